@@ -1,0 +1,50 @@
+"""Names of architectures, and the providers that ship with surgeon.
+
+The hook is implemented here, as a stranger's plugin would. Importing this module imports neither torch
+nor the libraries that the providers wrap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from surgeon.checkpoint.providers.base import ArchitectureProvider
+from surgeon.checkpoint.providers.huggingface import HuggingFace
+from surgeon.checkpoint.providers.python import PythonFunction
+from surgeon.checkpoint.providers.torchvision import Torchvision
+from surgeon.errors import ArchitectureError, suggest
+from surgeon.hookspecs import hookimpl
+from surgeon.record import Architecture
+
+__all__ = ["ArchitectureProvider", "parse", "surgeon_architectures"]
+
+_REFERENCE = re.compile(r"(?P<scheme>[A-Za-z][\w-]+)(?P<separator>[:/])(?P<name>[^\\]+)")
+
+
+@hookimpl
+def surgeon_architectures() -> Sequence[ArchitectureProvider]:
+    """torchvision's builders, transformers' classes, and importable functions."""
+    return [Torchvision(), HuggingFace(), PythonFunction()]
+
+
+def parse(text: str, schemes: Sequence[str] = ("torchvision", "hf", "python")) -> Architecture:
+    """Read ``torchvision/resnet50``, ``hf:org/name`` or ``python:package.module:function``.
+
+    The name is kept as written, ``@WEIGHTS`` or ``@REVISION`` included: its provider's ``locate`` reads it.
+
+    Raises:
+        ArchitectureError: The text names no known scheme.
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found and found["scheme"] in schemes:
+        return Architecture(scheme=found["scheme"], name=found["name"])
+    forms = "torchvision/NAME, hf:ORG/NAME, hf/CLASS, python:package.module:function"
+    near = suggest(found["scheme"] if found else text, schemes)
+    raise ArchitectureError(f"{text!r} is no architecture", hint=f"write {forms}" + (f"     {near}" if near else ""))
+
+
+def is_reference(text: str, schemes: Sequence[str]) -> bool:
+    """True when ``text`` starts with one of ``schemes`` rather than being a path."""
+    found = _REFERENCE.fullmatch(text)
+    return bool(found and found["scheme"] in schemes)

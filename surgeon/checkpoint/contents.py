@@ -1,0 +1,216 @@
+"""What a checkpoint holds, and how one tensor of it is read without reading the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgeon.errors import CheckpointError, suggest
+
+AGAIN = "it is truncated or damaged: copy or download it again"
+"""What to do about damage, where nothing better can be said."""
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """Consecutive bytes of a file: a contiguous tensor in row-major order, little-endian."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    bytes: ByteRange | None = None
+    """Where its values lie; None where they are not one run of bytes (a strided view, a tensor in memory)."""
+    load: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
+    """Makes the tensor (fresh, contiguous, on the CPU) where ``bytes`` is None; a meta tensor has neither."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the tensor takes when it is contiguous."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class Checkpoint:
+    """Named tensors, none of them read yet, and what lies beside them.
+
+    ``entries`` are in the order of the file. A tied tensor stands in ``entries`` under each of its
+    names, and in ``aliases`` (alias → the name that stands first).
+    """
+
+    location: str
+    format: str
+    entries: dict[str, Entry]
+    notes: list[str] = field(default_factory=list)
+    """What was found out and done while opening, one line each."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    folder: Path | None = None
+    """The Hugging Face folder or surgeon artifact that the tensors belong to."""
+    config: dict[str, Any] | None = None
+    """A Hugging Face ``config.json`` that lies beside the tensors."""
+    manifest: dict[str, Any] | None = None
+    """The ``surgeon.json`` of an artifact."""
+
+    def read(self, name: str) -> Tensor:
+        """The tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
+
+        Reads the bytes of this tensor only.
+
+        Raises:
+            CheckpointError: There is no such tensor, or its bytes can no longer be read.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            raise CheckpointError(f"no tensor '{name}'", where=self.location, hint=suggest(name, self.entries))
+        with damage_at(self.location, f"tensor '{name}' cannot be read"):
+            if entry.bytes is not None:
+                return read_bytes(entry.bytes).view(entry.dtype).reshape(entry.shape)
+            if entry.load is not None:
+                return entry.load()
+            raise CheckpointError(
+                f"tensor '{name}' was saved from the meta device, without values",
+                hint="save the model with its weights",
+            )
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of the names, shapes and dtypes, whatever their order."""
+        facts = [[e.name, list(e.shape), str(e.dtype)] for e in self.entries.values()]
+        return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
+
+    def prefix_candidates(self) -> list[str]:
+        """The prefixes that all names share, shortest first: ``["", "model.", "model.backbone."]``.
+
+        Whether ``model.`` is a wrapper's or the network's own (LlamaForCausalLM has one) cannot be told
+        from the names; whoever matches an architecture tries :meth:`without_prefix` on each.
+        """
+        shared: list[str] | None = None
+        for name in self.entries:
+            parents = name.split(".")[:-1]
+            if shared is None:
+                shared = parents
+                continue
+            while parents[: len(shared)] != shared:
+                shared = shared[:-1]
+        return list(accumulate((f"{part}." for part in shared or ()), initial=""))
+
+    def without_prefix(self, prefix: str) -> Checkpoint:
+        """This checkpoint with ``prefix`` taken off; names that lack it are left out, as a note says."""
+        if not prefix:
+            return self
+        names = {name: name.removeprefix(prefix) for name in self.entries if name.startswith(prefix)}
+        if not names:
+            raise CheckpointError(f"no tensor name begins with '{prefix}'", where=self.location)
+        note = f"prefix '{prefix}' stripped from {len(names)} tensor names"
+        if left_out := len(self.entries) - len(names):
+            note += f"; {left_out} tensors outside it are left out"
+        return self.renamed(names, note)
+
+    def renamed(self, names: Mapping[str, str], note: str) -> Checkpoint:
+        """The tensors in ``names`` (old → new) under their new names, with ``note`` added."""
+        entries = {new: replace(self.entries[old], name=new) for old, new in names.items()}
+        canonical: dict[str, str] = {}
+        aliases: dict[str, str] = {}
+        for old, new in names.items():
+            first = canonical.setdefault(self.aliases.get(old, old), new)
+            if first != new:
+                aliases[new] = first
+        return replace(self, entries=entries, aliases=aliases, notes=[*self.notes, note])
+
+
+def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -> Checkpoint:
+    """A checkpoint of tensors that are in memory already; reading one copies it.
+
+    Args:
+        tensors: A ``state_dict``; tied tensors (one storage, one view of it) become aliases.
+        location: What to call it in messages.
+    """
+    entries = {name: memory_entry(name, tensor) for name, tensor in tensors.items()}
+    views = {
+        name: (t.untyped_storage().data_ptr(), t.storage_offset(), t.dtype, t.shape, t.stride())
+        for name, t in tensors.items()
+        if t.layout is torch.strided and not t.is_meta and t.numel()
+    }
+    return Checkpoint(location, "memory", entries, aliases=aliases_of(views))
+
+
+def memory_entry(name: str, tensor: Tensor) -> Entry:
+    """An entry whose values are those of ``tensor``."""
+
+    def load() -> Tensor:
+        own = tensor.detach().cpu().clone()
+        if own.layout is not torch.strided:
+            return own
+        return own.contiguous().resolve_conj().resolve_neg()
+
+    return Entry(name, tuple(tensor.shape), tensor.dtype, load=None if tensor.is_meta else load)
+
+
+def aliases_of(views: Mapping[str, Hashable]) -> dict[str, str]:
+    """Alias → first name, for names whose views of memory (or of a file) are the same."""
+    first: dict[Hashable, str] = {}
+    found = {name: first.setdefault(view, name) for name, view in views.items()}
+    return {name: canonical for name, canonical in found.items() if name != canonical}
+
+
+def read_bytes(span: ByteRange) -> Tensor:
+    """The bytes of ``span`` as a fresh tensor of uint8, shape ``(length,)``.
+
+    Raises:
+        CheckpointError: The file ends early, or cannot be read.
+    """
+    buffer = torch.empty(span.length, dtype=torch.uint8)
+    view = memoryview(buffer.numpy().data)
+    with damage_at(str(span.path), "cannot be read"), span.path.open("rb", buffering=0) as file:
+        file.seek(span.offset)
+        done = 0
+        while done < span.length:
+            count = file.readinto(view[done:])
+            if not count:
+                raise CheckpointError(
+                    f"ends at byte {span.offset + done}, {span.length - done} bytes early",
+                    where=str(span.path),
+                    hint="it changed after it was opened; copy or download it again",
+                )
+            done += count
+    return buffer
+
+
+@contextmanager
+def damage_at(where: str, what: str = "damaged") -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into one line.
+
+    The libraries beneath (zipfile, pickle, json, struct, torch) raise some twenty kinds of exception over
+    damaged bytes, so that naming them would only leave one out.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        error.hint = error.hint or AGAIN
+        if not error.where:
+            error.at(where)
+        raise
+    except OSError as error:
+        hint = "see that it is there and may be read; if so, copy or download it again"
+        raise CheckpointError(f"{what}: {error.strerror or error}", where=where, hint=hint) from error
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise CheckpointError(f"{what}: {reason}", where=where, hint=AGAIN) from error

@@ -1,0 +1,67 @@
+"""Checkpoints of every supported format, opened lazily and safely.
+
+    checkpoint = open_checkpoint("resnet50.pth")
+    checkpoint.entries["fc.weight"].shape    # no weight has been read
+    checkpoint.read("fc.weight")             # this one is read now, and nothing else
+
+Formats are told by content, never by a file's name. No pickle is run that could do more than make tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from surgeon.checkpoint.contents import ByteRange, Checkpoint, Entry, damage_at, memory_checkpoint
+from surgeon.checkpoint.files import open_file
+from surgeon.checkpoint.folder import belongs_to_folder, open_folder, with_neighbours
+from surgeon.checkpoint.prefixes import without_wrappers
+from surgeon.errors import CheckpointError, nearest
+
+__all__ = ["ByteRange", "Checkpoint", "Entry", "memory_checkpoint", "open_checkpoint"]
+
+
+def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
+    """Open a file or folder without reading a weight.
+
+    Args:
+        location: ``.safetensors``; ``.pt``, ``.pth``, ``.bin`` (zip or legacy); ``*.index.json`` of shards; a
+            Hugging Face folder; a surgeon artifact.
+        trust_pickle: Run whatever a file's pickle asks for, where it cannot be loaded safely.
+        key: Which state dict of several: the dictionary keys that lead to it (``model_ema``, ``ema.model``),
+            or the beginning of its tensors' names (``encoder_q``).
+
+    Raises:
+        CheckpointError: Missing, damaged, unsafe, ambiguous or not a checkpoint; it says what to do next.
+    """
+    path = Path(location).expanduser()
+    with damage_at(str(location), "cannot be read"):
+        if not path.exists():
+            raise _missing(path, str(location))
+        is_folder = path.is_dir()
+    if is_folder:
+        checkpoint = open_folder(path, trust_pickle=trust_pickle, key=key)
+    else:
+        checkpoint = open_file(path, trust_pickle=trust_pickle, key=key)
+        if belongs_to_folder(path):
+            checkpoint = with_neighbours(checkpoint, path.parent)
+    checkpoint = replace(checkpoint, location=str(location))
+    if not checkpoint.entries:
+        raise CheckpointError("it holds no tensors", where=checkpoint.location, hint="save the model again")
+    if checkpoint.manifest is not None:
+        return checkpoint  # an artifact's names are exactly those of its network
+    return without_wrappers(checkpoint)
+
+
+def _missing(path: Path, location: str) -> CheckpointError:
+    if "://" in location:
+        return CheckpointError("an address, not a file", where=location, hint="download it and give its path")
+    if path.is_symlink():
+        hint = "restore its target or give another path"
+        return CheckpointError(f"a link to {path.readlink()}, which does not exist", where=location, hint=hint)
+    if not path.parent.is_dir():
+        return CheckpointError("no such file", where=location, hint=f"there is no folder {path.parent} either")
+    names = [neighbour.name for neighbour in path.parent.iterdir()]
+    close = nearest(path.name, names) or sorted(names)[:5]
+    hint = f"in {path.parent}: {', '.join(close)}" if close else f"{path.parent} is empty"
+    return CheckpointError("no such file or folder", where=location, hint=hint)

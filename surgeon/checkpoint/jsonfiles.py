@@ -1,0 +1,64 @@
+"""JSON that lies in and beside checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.checkpoint.contents import damage_at
+from surgeon.errors import CheckpointError
+
+MANIFEST_KEY = "surgeon"
+"""The key in a single file's metadata under which surgeon puts the manifest, as JSON."""
+
+
+def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
+    """The JSON object in ``text``.
+
+    Args:
+        text: JSON, UTF-8 where it is bytes.
+        unique: Refuse an object in which a key stands twice.
+
+    Raises:
+        CheckpointError: It is not an object, or a key stands twice.
+        ValueError: It is not JSON.
+    """
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if unique and len(found) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise CheckpointError(f"'{twice}' stands twice in its JSON")
+        return found
+
+    value = json.loads(text, object_pairs_hook=collect)
+    if not isinstance(value, dict):
+        raise CheckpointError("its JSON is not an object")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in the file ``path``; None where there is no such file.
+
+    Raises:
+        CheckpointError: It cannot be read, or is not a JSON object.
+    """
+    if not path.is_file():
+        return None
+    with damage_at(str(path), "not readable as JSON"):
+        return parse_object(path.read_bytes())
+
+
+def manifest_in(metadata: Any) -> dict[str, Any] | None:
+    """The manifest in a single file's metadata: safetensors' header, or ``_metadata`` of a state dict.
+
+    Raises:
+        CheckpointError: It is not a JSON object.
+        ValueError: It is not JSON.
+    """
+    value = metadata.get(MANIFEST_KEY) if isinstance(metadata, Mapping) else None
+    text = value.get("manifest") if isinstance(value, Mapping) else value
+    return parse_object(text) if isinstance(text, str) else None

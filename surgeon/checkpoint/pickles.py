@@ -1,0 +1,98 @@
+"""Unpickling what ``torch.save`` wrote without running what a stranger put into it."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import warnings
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from surgeon.checkpoint.contents import damage_at
+from surgeon.errors import CheckpointError
+
+HARMLESS = ("torch._utils.", "torch._tensor.", "torch.nn.parameter.", "torch.serialization.")
+"""Modules whose functions rebuild plain tensors; only the wording of a refusal rests on this list."""
+
+PLAIN = frozenset({"collections.OrderedDict", "torch.Size", "torch.device", "torch.Tensor"})
+
+
+def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
+    """Load a file of ``torch.save`` whole, on the CPU; and notes on how.
+
+    Only tensors and plain containers are built, unless ``trust_pickle``: then what does not load so is
+    loaded with everything that its pickle runs.
+
+    Raises:
+        CheckpointError: The pickle would run other code and is not trusted, or the file is damaged.
+    """
+    with damage_at(str(path)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with path.open("rb") as file:  # given a path, torch.load would judge it by its extension
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=False), []
+        except Exception as error:
+            would_run = unsafe_globals(path)
+            if not trust_pickle:
+                if would_run:
+                    raise refusal(path, would_run) from error
+                if isinstance(error, UnpicklingError):
+                    # torch's own message is a page of advice on how to load it unsafely.
+                    raise CheckpointError("its pickle is damaged, or asks for more than tensors") from error
+                raise
+    with damage_at(str(path), "cannot be unpickled"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=False, mmap=False)
+    return content, [f"pickle trusted, as asked: it ran {_few(would_run) or 'nothing that could be named'}"]
+
+
+def refusal(path: Path, would_run: list[str]) -> CheckpointError:
+    """The error for a pickle that is not trusted."""
+    return CheckpointError(
+        f"loading it would run code from its pickle: {_few(would_run)}",
+        where=str(path),
+        hint="--trust-pickle (trust_pickle=True) if you trust its author; or save its state_dict() alone",
+    )
+
+
+def unsafe_globals(path: Path) -> list[str]:
+    """The classes and functions that loading ``path`` would call, beside those that make plain tensors."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except ValueError:  # a file from before PyTorch 1.6: not a zip archive
+        found = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
+    # What the author wrote says more than the parts of torch that it is made of.
+    return sorted(found, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
+
+
+def _is_harmless(name: str) -> bool:
+    is_torch_type = name.startswith("torch.") and (name.endswith("Storage") or name[6:].islower())
+    return name in PLAIN or name.startswith(HARMLESS) or is_torch_type
+
+
+def _globals_of_legacy(path: Path) -> set[str]:
+    """The globals in the four pickles (magic number, version, system, content) at a legacy file's start."""
+    found: set[str] = set()
+    data = io.BytesIO(path.read_bytes())
+    strings: list[str] = []
+    try:
+        for _ in range(4):
+            for opcode, argument, _ in pickletools.genops(data):
+                if opcode.name == "GLOBAL":
+                    found.add(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    found.add(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    except Exception:
+        # A damaged pickle ends the scan; what was found until there is what would have run.
+        return found
+    return found
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,1 @@
+"""What builds networks by name: torchvision, transformers, and a user's own functions."""

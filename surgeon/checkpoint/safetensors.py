@@ -1,0 +1,161 @@
+"""Safetensors, single and sharded: the header is parsed here, so that every tensor's bytes are known.
+
+Format: eight bytes of header length, a JSON header (name → dtype, shape, data_offsets), then the values,
+without holes (https://huggingface.co/docs/safetensors). The rules are those of the reference reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surgeon.checkpoint.contents import ByteRange, Checkpoint, Entry, damage_at
+from surgeon.checkpoint.jsonfiles import manifest_in, parse_object
+from surgeon.errors import CheckpointError
+
+HEADER_LIMIT = 100_000_000
+"""The reference reader's own limit on the length of a header."""
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+def looks_like_safetensors(head: bytes) -> bool:
+    """Whether the first bytes of a file are a plausible header length and the start of a JSON object."""
+    return len(head) > 8 and head[6:9] == b"\0\0{"
+
+
+def open_safetensors(path: Path) -> Checkpoint:
+    """Read the header of a ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: The header is malformed, or does not account for every byte of the file.
+    """
+    with damage_at(str(path)):
+        header, start = _header(path)
+        metadata = header.pop("__metadata__", None) or {}
+        size = path.stat().st_size
+        placed = [_entry(path, name, fact, start) for name, fact in header.items()]
+        # By place, then length: empty tensors share a place with the tensor that follows them.
+        placed.sort(key=lambda pair: (pair[1].offset, pair[1].length))
+        end = start
+        for entry, span in placed:
+            if span.offset != end:
+                kind = "overlaps another" if span.offset < end else "leaves a hole before it"
+                raise CheckpointError(f"tensor '{entry.name}' {kind}")
+            end += span.length
+        if end != size:
+            raise CheckpointError(f"its header promises {end} bytes and it has {size}")
+        found = {entry.name: entry for entry, _ in placed}
+        aliases = _aliases(metadata, found)
+        for alias, name in aliases.items():
+            fact = found[name]
+            found[alias] = Entry(alias, fact.shape, fact.dtype, fact.bytes)
+        manifest = manifest_in(metadata)
+    return Checkpoint(str(path), "safetensors", found, aliases=aliases, files=[path], manifest=manifest)
+
+
+def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Read the shards that an index (``*.index.json``) names, with ``open_shard(path)`` for each.
+
+    Raises:
+        CheckpointError: The index is malformed, a shard is missing, or a tensor is not in its shard.
+    """
+    with damage_at(str(path)):
+        weight_map = parse_object(path.read_bytes()).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError("it is no index of shards: it has no 'weight_map'")
+        names: dict[str, list[str]] = {}
+        for tensor, shard in weight_map.items():
+            # An index comes from a stranger: it may name its neighbours, never a path elsewhere.
+            if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".", ".."):
+                raise CheckpointError(f"shard {shard!r} of '{tensor}' is not a file name")
+            names.setdefault(shard, []).append(tensor)
+        missing = [shard for shard in names if not (path.parent / shard).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{len(missing)} of its {len(names)} shards are missing: {', '.join(missing[:3])}",
+                hint=f"put the missing files into {path.parent}",
+            )
+        whole = Checkpoint(str(path), "", {}, files=[path])
+        for shard, tensors in names.items():
+            _add_shard(whole, open_shard(path.parent / shard), set(tensors))
+    return whole
+
+
+def _add_shard(whole: Checkpoint, part: Checkpoint, tensors: set[str]) -> None:
+    absent = sorted(tensors - part.entries.keys())
+    if absent:
+        raise CheckpointError(
+            f"{len(absent)} tensors that the index promises are not in it: {', '.join(absent[:3])}",
+            where=part.location,
+            hint="index and shards are of different models: copy or download them again",
+        )
+    whole.entries.update((name, entry) for name, entry in part.entries.items() if name in tensors)
+    whole.aliases.update((a, b) for a, b in part.aliases.items() if a in tensors and b in tensors)
+    whole.notes += part.notes
+    whole.files += part.files
+    whole.format = f"sharded {part.format}"
+    if unlisted := len(part.entries.keys() - tensors):
+        whole.notes.append(f"{part.location}: {unlisted} tensors that the index does not list are left out")
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        if length > HEADER_LIMIT:
+            raise CheckpointError(f"its header claims {length} bytes, more than the format allows")
+        if length > size - 8:
+            raise CheckpointError(f"it ends inside its header of {length} bytes")
+        return parse_object(file.read(length), unique=True), 8 + length
+
+
+def _entry(path: Path, name: str, fact: Any, start: int) -> tuple[Entry, ByteRange]:
+    match fact:
+        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [begin, end]}:
+            numbers = [*shape, begin, end]
+        case _:
+            numbers = [None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise CheckpointError(f"tensor '{name}' is not described by dtype, shape and data_offsets")
+    dtype = DTYPES.get(kind)
+    if dtype is None:
+        raise CheckpointError(
+            f"tensor '{name}' has dtype {kind}, which is not one that torch can hold plainly",
+            hint=f"convert it to one of {', '.join(DTYPES)}",
+        )
+    if end - begin != prod(shape) * dtype.itemsize:
+        raise CheckpointError(f"tensor '{name}' of {kind} {shape} does not fit {end - begin} bytes")
+    span = ByteRange(path, start + begin, end - begin)
+    return Entry(name, tuple(shape), dtype, span), span
+
+
+def _aliases(metadata: Any, entries: dict[str, Entry]) -> dict[str, str]:
+    """Tied names that ``safetensors.torch.save_model`` left out and noted in the metadata, alias → name."""
+    if not isinstance(metadata, dict):
+        raise CheckpointError("its '__metadata__' is not an object")
+    return {alias: name for alias, name in metadata.items() if alias not in entries and name in entries}

@@ -1,0 +1,244 @@
+"""Where each tensor of an edited skeleton gets its values from, and the flow of those values.
+
+Origins are kept by the identity of the tensor objects, never by name: a parameter that an operation moves
+elsewhere in the tree is still the same object, and a tie is one object in two places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from surgeon.errors import ArchitectureError, OperationError
+from surgeon.graph.skeleton import persistent_buffers
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint.formats import Checkpoint
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Streamed from the source's tensor ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """New modules that one factory makes: run again for real when the values are wanted."""
+
+    factory: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class New:
+    """The tensor ``key`` of a new module."""
+
+    fresh: Fresh
+    key: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Computed from other tensors' values."""
+
+    sources: tuple[Origin, ...]
+    function: Callable[..., torch.Tensor]
+    by: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The source lacks it: an operation has to replace it or cut it away."""
+
+    name: str
+
+
+Origin = Kept | New | Derived | Missing
+
+
+class Origins:
+    """The origin of every tensor, by identity."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[torch.Tensor, Origin]] = {}
+
+    def set(self, tensor: torch.Tensor, origin: Origin) -> None:
+        """Say where ``tensor`` comes from; the tensor is held, so that its identity stays its own."""
+        self._of[id(tensor)] = (tensor, origin)
+
+    def get(self, tensor: torch.Tensor) -> Origin | None:
+        """Where ``tensor`` comes from; None for one that nobody has accounted for."""
+        found = self._of.get(id(tensor))
+        return found[1] if found else None
+
+    def remember(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Let ``new`` (``old`` in another dtype, say) have the origin of ``old``."""
+        origin = self.get(old)
+        if origin is not None:
+            self.set(new, origin)
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and persistent buffer with its first name, a tied one once, in the order of the tree."""
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or name in module._non_persistent_buffers_set or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            yield dot + name, tensor
+
+
+def aliases_of(model: nn.Module) -> dict[str, str]:
+    """The further names of tied tensors: ``{"lm_head.weight": "transformer.wte.weight"}``."""
+    first: dict[int, str] = {}
+    further: dict[str, str] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = f"{prefix}." if prefix else ""
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                known = first.setdefault(id(tensor), dot + name)
+                if known != dot + name:
+                    further[dot + name] = known
+    return further
+
+
+class Flow:
+    """Gives the values of an edited skeleton's tensors, one at a time.
+
+    Args:
+        model: The edited skeleton.
+        origins: Where its tensors come from.
+        checkpoint: The source's tensors, or None where nothing is kept.
+        mapping: The checkpoint's entry for each tensor name of the skeleton before surgery.
+        seed: The recipe's seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        origins: Origins,
+        checkpoint: Checkpoint | None,
+        mapping: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self.tensors = dict(tensors_of(model))
+        self.origins = origins
+        self.checkpoint = checkpoint
+        self.mapping = mapping
+        self.seed = seed
+        self._names: dict[Fresh, str] = {}
+        for name, tensor in self.tensors.items():
+            for origin in _flat(origins.get(tensor)):
+                if isinstance(origin, New):
+                    self._names.setdefault(origin.fresh, name)
+        self._made: dict[Fresh, dict[str, torch.Tensor]] = {}
+
+    def check(self) -> None:
+        """Make sure that every tensor is accounted for.
+
+        Raises:
+            ArchitectureError: The source lacks tensors that no operation replaced.
+            OperationError: An operation put in tensors without saying where their values come from.
+        """
+        missing, strangers = [], []
+        for name, tensor in self.tensors.items():
+            origin = self.origins.get(tensor)
+            if origin is None:
+                strangers.append(name)
+            elif isinstance(origin, Missing):
+                missing.append(name)
+        if missing:
+            raise ArchitectureError(
+                f"the checkpoint lacks {len(missing)} tensors that the network needs: {_few(missing)}",
+                hint="replace them (replace_head for a head) or cut them away (truncate)",
+            )
+        if strangers:
+            raise OperationError(
+                f"{len(strangers)} tensors came from nowhere: {_few(strangers)}",
+                hint="make new modules with surgery.new(...), so that their values are seeded and recorded",
+            )
+
+    def entry(self, name: str) -> str | None:
+        """The checkpoint's entry that holds the tensor ``name`` byte for byte; None for any other."""
+        origin = self.origins.get(self.tensors[name])
+        return self.mapping[origin.name] if isinstance(origin, Kept) else None
+
+    def value(self, name: str) -> torch.Tensor:
+        """The values of the tensor ``name``, on the CPU (or where the source's tensor in memory is).
+
+        Raises:
+            OperationError: A derived tensor's function gave another shape than it should.
+        """
+        tensor = self.tensors[name]
+        origin = self.origins.get(tensor)
+        assert origin is not None  # check() has seen to it
+        value = self.evaluate(origin)
+        if value.shape != tensor.shape:
+            by = getattr(origin, "by", "the checkpoint")
+            raise OperationError(f"{name}: {by} gave shape {tuple(value.shape)}, not {tuple(tensor.shape)}")
+        return value.to(tensor.dtype)
+
+    def evaluate(self, origin: Origin) -> torch.Tensor:
+        """The values of a tensor with a given origin."""
+        if isinstance(origin, Kept):
+            assert self.checkpoint is not None
+            return self.checkpoint.read(self.mapping[origin.name])
+        if isinstance(origin, New):
+            return self._fresh(origin.fresh)[origin.key].clone()
+        if isinstance(origin, Derived):
+            return origin.function(*[self.evaluate(source) for source in origin.sources])
+        raise ArchitectureError(f"the checkpoint lacks {origin.name}")
+
+    def _fresh(self, fresh: Fresh) -> dict[str, torch.Tensor]:
+        if fresh not in self._made:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_for(self.seed, self._names.get(fresh, "")))
+                self._made[fresh] = fresh.factory().state_dict()
+        return self._made[fresh]
+
+
+def seed_for(seed: int, name: str) -> int:
+    """The seed of a tensor's own generator: it depends on the recipe's seed and the name, not on order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def fill(model: nn.Module, values: Callable[[str], torch.Tensor], names: Sequence[str] | None = None) -> None:
+    """Put real values in the place of the tensors ``names`` (all, if None); ties and flags are kept."""
+    wanted = None if names is None else set(names)
+    real: dict[int, torch.Tensor] = {}
+    for name, tensor in tensors_of(model):
+        if wanted is not None and name not in wanted:
+            continue
+        value = values(name)
+        if isinstance(tensor, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=tensor.requires_grad)
+        real[id(tensor)] = value
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and id(parameter) in real:
+                setattr(module, name, real[id(parameter)])  # not _parameters: an LSTM keeps a list beside it
+    for owner, name, buffer in list(persistent_buffers(model)):
+        if id(buffer) in real:
+            owner._buffers[name] = real[id(buffer)]
+
+
+def _flat(origin: Origin | None) -> Iterator[Any]:
+    if isinstance(origin, Derived):
+        for source in origin.sources:
+            yield from _flat(source)
+    elif origin is not None:
+        yield origin
+
+
+def _few(names: Sequence[str], count: int = 4) -> str:
+    more = f", … ({len(names) - count} more)" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,143 @@
+"""Surgery: ``apply`` and ``plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from surgeon.commands import options
+from surgeon.commands.catalog import print_json
+from surgeon.errors import RecipeError
+
+if TYPE_CHECKING:
+    from surgeon.preparing import Prepared
+    from surgeon.recipe import Recipe
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="A folder, a .safetensors or a .pt file; out/RECIPE if left out.",
+        show_default=False,
+    ),
+]
+
+
+def apply(
+    context: typer.Context,
+    recipe: options.RecipeFile,
+    model: options.MaybeModel = None,
+    output: Output = None,
+    arch: options.Arch = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    plugin: options.PluginNames = None,
+    key: options.Key = None,
+    trust_pickle: options.TrustPickle = False,
+    force: options.Force = False,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Leave the recipe's train: section out.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Operate on a model and write the result.
+
+    The recipe's train: section, if it has one, fine-tunes the network in between. What lies at the output
+    is never replaced without --force.
+    """
+    read = _read(context, recipe, model, settings)
+    from surgeon import engine
+    from surgeon.checkpoint.artifact import check_output
+    from surgeon.report.consoles import counting, show, working
+    from surgeon.report.outcomes import render_saved, render_training
+    from surgeon.report.plans import render_plan
+
+    path = output or Path("out") / recipe.stem
+    silent = quiet or as_json
+    check_output(path, force=force, inputs=[])
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent)
+    check_output(path, force=force, inputs=prepared.source.checkpoint.files if prepared.source.checkpoint else [])
+    if not silent:
+        show(render_plan(prepared.plan))
+    training = None
+    if read.train is None or no_train:
+        with counting("writing", prepared.plan.bytes_written, quiet=silent) as progress:
+            prepared.write(path, force=force, progress=progress)
+        with working("loading it again", quiet=silent):
+            engine.verify(path, plugins=context.obj)
+    else:
+        from surgeon.commands.finetuning import check_reload, finetune, save_trained
+
+        edited, training = finetune(prepared, read.train, plugins=context.obj, quiet=silent)
+        save_trained(edited, prepared, path, force=force)
+        check_reload(edited, path, context.obj)
+    if as_json:
+        report = training.to_dict() if training else None
+        print_json({"output": str(path), "plan": prepared.plan.to_dict(), "training": report})
+    elif not quiet:
+        if training is not None:
+            show(render_training(training))
+        show(render_saved(path))
+
+
+def plan(
+    context: typer.Context,
+    recipe: options.RecipeFile,
+    model: options.MaybeModel = None,
+    arch: options.Arch = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    plugin: options.PluginNames = None,
+    key: options.Key = None,
+    trust_pickle: options.TrustPickle = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what surgery would change.
+
+    No weight is read and nothing is written.
+    """
+    read = _read(context, recipe, model, settings)
+    from surgeon.report.consoles import show
+    from surgeon.report.plans import render_plan
+
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, quiet or as_json)
+    if as_json:
+        print_json(prepared.plan.to_dict())
+    elif not quiet:
+        show(render_plan(prepared.plan))
+
+
+def _read(context: typer.Context, path: Path, model: str | None, settings: list[str] | None) -> Recipe:
+    """The recipe, with every mistake of it told before torch is imported."""
+    from surgeon.recipe import load_recipe
+
+    recipe = load_recipe(path, overrides=settings or (), plugins=context.obj)
+    if model is None and recipe.model is None:
+        hint = f"name one: {context.command_path} {path} MODEL, or write model: in the recipe"
+        raise RecipeError("there is no model to operate on", where=str(path), hint=hint)
+    return recipe
+
+
+def _prepare(
+    context: typer.Context,
+    recipe: Recipe,
+    model: str | None,
+    arch: str | None,
+    seed: int | None,
+    key: str | None,
+    trust_pickle: bool,
+    silent: bool,
+) -> Prepared:
+    from surgeon.report.consoles import working
+
+    given: dict[str, Any] = {"arch": arch, "seed": seed, "key": key, "trust_pickle": trust_pickle}
+    with working("reading the model and planning", quiet=silent):
+        from surgeon.preparing import prepare
+
+        return prepare(model, recipe, plugins=context.obj, **given)

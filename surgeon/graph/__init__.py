@@ -1,0 +1,1 @@
+"""The core graph utility: sites, traces, roles, edits and skeletons."""

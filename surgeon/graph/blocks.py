@@ -1,0 +1,186 @@
+"""Stacks of blocks: containers that hold one class of block again and again, and run it in order."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from surgeon.errors import OperationError
+
+if TYPE_CHECKING:
+    from surgeon.graph.trace import Trace
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# A stage holds blocks and is none; a convolution with its norm is one layer, as in a feature extractor.
+NO_BLOCK = re.compile(
+    r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embedding|LayerGroup$|MLP$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
+)
+DEPTH = re.compile(r"(^|_)(n_)?(layers?|blocks?|depths?)(_|$)")
+NO_DEPTH = re.compile(r"drop|max_window|_id$|_ids$|index|norm|hidden_act|rate")
+SIDES = {
+    "encoder": "encoder", "decoder": "decoder", "text": "text", "language": "text", "vision": "vision",
+    "visual": "vision", "image": "vision", "audio": "audio",
+}  # fmt: skip
+"""The names by which configs and modules tell the parts of a network from each other."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks of one class, one after the other.
+
+    Attributes:
+        container: The site that holds them; the root where they are attributes of the network itself.
+        sites: The blocks, in executed order.
+        config_fields: The settings of the config that count the blocks (``num_hidden_layers``, ``depths.1``
+            for the second of a list), and the lists that hold one entry for each (``layer_types``).
+        evidence: How it was found.
+    """
+
+    container: str
+    sites: list[str]
+    config_fields: tuple[str, ...] = ()
+    evidence: str = ""
+
+
+def declared_stacks(model: nn.Module, sites: Sequence[str], evidence: str) -> list[Stack]:
+    """The stacks in the containers ``sites``; what is a block itself there is one of a common stack."""
+    found, loose = [], []
+    modules = dict(model.named_modules())
+    for site in sites:
+        module = modules[site]
+        if isinstance(module, CONTAINERS) or not is_block(module):
+            blocks = _most_common(module)
+            if blocks:
+                found.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
+        else:
+            loose.append(site)
+    if loose:
+        found.append(Stack(loose[0].rpartition(".")[0], loose, evidence=evidence))
+    return found
+
+
+def found_stacks(model: nn.Module, trace: Callable[[], Trace]) -> list[Stack]:
+    """The stacks that the tree shows and a trace confirms, in executed order."""
+    counted = Counter(
+        type(child)
+        for module in model.modules()
+        if isinstance(module, CONTAINERS)
+        for child in module.children()
+        if is_block(child)
+    )
+    stacks = list(_walk(model, "", {cls for cls, count in counted.items() if count > 1}))
+    try:
+        traced = trace()
+    except OperationError as error:
+        return [replace(s, evidence=f"{s.evidence}; not seen to run: {error.message}") for s in stacks]
+    ran = [stack for stack in stacks if _in_order(stack, traced)]
+    return sorted(ran, key=lambda stack: traced.visits[stack.sites[0]].started)
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether a module may be one of a stack: it has parts and parameters, and is no mere container."""
+    return (
+        not isinstance(module, CONTAINERS)
+        and next(module.children(), None) is not None
+        and next(module.parameters(), None) is not None
+        and NO_BLOCK.search(type(module).__name__) is None
+    )
+
+
+def _walk(module: nn.Module, name: str, classes: set[type[nn.Module]]) -> Iterator[Stack]:
+    """The outermost stacks: what repeats inside a block (experts, heads) is a part of it."""
+    blocks: list[str] = []
+    if isinstance(module, CONTAINERS):
+        blocks = [child for child in _most_common(module) if type(module._modules[child]) in classes]
+        if blocks:
+            kind = type(module._modules[blocks[0]]).__name__
+            yield Stack(name, [_join(name, child) for child in blocks], evidence=f"{len(blocks)} × {kind}")
+    for child, sub in module._modules.items():
+        # a block outside of any list (a network inside another) is looked into; one of a stack is not
+        if sub is not None and child not in blocks:
+            yield from _walk(sub, _join(name, child), classes)
+
+
+def _most_common(module: nn.Module) -> list[str]:
+    """The children of the class of block that there is most of."""
+    children = [(n, type(c)) for n, c in module._modules.items() if c is not None and is_block(c)]
+    if not children:
+        return []
+    kind = Counter(cls for _, cls in children).most_common(1)[0][0]
+    return [name for name, cls in children if cls is kind]
+
+
+def _in_order(stack: Stack, traced: Trace) -> bool:
+    if any(site not in traced.visits for site in stack.sites):
+        return False
+    started = [traced.visits[site].started for site in stack.sites]
+    return started == sorted(started)
+
+
+def _join(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
+
+
+# ---- what a transformers config says of a stack
+
+
+def with_config_fields(model: nn.Module, stacks: Sequence[Stack]) -> list[Stack]:
+    """The stacks with the settings of the config that speak of their lengths."""
+    config = getattr(model, "config", None)
+    if not hasattr(config, "to_dict"):
+        return list(stacks)
+    patterns = [re.sub(r"\d+", "*", stack.container) for stack in stacks]
+    described = []
+    for stack, pattern in zip(stacks, patterns, strict=True):
+        stages = [s for s, p in zip(stacks, patterns, strict=True) if p == pattern]
+        fields = tuple(_fields(model, config, stack, stages, several=len(stacks) > 1))
+        described.append(replace(stack, config_fields=fields))
+    return described
+
+
+def _fields(model: nn.Module, config: Any, stack: Stack, stages: Sequence[Stack], *, several: bool) -> Iterator[str]:
+    if len(stages) > 1:  # one of the stages that a list gives the depths of
+        lengths = [len(stage.sites) for stage in stages]
+        for field, value in _settings(config):
+            if isinstance(value, (list, tuple)) and list(value) == lengths:
+                yield f"{field}.{stages.index(stack)}"
+        return
+    mine = _sides(stack.container)
+    count = len(stack.sites)
+    candidates = []
+    for part, holder in _configs(config):
+        for field, value in _settings(holder):
+            sides = _sides(f"{part}.{field}") if part else _sides(field)
+            counts = isinstance(value, int) and value == count and not isinstance(value, bool)
+            lists = isinstance(value, (list, tuple)) and len(value) == count
+            if (counts or lists) and not ((several or mine) and sides - mine):
+                candidates.append((field, sides))
+    named = [field for field, sides in candidates if sides & mine]
+    plain = [field for field, sides in candidates if not sides & mine]
+    # a decoder that the config names has settings of its own; the plain ones then speak of the encoder
+    chosen = named if named and "decoder" in mine else [*named, *plain]
+    yield from dict.fromkeys(chosen)
+
+
+def _settings(config: Any) -> Iterator[tuple[str, Any]]:
+    """The settings whose names speak of layers."""
+    for field, value in vars(config).items():
+        if DEPTH.search(field) and not NO_DEPTH.search(field):
+            yield field, value
+
+
+def _configs(config: Any) -> Iterator[tuple[str, Any]]:
+    yield "", config
+    for part in getattr(config, "sub_configs", {}):
+        holder = getattr(config, part, None)
+        if hasattr(holder, "to_dict"):
+            yield part, holder
+
+
+def _sides(text: str) -> set[str]:
+    return {side for name, side in SIDES.items() if name in text}

@@ -1,0 +1,219 @@
+"""Edits of a module tree, and the difference between a tree before and after one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.nn.grafts import Tap
+from surgeon.plans import Edit
+
+
+def parent_of(model: nn.Module, site: str) -> tuple[nn.Module, str]:
+    """The module that holds ``site``, and the name it holds it under.
+
+    Raises:
+        OperationError: ``site`` is the root, which nothing holds.
+    """
+    if not site:
+        raise OperationError("the whole network cannot be replaced or removed this way")
+    path, _, name = site.rpartition(".")
+    return model.get_submodule(path), name
+
+
+def taps_on(module: nn.Module) -> list[Tap]:
+    """The taps that read what ``module`` produces."""
+    owners = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, Tap)]
+
+
+def site_of_tap(model: nn.Module, tap: object) -> str | None:
+    """The site that ``tap`` reads; None for one that reads nothing."""
+    return next((name for name, module in model.named_modules() if tap in taps_on(module)), None)
+
+
+def exit_site(model: nn.Module) -> str | None:
+    """The site at which surgery ends the forward of ``model``; None where it runs to its own end."""
+    tap = getattr(model, "exit", None)
+    return site_of_tap(model, tap) if isinstance(tap, Tap) else None
+
+
+def drop_tap(model: nn.Module, tap: Tap) -> None:
+    """Let ``tap`` read nothing any more."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__self__", None) is tap:
+                del module._forward_hooks[key]
+
+
+def replace_module(model: nn.Module, site: str, module: nn.Module) -> None:
+    """Put ``module`` in the place of ``site``; taps that read the old one read the new one."""
+    parent, name = parent_of(model, site)
+    old = parent._modules[name]
+    if old is not None:
+        for tap in taps_on(old):
+            module.register_forward_hook(tap.read)
+        module.train(old.training)
+    parent._modules[name] = module
+
+
+def remove_module(model: nn.Module, site: str, *, optional: bool = False) -> None:
+    """Remove a module, or put None in its place if it is ``optional`` to its parent.
+
+    In the middle of a container it leaves an identity, so that its siblings keep their names and order.
+    """
+    parent, name = parent_of(model, site)
+    if optional:
+        parent._modules[name] = None
+    elif isinstance(parent, (nn.Sequential, nn.ModuleList)) and name != next(reversed(parent._modules)):
+        parent._modules[name] = nn.Identity()
+    else:
+        del parent._modules[name]
+
+
+def prune(model: nn.Module, keep: Collection[str]) -> list[str]:
+    """Remove every module that ``keep`` does not name; a module below one that is removed goes with it.
+
+    Returns:
+        The topmost sites that were removed.
+    """
+    removed: list[str] = []
+
+    def visit(module: nn.Module, name: str) -> None:
+        # from the end, so that the tail of a container goes before what would make it a middle
+        for child, sub in reversed(list(module._modules.items())):
+            site = f"{name}.{child}" if name else child
+            if sub is None:
+                continue
+            if site in keep:
+                visit(sub, site)
+            elif not isinstance(sub, nn.Identity):
+                remove_module(model, site)
+                removed.append(site)
+
+    visit(model, "")
+    return removed[::-1]
+
+
+def keep_children(container: nn.Module, indices: Sequence[int]) -> None:
+    """Keep the children of an ``nn.ModuleList`` or ``nn.Sequential`` at ``indices``, renumbered from 0."""
+    children = list(container._modules.values())
+    container._modules = OrderedDict((str(i), children[index]) for i, index in enumerate(indices))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a tree holds, by identity: the modules, the tensors and which of these train."""
+
+    modules: dict[str, nn.Module]
+    tensors: dict[str, object]
+    trainable: dict[str, bool]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Snapshot:
+        """Take stock of ``model``."""
+        modules, tensors, trainable = {}, {}, {}
+        for prefix, module in model.named_modules(remove_duplicate=False):
+            modules[prefix] = module
+            dot = f"{prefix}." if prefix else ""
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    tensors[dot + name] = parameter
+                    trainable[dot + name] = parameter.requires_grad
+            for name, buffer in module._buffers.items():
+                if buffer is not None and name not in module._non_persistent_buffers_set:
+                    tensors[dot + name] = buffer
+        return cls(modules, tensors, trainable)
+
+    def unclaimed(self, after: Snapshot, claims: Iterable[str], frozen: Iterable[str]) -> list[str]:
+        """The names that differ between two snapshots and that no claim of the journal covers.
+
+        Args:
+            after: The snapshot that follows this one.
+            claims: Sites whose subtree the journal says has changed.
+            frozen: Sites whose training state the journal says has changed.
+        """
+        names = self.tensors.keys() | after.tensors.keys()
+        structural, state = tuple(claims), tuple(frozen)
+        changed = {n for n in names if self.tensors.get(n) is not after.tensors.get(n)}
+        unclaimed = {n for n in changed if not _covered(n, structural)}
+        for name in names - changed:
+            if self.trainable.get(name) != after.trainable.get(name) and not _covered(name, structural + state):
+                unclaimed.add(name)
+        return sorted(unclaimed)
+
+    def edits(self, after: Snapshot) -> list[Edit]:
+        """What left, what came and what changed its training state, each at its topmost site."""
+        before_ids = {id(m) for m in self.modules.values()}
+        after_ids = {id(m) for m in after.modules.values()}
+        gone = [site for site, module in self.modules.items() if id(module) not in after_ids]
+        come = [site for site, module in after.modules.items() if id(module) not in before_ids]
+        edits = [_edit("-", site, self.modules[site]) for site in _topmost(gone)]
+        edits += [_edit("+", site, after.modules[site]) for site in _topmost(come)]
+        edits += self._moves(after, set(gone), set(come))
+        edits += self._state_changes(after)
+        return edits
+
+    def _moves(self, after: Snapshot, gone: set[str], come: set[str]) -> list[Edit]:
+        old_sites: dict[int, str] = {}
+        for site, module in self.modules.items():
+            old_sites.setdefault(id(module), site)
+        moved = {}
+        for site, module in after.modules.items():
+            if site not in come and site != old_sites[id(module)] and site not in self.modules_of(module):
+                moved[site] = old_sites[id(module)]
+        return [Edit("~", site, f"was {moved[site]}") for site in _topmost(moved)]
+
+    def modules_of(self, module: nn.Module) -> set[str]:
+        """Every name of a module (a shared one has several)."""
+        return {site for site, other in self.modules.items() if other is module}
+
+    def _state_changes(self, after: Snapshot) -> list[Edit]:
+        edits = []
+        before = {id(self.tensors[name]): state for name, state in self.trainable.items()}
+        changed = {
+            name for name, state in after.trainable.items() if before.get(id(after.tensors[name]), state) != state
+        }
+        for state, what in ((False, "frozen"), (True, "trainable")):
+            names = {name for name in changed if after.trainable[name] is state}
+            for site in _covering(after, names):
+                parameters = after.modules[site].parameters() if site in after.modules else [after.tensors[site]]
+                edits.append(Edit("~", site, what, sum(p.numel() for p in parameters)))  # type: ignore[attr-defined]
+        return edits
+
+
+def _edit(mark: str, site: str, module: nn.Module) -> Edit:
+    parameters = sum(p.numel() for p in module.parameters())
+    text = type(module).__name__
+    if not list(module.children()) and module.extra_repr():
+        text = f"{text}({module.extra_repr()})"
+    return Edit(mark, site, text, parameters)  # type: ignore[arg-type]
+
+
+def _covered(name: str, sites: tuple[str, ...]) -> bool:
+    return any(site == "" or name == site or name.startswith(f"{site}.") for site in sites)
+
+
+def _topmost(sites: Iterable[str]) -> list[str]:
+    top: list[str] = []
+    for site in sites:  # parents come before their children
+        if not _covered(site, tuple(top)):
+            top.append(site)
+    return top
+
+
+def _covering(snapshot: Snapshot, names: set[str]) -> list[str]:
+    """The topmost sites all of whose parameters are in ``names``, then the names that are left."""
+    found: list[str] = []
+    for site in snapshot.modules:
+        if _covered(site, tuple(found)):
+            continue
+        dot = f"{site}." if site else ""
+        inside = [name for name in snapshot.trainable if name.startswith(dot)]
+        if inside and all(name in names for name in inside):
+            found.append(site)
+    return found + sorted(name for name in names if not _covered(name, tuple(found)))

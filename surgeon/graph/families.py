@@ -1,0 +1,71 @@
+"""Declared facts about families of networks: where heads, blocks and pools are, and what a network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from surgeon.hookspecs import hookimpl
+
+
+@dataclass(frozen=True)
+class Family:
+    """Facts about the networks of some classes.
+
+    Paths are sites in which ``*`` and ``?`` match within one name; those that a network lacks are passed
+    over. Whatever is left empty is found by evidence.
+
+    Attributes:
+        name: What to call it: ``torchvision ResNet``.
+        classes: The dotted names of classes, ``torchvision.models.resnet.ResNet``, in which ``*`` matches
+            anything. A subclass belongs to the family of its base.
+        head: The final prediction layers whose width is the number of classes (or keypoints). Of a
+            path and one below it, the one below counts.
+        aux: Heads that only help training.
+        stem: The first layer.
+        blocks: The containers of block stacks, or the blocks themselves where they are no container's.
+        pool: What turns a feature map or a sequence into one vector.
+        shapes: The shape of each argument of the forward, without the batch.
+        size: The attribute that holds the side of the square images that the network insists on.
+        listed: The forward takes a list of images (and of targets, in training).
+        settings: Attributes to set while tracing, by path: a detector's image size, for instance.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    head: tuple[str, ...] = ()
+    aux: tuple[str, ...] = ()
+    stem: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    pool: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    size: str | None = None
+    listed: bool = False
+    settings: tuple[tuple[str, object], ...] = ()
+
+    def holds(self, model: nn.Module) -> bool:
+        """Whether ``model``, or a base of its class, is one of the family's classes."""
+        names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__]
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.classes)
+
+
+def families_of(model: nn.Module, families: Sequence[Family] = ()) -> Iterator[Family]:
+    """The families that ``model`` belongs to: those of plugins first."""
+    from surgeon.graph.families_torchvision import TORCHVISION
+    from surgeon.graph.families_transformers import TRANSFORMERS
+
+    for family in (*families, *TORCHVISION, *TRANSFORMERS):
+        if family.holds(model):
+            yield family
+
+
+@hookimpl
+def surgeon_families() -> Sequence[Family]:
+    """The families that come with surgeon."""
+    from surgeon.graph.families_torchvision import TORCHVISION
+    from surgeon.graph.families_transformers import TRANSFORMERS
+
+    return (*TORCHVISION, *TRANSFORMERS)

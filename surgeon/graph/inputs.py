@@ -1,0 +1,249 @@
+"""What to feed a network so that it runs: shapes and kinds of values, found from the network or given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from surgeon.errors import OperationError, suggest
+from surgeon.graph.families import families_of
+
+if TYPE_CHECKING:
+    from surgeon.graph.families import Family
+
+BATCH = 2
+IMAGE_SIDES = (64, 224, 32, 28, 16, 8, 128, 96, 256, 299, 384, 512)
+"""Sides of square images to try on a network of which nothing is declared."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One tensor to feed.
+
+    Attributes:
+        shape: Batch first.
+        dtype: None for the network's own floating-point type.
+        low: The least value of an integer.
+        high: One more than the greatest value of an integer.
+        last: The integer at the end of each row, where that one matters.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
+    low: int = 0
+    high: int = 2
+    last: int | None = None
+
+    def tensor(self, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+        """A tensor of this kind; on the meta device it has no values."""
+        kind = self.dtype or dtype
+        if device.type == "meta":
+            return torch.empty(self.shape, dtype=kind, device=device)
+        if kind.is_floating_point or kind.is_complex:
+            values = torch.rand(self.shape, generator=generator).to(kind)
+        else:
+            values = torch.randint(self.low, self.high, self.shape, generator=generator).to(kind)
+            if self.last is not None:
+                values[..., -1] = self.last
+        return values.to(device)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of one forward.
+
+    Attributes:
+        args: Positional arguments; a :class:`Spec` stands for a tensor, in lists and mappings too.
+        kwargs: Keyword arguments, likewise.
+        origin: How they were found.
+        training: Positional arguments that are added in training: a detector's targets.
+        settings: Attributes to set meanwhile, by path.
+        values: The forward looks at values from end to end, so that only a real run will do.
+        alternatives: What to try where these do not fit.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    origin: str = "given"
+    training: tuple[Any, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    values: bool = False
+    alternatives: tuple[Inputs, ...] = ()
+
+    def tensors(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        training: bool = False,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with tensors in them, the same ones each time.
+
+        Args:
+            device: Where to make them.
+            dtype: The floating-point type of those that follow the network's.
+            training: Add what only training needs.
+        """
+        generator = torch.Generator().manual_seed(0)
+        device = torch.device(device)
+
+        def filled(value: Any) -> Any:
+            if isinstance(value, Spec):
+                return value.tensor(device, dtype, generator)
+            if isinstance(value, (list, tuple)):
+                return type(value)(filled(item) for item in value)
+            if isinstance(value, dict):
+                return {key: filled(item) for key, item in value.items()}
+            return value.to(device) if isinstance(value, torch.Tensor) and device.type == "meta" else value
+
+        extra = self.training if training else ()
+        return filled((*self.args, *extra)), filled(self.kwargs)
+
+
+class _Given(BaseModel):
+    """One input as a recipe spells it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shape: list[int]
+    dtype: str | None = None
+    low: int = 0
+    high: int = 2
+
+
+def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
+    """What to feed ``model``.
+
+    A recipe's override first; then the declared facts of its family, a transformers config, and at last the
+    evidence of its first layer.
+
+    Args:
+        model: The network.
+        override: A list of shapes, ``[[2, 3, 64, 64]]``, or a mapping from argument to a shape or to
+            ``{shape: [2, 8], dtype: int64, low: 0, high: 100}``; :class:`Inputs` as they are.
+        families: Declared facts of plugins.
+
+    Raises:
+        OperationError: The override is malformed, or nothing is known of what the network takes.
+    """
+    if isinstance(override, Inputs):
+        return override
+    if override is not None:
+        return _from_override(override)
+    for family in families_of(model, families):
+        if family.shapes:
+            return _from_family(model, family)
+    if hasattr(getattr(model, "config", None), "to_dict") and hasattr(model, "main_input_name"):
+        from surgeon.graph.inputs_transformers import from_config
+
+        return from_config(model)
+    return _from_first_layer(model)
+
+
+def _from_override(override: Any) -> Inputs:
+    if isinstance(override, Mapping):
+        return Inputs(kwargs={str(name): _spec(value, name) for name, value in override.items()})
+    if isinstance(override, Sequence) and not isinstance(override, str):
+        # one shape alone is as good as a list of one
+        shapes = [override] if override and all(isinstance(n, int) for n in override) else override
+        return Inputs(args=tuple(_spec(value, i) for i, value in enumerate(shapes)))
+    raise OperationError("inputs must be a list of shapes or a mapping from argument to shape", where="inputs")
+
+
+def _spec(value: Any, name: Any) -> Spec:
+    try:
+        given = _Given.model_validate(value if isinstance(value, Mapping) else {"shape": value})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("inputs", name, *first["loc"]))
+        raise OperationError(
+            str(first["msg"]), where=where, hint="like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}"
+        ) from None
+    dtype = getattr(torch, given.dtype, None) if given.dtype else None
+    if given.dtype and not isinstance(dtype, torch.dtype):
+        known = [name for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)]
+        raise OperationError(
+            f"{given.dtype!r} is no dtype", where=f"inputs.{name}.dtype", hint=suggest(given.dtype, known)
+        )
+    return Spec(tuple(given.shape), dtype, given.low, max(given.high, given.low + 1))
+
+
+def _from_family(model: nn.Module, family: Family) -> Inputs:
+    shapes = [(BATCH, *shape) for shape in family.shapes]
+    side = getattr(model, family.size, None) if family.size else None
+    if isinstance(side, int):
+        shapes = [(*shape[:-2], side, side) for shape in shapes]
+    origin = f"declared for {family.name}"
+    settings = dict(family.settings)
+    if not family.listed:
+        return Inputs(tuple(Spec(shape) for shape in shapes), origin=origin, settings=settings)
+    images = [Spec(shape[1:]) for shape in shapes for _ in range(BATCH)]
+    targets = ([_target(model)] * BATCH,)
+    return Inputs((images,), origin=origin, settings=settings, training=targets, values=True)
+
+
+def _target(model: nn.Module) -> dict[str, Any]:
+    """One box for a detector to learn, with a mask and keypoints, of which each takes what it knows."""
+    target: dict[str, Any] = {
+        "boxes": torch.tensor([[8.0, 8.0, 100.0, 100.0]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.ones(1, 128, 128, dtype=torch.uint8),
+    }
+    for module in model.modules():
+        points = getattr(module, "kps_score_lowres", None)
+        if points is not None:
+            target["keypoints"] = torch.full((1, points.out_channels, 3), 50.0)
+    return target
+
+
+def _from_first_layer(model: nn.Module) -> Inputs:
+    """The first layer with weights says how many channels, features or words it takes."""
+    for name, module in model.named_modules():
+        for kind, shapes in _FIRST_LAYERS.items():
+            if isinstance(module, kind):
+                origin = f"the first layer is {name or '.'}, {type(module).__name__}"
+                found = [Inputs((spec,), origin=f"{origin}: {list(spec.shape)}") for spec in shapes(module)]
+                return replace(found[0], alternatives=tuple(found[1:]))
+    raise OperationError(
+        f"found nothing in {type(model).__name__} that says what it takes",
+        hint="say it: `inputs: [[2, 3, 64, 64]]` in the recipe, inputs=… in Python",
+    )
+
+
+def _vectors(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_features)), Spec((BATCH, 8, module.in_features))]
+
+
+def _sequences(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, length)) for length in (64, 256, 1024, 16, 16000)]
+
+
+def _images(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, side, side)) for side in IMAGE_SIDES]
+
+
+def _volumes(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, depth, side, side)) for depth, side in ((8, 64), (16, 112), (32, 32))]
+
+
+def _tokens(module: Any) -> list[Spec]:
+    return [Spec((BATCH, 8), torch.int64, high=module.num_embeddings)]
+
+
+def _steps(module: Any) -> list[Spec]:
+    return [Spec((BATCH, 8, module.input_size))]
+
+
+_FIRST_LAYERS: dict[type[nn.Module], Callable[[Any], list[Spec]]] = {
+    nn.Conv1d: _sequences,
+    nn.Conv2d: _images,
+    nn.Conv3d: _volumes,
+    nn.Embedding: _tokens,
+    nn.Linear: _vectors,
+    nn.RNNBase: _steps,
+}

@@ -1,0 +1,158 @@
+"""What is heard of the modules of a network while it runs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils import _pytree
+
+from surgeon.nn.features import main_tensor
+from surgeon.nn.grafts import Tap
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What is kept of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass
+class Visit:
+    """What a trace knows of one site that was called.
+
+    Attributes:
+        site: Its address; of a module with several, the first.
+        calls: How often it was called.
+        started: The index of the event of its first call.
+        finished: The indices of the events of its completions; empty where the forward ended inside it.
+        output: What its last call returned, with a :class:`TensorSpec` for each tensor and the name of
+            its class for anything else.
+        overwritten: Something later wrote in place into the tensor that the site produced.
+    """
+
+    site: str
+    calls: int = 0
+    started: int = 0
+    finished: list[int] = field(default_factory=list)
+    output: Any = None
+    overwritten: bool = False
+
+
+class Recorder:
+    """Listens to the modules of one network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._names: dict[int, list[str]] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            self._names.setdefault(id(module), []).append(name)
+        self.visits: dict[str, Visit] = {}
+        self._accessed: dict[int, int] = {}
+        self.shapes: dict[str, tuple[int, ...] | None] = {}
+        self._produced: list[tuple[str, torch.Tensor, int]] = []
+        self._events = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Record the calls of all modules, and the reading of their parameters, buffers and children."""
+        original = nn.Module.__getattr__
+
+        def reading(module: nn.Module, name: str) -> Any:
+            value = original(module, name)
+            self._access(module)
+            if isinstance(value, nn.Module):
+                self._access(value)
+            return value
+
+        handles = [
+            register_module_forward_pre_hook(self._start),
+            register_module_forward_hook(self._finish),
+        ]
+        for module in self._model.modules():
+            if module._forward_hooks:
+                self._listen_last(module)
+        nn.Module.__getattr__ = reading  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.__getattr__ = original  # type: ignore[method-assign]
+            for handle in handles:
+                handle.remove()
+
+    def _listen_last(self, module: nn.Module) -> None:
+        """Hear what the module's own hooks make of its output, but before one of them ends the forward."""
+        hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
+        keys = list(hooks)
+        owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
+        exits = [isinstance(owner, Tap) and owner.exits for owner in owners]
+        module.register_forward_hook(self._finish_again)
+        for key in keys[exits.index(True) :] if True in exits else ():
+            hooks.move_to_end(key)
+
+    def _event(self) -> int:
+        self._events += 1
+        return self._events
+
+    def _access(self, module: nn.Module) -> None:
+        if id(module) in self._names and id(module) not in self._accessed:
+            self._accessed[id(module)] = self._event()
+
+    def _start(self, module: nn.Module, args: Any) -> None:
+        if id(module) not in self._names:
+            return
+        self._access(module)
+        site = self._names[id(module)][0]
+        visit = self.visits.setdefault(site, Visit(site))
+        visit.started = visit.started or self._event()
+        visit.calls += 1
+
+    def _finish(self, module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) not in self._names:
+            return
+        site = self._names[id(module)][0]
+        visit = self.visits[site]
+        visit.finished.append(self._event())
+        visit.output = _pytree.tree_map(_spec, output)
+        tensor = main_tensor(output)
+        self.shapes[site] = None if tensor is None else tuple(tensor.shape)
+        if tensor is not None:
+            self._produced.append((site, tensor, tensor._version))
+
+    def _finish_again(self, module: nn.Module, args: Any, output: Any) -> None:
+        site = self._names[id(module)][0]
+        self.visits[site].finished.pop()
+        if self._produced and self._produced[-1][0] == site:
+            self._produced.pop()
+        self._finish(module, args, output)
+
+    def look_back(self) -> None:
+        """Find out which of the produced tensors were written to later; views share their counter."""
+        for site, tensor, version in self._produced:
+            self.visits[site].overwritten |= tensor._version != version
+        self._produced.clear()
+
+    @property
+    def order(self) -> list[str]:
+        """The sites in the order in which their last calls were completed."""
+        completed = [visit for visit in self.visits.values() if visit.finished]
+        return [visit.site for visit in sorted(completed, key=lambda visit: visit.finished[-1])]
+
+    @property
+    def accessed(self) -> dict[str, int]:
+        """Each site that was called or read, under all of its names, and the index of the first time."""
+        return {name: event for key, event in self._accessed.items() for name in self._names[key]}
+
+
+def _spec(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return TensorSpec(tuple(value.shape), value.dtype)
+    return type(value).__name__

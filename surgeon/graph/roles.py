@@ -1,0 +1,299 @@
+"""What the modules of a network are for: its head, stem, stacks of blocks, norms, embeddings, pool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.graph.blocks import Stack, declared_stacks, found_stacks, with_config_fields
+from surgeon.graph.families import Family, families_of
+from surgeon.graph.sites import select
+from surgeon.nn.grafts import TRUNK_OUTPUT, Grafted
+
+if TYPE_CHECKING:
+    from surgeon.graph.trace import Trace
+
+ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
+GRAFTS = re.compile(r"(grafts|exit)(\.|$)")
+NORM = re.compile(r"(Norm|Normalization)(\d?d)?$|LayerNorm|RMSNorm|BatchNorm")
+POOL = re.compile(r"^Adaptive\w*Pool\dd$|Pooler$|Pooling$|AttentionPool")
+SQUEEZE = re.compile(r"Squeeze|SEModule|SELayer|SEBlock|PyramidPooling|ASPP")
+# A transformers class without one of these in its name ends in features: BertModel, ViTModel.
+HEADED = re.compile(r"For[A-Z]|Heads?Model$|MTModel$|EncoderDecoderModel$")
+NO_HEAD = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A site that plays a role, and how that is known."""
+
+    site: str
+    evidence: str
+
+
+class Roles:
+    """The roles in one network. Each is looked for when it is first asked for.
+
+    Args:
+        model: The network.
+        trace: Gives a trace of it; only called where no declared fact tells.
+        overrides: Roles as a recipe gives them, by name: a selector, or several.
+        families: The families that the network belongs to, the most telling first.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trace: Callable[[], Trace],
+        overrides: Mapping[str, str | Sequence[str]],
+        families: Sequence[Family],
+    ) -> None:
+        self._model = model
+        self._trace = trace
+        self._overrides = dict(overrides)
+        self._families = families
+        self._modules = {n: m for n, m in model.named_modules() if not GRAFTS.match(n)}
+
+    def sites(self, role: str) -> list[str]:
+        """The sites in ``role``; blocks in executed order. Empty where nothing plays it."""
+        if role == "blocks":
+            return self.block_sites
+        if role in ROLES:
+            return [found.site for found in getattr(self, role)]
+        return [found.site for found in self._overridden(role) or []]
+
+    @property
+    def block_sites(self) -> list[str]:
+        """The blocks of all stacks, in executed order."""
+        return [site for stack in self.blocks for site in stack.sites]
+
+    @cached_property
+    def head(self) -> list[Found]:
+        """The final prediction layers, whose width is the number of classes; none for a base model."""
+        if (given := self._overridden("head")) is not None:
+            return given
+        if isinstance(self._model, Grafted):
+            if TRUNK_OUTPUT in self._model.grafts:
+                return [Found(f"grafts.{TRUNK_OUTPUT}.head", "the branch that gives the logits")]
+            if self._model.exit is not None:
+                return []
+        if hasattr(getattr(self._model, "config", None), "to_dict"):
+            return self._transformers_head()
+        if any(family.head for family in self._families):
+            return self._declared("head")
+        return self._last_of_width(self._output_widths(), "as wide as the output")
+
+    @cached_property
+    def aux(self) -> list[Found]:
+        """Heads beside the main one that only help training."""
+        return self._declared("aux")
+
+    @cached_property
+    def stem(self) -> list[Found]:
+        """The first layer: a convolution, a patch or word embedding, a linear layer."""
+        if found := self._declared("stem"):
+            return found
+        kinds = (nn.modules.conv._ConvNd, nn.Embedding, nn.Linear)
+        try:
+            order: Sequence[str] = sorted(self._ran(), key=lambda s: self._trace().visits[s].started)
+            how = "the first layer that runs"
+        except OperationError:
+            order, how = list(self._modules), "the first layer of the tree; it could not be run"
+        first = [site for site in order if isinstance(self._modules[site], kinds)]
+        return [Found(site, how) for site in first[:1]]
+
+    @cached_property
+    def blocks(self) -> list[Stack]:
+        """The stacks of blocks, in executed order."""
+        if (given := self._overridden("blocks")) is not None:
+            stacks = declared_stacks(self._model, [found.site for found in given], "said by the user")
+        else:
+            declared = [f for f in self._families if f.blocks]
+            if declared:
+                sites = self._resolve(declared[0].blocks)
+                stacks = declared_stacks(self._model, sites, f"declared for {declared[0].name}")
+            else:
+                stacks = found_stacks(self._model, self._trace)
+        return with_config_fields(self._model, stacks)
+
+    @cached_property
+    def norms(self) -> list[Found]:
+        """The normalisation layers, by their classes."""
+        if (given := self._overridden("norms")) is not None:
+            return given
+        return [
+            Found(site, f"class {type(module).__name__}")
+            for site, module in self._modules.items()
+            if site and not list(module.children()) and NORM.search(type(module).__name__)
+        ]
+
+    @cached_property
+    def embeddings(self) -> list[Found]:
+        """The embeddings of words, positions and types; those inside a block are a part of it."""
+        if (given := self._overridden("embeddings")) is not None:
+            return given
+        return [
+            Found(site, f"class {type(module).__name__}")
+            for site, module in self._modules.items()
+            if isinstance(module, nn.Embedding) and not self._in_block(site)
+        ]
+
+    @cached_property
+    def pool(self) -> list[Found]:
+        """What turns a feature map or a sequence into one vector."""
+        if found := self._declared("pool"):
+            return found
+        pools = [
+            Found(site, f"class {type(module).__name__}")
+            for site, module in self._modules.items()
+            if POOL.search(type(module).__name__) and not self._in_block(site) and not self._squeezes(site)
+        ]
+        return pools[-1:]
+
+    # ---- how
+
+    def _overridden(self, role: str) -> list[Found] | None:
+        given = self._overrides.get(role)
+        if given is None:
+            return None
+        selectors = [given] if isinstance(given, str) else list(given)
+        sites = [site.name for selector in selectors for site in select(self._model, selector)]
+        return [Found(site, "override in the recipe") for site in dict.fromkeys(sites)]
+
+    def _declared(self, role: str) -> list[Found]:
+        if (given := self._overridden(role)) is not None:
+            return given
+        for family in self._families:
+            sites = self._resolve(getattr(family, role))
+            found = [s for s in sites if not isinstance(self._modules[s], nn.Identity)]
+            if found:
+                return [Found(site, f"declared for {family.name}") for site in found]
+        return []
+
+    def _resolve(self, paths: Sequence[str]) -> list[str]:
+        """The sites that paths name, the most specific where one lies below another."""
+        sites = [s for path in paths for s in self._modules if _matches(s, path)]
+        return [s for s in dict.fromkeys(sites) if not any(other.startswith(f"{s}.") for other in sites)]
+
+    def _transformers_head(self) -> list[Found]:
+        if HEADED.search(_own_class(self._model).__name__) is None:
+            return []
+        counts = _class_counts(self._model)
+        for found in self._declared("head"):
+            module = self._modules[found.site]
+            width = _width(module)
+            for name, count in counts.items():
+                if width == count or not hasattr(module, "weight"):
+                    return [Found(found.site, f"{found.evidence}; {name} = {count}")]
+        for name, count in counts.items():
+            if last := self._last_of_width({-1: count, 1: count}, f"{name} = {count}"):
+                return last
+        return []
+
+    def _output_widths(self) -> dict[int, int]:
+        """The sizes of the network's own output along the dimensions that may hold the classes."""
+        try:
+            shape = self._trace().shape("")
+        except OperationError:
+            return {}
+        return {dim: shape[dim] for dim in (-1, 1) if len(shape) > 1}
+
+    def _last_of_width(self, widths: Mapping[int, int], evidence: str) -> list[Found]:
+        """The last layer to run whose output has the given size along the last, or the channel, dimension."""
+        try:
+            traced = self._trace()
+        except OperationError:
+            return []
+        aux = self.sites("aux")
+        for site in reversed(self._ran()):
+            module = self._modules[site]
+            if isinstance(module, NO_HEAD) or NORM.search(type(module).__name__) or _below(site, aux):
+                continue
+            try:
+                shape = traced.shape(site)
+            except OperationError:
+                continue
+            dim = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
+            if len(shape) > 1 and shape[dim] == widths.get(dim):
+                return [Found(site, f"{evidence} and the last such layer to run")]
+        return []
+
+    def _ran(self) -> list[str]:
+        """The layers with parameters of their own and no parts, in the order in which they finished."""
+        return [
+            site
+            for site in self._trace().order
+            if site in self._modules and self._modules[site]._parameters and not list(self._modules[site].children())
+        ]
+
+    def _in_block(self, site: str) -> bool:
+        return any(site.startswith(f"{block}.") for block in self.block_sites)
+
+    def _squeezes(self, site: str) -> bool:
+        parts = site.split(".")
+        above = [self._modules[".".join(parts[:i])] for i in range(1, len(parts))]
+        return any(SQUEEZE.search(type(module).__name__) for module in above)
+
+
+def find_roles(
+    model: nn.Module,
+    trace: Callable[[], Trace],
+    overrides: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    families: Sequence[Family] = (),
+) -> Roles:
+    """The roles of the modules in ``model``.
+
+    Args:
+        model: The network.
+        trace: Gives a trace of it; only called where no declared fact tells.
+        overrides: What a recipe says under ``roles:``; it wins.
+        families: Declared facts of plugins; they come before the built-in ones.
+    """
+    return Roles(model, trace, overrides or {}, list(families_of(model, families)))
+
+
+def _below(site: str, sites: Sequence[str]) -> bool:
+    return any(site == other or site.startswith(f"{other}.") for other in sites)
+
+
+def _matches(site: str, path: str) -> bool:
+    names, patterns = site.split("."), path.split(".")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
+
+
+def _own_class(model: nn.Module) -> type[nn.Module]:
+    """The class of a network without what surgery has mixed into it."""
+    return next(cls for cls in type(model).__mro__ if not cls.__module__.startswith("surgeon."))
+
+
+def _width(module: nn.Module) -> int | None:
+    for name in ("out_features", "out_channels", "nf"):
+        if isinstance(value := getattr(module, name, None), int):
+            return value
+    return None
+
+
+def _class_counts(model: nn.Module) -> dict[str, int]:
+    """The numbers of classes that a transformers head may have, the likeliest first, by where they stand."""
+    config: Any = model.config
+    name = _own_class(model).__name__
+    if name.endswith("ForMultipleChoice"):
+        return {"scores of a choice": 1}
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    labels, words = getattr(config, "num_labels", None), getattr(text, "vocab_size", None)
+    counts: dict[str, Any] = {"config.vocab_size": words or getattr(config, "vocab_size", None)}
+    if re.search(r"Classification|QuestionAnswering|NextSentence|Segmentation|Detection|Regression", name):
+        counts = {"config.num_labels": labels, **counts}
+    else:
+        counts["config.num_labels"] = labels
+    if "Detection" in name and isinstance(labels, int):  # one more class stands for no object
+        counts["config.num_labels + 1"] = labels + 1
+    return {key: value for key, value in counts.items() if isinstance(value, int)}

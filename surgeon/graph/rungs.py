@@ -1,0 +1,158 @@
+"""The ways to run a network without its weights, and how it is put back as it was.
+
+A tree is lent for one forward: its tensors are swapped for meta, fake or small random ones, and whatever
+the forward leaves behind (buffers, caches, modes, random states) is undone afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+REAL_LIMIT = 2**32
+"""The bytes of weights up to which a network that runs in no other way is run for real."""
+LARGE = 2**18
+"""The elements above which the rows of a made-up weight share their memory."""
+
+Stand = Callable[[torch.Tensor, bool], torch.Tensor]
+"""What stands in for a tensor; the flag says whether it is a parameter."""
+
+
+@contextmanager
+def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Within it, ``model`` may be run and changed; afterwards it, and every random state, is as before."""
+    saved = [(module, dict(module.__dict__), _tables(module)) for module in model.modules()]
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.train(training)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, attributes, tables in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for name, entries in tables.items():
+                attributes[name].clear()
+                attributes[name].update(entries)
+
+
+def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Copies of the tables of a module (its parameters, buffers, children, hooks), all of them dicts."""
+    return {
+        name: OrderedDict(value)
+        for name, value in module.__dict__.items()
+        if name.startswith("_") and isinstance(value, dict)
+    }
+
+
+def meta_size(model: nn.Module) -> int:
+    """The bytes that the tensors of ``model`` come to, each counted once."""
+    tensors = {id(t): t for t in [*model.parameters(), *model.buffers()]}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+@contextmanager
+def on_meta(model: nn.Module) -> Iterator[torch.device]:
+    """Everything on the meta device, also what a skeleton keeps real."""
+
+    def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+        return tensor if tensor.is_meta else torch.empty_like(tensor, device="meta")
+
+    _swap(model, stand, attributes=True)
+    yield torch.device("meta")
+
+
+@contextmanager
+def on_fake(model: nn.Module) -> Iterator[torch.device]:
+    """Weights that have a shape and pretend to be on the CPU; small real buffers stay real."""
+    with _quiet("torch._subclasses.fake_tensor"), FakeTensorMode(allow_non_fake_inputs=True):
+
+        def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+            if not parameter and tensor.device.type == "cpu":
+                with unset_fake_temporarily():
+                    return tensor.clone()
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+        _swap(model, stand)
+        yield torch.device("cpu")
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep a logger from telling of failures that are expected, and reported in one line."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def for_real(model: nn.Module) -> Iterator[torch.device]:
+    """Real tensors: the model's own where it has them, small random ones where it has none.
+
+    The rows of a large made-up weight are one and the same, so that it takes no memory.
+
+    Raises:
+        MemoryError: The weights would take more than :data:`REAL_LIMIT`.
+    """
+    size = meta_size(model)
+    if size > REAL_LIMIT:
+        raise MemoryError(f"it has {size / 2**30:.1f} GB of weights, more than a trace may take")
+    real = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+    generator = torch.Generator(real).manual_seed(0)
+
+    def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+        if not tensor.is_meta:
+            return tensor if parameter else tensor.clone()
+        if not tensor.is_floating_point():
+            return torch.zeros_like(tensor, device=real)
+        if not parameter:  # running variances must be positive
+            return torch.ones_like(tensor, device=real)
+        shape = tensor.shape[1:] if tensor.dim() > 1 and tensor.numel() > LARGE else tensor.shape
+        values = torch.empty(shape, dtype=tensor.dtype, device=real)
+        return values.uniform_(-0.05, 0.05, generator=generator).expand(tensor.shape)
+
+    _swap(model, stand)
+    yield real
+
+
+def _swap(model: nn.Module, stand: Stand, *, attributes: bool = False) -> None:
+    """Put stand-ins in the place of all tensors; one tensor in two places has one stand-in.
+
+    Args:
+        attributes: Also for tensors that are plain attributes, which no device move reaches.
+    """
+    made: dict[int, torch.Tensor] = {}
+
+    def stood(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+        if id(tensor) not in made:
+            made[id(tensor)] = stand(tensor.detach() if parameter else tensor, parameter)
+            if parameter:
+                made[id(tensor)] = nn.Parameter(made[id(tensor)], requires_grad=False)
+        return made[id(tensor)]
+
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = stood(parameter, True)  # type: ignore[assignment]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = stood(buffer, False)
+        if attributes:
+            for name, value in list(module.__dict__.items()):
+                if isinstance(value, torch.Tensor):
+                    module.__dict__[name] = stood(value, False)

@@ -1,0 +1,127 @@
+"""Skeletons: module trees with their parameters and persistent buffers on the meta device.
+
+Building one costs no memory: parameters are born on meta, while non-persistent buffers (rotary tables,
+position ids, masks) are computed for real, since no checkpoint holds them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+# A tensor past this many elements is never worth allocating while a tree is built: a mixture of experts
+# declares parameters of 100 GB by torch.zeros. GPT-2's largest mask has 2**20.
+HUGE = 2**26
+
+
+class _ParametersToMeta(TorchFunctionMode):
+    """Uninitialised tensors, which only become parameters, and huge ones are created on meta."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("device") is None and (
+            func is torch.empty or (func in _FACTORIES and _numel(args, kwargs) > HUGE)
+        ):
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
+
+
+_FACTORIES = frozenset({torch.zeros, torch.ones, torch.rand, torch.randn})
+
+
+def _numel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    size = kwargs.get("size", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
+    return prod(int(n) for n in size)
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Within it, parameters of new modules are on meta and the random state is left as it was."""
+    moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None
+        if parameter not in moved:  # one object registered twice is a tie, and stays one
+            moved[parameter] = as_meta(parameter)
+        return moved[parameter]  # type: ignore[no-any-return]
+
+    handle = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
+    try:
+        with torch.random.fork_rng(devices=[]), _ParametersToMeta():
+            yield
+    finally:
+        handle.remove()
+
+
+def as_meta(tensor: torch.Tensor) -> torch.Tensor:
+    """A meta tensor of the same class (parameter or not), shape, dtype and ``requires_grad``."""
+    empty = torch.empty_like(tensor, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def persistent_buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    """Every buffer that a state dict holds, with the module and the name that it is registered under."""
+    for owner in module.modules():
+        for name, buffer in owner._buffers.items():
+            if buffer is not None and name not in owner._non_persistent_buffers_set:
+                yield owner, name, buffer
+
+
+def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module tree without its weights.
+
+    Args:
+        factory: Ordinary code that builds the network.
+    """
+    with building():
+        model = factory()
+    if any(buffer.is_meta for buffer in _transient_buffers(model)):
+        # Rare: a buffer filled from torch.empty. Build it again with real tensors, then let go of them.
+        with torch.random.fork_rng(devices=[]):
+            model = factory()
+        for module in model.modules():
+            for parameter in module._parameters.values():
+                if parameter is not None and not parameter.is_meta:
+                    parameter.data = as_meta(parameter.data)
+    buffers_to_meta(model)
+    return model
+
+
+def _transient_buffers(module: nn.Module) -> Iterator[torch.Tensor]:
+    for owner in module.modules():
+        for name in owner._non_persistent_buffers_set:
+            buffer = owner._buffers.get(name)
+            if buffer is not None:
+                yield buffer
+
+
+def buffers_to_meta(model: nn.Module) -> None:
+    """Move the persistent buffers of a tree to meta; one object in two places stays one object."""
+    moved: dict[int, torch.Tensor] = {}
+    for owner, name, buffer in list(persistent_buffers(model)):
+        if not buffer.is_meta:
+            owner._buffers[name] = moved.setdefault(id(buffer), as_meta(buffer))
+
+
+def skeleton_of(module: nn.Module) -> nn.Module:
+    """A deep copy of ``module`` whose parameters and persistent buffers are meta tensors.
+
+    Ties, training flags and ``requires_grad`` are kept; ``module`` is not touched.
+    """
+    memo: dict[int, Any] = {id(p): as_meta(p) for p in module.parameters()}
+    memo.update({id(buffer): as_meta(buffer) for _, _, buffer in persistent_buffers(module)})
+    return copy.deepcopy(module, memo)

@@ -1,0 +1,188 @@
+"""One forward without memory: which modules run, in which order, what they read and what they produce."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from surgeon.errors import OperationError, suggest
+from surgeon.graph.inputs import Inputs, find_inputs
+from surgeon.graph.recorder import Recorder, TensorSpec, Visit
+from surgeon.graph.rungs import for_real, lent, on_fake, on_meta
+
+if TYPE_CHECKING:
+    from surgeon.graph.families import Family
+
+Evidence = Literal["meta", "fake", "real"]
+
+__all__ = ["Evidence", "TensorSpec", "Trace", "TraceError", "Visit", "trace"]
+
+RUNGS: tuple[tuple[Evidence, Callable[[nn.Module], AbstractContextManager[torch.device]]], ...] = (
+    ("meta", on_meta),
+    ("fake", on_fake),
+    ("real", for_real),
+)
+
+WAYS: dict[Evidence, str] = {"meta": "on meta tensors", "fake": "on fake tensors", "real": "for real"}
+
+
+class TraceError(OperationError):
+    """A network that could not be run without its weights, or a site that did not run."""
+
+
+@dataclass
+class Trace:
+    """What one forward showed.
+
+    Attributes:
+        evidence: What it ran on: meta tensors, fake tensors, or small real ones.
+        visits: Each site that was called, by its address, in the order of the first calls.
+        order: The sites in the order in which their last calls were completed.
+        outputs: The names and shapes of the network's own outputs; a lone tensor is called ``output``.
+        inputs: What was fed.
+        notes: How inputs were found, and what each rung before the one that held met.
+    """
+
+    evidence: Evidence
+    visits: dict[str, Visit]
+    order: list[str]
+    outputs: dict[str, tuple[int, ...]]
+    inputs: Inputs
+    notes: list[str]
+    _shapes: dict[str, tuple[int, ...] | None]
+    _accessed: dict[str, int]
+    """Each site that was called or read, under all of its names, and the index of the first time."""
+
+    def shape(self, site: str) -> tuple[int, ...]:
+        """The shape of the main tensor that the last call of ``site`` returned, batch first.
+
+        Raises:
+            TraceError: ``site`` did not run to its end, or returned no tensor.
+        """
+        if site not in self._shapes:
+            raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self._shapes))
+        shape = self._shapes[site]
+        if shape is None:
+            raise TraceError(f"{site or '.'} produces no tensor")
+        return shape
+
+    def calls(self, site: str) -> int:
+        """How often ``site`` was called."""
+        return self.visits[site].calls if site in self.visits else 0
+
+    def accessed_before(self, site: str) -> set[str]:
+        """Every site that was called, or of which something was read, before ``site`` first completed.
+
+        With all names of shared modules, and with every ancestor; a module whose child was read counts
+        too, and so does the child. ``site`` itself is one of them.
+
+        Raises:
+            TraceError: ``site`` was never completed.
+        """
+        visit = self.visits.get(site)
+        if visit is None or not visit.finished:
+            raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self.order))
+        end = visit.finished[0]
+        accessed = {name for name, event in self._accessed.items() if event <= end}
+        for name in list(accessed):
+            while name:
+                name = name.rpartition(".")[0]
+                accessed.add(name)
+        return accessed
+
+
+def trace(
+    model: nn.Module, inputs: Inputs | Any = None, *, training: bool = False, families: Sequence[Family] = ()
+) -> Trace:
+    """Run ``model`` once without memory and record what happens.
+
+    The network (its tensors, modes, hooks, caches) and all random states are afterwards as they were. It may
+    be a skeleton or hold real weights; these are used only where neither meta nor fake tensors will do.
+
+    Args:
+        model: The network to run.
+        inputs: What to feed; or a recipe's ``inputs:``; or None, to find out from the network.
+        training: Run it in training mode.
+        families: Declared facts of plugins, for finding inputs.
+
+    Raises:
+        TraceError: It ran in no way; the message says what each met, and how to give inputs.
+    """
+    given = inputs if isinstance(inputs, Inputs) else find_inputs(model, inputs, families=families)
+    met: dict[Evidence, str] = {}
+    for evidence, rung in RUNGS:
+        for candidate in (given, *given.alternatives):
+            if candidate.values and evidence != "real":
+                continue
+            recorder = Recorder(model)
+            try:
+                output = _run(model, candidate, rung, recorder, training=training)
+            except Exception as error:
+                met.setdefault(evidence, f"{WAYS[evidence]}, {type(error).__name__}: {_first_line(error)}")
+                continue
+            return Trace(
+                evidence,
+                recorder.visits,
+                recorder.order,
+                dict(_named(output, "")),
+                candidate,
+                [f"inputs: {candidate.origin}", *met.values()],
+                recorder.shapes,
+                recorder.accessed,
+            )
+    raise TraceError(
+        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(met.values())})",
+        hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
+        "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
+    )
+
+
+def _run(
+    model: nn.Module,
+    inputs: Inputs,
+    rung: Callable[[nn.Module], AbstractContextManager[torch.device]],
+    recorder: Recorder,
+    *,
+    training: bool,
+) -> Any:
+    modules = dict(model.named_modules())
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    with lent(model, training=training), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a network warns of on meta tensors concerns nobody
+        for path, value in inputs.settings.items():
+            owner, _, name = path.rpartition(".")
+            if owner in modules:  # surgery may have removed it
+                setattr(modules[owner], name, value)
+        with rung(model) as device, recorder.listening():
+            args, kwargs = inputs.tensors(device, dtype, training=training)
+            output = model(*args, **kwargs)
+            recorder.look_back()
+    return output
+
+
+def _named(output: Any, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The tensors in an output by the path to each; of a list of detections, the first image's."""
+    dot = f"{name}." if name else ""
+    if isinstance(output, torch.Tensor):
+        yield name or "output", tuple(output.shape)
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _named(value, f"{dot}{key}")
+    elif isinstance(output, list) and output and all(isinstance(item, Mapping) for item in output):
+        yield from _named(output[0], name)
+    elif isinstance(output, tuple) and hasattr(output, "_fields"):
+        yield from _named(dict(zip(output._fields, output, strict=True)), name)
+    elif isinstance(output, (tuple, list)):
+        for position, value in enumerate(output):
+            yield from _named(value, f"{dot}{position}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text if len(text) <= 160 else f"{text[:157]}…"

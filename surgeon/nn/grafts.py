@@ -1,0 +1,197 @@
+"""What surgery adds to a network's forward: taps that read, branches that are fed, an exit that ends it.
+
+A grafted network is an instance of its own class with :class:`Grafted` mixed in, so that no name in its
+tree, and no key in its state dict, changes. Hooks are bound methods of modules in the same tree: they
+survive ``deepcopy``, pickling and ``torch.compile(fullgraph=True)``. ``torch.export`` needs ``strict=True``
+where a network ends early (its non-strict tracer keeps a call stack that an early end leaves unbalanced).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import wraps
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from surgeon.nn.features import main_tensor, with_main_tensor
+from surgeon.nn.mixing import Mixin, mixed
+from surgeon.nn.outputs import Outputs
+
+TRUNK_OUTPUT = "logits"
+
+
+class Exit(BaseException):
+    """Ends a forward. A BaseException, so that a network's own ``except Exception`` lets it pass."""
+
+
+class Tap(nn.Module):
+    """Reads what a site produced during the forward.
+
+    Args:
+        copies: Keep a copy, because a later in-place operation overwrites what the site produced.
+        exits: End the forward here.
+    """
+
+    def __init__(self, *, copies: bool = False, exits: bool = False) -> None:
+        super().__init__()
+        self.copies = copies
+        self.exits = exits
+        self.value: Any = None
+
+    def read(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The forward hook."""
+        tensor = main_tensor(output)
+        value = output if tensor is None else tensor
+        self.value = value.clone() if self.copies and isinstance(value, torch.Tensor) else value
+        if self.exits:
+            raise Exit
+
+    def extra_repr(self) -> str:
+        """Show what is not the default."""
+        return ", ".join(name for name in ("copies", "exits") if getattr(self, name))
+
+
+class Branch(nn.Module):
+    """A module fed by a tap, whose result is one more named output.
+
+    Args:
+        tap: Where the features come from.
+        head: Takes the tapped features ``(batch, …)``; one that declares ``takes_mask = True`` is also
+            given the ``attention_mask`` of the network's forward, or None.
+    """
+
+    def __init__(self, tap: Tap, head: nn.Module) -> None:
+        super().__init__()
+        self.tap = tap
+        self.head = head
+
+    def forward(self, mask: torch.Tensor | None = None) -> Any:
+        """The branch's output for what its tap has just read."""
+        if getattr(self.head, "takes_mask", False):
+            return self.head(self.tap.value, mask)
+        return self.head(self.tap.value)
+
+
+class Grafted(Mixin):
+    """Mixed into the class of a network that ends early or has branches.
+
+    Attributes:
+        grafts: The branches by the name of their output.
+        exit: The tap that ends the forward, or None.
+        trunk_output: The name of the network's own output where there are several, or None if it is dropped.
+        mask_position: Where ``attention_mask`` stands among the forward's positional arguments, if anywhere.
+    """
+
+    grafts: nn.ModuleDict
+    exit: Tap | None
+    trunk_output: str | None
+    mask_position: int | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if len(cls.__bases__) == 2:  # mixed with a network, whose forward's signature others look up
+            cls.forward = _with_signature_of(cls.__bases__[1].forward)  # type: ignore[method-assign, attr-defined]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's own forward, up to its exit, then the branches.
+
+        Returns:
+            The one output as it is, or :class:`Outputs` where there are several.
+        """
+        try:
+            output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        except Exit:
+            output = None if self.exit is None else self.exit.value
+        if self.grafts:
+            output = self._with_branches(output, self._mask(args, kwargs))
+        self._clear()
+        return output
+
+    def _with_branches(self, output: Any, mask: torch.Tensor | None) -> Any:
+        outputs = Outputs()
+        if self.trunk_output is not None:
+            if isinstance(output, Mapping):
+                outputs.update(output)
+            else:
+                outputs[self.trunk_output] = output
+        for name, branch in self.grafts.items():
+            outputs[name] = branch(mask)
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def _mask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+        position = self.mask_position
+        if position is not None and position < len(args):
+            return cast("torch.Tensor", args[position])
+        return kwargs.get("attention_mask")
+
+    def _clear(self) -> None:
+        """Let go of what the taps hold: it keeps a whole autograd graph alive."""
+        if self.exit is not None:
+            self.exit.value = None
+        for branch in self.grafts.values():
+            cast("Branch", branch).tap.value = None
+
+
+def _with_signature_of(own: Any) -> Any:
+    @wraps(own)
+    def forward(self: Grafted, *args: Any, **kwargs: Any) -> Any:
+        return Grafted.forward(self, *args, **kwargs)
+
+    return forward
+
+
+class GraftedSequence(Grafted):
+    """:class:`Grafted` for an ``nn.Sequential``, which would run the grafts as further layers."""
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        children = cast("nn.Module", self)._modules
+        return iter([m for name, m in children.items() if name not in ("grafts", "exit") and m is not None])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Inserted(nn.Module):
+    """Puts a module behind (or before) another without a new name for that one.
+
+    Args:
+        module: Takes and returns the main tensor of what the site returns (or of its first argument).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The forward hook of the site."""
+        tensor = main_tensor(output)
+        return output if tensor is None else with_main_tensor(output, self.module(tensor))
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The forward pre-hook of the site."""
+        return (self.module(args[0]), *args[1:])
+
+
+def graft(model: nn.Module) -> Grafted:
+    """Turn ``model`` into a grafted network, in place; one that is grafted already is returned as it is.
+
+    Raises:
+        ValueError: The network has attributes of its own under the names that grafts need.
+    """
+    if isinstance(model, Grafted):
+        return model
+    for name in ("grafts", "exit", "trunk_output", "mask_position"):
+        if hasattr(model, name):
+            raise ValueError(f"{type(model).__name__} has an attribute {name!r} of its own")
+    parameters = list(inspect.signature(model.forward).parameters)
+    mixin = GraftedSequence if isinstance(model, nn.Sequential) else Grafted
+    model.__class__ = mixed(mixin, type(model))
+    grafted = cast("Grafted", model)
+    grafted.grafts = nn.ModuleDict()
+    grafted.exit = None
+    grafted.trunk_output = TRUNK_OUTPUT
+    grafted.mask_position = parameters.index("attention_mask") if "attention_mask" in parameters else None
+    return grafted

@@ -1,0 +1,109 @@
+"""The new column of a progressive network: a copy, one drawn afresh, or another architecture."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from surgeon.checkpoint.weights import Fresh, New, tensors_of
+from surgeon.errors import OperationError
+from surgeon.graph.skeleton import build_skeleton, skeleton_of
+from surgeon.nn.frozen import Frozen
+from surgeon.record import Architecture
+
+if TYPE_CHECKING:
+    from surgeon.nn.progressive import ProgressiveNetwork
+    from surgeon.operations.progressive import Progressive
+    from surgeon.surgery import Surgery
+
+RESETS = ("reset_parameters", "_reset_parameters")
+"""What PyTorch's layers call their own initialisation."""
+
+
+def new_column(
+    surgery: Surgery, network: ProgressiveNetwork, wanted: Progressive
+) -> tuple[nn.Module, Architecture | None]:
+    """The column that is ``wanted``, and what builds it where that is another architecture than the first's.
+
+    Raises:
+        ArchitectureError: ``arch`` is unknown or cannot be built.
+        OperationError: There is nothing to draw the weights of the last column's structure from.
+    """
+    last = network.columns[-1]
+    if wanted.arch is not None:
+        architecture = surgery.locate(wanted.arch, **wanted.options)
+        return surgery.new(surgery.build, architecture, like=last).train(last.training), architecture
+    own = network.architectures[-1]
+    architecture = own or surgery.architecture
+    if wanted.column == "reinit":
+        return _redrawn(surgery, last, architecture), own
+    return _copied(surgery, last, architecture), own
+
+
+def _copied(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
+    column = _twin(surgery, last, architecture)
+    values = dict(tensors_of(last))
+    for name, tensor in tensors_of(column):
+        surgery.derive(tensor, [values[name]], _same)
+    return column
+
+
+def _redrawn(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
+    """The last column's structure; its values are the architecture's where it knows the tensor, else those that
+    each layer gives itself (a new head's)."""
+    column = _twin(surgery, last, architecture)
+    built = dict(tensors_of(surgery.new(surgery.build, architecture))) if architecture else {}
+    layers = Fresh(partial(_reset, _twin(surgery, last, architecture)))
+    unknown = []
+    for name, tensor in tensors_of(column):
+        if name in built and built[name].shape == tensor.shape:
+            surgery.derive(tensor, [built[name]], _same)
+        elif any(hasattr(column.get_submodule(name.rpartition(".")[0]), reset) for reset in RESETS):
+            surgery.origins.set(tensor, New(layers, name, surgery.label))
+        else:
+            unknown.append(name)
+    if unknown:
+        raise OperationError(
+            f"nothing says how to initialise {len(unknown)} tensors of {type(last).__name__} afresh: "
+            f"{', '.join(unknown[:3])}",
+            hint="use column: copy, or name an architecture with arch",
+        )
+    return column
+
+
+def _twin(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
+    """A skeleton like ``last``, not connected to anything; all of it trains but what its builder freezes."""
+    twin = skeleton_of(last)
+    inside = {id(module) for module in twin.modules()}
+    for module in twin.modules():
+        if isinstance(module, Frozen):
+            module.__class__ = type(module).__bases__[1]
+        for key, hook in list(module._forward_hooks.items()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, nn.Module) and id(owner) not in inside:
+                del module._forward_hooks[key]
+    frozen: set[str] = set()
+    if architecture is not None and not all(p.requires_grad for p in last.parameters()):
+        built = build_skeleton(partial(surgery.build, architecture))
+        frozen = {name for name, parameter in built.named_parameters() if not parameter.requires_grad}
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and name not in frozen)
+    return twin.train(last.training)
+
+
+def _reset(skeleton: nn.Module) -> nn.Module:
+    """The same network with real tensors, each layer initialised by itself."""
+    network = copy.deepcopy(skeleton).to_empty(device="cpu")
+    for module in network.modules():
+        for reset in RESETS:
+            if hasattr(module, reset):
+                getattr(module, reset)()
+    return network
+
+
+def _same(values: torch.Tensor) -> torch.Tensor:
+    return values

@@ -1,0 +1,112 @@
+"""Freeze part of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from surgeon.errors import OperationError, SiteError
+from surgeon.operation import Operation, Selector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from surgeon.graph.sites import Site
+    from surgeon.surgery import Surgery
+
+
+class Freeze(Operation):
+    """Keep part of the network as it was trained: its parameters, and its norms' statistics.
+
+    Frozen parameters get ``requires_grad=False`` and never enter the optimizer. That alone leaves the
+    running mean and variance of BatchNorm drifting, so frozen norm layers also stay in eval mode, through
+    ``.train()``, deepcopy, saving and ``torch.compile``; ``norms: train`` lets them follow the data.
+
+    Say what to freeze in exactly one way: ``sites``, ``up_to`` or ``all_but``.
+    """
+
+    sites: Selector | list[Selector] | None = None
+    """What to freeze, with everything below it; ``!…`` leaves out."""
+    up_to: Selector | None = None
+    """Freeze all that runs up to and including this site, in executed order."""
+    all_but: Selector | list[Selector] | None = None
+    """Freeze everything except this; ``head`` means the role @head."""
+    norms: Literal["eval", "train"] = Field("eval")
+    """Whether frozen norm layers keep their statistics (eval) or follow the data (train)."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Freeze:
+        given = [name for name in ("sites", "up_to", "all_but") if getattr(self, name) is not None]
+        if len(given) != 1:
+            says = f"not {' and '.join(given)}" if given else "and none is given"
+            raise ValueError(f"exactly one of sites, up_to and all_but says what to freeze, {says}")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Freeze the sites; see :class:`Operation`."""
+        if self.sites is not None:
+            surgery.freeze(_with_exceptions(surgery, _as_list(self.sites)), norms=self.norms, below=False)
+        elif self.up_to is not None:
+            surgery.freeze(_run_up_to(surgery, self.up_to), norms=self.norms, below=False)
+        else:
+            surgery.freeze(_outside(surgery, _as_list(self.all_but)), norms=self.norms, below=False)
+        if not any(parameter.requires_grad for parameter in surgery.model.parameters()):
+            raise OperationError(
+                "would freeze everything, and leave nothing to train",
+                hint="leave something out, for example all_but: head",
+            )
+        return surgery.model
+
+
+def _with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> list[Site]:
+    """Every site at or below the chosen ones, less those at or below what is left out."""
+    from surgeon.graph.sites import Site, split_terms
+
+    terms = [term for selector in selectors for term in split_terms(selector)]
+    chosen = [term for term in terms if not term.startswith("!")] or ["."]
+    frozen = {id(m) for site in surgery.select(chosen) for m in site.module.modules()}
+    for term in terms:
+        if term.startswith("!"):
+            frozen -= {id(m) for site in surgery.select(term[1:].strip()) for m in site.module.modules()}
+    return [Site(name, m) for name, m in surgery.model.named_modules() if id(m) in frozen]
+
+
+def _run_up_to(surgery: Surgery, selector: str) -> list[Site]:
+    from surgeon.graph.sites import Site
+
+    last = surgery.site(selector).name
+
+    def ran() -> list[str]:
+        return sorted(surgery.trace().accessed_before(last))
+
+    names = surgery.recall(f"runs up to {last}", ran)
+    if last not in names:
+        raise SiteError(f"{last} does not run in a forward, so there is nothing up to it")
+    modules = dict(surgery.model.named_modules())
+    return [Site(name, modules[name]) for name in names if name in modules]
+
+
+def _outside(surgery: Surgery, selectors: Sequence[str]) -> list[Site]:
+    from surgeon.graph.sites import Site
+
+    spared = {id(m) for s in selectors for site in _select(surgery, s) for m in site.module.modules()}
+    return [Site(name, m) for name, m in surgery.model.named_modules() if id(m) not in spared]
+
+
+def _select(surgery: Surgery, selector: str) -> list[Site]:
+    """``head`` means the role where no module is called so."""
+    if selector.isidentifier() and not hasattr(surgery.model, selector):
+        try:
+            return surgery.select(f"@{selector}")
+        except SiteError:
+            pass
+    return surgery.select(selector)
+
+
+def _as_list(selectors: str | Sequence[str] | None) -> list[str]:
+    if selectors is None:
+        return []
+    return [selectors] if isinstance(selectors, str) else list(selectors)

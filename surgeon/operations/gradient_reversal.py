@@ -1,0 +1,68 @@
+"""gradient_reversal: a domain classifier that the trunk learns to mislead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from surgeon.operation import Objective, Operation, Schedule, Selector
+from surgeon.operations.head_fields import HeadFields, Name, output_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.surgery import Surgery
+
+
+class GradientReversal(HeadFields, Operation):
+    """Add a domain classifier behind a gradient reversal, so that the trunk forgets the domain.
+
+    The branch learns to tell the domains apart; its gradient reaches the trunk multiplied by -λ, so that
+    the trunk learns features that tell nothing of them (Ganin & Lempitsky 2015, eq. 6 to 8). λ is a buffer
+    of the network, saved with it; several branches may stand at once, each with a λ of its own.
+
+    Shapes: features ``(batch, …)`` → ``(batch, domains)``, one more output.
+    """
+
+    at: Selector | None = None
+    """The site whose features the branch reads; by default those that the network's head reads."""
+    domains: int = Field(2, ge=2)
+    """The number of domains."""
+    output: Annotated[str, AfterValidator(output_name)] = "domain"
+    """The name of the branch's output."""
+    strength: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """λ, or its peak where it is scheduled: the factor of the reversed gradient. The sign is the operation's."""
+    schedule: Literal["fixed", "dann", "linear"] = "fixed"
+    """fixed: λ is strength; dann: strength · (2 / (1 + exp(-gamma p)) - 1) for progress p from 0 to 1;
+    linear: strength · p. Where it is scheduled, λ starts at 0."""
+    gamma: float = Field(10.0, gt=0, allow_inf_nan=False)
+    """How steeply dann rises."""
+    label: Name = "domain"
+    """The column of the batch that holds the domains."""
+    weight: float = Field(1.0, ge=0)
+    """The factor of the domain loss in the sum."""
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Branch off the domain classifier."""
+        from surgeon.operations.features import features_at, features_of_head, new_head
+        from surgeon.operations.original_head import keep_original
+
+        keep_original(surgery, [self.output])
+        features = features_of_head(surgery) if self.at is None else features_at(surgery, surgery.site(self.at).name)
+        start = self.strength if self.schedule == "fixed" else 0.0
+        kind = "mlp" if self.hidden else "linear"
+        head = new_head(surgery, features, self.domains, self, kind=kind, reversal=start)
+        surgery.branch(self.output, features.site, head)
+        return surgery.model
+
+    def objectives(self) -> list[Objective]:
+        """The cross-entropy of the domains."""
+        return [Objective(output=self.output, label=self.label, weight=self.weight)]
+
+    def schedules(self) -> list[Schedule]:
+        """How λ follows training."""
+        if self.schedule == "fixed":
+            return []
+        buffer = f"grafts.{self.output}.head.reversal.strength"
+        return [Schedule(buffer=buffer, kind=self.schedule, peak=self.strength, gamma=self.gamma)]

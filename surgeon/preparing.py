@@ -1,0 +1,167 @@
+"""From a source to an edited skeleton with every tensor accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.checkpoint.artifact import Piece, check_output, write
+from surgeon.checkpoint.manifest import contents
+from surgeon.checkpoint.source import Source, open_source
+from surgeon.checkpoint.weights import Flow, fill, tensors_of
+from surgeon.errors import OperationError
+from surgeon.operation import Operation
+from surgeon.plans import Plan
+from surgeon.planning import make_plan
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.recipe import Recipe, load_recipe, operation_dict
+from surgeon.record import Record, Surgeries
+from surgeon.replay import make_record, make_surgery, open_skeleton, operate
+
+Operations = Recipe | str | Path | Sequence[Operation]
+Model = str | Path | nn.Module
+
+
+@dataclass
+class Prepared:
+    """An edited skeleton, and all that it takes to fill it."""
+
+    model: nn.Module
+    flow: Flow
+    plan: Plan
+    record: Record
+    source: Source
+    recipe: Recipe
+
+    def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
+        """Let the weights flow in, and return the network.
+
+        Args:
+            progress: Called with a number of bytes each time some have arrived.
+        """
+
+        def value(name: str) -> torch.Tensor:
+            tensor = self.flow.value(name)
+            if progress:
+                progress(tensor.nbytes)
+            return tensor
+
+        # in place, what is kept is real already
+        wanted = [name for name, tensor in self.flow.tensors.items() if tensor.is_meta or self._is_derived(name)]
+        fill(self.model, value, wanted)
+        return self.model
+
+    def _is_derived(self, name: str) -> bool:
+        return self.flow.entry(name) is None
+
+    def write(self, path: str | Path, *, force: bool = False, progress: Callable[[int], None] | None = None) -> Path:
+        """Stream the result to disk without ever holding it in memory.
+
+        Raises:
+            OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
+        """
+        path = Path(path)
+        files = self.source.checkpoint.files if self.source.checkpoint else []
+        check_output(path, force=force, inputs=files)
+        pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
+        write(path, contents(self.model, pieces, self.record), progress)
+        return path
+
+    def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
+        entry = self.flow.entry(name)
+        stored = None
+        if entry is not None and self.source.checkpoint is not None:
+            stored = self.source.checkpoint.entries[entry].bytes
+        value = lambda: self.flow.value(name)  # noqa: E731
+        return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
+
+
+def prepare(
+    model: Model | None,
+    operations: Operations,
+    *,
+    arch: str | None = None,
+    seed: int | None = None,
+    roles: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    trust_pickle: bool = False,
+    key: str | None = None,
+    plugins: Plugins | None = None,
+    inplace: bool = False,
+) -> Prepared:
+    """Open the source, edit its skeleton and account for every tensor; nothing is read or written yet.
+
+    Args:
+        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
+            module in memory; None takes the recipe's ``model``.
+        operations: A recipe, the path of one, or operations.
+        arch: The architecture, where neither the source nor the recipe says.
+        seed: Overrides the recipe's seed.
+        roles: Overrides of roles: ``{"head": "fc"}``.
+        inputs: Overrides of the inputs that traces use.
+        trust_pickle: Let pickles in the source execute.
+        key: Which of several state dicts in the source.
+        plugins: The plugins at hand; by default the built-in and installed ones.
+        inplace: Edit a module in memory itself, not a copy.
+
+    Raises:
+        SurgeonError: The recipe, the source or an operation is at fault; the children say which.
+    """
+    plugins = plugins or load_plugins()
+    recipe = as_recipe(operations, plugins)
+    chosen = model if model is not None else recipe.model
+    if chosen is None:
+        raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
+    source = open_source(chosen, arch=arch or recipe.arch, trust_pickle=trust_pickle, key=key, plugins=plugins)
+    surgeries = Surgeries(
+        operations=[operation_dict(operation) for operation in recipe.operations],
+        seed=recipe.seed if seed is None else seed,
+        roles={**recipe.roles, **(roles or {})},
+        inputs=inputs if inputs is not None else recipe.inputs,
+    )
+    root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
+    before = dict(tensors_of(root))
+    flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
+    surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate)
+    steps = [
+        operate(surgery, operation, recipe.where("operations", index))
+        for index, operation in enumerate(recipe.operations)
+    ]
+    flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
+    flow.check()
+    planned = make_plan(source, steps, surgery, flow, before)
+    surgeries = surgeries.model_copy(
+        update={
+            "answers": surgery.answers,
+            "source": source.location,
+            "text": recipe.text,
+            "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
+            "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
+        }
+    )
+    return Prepared(
+        model=surgery.model,
+        flow=flow,
+        plan=planned,
+        record=make_record(source, surgeries),
+        source=source,
+        recipe=recipe,
+    )
+
+
+def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
+    """A recipe from whatever says what to do."""
+    if isinstance(operations, Recipe):
+        return operations
+    if isinstance(operations, (str, Path)):
+        return load_recipe(operations, plugins=plugins)
+    for operation in operations:
+        if not isinstance(operation, Operation):
+            raise OperationError(f"{operation!r} is no operation", hint="for example surgeon.Truncate(after='layer3')")
+    return Recipe(operations=list(operations))

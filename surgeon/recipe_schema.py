@@ -1,0 +1,60 @@
+"""The JSON Schema of recipes, from which editors complete and check them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from surgeon.plugins import Plugins
+from surgeon.recipe import Recipe, RecipeSettings
+
+
+def recipe_schema(plugins: Plugins) -> dict[str, Any]:
+    """The schema of every recipe that the operations of ``plugins`` allow."""
+    operations = plugins.operations()
+    models: list[type[BaseModel]] = [RecipeSettings, *operations.values()]
+    references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = shared["$defs"]
+    place = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in models}
+    steps = []
+    for name, operation in operations.items():
+        step = definitions[place[operation]]
+        step["properties"] = {"op": {"const": name, "description": _first_line(operation)}} | step.get("properties", {})
+        step["required"] = ["op", *step.get("required", [])]
+        step["description"] = operation.documentation()
+        steps.append({"$ref": f"#/$defs/{place[operation]}"})
+    settings = definitions.pop(place[RecipeSettings])
+    item = {"oneOf": steps, "discriminator": {"propertyName": "op"}}
+    described = Recipe.model_fields["operations"].description
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "surgeon recipe",
+        "description": inspect.cleandoc(Recipe.__doc__ or ""),
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["operations"],
+        "properties": {
+            "$schema": {"type": "string", "description": "Where this schema lies, for editors."},
+            **settings["properties"],
+            "operations": {"type": "array", "minItems": 1, "description": described, "items": item},
+        },
+        "$defs": definitions,
+    }
+    return {key: value if key == "title" else _untitled(value) for key, value in schema.items()}
+
+
+def _untitled(schema: Any) -> Any:
+    """Without the titles that pydantic makes of field names: editors show them in place of the keys."""
+    if isinstance(schema, list):
+        return [_untitled(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # a mapping under "title" is a field of that name, not a title
+    return {key: _untitled(value) for key, value in schema.items() if key != "title" or isinstance(value, dict)}
+
+
+def _first_line(operation: Any) -> str:
+    return str(operation.documentation().partition("\n")[0])

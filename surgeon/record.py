@@ -1,0 +1,76 @@
+"""How a model was made: the part of an artifact's manifest that travels with the model in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ATTRIBUTE = "surgeon_record"
+
+
+class Architecture(BaseModel):
+    """What builds a skeleton: the scheme of a provider, a name, and the builder's options.
+
+    ``torchvision/resnet50`` is ``Architecture(scheme="torchvision", name="resnet50")``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: str
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments; JSON-able.")
+
+    def __str__(self) -> str:
+        separator = ":" if self.scheme == "python" else "/"
+        return f"{self.scheme}{separator}{self.name}"
+
+
+class Surgeries(BaseModel):
+    """One recipe as it was applied: enough to replay it on a skeleton, and to say what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    operations: list[dict[str, Any]]
+    """Each operation's fields and, under ``op``, its name."""
+    seed: int = 0
+    """The seed of what was new."""
+    roles: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of roles."""
+    inputs: Any = None
+    """Override of the traced inputs."""
+    answers: dict[str, Any] = Field(default_factory=dict)
+    """What tracing found, so that a replay need not trace."""
+    source: str = ""
+    """What the recipe was applied to."""
+    text: str = ""
+    """The recipe as its author wrote it."""
+    kept: dict[str, str] = Field(default_factory=dict)
+    """The tensors that came through unchanged, with their names in the source."""
+    made: dict[str, str] = Field(default_factory=dict)
+    """The tensors that an operation derived or made anew, with the operation's name."""
+
+
+class Record(BaseModel):
+    """What a model was made from, and how."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    architecture: Architecture | None
+    """What builds the network before surgery; None for a module that only its author can build."""
+    source: str
+    """Where the weights came from."""
+    fingerprint: str | None = None
+    """A digest of the source's tensor names, shapes and dtypes."""
+    notes: list[str] = Field(default_factory=list)
+    """What was found out while loading: prefixes stripped, twins of the architecture."""
+    surgeries: list[Surgeries] = Field(default_factory=list)
+    training: list[dict[str, Any]] = Field(default_factory=list)
+
+
+def record_of(model: nn.Module) -> Record | None:
+    """The record that surgeon attached to ``model``; None where surgeon did not make it."""
+    return getattr(model, ATTRIBUTE, None)

@@ -1,0 +1,188 @@
+"""The network that operations find: built, earlier operations replayed, matched with its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import torch
+from torch import nn
+
+from surgeon.checkpoint.formats import Checkpoint
+from surgeon.checkpoint.source import Source
+from surgeon.checkpoint.weights import (
+    Derived,
+    Fresh,
+    Kept,
+    Missing,
+    New,
+    Origin,
+    Origins,
+    aliases_of,
+    fill,
+    tensors_of,
+)
+from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError
+from surgeon.graph.edit import Snapshot
+from surgeon.graph.skeleton import build_skeleton, skeleton_of
+from surgeon.operation import Operation
+from surgeon.plans import Step
+from surgeon.plugins import Plugins
+from surgeon.recipe import operations_from
+from surgeon.record import Record, Surgeries
+from surgeon.surgery import Surgery
+
+
+def open_skeleton(
+    source: Source,
+    plugins: Plugins,
+    *,
+    inplace: bool = False,
+    build: Callable[[], nn.Module] | None = None,
+) -> tuple[nn.Module, Origins, dict[str, str]]:
+    """The network before the operations to come.
+
+    Args:
+        source: Where it comes from.
+        plugins: The plugins at hand, for the operations that an artifact has been through.
+        inplace: Take the module in memory itself, not a skeleton of it.
+        build: What builds it, where the source does not know.
+
+    Returns:
+        The root, where its tensors come from, and the checkpoint's entry for each of their names.
+    """
+    if source.module is not None:
+        root = source.module if inplace else skeleton_of(source.module)
+    elif inplace:
+        raise OperationError("only a module in memory can be edited in place")
+    else:
+        root = build_skeleton(build) if build else source.skeleton()
+        for surgeries in source.surgeries:
+            root = _replay(root, surgeries, source.location, plugins)
+        if source.record is not None and source.checkpoint is not None:
+            _match_artifact(root, source.checkpoint)
+    names = [name for name, _ in tensors_of(root)]
+    mapping = source.mapping if source.mapping is not None else {name: name for name in names}
+    origins = Origins()
+    whole = Fresh(source.initialised)
+    for name, tensor in tensors_of(root):
+        origins.set(tensor, _first_origin(source, name, tensor, whole))
+    if source.checkpoint is not None and source.module is None:
+        _fit_dtypes(root, source.checkpoint, mapping, origins)
+    return root, origins, mapping
+
+
+def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh) -> Origin:
+    if source.checkpoint is None:
+        return New(whole, name, "the architecture's own initialisation")
+    if name in source.filled:
+        shape, dtype = tensor.shape, tensor.dtype
+        return Derived((), lambda: torch.zeros(shape, dtype=dtype), "surgeon")
+    return Missing(name) if name in source.missing else Kept(name)
+
+
+def _replay(root: nn.Module, surgeries: Surgeries, location: str, plugins: Plugins) -> nn.Module:
+    """Carry out recorded operations on a skeleton; where its values come from does not matter."""
+    origins = Origins()
+    for name, tensor in tensors_of(root):
+        origins.set(tensor, Missing(name))
+
+    def no_values(origin: Origin) -> torch.Tensor:
+        raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
+
+    surgery = make_surgery(root, origins, surgeries, plugins, no_values, replay=True)
+    for operation in operations_from(surgeries.operations, plugins, source=f"{location}: its manifest"):
+        operate(surgery, operation, None)
+    return surgery.model
+
+
+def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
+    names = {name for name, _ in tensors_of(root)}
+    stored = set(checkpoint.entries) - set(aliases_of(root))
+    if names != stored:
+        lacks, extra = sorted(names - stored), sorted(stored - names)
+        raise ArchitectureError(
+            f"{checkpoint.location}: the tensors do not fit the replayed recipe: "
+            f"{len(lacks)} lacking {lacks[:3]}, {len(extra)} too many {extra[:3]}",
+            hint="was it written by another version? surgeon check says more",
+        )
+
+
+def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:
+    """Give the skeleton the dtypes of the checkpoint, so that kept tensors are kept to the byte."""
+    old = dict(tensors_of(root))
+    dtypes = {}
+    for name, tensor in old.items():
+        entry = checkpoint.entries.get(mapping.get(name, name))
+        if entry is None:
+            continue
+        if tuple(entry.shape) != tuple(tensor.shape):
+            raise ArchitectureError(f"{name} has shape {entry.shape}, not {tuple(tensor.shape)}", where=checkpoint.location)
+        if entry.dtype != tensor.dtype:
+            dtypes[name] = entry.dtype
+    fill(root, lambda name: torch.empty_like(old[name], dtype=dtypes[name]), list(dtypes))
+    for name, tensor in tensors_of(root):
+        origins.remember(old[name], tensor)
+
+
+def make_surgery(
+    root: nn.Module,
+    origins: Origins,
+    surgeries: Surgeries,
+    plugins: Plugins,
+    value: Callable[[Origin], torch.Tensor],
+    *,
+    replay: bool = False,
+) -> Surgery:
+    """What the operations of one recipe are handed."""
+    return Surgery(
+        root,
+        origins,
+        value=value,
+        roles=surgeries.roles,
+        inputs=surgeries.inputs,
+        families=plugins.families(),
+        answers=surgeries.answers if replay else None,
+    )
+
+
+def operate(surgery: Surgery, operation: Operation, where: str | None) -> Step:
+    """Carry out one operation and hold it to its journal."""
+    surgery.begin(operation.name)
+    before = Snapshot.of(surgery.model)
+    place = f"{where}: {operation.name}" if where else operation.name
+    try:
+        result = operation.apply(surgery.model, surgery)
+    except SurgeonError as error:
+        raise error.at(place) from error
+    except Exception as error:
+        raise PluginError(f"raised {type(error).__name__}: {error}", where=place) from error
+    if result is not surgery.model:
+        raise OperationError(
+            f"apply returned {type(result).__name__}, not the network that was edited",
+            where=place,
+            hint="return surgery.model; a new root goes through surgery.wrap",
+        )
+    after = Snapshot.of(surgery.model)
+    unclaimed = before.unclaimed(after, surgery.claims, surgery.state_claims)
+    if unclaimed:
+        raise OperationError(
+            f"changed {len(unclaimed)} tensors outside its journal: {', '.join(unclaimed[:4])}",
+            where=place,
+            hint="edit through surgery.replace, insert, attach, keep_children, freeze, …",
+        )
+    return Step(operation.describe(), tuple(before.edits(after)), tuple(surgery.notes))
+
+
+def make_record(source: Source, surgeries: Surgeries | None) -> Record:
+    """How the network came about: what its source tells of itself, and the recipe just applied."""
+    if source.record is not None:
+        record = source.record.model_copy(deep=True)
+    else:
+        record = Record(
+            architecture=source.architecture,
+            source=source.location,
+            fingerprint=source.checkpoint.fingerprint() if source.checkpoint else None,
+            notes=list(source.notes),
+        )
+    if surgeries is not None:
+        record.surgeries.append(surgeries)
+    return record

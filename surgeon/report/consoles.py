@@ -1,0 +1,55 @@
+"""Where reports go: a terminal as wide as it is, or a pipe, in which nothing is wrapped or coloured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+PIPE_WIDTH = 100_000
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for stdout or stderr that neither guesses at emoji nor paints numbers."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+
+
+def show(renderable: RenderableType, *, stderr: bool = False) -> None:
+    """Print a report, without the blanks that columns leave at the ends of lines."""
+    target = console(stderr=stderr)
+    if target.is_terminal:
+        target.print(renderable)
+        return
+    with target.capture() as captured:
+        target.print(renderable, soft_wrap=False)
+    text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+    print(text, file=target.file)
+
+
+@contextmanager
+def working(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    target = console(stderr=True)
+    if quiet or not target.is_terminal:
+        yield
+        return
+    with target.status(what):
+        yield
+
+
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr for ``total`` bytes; yields what is to be called with each number of bytes done."""
+    target = console(stderr=True)
+    if quiet or not target.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=target, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)

@@ -1,0 +1,103 @@
+"""A plan as a diff, operation by operation: what leaves, what comes, what changes its state; then the sums."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from surgeon.plans import Edit, Plan, Step
+from surgeon.report.numbers import count, shape, share, size
+from surgeon.report.runs import pattern, together
+
+COLOURS = {"-": "red", "+": "green", "~": "yellow"}
+SIGNS = {"-": "−", "+": "+", "~": "~"}
+MOST_LINES = 24
+WIDEST = 48
+
+Line = tuple[Text, Text, Text]
+"""The site with its sign, what it is or was, and the parameters that come or go."""
+
+
+def render_plan(plan: Plan) -> RenderableType:
+    """The whole plan, for a terminal of any width or a pipe."""
+    parts: list[RenderableType] = [_title(plan)]
+    lines = [[_line(edits) for edits in _grouped(step.edits)] for step in plan.steps]
+    widths = [min(WIDEST, max((len(row[i]) for rows in lines for row in rows), default=0)) for i in range(3)]
+    for number, (step, rows) in enumerate(zip(plan.steps, lines, strict=True), start=1):
+        parts += [Text(), *_step(number, step, rows, widths)]
+    return Group(*parts, Text(), _summary(plan))
+
+
+def _title(plan: Plan) -> Text:
+    title = Text(plan.architecture, style="bold")
+    if plan.source != plan.architecture:
+        title.append(f"  from {plan.source}", style="not bold dim")
+    return title
+
+
+def _step(number: int, step: Step, rows: list[Line], widths: Sequence[int]) -> Iterator[RenderableType]:
+    name, _, fields = step.operation.partition(" ")
+    yield Text.assemble((f"{number}  ", "dim"), (name, "bold cyan"), (f"  {fields}" if fields else "", "cyan"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=widths[0], no_wrap=True, overflow="ellipsis")
+    grid.add_column(width=widths[1], no_wrap=True, overflow="ellipsis")
+    grid.add_column(min_width=widths[2], justify="right", no_wrap=True)
+    for row in rows[:MOST_LINES]:
+        grid.add_row(*row)
+    if rows:
+        yield Padding(grid, (0, 0, 0, 3), expand=False)
+    if len(rows) > MOST_LINES:
+        yield Text(f"   … and {len(rows) - MOST_LINES} lines more (--json lists every one)", style="dim")
+    if not step.edits:
+        yield Text("   nothing changes", style="dim")
+    for note in step.notes:
+        yield Text(f"   · {note}", style="dim")
+
+
+def _grouped(edits: Sequence[Edit]) -> list[list[Edit]]:
+    """Edits that differ only in numbers, together, in the order in which the first of them stands."""
+    groups: dict[tuple[str, str, str], list[Edit]] = {}
+    for edit in edits:
+        what = pattern(edit.what) if edit.what.startswith("was ") else edit.what
+        groups.setdefault((edit.mark, pattern(edit.site), what), []).append(edit)
+    return list(groups.values())
+
+
+def _line(edits: list[Edit]) -> Line:
+    first, colour = edits[0], COLOURS[edits[0].mark]
+    site = together([edit.site for edit in edits]) or "the whole network"
+    what = together([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
+    many = f"{len(edits)} × " if len(edits) > 1 else ""
+    parameters = sum(edit.parameters for edit in edits)
+    sign = "" if first.mark == "~" else SIGNS[first.mark]
+    return (
+        Text(f"{SIGNS[first.mark]} {site}", style=colour),
+        Text(f"{many}{what}", style="default"),
+        Text(f"{sign}{count(parameters)}" if parameters else "", style=colour),
+    )
+
+
+def _short(what: str) -> str:
+    """A layer in few words: ``Linear(512 → 10)``."""
+    what = re.sub(r"in_features=(\d+), out_features=(\d+)", r"\1 → \2", what)
+    return what.replace(", bias=True", "").replace(", inplace=True", "").replace("(inplace=True)", "")
+
+
+def _summary(plan: Plan) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    moving = f"{count(plan.trainable)} of them train ({share(plan.trainable, plan.parameters)})"
+    grid.add_row("parameters", f"{count(plan.parameters_before)} → {count(plan.parameters)}, {moving}")
+    grid.add_row("tensors", plan.counts)
+    grid.add_row("bytes", f"{size(plan.bytes_read)} to read, {size(plan.bytes_written)} to write")
+    if plan.outputs:
+        grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in plan.outputs.items()))
+    for number, note in enumerate(plan.notes):
+        grid.add_row("" if number else "notes", note)
+    return grid

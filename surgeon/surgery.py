@@ -1,0 +1,388 @@
+"""What an operation is handed: the means to look at a skeleton and to edit it, with a journal of every edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from surgeon.checkpoint.weights import Derived, Fresh, New, Origin, Origins, tensors_of
+from surgeon.errors import OperationError, SiteError
+from surgeon.graph.cut import branches_reading, exit_at, needed_before
+from surgeon.graph.edit import keep_children, prune, remove_module, replace_module
+from surgeon.graph.roles import Roles, find_roles
+from surgeon.graph.sites import Site, select
+from surgeon.graph.skeleton import build_skeleton
+from surgeon.graph.trace import Trace, trace
+from surgeon.nn.frozen import freeze_norm
+from surgeon.nn.grafts import Branch, Grafted, Inserted, Tap, graft
+
+if TYPE_CHECKING:
+    from surgeon.graph.families import Family
+
+T = TypeVar("T")
+
+
+class Surgery:
+    """One course of operations on one skeleton.
+
+    Args:
+        model: The skeleton to edit; :attr:`model` is its root from then on.
+        origins: Where its tensors come from.
+        value: Reads the values of a tensor with a given origin.
+        roles: Overrides of roles, as in a recipe's ``roles:``.
+        inputs: Override of the traced inputs, as in a recipe's ``inputs:``.
+        families: Declared facts of plugins.
+        answers: What tracing found when these operations were first applied. With them a replay runs no
+            forward, and a later surgeon that would guess otherwise still rebuilds the same network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        origins: Origins,
+        *,
+        value: Callable[[Origin], torch.Tensor],
+        roles: Mapping[str, Any] | None = None,
+        inputs: Any = None,
+        families: Sequence[Family] = (),
+        answers: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.origins = origins
+        self.notes: list[str] = []
+        self.claims: list[str] = []
+        self.state_claims: list[str] = []
+        self.removed: dict[str, str] = {}
+        self.readers: dict[str, str] = {}
+        self.label = ""
+        self.applied: set[str] = set()
+        self.answers: dict[str, Any] = {}
+        self._known = dict(answers or {})
+        self._asked = 0
+        self._value = value
+        self._role_overrides = dict(roles or {})
+        self._inputs = inputs
+        self._families = families
+        self._trace: Trace | None = None
+        self._roles: Roles | None = None
+
+    def begin(self, label: str) -> None:
+        """Start the journal of the next operation."""
+        if self.label:
+            self.applied.add(self.label)
+        self.label = label
+        self.notes, self.claims, self.state_claims = [], [], []
+
+    # ---- looking
+
+    def select(self, selector: str | Iterable[str]) -> list[Site]:
+        """Every site that a selector, or several, names; in the order of the tree.
+
+        Raises:
+            SiteError: It matches nothing; the error names the nearest sites, or the operation that
+                removed the site that was meant.
+        """
+        text = selector if isinstance(selector, str) else ", ".join(selector)
+        try:
+            return select(self.model, text, self.role)
+        except SiteError as error:
+            for site, by in self.removed.items():
+                if fnmatchcase(site, text) or text.startswith(f"{site}."):
+                    raise SiteError(f"{text!r} is gone: {by} removed {site}") from error
+            raise
+
+    def site(self, selector: str) -> Site:
+        """The one site that ``selector`` names.
+
+        Raises:
+            SiteError: It names none, or more than one.
+        """
+        found = self.select(selector)
+        if len(found) != 1:
+            raise SiteError(
+                f"{selector!r} names {len(found)} modules, but one is wanted",
+                hint=f"name one of: {', '.join(str(site) for site in found[:6])}",
+            )
+        return found[0]
+
+    def trace(self) -> Trace:
+        """A forward of the skeleton as it is now, without memory.
+
+        Raises:
+            TraceError: None of the ways to run it worked; the error says how to give inputs.
+        """
+        if self._trace is None:
+            self._trace = trace(self.model, self._inputs, families=self._families)
+        return self._trace
+
+    def roles(self) -> Roles:
+        """The roles of the skeleton's modules as it is now, with the evidence for each."""
+        if self._roles is None:
+            # an override may name a site that surgery has removed since
+            present = {k: v for k, v in self._role_overrides.items() if not self._all_removed(v)}
+            self._roles = find_roles(self.model, self.trace, present, families=self._families)
+        return self._roles
+
+    def role(self, name: str) -> list[str]:
+        """The sites in a role, in executed order; empty if there are none."""
+        return self.recall(f"role {name}", lambda: self.roles().sites(name))
+
+    def shape(self, site: Site | str) -> tuple[int, ...]:
+        """The shape of the main tensor that ``site`` produces, batch first, at the traced input."""
+        name = _name(site)
+        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
+
+    def recall(self, question: str, answer: Callable[[], T]) -> T:
+        """The answer to a question about the traced network.
+
+        It is recorded with the recipe, and a replay takes the recorded one; so it must be JSON-able.
+        """
+        key = f"{self._asked}: {question}"
+        self._asked += 1
+        self.answers[key] = self._known[key] if key in self._known else answer()
+        return self.answers[key]  # type: ignore[no-any-return]
+
+    # ---- editing
+
+    def new(
+        self,
+        factory: Callable[..., nn.Module],
+        *args: Any,
+        like: Site | nn.Module | None = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        """A new module, without values as yet: they are drawn when the weights flow in, from a generator
+        seeded by the recipe's seed and the name that the module has in the network by then.
+
+        Args:
+            factory: Builds the module from the arguments that follow. It is called twice, now and when
+                the values are wanted, and must not refer to modules of the skeleton.
+            like: The neighbour whose floating-point dtype the module takes.
+        """
+        build = partial(factory, *args, **kwargs)
+        module = build_skeleton(build)
+        neighbour = like.module if isinstance(like, Site) else like
+        dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
+        if dtype is not None:
+            module = module.to(dtype)
+        fresh = Fresh(build)
+        for key, tensor in tensors_of(module):
+            self.origins.set(tensor, New(fresh, key, self.label))
+        return module
+
+    def derive(
+        self,
+        tensor: torch.Tensor,
+        sources: Sequence[torch.Tensor],
+        function: Callable[..., torch.Tensor],
+    ) -> None:
+        """Let ``tensor`` be computed from the values of ``sources`` when the weights flow in.
+
+        ``tensor`` may be among its own sources: then the function is given what it would have been.
+        """
+        origins = [self.origins.get(source) for source in sources]
+        if any(origin is None for origin in origins):
+            raise OperationError("a source of a derived tensor is no tensor of this network")
+        self.origins.set(tensor, Derived(tuple(o for o in origins if o is not None), function, self.label))
+
+    def weight(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The values of a tensor of the skeleton, read from the source now."""
+        origin = self.origins.get(tensor)
+        if origin is None:
+            raise OperationError("only tensors of this network have values to read")
+        return self._value(origin)
+
+    def replace(self, site: Site | str, module: nn.Module) -> None:
+        """Put ``module`` in the place of ``site``."""
+        replace_module(self.model, _name(site), module)
+        self._changed(_name(site))
+
+    def remove(self, site: Site | str, *, optional: bool = False) -> None:
+        """Remove a module that the forward does not need.
+
+        Args:
+            site: The module.
+            optional: The forward tests it for None, so None takes its place.
+        """
+        name = _name(site)
+        self._refuse_to_remove([name])
+        remove_module(self.model, name, optional=optional)
+        self.removed[name] = self.label
+        self._changed(name)
+
+    def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
+        """Add ``module`` as a child; whoever adds it sees to it that something calls it."""
+        owner = self.model.get_submodule(_name(parent))
+        if hasattr(owner, name):
+            raise OperationError(f"{_name(parent) or '.'} has {name!r} already")
+        owner.add_module(name, module)
+        self._changed(f"{_name(parent)}.{name}".lstrip("."))
+
+    def insert(
+        self,
+        site: Site | str,
+        module: nn.Module,
+        *,
+        name: str = "inserted",
+        where: Literal["after", "before"] = "after",
+    ) -> None:
+        """Put ``module`` behind (or before) ``site``; every name stays as it is, the new one is a child."""
+        target = self.model.get_submodule(_name(site))
+        path = _name(site)
+        while where == "before" and isinstance(target, nn.Sequential):
+            first = next(iter(target._modules))
+            target, path = target[0], f"{path}.{first}"
+        if isinstance(target, nn.Sequential):
+            self.attach(path, name, module)
+            return
+        inserted = Inserted(module)
+        self.attach(path, name, inserted)
+        if where == "after":
+            target.register_forward_hook(inserted.after, prepend=True)
+        else:
+            target.register_forward_pre_hook(inserted.before)
+
+    def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
+        """Keep some children of a list or sequence of modules, in the given order, renumbered from 0."""
+        name = _name(container)
+        module = self.model.get_submodule(name)
+        gone = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
+        self._refuse_to_remove(gone)
+        keep_children(module, indices)
+        self._changed(name)
+
+    def wrap(self, root: nn.Module) -> nn.Module:
+        """Make ``root``, which holds the present network, the new root."""
+        self.model = root
+        self._changed("")
+        return root
+
+    def tap(self, site: Site | str) -> Tap:
+        """A tap that reads what ``site`` produces; it copies where something later overwrites that."""
+        name = _name(site)
+        overwritten, calls = self.recall(f"tap {name}", lambda: self._visit(name))
+        if not calls:
+            raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
+        if calls > 1:
+            self.note(f"{name} runs {calls} times in a forward: its last output counts")
+        tap = Tap(copies=overwritten)
+        self.model.get_submodule(name).register_forward_hook(tap.read, prepend=True)
+        return tap
+
+    def branch(self, name: str, site: Site | str, head: nn.Module) -> Branch:
+        """Feed what ``site`` produces to ``head``, whose result is one more output called ``name``."""
+        grafted = self.graft()
+        if name in grafted.grafts or not name.isidentifier():
+            raise OperationError(
+                f"there is an output {name!r} already" if name in grafted.grafts else f"{name!r} is no name",
+                hint=f"outputs so far: {', '.join(grafted.grafts)}" if grafted.grafts else None,
+            )
+        branch = Branch(self.tap(site), head)
+        grafted.grafts[name] = branch
+        self.readers[name] = self.label
+        self._changed(f"grafts.{name}")
+        return branch
+
+    def graft(self) -> Grafted:
+        """The root, made ready for branches and an early end."""
+        try:
+            return graft(self.model)
+        except ValueError as error:
+            raise OperationError(str(error)) from error
+
+    def cut(self, site: Site | str) -> list[str]:
+        """End the forward at ``site`` and remove what neither ran nor was read before that.
+
+        Returns:
+            The topmost sites that were removed.
+
+        Raises:
+            OperationError: A branch reads a site that would be removed, or ``site`` runs more than once.
+        """
+        name = _name(site)
+        shape = self.shape(name)
+        keep = set(self.recall(f"cut {name}", lambda: self._needed_before(name)))
+        grafted = self.graft()
+        keep |= {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"}
+        doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
+        self._refuse_to_remove(doomed)
+        self._refuse_to_waste(doomed)
+        exit_at(grafted, name)
+        removed = prune(self.model, keep | {"exit"})
+        self.removed.update(dict.fromkeys(removed, self.label))
+        for place in [*removed, "exit"]:
+            self._changed(place)
+        if not self._known and (after := self.trace().shape(name)) != shape:
+            raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
+        return removed
+
+    def freeze(self, sites: Iterable[Site], *, norms: Literal["eval", "train"] = "eval", below: bool = True) -> None:
+        """Let the parameters of ``sites`` train no more, and their norm layers follow the data no more.
+
+        Args:
+            sites: The sites to freeze.
+            norms: ``train`` lets the norm layers' running statistics follow the data all the same.
+            below: Freeze what lies below the sites too, not only the parameters that are their own.
+        """
+        for site in sites:
+            for name, parameter in site.module.named_parameters(recurse=below):
+                self.state_claims.append(f"{site.name}.{name}".lstrip("."))
+                parameter.requires_grad_(False)
+            if norms == "eval":
+                for module in site.module.modules() if below else [site.module]:
+                    if getattr(module, "running_mean", None) is not None:
+                        freeze_norm(module)
+
+    def note(self, text: str) -> None:
+        """Add a line to the plan."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # ---- inside
+
+    def _changed(self, site: str) -> None:
+        self.claims.append(site)
+        self._trace = self._roles = None
+
+    def _visit(self, name: str) -> tuple[bool, int]:
+        traced = self.trace()
+        return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
+
+    def _needed_before(self, name: str) -> list[str]:
+        needed, in_training = needed_before(self.model, name, self.trace(), self._inputs, self._families)
+        if not in_training:
+            self.note("traced in eval mode only: what runs in training alone may have been cut")
+        return sorted(needed)
+
+    def _refuse_to_remove(self, sites: Sequence[str]) -> None:
+        for site, output in branches_reading(self.model, sites):
+            by = self.readers.get(output, "an earlier recipe")
+            raise OperationError(
+                f"{self.label} would remove {site}, which the branch {output!r} of {by} reads",
+                hint=f"put {self.label} before {by}, or let the branch read an earlier site",
+            )
+
+    def _refuse_to_waste(self, sites: Sequence[str]) -> None:
+        """What an operation of this recipe has just put in is not what another was meant to cut away."""
+        modules = dict(self.model.named_modules())
+        for site in sites:
+            for tensor in modules[site].parameters(recurse=False):
+                origin = self.origins.get(tensor)
+                if isinstance(origin, (New, Derived)) and origin.by in self.applied:
+                    raise OperationError(
+                        f"{self.label} would cut away {site}, which {origin.by} has just put in",
+                        hint=f"put {self.label} before {origin.by}",
+                    )
+
+    def _all_removed(self, sites: Any) -> bool:
+        names = [sites] if isinstance(sites, str) else list(sites)
+        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self.removed) for n in names)
+
+
+def _name(site: Site | str) -> str:
+    return site.name if isinstance(site, Site) else site

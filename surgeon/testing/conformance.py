@@ -1,0 +1,123 @@
+"""Hold operations to surgeon's promises, on a network of the author's choice."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+from surgeon.engine import apply, load, plan, save
+from surgeon.nn.frozen import Frozen
+from surgeon.operation import Operation
+
+
+def check_operations(
+    build: Callable[[], nn.Module],
+    operations: Sequence[Operation],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    loss: Callable[[nn.Module], torch.Tensor] | None = None,
+) -> nn.Module:
+    """Apply ``operations`` to the network that ``build`` makes, and check what surgeon promises of it.
+
+    The network handed in is unchanged; every tensor is accounted for and a kept one is byte-identical; the
+    same seed gives the same values; a copy and a saved and reloaded artifact give equal outputs; a training
+    step moves nothing that is frozen, and something that is not.
+
+    Args:
+        build: Makes the network, the same one each time it is called.
+        operations: What to apply.
+        args: The positional inputs of a forward of the edited network.
+        kwargs: Its keyword inputs.
+        loss: Computes a scalar from the edited network, for one whose training forward needs more than the
+            inputs (a detector wants targets); by default the mean square of its outputs.
+
+    Returns:
+        The edited network, in eval mode, as it was before the training step.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    kwargs = dict(kwargs or {})
+    model = build().eval()
+    before = copy.deepcopy(model.state_dict())
+    edited = apply(model, operations, seed=1).eval()
+    _same_state(model.state_dict(), before, "the network that was handed in was changed")
+    again = apply(model, operations, seed=1).eval()
+    _same_state(edited.state_dict(), again.state_dict(), "the same seed gave other values")
+    for fact in plan(model, operations).tensors:
+        if fact.origin == "kept" and not torch.equal(edited.state_dict()[fact.name], before[str(fact.source)]):
+            raise AssertionError(f"{fact.name} was to be kept, but its values differ from {fact.source}")
+    expected = _run(edited, args, kwargs)
+    _same_output(_run(copy.deepcopy(edited), args, kwargs), expected, "a deepcopy")
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(edited, Path(folder) / "artifact")
+        reloaded = load(path, arch=build)
+        _same_state(reloaded.state_dict(), edited.state_dict(), "saving and loading changed values")
+        _same_output(_run(reloaded, args, kwargs), expected, "the reloaded artifact")
+    _check_training_step(copy.deepcopy(edited), args, kwargs, loss)
+    return edited
+
+
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        output = model(*args, **kwargs)
+    return [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+def _check_training_step(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loss: Callable[[nn.Module], torch.Tensor] | None,
+) -> None:
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    if loss is not None:
+        value = loss(model)
+    else:
+        leaves = _pytree.tree_leaves(model(*args, **kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+        if not tensors:
+            raise AssertionError("no output of the edited network depends on a parameter that trains")
+        value = torch.stack([tensor.float().pow(2).mean() for tensor in tensors]).sum()
+    value.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if not isinstance(module, Frozen)
+        for name in module._buffers
+    }
+    aliases = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    strayed = moved - trainable - aliases - statistics
+    if strayed:
+        raise AssertionError(f"a training step moved frozen tensors: {sorted(strayed)[:5]}")
+    if not moved & trainable:
+        raise AssertionError("a training step moved nothing")
+
+
+def _same_state(got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], complaint: str) -> None:
+    if got.keys() != expected.keys():
+        raise AssertionError(f"{complaint}: {sorted(got.keys() ^ expected.keys())[:5]}")
+    for name, tensor in expected.items():
+        if not torch.equal(got[name], tensor):
+            raise AssertionError(f"{complaint}: {name}")
+
+
+def _same_output(got: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
+    if len(got) != len(expected) or not all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(got, expected, strict=True)
+    ):
+        raise AssertionError(f"{what} gives other outputs")

@@ -1,0 +1,1 @@
+"""Fine-tuning: settings, data, losses and the loop, on the transformers Trainer."""

@@ -1,0 +1,84 @@
+"""From a recipe's ``train:`` section to transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from surgeon.errors import TrainingError, suggest
+from surgeon.training.settings import TrainSettings
+
+TAKEN = {
+    "output_dir": "surgeon's own output says where (-o)",
+    "learning_rate": "it is a key of train: itself",
+    "num_train_epochs": "use train.epochs",
+    "per_device_train_batch_size": "use train.batch_size",
+    "seed": "use the recipe's seed",
+    "data_seed": "use the recipe's seed",
+    "remove_unused_columns": "surgeon passes on the columns that the model and its objectives name",
+    "label_names": "objectives name their label columns",
+    "label_smoothing_factor": "objectives compute the losses; add a smoothed loss by the hook surgeon_losses",
+    "disable_tqdm": "surgeon shows its own progress; use --quiet",
+}
+"""Arguments that the loop sets itself, and what to use instead."""
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse a name that TrainingArguments does not know, or that another key of the recipe decides.
+
+    Raises:
+        TrainingError: Naming the argument, and the nearest ones that exist.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    for name in arguments:
+        where = f"train.arguments.{name}"
+        if name in TAKEN:
+            raise TrainingError(f"{name!r} is not set here", where=where, hint=TAKEN[name])
+        if name not in known:
+            raise TrainingError(
+                f"transformers.TrainingArguments has no {name!r}",
+                where=where,
+                hint=suggest(name, known - set(TAKEN)),
+            )
+
+
+def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) -> TrainingArguments:
+    """The arguments for the Trainer: quiet, seeded, one log entry an epoch, all of which a recipe may change.
+
+    Raises:
+        TrainingError: A value that TrainingArguments refuses. Names are for :func:`check_arguments`.
+    """
+    if "max_steps" in settings.arguments and "epochs" in settings.model_fields_set:
+        raise TrainingError("epochs and arguments.max_steps exclude each other", where="train.arguments.max_steps")
+    defaults: dict[str, Any] = {
+        "logging_strategy": "epoch",
+        "logging_nan_inf_filter": False,  # a loss that is NaN must be seen, not averaged away
+        "save_strategy": "no",
+        "report_to": "none",
+        "per_device_eval_batch_size": max(64, settings.batch_size),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    try:
+        return TrainingArguments(
+            output_dir=str(output_dir),
+            learning_rate=settings.learning_rate,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            label_names=[],
+            disable_tqdm=True,
+            **{**defaults, **settings.arguments},
+        )
+    except (TypeError, ValueError, ImportError) as error:
+        raise TrainingError(
+            f"transformers.TrainingArguments refuses the settings: {str(error).strip().splitlines()[0]}",
+            where="train.arguments",
+            hint="; ".join(f"{name}: {value!r}" for name, value in settings.arguments.items()) or None,
+        ) from error

@@ -1,0 +1,117 @@
+"""What happens beside the steps: values that follow the progress of training, and telling a person about it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from surgeon.errors import TrainingError, suggest
+from surgeon.operation import Schedule
+
+ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
+"""Called as ``progress(step, steps, numbers)`` after every step, with what was last logged."""
+
+KINDS: dict[str, Callable[[Schedule, float], float]] = {
+    "dann": lambda schedule, p: schedule.peak * (2 / (1 + math.exp(-schedule.gamma * p)) - 1),
+    "linear": lambda schedule, p: schedule.peak * p,
+}
+"""How a schedule's value follows from the progress p; ``dann`` is from Ganin & Lempitsky (2015)."""
+
+
+class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
+    """Sets scalar buffers by the progress of training, before each step; they end at p = 1.
+
+    Raises:
+        TrainingError: On creation, for an unknown kind, or a buffer that is not there or not a scalar.
+    """
+
+    def __init__(self, model: nn.Module, schedules: Sequence[Schedule]) -> None:
+        for schedule in schedules:
+            _check(model, schedule)
+        self.model = model
+        self.schedules = list(schedules)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set every buffer to its value at this step."""
+        self._set(state.global_step / max(1, state.max_steps))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set every buffer to its last value."""
+        self._set(1.0)
+
+    def _set(self, progress: float) -> None:
+        # Looked up each time: moving a model to a device gives it new buffers.
+        with torch.no_grad():
+            for schedule in self.schedules:
+                self.model.get_buffer(schedule.buffer).fill_(KINDS[schedule.kind](schedule, progress))
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells ``progress`` of every step."""
+
+    def __init__(self, progress: ProgressReport) -> None:
+        self.progress = progress
+        self.numbers: dict[str, float] = {}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember what was logged last."""
+        self.numbers = dict(logs or {})
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Pass on where training is."""
+        if state.is_world_process_zero:
+            self.progress(state.global_step, state.max_steps, self.numbers)
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Iterator[ProgressReport]:
+    """The ``given`` report; else a bar on standard error, if that is a terminal and not to be ``quiet``."""
+    if given is not None:
+        yield given
+        return
+    console = Console(stderr=True, quiet=quiet)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[numbers]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, numbers="")
+
+        def report(step: int, steps: int, numbers: dict[str, float]) -> None:
+            shown = " ".join(f"{name} {value:.3f}" for name, value in numbers.items() if name.endswith("loss"))
+            bar.update(task, completed=step, total=steps, numbers=shown)
+
+        yield report
+
+
+def _check(model: nn.Module, schedule: Schedule) -> None:
+    if schedule.kind not in KINDS:
+        raise TrainingError(
+            f"no kind of schedule {schedule.kind!r} (there are: {', '.join(KINDS)})",
+            where=f"schedule of {schedule.buffer}",
+            hint=suggest(schedule.kind, KINDS),
+        )
+    buffers = dict(model.named_buffers())
+    if schedule.buffer not in buffers:
+        raise TrainingError(
+            f"the model has no buffer {schedule.buffer!r} to schedule", hint=suggest(schedule.buffer, buffers)
+        )
+    buffer = buffers[schedule.buffer]
+    if buffer.numel() != 1 or not buffer.is_floating_point():
+        raise TrainingError(f"the buffer {schedule.buffer!r} is no real scalar: shape {tuple(buffer.shape)}")

@@ -1,0 +1,58 @@
+"""What a training run came to, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Metrics = Mapping[str, float]
+"""``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` (0…1), on the test samples."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """Measures of one training run; accuracies are shares (0…1) of the held-out test samples."""
+
+    before: Metrics
+    """The model as it was handed in."""
+    after: Metrics
+    """The model as training left it."""
+    baseline: Metrics | None
+    """The same network trained from fresh weights on the same samples, if that was asked for."""
+    history: tuple[Mapping[str, float], ...]
+    """What was logged on the way: ``step``, ``epoch``, ``loss``, ``learning_rate``, …"""
+    seconds: float
+    """Wall-clock time of training, without evaluation before and after it and without the baseline."""
+    samples_per_second: float
+    trainable: int
+    """The number of parameters that training could move."""
+    train_samples: int
+    test_samples: int
+    device: str
+    seed: int
+
+    @property
+    def accuracy_before(self) -> float | None:
+        """The accuracy of the first objective that has one, before training."""
+        return _accuracy(self.before)
+
+    @property
+    def accuracy_after(self) -> float | None:
+        """The accuracy of the first objective that has one, after training."""
+        return _accuracy(self.after)
+
+    @property
+    def accuracy_baseline(self) -> float | None:
+        """The accuracy of the first objective that has one, of the baseline."""
+        return None if self.baseline is None else _accuracy(self.baseline)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data, with its accuracies."""
+        names = ("accuracy_before", "accuracy_after", "accuracy_baseline")
+        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
+
+
+def _accuracy(metrics: Metrics) -> float | None:
+    return next((value for name, value in metrics.items() if name.endswith("_accuracy")), None)

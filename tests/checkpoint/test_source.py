@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from surgeon.checkpoint.source import Source, open_source
+from surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
+from surgeon.plugins import Plugins, load
+from surgeon.record import ATTRIBUTE, Architecture, Record, Surgeries
+
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 50,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(num_classes=5)
+
+
+def bert(cls: str = "BertForSequenceClassification", **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return getattr(transformers, cls)(transformers.BertConfig(**{**SIZES, **options}))
+
+
+def check_values(source: Source, model: nn.Module) -> None:
+    """Every tensor of ``model`` is what the source's mapping reads for it."""
+    assert source.checkpoint is not None
+    assert source.mapping is not None
+    for name, tensor in model.state_dict().items():
+        if name in source.mapping:
+            assert torch.equal(source.checkpoint.read(source.mapping[name]), tensor), name
+
+
+def test_a_bare_state_dict_is_identified_and_mapped(tmp_path: Path, plugins: Plugins, resnet: nn.Module) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in resnet.state_dict().items()}}, path)
+    source = open_source(path, plugins=plugins)
+    assert source.architecture == Architecture(scheme="torchvision", name="resnet18", options={"num_classes": 5})
+    assert set(source.mapping or ()) == set(source.skeleton().state_dict())
+    assert not source.missing
+    assert any("module." in note for note in source.notes)
+    check_values(source, resnet)
+
+
+def test_each_skeleton_is_a_new_one(tmp_path: Path, plugins: Plugins, resnet: nn.Module) -> None:
+    torch.save(resnet.state_dict(), tmp_path / "model.pth")
+    source = open_source(tmp_path / "model.pth", plugins=plugins)
+    first, second = source.skeleton(), source.skeleton()
+    assert first is not second
+    assert {p.device.type for p in first.parameters()} == {"meta"}
+    assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
+
+
+def test_a_builder_without_weights_has_no_checkpoint(plugins: Plugins) -> None:
+    source = open_source("torchvision/resnet18", plugins=plugins)
+    assert source.checkpoint is None
+    assert source.mapping is None
+    assert source.skeleton().fc.out_features == 1000
+    torch.manual_seed(3)
+    first = source.initialised().conv1.weight
+    torch.manual_seed(3)
+    assert torch.equal(first, torchvision.models.resnet18().conv1.weight)
+
+
+def test_a_users_function_is_a_source(plugins: Plugins) -> None:
+    source = open_source("python:torchvision.models:squeezenet1_1", plugins=plugins)
+    assert str(source.architecture) == "python:torchvision.models:squeezenet1_1"
+    assert source.skeleton().num_classes == 1000
+
+
+def test_a_file_is_fitted_to_a_users_function(tmp_path: Path, plugins: Plugins) -> None:
+    model = torchvision.models.squeezenet1_1()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    arch = "python:torchvision.models:squeezenet1_1"
+    source = open_source(tmp_path / "model.safetensors", arch=arch, plugins=plugins)
+    assert str(source.architecture) == arch
+    check_values(source, model)
+    with pytest.raises(ArchitectureError, match=r"does not fit python:torchvision\.models:resnet18"):
+        open_source(tmp_path / "model.safetensors", arch="python:torchvision.models:resnet18", plugins=plugins)
+
+
+def test_an_architecture_and_a_builder_are_one_too_many(plugins: Plugins) -> None:
+    with pytest.raises(ArchitectureError, match="give only one"):
+        open_source("torchvision/resnet18", arch="torchvision/resnet34", plugins=plugins)
+
+
+def test_a_module_is_its_own_source(plugins: Plugins, resnet: nn.Module) -> None:
+    source = open_source(resnet, plugins=plugins)
+    assert str(source.architecture) == "torchvision/resnet18"
+    assert source.module is resnet
+    assert source.mapping == {name: name for name in resnet.state_dict()}
+    assert source.skeleton() is not resnet
+    check_values(source, resnet)
+
+
+def test_a_module_of_its_authors_own_has_no_architecture(plugins: Plugins) -> None:
+    source = open_source(nn.Sequential(nn.Linear(2, 3)), plugins=plugins)
+    assert source.architecture is None
+    assert source.skeleton()[0].weight.is_meta
+
+
+def test_a_module_that_surgeon_made_brings_its_past(plugins: Plugins) -> None:
+    model = torchvision.models.resnet18(num_classes=3)
+    del model.layer4[1]
+    past = Surgeries(operations=[{"op": "truncate", "after": "layer3"}], seed=4)
+    record = Record(architecture=Architecture(scheme="torchvision", name="resnet18"), source="x", surgeries=[past])
+    setattr(model, ATTRIBUTE, record)
+    source = open_source(model, plugins=plugins)
+    assert source.surgeries == [past]
+    assert str(source.architecture) == "torchvision/resnet18"
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_hugging_face_folder_is_what_its_config_says(tmp_path: Path, plugins: Plugins, safe: bool) -> None:
+    model = bert(num_labels=5)
+    model.save_pretrained(tmp_path)
+    if not safe:
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    source = open_source(tmp_path, plugins=plugins)
+    assert str(source.architecture) == "hf/BertForSequenceClassification"
+    assert not source.missing
+    assert source.skeleton().classifier.out_features == 5
+    check_values(source, model)
+
+
+def test_a_tied_weight_that_the_file_leaves_out_is_not_missing(tmp_path: Path, plugins: Plugins) -> None:
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, bos_token_id=1, eos_token_id=2)
+    )
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    source = open_source(tmp_path, plugins=plugins)
+    assert not source.missing
+    assert source.mapping["lm_head.weight"] == source.mapping["transformer.wte.weight"]  # type: ignore[index]
+    check_values(source, model)
+
+
+def test_a_base_models_file_fits_a_class_with_a_head(tmp_path: Path, plugins: Plugins) -> None:
+    bert("BertModel").save_pretrained(tmp_path)
+    source = open_source(tmp_path, arch="hf/BertForSequenceClassification", plugins=plugins)
+    assert source.missing == ["classifier.weight", "classifier.bias"]
+    assert source.mapping["bert.pooler.dense.weight"] == "pooler.dense.weight"  # type: ignore[index]
+
+
+def test_a_file_with_a_head_fits_the_base_model_and_the_head_is_noted(tmp_path: Path, plugins: Plugins) -> None:
+    bert().save_pretrained(tmp_path)
+    source = open_source(tmp_path, arch="hf/BertModel", plugins=plugins)
+    assert not source.missing
+    assert sorted(source.unexpected) == ["classifier.bias", "classifier.weight"]
+    assert source.mapping["pooler.dense.weight"] == "bert.pooler.dense.weight"  # type: ignore[index]
+    assert any("classifier.weight" in note for note in source.notes)
+
+
+def rewrite(folder: Path, rename: object) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({rename(name): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")  # type: ignore[operator]
+
+
+def test_names_of_tensorflows_days_are_read_without_loading(tmp_path: Path, plugins: Plugins) -> None:
+    model = bert()
+    model.save_pretrained(tmp_path)
+    rewrite(
+        tmp_path,
+        lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+    )
+    source = open_source(tmp_path, plugins=plugins)
+    assert source.checkpoint.format != "memory"  # type: ignore[union-attr]
+    assert any("renamed" in note for note in source.notes)
+    check_values(source, model)
+
+
+def test_a_layout_that_transformers_rearranges_is_read_through_it(tmp_path: Path, plugins: Plugins) -> None:
+    model = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(**SIZES, num_key_value_heads=1, num_local_experts=2)
+    )
+    model.save_pretrained(tmp_path)
+    names = load_file(tmp_path / "model.safetensors")
+    assert any("experts.0." in name for name in names)  # one tensor for each expert, fused in the module
+    source = open_source(tmp_path, plugins=plugins)
+    assert source.checkpoint.format == "memory"  # type: ignore[union-attr]
+    assert any("from_pretrained" in note for note in source.notes)
+    assert not source.missing
+    check_values(source, model)
+
+
+def test_old_buffers_are_left_out_quietly(tmp_path: Path, plugins: Plugins) -> None:
+    model = bert()
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["bert.embeddings.position_ids"] = torch.arange(512)[None]
+    save_file(tensors, tmp_path / "model.safetensors")
+    source = open_source(tmp_path, plugins=plugins)
+    assert source.unexpected == ["bert.embeddings.position_ids"]
+
+
+def test_a_layer_too_many_is_not_dropped(tmp_path: Path, plugins: Plugins) -> None:
+    bert().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.raises(ArchitectureError, match=r"16 unexpected \(bert.encoder.layer.1"):
+        open_source(tmp_path, plugins=plugins)
+
+
+def test_a_head_of_another_size_than_the_config_says_is_refused(tmp_path: Path, plugins: Plugins) -> None:
+    bert(num_labels=5).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArchitectureError, match="2 of another shape"):
+        open_source(tmp_path, plugins=plugins)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache as huggingface_hub keeps it, with one repository in it, and no network."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    bert(num_labels=3).save_pretrained(snapshot)
+    refs = cache / "models--someone--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    (refs / "v1").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+@pytest.mark.parametrize("name", ["hf:someone/tiny", "hf:someone/tiny@v1"])
+def test_a_cached_repository_needs_no_network(hub: Path, plugins: Plugins, name: str) -> None:
+    source = open_source(name, plugins=plugins)
+    assert str(source.architecture) == "hf/BertForSequenceClassification"
+    assert source.location == name
+    check_values(source, bert(num_labels=3))
+
+
+def test_a_repositorys_config_serves_as_architecture(hub: Path, tmp_path: Path, plugins: Plugins) -> None:
+    torch.save(bert(num_labels=3).state_dict(), tmp_path / "weights.pt")
+    source = open_source(tmp_path / "weights.pt", arch="hf:someone/tiny", plugins=plugins)
+    assert str(source.architecture) == "hf/BertForSequenceClassification"
+    assert not source.missing
+
+
+@pytest.mark.parametrize("name", ["hf:someone/else", "hf:someone/tiny@v2", "hf:a/b/c"])
+def test_a_repository_that_cannot_be_had_is_one_line(hub: Path, plugins: Plugins, name: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be had") as caught:
+        open_source(name, plugins=plugins)
+    assert "\n" not in caught.value.message
+
+
+@pytest.fixture
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("member", ["IMAGENET1K_V1", "DEFAULT"])
+def test_named_weights_come_from_torchs_cache(torch_home: Path, plugins: Plugins, member: str) -> None:
+    model = torchvision.models.shufflenet_v2_x0_5()
+    url = torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url
+    torch.save(model.state_dict(), torch_home / Path(url).name)
+    source = open_source(f"torchvision/shufflenet_v2_x0_5@{member}", plugins=plugins)
+    assert str(source.architecture) == "torchvision/shufflenet_v2_x0_5"
+    check_values(source, model)
+
+
+def test_named_weights_of_a_detector_are_built_as_torchvision_does(torch_home: Path, plugins: Plugins) -> None:
+    weights = torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1
+    state = plugins.architecture("torchvision").build(
+        Architecture(scheme="torchvision", name="fasterrcnn_resnet50_fpn", options={"frozen_norm_eps": 0.0})
+    )
+    torch.save(state.state_dict(), torch_home / Path(weights.url).name)
+    source = open_source("torchvision/fasterrcnn_resnet50_fpn@COCO_V1", plugins=plugins)
+    norm = source.skeleton().backbone.body.bn1
+    assert type(norm).__name__ == "FrozenBatchNorm2d"
+    assert norm.eps == 0.0
+    assert not source.filled
+
+
+def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(
+    torch_home: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(CheckpointError, match="cannot download") as caught:
+        open_source("torchvision/resnet18@DEFAULT", plugins=plugins)
+    assert str(torch_home / Path(weights.url).name) in str(caught.value)
+    assert not list(torch_home.iterdir())
+
+
+def test_unknown_and_quantised_weights_are_refused(torch_home: Path, plugins: Plugins) -> None:
+    with pytest.raises(ArchitectureError, match="IMAGENET1K_V1"):
+        open_source("torchvision/resnet18@IMAGENET", plugins=plugins)
+    with pytest.raises(ArchitectureError, match="torchvision/resnet18@IMAGENET1K_V1"):
+        open_source("torchvision/quantized_resnet18@DEFAULT", plugins=plugins)
+
+
+def artifact(folder: Path, model: nn.Module, record: object) -> Path:
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "surgeon.json").write_text(json.dumps({"format": 1, "record": record}))
+    return folder
+
+
+def test_an_artifact_brings_its_architecture_and_surgeries(tmp_path: Path, plugins: Plugins) -> None:
+    past = Surgeries(operations=[{"op": "replace_head", "classes": 3}], seed=7)
+    record = Record(
+        architecture=Architecture(scheme="torchvision", name="resnet18"),
+        source="torchvision/resnet18",
+        surgeries=[past],
+    )
+    folder = artifact(tmp_path / "out", torchvision.models.resnet18(num_classes=3), record.model_dump(mode="json"))
+    source = open_source(folder, plugins=plugins)
+    assert source.architecture == record.architecture
+    assert source.surgeries == [past]
+    assert source.mapping is None
+    assert source.skeleton().fc.out_features == 1000  # before surgery
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"architecture": None, "source": "memory"}, "--arch python"),
+        ({"architecture": {"scheme": "timm", "name": "x"}, "source": "x"}, "no provider of 'timm'"),
+        ({"source": 3}, "manifest is damaged"),
+        (None, "manifest is damaged"),
+    ],
+)
+def test_an_artifact_that_cannot_be_rebuilt_says_why(
+    tmp_path: Path, plugins: Plugins, record: object, message: str
+) -> None:
+    folder = artifact(tmp_path / "out", nn.Linear(2, 2), record)
+    with pytest.raises(SurgeonError, match=message):
+        open_source(folder, plugins=plugins).skeleton()
+
+
+def test_what_is_neither_a_reference_nor_a_file_is_missing(tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_source(tmp_path / "absent.pt", plugins=plugins)

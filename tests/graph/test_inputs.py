@@ -1,0 +1,130 @@
+"""Inputs are found from facts, configs and first layers, or taken from the recipe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import FAMILIES, build
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.graph.families import Family
+from surgeon.graph.inputs import Inputs, Spec, find_inputs
+from surgeon.graph.skeleton import skeleton_of
+from surgeon.graph.trace import trace
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_real_network_runs_on_the_inputs_that_are_found_for_it(name):
+    model = build(name)
+    args, kwargs = find_inputs(model).tensors()
+    with torch.no_grad():
+        assert model(*args, **kwargs) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("resnet", [(2, 3, 224, 224)]),
+        ("vit", [(2, 3, 32, 32)]),
+        ("video", [(2, 3, 16, 112, 112)]),
+        ("llama", [(2, 8)]),
+        ("hf_vit", [(2, 3, 32, 32)]),
+        ("t5", [(2, 8), (2, 8)]),
+        ("whisper", [(2, 16, 60), (2, 8)]),
+    ],
+)
+def test_shapes_follow_the_family_or_the_config(name, shapes):
+    args, kwargs = find_inputs(skeleton_of(build(name))).tensors("meta")
+    assert [tuple(t.shape) for t in [*args, *kwargs.values()]] == shapes
+
+
+def test_a_detector_takes_a_list_of_images_and_targets_only_in_training():
+    found = find_inputs(build("fasterrcnn"))
+    assert len(found.tensors()[0]) == 1
+    images, targets = found.tensors(training=True)[0]
+    assert len(images) == len(targets) == 2
+    assert set(targets[0]) == {"boxes", "labels", "masks"}
+
+
+def test_the_values_are_valid_and_the_same_each_time():
+    found = find_inputs(build("t5_classifier"))
+    tokens = found.tensors()[1]["input_ids"]
+    assert torch.equal(tokens, found.tensors()[1]["input_ids"])
+    assert (tokens == 1).sum(dim=1).tolist() == [1, 1]  # one end of sentence in each row, at its end
+    assert (tokens[:, -1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "shape"),
+    [
+        (nn.Conv2d(1, 4, 3), (2, 1, 64, 64)),
+        (nn.Conv1d(2, 4, 3), (2, 2, 64)),
+        (nn.Conv3d(3, 4, 3), (2, 3, 8, 64, 64)),
+        (nn.Linear(7, 4), (2, 7)),
+        (nn.Embedding(11, 4), (2, 8)),
+        (nn.LSTM(6, 4), (2, 8, 6)),
+    ],
+)
+def test_the_first_layer_of_an_unknown_network_says_what_it_takes(first, shape):
+    found = find_inputs(nn.Sequential(nn.Identity(), first))
+    assert found.args[0].shape == shape
+    assert type(first).__name__ in found.origin
+
+
+def test_the_image_size_that_fits_is_found_by_trying():
+    digits = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
+    traced = trace(digits)
+    assert traced.evidence == "meta"
+    assert traced.inputs.args[0].shape == (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("override", "args", "kwargs"),
+    [
+        ([[2, 3, 48, 48]], ((2, 3, 48, 48),), {}),
+        ([2, 3, 48, 48], ((2, 3, 48, 48),), {}),
+        ([[2, 8], {"shape": [2, 4], "dtype": "int64", "high": 9}], ((2, 8), (2, 4)), {}),
+        ({"pixel_values": [1, 3, 8, 8]}, (), {"pixel_values": (1, 3, 8, 8)}),
+    ],
+)
+def test_an_override_is_taken_as_it_is(override, args, kwargs):
+    found = find_inputs(build("resnet"), override)
+    assert tuple(spec.shape for spec in found.args) == args
+    assert {name: spec.shape for name, spec in found.kwargs.items()} == kwargs
+
+
+def test_an_override_bounds_its_integers():
+    override = {"input_ids": {"shape": [4, 100], "dtype": "int64", "low": 5, "high": 7}}
+    tokens = find_inputs(build("bert"), override).tensors()[1]["input_ids"]
+    assert tokens.dtype == torch.int64
+    assert set(tokens.flatten().tolist()) == {5, 6}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("[2, 3]", "list of shapes"),
+        ([["a", 3]], r"inputs\.0\.shape\.0"),
+        ({"x": {"shape": [2], "size": 3}}, r"inputs\.x\.size"),
+        ({"x": {"shape": [2], "dtype": "flaot32"}}, "float32"),
+    ],
+)
+def test_a_malformed_override_is_refused_with_its_place(override, message):
+    with pytest.raises(OperationError, match=message):
+        find_inputs(build("resnet"), override)
+
+
+def test_a_network_that_says_nothing_is_an_error_that_says_how_to_say_it():
+    with pytest.raises(OperationError, match=r"inputs: \[\[2, 3, 64, 64\]\]"):
+        find_inputs(nn.Sequential(nn.ReLU()))
+
+
+def test_a_plugin_may_declare_what_its_family_takes():
+    class Odd(nn.Sequential):
+        pass
+
+    family = Family("odd", (f"{__name__}.*Odd",), shapes=((3, 20, 20),))
+    model = Odd(nn.Conv2d(3, 2, 3))
+    assert find_inputs(model, families=[family]) == Inputs((Spec((2, 3, 20, 20)),), origin="declared for odd")
+    assert trace(model, families=[family]).shape("0") == (2, 2, 18, 18)

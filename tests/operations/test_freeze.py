@@ -1,0 +1,110 @@
+"""Freezing: what is frozen is the same to the byte after training, buffers included."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from families import FAMILIES, build, detection_targets, example
+
+import surgeon
+from surgeon.errors import OperationError
+from surgeon.nn.features import main_tensor
+from surgeon.operations import Freeze
+
+DETECTORS = {"fasterrcnn", "ssdlite"}
+
+
+def train_a_step(model, name):
+    """One step of SGD on whatever trains, in training mode."""
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    args, kwargs = example(name)
+    if name in DETECTORS:
+        loss = sum(model(*args, detection_targets()).values())
+    else:
+        loss = main_tensor(model(*args, **kwargs)).float().pow(2).mean()
+    loss.backward()
+    optimizer.step()
+    return model
+
+
+def changed_by_training(model, name):
+    before = copy.deepcopy(model.state_dict())
+    train_a_step(model, name)
+    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_all_but_the_head_leaves_only_the_head_to_move(name):
+    model = build(name)
+    heads = [s for s in ("@head",) if name != "bert_base"] or ["pooler"]
+    frozen = surgeon.apply(model, [Freeze(all_but=heads)])
+    trainable = {n for n, p in frozen.named_parameters() if p.requires_grad}
+    assert 0 < len(trainable) < len(list(frozen.parameters()))
+    moved = changed_by_training(frozen, name)
+    assert moved <= trainable, f"frozen tensors moved: {sorted(moved - trainable)[:5]}"
+
+
+@pytest.mark.parametrize("name", ["resnet", "densenet", "mobilenet", "convnext", "video", "googlenet", "wav2vec2"])
+def test_frozen_norms_keep_their_statistics_after_a_copy_and_a_reload(name, tmp_path):
+    frozen = surgeon.apply(build(name), [Freeze(all_but="head")])
+    surgeon.save(frozen, tmp_path / "frozen")
+    again = surgeon.load(tmp_path / "frozen", arch=FAMILIES[name])
+    for model in (copy.deepcopy(frozen), again):
+        trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert changed_by_training(model, name) <= trainable
+
+
+def test_norms_that_may_train_follow_the_data_with_frozen_weights():
+    frozen = surgeon.apply(build("resnet"), [Freeze(all_but="head", norms="train")])
+    moved = changed_by_training(frozen, "resnet")
+    assert "bn1.running_mean" in moved
+    assert "bn1.weight" not in moved
+
+
+def test_up_to_a_site_means_executed_order():
+    frozen = surgeon.apply(build("resnet"), [Freeze(up_to="layer2")])
+    states = {n: p.requires_grad for n, p in frozen.named_parameters()}
+    assert not any(state for n, state in states.items() if n.startswith(("conv1", "bn1", "layer1", "layer2")))
+    assert all(state for n, state in states.items() if n.startswith(("layer3", "layer4", "fc")))
+
+
+def test_up_to_a_block_freezes_the_class_token_and_positions_before_it():
+    frozen = surgeon.apply(build("vit"), [Freeze(up_to="encoder.layers.encoder_layer_0")])
+    states = {n: p.requires_grad for n, p in frozen.named_parameters()}
+    assert not states["class_token"]
+    assert not states["encoder.pos_embedding"]
+    assert states["heads.head.weight"]
+
+
+def test_what_is_left_out_of_a_frozen_part_trains():
+    frozen = surgeon.apply(build("resnet"), [Freeze(sites=["layer1", "!layer1.0.bn1"])])
+    states = {n: p.requires_grad for n, p in frozen.named_parameters()}
+    assert states["layer1.0.bn1.weight"]
+    assert not states["layer1.0.conv1.weight"]
+    assert states["layer2.0.conv1.weight"]
+    frozen.train()
+    assert frozen.layer1[0].bn1.training
+    assert not frozen.layer1[0].bn2.training
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(OperationError, match="nothing to train"):
+        surgeon.apply(build("resnet"), [Freeze(sites=".")])
+
+
+def test_frozen_norms_stay_frozen_under_compile():
+    frozen = surgeon.apply(build("resnet"), [Freeze(all_but="head")]).train()
+    before = frozen.bn1.running_mean.clone()
+    compiled = torch.compile(frozen, fullgraph=True, backend="aot_eager")
+    args, _ = example("resnet")
+    compiled(*args).sum().backward()
+    assert torch.equal(before, frozen.bn1.running_mean)
+
+
+@pytest.mark.parametrize("fields", [{}, {"sites": "a", "up_to": "b"}])
+def test_exactly_one_way_of_saying_what(fields):
+    with pytest.raises(ValueError, match="exactly one"):
+        Freeze(**fields)

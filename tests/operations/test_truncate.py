@@ -1,0 +1,184 @@
+"""Truncation: the same features as the whole network, and nothing left that does not run."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from families import FAMILIES, build, detection_targets, example
+from torch.utils._pytree import tree_leaves
+
+import surgeon
+from surgeon.errors import OperationError, SiteError
+from surgeon.nn.features import main_tensor
+from surgeon.operations import Truncate
+
+# a site in the middle, and the site after which the network ends
+CUTS = {
+    "resnet": "layer3",
+    "vgg": "features.3",
+    "densenet": "features.denseblock2",
+    "vit": "encoder.layers.encoder_layer_0",
+    "swin": "features.1",
+    "convnext": "features.3",
+    "mobilenet": "features.4",
+    "shufflenet": "stage3",
+    "googlenet": "inception4b",
+    "fcn": "backbone",
+    "lraspp": "backbone",
+    "fasterrcnn": "backbone.body",
+    "video": "layer2",
+    "bert": "bert.encoder.layer.0",
+    "bert_base": "encoder.layer.0",
+    "distilbert": "distilbert.transformer.layer.0",
+    "gpt2": "transformer.h.0",
+    "llama": "model.layers.0",
+    "t5": "encoder.block.0",
+    "t5_classifier": "transformer.encoder.block.0",
+    "hf_vit": "vit.layers.0",
+    "hf_swin": "swin.encoder.layers.0",
+    "hf_convnext": "convnext.encoder.stages.0",
+    "wav2vec2": "wav2vec2.encoder.layers.0",
+    "whisper": "model.encoder.layers.0",
+}
+
+
+def features_of(model, site, name):
+    """What the whole network computes at ``site``, taken the moment it is produced."""
+    seen = []
+    handle = model.get_submodule(site).register_forward_hook(
+        lambda module, args, output: seen.append(copy.deepcopy(output)) or None  # before a ReLU overwrites it
+    )
+    args, kwargs = example(name)
+    with torch.no_grad():
+        model(*args, **kwargs)
+    handle.remove()
+    tensor = main_tensor(seen[0])
+    return seen[0] if tensor is None else tensor
+
+
+@pytest.mark.parametrize("name", sorted(CUTS))
+def test_the_features_are_those_of_the_whole_network_bit_for_bit(name, tmp_path):
+    model = build(name)
+    site = CUTS[name]
+    expected = features_of(model, site, name)
+    cut = surgeon.apply(model, [Truncate(after=site)])
+    args, kwargs = example(name)
+    with torch.no_grad():
+        got = cut(*args, **kwargs)
+        assert torch.equal(main_tensor(got), main_tensor(expected))
+        assert torch.equal(main_tensor(copy.deepcopy(cut)(*args, **kwargs)), main_tensor(got))
+    count = sum(p.numel() for p in cut.parameters())
+    assert count < sum(p.numel() for p in model.parameters())
+    surgeon.save(cut, tmp_path / "cut")
+    again = surgeon.load(tmp_path / "cut", arch=FAMILIES[name])
+    with torch.no_grad():
+        assert torch.equal(main_tensor(again(*args, **kwargs)), main_tensor(got))
+
+
+@pytest.mark.parametrize("name", sorted(CUTS))
+def test_a_truncated_network_trains_all_that_it_has_left(name):
+    cut = surgeon.apply(build(name), [Truncate(after=CUTS[name])]).train()
+    args, kwargs = example(name)
+    if name == "fasterrcnn":
+        args = (*args, detection_targets())
+    leaves = [leaf for leaf in tree_leaves(cut(*args, **kwargs)) if torch.is_tensor(leaf) and leaf.requires_grad]
+    torch.stack([leaf.float().pow(2).mean() for leaf in leaves]).sum().backward()
+    idle = [n for n, p in cut.named_parameters() if p.grad is None]
+    # wav2vec2 reads the embedding of masked frames, but masks none here
+    assert idle == (["wav2vec2.masked_spec_embed"] if name == "wav2vec2" else [])
+
+
+BLOCKS = {  # the container, and the field of the config that counts its blocks
+    "bert": ("bert.encoder.layer", "num_hidden_layers"),
+    "distilbert": ("distilbert.transformer.layer", "n_layers"),
+    "gpt2": ("transformer.h", "n_layer"),
+    "llama": ("model.layers", "num_hidden_layers"),
+    "hf_vit": ("vit.layers", "num_hidden_layers"),
+    "wav2vec2": ("wav2vec2.encoder.layers", "num_hidden_layers"),
+    "t5": ("encoder.block", "num_layers"),
+    "whisper": ("model.decoder.layers", "decoder_layers"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+def test_fewer_blocks_leave_a_stock_class_that_from_pretrained_loads(name, tmp_path):
+    container, field = BLOCKS[name]
+    model = build(name)
+    before = len(model.get_submodule(container))
+    cut = surgeon.apply(model, [Truncate(keep_blocks=1, stack=container)])
+    assert type(cut) is type(model)
+    assert len(cut.get_submodule(container)) == 1
+    assert getattr(cut.config, field) == 1
+    assert getattr(model.config, field) == before, "the config of the model handed in was changed"
+    surgeon.save(cut, tmp_path / "cut")
+    args, kwargs = example(name)
+    stock = type(model).from_pretrained(tmp_path / "cut")
+    ours = surgeon.load(tmp_path / "cut")
+    with torch.no_grad():
+        expected = main_tensor(cut(*args, **kwargs))
+        assert torch.equal(main_tensor(stock(*args, **kwargs)), expected)
+        assert torch.equal(main_tensor(ours(*args, **kwargs)), expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_generation_with_a_cache_gives_what_it_gives_without(name):
+    cut = surgeon.apply(build(name), [Truncate(keep_blocks=[1])])
+    _, kwargs = example(name)
+    ids = kwargs["input_ids"][:1]
+    with_cache = cut.generate(ids, max_new_tokens=6, do_sample=False, use_cache=True, pad_token_id=0)
+    without = cut.generate(ids, max_new_tokens=6, do_sample=False, use_cache=False, pad_token_id=0)
+    assert torch.equal(with_cache, without)
+
+
+def test_positions_choose_which_blocks_stay_and_they_are_renumbered():
+    model = build("llama")
+    cut = surgeon.apply(model, [Truncate(keep_blocks=[1])])
+    old, new = model.model.layers[1], cut.model.layers[0]
+    assert new.self_attn.layer_idx == 0
+    for key, value in old.state_dict().items():
+        assert torch.equal(value, new.state_dict()[key])
+
+
+def test_a_fraction_thins_every_stack():
+    cut = surgeon.apply(build("whisper"), [Truncate(keep_blocks=0.5)])
+    assert (len(cut.model.encoder.layers), len(cut.model.decoder.layers)) == (2, 1)  # of 3 and 2
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "says"),
+    [
+        ("resnet", Truncate(after="layer5"), "no module matches 'layer5'"),
+        ("whisper", Truncate(keep_blocks=1), "has 2 stacks"),
+        ("resnet", Truncate(keep_blocks=[1], stack="layer2"), "block 0 of layer2 cannot go"),
+        ("bert", Truncate(keep_blocks=9), "has 4 blocks"),
+        ("t5", Truncate(keep_blocks=[1], stack="encoder.block"), "alone holds"),
+    ],
+)
+def test_a_cut_that_cannot_be_made_says_why(name, operation, says):
+    with pytest.raises((OperationError, SiteError), match=says):
+        surgeon.apply(build(name), [operation])
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"after": "a", "keep_blocks": 2}, {"keep_blocks": 1.5}, {"keep_blocks": [1, 1]}, {"keep_blocks": 0}]
+)
+def test_senseless_fields_are_refused(fields):
+    with pytest.raises(ValueError, match=r"says what to cut|fraction|distinct|at least one"):
+        Truncate(**fields)
+
+
+def test_a_truncated_network_compiles_in_one_graph():
+    cut = surgeon.apply(build("resnet"), [Truncate(after="layer2")])
+    compiled = torch.compile(cut, fullgraph=True, backend="aot_eager")
+    args, _ = example("resnet")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*args), cut(*args))
+
+
+def test_a_plain_sequence_is_sliced():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    cut = surgeon.apply(model, [Truncate(after="1")])
+    assert type(cut) is torch.nn.Sequential
+    assert len(cut) == 2

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+from torch import nn
+
+from surgeon.errors import TrainingError
+from surgeon.operation import Objective
+from surgeon.training.losses import surgeon_losses
+from surgeon.training.objectives import (
+    Target,
+    call_model,
+    default_objectives,
+    masked_mean,
+    named_outputs,
+    prepare,
+    takes_names,
+)
+
+LOSSES = surgeon_losses()
+LOGITS = torch.zeros(2, 3)
+
+
+def target(loss: str) -> Target:
+    return Target(Objective(output="logits", loss=loss), LOSSES[loss])
+
+
+def labels(loss: str, *, missing: slice) -> torch.Tensor:
+    if loss == "cross_entropy":
+        values = torch.tensor([0, 2, 1, 0])
+        values[missing] = -100
+    else:
+        values = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+        values[missing] = float("nan")
+    return values
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_missing_label_contributes_nothing(loss):
+    prediction = torch.randn(4, 3, requires_grad=True)
+    some = {"labels": labels(loss, missing=slice(2, 4))}
+    value = masked_mean(*target(loss).losses({"logits": prediction}, some))
+    value.backward()
+    assert prediction.grad[:2].abs().sum() > 0
+    assert prediction.grad[2:].abs().sum() == 0
+    rest = masked_mean(*target(loss).losses({"logits": prediction[:2]}, {"labels": some["labels"][:2]}))
+    torch.testing.assert_close(value, rest)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_batch_without_any_label_gives_a_zero_that_still_has_a_gradient(loss):
+    prediction = torch.randn(4, 3, requires_grad=True)
+    value = masked_mean(*target(loss).losses({"logits": prediction}, {"labels": labels(loss, missing=slice(None))}))
+    assert value.item() == 0
+    value.backward()
+    assert prediction.grad.eq(0).all()
+
+
+def test_a_loss_that_returns_one_number_is_refused():
+    scalar = Target(Objective(output="logits", loss="mine"), lambda p, t: p.mean())
+    with pytest.raises(TrainingError, match="'mine' returned shape"):
+        scalar.losses({"logits": LOGITS}, {"labels": torch.zeros(2, dtype=torch.long)})
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        (LOGITS, ["logits"]),
+        (OrderedDict(out=LOGITS, aux=LOGITS), ["out", "aux"]),
+        (namedtuple("Inception", "logits aux_logits")(LOGITS, None), ["logits"]),
+        ((LOGITS, LOGITS), ["0", "1"]),
+    ],
+)
+def test_every_form_of_output_becomes_tensors_by_name(output, names):
+    assert list(named_outputs(output)) == names
+
+
+@pytest.mark.parametrize(
+    ("outputs", "given", "expected"),
+    [
+        (["logits"], [], ["logits"]),
+        (["anything"], [], ["anything"]),
+        (["out", "aux"], [], ["out"]),
+        (["logits", "domain"], ["domain"], ["logits"]),
+        (["logits", "domain"], ["domain", "logits"], []),
+        (["species", "colour"], ["species", "colour"], []),
+    ],
+)
+def test_the_models_own_prediction_is_trained_unless_something_already_does(outputs, given, expected):
+    found = default_objectives(dict.fromkeys(outputs, LOGITS), [Objective(output=name) for name in given])
+    assert [objective.output for objective in found] == expected
+
+
+def test_several_outputs_without_an_objective_must_be_named():
+    with pytest.raises(TrainingError, match="species, colour"):
+        default_objectives({"species": LOGITS, "colour": LOGITS}, [])
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"output": "logit"}, "no output 'logit'"),
+        ({"output": "logits", "loss": "cross_entropie"}, "no loss 'cross_entropie'"),
+        ({"output": "logits", "label": "label"}, "no label 'label'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(objective, message):
+    batch = {"labels": torch.zeros(2, dtype=torch.long)}
+    with pytest.raises(TrainingError, match=message) as caught:
+        prepare([Objective(**objective)], LOSSES, {"logits": LOGITS}, batch, {})
+    assert "nearest: " in str(caught.value)
+
+
+def test_a_head_with_other_classes_than_the_data_is_refused_with_both_numbers_and_the_fix():
+    batch = {"labels": torch.zeros(2, dtype=torch.long)}
+    with pytest.raises(TrainingError, match=r"has 3 classes and the data have 5") as caught:
+        prepare([Objective(output="logits")], LOSSES, {"logits": LOGITS}, batch, {"labels": 5})
+    assert "replace_head: classes: 5" in str(caught.value)
+
+
+class Pair(nn.Module):
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left - right
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(("right", "left"), -1.0), (("first", "second"), 1.0)])
+def test_columns_are_passed_by_name_where_forward_has_the_names_and_in_order_where_not(columns, expected):
+    inputs = dict(zip(columns, (torch.full((1,), 3.0), torch.full((1,), 2.0)), strict=True))
+    output = call_model(Pair(), inputs, by_name=takes_names(Pair(), columns))
+    assert output["logits"].item() == expected
