@@ -36,9 +36,9 @@ class Objective(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: str = Field(description="The name of the model's output.")
-    loss: str = Field("cross_entropy", description="A loss by the name under which a plugin registered it.")
-    label: str = Field("labels", description="The column of the batch that holds the targets.")
-    weight: float = Field(1.0, ge=0, description="The factor of this loss in the sum.")
+    loss: str = Field(default="cross_entropy", description="A loss by the name under which a plugin registered it.")
+    label: str = Field(default="labels", description="The column of the batch that holds the targets.")
+    weight: float = Field(default=1.0, ge=0, description="The factor of this loss in the sum.")
 
 
 class Schedule(BaseModel):
@@ -47,7 +47,7 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     buffer: str = Field(description="The site and name of a scalar buffer, as in state_dict.")
-    kind: str = Field("dann", description="dann: peak * (2 / (1 + exp(-gamma p)) - 1); linear: peak * p.")
+    kind: str = Field(default="dann", description="dann: peak * (2 / (1 + exp(-gamma p)) - 1); linear: peak * p.")
     peak: float = 1.0
     gamma: float = 10.0
 

@@ -16,8 +16,8 @@ from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.errors import OperationError
 from surgeon.operation import Operation
-from surgeon.plans import Plan
 from surgeon.planning import make_plan
+from surgeon.plans import Plan
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe import Recipe, load_recipe, operation_dict
@@ -128,7 +128,7 @@ def prepare(
     root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
     before = dict(tensors_of(root))
     flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
-    surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate)
+    surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate, architecture=source.architecture)
     steps = [
         operate(surgery, operation, recipe.where("operations", index))
         for index, operation in enumerate(recipe.operations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
 import torch
 from torch import nn
 
@@ -27,7 +28,7 @@ from surgeon.operation import Operation
 from surgeon.plans import Step
 from surgeon.plugins import Plugins
 from surgeon.recipe import operations_from
-from surgeon.record import Record, Surgeries
+from surgeon.record import Architecture, Record, Surgeries
 from surgeon.surgery import Surgery
 
 
@@ -56,7 +57,7 @@ def open_skeleton(
     else:
         root = build_skeleton(build) if build else source.skeleton()
         for surgeries in source.surgeries:
-            root = _replay(root, surgeries, source.location, plugins)
+            root = _replay(root, surgeries, source, plugins)
         if source.record is not None and source.checkpoint is not None:
             _match_artifact(root, source.checkpoint)
     names = [name for name, _ in tensors_of(root)]
@@ -79,7 +80,7 @@ def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh)
     return Missing(name) if name in source.missing else Kept(name)
 
 
-def _replay(root: nn.Module, surgeries: Surgeries, location: str, plugins: Plugins) -> nn.Module:
+def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plugins) -> nn.Module:
     """Carry out recorded operations on a skeleton; where its values come from does not matter."""
     origins = Origins()
     for name, tensor in tensors_of(root):
@@ -88,8 +89,9 @@ def _replay(root: nn.Module, surgeries: Surgeries, location: str, plugins: Plugi
     def no_values(origin: Origin) -> torch.Tensor:
         raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
 
-    surgery = make_surgery(root, origins, surgeries, plugins, no_values, replay=True)
-    for operation in operations_from(surgeries.operations, plugins, source=f"{location}: its manifest"):
+    surgery = make_surgery(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
+    where = f"{source.location}: its manifest"
+    for operation in operations_from(surgeries.operations, plugins, source=where):
         operate(surgery, operation, None)
     return surgery.model
 
@@ -115,7 +117,9 @@ def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, s
         if entry is None:
             continue
         if tuple(entry.shape) != tuple(tensor.shape):
-            raise ArchitectureError(f"{name} has shape {entry.shape}, not {tuple(tensor.shape)}", where=checkpoint.location)
+            raise ArchitectureError(
+                f"{name} has shape {entry.shape}, not {tuple(tensor.shape)}", where=checkpoint.location
+            )
         if entry.dtype != tensor.dtype:
             dtypes[name] = entry.dtype
     fill(root, lambda name: torch.empty_like(old[name], dtype=dtypes[name]), list(dtypes))
@@ -130,6 +134,7 @@ def make_surgery(
     plugins: Plugins,
     value: Callable[[Origin], torch.Tensor],
     *,
+    architecture: Architecture | None,
     replay: bool = False,
 ) -> Surgery:
     """What the operations of one recipe are handed."""
@@ -140,6 +145,8 @@ def make_surgery(
         roles=surgeries.roles,
         inputs=surgeries.inputs,
         families=plugins.families(),
+        architecture=architecture,
+        providers=plugins.architectures(),
         answers=surgeries.answers if replay else None,
     )
 

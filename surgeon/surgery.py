@@ -2,74 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from surgeon.checkpoint.weights import Derived, Fresh, New, Origin, Origins, tensors_of
 from surgeon.errors import OperationError, SiteError
+from surgeon.examination import Examination, name_of
 from surgeon.graph.cut import branches_reading, exit_at, needed_before
-from surgeon.graph.edit import keep_children, prune, remove_module, replace_module
-from surgeon.graph.roles import Roles, find_roles
-from surgeon.graph.sites import Site, select
+from surgeon.graph.edit import keep_children, names_of_parameters, prune, remove_module, replace_module
+from surgeon.graph.sites import Site
 from surgeon.graph.skeleton import build_skeleton
-from surgeon.graph.trace import Trace, trace
+from surgeon.graph.trace import trace
 from surgeon.nn.frozen import freeze_norm
-from surgeon.nn.grafts import Branch, Grafted, Inserted, Tap, graft
-
-if TYPE_CHECKING:
-    from surgeon.graph.families import Family
-
-T = TypeVar("T")
+from surgeon.nn.grafts import Branch, Grafted, Inserted, Tap, graft, hook
 
 
-class Surgery:
+class Surgery(Examination):
     """One course of operations on one skeleton.
 
     Args:
         model: The skeleton to edit; :attr:`model` is its root from then on.
         origins: Where its tensors come from.
         value: Reads the values of a tensor with a given origin.
-        roles: Overrides of roles, as in a recipe's ``roles:``.
-        inputs: Override of the traced inputs, as in a recipe's ``inputs:``.
-        families: Declared facts of plugins.
-        answers: What tracing found when these operations were first applied. With them a replay runs no
-            forward, and a later surgeon that would guess otherwise still rebuilds the same network.
+        **known: What is known of the network; see :class:`Examination`.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        origins: Origins,
-        *,
-        value: Callable[[Origin], torch.Tensor],
-        roles: Mapping[str, Any] | None = None,
-        inputs: Any = None,
-        families: Sequence[Family] = (),
-        answers: Mapping[str, Any] | None = None,
+        self, model: nn.Module, origins: Origins, *, value: Callable[[Origin], torch.Tensor], **known: Any
     ) -> None:
-        self.model = model
+        super().__init__(model, **known)
         self.origins = origins
         self.notes: list[str] = []
         self.claims: list[str] = []
         self.state_claims: list[str] = []
-        self.removed: dict[str, str] = {}
         self.readers: dict[str, str] = {}
         self.label = ""
         self.applied: set[str] = set()
-        self.answers: dict[str, Any] = {}
-        self._known = dict(answers or {})
-        self._asked = 0
         self._value = value
-        self._role_overrides = dict(roles or {})
-        self._inputs = inputs
-        self._families = families
-        self._trace: Trace | None = None
-        self._roles: Roles | None = None
 
     def begin(self, label: str) -> None:
         """Start the journal of the next operation."""
@@ -77,75 +50,6 @@ class Surgery:
             self.applied.add(self.label)
         self.label = label
         self.notes, self.claims, self.state_claims = [], [], []
-
-    # ---- looking
-
-    def select(self, selector: str | Iterable[str]) -> list[Site]:
-        """Every site that a selector, or several, names; in the order of the tree.
-
-        Raises:
-            SiteError: It matches nothing; the error names the nearest sites, or the operation that
-                removed the site that was meant.
-        """
-        text = selector if isinstance(selector, str) else ", ".join(selector)
-        try:
-            return select(self.model, text, self.role)
-        except SiteError as error:
-            for site, by in self.removed.items():
-                if fnmatchcase(site, text) or text.startswith(f"{site}."):
-                    raise SiteError(f"{text!r} is gone: {by} removed {site}") from error
-            raise
-
-    def site(self, selector: str) -> Site:
-        """The one site that ``selector`` names.
-
-        Raises:
-            SiteError: It names none, or more than one.
-        """
-        found = self.select(selector)
-        if len(found) != 1:
-            raise SiteError(
-                f"{selector!r} names {len(found)} modules, but one is wanted",
-                hint=f"name one of: {', '.join(str(site) for site in found[:6])}",
-            )
-        return found[0]
-
-    def trace(self) -> Trace:
-        """A forward of the skeleton as it is now, without memory.
-
-        Raises:
-            TraceError: None of the ways to run it worked; the error says how to give inputs.
-        """
-        if self._trace is None:
-            self._trace = trace(self.model, self._inputs, families=self._families)
-        return self._trace
-
-    def roles(self) -> Roles:
-        """The roles of the skeleton's modules as it is now, with the evidence for each."""
-        if self._roles is None:
-            # an override may name a site that surgery has removed since
-            present = {k: v for k, v in self._role_overrides.items() if not self._all_removed(v)}
-            self._roles = find_roles(self.model, self.trace, present, families=self._families)
-        return self._roles
-
-    def role(self, name: str) -> list[str]:
-        """The sites in a role, in executed order; empty if there are none."""
-        return self.recall(f"role {name}", lambda: self.roles().sites(name))
-
-    def shape(self, site: Site | str) -> tuple[int, ...]:
-        """The shape of the main tensor that ``site`` produces, batch first, at the traced input."""
-        name = _name(site)
-        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
-
-    def recall(self, question: str, answer: Callable[[], T]) -> T:
-        """The answer to a question about the traced network.
-
-        It is recorded with the recipe, and a replay takes the recorded one; so it must be JSON-able.
-        """
-        key = f"{self._asked}: {question}"
-        self._asked += 1
-        self.answers[key] = self._known[key] if key in self._known else answer()
-        return self.answers[key]  # type: ignore[no-any-return]
 
     # ---- editing
 
@@ -199,8 +103,8 @@ class Surgery:
 
     def replace(self, site: Site | str, module: nn.Module) -> None:
         """Put ``module`` in the place of ``site``."""
-        replace_module(self.model, _name(site), module)
-        self._changed(_name(site))
+        replace_module(self.model, name_of(site), module)
+        self._changed(name_of(site))
 
     def remove(self, site: Site | str, *, optional: bool = False) -> None:
         """Remove a module that the forward does not need.
@@ -209,7 +113,7 @@ class Surgery:
             site: The module.
             optional: The forward tests it for None, so None takes its place.
         """
-        name = _name(site)
+        name = name_of(site)
         self._refuse_to_remove([name])
         remove_module(self.model, name, optional=optional)
         self.removed[name] = self.label
@@ -217,11 +121,11 @@ class Surgery:
 
     def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
         """Add ``module`` as a child; whoever adds it sees to it that something calls it."""
-        owner = self.model.get_submodule(_name(parent))
+        owner = self.model.get_submodule(name_of(parent))
         if hasattr(owner, name):
-            raise OperationError(f"{_name(parent) or '.'} has {name!r} already")
+            raise OperationError(f"{name_of(parent) or '.'} has {name!r} already")
         owner.add_module(name, module)
-        self._changed(f"{_name(parent)}.{name}".lstrip("."))
+        self._changed(f"{name_of(parent)}.{name}".lstrip("."))
 
     def insert(
         self,
@@ -232,8 +136,8 @@ class Surgery:
         where: Literal["after", "before"] = "after",
     ) -> None:
         """Put ``module`` behind (or before) ``site``; every name stays as it is, the new one is a child."""
-        target = self.model.get_submodule(_name(site))
-        path = _name(site)
+        target = self.model.get_submodule(name_of(site))
+        path = name_of(site)
         while where == "before" and isinstance(target, nn.Sequential):
             first = next(iter(target._modules))
             target, path = target[0], f"{path}.{first}"
@@ -243,13 +147,13 @@ class Surgery:
         inserted = Inserted(module)
         self.attach(path, name, inserted)
         if where == "after":
-            target.register_forward_hook(inserted.after, prepend=True)
+            hook(target, inserted.after)
         else:
             target.register_forward_pre_hook(inserted.before)
 
     def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
         """Keep some children of a list or sequence of modules, in the given order, renumbered from 0."""
-        name = _name(container)
+        name = name_of(container)
         module = self.model.get_submodule(name)
         gone = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
         self._refuse_to_remove(gone)
@@ -264,14 +168,14 @@ class Surgery:
 
     def tap(self, site: Site | str) -> Tap:
         """A tap that reads what ``site`` produces; it copies where something later overwrites that."""
-        name = _name(site)
+        name = name_of(site)
         overwritten, calls = self.recall(f"tap {name}", lambda: self._visit(name))
         if not calls:
             raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
         if calls > 1:
             self.note(f"{name} runs {calls} times in a forward: its last output counts")
         tap = Tap(copies=overwritten)
-        self.model.get_submodule(name).register_forward_hook(tap.read, prepend=True)
+        hook(self.model.get_submodule(name), tap.read)
         return tap
 
     def branch(self, name: str, site: Site | str, head: nn.Module) -> Branch:
@@ -304,20 +208,20 @@ class Surgery:
         Raises:
             OperationError: A branch reads a site that would be removed, or ``site`` runs more than once.
         """
-        name = _name(site)
+        name = name_of(site)
         shape = self.shape(name)
-        keep = set(self.recall(f"cut {name}", lambda: self._needed_before(name)))
+        needed, idle = self.recall(f"cut {name}", lambda: self._needed_before(name))
         grafted = self.graft()
-        keep |= {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"}
+        keep = {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"} | set(needed)
         doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
-        self._refuse_to_remove(doomed)
-        self._refuse_to_waste(doomed)
+        self._refuse_to_remove([*doomed, *idle])
+        self._refuse_to_waste([*doomed, *idle])
         exit_at(grafted, name)
-        removed = prune(self.model, keep | {"exit"})
+        removed = [*prune(self.model, keep | {"exit"}), *self._silence(idle, name, shape)]
         self.removed.update(dict.fromkeys(removed, self.label))
         for place in [*removed, "exit"]:
             self._changed(place)
-        if not self._known and (after := self.trace().shape(name)) != shape:
+        if not self.replays and (after := self.trace().shape(name)) != shape:
             raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
         return removed
 
@@ -329,9 +233,10 @@ class Surgery:
             norms: ``train`` lets the norm layers' running statistics follow the data all the same.
             below: Freeze what lies below the sites too, not only the parameters that are their own.
         """
+        names = names_of_parameters(self.model)
         for site in sites:
-            for name, parameter in site.module.named_parameters(recurse=below):
-                self.state_claims.append(f"{site.name}.{name}".lstrip("."))
+            for parameter in site.module.parameters(recurse=below):
+                self.state_claims.extend(names[id(parameter)])
                 parameter.requires_grad_(False)
             if norms == "eval":
                 for module in site.module.modules() if below else [site.module]:
@@ -353,11 +258,32 @@ class Surgery:
         traced = self.trace()
         return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
 
-    def _needed_before(self, name: str) -> list[str]:
-        needed, in_training = needed_before(self.model, name, self.trace(), self._inputs, self._families)
-        if not in_training:
+    def _needed_before(self, name: str) -> tuple[list[str], list[str]]:
+        needed = needed_before(self.model, name, self.trace(), self._inputs, self._families)
+        if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
-        return sorted(needed)
+        return sorted(needed.sites), sorted(needed.idle)
+
+    def _silence(self, idle: Sequence[str], end: str, shape: tuple[int, ...]) -> list[str]:
+        """Put identities in the place of modules that a forward up to ``end`` fetches and does not use.
+
+        Where the network does not run with them after all, everything stays.
+        """
+        modules = {name: self.model.get_submodule(name) for name in idle}
+
+        def works() -> bool:
+            try:
+                return trace(self.model, self._inputs, families=self._families).shape(end) == shape
+            except OperationError:
+                return False
+
+        for name in idle:
+            replace_module(self.model, name, nn.Identity())
+        if self.recall(f"{end} without what is idle", works if idle else lambda: True):
+            return list(idle)
+        for name, module in modules.items():
+            replace_module(self.model, name, module)
+        return []
 
     def _refuse_to_remove(self, sites: Sequence[str]) -> None:
         for site, output in branches_reading(self.model, sites):
@@ -378,11 +304,3 @@ class Surgery:
                         f"{self.label} would cut away {site}, which {origin.by} has just put in",
                         hint=f"put {self.label} before {origin.by}",
                     )
-
-    def _all_removed(self, sites: Any) -> bool:
-        names = [sites] if isinstance(sites, str) else list(sites)
-        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self.removed) for n in names)
-
-
-def _name(site: Site | str) -> str:
-    return site.name if isinstance(site, Site) else site

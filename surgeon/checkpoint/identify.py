@@ -12,7 +12,7 @@ from torch import nn
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.checkpoint.providers.base import ArchitectureProvider
 from surgeon.errors import ArchitectureError
-from surgeon.graph.skeleton import build_skeleton, skeleton_of
+from surgeon.graph.skeleton import build_skeleton
 from surgeon.record import Architecture
 
 # A file with fewer of a network's tensors than this share is taken for something else.
@@ -98,10 +98,7 @@ def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Modu
     try:
         return build_skeleton(lambda: provider.build(architecture))
     except RuntimeError as error:
-        # torchvision's ssdlite runs its backbone while it is built: that needs real tensors.
-        if "meta" not in str(error):
-            raise ArchitectureError(str(error).splitlines()[0], where=str(architecture)) from error
-    return skeleton_of(provider.build(architecture))
+        raise ArchitectureError(str(error).splitlines()[0], where=str(architecture)) from error
 
 
 def fit(

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.graph.edit import taps_on
+from surgeon.graph.edit import drop_tap, taps_on
 from surgeon.graph.trace import Trace, trace
-from surgeon.nn.grafts import Grafted, Tap
+from surgeon.nn.grafts import Grafted, Tap, hook
 
 if TYPE_CHECKING:
     from surgeon.graph.families import Family
 
 
-def needed_before(
-    model: nn.Module, site: str, traced: Trace, inputs: Any, families: Sequence[Family]
-) -> tuple[set[str], bool]:
-    """Every module that ran, or was read, before ``site`` had produced its output.
+@dataclass(frozen=True)
+class Needed:
+    """What a forward that ends at a site needs.
+
+    Attributes:
+        sites: Every module that ran, or was read, before the site had produced its output.
+        idle: Those among them that were fetched from their parents and no more, so that they may do without
+            their parameters: ``self.norm`` in ``self.norm(self.layers(x))``.
+        in_training: Whether a forward in training mode could be traced, in which auxiliary heads run.
+    """
+
+    sites: set[str]
+    idle: set[str]
+    in_training: bool
+
+
+def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, families: Sequence[Family]) -> Needed:
+    """What has to stay where the forward ends at ``site``.
 
     "Never called" would not be enough: Swin and multi-head attention read a child's weight without
-    calling the child. And auxiliary heads may run in training alone, so that is traced as well.
-
-    Returns:
-        The sites, and whether a forward in training mode could be traced.
+    calling the child.
 
     Raises:
         OperationError: ``site`` does not run, or runs more than once.
@@ -35,11 +48,19 @@ def needed_before(
             f"the forward cannot end at {site}, which runs {traced.calls(site)} times",
             hint="use keep_blocks to drop layers" if traced.calls(site) else None,
         )
-    needed = set(traced.accessed_before(site))
-    try:
-        return needed | trace(model, inputs, training=True, families=families).accessed_before(site), True
-    except OperationError:
-        return needed, False
+    traces = [traced]
+    with suppress(OperationError):
+        traces.append(trace(model, inputs, training=True, families=families))
+    sites = {name for each in traces for name in each.accessed_before(site)}
+    used = {name for each in traces for name in each.used_before(site)}
+    idle = {
+        name
+        for name, module in model.named_modules()
+        if name in sites - used
+        and not isinstance(module, (nn.ModuleList, nn.ModuleDict))
+        and next(module.parameters(), None) is not None
+    }
+    return Needed(sites, idle, len(traces) == 2)
 
 
 def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, str]]:
@@ -57,10 +78,8 @@ def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, 
 
 def exit_at(model: Grafted, site: str) -> None:
     """End the forward of ``model`` at ``site``, and no longer where it ended before."""
+    network = cast("nn.Module", model)
     if model.exit is not None:
-        for module in model.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if getattr(hook, "__self__", None) is model.exit:
-                    del module._forward_hooks[key]
+        drop_tap(network, model.exit)
     model.exit = Tap(exits=True)
-    model.get_submodule(site).register_forward_hook(model.exit.read)
+    hook(network.get_submodule(site), model.exit.read)

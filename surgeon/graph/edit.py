@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.nn.grafts import Tap
+from surgeon.nn.grafts import Tap, hook
 from surgeon.plans import Edit
 
 
@@ -45,18 +45,29 @@ def exit_site(model: nn.Module) -> str | None:
 def drop_tap(model: nn.Module, tap: Tap) -> None:
     """Let ``tap`` read nothing any more."""
     for module in model.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__self__", None) is tap:
+        for key, method in list(module._forward_hooks.items()):
+            if getattr(method, "__self__", None) is tap:
                 del module._forward_hooks[key]
 
 
+def names_of_parameters(model: nn.Module) -> dict[int, list[str]]:
+    """Every name of each parameter, by its identity: a tied one has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
+
+
 def replace_module(model: nn.Module, site: str, module: nn.Module) -> None:
-    """Put ``module`` in the place of ``site``; taps that read the old one read the new one."""
+    """Put ``module`` in the place of ``site``; what other modules of the tree read there or add, stays."""
     parent, name = parent_of(model, site)
     old = parent._modules[name]
     if old is not None:
-        for tap in taps_on(old):
-            module.register_forward_hook(tap.read)
+        inside = {id(m) for m in old.modules()}
+        others = {id(m) for m in model.modules()} - inside
+        for method in old._forward_hooks.values():
+            if id(getattr(method, "__self__", None)) in others:
+                hook(module, method)
         module.train(old.training)
     parent._modules[name] = module
 
@@ -69,10 +80,15 @@ def remove_module(model: nn.Module, site: str, *, optional: bool = False) -> Non
     parent, name = parent_of(model, site)
     if optional:
         parent._modules[name] = None
-    elif isinstance(parent, (nn.Sequential, nn.ModuleList)) and name != next(reversed(parent._modules)):
+    elif isinstance(parent, (nn.Sequential, nn.ModuleList)) and name != _last_child(parent):
         parent._modules[name] = nn.Identity()
     else:
         del parent._modules[name]
+
+
+def _last_child(container: nn.Module) -> str:
+    """The last of the layers in a container, which surgery may have added grafts to."""
+    return [name for name in container._modules if name not in ("grafts", "exit")][-1]
 
 
 def prune(model: nn.Module, keep: Collection[str]) -> list[str]:
@@ -152,11 +168,15 @@ class Snapshot:
         after_ids = {id(m) for m in after.modules.values()}
         gone = [site for site, module in self.modules.items() if id(module) not in after_ids]
         come = [site for site, module in after.modules.items() if id(module) not in before_ids]
-        edits = [_edit("-", site, self.modules[site]) for site in _topmost(gone)]
-        edits += [_edit("+", site, after.modules[site]) for site in _topmost(come)]
+        edits = [_edit("-", site, self.modules[site]) for site in _topmost(self._told(gone))]
+        edits += [_edit("+", site, after.modules[site]) for site in _topmost(after._told(come))]
         edits += self._moves(after, set(gone), set(come))
         edits += self._state_changes(after)
         return edits
+
+    def _told(self, sites: Iterable[str]) -> list[str]:
+        """Without the modules by which surgery reads and collects, which tell nobody anything."""
+        return [site for site in sites if site != "grafts" and not isinstance(self.modules[site], Tap)]
 
     def _moves(self, after: Snapshot, gone: set[str], come: set[str]) -> list[Edit]:
         old_sites: dict[int, str] = {}

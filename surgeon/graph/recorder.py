@@ -57,6 +57,7 @@ class Recorder:
             self._names.setdefault(id(module), []).append(name)
         self.visits: dict[str, Visit] = {}
         self._accessed: dict[int, int] = {}
+        self._used: dict[int, int] = {}
         self.shapes: dict[str, tuple[int, ...] | None] = {}
         self._produced: list[tuple[str, torch.Tensor, int]] = []
         self._events = 0
@@ -68,7 +69,7 @@ class Recorder:
 
         def reading(module: nn.Module, name: str) -> Any:
             value = original(module, name)
-            self._access(module)
+            self._use(module)
             if isinstance(value, nn.Module):
                 self._access(value)
             return value
@@ -106,10 +107,15 @@ class Recorder:
         if id(module) in self._names and id(module) not in self._accessed:
             self._accessed[id(module)] = self._event()
 
+    def _use(self, module: nn.Module) -> None:
+        self._access(module)
+        if id(module) in self._names:
+            self._used.setdefault(id(module), self._events)
+
     def _start(self, module: nn.Module, args: Any) -> None:
         if id(module) not in self._names:
             return
-        self._access(module)
+        self._use(module)
         site = self._names[id(module)][0]
         visit = self.visits.setdefault(site, Visit(site))
         visit.started = visit.started or self._event()
@@ -149,7 +155,15 @@ class Recorder:
     @property
     def accessed(self) -> dict[str, int]:
         """Each site that was called or read, under all of its names, and the index of the first time."""
-        return {name: event for key, event in self._accessed.items() for name in self._names[key]}
+        return self._by_name(self._accessed)
+
+    @property
+    def used(self) -> dict[str, int]:
+        """Each site that was called, or of which something was read: to be fetched alone does not count."""
+        return self._by_name(self._used)
+
+    def _by_name(self, events: dict[int, int]) -> dict[str, int]:
+        return {name: event for key, event in events.items() for name in self._names[key]}
 
 
 def _spec(value: Any) -> Any:

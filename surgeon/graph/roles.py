@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -257,7 +257,41 @@ def find_roles(
         overrides: What a recipe says under ``roles:``; it wins.
         families: Declared facts of plugins; they come before the built-in ones.
     """
-    return Roles(model, trace, overrides or {}, list(families_of(model, families)))
+    root = getattr(model, "role_root", "")
+    if not root:
+        return Roles(model, trace, overrides or {}, list(families_of(model, families)))
+    part = model.get_submodule(root)
+    inside = {
+        role: [site.removeprefix(f"{root}.") for site in ([given] if isinstance(given, str) else given)]
+        for role, given in (overrides or {}).items()
+    }
+    found = Roles(part, lambda: trace().below(root), inside, list(families_of(part, families)))
+    return cast("Roles", _RolesBelow(found, root))
+
+
+class _RolesBelow:
+    """The roles in a part of a network, by the sites that its modules have in the whole."""
+
+    def __init__(self, part: Roles, root: str) -> None:
+        self._part = part
+        self._root = root
+
+    def sites(self, role: str) -> list[str]:
+        return [self._whole(site) for site in self._part.sites(role)]
+
+    def __getattr__(self, role: str) -> list[Any]:
+        return [self._moved(found) for found in getattr(self._part, role)]
+
+    def _moved(self, found: Found | Stack | str) -> Found | Stack | str:
+        if isinstance(found, Found):
+            return replace(found, site=self._whole(found.site))
+        if isinstance(found, Stack):
+            sites = [self._whole(site) for site in found.sites]
+            return replace(found, container=self._whole(found.container), sites=sites)
+        return self._whole(found)
+
+    def _whole(self, site: str) -> str:
+        return f"{self._root}.{site}".rstrip(".")
 
 
 def _below(site: str, sites: Sequence[str]) -> bool:

@@ -7,7 +7,8 @@ position ids, masks) are computed for real, since no checkpoint holds them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -18,36 +19,52 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+META = re.compile(r"\bmeta\b", re.IGNORECASE)
+"""What PyTorch's messages have in common where code asks a meta tensor for values."""
+
 # A tensor past this many elements is never worth allocating while a tree is built: a mixture of experts
 # declares parameters of 100 GB by torch.zeros. GPT-2's largest mask has 2**20.
 HUGE = 2**26
 
 
 class _ParametersToMeta(TorchFunctionMode):
-    """Uninitialised tensors, which only become parameters, and huge ones are created on meta."""
+    """Huge tensors are created on meta, and uninitialised ones too, since as a rule they become parameters."""
+
+    def __init__(self, *, allocate: bool) -> None:
+        super().__init__()
+        self.allocate = allocate
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if kwargs.get("device") is None and (
-            func is torch.empty or (func in _FACTORIES and _numel(args, kwargs) > HUGE)
-        ):
+        sized = func is torch.empty or func in _FACTORIES
+        if sized and kwargs.get("device") is None and (self._is_spare(func) or _numel(args, kwargs) > HUGE):
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
+
+    def _is_spare(self, func: Any) -> bool:
+        return func is torch.empty and not self.allocate
 
 
 _FACTORIES = frozenset({torch.zeros, torch.ones, torch.rand, torch.randn})
 
 
 def _numel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    size = kwargs.get("size", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
-    return prod(int(n) for n in size)
+    size = kwargs.get("size", args)
+    try:
+        return prod(int(n) for n in (size[0] if len(size) == 1 and isinstance(size[0], Sequence) else size))
+    except (TypeError, ValueError):
+        return 0  # no size, as PyTorch will say itself
 
 
 @contextmanager
-def building() -> Iterator[None]:
-    """Within it, parameters of new modules are on meta and the random state is left as it was."""
+def building(*, allocate: bool = False) -> Iterator[None]:
+    """Within it, parameters of new modules are on meta and the random state is left as it was.
+
+    Args:
+        allocate: Make every tensor that is not huge for real, and let go of it when it becomes a parameter.
+    """
     moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
@@ -59,7 +76,7 @@ def building() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:
-        with torch.random.fork_rng(devices=[]), _ParametersToMeta():
+        with torch.random.fork_rng(devices=[]), _ParametersToMeta(allocate=allocate):
             yield
     finally:
         handle.remove()
@@ -85,20 +102,25 @@ def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
     """Build a module tree without its weights.
 
     Args:
-        factory: Ordinary code that builds the network.
+        factory: Ordinary code that builds the network. It is called again where that cannot be done without
+            values: it fills a buffer made by ``torch.empty``, or runs the network while it builds it.
+
+    Raises:
+        Exception: Whatever ``factory`` raises.
     """
-    with building():
-        model = factory()
-    if any(buffer.is_meta for buffer in _transient_buffers(model)):
-        # Rare: a buffer filled from torch.empty. Build it again with real tensors, then let go of them.
-        with torch.random.fork_rng(devices=[]):
-            model = factory()
-        for module in model.modules():
-            for parameter in module._parameters.values():
-                if parameter is not None and not parameter.is_meta:
-                    parameter.data = as_meta(parameter.data)
-    buffers_to_meta(model)
-    return model
+    for allocate in (False, True):
+        try:
+            with building(allocate=allocate):
+                model = factory()
+        except Exception as error:
+            if not META.search(str(error)):
+                raise
+            continue
+        if not any(buffer.is_meta for buffer in _transient_buffers(model)):
+            buffers_to_meta(model)
+            return model
+    with torch.random.fork_rng(devices=[]):
+        return skeleton_of(factory())
 
 
 def _transient_buffers(module: nn.Module) -> Iterator[torch.Tensor]:

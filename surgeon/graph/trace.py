@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from surgeon.graph.rungs import for_real, lent, on_fake, on_meta
 if TYPE_CHECKING:
     from surgeon.graph.families import Family
 
+T = TypeVar("T")
 Evidence = Literal["meta", "fake", "real"]
 
 __all__ = ["Evidence", "TensorSpec", "Trace", "TraceError", "Visit", "trace"]
@@ -58,6 +59,9 @@ class Trace:
     _shapes: dict[str, tuple[int, ...] | None]
     _accessed: dict[str, int]
     """Each site that was called or read, under all of its names, and the index of the first time."""
+    _used: dict[str, int]
+    """The same, less those that were fetched from their parents and no more: ``self.norm`` in
+    ``self.norm(self.layers(x))``, of which Python takes hold before the layers run."""
 
     def shape(self, site: str) -> tuple[int, ...]:
         """The shape of the main tensor that the last call of ``site`` returned, batch first.
@@ -85,16 +89,40 @@ class Trace:
         Raises:
             TraceError: ``site`` was never completed.
         """
+        return self._before(site, self._accessed)
+
+    def used_before(self, site: str) -> set[str]:
+        """The sites of :meth:`accessed_before` less those that were merely fetched from their parents."""
+        return self._before(site, self._used)
+
+    def below(self, site: str) -> Trace:
+        """What the trace showed of the network at ``site``, as if it had been traced by itself."""
+        dot = f"{site}."
+
+        def inside(found: Mapping[str, T]) -> dict[str, T]:
+            return {name[len(dot) :]: value for name, value in found.items() if f"{name}.".startswith(dot)}
+
+        visits = {name: replace(visit, site=name) for name, visit in inside(self.visits).items()}
+        return replace(
+            self,
+            visits=visits,
+            order=[name[len(dot) :] for name in self.order if f"{name}.".startswith(dot)],
+            outputs=dict(_named(visits[""].output, "")) if "" in visits else {},
+            _shapes=inside(self._shapes),
+            _accessed=inside(self._accessed),
+            _used=inside(self._used),
+        )
+
+    def _before(self, site: str, events: Mapping[str, int]) -> set[str]:
         visit = self.visits.get(site)
         if visit is None or not visit.finished:
             raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self.order))
-        end = visit.finished[0]
-        accessed = {name for name, event in self._accessed.items() if event <= end}
-        for name in list(accessed):
+        found = {name for name, event in events.items() if event <= visit.finished[0]}
+        for name in list(found):
             while name:
                 name = name.rpartition(".")[0]
-                accessed.add(name)
-        return accessed
+                found.add(name)
+        return found
 
 
 def trace(
@@ -135,6 +163,7 @@ def trace(
                 [f"inputs: {candidate.origin}", *met.values()],
                 recorder.shapes,
                 recorder.accessed,
+                recorder.used,
             )
     raise TraceError(
         f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(met.values())})",
@@ -169,7 +198,7 @@ def _run(
 def _named(output: Any, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The tensors in an output by the path to each; of a list of detections, the first image's."""
     dot = f"{name}." if name else ""
-    if isinstance(output, torch.Tensor):
+    if isinstance(output, (torch.Tensor, TensorSpec)):
         yield name or "output", tuple(output.shape)
     elif isinstance(output, Mapping):
         for key, value in output.items():

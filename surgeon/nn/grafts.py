@@ -9,6 +9,7 @@ where a network ends early (its non-strict tracer keeps a call stack that an ear
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import wraps
 from typing import Any, cast
@@ -16,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from surgeon.nn.features import main_tensor, with_main_tensor
+from surgeon.nn.features import PRINCIPAL, main_tensor, with_main_tensor
 from surgeon.nn.mixing import Mixin, mixed
 from surgeon.nn.outputs import Outputs
 
@@ -44,7 +45,9 @@ class Tap(nn.Module):
     def read(self, module: nn.Module, args: Any, output: Any) -> None:
         """The forward hook."""
         tensor = main_tensor(output)
-        value = output if tensor is None else tensor
+        # a network that ends in a dictionary of feature maps gives all of them
+        several = self.exits and isinstance(output, Mapping) and not any(name in output for name in PRINCIPAL)
+        value = output if tensor is None or several else tensor
         self.value = value.clone() if self.copies and isinstance(value, torch.Tensor) else value
         if self.exits:
             raise Exit
@@ -173,6 +176,22 @@ class Inserted(nn.Module):
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The forward pre-hook of the site."""
         return (self.module(args[0]), *args[1:])
+
+
+def hook(site: nn.Module, method: Any) -> None:
+    """Let a bound method of a module hear what ``site`` produces.
+
+    What changes an output comes before what reads it, whichever was there first, and an exit comes last.
+    """
+    site.register_forward_hook(method)
+    hooks = cast("OrderedDict[int, Any]", site._forward_hooks)
+    for key in sorted(hooks, key=lambda key: _turn(hooks[key])):
+        hooks.move_to_end(key)
+
+
+def _turn(method: Any) -> int:
+    owner = getattr(method, "__self__", None)
+    return 1 + owner.exits if isinstance(owner, Tap) else 0
 
 
 def graft(model: nn.Module) -> Grafted:

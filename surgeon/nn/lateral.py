@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -141,10 +140,3 @@ def resample(maps: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
         return pooled
     mode = ("linear", "bilinear", "trilinear")[rank - 1]
     return F.interpolate(maps, size=list(positions), mode=mode, align_corners=False)
-
-
-def read_last(site: nn.Module) -> None:
-    """Let the taps on ``site`` read what lateral connections have been added to."""
-    hooks = cast("OrderedDict[int, Any]", site._forward_hooks)
-    for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Lateral)][::-1]:
-        hooks.move_to_end(key, last=False)

@@ -38,10 +38,10 @@ def new_column(
         architecture = surgery.locate(wanted.arch, **wanted.options)
         return surgery.new(surgery.build, architecture, like=last).train(last.training), architecture
     own = network.architectures[-1]
-    architecture = own or surgery.architecture
+    known = own or surgery.architecture
     if wanted.column == "reinit":
-        return _redrawn(surgery, last, architecture), own
-    return _copied(surgery, last, architecture), own
+        return _redrawn(surgery, last, known), own
+    return _copied(surgery, last, known), own
 
 
 def _copied(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:

@@ -101,7 +101,6 @@ class Progressive(Operation):
         index, last = len(network.tasks), network.role_root
         column, architecture = new_column(surgery, network, self)
         surgery.freeze([Site(name, network.get_submodule(name)) for name in (last, f"laterals.{index - 1}")])
-        surgery.state_claims.append(last)  # the further names of tied parameters too
         surgery.attach("columns", str(index), column)
         surgery.attach("laterals", str(index), nn.ModuleList())
         network.tasks.append(self.task)
@@ -146,7 +145,8 @@ class Progressive(Operation):
 
     def _feed(self, surgery: Surgery, network: ProgressiveNetwork, index: int) -> None:
         """Connect the sites of the new column to every earlier column."""
-        from surgeon.nn.lateral import Lateral, read_last
+        from surgeon.nn.grafts import hook
+        from surgeon.nn.lateral import Lateral
         from surgeon.operations.features import features_at
 
         laterals = []
@@ -158,12 +158,11 @@ class Progressive(Operation):
                 read = f"columns.{earlier}.{self._counterpart(network, earlier, index, position)}"
                 adapters.append(self._adapter(surgery, features_at(surgery, read), fed))
                 taps.append(surgery.tap(read))
-                read_last(network.get_submodule(read))
             laterals.append(Lateral(taps, adapters))
         # attached when all has been looked at: one trace then does
         for position, (site, lateral) in enumerate(zip(network.sites[index], laterals, strict=True)):
             surgery.attach(f"laterals.{index}", str(position), lateral)
-            network.columns[index].get_submodule(site).register_forward_hook(lateral.add, prepend=True)
+            hook(network.columns[index].get_submodule(site), lateral.add)
 
     def _counterpart(self, network: ProgressiveNetwork, earlier: int, index: int, position: int) -> str:
         """The site of an earlier column that feeds the new one's site at ``position``."""

@@ -100,24 +100,16 @@ class Truncate(Operation):
 
 
 def _end_at(surgery: Surgery, selector: str) -> None:
-    from torch import nn
-
     site = surgery.site(selector)
     if not site.name:
         raise OperationError("the forward ends at the whole network already", hint="name a site inside it")
     parameters = sum(p.numel() for p in surgery.model.parameters())
     shape = surgery.shape(site)
-    if type(surgery.model) is nn.Sequential and "." not in site.name:
-        children = list(surgery.model._modules)
-        surgery.keep_children("", range(children.index(site.name) + 1))
-        how = "the sequence was sliced"
-    else:
-        surgery.cut(site)
-        for aux in surgery.role("aux"):  # would run in training, and its result be thrown away
-            surgery.remove(aux, optional=True)
-        how = "the forward exits there"
+    surgery.cut(site)
+    for aux in surgery.role("aux"):  # would run in training, and its result be thrown away
+        surgery.remove(aux, optional=True)
     left = sum(p.numel() for p in surgery.model.parameters())
-    surgery.note(f"ends at {site}: features {shape}; {how}; {parameters - left:,} parameters less")
+    surgery.note(f"ends at {site}: features {shape}; the forward exits there; {parameters - left:,} parameters less")
 
 
 def _thin(surgery: Surgery, stack: dict[str, Any], indices: list[int]) -> None:
@@ -183,7 +175,8 @@ def _renumber(block: nn.Module, old: int, new: int) -> None:
 
 def _update_configs(model: nn.Module, fields: list[str], count: int, indices: list[int]) -> None:
     """Let every copy of the config in the tree say how many blocks there are, and what kind each is."""
-    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    column = model.get_submodule(getattr(model, "role_root", ""))  # the earlier columns keep theirs
+    configs = {id(c): c for m in column.modules() if (c := getattr(m, "config", None)) is not None}
     for config in configs.values():
         for path in fields:
             field, _, position = path.partition(".")

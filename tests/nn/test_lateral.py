@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.nn.grafts import Tap
-from surgeon.nn.lateral import Adapter, Lateral, Layout, read_last, resample
+from surgeon.nn.grafts import Tap, hook
+from surgeon.nn.lateral import Adapter, Lateral, Layout, resample
 from surgeon.nn.progressive import ProgressiveNetwork
 
 VECTOR, TOKENS, MAPS = Layout(6, 0, True), Layout(6, 1, True), Layout(6, 2, False)
@@ -146,14 +146,15 @@ def test_a_column_on_its_own_says_that_it_needs_the_others(network):
 
 def test_a_tap_reads_what_a_lateral_connection_has_added_to(network):
     network.eval()
-    tap = Tap(copies=True)
     site = network.columns[1].first
-    site.register_forward_hook(tap.read, prepend=True)
+    early, late = Tap(copies=True), Tap(copies=True)
+    site.register_forward_hook(early.read, prepend=True)
     network(x := torch.randn(5, 4))
-    bare = tap.value
-    read_last(site)
+    bare = early.value
+    hook(site, late.read)
     network(x)
-    assert not torch.equal(tap.value, bare)
+    assert torch.equal(early.value, late.value)
+    assert not torch.equal(late.value, bare)
 
 
 def test_a_copy_is_independent_and_compiles_whole(network):
