@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 
 from surgeon import plugins as plugin_loading
 from surgeon.errors import RecipeError, SurgeonError
+from surgeon.graph.input_settings import InputSettings
 from surgeon.operation import Operation
 from surgeon.plugins import Plugins
 from surgeon.recipe_problems import shown, validate
@@ -33,8 +34,9 @@ class RecipeSettings(BaseModel):
     """Everything random follows from it: new weights, and the order of training samples."""
     roles: dict[str, str | list[str]] = Field(default_factory=dict)
     """Where the head, stem, blocks, … are, for networks in which surgeon finds them wrongly or not at all."""
-    inputs: dict[str, Any] | None = None
-    """The input that sites are traced with, for networks whose input surgeon cannot know."""
+    inputs: InputSettings | None = None
+    """The input that sites are traced with, for networks whose input surgeon cannot know: a list of shapes,
+    [[2, 3, 64, 64]], or a mapping from argument to shape, or to {shape: [2, 8], dtype: int64, high: 100}."""
     train: TrainSettings | None = None
     """How to fine-tune the result; surgery alone if left out."""
 

@@ -225,17 +225,29 @@ class Surgery(Examination):
             raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
         return removed
 
-    def freeze(self, sites: Iterable[Site], *, norms: Literal["eval", "train"] = "eval", below: bool = True) -> None:
+    def freeze(
+        self,
+        sites: Iterable[Site],
+        *,
+        norms: Literal["eval", "train"] = "eval",
+        below: bool = True,
+        spare: Iterable[Site] = (),
+    ) -> None:
         """Let the parameters of ``sites`` train no more, and their norm layers follow the data no more.
 
         Args:
             sites: The sites to freeze.
             norms: ``train`` lets the norm layers' running statistics follow the data all the same.
             below: Freeze what lies below the sites too, not only the parameters that are their own.
+            spare: Sites whose parameters go on training, also where one of them is tied to a frozen site's.
         """
         names = names_of_parameters(self.model)
+        spared = {id(parameter) for site in spare for parameter in site.module.parameters()}
         for site in sites:
             for parameter in site.module.parameters(recurse=below):
+                if id(parameter) in spared:
+                    self.note(f"{' and '.join(names[id(parameter)])} are one tensor, which trains")
+                    continue
                 self.state_claims.extend(names[id(parameter)])
                 parameter.requires_grad_(False)
             if norms == "eval":

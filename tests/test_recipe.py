@@ -114,6 +114,52 @@ def test_set_overrides_a_value_with_yaml(tmp_path: Path, setting: str, expected:
     assert operation.classes == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("[[2, 3, 64, 64]]", [(2, 3, 64, 64)]),
+        ("[2, 3, 64, 64]", [(2, 3, 64, 64)]),
+        ("[[2, 8], {shape: [2, 4], dtype: int64, high: 9}]", [(2, 8), (2, 4)]),
+        ("{pixel_values: [1, 3, 8, 8]}", [(1, 3, 8, 8)]),
+        ("{input_ids: {shape: [2, 8], dtype: int64, high: 100}}", [(2, 8)]),
+    ],
+)
+def test_inputs_are_a_list_of_shapes_or_a_mapping_and_mean_what_they_mean_in_python(
+    tmp_path: Path, text: str, shapes: list[tuple[int, ...]]
+) -> None:
+    from torch import nn
+
+    from surgeon.graph.inputs import find_inputs
+
+    recipe = load(tmp_path, RECIPE + f"inputs: {text}\n")
+    found = find_inputs(nn.Identity(), recipe.inputs)
+    assert [spec.shape for spec in (*found.args, *found.kwargs.values())] == shapes
+    assert found == find_inputs(nn.Identity(), recipe.to_dict()["inputs"])
+    if "int64" in text:
+        spec = [*found.args, *found.kwargs.values()][-1]
+        assert (str(spec.dtype), spec.high) == ("torch.int64", 9 if found.args else 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("5", "13:1", "inputs: must be a list or a mapping, not 5"),
+        ("[[2, a, 64]]", "13:14", "inputs.0.1: must be a whole number, not 'a'"),
+        ("[[2, 0, 64]]", "13:14", "inputs.0.1: must be greater than 0, not 0"),
+        ("{x: {shape: [2], dtpye: int64}}", "13:26", "nearest: dtype"),
+        ("{x: {shape: [2], dtype: flaot32}}", "13:26", "nearest: float32"),
+    ],
+)
+def test_inputs_that_are_no_shapes_are_refused_at_their_place(
+    tmp_path: Path, text: str, place: str, words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, RECIPE + f"inputs: {text}\n")
+    assert f"recipe.yaml:{place}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
 def test_set_adds_keys_that_the_file_lacks(tmp_path: Path) -> None:
     recipe = load(tmp_path, RECIPE, "operations.1.init=zeros", "train.arguments.weight_decay=0.1", "inputs.shape=[3]")
     assert isinstance(recipe.operations[1], ReplaceHead)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from surgeon.errors import OperationError, suggest
 from surgeon.graph.families import families_of
+from surgeon.graph.input_settings import TensorSettings
 
 if TYPE_CHECKING:
     from surgeon.graph.families import Family
@@ -105,17 +106,6 @@ class Inputs:
         return filled((*self.args, *extra)), filled(self.kwargs)
 
 
-class _Given(BaseModel):
-    """One input as a recipe spells it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    shape: list[int]
-    dtype: str | None = None
-    low: int = 0
-    high: int = 2
-
-
 def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
     """What to feed ``model``.
 
@@ -156,20 +146,20 @@ def _from_override(override: Any) -> Inputs:
 
 
 def _spec(value: Any, name: Any) -> Spec:
+    shape_alone = not isinstance(value, (Mapping, TensorSettings))
     try:
-        given = _Given.model_validate(value if isinstance(value, Mapping) else {"shape": value})
+        given = TensorSettings.model_validate({"shape": value} if shape_alone else value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("inputs", name, *first["loc"]))
+        choices = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
         raise OperationError(
-            str(first["msg"]), where=where, hint="like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}"
+            str(first["msg"]),
+            where=where,
+            hint=suggest(str(first["input"]), choices)
+            or "like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}",
         ) from None
-    dtype = getattr(torch, given.dtype, None) if given.dtype else None
-    if given.dtype and not isinstance(dtype, torch.dtype):
-        known = [name for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)]
-        raise OperationError(
-            f"{given.dtype!r} is no dtype", where=f"inputs.{name}.dtype", hint=suggest(given.dtype, known)
-        )
+    dtype = getattr(torch, given.dtype) if given.dtype else None
     return Spec(tuple(given.shape), dtype, given.low, max(given.high, given.low + 1))
 
 

@@ -47,12 +47,14 @@ class Freeze(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Freeze the sites; see :class:`Operation`."""
-        if self.sites is not None:
-            surgery.freeze(_with_exceptions(surgery, _as_list(self.sites)), norms=self.norms, below=False)
-        elif self.up_to is not None:
-            surgery.freeze(_run_up_to(surgery, self.up_to), norms=self.norms, below=False)
+        spared: list[Site] = []
+        if self.up_to is not None:
+            sites = _run_up_to(surgery, self.up_to)
+        elif self.sites is not None:
+            sites, spared = _with_exceptions(surgery, _as_list(self.sites))
         else:
-            surgery.freeze(_outside(surgery, _as_list(self.all_but)), norms=self.norms, below=False)
+            sites, spared = _outside(surgery, _as_list(self.all_but))
+        surgery.freeze(sites, norms=self.norms, below=False, spare=spared)
         if not any(parameter.requires_grad for parameter in surgery.model.parameters()):
             raise OperationError(
                 "would freeze everything, and leave nothing to train",
@@ -61,17 +63,14 @@ class Freeze(Operation):
         return surgery.model
 
 
-def _with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> list[Site]:
-    """Every site at or below the chosen ones, less those at or below what is left out."""
-    from surgeon.graph.sites import Site, split_terms
+def _with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    """Every site at or below the chosen ones, less those at or below what is left out; and the latter."""
+    from surgeon.graph.sites import split_terms
 
     terms = [term for selector in selectors for term in split_terms(selector)]
     chosen = [term for term in terms if not term.startswith("!")] or ["."]
-    frozen = {id(m) for site in surgery.select(chosen) for m in site.module.modules()}
-    for term in terms:
-        if term.startswith("!"):
-            frozen -= {id(m) for site in surgery.select(term[1:].strip()) for m in site.module.modules()}
-    return [Site(name, m) for name, m in surgery.model.named_modules() if id(m) in frozen]
+    spared = [site for term in terms if term.startswith("!") for site in surgery.select(term[1:].strip())]
+    return _less(surgery, surgery.select(chosen), spared), spared
 
 
 def _run_up_to(surgery: Surgery, selector: str) -> list[Site]:
@@ -89,11 +88,18 @@ def _run_up_to(surgery: Surgery, selector: str) -> list[Site]:
     return [Site(name, modules[name]) for name in names if name in modules]
 
 
-def _outside(surgery: Surgery, selectors: Sequence[str]) -> list[Site]:
+def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    spared = [site for selector in selectors for site in _select(surgery, selector)]
+    return _less(surgery, surgery.select("."), spared), spared
+
+
+def _less(surgery: Surgery, chosen: Sequence[Site], spared: Sequence[Site]) -> list[Site]:
+    """The modules at or below some sites that are not at or below others."""
     from surgeon.graph.sites import Site
 
-    spared = {id(m) for s in selectors for site in _select(surgery, s) for m in site.module.modules()}
-    return [Site(name, m) for name, m in surgery.model.named_modules() if id(m) not in spared]
+    inside = {id(m) for site in chosen for m in site.module.modules()}
+    inside -= {id(m) for site in spared for m in site.module.modules()}
+    return [Site(name, module) for name, module in surgery.model.named_modules() if id(module) in inside]
 
 
 def _select(surgery: Surgery, selector: str) -> list[Site]:

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from surgeon.graph.skeleton import building, build_skeleton
+from surgeon.graph.skeleton import build_skeleton, building
 
 
 class Filled(nn.Module):

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 from families import FAMILIES, build, detection_targets, example
+from torch.utils._pytree import tree_leaves
 
 import surgeon
 from surgeon.errors import OperationError
-from surgeon.nn.features import main_tensor
 from surgeon.operations import Freeze
 
 DETECTORS = {"fasterrcnn", "ssdlite"}
@@ -24,7 +24,8 @@ def train_a_step(model, name):
     if name in DETECTORS:
         loss = sum(model(*args, detection_targets()).values())
     else:
-        loss = main_tensor(model(*args, **kwargs)).float().pow(2).mean()
+        leaves = [leaf for leaf in tree_leaves(model(*args, **kwargs)) if torch.is_tensor(leaf) and leaf.requires_grad]
+        loss = torch.stack([leaf.float().pow(2).mean() for leaf in leaves]).sum()
     loss.backward()
     optimizer.step()
     return model
@@ -36,13 +37,19 @@ def changed_by_training(model, name):
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
 
 
+def may_move(model):
+    """The parameters that train, under all of their names, and the statistics of the layers that hold them."""
+    trainable = {n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    layers = {n.rpartition(".")[0] for n in trainable}
+    return trainable | {n for n, _ in model.named_buffers() if n.rpartition(".")[0] in layers}
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_all_but_the_head_leaves_only_the_head_to_move(name):
     model = build(name)
-    heads = [s for s in ("@head",) if name != "bert_base"] or ["pooler"]
-    frozen = surgeon.apply(model, [Freeze(all_but=heads)])
-    trainable = {n for n, p in frozen.named_parameters() if p.requires_grad}
-    assert 0 < len(trainable) < len(list(frozen.parameters()))
+    frozen = surgeon.apply(model, [Freeze(all_but="pooler" if name == "bert_base" else "head")])
+    trainable = may_move(frozen)
+    assert 0 < sum(p.requires_grad for p in frozen.parameters()) < len(list(frozen.parameters()))
     moved = changed_by_training(frozen, name)
     assert moved <= trainable, f"frozen tensors moved: {sorted(moved - trainable)[:5]}"
 
@@ -108,3 +115,13 @@ def test_frozen_norms_stay_frozen_under_compile():
 def test_exactly_one_way_of_saying_what(fields):
     with pytest.raises(ValueError, match="exactly one"):
         Freeze(**fields)
+
+
+def test_what_is_spared_trains_also_where_it_is_tied_to_something_frozen():
+    frozen = surgeon.apply(build("gpt2"), [Freeze(all_but="head")])
+    assert frozen.lm_head.weight is frozen.transformer.wte.weight
+    assert frozen.lm_head.weight.requires_grad
+    assert not frozen.transformer.wpe.weight.requires_grad
+    plan = surgeon.plan(build("gpt2"), [Freeze(all_but="head")])
+    assert any("are one tensor, which trains" in note for note in plan.steps[0].notes)
+    assert not surgeon.apply(build("gpt2"), [Freeze(sites="transformer.wte")]).lm_head.weight.requires_grad
