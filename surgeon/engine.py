@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgeon.checkpoint.artifact import Piece, check_output, write
+from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.manifest import contents
+from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.errors import OperationError, VerificationError
@@ -174,7 +175,7 @@ def verify(
         origin = open_source(source, trust_pickle=trust_pickle, plugins=plugins)
         pairs = _kept_pairs(artifact.surgeries[-1].kept, origin)
         for name, entry in pairs.items():
-            if not _same_bytes(artifact.checkpoint.read(name), origin.checkpoint.read(entry)):  # type: ignore[union-attr]
+            if not same_bytes(artifact.checkpoint.read(name), origin.checkpoint.read(entry)):  # type: ignore[union-attr]
                 changed.append(name)
         kept = len(pairs) - len(changed)
     frozen = _frozen_tensors(root)
@@ -210,7 +211,8 @@ def _frozen_tensors(model: nn.Module) -> set[str]:
     return frozen
 
 
-def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors on the CPU have the same shape, dtype and bytes; a NaN equals itself then."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))

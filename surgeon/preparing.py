@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgeon.checkpoint.artifact import Piece, check_output, write
+from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.manifest import contents
+from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.errors import OperationError

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from torch import nn
 
-from surgeon.checkpoint.artifact import Contents, Piece
+from surgeon.checkpoint.pieces import Contents, Piece
 from surgeon.checkpoint.weights import aliases_of, tensors_of
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.record import Record

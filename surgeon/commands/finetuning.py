@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from surgeon import engine
-from surgeon.errors import VerificationError
 from surgeon.operation import Operation
 from surgeon.plugins import Plugins
 from surgeon.preparing import Prepared
@@ -62,21 +60,6 @@ def save_trained(model: nn.Module, prepared: Prepared, path: Path, *, force: boo
     """Write the trained network with the record of its surgery and training."""
     setattr(model, ATTRIBUTE, prepared.record)
     return engine.save(model, path, force=force)
-
-
-def check_reload(model: nn.Module, path: Path, plugins: Plugins) -> None:
-    """Load what was written, and hold every tensor of it to the network in memory.
-
-    Raises:
-        VerificationError: One of them differs.
-    """
-    loaded = engine.load(path, plugins=plugins).state_dict()
-    written = model.state_dict()
-    wrong = sorted(written.keys() ^ loaded.keys())
-    wrong += [name for name in written if name in loaded and not torch.equal(written[name].cpu(), loaded[name])]
-    if wrong:
-        what = f"loads with other tensors than it was written from: {', '.join(wrong[:3])}"
-        raise VerificationError(what, where=str(path), hint="this is a bug in surgeon or in a plugin's operation")
 
 
 def measures(report: TrainReport) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,15 +50,16 @@ def apply(
     The recipe's train: section, if it has one, fine-tunes the network in between. What lies at the output
     is never replaced without --force.
     """
+    silent = quiet or as_json
     read = _read(context, recipe, model, settings)
-    from surgeon import engine
+    _check_training(context, read, here=True, leave=no_train, silent=silent)
     from surgeon.checkpoint.artifact import check_output
+    from surgeon.reloading import check_in_memory, check_streamed
     from surgeon.report.consoles import counting, show, working
     from surgeon.report.outcomes import render_saved, render_training
     from surgeon.report.plans import render_plan
 
     path = output or Path("out") / recipe.stem
-    silent = quiet or as_json
     check_output(path, force=force, inputs=[])
     prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent)
     check_output(path, force=force, inputs=prepared.source.checkpoint.files if prepared.source.checkpoint else [])
@@ -68,20 +70,28 @@ def apply(
         with counting("writing", prepared.plan.bytes_written, quiet=silent) as progress:
             prepared.write(path, force=force, progress=progress)
         with working("loading it again", quiet=silent):
-            engine.verify(path, plugins=context.obj)
+            checked = check_streamed(prepared, path, context.obj)
     else:
-        from surgeon.commands.finetuning import check_reload, finetune, save_trained
+        from surgeon.commands.finetuning import finetune, save_trained
 
         edited, training = finetune(prepared, read.train, plugins=context.obj, quiet=silent)
         save_trained(edited, prepared, path, force=force)
-        check_reload(edited, path, context.obj)
+        with working("loading it again", quiet=silent):
+            checked = check_in_memory(edited, prepared, path, context.obj)
     if as_json:
         report = training.to_dict() if training else None
-        print_json({"output": str(path), "plan": prepared.plan.to_dict(), "training": report})
+        print_json(
+            {
+                "output": str(path),
+                "plan": prepared.plan.to_dict(),
+                "training": report,
+                "reloaded": dataclasses.asdict(checked),
+            }
+        )
     elif not quiet:
         if training is not None:
             show(render_training(training))
-        show(render_saved(path))
+        show(render_saved(path, checked))
 
 
 def plan(
@@ -103,6 +113,7 @@ def plan(
     No weight is read and nothing is written.
     """
     read = _read(context, recipe, model, settings)
+    _check_training(context, read, here=False, silent=quiet or as_json)
     from surgeon.report.consoles import show
     from surgeon.report.plans import render_plan
 
@@ -122,6 +133,17 @@ def _read(context: typer.Context, path: Path, model: str | None, settings: list[
         hint = f"name one: {context.command_path} {path} MODEL, or write model: in the recipe"
         raise RecipeError("there is no model to operate on", where=str(path), hint=hint)
     return recipe
+
+
+def _check_training(context: typer.Context, recipe: Recipe, *, here: bool, silent: bool, leave: bool = False) -> None:
+    """Tell what is wrong with the recipe's train: section before anything is loaded."""
+    if recipe.train is None or leave:
+        return
+    from surgeon.commands.checking import check_training
+    from surgeon.report.consoles import working
+
+    with working("checking the training settings", quiet=silent):
+        check_training(recipe, context.obj, here=here)
 
 
 def _prepare(

@@ -107,12 +107,17 @@ def prune(model: nn.Module, keep: Collection[str]) -> list[str]:
                 continue
             if site in keep:
                 visit(sub, site)
-            elif not isinstance(sub, nn.Identity):
+            elif not isinstance(sub, nn.Identity) and not _is_empty(sub):
                 remove_module(model, site)
                 removed.append(site)
 
     visit(model, "")
     return removed[::-1]
+
+
+def _is_empty(module: nn.Module) -> bool:
+    """A sequence of nothing, which a ShuffleNet has in the place of a branch: it does nothing and costs nothing."""
+    return isinstance(module, nn.Sequential) and not module._modules
 
 
 def keep_children(container: nn.Module, indices: Sequence[int]) -> None:

@@ -105,6 +105,14 @@ class Inputs:
         extra = self.training if training else ()
         return filled((*self.args, *extra)), filled(self.kwargs)
 
+    def set(self, model: nn.Module) -> None:
+        """Give ``model`` the ``settings``, but for those of modules that surgery has removed."""
+        modules = dict(model.named_modules())
+        for path, value in self.settings.items():
+            owner, _, name = path.rpartition(".")
+            if owner in modules:
+                setattr(modules[owner], name, value)
+
 
 def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
     """What to feed ``model``.

@@ -165,8 +165,10 @@ def trace(
                 recorder.accessed,
                 recorder.used,
             )
+    # the plainest error is that of a real run; where there was none, what the others met may tell
+    told = [met["real"]] if "MemoryError" not in met.get("real", "MemoryError") else list(met.values())
     raise TraceError(
-        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(met.values())})",
+        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(told)})",
         hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
         "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
     )
@@ -180,14 +182,10 @@ def _run(
     *,
     training: bool,
 ) -> Any:
-    modules = dict(model.named_modules())
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with lent(model, training=training), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a network warns of on meta tensors concerns nobody
-        for path, value in inputs.settings.items():
-            owner, _, name = path.rpartition(".")
-            if owner in modules:  # surgery may have removed it
-                setattr(modules[owner], name, value)
+        inputs.set(model)
         with rung(model) as device, recorder.listening():
             args, kwargs = inputs.tensors(device, dtype, training=training)
             output = model(*args, **kwargs)

@@ -33,7 +33,7 @@ class Freeze(Operation):
     up_to: Selector | None = None
     """Freeze all that runs up to and including this site, in executed order."""
     all_but: Selector | list[Selector] | None = None
-    """Freeze everything except this; ``head`` means the role @head."""
+    """Freeze everything except this; ``head`` means the role @head and the heads that surgery put beside it."""
     norms: Literal["eval", "train"] = Field("eval")
     """Whether frozen norm layers keep their statistics (eval) or follow the data (train)."""
 
@@ -103,7 +103,12 @@ def _less(surgery: Surgery, chosen: Sequence[Site], spared: Sequence[Site]) -> l
 
 
 def _select(surgery: Surgery, selector: str) -> list[Site]:
-    """``head`` means the role where no module is called so."""
+    """A role may go without its @ where no module is called so; the heads of branches are heads too."""
+    if selector in ("head", "@head") and (branches := getattr(surgery.model, "grafts", None)):
+        from surgeon.graph.sites import Site
+
+        own = [] if not surgery.role("head") and selector == "head" else surgery.select("@head")
+        return [*own, Site("grafts", branches)]
     if selector.isidentifier() and not hasattr(surgery.model, selector):
         try:
             return surgery.select(f"@{selector}")

@@ -13,6 +13,7 @@ from surgeon.report.numbers import count, shape, size
 
 if TYPE_CHECKING:
     from surgeon.engine import Verification
+    from surgeon.reloading import Reload
     from surgeon.training.report import TrainReport
 
 
@@ -44,8 +45,8 @@ def _value(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def render_saved(path: Path) -> RenderableType:
-    """Where the artifact lies, and how to load it again."""
+def render_saved(path: Path, found: Reload) -> RenderableType:
+    """Where the artifact lies, how to load it again, and what was found when that was tried."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     saved = Text.assemble(
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
@@ -53,7 +54,15 @@ def render_saved(path: Path) -> RenderableType:
     lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}")')]
     if (path / "config.json").is_file():
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.AutoModel.from_pretrained("{path}")'))
+    lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(found)))
     return Group(*lines)
+
+
+def _reloaded(found: Reload) -> str:
+    told = f"{found.tensors} of {found.total} tensors equal to the byte"
+    if found.outputs is not None:
+        told += f", {found.outputs} output{'s' if found.outputs != 1 else ''} of a forward too"
+    return f"{told} ({found.note})" if found.note else told
 
 
 def render_verification(artifact: str, found: Verification) -> RenderableType:

@@ -24,27 +24,38 @@ TAKEN = {
     "label_names": "objectives name their label columns",
     "label_smoothing_factor": "objectives compute the losses; add a smoothed loss by the hook surgeon_losses",
     "disable_tqdm": "surgeon shows its own progress; use --quiet",
+    "prediction_loss_only": "surgeon measures every objective on the test samples",
+    "batch_eval_metrics": "surgeon measures every objective on the test samples",
+    "do_train": "a train: section trains; leave it out, or use --no-train",
+    "do_eval": "surgeon measures before and after training; eval_strategy measures in between",
+    "do_predict": "surgeon measures before and after training; eval_strategy measures in between",
+    "resume_from_checkpoint": "surgeon trains from the start; apply a recipe to what an earlier run wrote",
 }
 """Arguments that the loop sets itself, and what to use instead."""
+
+
+def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
+    """One error for each name that TrainingArguments does not know, or that another key of the recipe decides."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    problems = []
+    for name in arguments:
+        where = f"train.arguments.{name}"
+        if name in TAKEN:
+            problems.append(TrainingError(f"{name!r} is not set here", where=where, hint=TAKEN[name]))
+        elif name not in known:
+            hint = suggest(name, known - set(TAKEN))
+            problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
+    return problems
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse a name that TrainingArguments does not know, or that another key of the recipe decides.
 
     Raises:
-        TrainingError: Naming the argument, and the nearest ones that exist.
+        TrainingError: Naming the first such argument, and the nearest ones that exist.
     """
-    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    for name in arguments:
-        where = f"train.arguments.{name}"
-        if name in TAKEN:
-            raise TrainingError(f"{name!r} is not set here", where=where, hint=TAKEN[name])
-        if name not in known:
-            raise TrainingError(
-                f"transformers.TrainingArguments has no {name!r}",
-                where=where,
-                hint=suggest(name, known - set(TAKEN)),
-            )
+    for problem in argument_problems(arguments):
+        raise problem
 
 
 def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) -> TrainingArguments:

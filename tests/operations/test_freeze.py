@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 import surgeon
 from surgeon.errors import OperationError
-from surgeon.operations import Freeze
+from surgeon.operations import Freeze, Multitask
 
 DETECTORS = {"fasterrcnn", "ssdlite"}
 
@@ -125,3 +125,12 @@ def test_what_is_spared_trains_also_where_it_is_tied_to_something_frozen():
     plan = surgeon.plan(build("gpt2"), [Freeze(all_but="head")])
     assert any("are one tensor, which trains" in note for note in plan.steps[0].notes)
     assert not surgeon.apply(build("gpt2"), [Freeze(sites="transformer.wte")]).lm_head.weight.requires_grad
+
+
+def test_the_heads_that_surgery_put_in_are_heads_too():
+    operations = [Multitask(tasks={"age": {"kind": "regression", "classes": 1}}), Freeze(all_but="head")]
+    for name in ("resnet", "swin", "bert"):
+        trains = {n for n, p in surgeon.apply(build(name), operations).named_parameters() if p.requires_grad}
+        heads = {n.rpartition(".")[0] for n in trains}
+        assert any(n.startswith("grafts.age") for n in heads)
+        assert len(heads) == 2, heads

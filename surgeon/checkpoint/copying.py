@@ -1,0 +1,207 @@
+"""A file filled from other files' bytes, past the page cache where the file system lets us.
+
+What everybody waits for when a checkpoint is copied is the page cache, not the disk: what is written is
+copied into it, and from there to the disk. Direct I/O (``O_DIRECT``) leaves that out. It asks that places,
+lengths and memory are whole pages, so the file is written in buffers of whole pages, and what lies
+differently in its source is shifted in memory. Reading and writing overlap: a thread writes one buffer while
+the next is filled, and both let go of the interpreter's lock.
+
+Where direct I/O is refused, when the file is opened or at the first request (some network and overlay file
+systems), the same requests go through the page cache, and the kernel copies long runs by itself if it can.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from surgeon.checkpoint.contents import ByteRange
+from surgeon.checkpoint.pages import BUFFER, DIRECT, PAGE, REFUSED, Extent, Reader, down, extents, open_direct, up
+
+BUFFERS = 4
+"""How many filled buffers may wait to be written."""
+
+Progress = Callable[[int], None]
+
+
+class Writer:
+    """A file that is filled from its beginning to its end; a context, at whose end the file is on the disk.
+
+    Args:
+        path: The file; what is in it already is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        file = open_direct(path, flags)
+        self.direct = file is not None
+        """Whether the page cache is passed by."""
+        self._file = os.open(path, flags, 0o666) if file is None else file
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="surgeon-writer")
+        self._waiting: deque[tuple[Future[None], mmap.mmap]] = deque()
+        self._reader: Reader | None = None
+        self._buffer = mmap.mmap(-1, BUFFER)
+        self._start_buffer(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._thread.shutdown()
+            if self._reader is not None:
+                self._reader.close()
+            os.close(self._file)
+
+    def tell(self) -> int:
+        """How many bytes have been handed over; with :meth:`write` and :meth:`flush`, a file for zipfile."""
+        return self._base + self._end
+
+    def flush(self) -> None:
+        """Do nothing: the file is complete when the context ends, and not before."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append ``data``."""
+        view = memoryview(data)
+        done = 0
+        while done < len(view):
+            count = min(BUFFER - self._end, len(view) - done)
+            self._buffer[self._end : self._end + count] = view[done : done + count]
+            self._filled(count)
+            done += count
+        return done
+
+    def copy(self, spans: Iterable[ByteRange], progress: Progress | None = None) -> None:
+        """Append bytes of other files.
+
+        Args:
+            spans: Where they lie, in the order in which they are to stand.
+            progress: Called with the number of bytes each time some have been copied.
+
+        Raises:
+            CheckpointError: A file is shorter than it was.
+        """
+        for extent in extents(spans):
+            if len(extent.runs) == 1:
+                self._copy_run(extent.path, extent.begin, extent.end, progress)
+            else:
+                self._shift(extent, progress)
+
+    def stream(self, spans: Iterable[ByteRange]) -> Iterator[memoryview]:
+        """The bytes of other files, for a caller who appends them himself; each view holds until the next."""
+        for extent in extents(spans):
+            yield from self._source(extent.path).read(extent)
+
+    def _source(self, path: Path) -> Reader:
+        if self._reader is None or self._reader.path != path:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            self._reader = Reader(path)
+        return self._reader
+
+    def _copy_run(self, path: Path, begin: int, end: int, progress: Progress | None) -> None:
+        if not self.direct:
+            begin += self._copy_in_kernel(path, begin, end - begin, progress)
+        first, last = up(begin), down(end)
+        if (begin - self.tell()) % PAGE or last - first < PAGE:
+            self._shift(Extent(path, [(begin, end)]), progress)
+            return
+        self._shift(Extent(path, [(begin, first)]), progress)
+        while first < last:
+            count = min(BUFFER - self._end, last - first)
+            self._source(path).fill(memoryview(self._buffer)[self._end : self._end + count], first, count)
+            self._filled(count)
+            first += count
+            if progress:
+                progress(count)
+        self._shift(Extent(path, [(last, end)]), progress)
+
+    def _shift(self, extent: Extent, progress: Progress | None) -> None:
+        """Copy through memory, from wherever the bytes lie in their page to wherever they are to lie."""
+        for data in self._source(extent.path).read(extent):
+            self.write(data)
+            if progress:
+                progress(len(data))
+
+    def _copy_in_kernel(self, path: Path, offset: int, length: int, progress: Progress | None) -> int:
+        """Let the kernel copy from file to file, where it can; returns how many bytes it did."""
+        if length < BUFFER or not hasattr(os, "copy_file_range"):
+            return 0
+        self._hand_over()
+        self._wait()
+        source, start, done = self._source(path).file, self.tell(), 0
+        while done < length:
+            try:
+                request = min(length - done, BUFFER * BUFFERS)
+                count = os.copy_file_range(source, self._file, request, offset + done, start + done)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+                break
+            if not count:  # the source's end; whoever reads on says so
+                break
+            done += count
+            if progress:
+                progress(count)
+        self._start_buffer(start + done)
+        return done
+
+    def _start_buffer(self, position: int) -> None:
+        # A byte lies as far from a page's beginning in the buffer as in the file.
+        self._base = down(position)
+        self._begin = self._end = position - self._base
+
+    def _filled(self, count: int) -> None:
+        self._end += count
+        if self._end == BUFFER:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the buffer to the thread that writes, and go on with another one."""
+        position = self.tell()
+        if self._end > self._begin:
+            job = self._thread.submit(self._write_out, self._buffer, self._begin, self._end, self._base)
+            self._waiting.append((job, self._buffer))
+            if len(self._waiting) <= BUFFERS:
+                self._buffer = mmap.mmap(-1, BUFFER)
+            else:
+                job, self._buffer = self._waiting.popleft()
+                job.result()
+        self._start_buffer(position)
+
+    def _wait(self) -> None:
+        for job, _ in self._waiting:
+            job.result()
+
+    def _write_out(self, buffer: mmap.mmap, begin: int, end: int, base: int) -> None:
+        view = memoryview(buffer)
+        while begin < end:
+            try:
+                begin += os.pwrite(self._file, view[begin:end], base + begin)
+            except OSError as error:
+                if not self.direct or error.errno not in REFUSED:
+                    raise
+                self.direct = False
+                fcntl.fcntl(self._file, fcntl.F_SETFL, fcntl.fcntl(self._file, fcntl.F_GETFL) & ~DIRECT)
+
+    def _finish(self) -> None:
+        length = self.tell()
+        if self.direct:  # the last page is written whole, and what is too much of it taken off
+            whole = up(self._end)
+            self._buffer[self._end : whole] = bytes(whole - self._end)
+            self._end = whole
+        self._hand_over()
+        self._wait()
+        os.ftruncate(self._file, length)
+        os.fsync(self._file)

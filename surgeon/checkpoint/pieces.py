@@ -1,0 +1,90 @@
+"""What an artifact is made of, and the order in which its tensors are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from surgeon.checkpoint.contents import ByteRange
+from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.errors import OutputError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor to be written: its place in a source file, or a way to make its values."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+    stored: ByteRange | None
+    value: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that an artifact holds.
+
+    Attributes:
+        pieces: The tensors, in order, a tied one once.
+        manifest: ``surgeon.json``.
+        recipe: ``recipe.yaml``.
+        config: A transformers config, where the result is a stock class.
+    """
+
+    pieces: list[Piece]
+    manifest: dict[str, Any]
+    recipe: str
+    config: dict[str, Any] | None = None
+
+
+def in_file_order(pieces: list[Piece]) -> list[Piece]:
+    """``pieces`` in the order in which they are best written and read.
+
+    Wide elements first, so that each tensor begins at a multiple of its element's size, as the safetensors
+    library has it too. Among those of one width, stored ones in the order of their sources, so that neighbours
+    are copied as one run; then those that have to be made. The rule looks at no path, so that a checkpoint
+    gives the same bytes wherever it lies.
+    """
+    sources: dict[object, int] = {}
+    for piece in pieces:
+        if piece.stored is not None:
+            sources.setdefault(piece.stored.path, len(sources))
+
+    def key(piece: Piece) -> tuple[int, int, int]:
+        if piece.stored is None:
+            return -piece.dtype.itemsize, len(sources), 0
+        return -piece.dtype.itemsize, sources[piece.stored.path], piece.stored.offset
+
+    return sorted(pieces, key=key)
+
+
+def write_pieces(writer: Writer, pieces: list[Piece], progress: Progress | None = None) -> None:
+    """Append the values of ``pieces`` without a gap: stored ones as bytes, the others one at a time."""
+    for is_stored, group in groupby(pieces, key=lambda piece: piece.stored is not None):
+        if is_stored:
+            writer.copy((piece.stored for piece in group if piece.stored is not None), progress)
+            continue
+        for piece in group:
+            writer.write(values_of(piece))
+            if progress:
+                progress(piece.nbytes)
+
+
+def values_of(piece: Piece) -> memoryview:
+    """The values of a piece that has to be made, as bytes in row-major order.
+
+    Raises:
+        OutputError: It is no dense tensor.
+    """
+    value = piece.value().detach()
+    if value.layout is not torch.strided or value.is_quantized:
+        what = "a quantised" if value.is_quantized else "a sparse"
+        raise OutputError(f"{piece.name} is {what} tensor, which no artifact can hold", hint="make it dense")
+    value = value.cpu().contiguous().resolve_conj().resolve_neg()
+    return value.reshape(-1).view(torch.uint8).numpy().data

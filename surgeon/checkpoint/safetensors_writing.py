@@ -1,0 +1,71 @@
+"""Writing safetensors: the header's length is ours to choose, so that kept bytes need no shifting."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.checkpoint.pages import PAGE
+from surgeon.checkpoint.pieces import Piece, write_pieces
+from surgeon.checkpoint.safetensors import DTYPES, HEADER_LIMIT
+from surgeon.errors import OutputError
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+LENGTH = 8
+"""The bytes of a header's length, before it; and what a header's length is a multiple of."""
+
+
+def write_safetensors(
+    path: Path, pieces: list[Piece], metadata: dict[str, str], progress: Progress | None = None
+) -> None:
+    """Write ``pieces``, in the order that they are in.
+
+    Args:
+        path: The file.
+        pieces: Its tensors.
+        metadata: For the header's ``__metadata__``.
+        progress: Called with the number of bytes each time some have been written.
+
+    Raises:
+        OutputError: Safetensors cannot hold one of the dtypes, or a header of that length.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for piece in pieces:
+        if piece.dtype not in NAMES:
+            raise OutputError(
+                f"{piece.name}: safetensors cannot hold {piece.dtype}", hint="write a .pt file: -o out.pt"
+            )
+        header[piece.name] = {
+            "dtype": NAMES[piece.dtype],
+            "shape": list(piece.shape),
+            "data_offsets": [offset, offset + piece.nbytes],
+        }
+        offset += piece.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * _padding(LENGTH + len(text), pieces)
+    if len(text) > HEADER_LIMIT:
+        raise OutputError(
+            f"{path.name}: its header would have {len(text)} bytes, more than safetensors allows ({HEADER_LIMIT})",
+            hint="write a folder: -o out",
+        )
+    with Writer(path) as writer:
+        writer.write(len(text).to_bytes(LENGTH, "little") + text)
+        write_pieces(writer, pieces, progress)
+
+
+def _padding(length: int, pieces: list[Piece]) -> int:
+    """How many spaces behind ``length`` bytes let most of the stored bytes lie in their page as in their source."""
+    shifts: Counter[int] = Counter()
+    offset = 0
+    for piece in pieces:
+        if piece.stored is not None:
+            shifts[(piece.stored.offset - offset) % PAGE] += piece.nbytes
+        offset += piece.nbytes
+    for shift, _ in shifts.most_common():
+        if shift % LENGTH == 0:
+            return (shift - length) % PAGE
+    return -length % LENGTH

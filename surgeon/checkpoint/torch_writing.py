@@ -1,0 +1,150 @@
+"""Writing what ``torch.load`` reads, tensor by tensor: ``torch.save`` wants all of them in memory at once.
+
+The file is a zip archive (https://docs.pytorch.org/docs/stable/notes/serialization.html): ``data.pkl``, a
+pickle in which each storage is a persistent id, and one uncompressed record of bytes for each storage.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.checkpoint.pages import BUFFER
+from surgeon.checkpoint.pieces import Piece, values_of
+
+ROOT = "archive"
+ALIGNMENT = 64
+"""At what multiples torch.save begins the bytes of a storage."""
+LOCAL_HEADER = 30
+ZIP64_FIELD = 20
+PADDING_FIELD = 4
+PADDING_ID = b"FB"
+
+# torch.save still writes the classes of typed storages, and dtypes younger than those by themselves.
+TYPED = {
+    torch.bool: "BoolStorage",
+    torch.uint8: "ByteStorage",
+    torch.int8: "CharStorage",
+    torch.int16: "ShortStorage",
+    torch.int32: "IntStorage",
+    torch.int64: "LongStorage",
+    torch.float16: "HalfStorage",
+    torch.bfloat16: "BFloat16Storage",
+    torch.float32: "FloatStorage",
+    torch.float64: "DoubleStorage",
+    torch.complex64: "ComplexFloatStorage",
+    torch.complex128: "ComplexDoubleStorage",
+}
+
+
+class _Tensor:
+    """Stands in the pickle for a tensor that has a storage of its own."""
+
+    def __init__(self, piece: Piece, key: str) -> None:
+        self.piece = piece
+        self.storage = _Storage(piece, key)
+
+    def reduce(self) -> tuple[Any, ...]:
+        """What builds the tensor on loading: the same functions that torch.save names."""
+        shape = self.piece.shape
+        stride = torch.empty(shape, device="meta").stride()
+        arguments: tuple[Any, ...] = (self.storage, 0, shape, stride, False, OrderedDict())
+        if self.piece.dtype in TYPED:
+            return torch._utils._rebuild_tensor_v2, arguments
+        return torch._utils._rebuild_tensor_v3, (*arguments, self.piece.dtype)
+
+
+class _Storage:
+    def __init__(self, piece: Piece, key: str) -> None:
+        self.piece = piece
+        self.key = key
+
+    def persistent_id(self) -> tuple[Any, ...]:
+        dtype, size = self.piece.dtype, self.piece.nbytes
+        if dtype in TYPED:
+            return "storage", getattr(torch, TYPED[dtype]), self.key, "cpu", size // dtype.itemsize
+        return "storage", torch.UntypedStorage, self.key, "cpu", size
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.persistent_id() if isinstance(obj, _Storage) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        return obj.reduce() if isinstance(obj, _Tensor) else NotImplemented
+
+
+def write_state_dict(
+    path: Path,
+    names: list[str],
+    pieces: list[Piece],
+    aliases: dict[str, str],
+    metadata: dict[str, Any],
+    progress: Progress | None = None,
+) -> None:
+    """Write a bare state dict, which plain ``torch.load`` and ``load_state_dict`` take.
+
+    Args:
+        path: The file.
+        names: The tensors, in the order of the state dict.
+        pieces: The same tensors, in the order of the file.
+        aliases: Further names of tied tensors.
+        metadata: Its ``_metadata``, where torch keeps the version numbers of modules.
+        progress: Called with the number of bytes each time some have been written.
+    """
+    tensors = {piece.name: _Tensor(piece, str(number)) for number, piece in enumerate(pieces)}
+    state: OrderedDict[str, _Tensor] = OrderedDict((name, tensors[name]) for name in names)
+    state.update((alias, tensors[name]) for alias, name in aliases.items())
+    state._metadata = metadata  # type: ignore[attr-defined]
+    pickled = io.BytesIO()
+    _Pickler(pickled, protocol=2).dump(state)
+    with Writer(path) as writer, zipfile.ZipFile(writer, "w") as archive:  # type: ignore[call-overload]
+        archive.writestr(_record(writer, "data.pkl", len(pickled.getvalue())), pickled.getvalue())
+        archive.writestr(_record(writer, "byteorder", 0), sys.byteorder)
+        stored = _Feed(writer.stream(piece.stored for piece in pieces if piece.stored is not None))
+        for number, piece in enumerate(pieces):
+            record = _record(writer, f"data/{number}", piece.nbytes)
+            with archive.open(record, "w", force_zip64=piece.nbytes > zipfile.ZIP64_LIMIT) as file:
+                for data in stored.take(piece.nbytes) if piece.stored is not None else _portions(values_of(piece)):
+                    file.write(data)
+                    if progress:
+                        progress(len(data))
+        archive.writestr(_record(writer, "version", 0), "3\n")
+
+
+class _Feed:
+    """Bytes that come in portions of one kind, and are taken in portions of another."""
+
+    def __init__(self, portions: Iterator[memoryview]) -> None:
+        self._portions = portions
+        self._rest = memoryview(b"")
+
+    def take(self, count: int) -> Iterator[memoryview]:
+        while count:
+            if not self._rest:
+                self._rest = next(self._portions)
+            portion, self._rest = self._rest[:count], self._rest[count:]
+            count -= len(portion)
+            yield portion
+
+
+def _portions(view: memoryview) -> Iterator[memoryview]:
+    return (view[at : at + BUFFER] for at in range(0, len(view), BUFFER))
+
+
+def _record(writer: Writer, name: str, size: int) -> zipfile.ZipInfo:
+    """A record whose bytes begin where torch.save would let them begin, so that they can be mapped."""
+    record = zipfile.ZipInfo(f"{ROOT}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
+    header = LOCAL_HEADER + len(record.filename) + (ZIP64_FIELD if size > zipfile.ZIP64_LIMIT else 0)
+    padding = -(writer.tell() + header + PADDING_FIELD) % ALIGNMENT
+    record.extra = PADDING_ID + padding.to_bytes(2, "little") + bytes(padding)
+    return record
