@@ -2,8 +2,8 @@
 
     python recipes/make_digits.py [OUTPUT]
 
-Takes 80 seconds on one core, and needs no network. On one machine it writes the same bytes every time;
-another processor or version of PyTorch may round otherwise, and ends with weights that differ a little and
+Takes about a minute on one core, and needs no network. On one machine it writes the same bytes every time;
+another processor or version of PyTorch rounds otherwise, which training magnifies: it ends at other weights, which
 predict alike (tests/training/test_make_digits.py says how nearly).
 """
 

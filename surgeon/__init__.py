@@ -30,7 +30,23 @@ if TYPE_CHECKING:
     )
     from surgeon.hookspecs import hookimpl
     from surgeon.operation import Objective, Operation, Schedule, Selector
-    from surgeon.operations import Freeze, GradientReversal, Multitask, Progressive, ReplaceHead, Truncate
+    from surgeon.operations import (
+        AdaptInput,
+        AddClasses,
+        Append,
+        Conserve,
+        Freeze,
+        GradientReversal,
+        Insert,
+        Multitask,
+        Progressive,
+        Reinit,
+        ReplaceHead,
+        Transfer,
+        Truncate,
+        Unfreeze,
+        ZeroShot,
+    )
     from surgeon.plans import Plan
     from surgeon.recipe import Recipe, load_recipe
     from surgeon.record import record_of
@@ -55,7 +71,23 @@ _HOMES = {
     ),
     "surgeon.hookspecs": ("hookimpl",),
     "surgeon.operation": ("Objective", "Operation", "Schedule", "Selector"),
-    "surgeon.operations": ("Freeze", "GradientReversal", "Multitask", "Progressive", "ReplaceHead", "Truncate"),
+    "surgeon.operations": (
+        "AdaptInput",
+        "AddClasses",
+        "Append",
+        "Conserve",
+        "Freeze",
+        "GradientReversal",
+        "Insert",
+        "Multitask",
+        "Progressive",
+        "Reinit",
+        "ReplaceHead",
+        "Transfer",
+        "Truncate",
+        "Unfreeze",
+        "ZeroShot",
+    ),
     "surgeon.plans": ("Plan",),
     "surgeon.recipe": ("Recipe", "load_recipe"),
     "surgeon.record": ("record_of",),
@@ -65,10 +97,15 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdaptInput",
+    "AddClasses",
+    "Append",
     "ArchitectureError",
     "CheckpointError",
+    "Conserve",
     "Freeze",
     "GradientReversal",
+    "Insert",
     "Multitask",
     "Objective",
     "Operation",
@@ -79,6 +116,7 @@ __all__ = [
     "Progressive",
     "Recipe",
     "RecipeError",
+    "Reinit",
     "ReplaceHead",
     "Schedule",
     "Selector",
@@ -86,8 +124,11 @@ __all__ = [
     "SurgeonError",
     "TrainSettings",
     "TrainingError",
+    "Transfer",
     "Truncate",
+    "Unfreeze",
     "VerificationError",
+    "ZeroShot",
     "__version__",
     "apply",
     "hookimpl",

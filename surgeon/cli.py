@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands import catalog, look, operate
+from surgeon.commands import catalog, look, operate, training
 from surgeon.errors import SurgeonError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -62,6 +62,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
     for command in (
         operate.apply,
         operate.plan,
+        training.train,
         look.inspect,
         look.check,
         catalog.ops,

@@ -16,6 +16,7 @@ from torch import nn
 
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.manifest import contents
+from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
@@ -97,6 +98,9 @@ def load(
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
+    The weights in safetensors are mapped: shared with whoever else maps the file, until they are written to.
+    The file may be replaced or deleted meanwhile, but must not be overwritten in place.
+
     Args:
         path: An artifact, or anything that :func:`prepare` takes for a model.
         arch: What builds the network before surgery, where the manifest does not say: an architecture's
@@ -113,7 +117,7 @@ def load(
     source = open_source(path, arch=named, trust_pickle=trust_pickle, plugins=plugins)
     build = arch if callable(arch) else None
     root, origins, mapping = open_skeleton(source, plugins, build=build)
-    flow = Flow(root, origins, source.checkpoint, mapping, 0)
+    flow = Flow(root, origins, source.checkpoint and mapped(source.checkpoint), mapping, 0)
     flow.check()
     fill(root, flow.value)
     setattr(root, ATTRIBUTE, make_record(source, None))

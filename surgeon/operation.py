@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from surgeon.surgery import Surgery
+    from surgeon.training.penalties import Run, Term
 
 Selector = Annotated[
     str,
@@ -25,6 +27,13 @@ Selector = Annotated[
         "{layer1,layer2}, type:BatchNorm2d, @head, @blocks[3], re:…; !… leaves out.",
     ),
 ]
+
+
+class BesideRecipe:
+    """Marks a field that may hold the path of a file, which is looked for beside the recipe first.
+
+    ``donor: Annotated[str, BesideRecipe()]``
+    """
 
 
 class Objective(BaseModel):
@@ -52,6 +61,43 @@ class Schedule(BaseModel):
     gamma: float = 10.0
 
 
+class Penalty(BaseModel):
+    """A term that an operation adds to the loss of every training step; a subclass says which."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def begin(self, run: Run) -> Term:
+        """Make ready for one training run, while the network still has the values that it starts from.
+
+        Returns:
+            What is called in every step with the outputs and the batch, by name, and returns a scalar with a
+            gradient.
+        """
+        raise TypeError(f"{type(self).__name__} defines no begin(run)")
+
+    def conserved(self) -> list[str]:
+        """The outputs that it holds, and that no objective trains by labels unless the recipe says so itself."""
+        return []
+
+
+class Stage(BaseModel):
+    """Part of the network that waits, frozen, until training has come to an epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: float = Field(ge=0, description="When it begins to train, in passes over the samples.")
+    sites: list[Selector] = Field(min_length=1, description="What begins to train then, with all below it.")
+
+
+class Asked(NamedTuple):
+    """What operations ask of the training loop."""
+
+    objectives: list[Objective]
+    schedules: list[Schedule]
+    penalties: list[Penalty]
+    stages: list[Stage]
+
+
 class Operation(BaseModel):
     """One step of surgery: frozen, validated, documented by its docstring and fields.
 
@@ -62,6 +108,8 @@ class Operation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
+    freezes_what_it_finds: ClassVar[bool] = False
+    """Whether nothing of the network before it trains, so that what earlier operations ask of training is moot."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,6 +133,14 @@ class Operation(BaseModel):
         """The values in the model that this operation wants changed as training proceeds."""
         return []
 
+    def penalties(self) -> list[Penalty]:
+        """The terms on parameters, or on outputs without labels, that this operation adds to the loss."""
+        return []
+
+    def unfreezing(self) -> list[Stage]:
+        """The parts of the network that this operation lets wait until they train."""
+        return []
+
     def describe(self) -> str:
         """One line for a plan: the name and the fields that are not at their default."""
         fields = self.model_dump(exclude_defaults=True)
@@ -94,3 +150,16 @@ class Operation(BaseModel):
     def documentation(cls) -> str:
         """The docstring, as ``surgeon ops NAME`` prints it."""
         return inspect.cleandoc(cls.__doc__ or "")
+
+
+def asked_of_training(operations: Iterable[Operation]) -> Asked:
+    """What operations that are carried out one after another ask of training."""
+    asked = Asked([], [], [], [])
+    for operation in operations:
+        if operation.freezes_what_it_finds:
+            asked = Asked([], [], [], [])
+        asked.objectives.extend(operation.objectives())
+        asked.schedules.extend(operation.schedules())
+        asked.penalties.extend(operation.penalties())
+        asked.stages.extend(operation.unfreezing())
+    return asked

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.checkpoint.source import Source
-from surgeon.checkpoint.weights import Derived, Flow, Kept
+from surgeon.checkpoint.weights import Borrowed, Derived, Flow, Kept
 from surgeon.errors import OperationError
 from surgeon.plans import Plan, Step, TensorFact
 from surgeon.surgery import Surgery
@@ -57,6 +57,8 @@ def _fact(name: str, tensor: torch.Tensor, flow: Flow) -> TensorFact:
     origin = flow.origins.get(tensor)
     if isinstance(origin, Kept):
         return _describe(name, tensor, "kept", origin.name)
+    if isinstance(origin, Borrowed):
+        return _describe(name, tensor, "derived", f"{origin.donor}: {origin.name}", origin.by)
     kind = "derived" if isinstance(origin, Derived) else "new"
     return _describe(name, tensor, kind, by=getattr(origin, "by", None))
 

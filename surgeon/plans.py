@@ -18,7 +18,7 @@ class TensorFact:
     nbytes: int
     origin: Literal["kept", "derived", "new"]
     source: str | None = None
-    """The tensor's name in the source, for a kept one."""
+    """The tensor's name in the source, for a kept one; for one of another checkpoint, that and its name there."""
     by: str | None = None
     """The operation that made it, for a derived or new one."""
     parameter: bool = True
@@ -85,8 +85,8 @@ class Plan:
 
     @property
     def bytes_read(self) -> int:
-        """The bytes of the source that kept tensors need."""
-        return sum(t.nbytes for t in self.tensors if t.origin == "kept")
+        """The bytes of the source, and of other checkpoints, that tensors are copied from."""
+        return sum(t.nbytes for t in self.tensors if t.source is not None)
 
     @property
     def counts(self) -> str:

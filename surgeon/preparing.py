@@ -39,6 +39,8 @@ class Prepared:
     record: Record
     source: Source
     recipe: Recipe
+    inputs: list[Path]
+    """The files that values come from: nothing is written there."""
 
     def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
         """Let the weights flow in, and return the network.
@@ -68,8 +70,7 @@ class Prepared:
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
         """
         path = Path(path)
-        files = self.source.checkpoint.files if self.source.checkpoint else []
-        check_output(path, force=force, inputs=files)
+        check_output(path, force=force, inputs=self.inputs)
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
         write(path, contents(self.model, pieces, self.record), progress)
         return path
@@ -78,7 +79,8 @@ class Prepared:
         entry = self.flow.entry(name)
         stored = None
         if entry is not None and self.source.checkpoint is not None:
-            stored = self.source.checkpoint.entries[entry].bytes
+            found = self.source.checkpoint.entries[entry]
+            stored = found.bytes if found.dtype == tensor.dtype else None  # a cast one goes through memory
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 
@@ -137,6 +139,7 @@ def prepare(
     flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
     flow.check()
     planned = make_plan(source, steps, surgery, flow, before)
+    donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
         update={
             "answers": surgery.answers,
@@ -144,6 +147,7 @@ def prepare(
             "text": recipe.text,
             "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
+            "donors": {name: donor.fingerprint for name, donor in surgery.donors.items()},
         }
     )
     return Prepared(
@@ -153,6 +157,7 @@ def prepare(
         record=make_record(source, surgeries),
         source=source,
         recipe=recipe,
+        inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],
     )
 
 

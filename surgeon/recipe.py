@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 from surgeon import plugins as plugin_loading
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.input_settings import InputSettings
-from surgeon.operation import Operation
+from surgeon.operation import BesideRecipe, Operation
 from surgeon.plugins import Plugins
 from surgeon.recipe_problems import shown, validate
 from surgeon.recipe_text import Document, Keys, dump, read
@@ -106,6 +106,7 @@ def load_recipe(path: str | Path, *, overrides: Sequence[str] = (), plugins: Plu
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     if settings.model and (beside := Path(path).parent / settings.model).exists():
         values["model"] = str(beside)
+    operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
     recipe = Recipe(operations=operations, **values)
     recipe._document, recipe._overrides = document, tuple(overrides)
     return recipe
@@ -127,6 +128,17 @@ def operations_from(items: Sequence[Any], plugins: Plugins, *, source: str = "op
     if document.problems:
         raise _all(document)
     return operations
+
+
+def _with_files_beside(operation: Operation, folder: Path) -> Operation:
+    """``operation`` with the files that its fields name found beside the recipe, where they lie there."""
+    found = {}
+    for name, info in type(operation).model_fields.items():
+        value = getattr(operation, name)
+        marked = any(isinstance(each, BesideRecipe) for each in info.metadata)
+        if marked and isinstance(value, str) and (folder / value).exists():
+            found[name] = str(folder / value)
+    return operation.model_copy(update=found) if found else operation
 
 
 def _operations(items: Any, document: Document, plugins: Plugins) -> list[Operation]:

@@ -1,42 +1,48 @@
 """Whether what was written is, loaded again, the network that it was written from.
 
-How far that is checked depends on the size, so that checking never takes much longer than writing did:
+How far that is checked depends on the size, so that checking never takes much longer, or more memory, than
+writing did:
 
-======================  ==========================================================================
-up to :data:`RUN`       every tensor is compared to the byte with its origin (a kept one with the source's),
-                        and a forward of the network in memory with one of the network loaded again
+======================  ===================================================================================
+up to :data:`RUN`       every tensor is compared to the byte with its origin (a kept one with the source's), and
+                        a forward of the network with a forward of the network loaded again
 up to :data:`COMPARED`  every kept tensor is compared to the byte with the source's
-beyond                  an even sample of the kept tensors of about that size is compared
-======================  ==========================================================================
+beyond                  the beginning and the end of every kept tensor, which come to no more than that
+======================  ===================================================================================
 
-Always, the operations are replayed on a skeleton and every tensor has to have its place. A network that was
-trained is in memory in any case: it is checked in full, whatever its size.
+Always, the operations are replayed on a skeleton, and every tensor has to have its place. A network that was
+trained is in memory in any case: it is checked as fully as a small one.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from surgeon import engine
+from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.checkpoint.source import open_source
-from surgeon.checkpoint.weights import fill, tensors_of
+from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.errors import OperationError, VerificationError
 from surgeon.graph.inputs import Inputs, find_inputs
 from surgeon.graph.rungs import lent
 from surgeon.plugins import Plugins
 from surgeon.preparing import Prepared
+from surgeon.record import Record
+from surgeon.replay import open_skeleton
 
-RUN = 10**9
-"""Bytes of tensors up to which both networks are held in memory and run."""
-COMPARED = 2 * 10**9
-"""Bytes of tensors up to which all kept ones are compared; beyond, as many as come to about this."""
+RUN = 2**27
+"""Bytes of tensors up to which both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
+COMPARED = 2**28
+"""Bytes of kept tensors that are compared with the source's."""
+CHUNK = 2**22
+"""Bytes that are read at a time."""
 
 HINT = "this is a bug in surgeon or in a plugin's operation"
 
@@ -46,8 +52,8 @@ class Reload:
     """What was found equal.
 
     Attributes:
-        tensors: How many tensors equal their origin to the byte.
-        total: How many there are; those that were not compared all have their places.
+        tensors: How many tensors equal their origin to the byte; the others were not compared.
+        total: How many there are, each of which has its place.
         outputs: How many tensors both networks gave in a forward, all of them equal; None if none was run.
         note: Why less than all was compared.
     """
@@ -65,23 +71,37 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
         VerificationError: It differs from what it was written from.
         SurgeonError: It cannot be loaded.
     """
-    size = sum(tensor.nbytes for tensor in prepared.flow.tensors.values())
-    if size <= RUN:
+    tensors = prepared.flow.tensors
+    if sum(tensor.nbytes for tensor in tensors.values()) <= RUN:
         return check_in_memory(prepared.materialise(), prepared, path, plugins)
-    engine.verify(path, plugins=plugins)
-    written = open_source(path, plugins=plugins).checkpoint
-    assert written is not None  # verify has seen to it
-    kept = [name for name in prepared.flow.tensors if prepared.flow.entry(name) is not None]
-    held = sum(prepared.flow.tensors[name].nbytes for name in kept)
-    step = max(1, -(-held // COMPARED))
-    _compare(kept[::step], written.read, prepared.flow.value, path)
-    left_out = f"of {size / 1e9:.1f} GB, 1 of {step} kept tensors" if step > 1 else "only kept tensors"
-    return Reload(
-        len(kept[::step]), len(prepared.flow.tensors), None, f"{left_out} compared; no forward past {RUN / 1e9:g} GB"
-    )
+    written = open_source(path, plugins=plugins)
+    assert written.checkpoint is not None  # an artifact has tensors
+    root, origins, mapping = open_skeleton(written, plugins)
+    Flow(root, origins, written.checkpoint, mapping, 0).check()
+    source = prepared.source.checkpoint
+    kept = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
+    size = sum(tensors[name].nbytes for name in kept)
+    budget = None if size <= COMPARED else COMPARED // len(kept)
+    wrong = [
+        name
+        for name, entry in kept.items()
+        if source and not _same_stored((written.checkpoint, name), (source, entry), budget)
+    ]
+    if wrong:
+        raise _wrong(path, f"holds other values than {prepared.source.location}: {', '.join(wrong[:3])}")
+    note = f"no forward past {RUN / 1e6:.0f} MB"
+    if budget is not None:
+        note += f"; of kept tensors the first and last {budget // 2 / 1e3:,.0f} kB"
+    return Reload(len(kept), len(tensors), None, note)
 
 
-def check_in_memory(model: nn.Module, prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
+class Recorded(Protocol):
+    """What knows how a network was made."""
+
+    record: Record
+
+
+def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: Plugins) -> Reload:
     """Check what was written to ``path`` from ``model``.
 
     Raises:
@@ -92,7 +112,8 @@ def check_in_memory(model: nn.Module, prepared: Prepared, path: Path, plugins: P
     own, again = dict(tensors_of(model)), dict(tensors_of(loaded))
     if wrong := sorted(own.keys() ^ again.keys()):
         raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
-    _compare(list(own), again.__getitem__, own.__getitem__, path)
+    if wrong := [name for name in own if not engine.same_bytes(again[name], own[name].cpu())]:
+        raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
     surgeries = prepared.record.surgeries
     try:
         found = find_inputs(model, surgeries[-1].inputs if surgeries else None, families=plugins.families())
@@ -114,12 +135,31 @@ def check_in_memory(model: nn.Module, prepared: Prepared, path: Path, plugins: P
     return Reload(len(own), len(own), None, f"no forward: inputs {found.origin} do not run ({met})")
 
 
-def _compare(
-    names: Sequence[str], again: Callable[[str], torch.Tensor], own: Callable[[str], torch.Tensor], path: Path
-) -> None:
-    wrong = [name for name in names if not engine.same_bytes(again(name), own(name).cpu())]
-    if wrong:
-        raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
+def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
+    """The source's entry that holds a tensor to the byte; None for one that is new, derived or cast."""
+    source, entry = prepared.source.checkpoint, prepared.flow.entry(name)
+    if source is None or entry is None or source.entries[entry].dtype != tensor.dtype:
+        return None
+    return entry
+
+
+def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], budget: int | None) -> bool:
+    """Whether two entries hold the same bytes, or the same first and last ones where that exceeds ``budget``."""
+    spans = [checkpoint.entries[name].bytes for checkpoint, name in (one, other)]
+    if spans[0] is None or spans[1] is None:
+        return engine.same_bytes(one[0].read(one[1]), other[0].read(other[1]))
+    length = spans[0].length
+    if length != spans[1].length:
+        return False
+    half = length if budget is None else budget // 2
+    parts = [(0, length)] if length <= 2 * half else [(0, half), (length - half, length)]
+    for start, end in parts:
+        for at in range(start, end, CHUNK):
+            size = min(CHUNK, end - at)
+            pieces = [read_bytes(ByteRange(span.path, span.offset + at, size)) for span in spans if span]
+            if not torch.equal(pieces[0], pieces[1]):
+                return False
+    return True
 
 
 def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
+from surgeon.checkpoint.donor import open_donor
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.checkpoint.source import Source
 from surgeon.checkpoint.weights import (
@@ -29,6 +31,7 @@ from surgeon.plans import Step
 from surgeon.plugins import Plugins
 from surgeon.recipe import operations_from
 from surgeon.record import Architecture, Record, Surgeries
+from surgeon.revaluing import Values
 from surgeon.surgery import Surgery
 
 
@@ -142,6 +145,7 @@ def make_surgery(
         root,
         origins,
         value=value,
+        open_donor=partial(open_donor, plugins=plugins),
         roles=surgeries.roles,
         inputs=surgeries.inputs,
         families=plugins.families(),
@@ -154,7 +158,7 @@ def make_surgery(
 def operate(surgery: Surgery, operation: Operation, where: str | None) -> Step:
     """Carry out one operation and hold it to its journal."""
     surgery.begin(operation.name)
-    before = Snapshot.of(surgery.model)
+    before, values = Snapshot.of(surgery.model), Values.of(surgery.model, surgery.origins)
     place = f"{where}: {operation.name}" if where else operation.name
     try:
         result = operation.apply(surgery.model, surgery)
@@ -176,7 +180,8 @@ def operate(surgery: Surgery, operation: Operation, where: str | None) -> Step:
             where=place,
             hint="edit through surgery.replace, insert, attach, keep_children, freeze, …",
         )
-    return Step(operation.describe(), tuple(before.edits(after)), tuple(surgery.notes))
+    revalued = values.edits(Values.of(surgery.model, surgery.origins))
+    return Step(operation.describe(), (*before.edits(after), *revalued), tuple(surgery.notes))
 
 
 def make_record(source: Source, surgeries: Surgeries | None) -> Record:

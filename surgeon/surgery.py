@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from surgeon.checkpoint.weights import Derived, Fresh, New, Origin, Origins, tensors_of
+from surgeon.checkpoint.donor import Donor
+from surgeon.checkpoint.weights import Borrowed, Derived, Fresh, New, Origin, Origins, tensors_of
 from surgeon.errors import OperationError, SiteError
 from surgeon.examination import Examination, name_of
 from surgeon.graph.cut import branches_reading, exit_at, needed_before
@@ -28,11 +29,18 @@ class Surgery(Examination):
         model: The skeleton to edit; :attr:`model` is its root from then on.
         origins: Where its tensors come from.
         value: Reads the values of a tensor with a given origin.
+        open_donor: Opens another checkpoint by its reference.
         **known: What is known of the network; see :class:`Examination`.
     """
 
     def __init__(
-        self, model: nn.Module, origins: Origins, *, value: Callable[[Origin], torch.Tensor], **known: Any
+        self,
+        model: nn.Module,
+        origins: Origins,
+        *,
+        value: Callable[[Origin], torch.Tensor],
+        open_donor: Callable[[str], Donor],
+        **known: Any,
     ) -> None:
         super().__init__(model, **known)
         self.origins = origins
@@ -42,7 +50,9 @@ class Surgery(Examination):
         self.readers: dict[str, str] = {}
         self.label = ""
         self.applied: set[str] = set()
+        self.donors: dict[str, Donor] = {}
         self._value = value
+        self._open_donor = open_donor
 
     def begin(self, label: str) -> None:
         """Start the journal of the next operation."""
@@ -94,6 +104,47 @@ class Surgery(Examination):
             raise OperationError("a source of a derived tensor is no tensor of this network")
         self.origins.set(tensor, Derived(tuple(o for o in origins if o is not None), function, self.label))
 
+    def donor(self, reference: str) -> Donor:
+        """Another checkpoint, by whatever names a model; its tensors' names and shapes are known, no weight is read.
+
+        A replay has no use for it: ask only within :meth:`recall`.
+
+        Raises:
+            CheckpointError: It is missing, damaged or unsafe.
+            ArchitectureError: It is unknown, or has no weights.
+        """
+        if reference not in self.donors:
+            self.donors[reference] = self._open_donor(reference)
+        return self.donors[reference]
+
+    def borrow(self, tensor: torch.Tensor, reference: str, name: str) -> None:
+        """Let the values of ``tensor`` be those of the tensor ``name`` of a donor, read when the weights flow in."""
+        self.origins.set(tensor, Borrowed(reference, name, lambda: self.donor(reference).read(name), self.label))
+
+    def reshape(
+        self, site: Site | str, name: str, shape: Sequence[int], function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Give a parameter or buffer another shape; its values are computed from those that it has.
+
+        Args:
+            site: The module that owns it.
+            name: Its name there.
+            shape: The new shape.
+            function: Takes the old values, returns the new ones.
+        """
+        owner = self.model.get_submodule(name_of(site))
+        old: torch.Tensor = getattr(owner, name)
+        new = torch.empty(tuple(shape), dtype=old.dtype, device="meta")
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        self.derive(new, [old], function)
+        for path, module in self.model.named_modules():
+            for table in (module._parameters, module._buffers):
+                for key in [key for key, tensor in table.items() if tensor is old]:  # a tied one has several
+                    table[key] = new
+                    self._changed(f"{path}.{key}".lstrip("."))
+        return new
+
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
         """The values of a tensor of the skeleton, read from the source now."""
         origin = self.origins.get(tensor)
@@ -124,7 +175,7 @@ class Surgery(Examination):
         owner = self.model.get_submodule(name_of(parent))
         if hasattr(owner, name):
             raise OperationError(f"{name_of(parent) or '.'} has {name!r} already")
-        owner.add_module(name, module)
+        owner.add_module(name, module.train(owner.training))
         self._changed(f"{name_of(parent)}.{name}".lstrip("."))
 
     def insert(
@@ -186,7 +237,7 @@ class Surgery(Examination):
                 f"there is an output {name!r} already" if name in grafted.grafts else f"{name!r} is no name",
                 hint=f"outputs so far: {', '.join(grafted.grafts)}" if grafted.grafts else None,
             )
-        branch = Branch(self.tap(site), head)
+        branch = Branch(self.tap(site), head).train(self.model.training)
         grafted.grafts[name] = branch
         self.readers[name] = self.label
         self._changed(f"grafts.{name}")

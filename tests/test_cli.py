@@ -230,6 +230,51 @@ def test_every_failure_is_a_line_or_two_with_its_own_exit_code(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("train", "place", "words"),
+    [
+        ("{data: {source: digits}, arguments: {weight_decai: 0.1}}", "6:45", "nearest: weight_decay"),
+        ("{data: {source: digits}, arguments: {num_train_epochs: 3}}", "6:45", "use train.epochs"),
+        ("{data: {source: digits}, arguments: {lr_scheduler_type: steep}}", "6:33", "refuses the settings"),
+        ("{data: {source: digits}, epochs: 2, arguments: {max_steps: 3}}", "6:56", "exclude each other"),
+        ("{data: {source: digits}, objectives: [{output: a, loss: hubert}]}", "6:58", "nearest: huber"),
+        ("{data: {source: digits, per_class: 500}}", "6:9", "at most"),
+        ("{epochs: 2}", "6:1", "needs the key 'data'"),
+    ],
+)
+def test_what_training_would_refuse_is_told_before_the_model_is_opened(
+    here: Path, told: Told, train: str, place: str, words: str
+) -> None:
+    (here / "bad.yaml").write_text(f"{RECIPE}train: {train}\n")
+    code, out, err = told("apply", "bad.yaml", "absent.pt")
+    assert (code, out) == (3, "")
+    assert err.startswith(f"bad.yaml:{place}: train")
+    assert words in err
+    assert told("apply", "bad.yaml", "absent.pt", "--no-train")[0] == 4
+
+
+def test_a_plan_checks_the_names_in_train_but_not_whether_this_machine_has_a_gpu(
+    here: Path, checkpoint: Path, told: Told
+) -> None:
+    text = RECIPE + "train: {data: {source: digits}, arguments: {fp16: true, tf32: true, warmup: 1, weight_decai: 0}}\n"
+    (here / "bad.yaml").write_text(text)
+    code, _, err = told("plan", "bad.yaml", "absent.pt")
+    assert code == 3
+    assert [line.split(": ")[1] for line in err.splitlines() if line.startswith("bad.yaml")] == [
+        "train.arguments.warmup", "train.arguments.weight_decai",
+    ]  # fmt: skip
+    (here / "bad.yaml").write_text(text.replace(", warmup: 1, weight_decai: 0", ""))
+    assert told("plan", "bad.yaml", checkpoint)[0] == 0
+
+
+def test_a_loss_that_no_plugin_has_is_told_at_the_operation_that_asks_for_it(here: Path, told: Told) -> None:
+    text = "operations:\n  - {op: multitask, tasks: {a: {classes: 2, loss: hubert}}}\n"
+    (here / "bad.yaml").write_text(text + "train: {data: {source: digits}}\n")
+    code, _, err = told("plan", "bad.yaml", "absent.pt")
+    assert code == 3
+    assert err.startswith("bad.yaml:2:5: operations.0: no loss 'hubert'")
+
+
 def test_with_json_an_error_is_json_too(here: Path, told: Told) -> None:
     (here / "bad.yaml").write_text("sed: 1\noperations: []\n")
     code, out, err = told("plan", "bad.yaml", "x.pt", "--json")

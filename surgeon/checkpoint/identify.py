@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -244,15 +244,21 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
 _TRANSIENT = frozenset({"training", "gradient_checkpointing", "name_or_path", "max_seq_len_cached", "warnings_issued"})
 
 
-def same_structure(module: nn.Module, skeleton: nn.Module) -> bool:
-    """True when two trees have the same classes, tensors, ties and settings; values are not compared."""
+def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collection[str] = ()) -> bool:
+    """True when two trees have the same classes, tensors, ties and settings; values are not compared.
+
+    Args:
+        module: One of them.
+        skeleton: The other.
+        mutable: Settings that a forward may have changed, and that say nothing.
+    """
     mine, other = (dict(tree.named_modules(remove_duplicate=False)) for tree in (module, skeleton))
     if mine.keys() != other.keys() or _tensors(module) != _tensors(skeleton):
         return False
     return all(
         _class_name(mine[name]) == _class_name(other[name])
         and mine[name].extra_repr() == other[name].extra_repr()
-        and _settings(mine[name]) == _settings(other[name])
+        and _settings(mine[name], mutable) == _settings(other[name], mutable)
         for name in mine
     )
 
@@ -271,11 +277,11 @@ def _tensors(module: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
     }
 
 
-def _settings(module: nn.Module) -> dict[str, Any]:
+def _settings(module: nn.Module, mutable: Collection[str]) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in _TRANSIENT and _is_plain(value)
+        if not name.startswith("_") and name not in _TRANSIENT and name not in mutable and _is_plain(value)
     }
 
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgeon.checkpoint.contents import AGAIN, ByteRange
+from surgeon.checkpoint.pagecache import is_cached
 from surgeon.errors import CheckpointError
 
 PAGE = 4096
 """What direct I/O asks places, lengths and memory to be multiples of; enough for every common device."""
-BUFFER = 8 * 2**20
+BUFFER = 4 * 2**20
 """The bytes of one request: enough to keep a disk busy, and a whole number of pages."""
 
 DIRECT: int = getattr(os, "O_DIRECT", 0)
-CACHED_ONLY: int = getattr(os, "RWF_NOWAIT", 0)
 REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EPERM, errno.ETXTBSY})
 """What file systems and kernels answer to a request of a kind that they do not know."""
 
@@ -97,7 +97,6 @@ class Reader:
         self.path = path
         self.file = os.open(path, os.O_RDONLY)
         self._direct = open_direct(path, os.O_RDONLY)
-        self._cached_only = bool(CACHED_ONLY)
         self._scratch: mmap.mmap | None = None
 
     def read(self, extent: Extent) -> Iterator[memoryview]:
@@ -136,26 +135,14 @@ class Reader:
             done += count
 
     def _request(self, view: memoryview, offset: int) -> int:
-        if not offset % PAGE:
-            if self._cached_only:
-                try:
-                    # Whole pages of it, so that what follows can still be read directly.
-                    if count := down(os.preadv(self.file, [view], offset, CACHED_ONLY)):
-                        return count
-                except BlockingIOError:
-                    pass  # not in the page cache
-                except OSError as error:
-                    self._cached_only = False
-                    if error.errno not in REFUSED:
-                        raise
-            if self._direct is not None:
-                try:
-                    return os.preadv(self._direct, [view], offset)
-                except OSError as error:
-                    if error.errno not in REFUSED:
-                        raise
-                    os.close(self._direct)
-                    self._direct = None
+        if self._direct is not None and not offset % PAGE and not is_cached(self.file, offset, len(view)):
+            try:
+                return os.preadv(self._direct, [view], offset)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+                os.close(self._direct)
+                self._direct = None
         return os.preadv(self.file, [view], offset)
 
     def close(self) -> None:

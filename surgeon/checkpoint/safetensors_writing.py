@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from surgeon.checkpoint.copying import Progress, Writer
 from surgeon.checkpoint.pages import PAGE
-from surgeon.checkpoint.pieces import Piece, write_pieces
+from surgeon.checkpoint.pieces import LINE, Piece, write_pieces
 from surgeon.checkpoint.safetensors import DTYPES, HEADER_LIMIT
 from surgeon.errors import OutputError
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LENGTH = 8
-"""The bytes of a header's length, before it; and what a header's length is a multiple of."""
+"""The bytes of a header's length, before it."""
+STEP = 16
+"""What the place of the values is a multiple of at least: kernels take mapped tensors as they take their own."""
 
 
 def write_safetensors(
@@ -65,7 +68,5 @@ def _padding(length: int, pieces: list[Piece]) -> int:
         if piece.stored is not None:
             shifts[(piece.stored.offset - offset) % PAGE] += piece.nbytes
         offset += piece.nbytes
-    for shift, _ in shifts.most_common():
-        if shift % LENGTH == 0:
-            return (shift - length) % PAGE
-    return -length % LENGTH
+    shift, _ = max(shifts.items(), key=itemgetter(1), default=(1, 0))
+    return (shift - length) % PAGE if shift % STEP == 0 else -length % LINE

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
 
 
+ALIGNMENT = 16
+"""The bytes that the address of a tensor is a multiple of."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """Streamed from the source's tensor ``name``."""
@@ -54,13 +58,23 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """The tensor ``name`` of another checkpoint, read when its values are wanted."""
+
+    donor: str
+    name: str
+    read: Callable[[], torch.Tensor]
+    by: str
+
+
+@dataclass(frozen=True)
 class Missing:
     """The source lacks it: an operation has to replace it or cut it away."""
 
     name: str
 
 
-Origin = Kept | New | Derived | Missing
+Origin = Kept | New | Derived | Borrowed | Missing
 
 
 class Origins:
@@ -136,10 +150,12 @@ class Flow:
         self.mapping = mapping
         self.seed = seed
         self._names: dict[Fresh, str] = {}
+        self._keys: dict[Fresh, set[str]] = {}
         for name, tensor in self.tensors.items():
             for origin in _flat(origins.get(tensor)):
                 if isinstance(origin, New):
                     self._names.setdefault(origin.fresh, name)
+                    self._keys.setdefault(origin.fresh, set()).add(origin.key)
         self._made: dict[Fresh, dict[str, torch.Tensor]] = {}
 
     def check(self) -> None:
@@ -193,17 +209,26 @@ class Flow:
             assert self.checkpoint is not None
             return self.checkpoint.read(self.mapping[origin.name])
         if isinstance(origin, New):
-            return self._fresh(origin.fresh)[origin.key].clone()
+            return self._new(origin)
         if isinstance(origin, Derived):
             return origin.function(*[self.evaluate(source) for source in origin.sources])
+        if isinstance(origin, Borrowed):
+            return origin.read()
         raise ArchitectureError(f"the checkpoint lacks {origin.name}")
 
-    def _fresh(self, fresh: Fresh) -> dict[str, torch.Tensor]:
-        if fresh not in self._made:
+    def _new(self, origin: New) -> torch.Tensor:
+        """A new module is made once, and each of its tensors let go of when it has been handed out."""
+        left = self._made.get(origin.fresh, {})
+        if origin.key not in left:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_for(self.seed, self._names.get(fresh, "")))
-                self._made[fresh] = fresh.factory().state_dict()
-        return self._made[fresh]
+                torch.manual_seed(seed_for(self.seed, self._names.get(origin.fresh, "")))
+                state = origin.fresh.factory().state_dict()
+            wanted = self._keys.get(origin.fresh, set()) | {origin.key}
+            left = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in wanted}
+        value = left.pop(origin.key)
+        if not left:
+            del self._made[origin.fresh]
+        return value.clone()
 
 
 def seed_for(seed: int, name: str) -> int:
@@ -218,7 +243,7 @@ def fill(model: nn.Module, values: Callable[[str], torch.Tensor], names: Sequenc
     for name, tensor in tensors_of(model):
         if wanted is not None and name not in wanted:
             continue
-        value = values(name)
+        value = _aligned(values(name))
         if isinstance(tensor, nn.Parameter):
             value = nn.Parameter(value, requires_grad=tensor.requires_grad)
         real[id(tensor)] = value
@@ -229,6 +254,12 @@ def fill(model: nn.Module, values: Callable[[str], torch.Tensor], names: Sequenc
     for owner, name, buffer in list(persistent_buffers(model)):
         if id(buffer) in real:
             owner._buffers[name] = real[id(buffer)]
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor where kernels work at their best: a file's mapping gives addresses at which convolutions take
+    another way through the sum, and the last bit of an output would depend on where its weights came from."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def _flat(origin: Origin | None) -> Iterator[Any]:

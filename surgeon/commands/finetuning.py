@@ -2,48 +2,126 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from surgeon import engine
-from surgeon.operation import Operation
+from surgeon.checkpoint.source import Source
+from surgeon.errors import OutputError
+from surgeon.operation import Operation, asked_of_training
 from surgeon.plugins import Plugins
 from surgeon.preparing import Prepared
 from surgeon.recipe import operations_from
-from surgeon.record import ATTRIBUTE
+from surgeon.record import ATTRIBUTE, Record
 from surgeon.report.consoles import counting
+from surgeon.training.checkpoints import RUN
 from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 from surgeon.training.settings import TrainSettings
 
 
+def checkpoints_beside(path: Path, settings: TrainSettings, *, force: bool) -> Path | None:
+    """The folder for checkpoints made in training, ``OUT.checkpoints``; None where none are asked for.
+
+    Raises:
+        OutputError: It exists, and ``force`` does not say that earlier checkpoints in it may go.
+    """
+    if settings.arguments.get("save_strategy", "no") == "no":
+        return None
+    folder = path.with_name(f"{path.name}.checkpoints")
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists", hint="--force replaces the checkpoints in it; -o names another place")
+    for earlier in [*folder.glob("checkpoint-*"), *folder.glob("baseline/checkpoint-*")]:
+        shutil.rmtree(earlier)
+    return folder
+
+
+@dataclass
+class Trainee:
+    """A network that is ready to train, and what is known of it."""
+
+    model: nn.Module
+    record: Record
+    source: Source
+    """What it was made from, for the same network from fresh weights."""
+    operations: list[Operation]
+    """Those that ask something of training: of its last recipe."""
+    seed: int
+
+
 def finetune(
-    prepared: Prepared, settings: TrainSettings, *, plugins: Plugins, quiet: bool = False
+    prepared: Prepared,
+    settings: TrainSettings,
+    *,
+    plugins: Plugins,
+    checkpoints: Path | None = None,
+    quiet: bool = False,
 ) -> tuple[nn.Module, TrainReport]:
     """Let the weights flow in and train the result; returns it with the report, which its record keeps too."""
+    trainee = ready(prepared, quiet=quiet)
+    report = train_ready(trainee, settings, plugins=plugins, folder=checkpoints, quiet=quiet)
+    if checkpoints is not None:
+        (checkpoints / RUN).unlink(missing_ok=True)  # not interrupted: there is nothing to resume
+    return trainee.model, report
+
+
+def ready(prepared: Prepared, *, quiet: bool = False) -> Trainee:
+    """Let the weights flow in."""
     with counting("reading", prepared.plan.bytes_written, quiet=quiet) as progress:
         model = prepared.materialise(progress)
-    operations = prepared.recipe.operations
     seed = prepared.record.surgeries[-1].seed
+    return Trainee(model, prepared.record, prepared.source, list(prepared.recipe.operations), seed)
+
+
+def train_ready(
+    trainee: Trainee,
+    settings: TrainSettings,
+    *,
+    plugins: Plugins,
+    folder: Path | None = None,
+    checkpoints: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> TrainReport:
+    """Train what is ready; the report is put into its record.
+
+    Args:
+        trainee: The network.
+        settings: The recipe's ``train:`` section.
+        plugins: The plugins at hand.
+        folder: Where checkpoints and logs go.
+        checkpoints: Make one after every epoch, unless the settings say otherwise.
+        resume: Go on from the last of them.
+        quiet: Show no progress.
+    """
+    setattr(trainee.model, ATTRIBUTE, trainee.record)  # what roles and inputs it has is needed on the way
+    asked = asked_of_training(trainee.operations)
     report = train(
-        model,
+        trainee.model,
         settings,
-        objectives=[objective for operation in operations for objective in operation.objectives()],
-        schedules=[schedule for operation in operations for schedule in operation.schedules()],
-        seed=seed,
-        baseline=lambda: from_scratch(prepared, plugins),
+        objectives=asked.objectives,
+        schedules=asked.schedules,
+        penalties=asked.penalties,
+        stages=asked.stages,
+        seed=trainee.seed,
+        output_dir=folder,
+        checkpoints=checkpoints,
+        resume=resume,
+        baseline=lambda: from_scratch(trainee.source, trainee.record, plugins),
         quiet=quiet,
         plugins=plugins,
     )
-    prepared.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
-    return model, report
+    trainee.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
+    return report
 
 
-def from_scratch(prepared: Prepared, plugins: Plugins) -> nn.Module:
+def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
     """The same network with values of its builder's own, nothing of it frozen: what training alone achieves."""
-    model = prepared.source.initialised()
-    for past in prepared.record.surgeries:
+    model = source.initialised()
+    for past in record.surgeries:
         operations = [each for each in operations_from(past.operations, plugins) if each.name != "freeze"]
         if operations:
             model = _operated(model, operations, past.seed, past.roles, past.inputs, plugins)

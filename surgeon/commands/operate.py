@@ -62,7 +62,7 @@ def apply(
     path = output or Path("out") / recipe.stem
     check_output(path, force=force, inputs=[])
     prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent)
-    check_output(path, force=force, inputs=prepared.source.checkpoint.files if prepared.source.checkpoint else [])
+    check_output(path, force=force, inputs=prepared.inputs)
     if not silent:
         show(render_plan(prepared.plan))
     training = None
@@ -72,9 +72,10 @@ def apply(
         with working("loading it again", quiet=silent):
             checked = check_streamed(prepared, path, context.obj)
     else:
-        from surgeon.commands.finetuning import finetune, save_trained
+        from surgeon.commands.finetuning import checkpoints_beside, finetune, save_trained
 
-        edited, training = finetune(prepared, read.train, plugins=context.obj, quiet=silent)
+        folder = checkpoints_beside(path, read.train, force=force)
+        edited, training = finetune(prepared, read.train, plugins=context.obj, checkpoints=folder, quiet=silent)
         save_trained(edited, prepared, path, force=force)
         with working("loading it again", quiet=silent):
             checked = check_in_memory(edited, prepared, path, context.obj)

@@ -13,6 +13,7 @@ from torch import nn
 from surgeon.errors import OperationError, suggest
 from surgeon.graph.families import families_of
 from surgeon.graph.input_settings import TensorSettings
+from surgeon.nn.progressive import ProgressiveNetwork
 
 if TYPE_CHECKING:
     from surgeon.graph.families import Family
@@ -118,7 +119,7 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
     """What to feed ``model``.
 
     A recipe's override first; then the declared facts of its family, a transformers config, and at last the
-    evidence of its first layer.
+    evidence of its first layer. The columns of a progressive network take what the first one does.
 
     Args:
         model: The network.
@@ -133,6 +134,8 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
         return override
     if override is not None:
         return _from_override(override)
+    if isinstance(model, ProgressiveNetwork):
+        return _from_columns(model, families)
     for family in families_of(model, families):
         if family.shapes:
             return _from_family(model, family)
@@ -141,6 +144,21 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
 
         return from_config(model)
     return _from_first_layer(model)
+
+
+def _from_columns(model: ProgressiveNetwork, families: Sequence[Family]) -> Inputs:
+    found = find_inputs(model.columns[0], families=families)
+    settings = {
+        f"columns.{index}.{path}": value
+        for index, column in enumerate(model.columns)
+        for family in [each for each in families_of(column, families) if each.shapes][:1]
+        for path, value in family.settings
+    }
+    return replace(
+        found,
+        settings=settings,
+        alternatives=tuple(replace(each, settings=settings) for each in found.alternatives),
+    )
 
 
 def _from_override(override: Any) -> Inputs:
@@ -176,6 +194,9 @@ def _from_family(model: nn.Module, family: Family) -> Inputs:
     side = getattr(model, family.size, None) if family.size else None
     if isinstance(side, int):
         shapes = [(*shape[:-2], side, side) for shape in shapes]
+    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    if first is not None:  # surgery may have adapted it to other channels
+        shapes = [(shape[0], first.in_channels, *shape[2:]) if len(shape) > 3 else shape for shape in shapes]
     origin = f"declared for {family.name}"
     settings = dict(family.settings)
     if not family.listed:

@@ -227,11 +227,7 @@ class Roles:
 
     def _ran(self) -> list[str]:
         """The layers with parameters of their own and no parts, in the order in which they finished."""
-        return [
-            site
-            for site in self._trace().order
-            if site in self._modules and self._modules[site]._parameters and not list(self._modules[site].children())
-        ]
+        return [site for site in self._trace().order if site in self._modules and _is_layer(self._modules[site])]
 
     def _in_block(self, site: str) -> bool:
         return any(site.startswith(f"{block}.") for block in self.block_sites)
@@ -296,6 +292,13 @@ class _RolesBelow:
 
 def _below(site: str, sites: Sequence[str]) -> bool:
     return any(site == other or site.startswith(f"{other}.") for other in sites)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own and no parts; a weight norm keeps the parameters in one."""
+    parts = dict(module.named_children())
+    parametrized = parts.pop("parametrizations", None) is not None
+    return not parts and (parametrized or bool(module._parameters))
 
 
 def _matches(site: str, path: str) -> bool:

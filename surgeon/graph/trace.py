@@ -95,6 +95,17 @@ class Trace:
         """The sites of :meth:`accessed_before` less those that were merely fetched from their parents."""
         return self._before(site, self._used)
 
+    def used_before_start(self, site: str) -> set[str]:
+        """The sites that were called, or of which something was read, before ``site`` was first called.
+
+        Raises:
+            TraceError: ``site`` was never called.
+        """
+        if site not in self.visits:
+            raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self.order))
+        started = self.visits[site].started
+        return {name for name, event in self._used.items() if event < started and name != site}
+
     def below(self, site: str) -> Trace:
         """What the trace showed of the network at ``site``, as if it had been traced by itself."""
         dot = f"{site}."

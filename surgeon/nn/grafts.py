@@ -84,13 +84,13 @@ class Grafted(Mixin):
     Attributes:
         grafts: The branches by the name of their output.
         exit: The tap that ends the forward, or None.
-        trunk_output: The name of the network's own output where there are several, or None if it is dropped.
+        network_output: The name of the network's own output where there are several, or None if it is dropped.
         mask_position: Where ``attention_mask`` stands among the forward's positional arguments, if anywhere.
     """
 
     grafts: nn.ModuleDict
     exit: Tap | None
-    trunk_output: str | None
+    network_output: str | None
     mask_position: int | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -115,11 +115,11 @@ class Grafted(Mixin):
 
     def _with_branches(self, output: Any, mask: torch.Tensor | None) -> Any:
         outputs = Outputs()
-        if self.trunk_output is not None:
+        if self.network_output is not None:
             if isinstance(output, Mapping):
                 outputs.update(output)
             else:
-                outputs[self.trunk_output] = output
+                outputs[self.network_output] = output
         for name, branch in self.grafts.items():
             outputs[name] = branch(mask)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
@@ -202,7 +202,7 @@ def graft(model: nn.Module) -> Grafted:
     """
     if isinstance(model, Grafted):
         return model
-    for name in ("grafts", "exit", "trunk_output", "mask_position"):
+    for name in ("grafts", "exit", "network_output", "mask_position"):
         if hasattr(model, name):
             raise ValueError(f"{type(model).__name__} has an attribute {name!r} of its own")
     parameters = list(inspect.signature(model.forward).parameters)
@@ -211,6 +211,6 @@ def graft(model: nn.Module) -> Grafted:
     grafted = cast("Grafted", model)
     grafted.grafts = nn.ModuleDict()
     grafted.exit = None
-    grafted.trunk_output = TRUNK_OUTPUT
+    grafted.network_output = TRUNK_OUTPUT
     grafted.mask_position = parameters.index("attention_mask") if "attention_mask" in parameters else None
     return grafted

@@ -6,17 +6,57 @@ from collections.abc import Sequence
 
 from surgeon.hookspecs import hookimpl
 from surgeon.operation import Operation
+from surgeon.operations.adapt_input import AdaptInput
+from surgeon.operations.append import Append
+from surgeon.operations.conserve import Conserve
 from surgeon.operations.freeze import Freeze
 from surgeon.operations.gradient_reversal import GradientReversal
+from surgeon.operations.insert import Insert
 from surgeon.operations.multitask import Multitask
 from surgeon.operations.progressive import Progressive
+from surgeon.operations.reinit import Reinit
 from surgeon.operations.replace_head import ReplaceHead
+from surgeon.operations.transfer import Transfer
 from surgeon.operations.truncate import Truncate
+from surgeon.operations.unfreeze import Unfreeze
+from surgeon.operations.zero_shot import AddClasses, ZeroShot
 
-__all__ = ["Freeze", "GradientReversal", "Multitask", "Progressive", "ReplaceHead", "Truncate"]
+__all__ = [
+    "AdaptInput",
+    "AddClasses",
+    "Append",
+    "Conserve",
+    "Freeze",
+    "GradientReversal",
+    "Insert",
+    "Multitask",
+    "Progressive",
+    "Reinit",
+    "ReplaceHead",
+    "Transfer",
+    "Truncate",
+    "Unfreeze",
+    "ZeroShot",
+]
 
 
 @hookimpl
 def surgeon_operations() -> Sequence[type[Operation]]:
-    """The six operations of the core."""
-    return [Truncate, Freeze, ReplaceHead, Progressive, GradientReversal, Multitask]
+    """The operations that ship with surgeon."""
+    return [
+        Truncate,
+        Freeze,
+        ReplaceHead,
+        Progressive,
+        GradientReversal,
+        Multitask,
+        Transfer,
+        Reinit,
+        Insert,
+        Append,
+        AdaptInput,
+        ZeroShot,
+        AddClasses,
+        Unfreeze,
+        Conserve,
+    ]

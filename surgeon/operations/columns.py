@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from surgeon.checkpoint.weights import Fresh, New, tensors_of
+from surgeon.checkpoint.weights import tensors_of
 from surgeon.errors import OperationError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.nn.frozen import Frozen
+from surgeon.operations.redrawing import disconnect, drawn_by, redraw
 from surgeon.record import Architecture
 
 if TYPE_CHECKING:
     from surgeon.nn.progressive import ProgressiveNetwork
     from surgeon.operations.progressive import Progressive
     from surgeon.surgery import Surgery
-
-RESETS = ("reset_parameters", "_reset_parameters")
-"""What PyTorch's layers call their own initialisation."""
 
 
 def new_column(
@@ -53,19 +50,9 @@ def _copied(surgery: Surgery, last: nn.Module, architecture: Architecture | None
 
 
 def _redrawn(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
-    """The last column's structure; its values are the architecture's where it knows the tensor, else those that
-    each layer gives itself (a new head's)."""
+    """The last column's structure, its values drawn afresh."""
     column = _twin(surgery, last, architecture)
-    built = dict(tensors_of(surgery.new(surgery.build, architecture))) if architecture else {}
-    layers = Fresh(partial(_reset, _twin(surgery, last, architecture)))
-    unknown = []
-    for name, tensor in tensors_of(column):
-        if name in built and built[name].shape == tensor.shape:
-            surgery.derive(tensor, [built[name]], _same)
-        elif any(hasattr(column.get_submodule(name.rpartition(".")[0]), reset) for reset in RESETS):
-            surgery.origins.set(tensor, New(layers, name, surgery.label))
-        else:
-            unknown.append(name)
+    unknown = redraw(surgery, column, drawn_by(surgery, architecture))
     if unknown:
         raise OperationError(
             f"nothing says how to initialise {len(unknown)} tensors of {type(last).__name__} afresh: "
@@ -78,14 +65,10 @@ def _redrawn(surgery: Surgery, last: nn.Module, architecture: Architecture | Non
 def _twin(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
     """A skeleton like ``last``, not connected to anything; all of it trains but what its builder freezes."""
     twin = skeleton_of(last)
-    inside = {id(module) for module in twin.modules()}
     for module in twin.modules():
         if isinstance(module, Frozen):
             module.__class__ = type(module).__bases__[1]
-        for key, hook in list(module._forward_hooks.items()):
-            owner = getattr(hook, "__self__", None)
-            if isinstance(owner, nn.Module) and id(owner) not in inside:
-                del module._forward_hooks[key]
+    disconnect(twin)
     frozen: set[str] = set()
     if architecture is not None and not all(p.requires_grad for p in last.parameters()):
         built = build_skeleton(partial(surgery.build, architecture))
@@ -93,16 +76,6 @@ def _twin(surgery: Surgery, last: nn.Module, architecture: Architecture | None) 
     for name, parameter in twin.named_parameters():
         parameter.requires_grad_(parameter.is_floating_point() and name not in frozen)
     return twin.train(last.training)
-
-
-def _reset(skeleton: nn.Module) -> nn.Module:
-    """The same network with real tensors, each layer initialised by itself."""
-    network = copy.deepcopy(skeleton).to_empty(device="cpu")
-    for module in network.modules():
-        for reset in RESETS:
-            if hasattr(module, reset):
-                getattr(module, reset)()
-    return network
 
 
 def _same(values: torch.Tensor) -> torch.Tensor:

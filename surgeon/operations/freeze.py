@@ -47,13 +47,15 @@ class Freeze(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Freeze the sites; see :class:`Operation`."""
+        from surgeon.operations.extents import as_list, run_up_to, with_exceptions
+
         spared: list[Site] = []
         if self.up_to is not None:
-            sites = _run_up_to(surgery, self.up_to)
+            sites = run_up_to(surgery, self.up_to)
         elif self.sites is not None:
-            sites, spared = _with_exceptions(surgery, _as_list(self.sites))
+            sites, spared = with_exceptions(surgery, as_list(self.sites))
         else:
-            sites, spared = _outside(surgery, _as_list(self.all_but))
+            sites, spared = _outside(surgery, as_list(self.all_but))
         surgery.freeze(sites, norms=self.norms, below=False, spare=spared)
         if not any(parameter.requires_grad for parameter in surgery.model.parameters()):
             raise OperationError(
@@ -63,43 +65,11 @@ class Freeze(Operation):
         return surgery.model
 
 
-def _with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
-    """Every site at or below the chosen ones, less those at or below what is left out; and the latter."""
-    from surgeon.graph.sites import split_terms
-
-    terms = [term for selector in selectors for term in split_terms(selector)]
-    chosen = [term for term in terms if not term.startswith("!")] or ["."]
-    spared = [site for term in terms if term.startswith("!") for site in surgery.select(term[1:].strip())]
-    return _less(surgery, surgery.select(chosen), spared), spared
-
-
-def _run_up_to(surgery: Surgery, selector: str) -> list[Site]:
-    from surgeon.graph.sites import Site
-
-    last = surgery.site(selector).name
-
-    def ran() -> list[str]:
-        return sorted(surgery.trace().accessed_before(last))
-
-    names = surgery.recall(f"runs up to {last}", ran)
-    if last not in names:
-        raise SiteError(f"{last} does not run in a forward, so there is nothing up to it")
-    modules = dict(surgery.model.named_modules())
-    return [Site(name, modules[name]) for name in names if name in modules]
-
-
 def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    from surgeon.operations.extents import less
+
     spared = [site for selector in selectors for site in _select(surgery, selector)]
-    return _less(surgery, surgery.select("."), spared), spared
-
-
-def _less(surgery: Surgery, chosen: Sequence[Site], spared: Sequence[Site]) -> list[Site]:
-    """The modules at or below some sites that are not at or below others."""
-    from surgeon.graph.sites import Site
-
-    inside = {id(m) for site in chosen for m in site.module.modules()}
-    inside -= {id(m) for site in spared for m in site.module.modules()}
-    return [Site(name, module) for name, module in surgery.model.named_modules() if id(module) in inside]
+    return less(surgery, surgery.select("."), spared), spared
 
 
 def _select(surgery: Surgery, selector: str) -> list[Site]:
@@ -115,9 +85,3 @@ def _select(surgery: Surgery, selector: str) -> list[Site]:
         except SiteError:
             pass
     return surgery.select(selector)
-
-
-def _as_list(selectors: str | Sequence[str] | None) -> list[str]:
-    if selectors is None:
-        return []
-    return [selectors] if isinstance(selectors, str) else list(selectors)

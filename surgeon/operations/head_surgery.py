@@ -67,7 +67,7 @@ def _put_on_top(operation: ReplaceHead, surgery: Surgery) -> nn.Module:
     head = new_head(surgery, features, operation.count, operation, kind=operation.kind)
     initialise(surgery, operation, last_layer(head), head, None)
     surgery.branch(TRUNK_OUTPUT, features.site, head)
-    surgery.graft().trunk_output = None
+    surgery.graft().network_output = None
     return surgery.model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -28,32 +28,32 @@ def keep_original(surgery: Surgery, added: Collection[str]) -> None:
     headless = exit_site(surgery.model) is not None or not surgery.role("head")
     names = surgery.recall("own outputs", lambda: list(surgery.trace().outputs))
     model = surgery.graft()
-    if headless and model.trunk_output == TRUNK_OUTPUT:
-        model.trunk_output = FEATURES_OUTPUT
-    own = {model.trunk_output or name if name == "output" else name for name in names}
+    if headless and model.network_output == TRUNK_OUTPUT:
+        model.network_output = FEATURES_OUTPUT
+    own = {model.network_output or name if name == "output" else name for name in names}
     clash = sorted(own & set(added))
     if clash:
         raise OperationError(f"the network has an output {clash[0]!r} already", hint="give the new one another name")
 
 
-def drop_original(surgery: Surgery, added: Collection[str]) -> None:
+def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str] | None = None) -> None:
     """Let the network's own output go, and its head with it.
 
     Args:
         surgery: The surgery.
         added: The outputs that stay in its place.
+        heads: Its heads, where one of the branches has taken over the role.
     """
     model = surgery.graft()
-    branch = logits_branch(surgery.model)
-    if branch is not None and TRUNK_OUTPUT not in added:
-        drop_tap(surgery.model, branch.tap)
-        surgery.remove(f"grafts.{TRUNK_OUTPUT}")
-    if model.trunk_output is None:
+    if TRUNK_OUTPUT not in added:
+        drop_logits_branch(surgery)
+    if model.network_output is None:
         return
-    model.trunk_output = None
+    model.network_output = None
     if exit_site(surgery.model) is not None:
         return
-    sites = [scoring_layer(surgery.model, head) for head in surgery.role("head")]
+    own = surgery.role("head") if heads is None else heads
+    sites = [scoring_layer(surgery.model, head) for head in own]
     module = surgery.model.get_submodule(sites[0]) if len(sites) == 1 else None
     if not isinstance(module, (nn.Linear, nn.Identity)):
         _end_after_branches(surgery)
@@ -63,6 +63,14 @@ def drop_original(surgery: Surgery, added: Collection[str]) -> None:
         untie(surgery.model)
     if isinstance(module, nn.Linear):
         surgery.replace(sites[0], surgery.new(nn.Identity))
+
+
+def drop_logits_branch(surgery: Surgery) -> None:
+    """Let the head go that an earlier operation put on top of features, if there is one."""
+    branch = logits_branch(surgery.model)
+    if branch is not None:
+        drop_tap(surgery.model, branch.tap)
+        surgery.remove(f"grafts.{TRUNK_OUTPUT}")
 
 
 def drop_auxiliary(surgery: Surgery) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -34,6 +34,8 @@ class Progressive(Operation):
     The result returns the outputs ``{first_task: …, task: …}``. Sites are called ``columns.0.…``,
     ``columns.1.…``; the roles (@head, @blocks) are those of the newest column, all of which trains.
     """
+
+    freezes_what_it_finds: ClassVar[bool] = True
 
     task: Name
     """The name of the new column's output."""

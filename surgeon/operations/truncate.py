@@ -127,7 +127,7 @@ def _thin(surgery: Surgery, stack: dict[str, Any], indices: list[int]) -> None:
     surgery.keep_children(container, _merge(stays, others))
     for new, old in enumerate(indices):
         _renumber(blocks[old], old, new)
-    _update_configs(surgery.model, stack["fields"], len(sites), indices)
+    _update_configs(surgery.model, container, stack["fields"], len(sites), indices)
     after = surgery.recall(f"outputs after thinning {container}", lambda: _outputs(surgery))
     if before != after:
         raise OperationError(
@@ -173,10 +173,20 @@ def _renumber(block: nn.Module, old: int, new: int) -> None:
                 setattr(module, attribute, new)
 
 
-def _update_configs(model: nn.Module, fields: list[str], count: int, indices: list[int]) -> None:
-    """Let every copy of the config in the tree say how many blocks there are, and what kind each is."""
-    column = model.get_submodule(getattr(model, "role_root", ""))  # the earlier columns keep theirs
-    configs = {id(c): c for m in column.modules() if (c := getattr(m, "config", None)) is not None}
+def _update_configs(model: nn.Module, container: str, fields: list[str], count: int, indices: list[int]) -> None:
+    """Let every copy of the config that speaks of the blocks say how many there are, and what kind each is.
+
+    Those are the configs of what holds the blocks, and of what is in them: T5's decoder has a copy of its own, in
+    which the field that counts the encoder's blocks in the network's counts the decoder's.
+    """
+    top = getattr(model, "role_root", "")  # the earlier columns keep theirs
+    configs = {}
+    for name, module in model.named_modules():
+        holds = not name or f"{container}.".startswith(f"{name}.")
+        if (holds and f"{name}.".startswith(top)) or f"{name}.".startswith(f"{container}."):
+            config = getattr(module, "config", None)
+            if config is not None:
+                configs[id(config)] = config
     for config in configs.values():
         for path in fields:
             field, _, position = path.partition(".")

@@ -54,15 +54,16 @@ def render_saved(path: Path, found: Reload) -> RenderableType:
     lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}")')]
     if (path / "config.json").is_file():
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.AutoModel.from_pretrained("{path}")'))
-    lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(found)))
+    lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(found)))
     return Group(*lines)
 
 
 def _reloaded(found: Reload) -> str:
-    told = f"{found.tensors} of {found.total} tensors equal to the byte"
+    some = f"{found.tensors}" if found.tensors == found.total else f"{found.tensors} of {found.total}"
+    told = f"{some} tensors"
     if found.outputs is not None:
-        told += f", {found.outputs} output{'s' if found.outputs != 1 else ''} of a forward too"
-    return f"{told} ({found.note})" if found.note else told
+        told += f" and {found.outputs} output{'s' if found.outputs != 1 else ''} of a forward"
+    return f"{told} are the same to the byte" + (f" ({found.note})" if found.note else "")
 
 
 def render_verification(artifact: str, found: Verification) -> RenderableType:

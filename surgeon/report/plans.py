@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,9 @@ COLOURS = {"-": "red", "+": "green", "~": "yellow"}
 SIGNS = {"-": "−", "+": "+", "~": "~"}
 MOST_LINES = 24
 WIDEST = 48
+LEAST = 12
+"""Characters that say what comes or goes, however narrow the terminal."""
+INDENT, GAP = 3, 2
 
 Line = tuple[Text, Text, Text]
 """The site with its sign, what it is or was, and the parameters that come or go."""
@@ -43,20 +47,37 @@ def _title(plan: Plan) -> Text:
 def _step(number: int, step: Step, rows: list[Line], widths: Sequence[int]) -> Iterator[RenderableType]:
     name, _, fields = step.operation.partition(" ")
     yield Text.assemble((f"{number}  ", "dim"), (name, "bold cyan"), (f"  {fields}" if fields else "", "cyan"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(min_width=widths[0], no_wrap=True, overflow="ellipsis")
-    grid.add_column(width=widths[1], no_wrap=True, overflow="ellipsis")
-    grid.add_column(min_width=widths[2], justify="right", no_wrap=True)
-    for row in rows[:MOST_LINES]:
-        grid.add_row(*row)
     if rows:
-        yield Padding(grid, (0, 0, 0, 3), expand=False)
+        yield _Rows(rows[:MOST_LINES], widths)
     if len(rows) > MOST_LINES:
         yield Text(f"   … and {len(rows) - MOST_LINES} lines more (--json lists every one)", style="dim")
     if not step.edits:
         yield Text("   nothing changes", style="dim")
-    for note in step.notes:
-        yield Text(f"   · {note}", style="dim")
+    if step.notes:
+        notes = Table.grid()
+        for note in step.notes:
+            notes.add_row(Text("   · ", style="dim"), Text(note, style="dim"))
+        yield notes
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Lines in columns that are as wide in every step; of a narrow terminal the numbers get their share first."""
+
+    rows: Sequence[Line]
+    widths: Sequence[int]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        site, what, number = self.widths
+        room = max(2 * LEAST, options.max_width - INDENT - 2 * GAP - number)
+        what = max(min(what, LEAST), min(what, room - site))
+        grid = Table.grid(padding=(0, GAP))
+        grid.add_column(width=min(site, room - what), no_wrap=True, overflow="ellipsis")
+        grid.add_column(width=what, no_wrap=True, overflow="ellipsis")
+        grid.add_column(min_width=number, justify="right", no_wrap=True)
+        for row in self.rows:
+            grid.add_row(*row)
+        yield Padding(grid, (0, 0, 0, INDENT), expand=False)
 
 
 def _grouped(edits: Sequence[Edit]) -> list[list[Edit]]:

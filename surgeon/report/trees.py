@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from surgeon.graph.trace import Trace
 
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
+NARROW = 72
+"""Characters below which a terminal has no room for the classes."""
 UNMARKED = {"norms"}  # as many as there are layers: told below the tree, not in each line
 
 
@@ -49,33 +51,47 @@ def render_tree(
     for role, sites in roles.items():
         for site in sites if role not in UNMARKED else ():
             marks.setdefault(site, []).append(f"@{role}")
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    grid.add_column("site", no_wrap=True, overflow="fold")
-    grid.add_column("module", no_wrap=True, overflow="ellipsis")
-    if trace is not None:
-        grid.add_column("output", no_wrap=True, overflow="ellipsis")
-    grid.add_column("parameters", justify="right", no_wrap=True)
-    grid.add_column("role", no_wrap=True, style="magenta")
+    rows = []
     for row in _rows(model):
         if depth is not None and row.depth > depth and row.site not in marks:
             continue
         parameters = sum(p.numel() for p in row.module.parameters()) * row.copies
         many = f"{row.copies} × " if row.copies > 1 else ""
-        cells: list[RenderableType] = [
-            Text.assemble((row.parent, "dim"), (row.name, "bold" if row.depth == 1 else "")),
-            Text(many + type(row.module).__name__, style="cyan"),
-        ]
-        if trace is not None:
-            cells.append(_shape(trace, row.site))
-        grid.add_row(*cells, count(parameters) if parameters else "", " ".join(marks.get(row.site, [])))
-    return grid
+        rows.append(
+            {
+                "site": Text.assemble((row.parent, "dim"), (row.name, "bold" if row.depth == 1 else "")),
+                "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
+                "output": Text() if trace is None else _shape(trace, row.site),
+                "parameters": Text(count(parameters) if parameters else ""),
+                "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
+            }
+        )
+    return _Tree(rows, ["site", "module", *(["output"] if trace else []), "parameters", "role"])
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A table of which sites, classes and roles give way on a narrow terminal, and numbers do not."""
+
+    rows: Sequence[Mapping[str, Text]]
+    columns: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [name for name in self.columns if name != "module" or options.max_width >= NARROW]
+        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        for name in columns:
+            numbers = name in ("output", "parameters")
+            grid.add_column(name, no_wrap=numbers, overflow="fold", justify="right" if name == "parameters" else "left")
+        for row in self.rows:
+            grid.add_row(*(row[name] for name in columns))
+        yield grid
 
 
 def render_roles(roles: Roles) -> RenderableType:
     """What was found to be what, and on what evidence."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="magenta", no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="fold")
+    grid.add_column(overflow="fold")
     grid.add_column(style="dim", overflow="fold")
     for role in ROLES:
         for number, (site, evidence) in enumerate(found(roles, role)):

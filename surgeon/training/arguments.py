@@ -29,7 +29,7 @@ TAKEN = {
     "do_train": "a train: section trains; leave it out, or use --no-train",
     "do_eval": "surgeon measures before and after training; eval_strategy measures in between",
     "do_predict": "surgeon measures before and after training; eval_strategy measures in between",
-    "resume_from_checkpoint": "surgeon trains from the start; apply a recipe to what an earlier run wrote",
+    "resume_from_checkpoint": "use surgeon train --resume, or train(..., resume=True)",
 }
 """Arguments that the loop sets itself, and what to use instead."""
 
@@ -58,8 +58,16 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         raise problem
 
 
-def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) -> TrainingArguments:
+def training_arguments(
+    settings: TrainSettings, *, output_dir: Path, seed: int, checkpoints: bool = False
+) -> TrainingArguments:
     """The arguments for the Trainer: quiet, seeded, one log entry an epoch, all of which a recipe may change.
+
+    Args:
+        settings: The recipe's ``train:`` section.
+        output_dir: Where checkpoints and logs go.
+        seed: The run's seed.
+        checkpoints: Make one after every epoch and keep the last, unless the settings say otherwise.
 
     Raises:
         TrainingError: A value that TrainingArguments refuses. Names are for :func:`check_arguments`.
@@ -69,7 +77,7 @@ def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) 
     defaults: dict[str, Any] = {
         "logging_strategy": "epoch",
         "logging_nan_inf_filter": False,  # a loss that is NaN must be seen, not averaged away
-        "save_strategy": "no",
+        **({"save_strategy": "epoch", "save_total_limit": 1} if checkpoints else {"save_strategy": "no"}),
         "report_to": "none",
         "per_device_eval_batch_size": max(64, settings.batch_size),
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -85,7 +93,7 @@ def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) 
             remove_unused_columns=False,
             label_names=[],
             disable_tqdm=True,
-            **{**defaults, **settings.arguments},
+            **_merged(defaults, settings.arguments),
         )
     except (TypeError, ValueError, ImportError) as error:
         raise TrainingError(
@@ -93,3 +101,10 @@ def training_arguments(settings: TrainSettings, *, output_dir: Path, seed: int) 
             where="train.arguments",
             hint="; ".join(f"{name}: {value!r}" for name, value in settings.arguments.items()) or None,
         ) from error
+
+
+def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given stands above the defaults; who says when to save keeps all, as transformers does."""
+    if "save_strategy" in given:
+        defaults.pop("save_total_limit", None)
+    return {**defaults, **given}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -82,13 +83,27 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self.progress(state.global_step, state.max_steps, self.numbers)
 
 
+class EpochCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells a dataset that varies its samples which epoch it is, so that the variation follows from that alone."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Pass the epoch on."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(int(state.epoch or 0))
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Iterator[ProgressReport]:
     """The ``given`` report; else a bar on standard error, if that is a terminal and not to be ``quiet``."""
     if given is not None:
         yield given
         return
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True, quiet=quiet or os.environ.get("RANK", "0") != "0")
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[numbers]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, numbers="")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from surgeon.errors import TrainingError
-from surgeon.training.settings import Digits
+from surgeon.training.settings import TrainSettings
+from surgeon.training.sources import Digits
 
 # Which samples of the digits are held out must never depend on a recipe's seed, or "test" would mean something
 # else in every run and a network's own training samples could return as another's test samples.
@@ -49,6 +50,10 @@ class Splits:
     """The columns that the model is called with; every other column is a label."""
     classes: Mapping[str, int] = field(default_factory=dict)
     """The number of classes by label column, where it is known; checked against the model's outputs."""
+    domains: tuple[str, ...] = ()
+    """The names of the domains that the column ``domain`` counts, if there is one."""
+    collate: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]] = default_collate
+    """Makes a batch of samples."""
 
 
 class Scans(NamedTuple):
@@ -81,6 +86,19 @@ def load_data(settings: Digits, seed: int = 0) -> Splits:
 
     train, test = read_digits(settings, seed)
     return Splits(columns(train), columns(test), classes={"labels": len(settings.classes)})
+
+
+def load_splits(settings: TrainSettings, seed: int) -> Splits:
+    splits = load_data(settings.data, seed)
+    if settings.evaluate is None:
+        return splits
+    test = load_data(settings.evaluate, seed)
+    if test.classes != splits.classes:
+        raise TrainingError(
+            f"data have {dict(splits.classes)} classes and evaluate has {dict(test.classes)}",
+            where="train.evaluate.classes",
+        )
+    return Splits(splits.train, test.test, splits.inputs, splits.classes)
 
 
 def read_digits(settings: Digits, seed: int = 0) -> tuple[Scans, Scans]:

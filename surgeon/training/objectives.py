@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import TrainingError, suggest
+from surgeon.nn.grafts import Grafted
+from surgeon.nn.progressive import ProgressiveNetwork
 from surgeon.operation import Objective
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, present
 
@@ -19,10 +21,10 @@ MAIN = ("logits", "out")
 """What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
 
 
-def named_outputs(output: Any) -> dict[str, Tensor]:
-    """The tensors that a model returned, by name; a lone tensor is called ``logits``."""
+def named_outputs(output: Any, lone: str = MAIN[0]) -> dict[str, Tensor]:
+    """The tensors that a model returned, by name; a lone tensor is called ``lone``."""
     if isinstance(output, Tensor):
-        return {"logits": output}
+        return {lone: output}
     if isinstance(output, tuple) and hasattr(output, "_asdict"):
         output = output._asdict()
     elif isinstance(output, Sequence):
@@ -32,29 +34,60 @@ def named_outputs(output: Any) -> dict[str, Tensor]:
     return {name: value for name, value in output.items() if isinstance(value, Tensor)}
 
 
-def takes_names(model: nn.Module, inputs: Sequence[str]) -> bool:
-    """Whether the model's forward has a parameter for every input column by its name."""
-    parameters = inspect.signature(model.forward).parameters
-    return all(name in parameters for name in inputs)
+@dataclass(frozen=True)
+class Call:
+    """How a model is called with a batch, and what its outputs are called."""
+
+    inputs: tuple[str, ...]
+    """The columns of the batch that it takes."""
+    by_name: bool
+    """Whether they are passed by keyword; in their order otherwise."""
+    lone: str
+    """The name of the output of a model that returns one tensor."""
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Sequence[str]) -> Call:
+        """Find out from ``model`` itself: what wraps it later (DDP, torch.compile) no longer tells."""
+        networks = model.columns if isinstance(model, ProgressiveNetwork) else [model]
+        parameters = [inspect.signature(network.forward).parameters for network in networks]
+        by_name = all(name in each for name in inputs for each in parameters)
+        return cls(tuple(inputs), by_name, _lone_output(model))
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Run ``model``, or what wraps it, on the input columns of ``batch``."""
+        if self.by_name:
+            return named_outputs(model(**{name: batch[name] for name in self.inputs}), self.lone)
+        return named_outputs(model(*(batch[name] for name in self.inputs)), self.lone)
 
 
-def call_model(model: nn.Module, inputs: Batch, *, by_name: bool) -> dict[str, Tensor]:
-    """Run ``model`` on the input columns, by keyword or in their order."""
-    return named_outputs(model(**inputs) if by_name else model(*inputs.values()))
+def _lone_output(model: nn.Module) -> str:
+    """A branch that is all that a network returns comes as a plain tensor, and keeps its name."""
+    if isinstance(model, Grafted) and model.network_output is None and len(model.grafts) == 1:
+        return str(next(iter(model.grafts.keys())))
+    return MAIN[0]
 
 
 def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
     """Cross-entropy of the model's own prediction, unless ``given`` objectives already train it.
 
+    An output without a gradient, of which everything is frozen, is not to be trained: an earlier column's, say.
+
     Raises:
-        TrainingError: Nothing is given, and no output is known for the model's own prediction.
+        TrainingError: No output has a gradient; or nothing is given, and which output is the model's own
+            prediction is not known.
     """
-    main = next((name for name in MAIN if name in outputs), None)
-    if main is None and len(outputs) == 1:
-        main = next(iter(outputs))
+    trained = [name for name, output in outputs.items() if output.requires_grad]
+    main = next((name for name in MAIN if name in trained), None)
+    if main is None and len(trained) == 1:
+        main = trained[0]
+    if not trained:
+        raise TrainingError(
+            f"no gradient reaches an output ({', '.join(outputs)}): what trains plays no part in them",
+            hint="see what trains: surgeon plan RECIPE MODEL",
+        )
     if main is None and not given:
         raise TrainingError(
-            f"several outputs ({', '.join(outputs)}), and none of them is called {' or '.join(MAIN)}",
+            f"several outputs ({', '.join(trained)}), and none of them is called {' or '.join(MAIN)}",
             where="train.objectives",
             hint="say which to train: objectives: [{output: NAME, loss: cross_entropy, label: labels}]",
         )
@@ -111,8 +144,8 @@ def prepare(
     """Check ``objectives`` against what the model returns and the data hold, before a step is made.
 
     Raises:
-        TrainingError: An output, loss or label that does not exist, or a head with another number of classes
-            than the data.
+        TrainingError: An output, loss or label that does not exist, an output that cannot be trained, or a head
+            with another number of classes than the data.
     """
     targets = []
     for objective in objectives:
@@ -127,6 +160,12 @@ def prepare(
                     where=f"train.objectives: {kind}",
                     hint=suggest(name, known),
                 )
+        if objective.weight and not outputs[objective.output].requires_grad:
+            raise TrainingError(
+                f"no gradient reaches the output {objective.output!r}: all that makes it is frozen",
+                where="train.objectives: output",
+                hint="weight: 0 measures it without training it",
+            )
         target = Target(objective, losses[objective.loss])
         with torch.no_grad():
             if target.loss is cross_entropy and objective.label in classes:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import tempfile
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch import nn
 from transformers import set_seed
 
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective, Schedule
+from surgeon.operation import Objective, Penalty, Schedule, Stage
+from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import check_arguments, training_arguments
-from surgeon.training.callbacks import ProgressCallback, ProgressReport, ScheduleCallback, progress_bar
-from surgeon.training.data import Splits, load_data
-from surgeon.training.losses import Loss, surgeon_losses
-from surgeon.training.objectives import Target, call_model, default_objectives, prepare, takes_names
+from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback, progress_bar
+from surgeon.training.checkpoints import describe_run, resume_from, start_run
+from surgeon.training.data import Splits, load_data, load_splits
+from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
+from surgeon.training.losses import surgeon_losses
+from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
+from surgeon.training.optimizing import rate_factors
+from surgeon.training.penalties import Run
 from surgeon.training.report import TrainReport
 from surgeon.training.settings import TrainSettings
 from surgeon.training.trainer import ObjectiveTrainer
+from surgeon.training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -38,8 +42,12 @@ def train(
     *,
     objectives: Sequence[Objective] = (),
     schedules: Sequence[Schedule] = (),
+    penalties: Sequence[Penalty] = (),
+    stages: Sequence[Stage] = (),
     seed: int = 0,
     output_dir: Path | None = None,
+    checkpoints: bool = False,
+    resume: bool = False,
     baseline: Callable[[], nn.Module] | None = None,
     quiet: bool = False,
     progress: ProgressReport | None = None,
@@ -48,15 +56,20 @@ def train(
 ) -> TrainReport:
     """Fine-tune ``model`` in place; what is frozen stays as it is. The model comes back in eval mode.
 
-    The same model, settings, data and seed give byte-identical weights on one CPU with one number of threads.
+    The same model, settings, data and seed give byte-identical weights on one CPU with one number of threads, also
+    where the run was interrupted and resumed.
 
     Args:
         model: What to train. Parameters without ``requires_grad`` never enter the optimizer.
         settings: The recipe's ``train:`` section.
         objectives: Losses that operations ask for, beside those of the settings.
         schedules: Buffers that follow the progress of training.
+        penalties: Terms that operations add to the loss.
+        stages: Parts of the network that wait until an epoch.
         seed: Draws the order of samples, dropout, and the labelled samples where the data name no seed.
         output_dir: Where checkpoints and logs go; a folder that is removed again if left out.
+        checkpoints: Make a checkpoint after every epoch and keep the last, unless the settings say otherwise.
+        resume: Go on from the last checkpoint in ``output_dir``; ``model`` must be as it was when the run began.
         baseline: Makes the same network with fresh weights, nothing of it frozen; for ``baseline: scratch``.
         quiet: Show no progress bar.
         progress: Told of every step, instead of the progress bar.
@@ -64,7 +77,8 @@ def train(
         data: Datasets from Python, instead of ``settings.data``.
 
     Raises:
-        TrainingError: Settings, data and model do not go together, or training diverges.
+        TrainingError: Settings, data and model do not go together, training diverges, or there is no such run to
+            resume.
     """
     check_arguments(settings.arguments)
     splits = _splits(settings, data, seed)
@@ -74,19 +88,26 @@ def train(
             where="train.baseline",
             hint="pass baseline=..., or set baseline: none",
         )
+    if resume and output_dir is None:
+        raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="name it: output_dir=")
     job = _Job(
         settings=settings,
         splits=splits,
         objectives=[*(settings.objectives or ()), *objectives],
         schedules=schedules,
-        losses=plugins.losses() if plugins else surgeon_losses(),
+        penalties=penalties,
+        stages=stages,
+        plugins=plugins,
         seed=seed,
+        checkpoints=checkpoints,
     )
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
-        report = job.run(model, output_dir, say)
+        report = job.run(model, output_dir, say, resume=resume)
     if settings.baseline == "none" or baseline is None:
         return report
     set_seed(seed)
+    # what is held to its start, or waits, does so for what it has learnt, and from scratch there is nothing
+    job = dataclasses.replace(job, penalties=(), stages=())
     with progress_bar("from scratch", progress, quiet=quiet) as say:
         scratch = job.run(baseline(), output_dir and output_dir / "baseline", say)
     return dataclasses.replace(report, baseline=scratch.after)
@@ -100,10 +121,15 @@ class _Job:
     splits: Splits
     objectives: Sequence[Objective]
     schedules: Sequence[Schedule]
-    losses: Mapping[str, Loss]
+    penalties: Sequence[Penalty]
+    stages: Sequence[Stage]
+    plugins: Plugins | None
     seed: int
+    checkpoints: bool
 
-    def run(self, model: nn.Module, output_dir: Path | None, progress: ProgressReport) -> TrainReport:
+    def run(
+        self, model: nn.Module, output_dir: Path | None, progress: ProgressReport, *, resume: bool = False
+    ) -> TrainReport:
         """Train ``model`` in place and measure it before and after."""
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not trainable:
@@ -111,21 +137,38 @@ class _Job:
                 "every parameter of the model is frozen, so that there is nothing to train",
                 hint="freeze less (freeze: all_but: head), or leave train: out",
             )
-        targets = self._targets(model)
+        settings = self.settings
+        targets, reached = self._targets(model)
+        anatomy = Anatomy(model, self.plugins)
+        epochs = None if "max_steps" in settings.arguments else settings.epochs
+        waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
+        factors = rate_factors(model, settings.optimizer, anatomy)
         home = next(model.parameters()).device
-        with _folder(output_dir, self.settings) as folder:
+        callbacks: list[Any] = [ScheduleCallback(model, self.schedules), ProgressCallback(progress)]
+        callbacks.append(EpochCallback(self.splits.train))
+        callbacks += [waiting] if waiting else []
+        with folder_for(output_dir, settings) as folder:
+            last = self._last_checkpoint(model, folder, resume) if output_dir is not None else None
             trainer = ObjectiveTrainer(
                 model=model,
-                args=training_arguments(self.settings, output_dir=folder, seed=self.seed),
+                args=training_arguments(
+                    settings,
+                    output_dir=folder,
+                    seed=self.seed,
+                    checkpoints=self.checkpoints and output_dir is not None,
+                ),
+                settings=settings,
                 targets=targets,
                 splits=self.splits,
-                data_collator=default_collate,
-                callbacks=[ScheduleCallback(model, self.schedules), ProgressCallback(progress)],
+                factors=factors,
+                waiting=waiting,
+                callbacks=callbacks,
             )
             before = trainer.measure()
+            trainer.penalties = self._terms(model, anatomy, targets, reached, trainer)
             started = time.perf_counter()
-            with _explained(self.settings):
-                trainer.train()
+            with step_errors_explained(settings):
+                trainer.train(resume_from_checkpoint=last)
             seconds = time.perf_counter() - started
             after = trainer.measure()
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -133,7 +176,7 @@ class _Job:
             raise TrainingError(
                 "training diverged: the loss is no longer a finite number",
                 where="train.learning_rate",
-                hint=f"use a smaller one than {self.settings.learning_rate:g}",
+                hint=f"use a smaller one than {settings.learning_rate:g}",
             )
         device = trainer.args.device
         model.to(home).eval()
@@ -152,22 +195,63 @@ class _Job:
             seed=self.seed,
         )
 
-    def _targets(self, model: nn.Module) -> list[Target]:
-        """Run one small batch, to find what does not go together before anything is trained."""
-        first = default_collate([self.splits.train[i] for i in range(min(2, len(self.splits.train)))])  # type: ignore[arg-type]
-        device = next(model.parameters()).device
-        batch = {name: column.to(device) for name, column in first.items()}
-        inputs = {name: batch[name] for name in self.splits.inputs}
-        model.eval()
-        try:
-            with torch.no_grad():
-                outputs = call_model(model, inputs, by_name=takes_names(model, self.splits.inputs))
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-            raise _misfit(model, inputs, error) from error
+    def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:
+        """Where to go on from; None to begin."""
+        asked = {
+            "objectives": [each.model_dump(mode="json") for each in self.objectives],
+            "schedules": [each.model_dump(mode="json") for each in self.schedules],
+            "penalties": [[type(each).__name__, each.model_dump(mode="json")] for each in self.penalties],
+            "stages": [each.model_dump(mode="json") for each in self.stages],
+        }
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        run = describe_run(model, self.settings.model_dump(mode="json"), self.seed, asked, processes)
+        if resume:
+            return resume_from(folder, run)
+        if int(os.environ.get("RANK", "0")) == 0:
+            start_run(folder, run)
+        return None
+
+    def _targets(self, model: nn.Module) -> tuple[list[Target], dict[str, bool]]:
+        """Run one small batch, to find what does not go together before anything is trained.
+
+        Returns the objectives, ready to compute, and of each output whether a gradient reaches it.
+        """
+        outputs, batch = first_outputs(model, self.splits)
         wanted = list(self.objectives)
         if self.settings.objectives is None:
-            wanted = [*default_objectives(outputs, wanted), *wanted]
-        return prepare(wanted, self.losses, outputs, batch, self.splits.classes)
+            held = {name for penalty in self.penalties for name in penalty.conserved()}
+            free = {name: output for name, output in outputs.items() if name not in held}
+            wanted = [*default_objectives(free, wanted), *wanted]
+        losses = self.plugins.losses() if self.plugins else surgeon_losses()
+        targets = prepare(wanted, losses, outputs, batch, self.splits.classes)
+        return targets, {name: output.requires_grad for name, output in outputs.items()}
+
+    def _terms(
+        self,
+        model: nn.Module,
+        anatomy: Anatomy,
+        targets: Sequence[Target],
+        reached: dict[str, bool],
+        trainer: ObjectiveTrainer,
+    ) -> list[Callable[[dict[str, Any], Batch], Any]]:
+        if not self.penalties:
+            return []
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise TrainingError(
+                "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
+                where="train.arguments",
+                hint="train on one device or with DDP, or leave conserve out",
+            )
+        run = Run(
+            model=model,
+            call=Call.of(model, self.splits.inputs),
+            anatomy=anatomy,
+            outputs=reached,
+            trained={target.objective.output for target in targets if target.objective.weight},
+            load=partial(load_data, seed=self.seed),
+            seed=self.seed,
+        )
+        return [penalty.begin(run) for penalty in self.penalties]
 
 
 def _splits(settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
@@ -177,57 +261,4 @@ def _splits(settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
         return data
     if settings.data is None:
         raise TrainingError("nothing to train on", where="train.data", hint="data: {source: digits}")
-    splits = load_data(settings.data, seed)
-    if settings.evaluate is None:
-        return splits
-    test = load_data(settings.evaluate, seed)
-    if test.classes != splits.classes:
-        raise TrainingError(
-            f"data have {dict(splits.classes)} classes and evaluate has {dict(test.classes)}",
-            where="train.evaluate.classes",
-        )
-    return Splits(splits.train, test.test, splits.inputs, splits.classes)
-
-
-def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> TrainingError:
-    """What to say of a model that does not accept the data."""
-    shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in inputs.items())
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    hint = "set data.size and data.channels to what the model was made for"
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    pixels = inputs.get("pixel_values")
-    if pixels is not None and pixels.ndim == 4 and channels not in (None, pixels.shape[1]):
-        said = f"its first convolution takes {channels} channels and the data have {pixels.shape[1]}"
-        hint = f"data.channels: {channels}"
-    return TrainingError(f"the model does not accept a batch of {shapes}: {said}", where="train.data", hint=hint)
-
-
-@contextlib.contextmanager
-def _explained(settings: TrainSettings) -> Iterator[None]:
-    """Turn what is known to go wrong in a training step into an error that says what to do."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise TrainingError(
-            "a batch holds a single sample, of which BatchNorm can take no statistics",
-            where="train.batch_size",
-            hint=f"use another one than {settings.batch_size}, or arguments: {{dataloader_drop_last: true}}",
-        ) from error
-
-
-@contextlib.contextmanager
-def _folder(output_dir: Path | None, settings: TrainSettings) -> Iterator[Path]:
-    """Where the Trainer writes: what was given, or a folder that does not stay."""
-    if output_dir is not None:
-        yield output_dir
-        return
-    if settings.arguments.get("save_strategy", "no") != "no":
-        raise TrainingError(
-            "checkpoints are asked for, and there is no folder for them",
-            where="train.arguments.save_strategy",
-            hint="name an output folder (-o, output_dir=)",
-        )
-    with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
-        yield Path(folder)
+    return load_splits(settings, seed)

@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch import distributed as dist
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
+from transformers.trainer_optimizer import is_optimizer_factory
 
+from surgeon.errors import TrainingError
+from surgeon.training.checkpoints import EXTRA, load_network, save_network
 from surgeon.training.data import Splits
-from surgeon.training.objectives import Target, call_model, masked_mean, takes_names
+from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.optimizing import parameter_groups
+from surgeon.training.penalties import Term
+from surgeon.training.settings import TrainSettings
+from surgeon.training.unfreezing import Unfreezing
+from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
 METRICS = ("loss", "accuracy")
 """What is measured of every objective, in this order."""
 
 
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose loss is the weighted sum of ``targets``, each masked by its own labels.
+    """A Trainer whose loss is the weighted sum of ``targets``, each masked by its own labels, and of penalties.
 
-    It logs the loss of every objective, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``.
+    It logs the loss of every objective, the number of labels that it was of and, where they are learnt, the task
+    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. Over several processes a loss is
+    the mean over the labels of all of them, as one process with all their samples would have it.
     """
 
-    def __init__(self, *, targets: Sequence[Target], splits: Splits, **kwargs: Any) -> None:
-        super().__init__(train_dataset=splits.train, eval_dataset=splits.test, compute_metrics=self._metrics, **kwargs)
+    def __init__(
+        self,
+        *,
+        settings: TrainSettings,
+        targets: Sequence[Target],
+        splits: Splits,
+        factors: dict[str, float],
+        waiting: Unfreezing | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            train_dataset=splits.train,
+            eval_dataset=splits.test,
+            data_collator=splits.collate,
+            compute_metrics=self._metrics,
+            **kwargs,
+        )
+        self.settings = settings
         self.targets = list(targets)
-        self.splits = splits
-        self.by_name = takes_names(self.model, splits.inputs)
+        self.penalties: list[Term] = []
+        self.factors = factors
+        self.waiting = waiting
+        self.call = Call.of(self.model, splits.inputs)
+        learnt = settings.task_weights == "uncertainty"
+        self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
         # Each loss is a mean over its batch, so accumulated batches must be averaged by the Trainer, also for a
         # model whose forward takes **kwargs, of which transformers would think that it scales its loss itself.
         self.model_accepts_loss_kwargs = False
@@ -41,6 +74,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         metrics = self.evaluate()
         return {name: metrics[f"eval_{name}"] for name in known if f"eval_{name}" in metrics}
 
+    # ---- the loss
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -49,14 +84,103 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The weighted sum of the objectives' losses of a batch, with the model's outputs if asked for."""
-        outputs = self._call(model, inputs)
+        if model.training and self.waiting is not None:
+            self.waiting.hold()
+        outputs = self.run_model(model, inputs)
         total = torch.zeros((), device=next(iter(outputs.values())).device)
-        for target in self.targets:
-            loss = masked_mean(*target.losses(outputs, inputs))
-            total = total + target.objective.weight * loss
-            if model.training and len(self.targets) > 1:
-                self._seen.setdefault(target.objective.output, []).append(loss.detach())
+        for position, target in enumerate(self.targets):
+            values, valid = target.losses(outputs, inputs)
+            labels, share = self._labels_everywhere(valid.sum()) if model.training else (valid.sum(), 1)
+            # all of an empty batch's values are zeros that still have a gradient
+            loss = values.sum() * share / labels.clamp(min=1)
+            total = total + self.weighing.weigh(position, loss, labels > 0)
+            if model.training:
+                self._note(target.objective.output, loss, valid)
+        for term in self.penalties if model.training else ():
+            penalty = term(outputs, inputs)
+            total = total + penalty
+            self._seen.setdefault("penalty_loss", []).append(penalty.detach())
         return (total, outputs) if return_outputs else total
+
+    def run_model(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The outputs of ``model``, or of what wraps it, for a batch."""
+        return self.call(model, batch)
+
+    def _labels_everywhere(self, labels: Tensor) -> tuple[Tensor, int]:
+        """The number of labels in all processes' batches, and what a loss is multiplied by before the gradients
+        of the processes are averaged."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return labels, 1
+        labels = labels.clone()
+        dist.all_reduce(labels)
+        return labels, dist.get_world_size()
+
+    def _note(self, output: str, loss: Tensor, valid: Tensor) -> None:
+        if len(self.targets) > 1:
+            self._seen.setdefault(f"{output}_loss", []).append(loss.detach())
+        self._seen.setdefault(f"{output}_labels", []).append(valid.sum())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what was seen since the last log: losses (means), labels (their number), task weights."""
+        if "loss" in logs:
+            several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+            for name, values in self._seen.items():
+                number = torch.stack(values).float()
+                number = number.sum() if name.endswith("_labels") else number.mean()
+                if several:  # every process logs, and all have seen the same names
+                    dist.all_reduce(number, dist.ReduceOp.SUM)
+                    number = number if name.endswith("_labels") else number / dist.get_world_size()
+                logs[name] = number.item()
+            self._seen.clear()
+            for position, weight in self.weighing.numbers().items():
+                logs[f"{self.targets[position].objective.output}_weight"] = weight
+        super().log(logs, start_time)
+
+    # ---- the optimizer
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer that the arguments name, over groups by learning rate and weight decay."""
+        if self.optimizer is not None:
+            return self.optimizer
+        wrapped = self.model if model is None else model
+        kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
+        own = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
+        if own and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
+            raise TrainingError(
+                f"the optimizer {self.args.optim!r} groups its parameters itself",
+                where="train.optimizer",
+                hint="use another optim, such as adamw_torch, or leave optimizer and task_weights out",
+            )
+        if not own:
+            args = self.args
+            groups = parameter_groups(
+                wrapped, self.settings.optimizer, self.factors, rate=args.learning_rate, decay=args.weight_decay
+            )
+            if self.weighing.parameters:
+                groups.append({"params": self.weighing.parameters, "lr": args.learning_rate, "weight_decay": 0.0})
+            self.optimizer_cls_and_kwargs = (kind, {**options, "params": groups})
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward; what is learnt beside the model is synchronised and reset here, not by an engine."""
+        if self.weighing.parameters and self._first_of_step:
+            for parameter in self.weighing.parameters:
+                parameter.grad = None
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._first_of_step = self.accelerator.sync_gradients
+        if self._first_of_step and dist.is_available() and dist.is_initialized():
+            for parameter in self.weighing.parameters:
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= dist.get_world_size()
+        return loss
+
+    _first_of_step = True
+
+    # ---- measuring
 
     def prediction_step(
         self,
@@ -81,21 +205,6 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         table = torch.stack(columns, dim=1)
         return (loss, None, None) if prediction_loss_only else (loss, table, table.new_zeros(len(table)))
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean loss of each objective since the last log, where there are several."""
-        if "loss" in logs:
-            for output, losses in self._seen.items():
-                logs[f"{output}_loss"] = torch.stack(losses).mean().item()
-            self._seen.clear()
-        super().log(logs, start_time)
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """No weight decay on biases and norms: whatever has one dimension, as in timm."""
-        return [name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith(".bias")]
-
-    def _call(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return call_model(model, {name: batch[name] for name in self.splits.inputs}, by_name=self.by_name)
-
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         table = torch.as_tensor(prediction.predictions)
         metrics = {}
@@ -105,3 +214,31 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 if not column.isnan().all():
                     metrics[f"{target.objective.output}_{what}"] = column.nanmean().item()
         return metrics
+
+    # ---- checkpoints: transformers would rename tensors, lose tied ones, and load with some missing
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_network(self.accelerator.unwrap_model(self.model), folder, state_dict)
+        if self.weighing.parameters:
+            save_file({str(i): p.detach() for i, p in enumerate(self.weighing.parameters)}, folder / EXTRA)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_network(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
+        if self.weighing.parameters:
+            stored = load_file(Path(resume_from_checkpoint) / EXTRA)
+            with torch.no_grad():
+                for index, parameter in enumerate(self.weighing.parameters):
+                    parameter.copy_(stored[str(index)])
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            load_network(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))

@@ -1,9 +1,12 @@
-"""What the benchmarks work on: networks of real classes with synthetic weights, streamed to disk."""
+"""What the benchmarks work on: networks of real classes with synthetic weights, streamed to disk.
+
+python tests/benchmarks/inputs.py llama FOLDER GIGABYTES
+python tests/benchmarks/inputs.py torchvision FILE NAME
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,20 +14,9 @@ HIDDEN, INNER, HEADS, KEY_VALUE_HEADS, VOCABULARY = 2048, 8192, 16, 4, 32000
 SHARD_BYTES = 2 * 10**9
 ITEM = 2  # bfloat16
 
-TORCHVISION = """
-import sys, torch, torchvision
-name, path = sys.argv[1:]
-with torch.device("meta"):
-    model = getattr(torchvision.models, name)()
-model.to_empty(device="cpu")
-for name, tensor in model.state_dict().items():
-    tensor.normal_(std=0.02).abs_() if tensor.is_floating_point() else tensor.zero_()
-torch.save(model.state_dict(), path)
-"""
 
-
-def make_llama(folder: Path, gigabytes: float) -> int:
-    """A sharded bfloat16 Llama of about ``gigabytes``; returns how many layers it has, an even number."""
+def make_llama(folder: Path, gigabytes: float) -> None:
+    """A sharded bfloat16 Llama of about ``gigabytes``, with an even number of layers."""
     shapes = _ends()
     per_layer = _size(_layer(0))
     layers = max(2, round((gigabytes * 1e9 - _size(shapes)) / per_layer / 2) * 2)
@@ -45,12 +37,19 @@ def make_llama(folder: Path, gigabytes: float) -> int:
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     _write_shards(folder, shapes)
-    return layers
 
 
 def make_torchvision(path: Path, name: str) -> None:
     """The state dict of a torchvision network, as torch.save writes it."""
-    subprocess.run([sys.executable, "-c", TORCHVISION, name, str(path)], check=True)
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        model = getattr(torchvision.models, name)()
+    model.to_empty(device="cpu")
+    for tensor in model.state_dict().values():
+        tensor.normal_(std=0.02).abs_() if tensor.is_floating_point() else tensor.zero_()
+    torch.save(model.state_dict(), path)
 
 
 def _ends() -> dict[str, list[int]]:
@@ -118,3 +117,11 @@ def _normal_values() -> bytes:
 
     numbers = np.random.default_rng(0).standard_normal(2**25, dtype=np.float32) * np.float32(0.02)
     return (numbers.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+
+
+if __name__ == "__main__":
+    kind, place, what = sys.argv[1:]
+    if kind == "llama":
+        make_llama(Path(place), float(what))
+    else:
+        make_torchvision(Path(place), what)

@@ -7,11 +7,13 @@ import torch
 from families import FAMILIES, build
 from torch import nn
 
+import surgeon
 from surgeon.errors import OperationError
 from surgeon.graph.families import Family
 from surgeon.graph.inputs import Inputs, Spec, find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import trace
+from surgeon.nn.progressive import ProgressiveNetwork
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -128,3 +130,33 @@ def test_a_plugin_may_declare_what_its_family_takes():
     model = Odd(nn.Conv2d(3, 2, 3))
     assert find_inputs(model, families=[family]) == Inputs((Spec((2, 3, 20, 20)),), origin="declared for odd")
     assert trace(model, families=[family]).shape("0") == (2, 2, 18, 18)
+
+
+@pytest.mark.parametrize("name", ["resnet", "video", "t5", "whisper"])
+def test_columns_take_what_the_first_one_takes(name):
+    model = build(name)
+    columns = surgeon.apply(model, [surgeon.Progressive(task="second")])
+    found = find_inputs(columns)
+    assert found == find_inputs(model)
+    args, kwargs = found.tensors()
+    with torch.no_grad():
+        assert len(columns(*args, **kwargs)) == 2
+
+
+def test_settings_of_a_family_reach_every_column_that_has_them():
+    class Odd(nn.Sequential):
+        pass
+
+    family = Family("odd", (f"{__name__}.*Odd",), shapes=((3, 20, 20),), settings=(("0.padding", (1, 1)),))
+    network = ProgressiveNetwork(Odd(nn.Conv2d(3, 2, 3)), "first", [])
+    for task, column in (("second", nn.Conv2d(3, 2, 3)), ("third", Odd(nn.Conv2d(3, 2, 3)))):
+        network.columns.append(column)
+        network.laterals.append(nn.ModuleList())
+        network.tasks.append(task)
+    assert find_inputs(network, families=[family]).settings == {
+        "columns.0.0.padding": (1, 1),
+        "columns.2.0.padding": (1, 1),
+    }
+    shapes = trace(network, families=[family]).outputs
+    assert [shape[-1] for shape in shapes.values()] == [20, 18, 20]
+    assert network.columns[0][0].padding == (0, 0)

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
-from families import FAMILIES, build, detection_targets, example
+from families import FAMILIES, build, detection_targets, example, t5_config
 from torch.utils._pytree import tree_leaves
+from transformers import T5ForConditionalGeneration
 
 import surgeon
 from surgeon.errors import OperationError, SiteError
@@ -198,3 +199,12 @@ def test_what_is_fetched_but_never_run_leaves_the_file_and_comes_back_as_an_iden
     assert not any(name.startswith("encoder.ln") for name in cut.state_dict())
     surgeon.save(cut, tmp_path / "cut")
     assert set(surgeon.load(tmp_path / "cut", arch=FAMILIES["vit"]).state_dict()) == set(cut.state_dict())
+
+
+def test_a_t5_with_as_many_encoder_as_decoder_blocks_is_thinned_on_both_sides():
+    config = t5_config()
+    config.num_layers = config.num_decoder_layers = 4
+    model = T5ForConditionalGeneration(config).eval()
+    thinned = surgeon.apply(model, [Truncate(keep_blocks=0.5)])
+    assert (thinned.config.num_layers, thinned.config.num_decoder_layers) == (2, 2)
+    assert len(thinned.encoder.block) == len(thinned.decoder.block) == 2

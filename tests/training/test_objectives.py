@@ -6,21 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+import surgeon
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective
+from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.operation import Objective, asked_of_training
 from surgeon.training.losses import surgeon_losses
-from surgeon.training.objectives import (
-    Target,
-    call_model,
-    default_objectives,
-    masked_mean,
-    named_outputs,
-    prepare,
-    takes_names,
-)
+from surgeon.training.objectives import Call, Target, default_objectives, masked_mean, named_outputs, prepare
 
 LOSSES = surgeon_losses()
-LOGITS = torch.zeros(2, 3)
+LOGITS = torch.zeros(2, 3, requires_grad=True)
+FROZEN = torch.zeros(2, 3)
 
 
 def target(loss: str) -> Target:
@@ -86,16 +81,31 @@ def test_every_form_of_output_becomes_tensors_by_name(output, names):
         (["logits", "domain"], ["domain"], ["logits"]),
         (["logits", "domain"], ["domain", "logits"], []),
         (["species", "colour"], ["species", "colour"], []),
+        (["logits frozen", "second"], [], ["second"]),
+        (["logits frozen", "second"], ["second"], []),
     ],
 )
 def test_the_models_own_prediction_is_trained_unless_something_already_does(outputs, given, expected):
-    found = default_objectives(dict.fromkeys(outputs, LOGITS), [Objective(output=name) for name in given])
+    tensors = {name.split()[0]: FROZEN if "frozen" in name else LOGITS for name in outputs}
+    found = default_objectives(tensors, [Objective(output=name) for name in given])
     assert [objective.output for objective in found] == expected
 
 
 def test_several_outputs_without_an_objective_must_be_named():
     with pytest.raises(TrainingError, match="species, colour"):
         default_objectives({"species": LOGITS, "colour": LOGITS}, [])
+
+
+def test_a_model_whose_outputs_have_no_gradient_is_refused():
+    with pytest.raises(TrainingError, match=r"no gradient reaches an output \(task1, task2\)"):
+        default_objectives({"task1": FROZEN, "task2": FROZEN}, [])
+
+
+def test_an_output_without_a_gradient_may_be_measured_but_not_trained():
+    batch = {"labels": torch.zeros(2, dtype=torch.long)}
+    with pytest.raises(TrainingError, match="no gradient reaches the output 'task1'"):
+        prepare([Objective(output="task1")], LOSSES, {"task1": FROZEN}, batch, {})
+    assert len(prepare([Objective(output="task1", weight=0)], LOSSES, {"task1": FROZEN}, batch, {})) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,5 +138,44 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(("columns", "expected"), [(("right", "left"), -1.0), (("first", "second"), 1.0)])
 def test_columns_are_passed_by_name_where_forward_has_the_names_and_in_order_where_not(columns, expected):
     inputs = dict(zip(columns, (torch.full((1,), 3.0), torch.full((1,), 2.0)), strict=True))
-    output = call_model(Pair(), inputs, by_name=takes_names(Pair(), columns))
+    output = Call.of(Pair(), columns)(Pair(), inputs)
     assert output["logits"].item() == expected
+
+
+class Swapped(Pair):
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return second - first
+
+
+@pytest.mark.parametrize(("newest", "by_name"), [(Pair, True), (Swapped, False)])
+def test_the_columns_of_a_progressive_network_say_how_it_is_called(newest, by_name):
+    network = ProgressiveNetwork(Pair(), "old", [])
+    network.columns.append(newest())
+    network.laterals.append(nn.ModuleList())
+    network.tasks.append("new")
+    call = Call.of(network, ("right", "left"))
+    assert call.by_name is by_name
+    output = call(network, {"right": torch.full((1,), 3.0), "left": torch.full((1,), 2.0)})
+    assert {name: value.item() for name, value in output.items()} == {"old": -1.0 if by_name else 1.0, "new": -1.0}
+
+
+def test_the_one_branch_that_is_left_of_a_network_keeps_its_name():
+    layers = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    species = {"species": {"classes": 5}}
+    alone = surgeon.apply(layers, [surgeon.Multitask(tasks=species, original="drop")])
+    beside = surgeon.apply(layers, [surgeon.Multitask(tasks=species)])
+    batch = {"x": torch.zeros(2, 4)}
+    assert isinstance(alone(batch["x"]), torch.Tensor)
+    assert list(Call.of(alone, ["x"])(alone, batch)) == ["species"]
+    assert list(Call.of(alone, ["x"])(torch.nn.DataParallel(alone), batch)) == ["species"], "wrapped"
+    assert list(Call.of(beside, ["x"])(beside, batch)) == ["logits", "species"]
+
+
+def test_a_new_column_ends_what_earlier_operations_ask_of_training():
+    before = [surgeon.GradientReversal(schedule="dann"), surgeon.Multitask(tasks={"species": {"classes": 5}})]
+    objectives, schedules, *_ = asked_of_training(before)
+    assert [objective.output for objective in objectives] == ["domain", "species"]
+    assert len(schedules) == 1
+    objectives, schedules, *_ = asked_of_training([*before, surgeon.Progressive(task="new"), before[1]])
+    assert [objective.output for objective in objectives] == ["new", "species"]
+    assert schedules == []

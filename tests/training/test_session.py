@@ -295,7 +295,7 @@ def test_data_from_python_and_from_the_settings_exclude_each_other():
 
 def test_checkpoints_go_where_they_are_told(tmp_path):
     train(network(), settings(arguments={"save_strategy": "epoch"}), output_dir=tmp_path, quiet=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8", "run.json"]
 
 
 @pytest.mark.gpu

@@ -28,6 +28,9 @@ IGNORED = ["*/*", "consolidated*"]
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
 
+# What a forward sets in its modules: Swin's windows shrink to the image that it is given.
+MUTABLE = frozenset({"shift_size", "window_size"})
+
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
 
@@ -107,7 +110,7 @@ class HuggingFace(ArchitectureProvider):
             return None
         architecture = Architecture(scheme=self.scheme, name=cls.__name__, options={"config": _plain(module.config)})
         try:
-            return architecture if same_structure(module, build(self, architecture)) else None
+            return architecture if same_structure(module, build(self, architecture), mutable=MUTABLE) else None
         except ArchitectureError:  # a config edited so that it builds nothing
             return None
 
@@ -196,7 +199,12 @@ def _config(values: dict[str, Any], where: str) -> Any:
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
-    return CONFIG_MAPPING[model_type].from_dict(dict(values))
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(dict(values))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ArchitectureError(
+            f"its config is refused by transformers: {str(error).strip().splitlines()[0]}", where=where
+        ) from error
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -1,0 +1,192 @@
+"""The training loop alone: ``train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from surgeon.commands import options
+from surgeon.commands.catalog import print_json
+from surgeon.errors import OutputError, RecipeError
+
+if TYPE_CHECKING:
+    from surgeon.commands.finetuning import Trainee
+    from surgeon.plugins import Plugins
+    from surgeon.recipe import Recipe
+    from surgeon.training.settings import TrainSettings
+
+MANIFEST = "surgeon.json"
+FILES = (".safetensors", ".pt")
+
+
+def train(
+    context: typer.Context,
+    what: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT|RECIPE", help="What apply wrote, or a recipe.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="With a recipe: the artifact to train, or what to operate on.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A folder, a .safetensors or a .pt file; out/ARTIFACT-trained or out/RECIPE if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training of OUT.")] = False,
+    arch: options.Arch = None,
+    settings: options.Settings = None,
+    seed: options.Seed = None,
+    plugin: options.PluginNames = None,
+    key: options.Key = None,
+    trust_pickle: options.TrustPickle = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train by a recipe's train: section.
+
+    An artifact is trained by the recipe that it was made with, or by the one that is given; a recipe's operations
+    are carried out first, unless the artifact has been through them. While it trains, checkpoints lie in
+    OUT.checkpoints (one after every epoch, the last is kept, unless arguments: {save_strategy: …} says otherwise),
+    and --resume goes on from there, to the same weights. torchrun -m surgeon train … trains with several processes.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    silent = quiet or as_json or not first
+    plugins: Plugins = context.obj
+    recipe, path = _recipe(what, settings, plugins)
+    if recipe.train is None:
+        raise RecipeError(
+            "the recipe has no train: section", where=str(what), hint="give one that has: surgeon train RECIPE ARTIFACT"
+        )
+    from surgeon.checkpoint.artifact import check_output
+    from surgeon.commands.checking import check_training
+    from surgeon.reloading import check_in_memory
+    from surgeon.report.consoles import show, working
+    from surgeon.report.outcomes import render_saved, render_training
+
+    with working("checking the training settings", quiet=silent):
+        check_training(recipe, plugins, here=True)
+    made = _is_artifact(what)
+    out = output or Path("out") / (f"{path.stem}-trained" if made else path.stem)
+    folder = out.with_name(f"{out.name}.checkpoints")
+    given = str(what) if made else model
+    if first:
+        check_output(out, force=force, inputs=[])
+        _check_folder(folder, resume=resume, force=force)
+    with working("reading the model", quiet=silent):
+        trainee, inputs = _trainee(recipe, given, made, arch, seed, key, trust_pickle, plugins)
+    if first:
+        check_output(out, force=force, inputs=inputs)
+    from surgeon.commands.finetuning import train_ready
+    from surgeon import engine
+
+    report = train_ready(
+        trainee, recipe.train, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=silent
+    )
+    if not first:
+        return
+    engine.save(trainee.model, out, force=force)
+    _tidy(folder, recipe.train)
+    with working("loading it again", quiet=silent):
+        checked = check_in_memory(trainee.model, trainee, out, plugins)
+    if as_json:
+        print_json({"output": str(out), "training": report.to_dict(), "reloaded": dataclasses.asdict(checked)})
+    elif not quiet:
+        show(render_training(report))
+        show(render_saved(out, checked))
+
+
+def _is_artifact(path: Path) -> bool:
+    return (path / MANIFEST).is_file() or (path.is_file() and path.suffix in FILES)
+
+
+def _recipe(what: Path, settings: list[str] | None, plugins: Plugins) -> tuple[Recipe, Path]:
+    """The recipe to train by, and what the output is named after."""
+    from surgeon.recipe import load_recipe
+
+    if not _is_artifact(what):
+        return load_recipe(what, overrides=settings or (), plugins=plugins), what
+    if what.is_dir():
+        return load_recipe(what / "recipe.yaml", overrides=settings or (), plugins=plugins), what
+    from surgeon.checkpoint.source import open_source
+
+    record = open_source(what, plugins=plugins).record
+    if record is None or not record.surgeries:
+        raise OutputError(f"{what} is no artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
+    with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
+        copy = Path(scratch) / "recipe.yaml"
+        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
+        return load_recipe(copy, overrides=settings or (), plugins=plugins), what
+
+
+def _trainee(
+    recipe: Recipe,
+    given: str | None,
+    made: bool,
+    arch: str | None,
+    seed: int | None,
+    key: str | None,
+    trust_pickle: bool,
+    plugins: Plugins,
+) -> tuple[Trainee, list[Path]]:
+    """The network in memory, and the files that it came from."""
+    from surgeon import engine
+    from surgeon.checkpoint.source import open_source
+    from surgeon.commands.finetuning import Trainee, ready
+    from surgeon.preparing import prepare
+    from surgeon.recipe import operation_dict, operations_from
+    from surgeon.record import record_of
+
+    chosen = given if given is not None else recipe.model
+    if chosen is None:
+        raise RecipeError("there is no model to train", hint="name one: surgeon train RECIPE MODEL")
+    if _is_artifact(Path(chosen)):
+        source = open_source(chosen, arch=arch, trust_pickle=trust_pickle, plugins=plugins)
+        done = source.record.surgeries[-1].operations if source.record and source.record.surgeries else None
+        if made or done == [operation_dict(operation) for operation in recipe.operations]:
+            model = engine.load(chosen, arch=arch, trust_pickle=trust_pickle, plugins=plugins)
+            record = record_of(model)
+            assert record is not None  # load attaches it
+            operations = operations_from(record.surgeries[-1].operations, plugins)
+            own = record.surgeries[-1].seed if made else recipe.seed
+            files = source.checkpoint.files if source.checkpoint else []
+            return Trainee(model, record, source, operations, own if seed is None else seed), files
+    given_options = {"arch": arch, "seed": seed, "key": key, "trust_pickle": trust_pickle}
+    prepared = prepare(chosen, recipe, plugins=plugins, **given_options)  # type: ignore[arg-type]
+    return ready(prepared, quiet=True), prepared.inputs
+
+
+def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
+    from surgeon.training.checkpoints import RUN
+
+    if (folder / RUN).exists() and not (resume or force):
+        raise OutputError(
+            f"an interrupted training lies in {folder}", hint="--resume goes on with it; --force begins anew"
+        )
+
+
+def _tidy(folder: Path, settings: TrainSettings) -> None:
+    """Remove checkpoints that were only made to be resumed from; what was asked for stays."""
+    from surgeon.training.checkpoints import RUN
+
+    (folder / RUN).unlink(missing_ok=True)
+    if settings.arguments.get("save_strategy", "no") == "no":
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,191 @@
+"""What a transformers forward takes under each name: shapes and kinds of values, from the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from surgeon.graph.inputs import Spec
+
+TOKENS = 8
+SAMPLES = 8000
+"""Half a second of sound at 16 kHz."""
+FRAMES = 64
+"""Frames of a spectrogram, where a config does not say."""
+GRID = 4
+"""The time steps, rows and columns of patches, where a forward is told them: a multiple of what it merges."""
+
+
+def choices(name: str, config: Any, batch: int) -> list[Spec]:
+    """What may be fed under ``name``, the likeliest first; nothing where the config does not tell."""
+    shapes = _BY_NAME.get(name)
+    return shapes(config, batch) if shapes else []
+
+
+def setting(config: Any, *names: str, default: Any = None) -> Any:
+    """The first of several settings that the config, or one of the configs in it, has."""
+    parts = [getattr(config, part, None) for part in getattr(config, "sub_configs", {})]
+    for holder in [config, *parts]:
+        for name in names:
+            value = getattr(holder, name, None)
+            if value is not None:
+                return value
+    return default
+
+
+def _text(config: Any) -> Any:
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _tokens(config: Any, batch: int) -> list[Spec]:
+    """Words that end with the end-of-sentence token, and have it nowhere else."""
+    text = _text(config)
+    words = setting(text, "vocab_size") or setting(config, "vocab_size", default=2)
+    words = min(words) if isinstance(words, (list, tuple)) else words
+    end = setting(text, "eos_token_id")
+    if not isinstance(end, int) or not 0 <= end < words:
+        return [Spec((batch, TOKENS), torch.int64, high=words)]
+    low, high = (0, end) if end >= words // 2 else (end + 1, words)
+    return [Spec((batch, TOKENS), torch.int64, low, high, last=end)]
+
+
+def _decoder_tokens(config: Any, batch: int) -> list[Spec]:
+    decoder = getattr(config, "decoder", None) or _text(config)
+    return _tokens(decoder if hasattr(decoder, "to_dict") else config, batch)
+
+
+def _side(config: Any) -> tuple[int, int]:
+    size = setting(config, "image_size", "img_size", "input_size", default=224)
+    if isinstance(size, dict):
+        size = list(size.values())
+    if isinstance(size, (list, tuple)):
+        return int(size[0]), int(size[-1])
+    return int(size), int(size)
+
+
+def _images(config: Any, batch: int) -> list[Spec]:
+    channels = setting(config, "num_channels", "in_channels", "in_chans", default=3)
+    image = (channels, *_side(config))
+    frames = setting(config, "num_frames", "frames_per_clip")
+    clips = [Spec((batch, frames, *image))] if isinstance(frames, int) else []
+    return [*clips, Spec((batch, *image)), Spec((batch, channels, 64, 64)), Spec((batch, channels, 256, 256))]
+
+
+def _waveforms(config: Any, batch: int) -> list[Spec]:
+    bins, length = setting(config, "num_mel_bins"), setting(config, "max_length")
+    if isinstance(bins, int) and setting(config, "patch_size") is not None:  # a spectrogram cut into patches
+        return [Spec((batch, length or 1024, bins))]
+    return [Spec((batch, SAMPLES)), Spec((batch, 1, SAMPLES)), Spec((batch, FRAMES, bins or 80))]
+
+
+def _spectrograms(config: Any, batch: int) -> list[Spec]:
+    bins = setting(
+        config, "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim", default=80
+    )  # fmt: skip
+    positions = setting(config, "max_source_positions")
+    mel_first = [Spec((batch, bins, 2 * positions))] if isinstance(positions, int) else []
+    return [*mel_first, Spec((batch, FRAMES, bins)), Spec((batch, bins, FRAMES)), Spec((batch, 1, 1001, bins))]
+
+
+def _boxes(config: Any, batch: int) -> list[Spec]:
+    """Corners of words on a page, whole numbers; Bros takes eight real ones."""
+    sides = setting(config, "dim_bbox")
+    return [Spec((batch, TOKENS, sides))] if isinstance(sides, int) else [Spec((batch, TOKENS, 4), torch.int64, high=2)]
+
+
+def _series(config: Any, batch: int) -> list[Spec]:
+    channels = setting(config, "num_input_channels", "input_size", default=1)
+    length = _past(config)
+    if setting(config, "lags_sequence") is not None and channels == 1:
+        return [Spec((batch, length))]
+    return [Spec((batch, length, channels)), Spec((batch, length))]
+
+
+def _patches(config: Any, batch: int) -> list[Spec]:
+    """The patches of a batch of images, flattened, one after the other: what the Qwen-VL towers take."""
+    side = setting(config, "patch_size", default=14)
+    side = side[0] if isinstance(side, (list, tuple)) else side
+    channels = setting(config, "in_channels", "in_chans", "num_channels", default=3)
+    steps = setting(config, "temporal_patch_size", default=1)
+    count = batch * GRID**3
+    width = channels * side * side
+    return [Spec((count, width * steps)), Spec((count, width)), Spec((count, channels, side, side))]
+
+
+def _grid(config: Any, batch: int) -> list[Spec]:
+    return [Spec((batch, 3), torch.int64, GRID, GRID + 1), Spec((batch, 2), torch.int64, GRID, GRID + 1)]
+
+
+def _queries(config: Any, batch: int) -> list[Spec]:
+    return [Spec((batch, TOKENS, setting(config, "hidden_size", "d_model", default=64)))]
+
+
+def _query_tokens(config: Any, batch: int) -> list[Spec]:
+    words = setting(getattr(config, "qformer_config", config), "vocab_size", default=2)
+    return [Spec((batch, TOKENS), torch.int64, high=words)]
+
+
+def _latents(config: Any, batch: int) -> list[Spec]:
+    return [Spec((batch, setting(config, "hidden_size", default=64), TOKENS))]
+
+
+def _frame_mask(config: Any, batch: int) -> list[Spec]:
+    frames = [spec.shape[-1] for spec in _spectrograms(config, batch)]
+    return [Spec((batch, length), torch.int64, low=1) for length in frames]
+
+
+def _steps(attribute: str) -> Callable[[Any, int], list[Spec]]:
+    """A row of a decision's past: what the config calls ``attribute`` wide, or one number."""
+    return lambda config, batch: [Spec((batch, TOKENS, setting(config, attribute, default=1)))]
+
+
+def _past(config: Any) -> int:
+    """How far back a forecast looks: its context and its longest lag."""
+    lags = setting(config, "lags_sequence", default=[0])
+    return int(setting(config, "context_length", "prediction_length", default=64)) + max(lags)
+
+
+def _time_features(length: Callable[[Any], int]) -> Callable[[Any, int], list[Spec]]:
+    return lambda config, batch: [Spec((batch, length(config), setting(config, "num_time_features", default=0)))]
+
+
+def _ahead(config: Any) -> int:
+    return int(setting(config, "prediction_length", default=8))
+
+
+_BY_NAME: dict[str, Callable[[Any, int], list[Spec]]] = {
+    "actions": _steps("act_dim"),
+    "classes_input_ids": _tokens,
+    "freq": lambda config, batch: [Spec((batch, 1), torch.int64, high=1)],
+    "future_time_features": _time_features(_ahead),
+    "future_values": lambda config, batch: [Spec((batch, _ahead(config)))],
+    "grid_thw": _grid,
+    "hidden_states": _patches,
+    "image_grid_thw": _grid,
+    "input_features_mask": _frame_mask,
+    "inputs": lambda config, batch: [*_queries(config, batch), *_tokens(config, batch)],
+    "latents": _latents,
+    "past_observed_mask": lambda config, batch: [Spec((batch, _past(config)), torch.int64, low=1)],
+    "past_time_features": _time_features(_past),
+    "qformer_input_ids": _query_tokens,
+    "query_embeds": _queries,
+    "returns_to_go": _steps("reward_dim"),
+    "rewards": _steps("reward_dim"),
+    "states": _steps("state_dim"),
+    "task_inputs": lambda config, batch: [
+        Spec((batch, setting(config, "task_seq_len", default=77)), torch.int64, high=2)
+    ],
+    "timesteps": lambda config, batch: [Spec((batch, TOKENS), torch.int64, high=TOKENS)],
+    "input_ids": _tokens,
+    "decoder_input_ids": _decoder_tokens,
+    "attention_mask": lambda config, batch: [Spec((batch, TOKENS), torch.int64, low=1)],
+    "token_type_ids": lambda config, batch: [Spec((batch, TOKENS), torch.int64, high=1)],
+    "pixel_values": _images,
+    "pixel_values_videos": _images,
+    "input_values": _waveforms,
+    "input_features": _spectrograms,
+    "bbox": _boxes,
+    "past_values": _series,
+}

@@ -1,0 +1,211 @@
+"""Class scores from attributes, also for classes that no sample was ever seen of.
+
+model = surgeon.load("animals")
+wider = with_classes(model, {"zebra": [1, 0, 1], "whale": [0, 1, 0]})
+class_names(wider)  # [..., "zebra", "whale"]
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from surgeon.errors import OperationError
+from surgeon.nn.heads import Head
+from surgeon.tables import Row, table_of
+
+Method = Literal["dap", "bilinear", "cosine"]
+
+EPSILON = 1e-3
+"""How near to 0 and 1 the prior of an attribute may come."""
+
+
+class ZeroShotHead(nn.Module):
+    """Scores classes by what they are like, not by weights of their own.
+
+    With θ(x) the features, A the table, a row for each class, and ℓ = V θ(x):
+
+    * ``bilinear``: ℓ · φ(a), φ(a) the row at length one (Akata et al. 2013);
+    * ``cosine``: s cos(ℓ, g(a)), g a learnt matrix or the identity, s learnt from 10 (Frome et al. 2013);
+    * ``dap``: Σ_m log p(a_m|x) - log p(a_m), p(a_m = 1|x) = σ(ℓ_m) (Lampert et al. 2009, eq. 2 and 3).
+
+    Shapes: features ``(batch, …)`` → ``(batch, classes)``.
+
+    Args:
+        features: The number of channels.
+        classes: The names of the classes.
+        attributes: The names of the attributes.
+        table: ``(classes, attributes)``; for dap within 0 to 1.
+        method: How to score.
+        embed: The width of g, for cosine; None lets it be the identity.
+        prior: For dap, whether p(a_m) is that of the classes in ``table``; else it is 1/2 and cancels.
+        **options: Of :class:`surgeon.nn.heads.Head`, which makes ℓ.
+    """
+
+    table: torch.Tensor
+    prior: torch.Tensor | None
+    added: torch.Tensor
+
+    def __init__(
+        self,
+        features: int,
+        classes: Sequence[str],
+        attributes: Sequence[str],
+        table: Sequence[Sequence[float]],
+        *,
+        method: Method = "bilinear",
+        embed: int | None = None,
+        prior: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.classes = list(classes)
+        self.added_classes: list[str] = []
+        self.known = True
+        self.attributes = list(attributes)
+        values = torch.tensor(table, dtype=torch.float32)
+        self.register_buffer("table", values)
+        self.register_buffer("prior", values.mean(0).clamp(EPSILON, 1 - EPSILON) if prior else None)
+        self.register_buffer("added", torch.zeros(0, len(attributes)), persistent=False)
+        self.project = Head(features, embed or len(attributes), **options)
+        self.takes_mask = self.project.takes_mask
+        self.embedding = nn.Linear(len(attributes), embed, bias=False) if embed else None
+        self.scale = nn.Parameter(torch.full((1,), 10.0)) if method == "cosine" else None
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The scores of the classes."""
+        return self.score(self.project(features, mask))
+
+    def score(self, projected: torch.Tensor) -> torch.Tensor:
+        """The scores for ℓ ``(batch, attributes)``, or ``(batch, embed)``."""
+        table = (torch.cat([self.table, self.added]) if self.known else self.added).to(projected.dtype)
+        if self.method == "dap":
+            yes, no = functional.logsigmoid(projected), functional.logsigmoid(-projected)
+            if self.prior is not None:
+                prior = self.prior.to(projected.dtype)
+                yes, no = yes - prior.log(), no - (1 - prior).log()
+            return yes @ table.T + no @ (1 - table).T
+        if self.embedding is not None:
+            table = self.embedding(table)
+        directions = functional.normalize(table, dim=-1)
+        if self.scale is not None:
+            return self.scale * functional.linear(functional.normalize(projected, dim=-1), directions)
+        return functional.linear(projected, directions)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes that are scored, in order."""
+        return [*(self.classes if self.known else []), *self.added_classes]
+
+    def rows(self, attributes: Mapping[str, Row]) -> tuple[list[str], torch.Tensor]:
+        """The names and attributes ``(classes, attributes)`` of other classes, in the order of this table.
+
+        Raises:
+            OperationError: A class has other attributes than the head knows.
+        """
+        given = table_of(attributes)
+        values = torch.tensor(given.values, dtype=torch.float32)
+        if any(isinstance(row, Mapping) for row in attributes.values()):
+            if set(given.attributes) != set(self.attributes):
+                odd = sorted(set(given.attributes) ^ set(self.attributes))
+                raise OperationError(
+                    f"the classes differ from those that the head knows in their attributes: {', '.join(odd[:5])}",
+                    hint=f"the attributes are: {', '.join(self.attributes[:8])}",
+                )
+            values = values[:, [given.attributes.index(name) for name in self.attributes]]
+        if values.shape[1] != len(self.attributes):
+            raise OperationError(
+                f"the classes have {values.shape[1]} attributes, and the head knows {len(self.attributes)}",
+                hint=f"the attributes are: {', '.join(self.attributes[:8])}",
+            )
+        refuse_no_probabilities(self.method, given.classes, values.tolist())
+        return list(given.classes), values
+
+    def extra_repr(self) -> str:
+        """The counts and the method."""
+        return f"{self.method}, classes={len(self.classes)}, attributes={len(self.attributes)}"
+
+
+def with_classes(model: nn.Module, attributes: Mapping[str, Row], *, only: bool = False) -> nn.Module:
+    """A copy of ``model`` that scores further classes by their attributes; it shares the weights of ``model``.
+
+    What is added lasts as long as the copy: an artifact holds the classes of its recipe (the operation
+    ``add_classes`` puts others into one).
+
+    Args:
+        model: A network with a :class:`ZeroShotHead`.
+        attributes: For each class its attributes: numbers in the order of the head's, or by their names.
+        only: Score these classes alone, without those that the model knows.
+
+    Raises:
+        OperationError: The model has no such head, knows a class of that name, or the attributes differ.
+    """
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    wider = copy.deepcopy(model, cast("dict[int, Any]", shared))
+    head = head_of(wider)
+    names, values = head.rows(attributes)
+    refuse_known(head, [] if only else names)
+    added = values.to(head.added)
+    if only:
+        head.known, head.added, head.added_classes = False, added, names
+    else:
+        head.added = torch.cat([head.added, added])
+        head.added_classes = [*head.added_classes, *names]
+    return wider
+
+
+def class_names(model: nn.Module) -> list[str]:
+    """The names of the classes that ``model`` scores, in the order of its scores.
+
+    Raises:
+        OperationError: The model has no :class:`ZeroShotHead`.
+    """
+    return head_of(model).names
+
+
+def head_of(model: nn.Module) -> ZeroShotHead:
+    """The head of ``model`` that scores by attributes.
+
+    Raises:
+        OperationError: It has none.
+    """
+    found = next((module for module in model.modules() if isinstance(module, ZeroShotHead)), None)
+    if found is None:
+        raise OperationError(
+            f"{type(model).__name__} has no head that scores classes by their attributes",
+            hint="give it one with the operation zero_shot",
+        )
+    return found
+
+
+def refuse_known(head: ZeroShotHead, names: Sequence[str]) -> None:
+    """Refuse names that the head has given to classes already.
+
+    Raises:
+        OperationError: Naming them.
+    """
+    known = [name for name in names if name in head.names]
+    if known:
+        raise OperationError(
+            f"the head knows {', '.join(known[:3])} already", hint="leave it out, or take another name; or only: true"
+        )
+
+
+def refuse_no_probabilities(method: Method, classes: Sequence[str], values: Sequence[Sequence[float]]) -> None:
+    """Refuse attributes that are no probabilities where they are taken for such.
+
+    Raises:
+        OperationError: Naming the class.
+    """
+    for name, row in zip(classes, values, strict=True):
+        if method == "dap" and not all(0 <= value <= 1 for value in row):
+            raise OperationError(
+                f"{name} has an attribute outside 0 to 1, which dap takes for a probability",
+                hint="scale the table, or use method: bilinear or cosine",
+            )

@@ -1,0 +1,75 @@
+"""append: one more layer at the end of a network's features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import ConfigDict, PositiveInt, model_validator
+
+from surgeon.errors import OperationError
+from surgeon.operation import Operation
+from surgeon.operations.layer_fields import LayerFields
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.surgery import Surgery
+
+
+class Append(LayerFields, Operation):
+    """Put a layer between the features and the head, or at the end of a network that has no head.
+
+    An adaptation layer between a trained trunk and a new head (Oquab et al. 2014). Several in a row want
+    names: ``called``. The layer reads what the head reads, mostly one vector; to put one on a map before it is
+    pooled, insert it at a site.
+
+    Shapes: features ``(batch, …)`` → the same; with ``width``, as many channels.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "linear", "width": 64, "activation": "relu"}]})
+
+    width: PositiveInt | None = None
+    """The channels that a linear or conv makes, where the network has no head (truncate it first; then
+    replace_head gives it a new one). By default as many as it reads."""
+
+    @model_validator(mode="after")
+    def _width_of_its_kind(self) -> Append:
+        if self.width is not None and self.kind not in ("linear", "conv"):
+            raise ValueError(f"width is for kind: linear or conv, not {self.kind}")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Append the layer; see :class:`Operation`."""
+        from surgeon.graph.edit import exit_site
+        from surgeon.operations.features import features_of_network, logits_branch
+        from surgeon.operations.insert import insert_layers
+
+        ends = exit_site(model) is not None and logits_branch(model) is None
+        heads = [] if ends else surgery.role("head")
+        if not heads:
+            site = features_of_network(surgery).site
+            insert_layers(surgery, self, [site], "after", width=self.width)
+            surgery.recall("outputs with what was appended", lambda: _outputs(surgery, site))
+            return surgery.model
+        if len(heads) > 1:
+            raise OperationError(
+                f"the head has several parts ({', '.join(heads)}), which read different features",
+                hint="say where the layer goes with insert: at: SITE",
+            )
+        if self.width is not None:
+            raise OperationError(
+                f"the head {heads[0]} reads as many channels as there are now, not {self.width}",
+                hint="truncate the network first, and give it a new head with replace_head behind append",
+            )
+        insert_layers(surgery, self, heads, "before")
+        return surgery.model
+
+
+def _outputs(surgery: Surgery, site: str) -> dict[str, list[int]]:
+    try:
+        return {name: list(shape) for name, shape in surgery.trace().outputs.items()}
+    except OperationError as error:
+        raise OperationError(
+            f"the network does not run with another width behind {site}: {error.message}",
+            hint=f"end it there first (truncate: after: {site}), or leave width out",
+        ) from error

@@ -1,0 +1,205 @@
+"""zero_shot: class scores from attributes, also for classes never seen; and classes for such a head."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, model_validator
+
+from surgeon.errors import OperationError
+from surgeon.operation import BesideRecipe, Objective, Operation, Selector
+from surgeon.operations.head_fields import HeadFields, Name, output_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from surgeon.surgery import Surgery
+
+Rows = Annotated[dict[Name, list[float] | dict[Name, float]], Field(min_length=1)]
+Attributes = Annotated[Name | Rows, BesideRecipe()]
+
+
+class ZeroShot(HeadFields, Operation):
+    """Replace the head by one that scores classes by their attributes, so that classes never seen can be told.
+
+    The head learns to say what an image is like; a table says what each class is like. ``dap``: p(attribute|x),
+    multiplied up for each class (Lampert et al. 2009, eq. 2 and 3). ``bilinear``: θ(x)ᵀVφ(a) (Akata et al. 2013).
+    ``cosine``: the angle between f(x) and g(a) (Frome et al. 2013). The table is a buffer of the network, saved with
+    it. ``surgeon.nn.zero_shot.with_classes`` adds classes when the network is used, ``add_classes`` for good.
+
+    The table holds the classes of the training labels, in their order: classes that are in it and never seen
+    would be learnt to be unlikely.
+
+    Shapes: features ``(batch, …)`` → ``(batch, classes)``; dap adds the output ``attributes``: logits
+    ``(batch, attributes)``.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": "classes.csv", "method": "bilinear"}]})
+
+    attributes: Attributes
+    """What each class is like: a CSV file (a header with the attributes' names, a line for each class, its name
+    first), looked for beside the recipe first; or a mapping of class to numbers, or to {attribute: number}."""
+    method: Literal["dap", "bilinear", "cosine"] = Field("bilinear")
+    """How classes are scored; for dap attributes lie between 0 and 1."""
+    at: Selector | None = None
+    """The site whose features the head reads; by default those that the network's own head reads."""
+    embed: PositiveInt | None = None
+    """For cosine, the width of a learnt embedding g of the attributes; by default they are compared as they are."""
+    prior: Literal["uniform", "classes"] = "uniform"
+    """For dap, p(attribute): a half, or the attribute's mean over the classes of the table."""
+    learn: Literal["classes", "attributes"] = "classes"
+    """What training looks at: the class scores; or, for dap, the attributes themselves, each sample with its own."""
+    label: Name = "labels"
+    """The column of the batch that holds the classes."""
+    attributes_label: Name = "attributes"
+    """For learn: attributes, the column of the batch that holds each sample's attributes ``(batch, attributes)``."""
+
+    @model_validator(mode="after")
+    def _of_its_method(self) -> ZeroShot:
+        if self.embed is not None and self.method != "cosine":
+            raise ValueError(f"embed is for method: cosine, not {self.method}")
+        for key in ("prior", "learn"):
+            if key in self.model_fields_set and self.method != "dap":
+                raise ValueError(f"{key} is for method: dap, not {self.method}")
+        if "attributes_label" in self.model_fields_set and self.learn != "attributes":
+            raise ValueError("attributes_label is for learn: attributes")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Put the head in the old one's place; see :class:`Operation`."""
+        from torch import nn
+
+        from surgeon.nn.grafts import TRUNK_OUTPUT
+        from surgeon.nn.zero_shot import ZeroShotHead, refuse_no_probabilities
+        from surgeon.operations.features import choose_pool, features_at, features_of_head, neighbour, shown
+        from surgeon.operations.original_head import drop_logits_branch, drop_original
+
+        table = read_attributes(surgery, self.attributes)
+        refuse_no_probabilities(self.method, table["classes"], table["values"])
+        features = features_of_head(surgery) if self.at is None else features_at(surgery, surgery.site(self.at).name)
+        pool = choose_pool(features, self.pool)
+        if features.dims and pool == "none":
+            raise OperationError(
+                f"{features.site or '.'} produces {shown(features.shape)}, and attributes are those of a whole",
+                hint="leave pool out",
+            )
+        head = surgery.new(
+            ZeroShotHead,
+            features.width,
+            table["classes"],
+            table["attributes"],
+            table["values"],
+            method=self.method,
+            embed=self.embed,
+            prior=self.prior == "classes",
+            kind="mlp" if self.hidden else "linear",
+            hidden=tuple(self.hidden),
+            dropout=self.dropout,
+            pool=pool,
+            axis=features.axis,
+            dims=features.dims,
+            masked=features.masked,
+            like=neighbour(surgery.model, features.site),
+        )
+        own = surgery.role("head")
+        drop_logits_branch(surgery)
+        surgery.branch(TRUNK_OUTPUT, features.site, head)
+        drop_original(surgery, [TRUNK_OUTPUT], heads=own)
+        if self.method == "dap":
+            surgery.branch("attributes", f"grafts.{TRUNK_OUTPUT}.head.project", surgery.new(nn.Identity))
+        surgery.note(
+            f"reads {features.site or 'what comes out'} {shown(features.shape)}; "
+            f"{len(table['classes'])} classes by {len(table['attributes'])} attributes"
+        )
+        return surgery.model
+
+    def objectives(self) -> list[Objective]:
+        """The cross-entropy of the classes; where attributes are learnt it is measured, and does not train."""
+        classes = Objective(output="logits", label=self.label, weight=0.0 if self.learn == "attributes" else 1.0)
+        if self.learn == "classes":
+            return [classes]
+        return [classes, Objective(output="attributes", loss="bce", label=self.attributes_label)]
+
+
+class AddClasses(Operation):
+    """Let a head that scores classes by their attributes score further ones, of which no sample was seen.
+
+    Nothing is trained for them: a row of the table is all that a class is (Lampert et al. 2009). The result is an
+    artifact like any other.
+
+    Shapes: ``(batch, classes)`` → ``(batch, classes + added)``.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"zebra": [1, 0, 1]}}]})
+
+    attributes: Attributes
+    """What each new class is like: a CSV file, or a mapping, as for zero_shot; attributes that have names are put
+    in the order of the head's."""
+    only: bool = False
+    """Score the new classes alone, and drop those that the head knows."""
+    called: Annotated[str, AfterValidator(output_name)] = "logits"
+    """The output that the head gives."""
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Widen the table; see :class:`Operation`."""
+        from surgeon.nn.zero_shot import ZeroShotHead, refuse_known
+
+        site = f"grafts.{self.called}.head"
+        head = dict(model.named_modules()).get(site)
+        if not isinstance(head, ZeroShotHead):
+            raise OperationError(
+                f"the output {self.called!r} of {type(model).__name__} comes from no head that scores classes by "
+                "their attributes",
+                hint="give it one with zero_shot",
+            )
+
+        def ordered() -> dict[str, Any]:
+            names, values = head.rows(_mapping(surgery, self.attributes))
+            refuse_known(head, [] if self.only else names)
+            return {"classes": names, "values": values.tolist()}
+
+        rows = surgery.recall("classes to add", ordered)
+        count = len(rows["classes"]) + (0 if self.only else len(head.classes))
+        widen = partial(_widened, rows=rows["values"], only=self.only)
+        surgery.reshape(site, "table", (count, len(head.attributes)), widen)
+        head.classes = [*([] if self.only else head.classes), *rows["classes"]]
+        surgery.note(f"scores {count} classes: {', '.join(head.classes[:6])}{', …' if count > 6 else ''}")
+        return surgery.model
+
+
+def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
+    """The classes, attributes and values of a table. A replay knows the names; its values lie in the artifact."""
+    from surgeon.tables import read_table, table_of
+
+    if not isinstance(attributes, str):
+        table = table_of(attributes)
+        return {"classes": table.classes, "attributes": table.attributes, "values": table.values}
+    found: dict[str, Any] = {}
+
+    def names() -> dict[str, Any]:
+        read = read_table(attributes)
+        found["values"] = read.values
+        return {"classes": read.classes, "attributes": read.attributes}
+
+    told = surgery.recall(f"the table {attributes}", names)
+    zeros = [[0.0] * len(told["attributes"])] * len(told["classes"])
+    return {**told, "values": found.get("values", zeros)}
+
+
+def _mapping(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
+    from surgeon.tables import read_table
+
+    if not isinstance(attributes, str):
+        return attributes
+    table = read_table(attributes)
+    rows = zip(table.classes, table.values, strict=True)
+    return {name: dict(zip(table.attributes, row, strict=True)) for name, row in rows}
+
+
+def _widened(table: torch.Tensor, *, rows: list[list[float]], only: bool) -> torch.Tensor:
+    import torch
+
+    new = torch.tensor(rows, dtype=table.dtype)
+    return new if only else torch.cat([table, new])

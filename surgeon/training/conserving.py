@@ -1,0 +1,143 @@
+"""Conservation training: penalties that hold a network to what it was before it was fine-tuned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from surgeon.errors import TrainingError
+from surgeon.operation import Penalty, Selector
+from surgeon.training.data import Splits
+from surgeon.training.objectives import Batch
+from surgeon.training.penalties import Run, Term, in_eval_mode
+from surgeon.training.sources import AnySource
+
+
+class L2SP(Penalty):
+    """Weight decay towards the starting point (Li, Grandvalet & Davoine 2018, eq. 2).
+
+    ``weight / 2 · Σ (w - w⁰)²`` over the parameters that came from the source, and ``new_weight / 2 · Σ w²`` over
+    the new ones.
+    """
+
+    weight: float
+    new_weight: float
+    sites: list[Selector] | None = None
+
+    def begin(self, run: Run) -> Term:
+        """Take the values at the start for the anchor."""
+        kept, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
+        if not kept:
+            raise TrainingError("l2_sp: nothing of the source trains here, so there is nothing to hold to its values")
+        start = run.start
+
+        def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            own = dict(run.model.named_parameters())
+            moved = torch.stack([(own[name] - start[name]).pow(2).sum() for name in kept]).sum()
+            total = self.weight / 2 * moved
+            if new and self.new_weight:
+                total = total + self.new_weight / 2 * torch.stack([own[name].pow(2).sum() for name in new]).sum()
+            return total
+
+        return term
+
+
+class EWC(Penalty):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): ``weight / 2 · Σ F (w - w⁰)²``.
+
+    F is the diagonal of the Fisher information of ``output`` at the start, a mean over samples of the source's
+    data: squared gradients of the log-probability of a class drawn from the network's own prediction, so that no
+    label is needed.
+    """
+
+    weight: float
+    output: str
+    data: AnySource
+    samples: int
+    sites: list[Selector] | None = None
+
+    def begin(self, run: Run) -> Term:
+        """Measure the Fisher information of every parameter that trains."""
+        run.old_output(self.output, "ewc")
+        if not run.outputs[self.output]:
+            raise TrainingError(f"ewc: no gradient reaches {self.output!r}, so that nothing can harm it")
+        names = run.parameters(self.sites)
+        fisher = self._fisher(run, names, run.load(self.data))
+        start = run.start
+
+        def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            own = dict(run.model.named_parameters())
+            parts = [(fisher[name] * (own[name] - start[name]).pow(2)).sum() for name in fisher]
+            return self.weight / 2 * torch.stack(parts).sum()
+
+        return term
+
+    def _fisher(self, run: Run, names: list[str], splits: Splits) -> dict[str, Tensor]:
+        own = {name: run.model.get_parameter(name) for name in names}
+        device = next(iter(own.values())).device
+        draw = torch.Generator().manual_seed(run.seed)
+        size = len(splits.train)  # type: ignore[arg-type]
+        rows = torch.randperm(size, generator=draw)[: self.samples].tolist()
+        totals = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
+        with in_eval_mode(run.model):
+            for row in rows:
+                batch = {k: v.to(device) for k, v in splits.collate([splits.train[row]]).items()}
+                logits = classes_last(run.call(run.model, batch)[self.output])
+                log_p = F.log_softmax(logits.float(), dim=-1)
+                drawn = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=draw).to(device)
+                loss = log_p.gather(1, drawn).sum()
+                gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+                for name, gradient in zip(own, gradients, strict=True):
+                    if gradient is not None:
+                        totals[name] += gradient.pow(2)
+        return {name: total / len(rows) for name, total in totals.items() if total.any()}
+
+    def conserved(self) -> list[str]:
+        """The old output."""
+        return [self.output]
+
+
+class LwF(Penalty):
+    """Learning without forgetting (Li & Hoiem 2016, eq. 2 and 3): the old output stays what it was on the new data.
+
+    ``weight · T² ·`` the cross-entropy of the output's distribution, softened by the temperature T, with that of
+    the network that training starts from, less the entropy of the latter, so that it starts from 0.
+    """
+
+    weight: float
+    output: str
+    temperature: float
+
+    def begin(self, run: Run) -> Term:
+        """Keep the values at the start, with which the original runs beside the network."""
+        run.old_output(self.output, "lwf")
+        if not run.outputs[self.output]:
+            raise TrainingError(f"lwf: no gradient reaches {self.output!r}, so that nothing can change it")
+        _ = run.start  # copied before anything moves
+
+        def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            if not torch.is_grad_enabled():
+                return outputs[self.output].sum() * 0
+            old = classes_last(run.as_it_started(batch)[self.output]) / self.temperature
+            new = classes_last(outputs[self.output]) / self.temperature
+            distance = F.kl_div(
+                F.log_softmax(new.float(), -1), F.log_softmax(old.float(), -1), reduction="batchmean", log_target=True
+            )
+            return self.weight * self.temperature**2 * distance
+
+        return term
+
+    def conserved(self) -> list[str]:
+        """The old output."""
+        return [self.output]
+
+
+def classes_last(logits: Tensor) -> Tensor:
+    """Logits as ``(predictions, classes)``: ``(batch, classes, height, width)`` and ``(batch, tokens, classes)`` too."""
+    if logits.ndim == 4:
+        logits = logits.movedim(1, -1)
+    return logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])

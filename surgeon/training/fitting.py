@@ -1,0 +1,76 @@
+"""Whether a network and its data go together, and what to say where they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from surgeon.errors import TrainingError
+from surgeon.training.data import Splits
+from surgeon.training.objectives import Batch, Call
+from surgeon.training.settings import TrainSettings
+
+
+def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], Batch]:
+    """Run ``model`` in eval mode on two training samples; returns its outputs by name, and the batch.
+
+    Raises:
+        TrainingError: The model does not accept them.
+    """
+    first = splits.collate([splits.train[i] for i in range(min(2, len(splits.train)))])  # type: ignore[arg-type]
+    device = next(model.parameters()).device
+    batch = {name: column.to(device) for name, column in first.items()}
+    inputs = {name: batch[name] for name in splits.inputs}
+    model.eval()
+    try:
+        return Call.of(model, splits.inputs)(model, batch), batch
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        raise _misfit(model, inputs, error) from error
+
+
+def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> TrainingError:
+    """What to say of a model that does not accept the data."""
+    shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in inputs.items())
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    hint = "set data.size and data.channels to what the model was made for"
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    pixels = inputs.get("pixel_values")
+    if pixels is not None and pixels.ndim == 4 and channels not in (None, pixels.shape[1]):
+        said = f"its first convolution takes {channels} channels and the data have {pixels.shape[1]}"
+        hint = f"data.channels: {channels}"
+    return TrainingError(f"the model does not accept a batch of {shapes}: {said}", where="train.data", hint=hint)
+
+
+@contextlib.contextmanager
+def step_errors_explained(settings: TrainSettings) -> Iterator[None]:
+    """Turn what is known to go wrong in a training step into an error that says what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            "a batch holds a single sample, of which BatchNorm can take no statistics",
+            where="train.batch_size",
+            hint=f"use another one than {settings.batch_size}, or arguments: {{dataloader_drop_last: true}}",
+        ) from error
+
+
+@contextlib.contextmanager
+def folder_for(output_dir: Path | None, settings: TrainSettings) -> Iterator[Path]:
+    """Where the Trainer writes: what was given, or a folder that does not stay."""
+    if output_dir is not None:
+        yield output_dir
+        return
+    if settings.arguments.get("save_strategy", "no") != "no":
+        raise TrainingError(
+            "checkpoints are asked for, and there is no folder for them",
+            where="train.arguments.save_strategy",
+            hint="name one: output_dir=…",
+        )
+    with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
+        yield Path(folder)

@@ -1,0 +1,209 @@
+"""What a recipe says of its data: where samples come from, and what of them is fed to the network. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+Digit = Annotated[int, Field(ge=0, le=9)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Source(BaseModel):
+    """Where samples come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    domain: Name | None = None
+    """The domain that the samples are of, for a loss on the column ``domain`` and for measures by domain; all
+    sources have one, or none has."""
+    labels: Literal["visible", "hidden"] = "visible"
+    """hidden: no label of a training sample is ever fed to a loss, as in a target domain; the test samples keep
+    theirs, to measure by."""
+
+
+class Digits(Source):
+    """scikit-learn's handwritten digits: 1797 scans of 8 x 8 pixels, in the package, so no network is needed.
+
+    The test samples are the same ones whatever the seed: a fixed share of every class, drawn once.
+    """
+
+    source: Literal["digits"] = "digits"
+    classes: list[Digit] = Field(default_factory=lambda: list(range(10)), min_length=2)
+    """The digits to use; their labels are 0, 1, 2, … in this order."""
+    per_class: PositiveInt | None = None
+    """Labelled training samples of each class; all of them if left out."""
+    canvas: int = Field(default=16, ge=8, le=64)
+    """Each scan lies at a random place of a black canvas of canvas x canvas pixels; 8 leaves no room to move."""
+    size: int = Field(default=64, ge=8, le=512)
+    """The canvas is resized to size x size pixels."""
+    channels: Literal[1, 3] = 3
+    """3 repeats the grey channel, for networks that take colour."""
+    test_fraction: float = Field(default=0.4, gt=0, lt=1)
+    """The share of every class that is held out for testing."""
+    seed: int | None = None
+    """Draws the ``per_class`` samples; the recipe's seed if left out."""
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, classes: list[int]) -> list[int]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("a digit stands twice; name each once")
+        return classes
+
+
+class Pixels(BaseModel):
+    """How pictures become a network's input, by torchvision's transforms v2."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    size: int = Field(default=224, ge=8)
+    """Pictures are resized to size x size pixels."""
+    channels: Literal[1, 3] = 3
+    """1 makes them grey."""
+    mean: list[float] | None = Field(default=None, min_length=1, max_length=3)
+    """What is subtracted from each channel (0…1); ImageNet's means if left out, 0.5 for grey pictures."""
+    std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
+    """What each channel is divided by then; ImageNet's deviations if left out, 0.5 for grey pictures."""
+    augment: list[Literal["flip", "crop", "rotate", "colour"]] = Field(default_factory=list)
+    """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
+    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour)."""
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        for name in ("mean", "std"):
+            given = getattr(self, name)
+            if given is not None and len(given) != self.channels:
+                raise ValueError(f"{name} has {len(given)} numbers for {self.channels} channels")
+        return self
+
+
+class Split(Source):
+    """A source of which a part is held out for testing."""
+
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """The share that is held out, drawn once, the same whatever the seed; not used where test samples are named."""
+    samples: PositiveInt | None = None
+    """How many training samples to draw, by the recipe's seed; all of them if left out."""
+
+
+class Images(Split):
+    """A folder of pictures, in a folder for each class: ``cats/1.jpg``, ``dogs/7.png``.
+
+    The column ``labels`` holds the class by the order of the folders' names.
+    """
+
+    source: Literal["images"]
+    path: Name
+    """The folder; looked for beside the recipe first."""
+    test_path: Name | None = None
+    """A folder of the same classes to test on."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input."""
+
+
+class Columns(Split):
+    """What tables of all kinds have in common: which columns are fed to the network, and which are its labels."""
+
+    image: Name | None = None
+    """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
+    text: Name | None = None
+    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
+    numbers: dict[Name, list[Name]] = Field(default_factory=dict)
+    """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
+    targets: dict[Name, Name | list[Name]] = Field(min_length=1)
+    """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
+    are classes, in alphabetical order; whole numbers are classes as they stand; other numbers are values; a list of
+    columns is a vector. An empty field is a missing label."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input."""
+    tokenizer: Name | None = None
+    """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
+    max_length: PositiveInt = 512
+    """Texts are cut after so many tokens."""
+
+    @model_validator(mode="after")
+    def _has_inputs(self) -> Self:
+        if self.image is None and self.text is None and not self.numbers:
+            raise ValueError("nothing is fed to the network: name the column with image, text or numbers")
+        if (self.text is None) != (self.tokenizer is None):
+            raise ValueError("text and tokenizer go together")
+        return self
+
+
+class Table(Columns):
+    """A CSV, JSON (lines) or Parquet file with a row for each sample."""
+
+    source: Literal["table"]
+    path: Name
+    """The file; looked for beside the recipe first."""
+    test_path: Name | None = None
+    """A file with the same columns to test on."""
+
+
+class Saved(Columns):
+    """A dataset that ``datasets`` saved to disk (``save_to_disk``): one, or one for each split."""
+
+    source: Literal["saved"]
+    path: Name
+    """The folder; looked for beside the recipe first."""
+    split: Name = "train"
+    """The split to train on, where there are several."""
+    test_split: Name | None = None
+    """The split to test on; a part of ``split`` is held out if left out."""
+
+
+class Hub(Columns):
+    """A dataset on the Hugging Face hub."""
+
+    source: Literal["hub"]
+    name: Name
+    """Its name, as in ``ylecun/mnist``."""
+    config: Name | None = None
+    """Which of its configurations."""
+    revision: Name | None = None
+    """A tag or commit, so that the data stay the same."""
+    split: Name = "train"
+    """The split to train on."""
+    test_split: Name | None = None
+    """The split to test on; a part of ``split`` is held out if left out."""
+
+
+AnySource: TypeAlias = Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")]
+
+
+def _one_or_many(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+Sources: TypeAlias = Annotated[
+    Annotated[AnySource, Tag("one")] | Annotated[list[AnySource], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_many),
+]
+"""One source, or several whose samples are put together."""
+
+
+def as_sources(given: Any) -> list[Any]:
+    """The sources that a setting names, one or several."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def check_domains(sources: list[Any]) -> None:
+    """Refuse sources of which some have a domain and others not.
+
+    Raises:
+        ValueError: They do.
+    """
+    if len({source.domain is None for source in sources}) > 1:
+        raise ValueError("give every source a domain, or none")

@@ -1,0 +1,96 @@
+"""Nothing is imported that a command does not need: counted in modules, since time depends on the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HEAVY = ("torch", "torchvision", "transformers", "numpy", "safetensors", "accelerate", "sklearn", "huggingface_hub")
+"""Libraries that take from a tenth of a second to several to import."""
+
+RUN = """
+import atexit, os, runpy, sys
+def note():
+    with open(os.environ["MODULES"], "w") as file:
+        print(*sys.modules, file=file)
+atexit.register(note)
+sys.argv[0] = "surgeon"
+runpy.run_module("surgeon", run_name="__main__")
+"""
+
+
+def modules_of(folder: Path, code: str, *arguments: str, succeeds: bool = True) -> set[str]:
+    """The modules that a fresh interpreter has imported at its end."""
+    environment = os.environ | {"MODULES": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, cwd=folder
+    )
+    assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
+    return set((folder / "modules").read_text().split())
+
+
+def surgeon(folder: Path, *arguments: str, succeeds: bool = True) -> set[str]:
+    return modules_of(folder, RUN, *arguments, succeeds=succeeds)
+
+
+def libraries(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules} & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "apply --help", "ops", "ops truncate", "ops --json", "schema", "plugins"]
+)
+def test_what_prints_words_imports_no_heavy_library(tmp_path: Path, arguments: str) -> None:
+    modules = surgeon(tmp_path, *arguments.split())
+    assert not libraries(modules)
+    if "help" in arguments or "version" in arguments:
+        assert not {"surgeon.operation", "surgeon.recipe", "surgeon.report"} & modules
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["operations: [{op: trunkate}]", "operations: [{op: freeze, upto: stem}]", "operations: [", "", "train: {}"],
+)
+def test_mistakes_in_a_recipe_are_told_before_a_heavy_library_is_imported(tmp_path: Path, recipe: str) -> None:
+    (tmp_path / "r.yaml").write_text(recipe)
+    assert not libraries(surgeon(tmp_path, "apply", "r.yaml", "torchvision/resnet18", succeeds=False))
+
+
+def test_surgery_on_a_torchvision_network_never_imports_transformers(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(num_classes=5).state_dict(), tmp_path / "net.pth")
+    (tmp_path / "r.yaml").write_text("operations: [{op: replace_head, classes: 3}, {op: freeze, all_but: head}]")
+    modules = surgeon(tmp_path, "apply", "r.yaml", "net.pth", "-o", "out")
+    assert libraries(modules) <= {"torch", "torchvision", "numpy"}
+    modules = surgeon(tmp_path, "check", "out", "--source", "net.pth")
+    assert "transformers" not in modules
+
+
+def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_transformers_does(
+    tmp_path: Path,
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=50,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    (tmp_path / "r.yaml").write_text("operations: [{op: truncate, keep_blocks: 2}]")
+    modules = surgeon(tmp_path, "apply", "r.yaml", "llama", "-o", "out")
+    # transformers itself imports torchvision where it is installed, for the sake of its image processors.
+    plain = (
+        "import atexit, os, sys\natexit.register(lambda: print(*sys.modules, file=open(os.environ['MODULES'], 'w')))"
+    )
+    plain += "\nfrom transformers import LlamaForCausalLM"
+    theirs = modules_of(tmp_path, plain)
+    of_torchvision = {module for module in modules if module.startswith("torchvision")}
+    assert of_torchvision <= theirs
+    assert "surgeon.checkpoint.providers.fingerprints" not in modules
+    assert libraries(modules) <= libraries(theirs) | {"torch", "transformers", "numpy"}

@@ -1,0 +1,160 @@
+"""``surgeon train``: artifacts and recipes, interruption and resumption, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import surgeon
+from surgeon import cli
+
+RECIPE = """
+seed: 3
+operations:
+  - {op: multitask, tasks: {parity: {classes: 3, label: labels}}}
+  - {op: freeze, up_to: stage2}
+  - {op: unfreeze, stages: [{epoch: 1, sites: [stage4]}]}
+  - {op: conserve, method: l2_sp}
+train:
+  data: {source: digits, classes: [0, 1, 2], per_class: 4, canvas: 8, size: 32, test_fraction: 0.1}
+  epochs: 3
+  batch_size: 6
+  task_weights: uncertainty
+  arguments: {lr_scheduler_type: cosine}
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("net") / "net.pt"
+    torch.save(torchvision.models.shufflenet_v2_x0_5(num_classes=3).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def weights(path: Path) -> bytes:
+    return (path / "model.safetensors").read_bytes()
+
+
+def manifest(path: Path) -> dict:
+    return json.loads((path / "surgeon.json").read_text())
+
+
+def killed_after(steps: int, arguments: list[str]) -> int:
+    """Run the command line in a process of its own that dies, as by a power cut, after so many steps."""
+    code = (
+        "import os, sys, torch; torch.set_num_threads(1)\n"
+        "from surgeon import cli\n"
+        "from surgeon.training.callbacks import ProgressCallback\n"
+        "step = ProgressCallback.on_step_begin\n"
+        "def die(self, args, state, control, **kwargs):\n"
+        f"    os._exit(77) if state.global_step == {steps} else None\n"
+        "ProgressCallback.on_step_begin = die\n"
+        "sys.exit(cli.run(sys.argv[1:]))\n"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode
+
+
+@pytest.mark.parametrize(("steps", "changes"), [(5, []), (3, ["save_strategy: steps, save_steps: 1"])])
+def test_an_interrupted_and_resumed_training_ends_with_the_same_bytes(checkpoint, recipe, tmp_path, steps, changes):
+    for change in changes:
+        recipe.write_text(RECIPE.replace("arguments: {", "arguments: {" + change + ", "))
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o"]
+    assert cli.run([*run, str(tmp_path / "whole")]) == 0
+    cut = tmp_path / "cut"
+    assert killed_after(steps, [*run, str(cut)]) == 77
+    assert not cut.exists()
+    assert cli.run([*run, str(cut)]) == 8, "an interrupted training is not overwritten"
+    assert cli.run([*run, str(cut), "--resume"]) == 0
+    assert weights(cut) == weights(tmp_path / "whole")
+    assert manifest(cut)["record"]["training"] == manifest(tmp_path / "whole")["record"]["training"]
+    assert (tmp_path / "cut.checkpoints").exists() is bool(changes)
+
+
+def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd):
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
+    assert cli.run([*run, "--resume"]) == 9
+    assert "no interrupted training" in capfd.readouterr().err
+    assert killed_after(3, run) == 77
+    assert cli.run([*run, "--resume", "--seed", "4"]) == 9
+    assert "differs from this one in the seed, the weights" in capfd.readouterr().err
+
+
+def test_an_artifact_is_trained_by_its_own_recipe_or_by_another(checkpoint, recipe, tmp_path, capfd):
+    made = tmp_path / "made"
+    assert cli.run(["apply", str(recipe), str(checkpoint), "-q", "--no-train", "-o", str(made)]) == 0
+    whole, own, given = tmp_path / "whole", tmp_path / "own", tmp_path / "given"
+    assert cli.run(["apply", str(recipe), str(checkpoint), "-q", "-o", str(whole)]) == 0
+    assert cli.run(["train", str(made), "-q", "-o", str(own)]) == 0
+    assert weights(own) == weights(whole) != weights(made)
+    assert len(manifest(own)["record"]["training"]) == 1
+    assert len(manifest(own)["record"]["surgeries"]) == 1
+    recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 2"))
+    assert cli.run(["train", str(recipe), str(made), "--json", "-o", str(given)]) == 0
+    assert len(json.loads(capfd.readouterr().out)["training"]["history"]) == 2
+    assert len(manifest(given)["record"]["surgeries"]) == 1, "the artifact has been through these operations"
+    assert surgeon.record_of(surgeon.load(given)).training[0]["settings"]["epochs"] == 2
+
+
+def test_an_artifact_in_one_file_is_trained_too(checkpoint, recipe, tmp_path):
+    made = tmp_path / "made.safetensors"
+    assert cli.run(["apply", str(recipe), str(checkpoint), "-q", "--no-train", "-o", str(made)]) == 0
+    assert cli.run(["train", str(made), "-q", "--set", "train.epochs=2", "-o", str(tmp_path / "out.pt")]) == 0
+    assert len(surgeon.record_of(surgeon.load(tmp_path / "out.pt")).training) == 1
+
+
+def test_a_recipe_without_a_train_section_is_refused(checkpoint, tmp_path, capfd):
+    (tmp_path / "r.yaml").write_text("operations: [{op: freeze, all_but: head}]")
+    assert cli.run(["train", str(tmp_path / "r.yaml"), str(checkpoint)]) == 3
+    assert "no train: section" in capfd.readouterr().err
+
+
+PLAIN = """
+model: "python:small_network:build"
+operations:
+  - {op: freeze, sites: "0"}
+train:
+  data: {source: digits, classes: [0, 1], per_class: 16, canvas: 8, size: 8, channels: 1}
+  epochs: 2
+  learning_rate: 0.01
+"""
+NETWORK = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+"""
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    (tmp_path / "small_network.py").write_text(NETWORK)
+    (tmp_path / "recipe.yaml").write_text(PLAIN)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = ["-m", "surgeon", "train", "recipe.yaml", "--json", "--set"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29641"]
+    told = []
+    for before, size in (([], 8), (launcher, 4)):
+        line = [sys.executable, *before, *command, f"train.batch_size={size}", "-o", f"out{size}"]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))  # one JSON document: only the first process prints
+    one, two = (each["training"] for each in told)
+    assert [entry["loss"] for entry in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-5)
+    assert [entry["logits_labels"] for entry in two["history"]] == [32, 32]
+    assert two["after"] == pytest.approx(one["after"], rel=1e-5)
+    first, second = (surgeon.load(tmp_path / f"out{size}").state_dict() for size in (8, 4))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,209 @@
+"""The stages that every operation goes through, and what has to hold after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import surgeon
+from surgeon.checkpoint.formats import memory_checkpoint
+from surgeon.checkpoint.identify import identify
+from surgeon.checkpoint.weights import tensors_of
+from surgeon.graph.roles import ROLES
+from surgeon.nn.frozen import Frozen
+from surgeon.plugins import load as load_plugins
+from zoo.reasons import reason_of
+from zoo.recipes import Case, NoMeaningError, case
+from zoo.results import OPERATIONS, Result
+from zoo.subjects import Subject, build
+from zoo.tensors import differing, network_tensors, same, tensors_in, training_loss
+
+
+class WrongError(Exception):
+    """A result that is not what was promised."""
+
+
+def examine(name: str, folder: Path, report: Callable[[Result], None], until: str = "step") -> None:
+    """Put one network through every operation, and report the results one by one.
+
+    Args:
+        name: As in the catalog.
+        folder: Where artifacts may be written.
+        report: Takes each result.
+        until: The last of the stages to go through.
+    """
+    torch.set_num_threads(1)
+    started = time.monotonic()
+
+    def told(operation: str, outcome: Any, stage: str = "", reason: str = "", note: str = "") -> None:
+        nonlocal started
+        now = time.monotonic()
+        report(Result(name, operation, outcome, stage, reason, round(now - started, 2), note))
+        started = now
+
+    try:
+        subject = build(name)
+    except Exception as error:
+        told("build", "failed", "", reason_of(error))
+        return
+    told("build", "ok", note=subject.note)
+    try:
+        told("inspect", "ok", note=_inspect(subject))
+    except Exception as error:
+        told("inspect", "failed", "", reason_of(error))
+        if subject.trace is None or subject.roles is None:
+            return
+    for operation in OPERATIONS[2:] if until != "inspect" else ():
+        if operation == "identify" and not name.startswith("torchvision/"):
+            continue
+        stage = ["plan"]
+        try:
+            if operation == "identify":
+                stage = [""]
+                told(operation, "ok", note=_identify(subject))
+            else:
+                _run(subject, case(subject, operation), folder / "artifact", stage, until)
+                told(operation, "ok")
+        except NoMeaningError as error:
+            told(operation, "no meaning", stage[-1], str(error))
+        except Exception as error:
+            told(operation, "failed", stage[-1], reason_of(error))
+
+
+def _inspect(subject: Subject) -> str:
+    subject.look()
+    assert subject.roles is not None
+    assert subject.trace is not None
+    found = {role: subject.roles.sites(role) for role in ROLES}
+    if not found["stem"]:
+        raise WrongError("found no stem")
+    if _has_head(subject) and not found["head"]:
+        raise WrongError("found no head")
+    blocks = len(found["blocks"])
+    return f"{subject.trace.evidence}; {blocks} blocks; head {', '.join(found['head']) or '-'}"
+
+
+def _has_head(subject: Subject) -> bool:
+    from surgeon.graph.roles import HEADED
+
+    return subject.name.startswith("torchvision/") or HEADED.search(type(subject.module).__name__) is not None
+
+
+def _identify(subject: Subject) -> str:
+    """From the names and shapes of its tensors alone; a true twin is named beside it."""
+    wanted = subject.name.partition("/")[2]
+    tensors = subject.module.state_dict()
+    match = identify(memory_checkpoint(tensors), load_plugins().architectures())
+    if match.architecture.name == wanted:
+        return ""
+    twins = [note for note in match.notes if wanted in note]
+    if not twins:
+        raise WrongError(f"identified as {match.architecture.name}")
+    return twins[0]
+
+
+def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: str) -> None:
+    """Plan, apply, save, load and train; ``stages`` ends with the one that is under way."""
+    surgeon.plan(subject.module, wanted.operations)
+    if until == "plan":
+        return
+    stages.append("apply")
+    model = surgeon.apply(subject.module, wanted.operations)
+    _check_kept(subject, model)
+    output = _flat(subject.forward(model))
+    _check_outputs(subject, wanted, output)
+    if until == "apply":
+        return
+    stages.append("save")
+    surgeon.save(model, path, force=True)
+    stages.append("load")
+    loaded = surgeon.load(path)
+    _check_loaded(model, loaded)
+    if different := differing(output, _flat(subject.forward(loaded))):
+        raise WrongError(f"the loaded network gives another {different[0]}")
+    del model
+    stages.append("step")
+    _step(subject, loaded)
+
+
+def _flat(output: Any) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors_in(output)}
+
+
+def _check_kept(subject: Subject, model: nn.Module) -> None:
+    record = surgeon.record_of(model)
+    if record is None:
+        raise WrongError("the network has no record")
+    source, now = dict(tensors_of(subject.module)), dict(tensors_of(model))
+    kept = record.surgeries[-1].kept
+    if different := differing({n: now[n] for n in kept}, {n: source[old] for n, old in kept.items()}):
+        raise WrongError(f"a kept tensor differs: {different[0]}")
+    if any(tensor.is_meta for tensor in network_tensors(model).values()):
+        raise WrongError("a tensor has no values")
+
+
+def _check_outputs(subject: Subject, wanted: Case, output: Mapping[str, Tensor]) -> None:
+    if wanted.ends_at is not None:
+        features = subject.features(wanted.ends_at, wanted.later)
+        if len(output) != 1 or differing({"": next(iter(output.values()))}, {"": features}):
+            raise WrongError(f"the features at {wanted.ends_at} are not those of the whole network")
+    if wanted.first_task is not None:
+        _check_same("", subject.own_main(), output.get(wanted.first_task))
+    elif wanted.keeps:
+        for name, tensor in subject.own_outputs().items():
+            _check_same(name, tensor, output.get(name, _under_a_name(output, name)))
+
+
+def _under_a_name(output: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """A lone tensor, or a list, among several outputs has one of these names."""
+    paths = [f"{own}.{name}".rstrip(".") for own in ("logits", "features")]
+    return next((output[path] for path in paths if path in output), None)
+
+
+def _check_same(name: str, before: Tensor, after: Tensor | None) -> None:
+    if after is None:
+        raise WrongError(f"the network's own output {name or '.'} is gone")
+    if not same(before, after):
+        raise WrongError(f"the network's own output {name or '.'} changed")
+
+
+def _check_loaded(model: nn.Module, loaded: nn.Module) -> None:
+    if different := differing(network_tensors(model), network_tensors(loaded)):
+        raise WrongError(f"the loaded network differs in {different[0]}")
+    flags = [{n: p.requires_grad for n, p in m.named_parameters()} for m in (model, loaded)]
+    if flags[0] != flags[1]:
+        raise WrongError("what trains is not the same after loading")
+    if type(model).__name__ != type(loaded).__name__:
+        raise WrongError(f"loads as a {type(loaded).__name__}")
+
+
+def _step(subject: Subject, model: nn.Module) -> None:
+    """One step of gradient descent: what is frozen stays as it is, the rest moves."""
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    for prefix, module in model.named_modules():
+        if isinstance(module, Frozen):
+            frozen |= {f"{prefix}.{n}": b.clone() for n, b in module._buffers.items() if b is not None}
+    model.train()
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    loss = training_loss(subject.forward(model, training=True))
+    loss.backward()
+    if not torch.isfinite(loss):
+        raise WrongError("the loss is not finite")
+    reached = {n for n, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    torch.optim.SGD(trainable, lr=1e-2).step()
+    now = network_tensors(model)
+    if moved := [n for n, t in frozen.items() if differing({n: t}, {n: now[n]})]:
+        raise WrongError(f"a frozen tensor moved: {moved[0]}")
+    record = surgeon.record_of(model)
+    made = record.surgeries[-1].made if record else {}
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    # a copied column has what its source has, which may be without effect there too
+    if still := [n for n in made if n in names and n not in reached and not n.startswith("columns.")]:
+        raise WrongError(f"a new parameter gets no gradient: {still[0]}")
+    if not reached:
+        raise WrongError("nothing moved")

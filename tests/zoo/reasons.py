@@ -1,0 +1,22 @@
+"""Failures told in a few honest sentences."""
+
+from __future__ import annotations
+
+import re
+
+from surgeon.errors import SurgeonError
+
+SENTENCES: tuple[tuple[str, str], ...] = (
+    (r"requires the (\w[\w-]*) library|needs? the (\w[\w-]*) (?:library|package)", "needs the optional dependency {0}"),
+)
+"""What an error's text matches, and the sentence for it."""
+
+
+def reason_of(error: Exception) -> str:
+    """One line for an error: a sentence of the list, or its own words."""
+    text = str(error) if isinstance(error, SurgeonError) else f"{type(error).__name__}: {error}"
+    for pattern, sentence in SENTENCES:
+        if found := re.search(pattern, text):
+            return sentence.format(*[group for group in found.groups() if group])
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= 300 else f"{first[:297]}…"

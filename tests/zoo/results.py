@@ -1,0 +1,61 @@
+"""What the sweep found out, one line of JSON for each network and operation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+OPERATIONS = (
+    "build", "inspect", "identify", "truncate 25 %", "truncate 50 %", "truncate 75 %", "keep half of the blocks",
+    "replace head", "freeze half", "reversal", "multitask", "progressive", "recipe",
+)  # fmt: skip
+STAGES = ("plan", "apply", "save", "load", "step")
+Outcome = Literal["ok", "failed", "no meaning"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one operation went on one network.
+
+    Attributes:
+        model: ``torchvision/NAME`` or ``transformers/TYPE/CLASS``.
+        operation: One of :data:`OPERATIONS`.
+        outcome: ``no meaning`` only where the operation has none for such a network.
+        stage: The stage that failed; empty where all went well.
+        reason: What went wrong, in one line.
+        seconds: How long it took.
+        note: What a reader of the results may want to know.
+    """
+
+    model: str
+    operation: str
+    outcome: Outcome
+    stage: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    note: str = ""
+
+
+def read(path: Path) -> list[Result]:
+    """The results in a file, the later of two for the same network and operation counting."""
+    if not path.exists():
+        return []
+    found = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
+    return list({(r.model, r.operation): r for r in found}.values())
+
+
+def add(path: Path, results: Iterable[Result]) -> None:
+    """Append results to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        for result in results:
+            file.write(json.dumps(asdict(result)) + "\n")
+
+
+def rewrite(path: Path, results: Iterable[Result]) -> None:
+    """Replace a file's results."""
+    path.unlink(missing_ok=True)
+    add(path, results)

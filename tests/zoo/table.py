@@ -1,0 +1,71 @@
+"""The results as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from zoo.results import OPERATIONS, STAGES, Result
+
+LIBRARIES = ("torchvision", "transformers")
+
+
+def render(results: Sequence[Result], command: str, versions: str) -> str:
+    """Counts by operation and outcome, then everything that is not ok."""
+    lines = ["# The sweep", "", f"Made by `{command}` on {versions}.", ""]
+    for library in LIBRARIES:
+        own = [r for r in results if r.model.startswith(f"{library}/")]
+        if own:
+            lines += [f"## {library}", "", *_counts(own, library), "", *_exceptions(own), ""]
+    return "\n".join(lines)
+
+
+def _counts(results: Sequence[Result], library: str) -> Iterable[str]:
+    built = {r.model for r in results if r.operation == "build" and r.outcome == "ok"}
+    models = {r.model for r in results}
+    kinds = len({m.split("/")[1] for m in models})
+    buildable = len({m.split("/")[1] for m in built})
+    what = "builders" if library == "torchvision" else f"classes of {kinds} model types"
+    yield f"{len(models)} {what}, of which {len(built)} can be built here" + (
+        "." if library == "torchvision" else f" ({buildable} model types)."
+    )
+    yield ""
+    yield "| operation | ok | failed | no meaning | failed at plan / apply / save / load / step |"
+    yield "| --- | --: | --: | --: | --- |"
+    for operation in OPERATIONS[1:]:
+        own = [r for r in results if r.operation == operation]
+        if own:
+            outcomes = Counter(r.outcome for r in own)
+            stages = Counter(r.stage for r in own if r.outcome == "failed")
+            lost = len(built) - len(own)
+            failed = outcomes["failed"] + lost
+            where = " / ".join(str(stages[stage]) for stage in STAGES) if failed else ""
+            yield f"| {operation} | {outcomes['ok']} | {failed} | {outcomes['no meaning']} | {where} |"
+
+
+def _exceptions(results: Sequence[Result]) -> Iterable[str]:
+    """One line for each reason, with the networks and operations that it holds for."""
+    by_reason: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for r in results:
+        if r.outcome != "ok":
+            place = f"{r.operation} ({r.stage})" if r.stage and r.outcome == "failed" else r.operation
+            by_reason[r.outcome, r.reason][place].append(r.model.partition("/")[2])
+    if not by_reason:
+        yield "Nothing failed."
+        return
+    yield "| outcome | reason | operation: networks |"
+    yield "| --- | --- | --- |"
+    for (outcome, reason), places in sorted(by_reason.items(), key=lambda item: (item[0][0], -_size(item[1]))):
+        same: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for place, models in places.items():
+            same[tuple(models)].append(place)
+        cells = [f"{', '.join(ops)}: {', '.join(models)}" for models, ops in same.items()]
+        yield f"| {outcome} | {_cell(reason)} | {_cell('; '.join(cells))} |"
+
+
+def _size(places: dict[str, list[str]]) -> int:
+    return sum(len(models) for models in places.values())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

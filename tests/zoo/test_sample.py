@@ -1,0 +1,67 @@
+"""A few networks of the sweep, through every operation: one for each way that things are found or done.
+
+The whole sweep is a command, ``PYTHONPATH=tests python -m zoo``; ``pytest -m slow`` runs a larger share of it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from zoo.checks import examine
+from zoo.results import OPERATIONS, Result
+from zoo.table import render
+
+SAMPLE = (
+    "torchvision/squeezenet1_1",  # fire modules, a convolution for a head
+    "torchvision/shufflenet_v2_x0_5",  # views of one tensor, written in place
+    "torchvision/regnet_y_400mf",  # named blocks, and an attribute that surgery once had the name of
+    "torchvision/quantized_mobilenet_v2",
+    "transformers/bert/BertForSequenceClassification",
+    "transformers/gpt2/GPT2ForSequenceClassification",  # one sample, since it knows no padding
+    "transformers/t5/T5Model",  # encoder and decoder of the same depth
+    "transformers/swin/SwinForImageClassification",  # changes its own settings as it runs
+)
+LARGER = (
+    "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
+    "torchvision/fcn_resnet50",
+    "torchvision/googlenet",
+    "torchvision/mc3_18",
+    "torchvision/ssdlite320_mobilenet_v3_large",
+    "torchvision/vit_b_32",
+    "transformers/clip/CLIPModel",
+    "transformers/mixtral/MixtralForSequenceClassification",
+    "transformers/wav2vec2/Wav2Vec2ForSequenceClassification",
+    "transformers/whisper/WhisperForAudioClassification",
+)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_every_operation_goes_all_the_way(name, tmp_path):
+    assert _failures(name, tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGER)
+def test_every_operation_goes_all_the_way_on_larger_networks(name, tmp_path):
+    assert _failures(name, tmp_path) == {}
+
+
+def _failures(name, folder):
+    results: list[Result] = []
+    examine(name, folder, results.append)
+    reported = {result.operation for result in results}
+    assert set(OPERATIONS) - reported <= ({"identify"} if name.startswith("transformers") else set())
+    return {(result.operation, result.stage): result.reason for result in results if result.outcome == "failed"}
+
+
+def test_the_table_counts_a_network_that_ended_early_as_failed_everywhere():
+    results = [
+        Result("torchvision/a", "build", "ok"),
+        Result("torchvision/a", "inspect", "ok"),
+        Result("torchvision/a", "replace head", "failed", "load", "differs"),
+        Result("torchvision/b", "build", "ok"),
+        Result("torchvision/b", "inspect", "failed", reason="does not run"),
+    ]
+    page = render(results, "command", "versions")
+    assert "| replace head | 0 | 2 | 0 | 0 / 0 / 0 / 1 / 0 |" in page
+    assert "| failed | differs | replace head (load): a |" in page
