@@ -167,7 +167,9 @@ def verify(
     plugins = plugins or load_plugins()
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
-        raise VerificationError(f"{path} has no manifest, so there is nothing to hold it to")
+        raise VerificationError(
+            f"{path} has no manifest, so there is nothing to hold it to", hint="check takes what surgeon apply wrote"
+        )
     root, _, _ = open_skeleton(artifact, plugins)
     try:
         outputs = dict(trace(root, artifact.surgeries[-1].inputs).outputs)

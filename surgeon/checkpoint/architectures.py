@@ -7,13 +7,13 @@ nor the libraries that the providers wrap.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from surgeon.checkpoint.providers.base import ArchitectureProvider
 from surgeon.checkpoint.providers.huggingface import HuggingFace
 from surgeon.checkpoint.providers.python import PythonFunction
 from surgeon.checkpoint.providers.torchvision import Torchvision
-from surgeon.errors import ArchitectureError, suggest
+from surgeon.errors import ArchitectureError, nearest, suggest
 from surgeon.hookspecs import hookimpl
 from surgeon.record import Architecture
 
@@ -42,6 +42,27 @@ def parse(text: str, schemes: Sequence[str] = ("torchvision", "hf", "python")) -
     forms = "torchvision/NAME, hf:ORG/NAME, hf/CLASS, python:package.module:function"
     near = suggest(found["scheme"] if found else text, schemes)
     raise ArchitectureError(f"{text!r} is no architecture", hint=f"write {forms}" + (f"     {near}" if near else ""))
+
+
+def meant(text: str, providers: Mapping[str, ArchitectureProvider]) -> str | None:
+    """The reference that ``text`` is short of, or misspelt: ``torchvision/resnet18`` for ``resnet18``.
+
+    Args:
+        text: What is neither a reference nor a path.
+        providers: What builds architectures, by scheme; they are asked for their names.
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found:
+        scheme = nearest(found["scheme"].casefold(), providers, count=1)
+        separator = ":" if scheme == ["python"] else found["separator"]
+        return f"{scheme[0]}{separator}{found['name']}" if scheme else None
+    if not re.fullmatch(r"[\w-]+(@\w+)?", text):
+        return None
+    name, at, weights = text.partition("@")
+    for scheme_name, provider in providers.items():
+        if name.casefold() in provider.names():
+            return f"{scheme_name}/{name.casefold()}{at}{weights}"
+    return None
 
 
 def is_reference(text: str, schemes: Sequence[str]) -> bool:

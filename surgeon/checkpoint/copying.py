@@ -139,7 +139,6 @@ class Writer:
         if length < BUFFER or not hasattr(os, "copy_file_range"):
             return 0
         self._hand_over()
-        self._wait()
         source, start, done = self._source(path).file, self.tell(), 0
         while done < length:
             try:
@@ -180,10 +179,6 @@ class Writer:
                 job.result()
         self._start_buffer(position)
 
-    def _wait(self) -> None:
-        for job, _ in self._waiting:
-            job.result()
-
     def _write_out(self, buffer: mmap.mmap, begin: int, end: int, base: int) -> None:
         view = memoryview(buffer)
         while begin < end:
@@ -202,6 +197,7 @@ class Writer:
             self._buffer[self._end : whole] = bytes(whole - self._end)
             self._end = whole
         self._hand_over()
-        self._wait()
+        for job, _ in self._waiting:
+            job.result()
         os.ftruncate(self._file, length)
         os.fsync(self._file)

@@ -65,6 +65,9 @@ def _without_model(folder: Path) -> CheckpointError:
     hint = f"it has no {WEIGHTS[0]}, {WEIGHTS[2]} or their index"
     if loose:
         hint = f"name one of its files: {', '.join(str(folder / name) for name in loose[:4])}"
+    elif "config.json" in names:
+        path = folder if folder.is_absolute() or str(folder).startswith(".") else f"./{folder}"
+        hint = f"hf:{path} is the untrained network that its config.json describes"
     elif names:
         hint += f"; it holds: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
     return CheckpointError("a directory without a model", where=str(folder), hint=hint)

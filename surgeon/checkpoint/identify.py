@@ -98,7 +98,8 @@ def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Modu
     try:
         return build_skeleton(lambda: provider.build(architecture))
     except RuntimeError as error:
-        raise ArchitectureError(str(error).splitlines()[0], where=str(architecture)) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArchitectureError(f"cannot be built: {reason}", where=str(architecture)) from error
 
 
 def fit(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from torch import nn
 
-from surgeon.checkpoint.architectures import is_reference, parse
+from surgeon.checkpoint.architectures import is_reference, meant, parse
 from surgeon.checkpoint.formats import Checkpoint, memory_checkpoint, open_checkpoint
 from surgeon.checkpoint.identify import Match, build, identify, match
 from surgeon.checkpoint.providers.base import ArchitectureProvider
@@ -114,7 +114,12 @@ def open_source(
         if found is None:
             return _from_builder(architecture, location, providers)
         path = found
-    checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
+    try:
+        checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
+    except CheckpointError as error:
+        if not path.exists() and (reference := meant(location, providers)):
+            error.hint = f"is {reference} meant?"
+        raise
     checkpoint.location = location
     if arch is not None:
         architecture = _named(arch, providers)
@@ -126,7 +131,12 @@ def open_source(
 
 
 def _named(arch: str, providers: dict[str, ArchitectureProvider]) -> Architecture:
-    named = parse(arch, list(providers))
+    try:
+        named = parse(arch, list(providers))
+    except ArchitectureError as error:
+        if reference := meant(arch, providers):
+            error.hint = f"is {reference} meant?"
+        raise
     return providers[named.scheme].locate(named.name, weights=False)[0]
 
 

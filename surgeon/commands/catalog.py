@@ -17,7 +17,7 @@ from surgeon.plugins import load as load_plugins
 def ops(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Tell all about one.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="Tell all about one.", show_default=False)
     ] = None,
     plugin: options.PluginNames = None,
     as_json: options.Json = False,

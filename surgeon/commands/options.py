@@ -21,7 +21,7 @@ Model = Annotated[
 MaybeModel = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="What to operate on, if the recipe does not say: a file, a folder, torchvision/NAME[@WEIGHTS], "
         "hf:ORG/NAME[@REVISION].",
         show_default=False,

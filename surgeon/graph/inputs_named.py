@@ -144,7 +144,7 @@ def _steps(attribute: str) -> Callable[[Any, int], list[Spec]]:
 def _past(config: Any) -> int:
     """How far back a forecast looks: its context and its longest lag."""
     lags = setting(config, "lags_sequence", default=[0])
-    return int(setting(config, "context_length", "prediction_length", default=64)) + max(lags)
+    return int(setting(config, "context_length", "prediction_length", default=64)) + int(max(lags))
 
 
 def _time_features(length: Callable[[Any], int]) -> Callable[[Any, int], list[Spec]]:

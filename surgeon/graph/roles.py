@@ -14,13 +14,12 @@ from torch import nn
 from surgeon.errors import OperationError
 from surgeon.graph.blocks import Stack, declared_stacks, found_stacks, with_config_fields
 from surgeon.graph.families import Family, families_of
-from surgeon.graph.sites import select
+from surgeon.graph.sites import ROLES, select
 from surgeon.nn.grafts import TRUNK_OUTPUT, Grafted
 
 if TYPE_CHECKING:
     from surgeon.graph.trace import Trace
 
-ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 GRAFTS = re.compile(r"(grafts|exit)(\.|$)")
 NORM = re.compile(r"(Norm|Normalization)(\d?d)?$|LayerNorm|RMSNorm|BatchNorm")
 POOL = re.compile(r"^Adaptive\w*Pool\dd$|Pooler$|Pooling$|AttentionPool")
@@ -331,6 +330,6 @@ def _class_counts(model: nn.Module) -> dict[str, int]:
         counts = {"config.num_labels": labels, **counts}
     else:
         counts["config.num_labels"] = labels
-    if "Detection" in name and isinstance(labels, int):  # one more class stands for no object
+    if re.search(r"Detection|Segmentation", name) and isinstance(labels, int):  # one more class stands for no object
         counts["config.num_labels + 1"] = labels + 1
     return {key: value for key, value in counts.items() if isinstance(value, int)}

@@ -26,6 +26,9 @@ from torch import nn
 
 from surgeon.errors import SiteError, nearest
 
+ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
+"""What modules may be for; a recipe may name further roles."""
+
 RoleSites = Callable[[str], list[str]]
 """The sites that play a role, in executed order."""
 
@@ -120,9 +123,11 @@ def _match_role(model: nn.Module, modules: dict[str, nn.Module], term: str, role
     role, index, rest = parsed.groups()
     names = roles(role)
     if not names:
+        say = f"name the site itself, or say which it is with roles: {{{role}: SITE}}"
+        near = [f"@{name}" for name in nearest(role, ROLES) if role not in ROLES]
         raise SiteError(
             f"{class_name(model)} has no module in the role @{role}",
-            hint=f"name the site itself, or say which it is with roles: {{{role}: SITE}}",
+            hint=f"nearest: {', '.join(near)}     {say}" if near else say,
         )
     if index:
         names = _pick(names, index, f"@{role}")

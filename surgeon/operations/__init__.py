@@ -16,6 +16,7 @@ from surgeon.operations.multitask import Multitask
 from surgeon.operations.progressive import Progressive
 from surgeon.operations.reinit import Reinit
 from surgeon.operations.replace_head import ReplaceHead
+from surgeon.operations.stems import Stems
 from surgeon.operations.transfer import Transfer
 from surgeon.operations.truncate import Truncate
 from surgeon.operations.unfreeze import Unfreeze
@@ -33,6 +34,7 @@ __all__ = [
     "Progressive",
     "Reinit",
     "ReplaceHead",
+    "Stems",
     "Transfer",
     "Truncate",
     "Unfreeze",
@@ -57,6 +59,7 @@ def surgeon_operations() -> Sequence[type[Operation]]:
         AdaptInput,
         ZeroShot,
         AddClasses,
+        Stems,
         Unfreeze,
         Conserve,
     ]

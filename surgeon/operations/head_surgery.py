@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -163,7 +164,8 @@ def _extra_rows(model: nn.Module, old: nn.Module) -> int:
     """1 for a head with one output more than the config has labels: DETR's "no object"."""
     number = getattr(getattr(model, "config", None), "num_labels", None)
     outputs = getattr(old, "out_features", None)
-    return int(type(model).__name__.endswith("ObjectDetection") and number is not None and outputs == number + 1)
+    counts_nothing = re.search(r"Detection|Segmentation", type(model).__name__) is not None
+    return int(counts_nothing and number is not None and outputs == number + 1)
 
 
 def _replace_pool(operation: ReplaceHead, surgery: Surgery) -> None:

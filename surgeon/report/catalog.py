@@ -115,7 +115,7 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
         return " or ".join(name for name in names if name != "null") or "null"
     kind = str(field.get("type", "anything"))
     if kind == "array":
-        return f"list of {type_of(field.get('items', {}), shared)}"
+        return f"list of {type_of(field.get('items', {}), shared).replace('whole number', 'whole numbers')}"
     if kind == "object":
         inner = field.get("additionalProperties")
         return f"mapping to {type_of(inner, shared)}" if isinstance(inner, dict) and inner else "mapping"

@@ -93,6 +93,7 @@ def _line(edits: list[Edit]) -> Line:
     first, colour = edits[0], COLOURS[edits[0].mark]
     site = together([edit.site for edit in edits]) or "the whole network"
     what = together([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
+    what = "was the whole network" if what == "was " else what
     many = f"{len(edits)} × " if len(edits) > 1 else ""
     parameters = sum(edit.parameters for edit in edits)
     sign = "" if first.mark == "~" else SIGNS[first.mark]

@@ -81,6 +81,8 @@ def training_arguments(
         "report_to": "none",
         "per_device_eval_batch_size": max(64, settings.batch_size),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        # said outright, as several processes (torchrun) find each other on the CPU only then
+        "use_cpu": not torch.accelerator.is_available(),
     }
     try:
         return TrainingArguments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from surgeon.errors import SiteError, TrainingError
+from surgeon.errors import SiteError, SurgeonError, TrainingError
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.data import Splits
 from surgeon.training.objectives import Batch, Call
@@ -42,7 +42,6 @@ class Run:
     trained: set[str]
     load: Callable[..., Splits]
     seed: int
-    conserved: set[str] = field(default_factory=set)
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -81,7 +80,20 @@ class Run:
             raise TrainingError(
                 f"{method} conserves the output {name!r}, and there are: {', '.join(self.outputs)}", hint=hint
             )
+        if new := sorted(self._head_of(name) - self.anatomy.kept):
+            raise TrainingError(
+                f"{method} conserves the output {name!r}, which is made by new parameters ({new[0]})", hint=hint
+            )
         return name
+
+    def _head_of(self, output: str) -> set[str]:
+        """The parameters of the head that makes an output."""
+        parameters = {name for name, _ in self.model.named_parameters()}
+        branch = {name for name in parameters if name.startswith(f"grafts.{output}.")}
+        try:
+            return branch or {name for name in self.anatomy.parameters(["@head"]) if not name.startswith("grafts.")}
+        except SurgeonError:  # it has no head that could be told from the rest
+            return set()
 
 
 @contextmanager

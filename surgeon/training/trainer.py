@@ -23,6 +23,7 @@ from surgeon.training.settings import TrainSettings
 from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
+PREPARED = "_is_accelerate_prepared"
 METRICS = ("loss", "accuracy")
 """What is measured of every objective, in this order."""
 
@@ -73,6 +74,20 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         known = (f"{target.objective.output}_{what}" for target in self.targets for what in METRICS)
         metrics = self.evaluate()
         return {name: metrics[f"eval_{name}"] for name in known if f"eval_{name}" in metrics}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, also where the model has been measured before.
+
+        accelerate marks a model that it has made ready to be measured, and would not wrap it for several
+        processes any more: each would train a network of its own.
+        """
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.args.world_size > 1:
+            vars(self.model).pop(PREPARED, None)
+            self.model_wrapped = self.model
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            vars(self.model).pop(PREPARED, None)
 
     # ---- the loss
 

@@ -136,8 +136,10 @@ def some_spans(made: dict[Path, bytes], seed: int) -> Iterator[ByteRange]:
 def test_bytes_arrive_whatever_their_alignment(tmp_path: Path, seed: int) -> None:
     made = sources(tmp_path, [40 * SMALL, 10 * SMALL + 1, 3 * PAGE + 4095])
     rng = random.Random(seed)
-    head = rng.randbytes(rng.choice([0, 1, 8, 1000, PAGE, SMALL + 3]))
     spans, after = list(some_spans(made, seed)), list(some_spans(made, seed + 1000))
+    longest = max(range(len(spans)), key=lambda index: spans[index].length)
+    in_place = (spans[longest].offset - sum(span.length for span in spans[:longest])) % PAGE
+    head = rng.randbytes(rng.choice([0, 1, 1000, PAGE, SMALL + 3, *[in_place] * 5]))
     counted: list[int] = []
     with Writer(tmp_path / "out") as writer:
         writer.write(head)

@@ -139,7 +139,9 @@ def build():
 """
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "small_network.py").write_text(NETWORK)
     (tmp_path / "recipe.yaml").write_text(PLAIN)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -103,11 +103,13 @@ def write_table(given: argparse.Namespace) -> None:
     """Write the table of all results."""
     from importlib.metadata import version
 
+    from zoo.catalog import torchvision_names, transformers_names
     from zoo.table import render
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "transformers"))
     command = "PYTHONPATH=tests python -m zoo"
-    given.table.write_text(render(store.read(given.results), command, versions) + "\n")
+    names = [*torchvision_names(), *transformers_names()]
+    given.table.write_text(render(store.read(given.results), command, versions, names) + "\n")
 
 
 if __name__ == "__main__":

@@ -201,9 +201,13 @@ def _step(subject: Subject, model: nn.Module) -> None:
         raise WrongError(f"a frozen tensor moved: {moved[0]}")
     record = surgeon.record_of(model)
     made = record.surgeries[-1].made if record else {}
-    names = {n for n, p in model.named_parameters() if p.requires_grad}
-    # a copied column has what its source has, which may be without effect there too
-    if still := [n for n in made if n in names and n not in reached and not n.startswith("columns.")]:
-        raise WrongError(f"a new parameter gets no gradient: {still[0]}")
+    heads: dict[str, bool] = {}
+    for name, parameter in model.named_parameters():
+        # a copied column has what its source has; a detector's step need not reach every level of its head
+        if name in made and parameter.requires_grad and not name.startswith("columns."):
+            head = ".".join(name.split(".")[:2]) if name.startswith("grafts.") else ""
+            heads[head] = heads.get(head, False) or name in reached
+    if still := [head for head, moves in heads.items() if not moves]:
+        raise WrongError(f"what is new at {still[0] or 'the head'} gets no gradient")
     if not reached:
         raise WrongError("nothing moved")

@@ -10,9 +10,18 @@ from zoo.results import OPERATIONS, STAGES, Result
 LIBRARIES = ("torchvision", "transformers")
 
 
-def render(results: Sequence[Result], command: str, versions: str) -> str:
-    """Counts by operation and outcome, then everything that is not ok."""
+def render(results: Sequence[Result], command: str, versions: str, names: Sequence[str] = ()) -> str:
+    """Counts by operation and outcome, then everything that is not ok.
+
+    Args:
+        results: What the sweep found out.
+        command: What made them.
+        versions: The libraries.
+        names: The whole catalog, to say how much of it has been run.
+    """
     lines = ["# The sweep", "", f"Made by `{command}` on {versions}.", ""]
+    if missing := len(set(names) - {r.model for r in results}):
+        lines += [f"**Unfinished: {missing} of {len(names)} networks have not been run yet.**", ""]
     for library in LIBRARIES:
         own = [r for r in results if r.model.startswith(f"{library}/")]
         if own:

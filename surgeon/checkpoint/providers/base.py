@@ -86,7 +86,5 @@ class ArchitectureProvider(ABC):
         """Raise an ArchitectureError with the nearest names unless ``name`` is one of :meth:`names`."""
         known = self.names()
         if name not in known:
-            raise ArchitectureError(
-                f"{self.scheme} has no architecture {name!r}",
-                hint=suggest(name, known, see=f"surgeon inspect {self.scheme}/NAME"),
-            )
+            few = f"it has {len(known)}, for example {', '.join(sorted(known)[:3])}"
+            raise ArchitectureError(f"{self.scheme} has no architecture {name!r}", hint=suggest(name, known) or few)

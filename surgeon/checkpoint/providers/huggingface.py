@@ -69,13 +69,17 @@ class HuggingFace(ArchitectureProvider):
             ) from error
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
-        """A class by its name, or what ``config.json`` of the repository ``ORG/NAME[@REVISION]`` says.
+        """A class by its name, or what ``config.json`` of a repository or folder says.
 
-        The repository comes from huggingface_hub's cache, or is downloaded into it.
+        The repository ``ORG/NAME[@REVISION]`` comes from huggingface_hub's cache, or is downloaded into it. A
+        folder is written with its path (``./folder``, ``/a/folder``); one without weights is an architecture.
         """
         if "/" not in name and name in self.names():
             return Architecture(scheme=self.scheme, name=name), None
-        folder = _snapshot(name, weights=weights)
+        if name.startswith((".", "/", "~")):
+            folder, weights = _local(name, weights=weights)
+        else:
+            folder = _snapshot(name, weights=weights)
         config = _read_config(folder / "config.json")
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
@@ -261,6 +265,16 @@ def _renamed(skeleton: nn.Module, names: list[str], tensors: dict[str, Any]) -> 
     return result
 
 
+def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
+    """A folder with a config, and whether its weights are wanted and there."""
+    from surgeon.checkpoint.folder import WEIGHTS
+
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
+    return folder, weights and any((folder / each).is_file() for each in WEIGHTS)
+
+
 def _snapshot(name: str, *, weights: bool) -> Path:
     """The folder of a repository in the hub's cache, with its config and its weights in one format."""
     from huggingface_hub import snapshot_download
@@ -284,7 +298,9 @@ def _snapshot(name: str, *, weights: bool) -> Path:
         raise CheckpointError(
             f"cannot be had from the Hugging Face hub: {reason}",
             where=f"hf:{name}",
-            hint="check the name and HF_TOKEN, or download it elsewhere and give the folder",
+            hint=f"a folder is written ./{repository}"
+            if Path(repository).is_dir()
+            else "check the name and HF_TOKEN, or download it elsewhere and give the folder",
         ) from error
     if not (folder / "config.json").is_file():
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give --arch and the file of its weights")

@@ -30,9 +30,12 @@ class PythonFunction(ArchitectureProvider):
         function = _resolve(architecture)
         try:
             model = function(**architecture.options)
-        except TypeError as error:
+        except Exception as error:  # whatever a user's function raises
+            what = f"{error}" if isinstance(error, TypeError) else f"raised {type(error).__name__}: {error}"
             raise ArchitectureError(
-                f"{error}", where=str(architecture), hint=f"options given: {', '.join(architecture.options) or 'none'}"
+                " ".join(what.split()),
+                where=str(architecture),
+                hint=f"options given: {', '.join(architecture.options) or 'none'}",
             ) from error
         if not isinstance(model, nn.Module):
             raise ArchitectureError(f"returned {type(model).__name__}, not a torch.nn.Module", where=str(architecture))

@@ -39,6 +39,9 @@ FROZEN_DETECTORS = frozenset(
 )
 EPS = 1e-5
 
+# What a forward sets in its modules: a detector's pool of regions remembers how its maps are scaled.
+MUTABLE = frozenset({"scales"})
+
 # What a builder sets when it is asked for weights, beyond what their keys and shapes show.
 WEIGHTS_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("googlenet", "IMAGENET1K_V1"): {"transform_input": True},
@@ -120,7 +123,7 @@ class Torchvision(ArchitectureProvider):
                 continue
             options = {**row.options, **(row.read_options(shapes) or {}), **_settings(module)}
             architecture = Architecture(scheme=self.scheme, name=row.name, options=options)
-            if same_structure(module, build(self, architecture)):
+            if same_structure(module, build(self, architecture), mutable=MUTABLE):
                 return architecture
         return None
 

@@ -1,0 +1,123 @@
+"""stems: a stem of its own for each task or language, in front of a shared trunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from surgeon.errors import OperationError
+from surgeon.operation import Operation, Selector
+from surgeon.operations.head_fields import Name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from surgeon.graph.sites import Site
+    from surgeon.surgery import Surgery
+
+
+class Stems(Operation):
+    """Put several stems, by name, in the place of one, in front of the trunk that they share.
+
+    Languages (Heigold et al. 2013) or kinds of input with lower layers of their own, and one trunk above: the argument
+    ``stem`` of the network's forward says through which the batch goes, ``model(x, stem="greek")``, or, as a tensor
+    of numbers, each sample. The first stem is the trained one; the others start as copies of it, or afresh. Other
+    channels for one of them: adapt_input with ``at: conv1.stems.greek``.
+
+    Shapes: what the stem takes and produces, in each of them.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"stems": ["latin", "greek"], "at": "conv1"}]})
+
+    stems: dict[Name, Literal["copy", "reinit"]] | Annotated[list[Name], Field(min_length=2)]
+    """The names of the stems, the first of which is the one that is there; or what each starts from: copy, reinit."""
+    at: Selector | Annotated[list[Selector], Field(min_length=1)] = "@stem"
+    """The module, or several that change together (a convolution and its norm), of which each stem has its own."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Stems:
+        names = list(self.stems)
+        if len(set(names)) < max(2, len(names)):
+            raise ValueError("stems have at least two names, each of its own")
+        bad = [name for name in names if not name.isidentifier() or hasattr(dict, name)]
+        if bad:
+            raise ValueError(f"{bad[0]!r} cannot name a stem: take a plain word")
+        if isinstance(self.stems, dict) and self.stems[names[0]] != "copy":
+            raise ValueError(f"the first stem, {names[0]}, is the one that is there: draw it afresh with reinit")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Put switches in the place of the stems; see :class:`Operation`."""
+        from surgeon.nn.stems import ARGUMENT, StemSwitch
+        from surgeon.operations.extents import as_list
+
+        if any(isinstance(module, StemSwitch) for module in model.modules()):
+            raise OperationError("the network has several stems already", hint="name all sites at once: at: [SITE, …]")
+        sites = surgery.select(as_list(self.at))
+        _refuse_nested(sites)
+        starts = self.stems if isinstance(self.stems, dict) else dict.fromkeys(self.stems, "copy")
+        first, *others = starts
+        switches = []
+        for site in sites:
+            twins = {name: _twin(surgery, site, starts[name]) for name in others}
+            switches.append(StemSwitch({first: site.module, **twins}))
+            surgery.replace(site, switches[-1])
+        switches[0].others = switches[1:]
+        surgery.model.register_forward_pre_hook(switches[0].choose, with_kwargs=True)
+        surgery.recall("outputs with several stems", lambda: _outputs(surgery, sites))
+        surgery.note(f"{ARGUMENT}={first!r} unless the forward is told another: {', '.join(others)}")
+        return surgery.model
+
+
+def _refuse_nested(sites: list[Site]) -> None:
+    for site in sites:
+        inside = [other for other in sites if other.name.startswith(f"{site.name}.")]
+        if inside or not site.name:
+            raise OperationError(
+                f"{site} holds {inside[0] if inside else 'everything'}", hint="name the outer one alone"
+            )
+
+
+def _twin(surgery: Surgery, site: Site, start: str) -> nn.Module:
+    """Another stem like the one at ``site``."""
+    from surgeon.checkpoint.weights import tensors_of
+    from surgeon.graph.skeleton import skeleton_of
+    from surgeon.operations.redrawing import disconnect, drawn_by, redraw
+
+    twin = disconnect(skeleton_of(site.module))
+    if start == "copy":
+        values = dict(tensors_of(site.module))
+        for name, tensor in tensors_of(twin):
+            surgery.derive(tensor, [values[name]], _same)
+        return twin
+    dot = f"{site.name}."
+    built = {n.removeprefix(dot): t for n, t in drawn_by(surgery, surgery.architecture).items() if n.startswith(dot)}
+    own = dict(tensors_of(site.module))
+    tensors = dict(tensors_of(twin))
+    lost = []
+    for name in redraw(surgery, twin, built):
+        surgery.derive(tensors[name], [own[name]], _same)
+        if name in dict(twin.named_parameters()):
+            lost.append(f"{dot}{name}")
+    if lost:
+        raise OperationError(
+            f"nothing says how to initialise {len(lost)} parameters afresh: {', '.join(lost[:3])}",
+            hint="say what built the network (--arch), or let the stem start as a copy",
+        )
+    return twin
+
+
+def _outputs(surgery: Surgery, sites: list[Site]) -> dict[str, list[int]]:
+    try:
+        return {name: list(shape) for name, shape in surgery.trace().outputs.items()}
+    except OperationError as error:
+        raise OperationError(
+            f"the network does not run with a choice of stems at {', '.join(map(str, sites))}: {error.message}",
+            hint="name the module that holds the stem: at: SITE",
+        ) from error
+
+
+def _same(values: torch.Tensor) -> torch.Tensor:
+    return values
