@@ -80,7 +80,8 @@ class Prepared:
         stored = None
         if entry is not None and self.source.checkpoint is not None:
             found = self.source.checkpoint.entries[entry]
-            stored = found.bytes if found.dtype == tensor.dtype else None  # a cast one goes through memory
+            # One that was cast goes through memory, and so does one of another shape, which is found out there.
+            stored = found.bytes if (found.dtype, found.shape) == (tensor.dtype, tuple(tensor.shape)) else None
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 

@@ -17,6 +17,7 @@ from surgeon.plugins import Plugins
 from surgeon.recipe_problems import shown, validate
 from surgeon.recipe_text import Document, Keys, dump, read
 from surgeon.training.settings import TrainSettings
+from surgeon.training.sources import Source, beside
 
 
 class RecipeSettings(BaseModel):
@@ -104,8 +105,10 @@ def load_recipe(path: str | Path, *, overrides: Sequence[str] = (), plugins: Plu
     if document.problems or settings is None:
         raise _all(document)
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
-    if settings.model and (beside := Path(path).parent / settings.model).exists():
-        values["model"] = str(beside)
+    if settings.model and (Path(path).parent / settings.model).exists():
+        values["model"] = str(Path(path).parent / settings.model)
+    if settings.train:
+        values["train"] = settings.train.beside(Path(path).parent)
     operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
     recipe = Recipe(operations=operations, **values)
     recipe._document, recipe._overrides = document, tuple(overrides)
@@ -138,6 +141,8 @@ def _with_files_beside(operation: Operation, folder: Path) -> Operation:
         marked = any(isinstance(each, BesideRecipe) for each in info.metadata)
         if marked and isinstance(value, str) and (folder / value).exists():
             found[name] = str(folder / value)
+        elif isinstance(value, Source):
+            found[name] = beside(value, folder)
     return operation.model_copy(update=found) if found else operation
 
 

@@ -24,7 +24,8 @@ operations:
   - op: replace_head
     classes: [five, six, seven]
 """
-TRAIN = "train: {data: {source: digits, classes: [5, 6, 7], per_class: 4}, epochs: 1, baseline: scratch}\n"
+DIGITS = "{source: digits, classes: [5, 6, 7], per_class: 4, size: 32, test_fraction: 0.1}"
+TRAIN = f"train: {{data: {DIGITS}, epochs: 1, baseline: scratch}}\n"
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic import Field, PositiveInt
+
 from surgeon import Operation, OperationError, Selector, hookimpl
 
 if TYPE_CHECKING:
-    from surgeon.surgery import Surgery
     from torch import nn
+
+    from surgeon.surgery import Surgery
 
 
 class SqueezeExcitation(Operation):
@@ -30,6 +32,7 @@ class SqueezeExcitation(Operation):
         import torch
         from torchvision.ops import SqueezeExcitation as Gate
 
+        opening = self.opening
         for site in surgery.select(self.at):
             shape = surgery.shape(site)
             if len(shape) != 4:
@@ -38,7 +41,6 @@ class SqueezeExcitation(Operation):
                 )
             channels = shape[1]
             gate = surgery.new(Gate, channels, max(1, channels // self.reduction), like=site)
-            opening = self.opening
             surgery.derive(gate.fc2.weight, [gate.fc2.weight], lambda weight: weight * 0.01)
             surgery.derive(gate.fc2.bias, [gate.fc2.bias], lambda bias: torch.full_like(bias, opening))
             surgery.insert(site, gate, name="squeeze_excitation")

@@ -28,6 +28,10 @@ class Piece:
     stored: ByteRange | None
     value: Callable[[], torch.Tensor]
 
+    def __post_init__(self) -> None:
+        if self.stored is not None and self.stored.length != self.nbytes:
+            raise ValueError(f"{self.name} has {self.nbytes} bytes, and {self.stored.length} in its source")
+
 
 @dataclass(frozen=True)
 class Contents:

@@ -16,9 +16,7 @@ from surgeon.plugins import load as load_plugins
 
 def ops(
     context: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Tell all about one.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all about one.", show_default=False)] = None,
     plugin: options.PluginNames = None,
     as_json: options.Json = False,
     debug: options.Debug = False,

@@ -9,6 +9,7 @@ from surgeon.errors import RecipeError, SurgeonError, TrainingError, suggest
 from surgeon.plugins import Plugins
 from surgeon.recipe import Recipe
 from surgeon.training.settings import TrainSettings
+from surgeon.training.sources import Digits
 
 
 def check_training(recipe: Recipe, plugins: Plugins, *, here: bool) -> None:
@@ -69,15 +70,18 @@ def _in_losses(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> lis
 
 
 def _in_data(recipe: Recipe, settings: TrainSettings) -> list[SurgeonError]:
+    """Mistakes in asking for the digits; other data are looked at when they are read."""
     from surgeon.training.data import read_digits
 
     problems: list[SurgeonError] = []
-    for key, digits in (("data", settings.data), ("evaluate", settings.evaluate)):
-        try:
-            if digits is not None:
-                read_digits(digits, recipe.seed)
-        except TrainingError as error:
-            problems.append(_problem(recipe, error.message, error.hint, "train", key))
+    for key, given in (("data", settings.data), ("evaluate", settings.evaluate)):
+        for index, source in enumerate(given if isinstance(given, list) else [given]):
+            try:
+                if isinstance(source, Digits):
+                    read_digits(source, recipe.seed)
+            except TrainingError as error:
+                at = (index,) if isinstance(given, list) else ()
+                problems.append(_problem(recipe, error.message, error.hint, "train", key, *at))
     return problems
 
 

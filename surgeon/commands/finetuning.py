@@ -18,18 +18,20 @@ from surgeon.recipe import operations_from
 from surgeon.record import ATTRIBUTE, Record
 from surgeon.report.consoles import counting
 from surgeon.training.checkpoints import RUN
+from surgeon.training.curve import draw
 from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 from surgeon.training.settings import TrainSettings
 
 
 def checkpoints_beside(path: Path, settings: TrainSettings, *, force: bool) -> Path | None:
-    """The folder for checkpoints made in training, ``OUT.checkpoints``; None where none are asked for.
+    """The folder for checkpoints and logs made in training, ``OUT.checkpoints``; None where none are asked for.
 
     Raises:
         OutputError: It exists, and ``force`` does not say that earlier checkpoints in it may go.
     """
-    if settings.arguments.get("save_strategy", "no") == "no":
+    asked = (settings.arguments.get("save_strategy", "no"), settings.arguments.get("report_to", "none"))
+    if all(each in ("no", "none", []) for each in asked):
         return None
     folder = path.with_name(f"{path.name}.checkpoints")
     if folder.exists() and not force:
@@ -138,6 +140,13 @@ def save_trained(model: nn.Module, prepared: Prepared, path: Path, *, force: boo
     """Write the trained network with the record of its surgery and training."""
     setattr(model, ATTRIBUTE, prepared.record)
     return engine.save(model, path, force=force)
+
+
+def save_curve(report: TrainReport, path: Path) -> Path:
+    """Draw the course of training beside the artifact ``path``, as ``OUT.svg``; returns where."""
+    picture = path.with_name(f"{path.name}.svg")
+    picture.write_text(draw(report.history, f"training of {path.name}"), encoding="utf-8")
+    return picture
 
 
 def measures(report: TrainReport) -> dict[str, object]:

@@ -72,11 +72,12 @@ def apply(
         with working("loading it again", quiet=silent):
             checked = check_streamed(prepared, path, context.obj)
     else:
-        from surgeon.commands.finetuning import checkpoints_beside, finetune, save_trained
+        from surgeon.commands.finetuning import checkpoints_beside, finetune, save_curve, save_trained
 
         folder = checkpoints_beside(path, read.train, force=force)
         edited, training = finetune(prepared, read.train, plugins=context.obj, checkpoints=folder, quiet=silent)
         save_trained(edited, prepared, path, force=force)
+        save_curve(training, path)
         with working("loading it again", quiet=silent):
             checked = check_in_memory(edited, prepared, path, context.obj)
     if as_json:

@@ -92,8 +92,8 @@ def train(
         trainee, inputs = _trainee(recipe, given, made, arch, seed, key, trust_pickle, plugins)
     if first:
         check_output(out, force=force, inputs=inputs)
-    from surgeon.commands.finetuning import train_ready
     from surgeon import engine
+    from surgeon.commands.finetuning import save_curve, train_ready
 
     report = train_ready(
         trainee, recipe.train, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=silent
@@ -101,6 +101,7 @@ def train(
     if not first:
         return
     engine.save(trainee.model, out, force=force)
+    save_curve(report, out)
     _tidy(folder, recipe.train)
     with working("loading it again", quiet=silent):
         checked = check_in_memory(trainee.model, trainee, out, plugins)

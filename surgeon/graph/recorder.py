@@ -15,6 +15,7 @@ from torch.utils import _pytree
 
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
+from surgeon.nn.stems import StemSwitch
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ class Recorder:
         if id(module) not in self._names:
             return
         self._use(module)
+        if isinstance(module, StemSwitch):  # any of its stems might have run
+            for stem in module.modules():
+                self._use(stem)
         site = self._names[id(module)][0]
         visit = self.visits.setdefault(site, Visit(site))
         visit.started = visit.started or self._event()

@@ -35,18 +35,27 @@ class StemSwitch(nn.Module):
         self.stems = nn.ModuleDict(stems)
         self.active = next(iter(stems))
         self.others: list[StemSwitch] = []
+        self.numbers: torch.Tensor | None = None
 
     @property
     def names(self) -> list[str]:
         """The names of the stems."""
         return list(self.stems)
 
+    def __getattr__(self, name: str) -> Any:
+        """What networks read of their stem (the dtype of its weight) is the running one's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("stems", "active", "others"):
+                raise
+            return getattr(self.stems[self.active], name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the chosen stem makes of the input; of each sample its own where numbers chose."""
-        chosen: Any = self.__dict__.get("numbers")
-        if chosen is None:
+        if self.numbers is None:
             return self.stems[self.active](*args, **kwargs)
-        return self._routed(chosen, args, kwargs)
+        return self._routed(self.numbers, args, kwargs)
 
     def choose(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The pre-hook of the network: takes the argument out and lets all switches follow it."""

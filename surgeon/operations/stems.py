@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class Stems(Operation):
     """Put several stems, by name, in the place of one, in front of the trunk that they share.
 
-    Languages (Heigold et al. 2013) or kinds of input with lower layers of their own, and one trunk above: the argument
-    ``stem`` of the network's forward says through which the batch goes, ``model(x, stem="greek")``, or, as a tensor
-    of numbers, each sample. The first stem is the trained one; the others start as copies of it, or afresh. Other
-    channels for one of them: adapt_input with ``at: conv1.stems.greek``.
+    Lower layers of their own for each language or kind of input, and one trunk above (Goodfellow et al. 2016, section
+    15.2): the argument ``stem`` of the network's forward says through which the batch goes,
+    ``model(x, stem="greek")``, or, as a tensor of numbers, each sample. The first stem is the trained one; the
+    others start as copies of it, or afresh. Other channels for one: adapt_input with ``at: conv1.stems.greek``.
 
     Shapes: what the stem takes and produces, in each of them.
     """
@@ -75,9 +75,8 @@ def _refuse_nested(sites: list[Site]) -> None:
     for site in sites:
         inside = [other for other in sites if other.name.startswith(f"{site.name}.")]
         if inside or not site.name:
-            raise OperationError(
-                f"{site} holds {inside[0] if inside else 'everything'}", hint="name the outer one alone"
-            )
+            held = inside[0] if inside else "everything"
+            raise OperationError(f"{site} holds {held}", hint="name the module that is the stem alone")
 
 
 def _twin(surgery: Surgery, site: Site, start: str) -> nn.Module:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from surgeon.operation import Operation, Selector, Stage
+from surgeon.operation import Operation, Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
     from surgeon.surgery import Surgery
+
 
 class Unfreeze(Operation):
     """Let parts of the network wait, frozen, and train them from an epoch on: gradual unfreezing.

@@ -21,7 +21,7 @@ MOST_LINES = 24
 WIDEST = 48
 LEAST = 12
 """Characters that say what comes or goes, however narrow the terminal."""
-INDENT, GAP = 3, 2
+INDENT, GAP, SIGN = 3, 2, 2
 
 Line = tuple[Text, Text, Text]
 """The site with its sign, what it is or was, and the parameters that come or go."""
@@ -71,12 +71,15 @@ class _Rows:
         site, what, number = self.widths
         room = max(2 * LEAST, options.max_width - INDENT - 2 * GAP - number)
         what = max(min(what, LEAST), min(what, room - site))
-        grid = Table.grid(padding=(0, GAP))
-        grid.add_column(width=min(site, room - what), no_wrap=True, overflow="ellipsis")
+        grid = Table.grid()
+        grid.add_column(width=SIGN)
+        grid.add_column(width=min(site, room - what) - SIGN, overflow="fold")  # an address is of use only whole
+        grid.add_column(width=GAP)
         grid.add_column(width=what, no_wrap=True, overflow="ellipsis")
+        grid.add_column(width=GAP)
         grid.add_column(min_width=number, justify="right", no_wrap=True)
-        for row in self.rows:
-            grid.add_row(*row)
+        for signed, description, parameters in self.rows:
+            grid.add_row(signed[:1], signed[SIGN:], "", description, "", parameters)
         yield Padding(grid, (0, 0, 0, INDENT), expand=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
         elif name not in known:
             hint = suggest(name, known - set(TAKEN))
             problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
+    reports = arguments.get("report_to", "none")
+    if "tensorboard" in ([reports] if isinstance(reports, str) else reports) and find_spec("tensorboard") is None:
+        problems.append(
+            TrainingError(
+                "tensorboard is not installed", where="train.arguments.report_to", hint="pip install tensorboard"
+            )
+        )
     return problems
 
 

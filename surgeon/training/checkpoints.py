@@ -31,7 +31,7 @@ def describe_run(
     digest = hashlib.sha256()
     for name, tensor in tensors_of(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     described = {
         "settings": settings,
         "seed": seed,

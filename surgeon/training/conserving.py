@@ -137,7 +137,7 @@ class LwF(Penalty):
 
 
 def classes_last(logits: Tensor) -> Tensor:
-    """Logits as ``(predictions, classes)``: ``(batch, classes, height, width)`` and ``(batch, tokens, classes)`` too."""
+    """Logits as ``(predictions, classes)``: those of pixels (classes second) and of tokens too."""
     if logits.ndim == 4:
         logits = logits.movedim(1, -1)
     return logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])

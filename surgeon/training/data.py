@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 
 from surgeon.errors import TrainingError
-from surgeon.training.settings import TrainSettings
 from surgeon.training.sources import Digits
 
 # Which samples of the digits are held out must never depend on a recipe's seed, or "test" would mean something
@@ -86,19 +85,6 @@ def load_data(settings: Digits, seed: int = 0) -> Splits:
 
     train, test = read_digits(settings, seed)
     return Splits(columns(train), columns(test), classes={"labels": len(settings.classes)})
-
-
-def load_splits(settings: TrainSettings, seed: int) -> Splits:
-    splits = load_data(settings.data, seed)
-    if settings.evaluate is None:
-        return splits
-    test = load_data(settings.evaluate, seed)
-    if test.classes != splits.classes:
-        raise TrainingError(
-            f"data have {dict(splits.classes)} classes and evaluate has {dict(test.classes)}",
-            where="train.evaluate.classes",
-        )
-    return Splits(splits.train, test.test, splits.inputs, splits.classes)
 
 
 def read_digits(settings: Digits, seed: int = 0) -> tuple[Scans, Scans]:

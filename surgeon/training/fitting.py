@@ -66,10 +66,12 @@ def folder_for(output_dir: Path | None, settings: TrainSettings) -> Iterator[Pat
     if output_dir is not None:
         yield output_dir
         return
-    if settings.arguments.get("save_strategy", "no") != "no":
+    for key, what in (("save_strategy", "checkpoints are"), ("report_to", "logs are")):
+        if settings.arguments.get(key, "no") in ("no", "none", [], ["none"]):
+            continue
         raise TrainingError(
-            "checkpoints are asked for, and there is no folder for them",
-            where="train.arguments.save_strategy",
+            f"{what} asked for, and there is no folder for them",
+            where=f"train.arguments.{key}",
             hint="name one: output_dir=…",
         )
     with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:

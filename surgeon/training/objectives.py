@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class Call:
         by_name = all(name in each for name in inputs for each in parameters)
         return cls(tuple(inputs), by_name, _lone_output(model))
 
-    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         """Run ``model``, or what wraps it, on the input columns of ``batch``."""
         if self.by_name:
             return named_outputs(model(**{name: batch[name] for name in self.inputs}), self.lone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Metrics = Mapping[str, float]
@@ -32,6 +32,9 @@ class TrainReport:
     test_samples: int
     device: str
     seed: int
+    tasks: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
+    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``,
+    and what the kind of task has of ``accuracy``, ``f1``, ``mae`` and ``r2``."""
 
     @property
     def accuracy_before(self) -> float | None:

@@ -21,12 +21,15 @@ from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import check_arguments, training_arguments
 from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback, progress_bar
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
-from surgeon.training.data import Splits, load_data, load_splits
+from surgeon.training.data import Splits
+from surgeon.training.domains import SeparateNorms
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
 from surgeon.training.losses import surgeon_losses
-from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
+from surgeon.training.metrics import by_task_and_domain
+from surgeon.training.mixing import load_source, load_splits
+from surgeon.training.objectives import Call, Target, default_objectives, prepare
 from surgeon.training.optimizing import rate_factors
-from surgeon.training.penalties import Run
+from surgeon.training.penalties import Run, Term
 from surgeon.training.report import TrainReport
 from surgeon.training.settings import TrainSettings
 from surgeon.training.trainer import ObjectiveTrainer
@@ -162,6 +165,7 @@ class _Job:
                 splits=self.splits,
                 factors=factors,
                 waiting=waiting,
+                norms=self._norms(model),
                 callbacks=callbacks,
             )
             before = trainer.measure()
@@ -171,6 +175,7 @@ class _Job:
                 trainer.train(resume_from_checkpoint=last)
             seconds = time.perf_counter() - started
             after = trainer.measure()
+            tasks = by_task_and_domain(targets, trainer.measured, self.splits.domains)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         if any(not math.isfinite(entry["loss"]) for entry in history):
             raise TrainingError(
@@ -193,6 +198,7 @@ class _Job:
             test_samples=len(self.splits.test),  # type: ignore[arg-type]
             device=str(device),
             seed=self.seed,
+            tasks=tasks,
         )
 
     def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:
@@ -221,10 +227,27 @@ class _Job:
         if self.settings.objectives is None:
             held = {name for penalty in self.penalties for name in penalty.conserved()}
             free = {name: output for name, output in outputs.items() if name not in held}
-            wanted = [*default_objectives(free, wanted), *wanted]
+            if not (free or wanted):
+                raise TrainingError(
+                    f"all that the model returns is conserved ({', '.join(held)}), so that nothing is learnt",
+                    where="train.objectives",
+                    hint="put a new head beside the old one: multitask with original: keep",
+                )
+            wanted = [*(default_objectives(free, wanted) if free else ()), *wanted]
         losses = self.plugins.losses() if self.plugins else surgeon_losses()
         targets = prepare(wanted, losses, outputs, batch, self.splits.classes)
         return targets, {name: output.requires_grad for name, output in outputs.items()}
+
+    def _norms(self, model: nn.Module) -> SeparateNorms | None:
+        if self.settings.domain_bn == "mixed":
+            return None
+        if "domain" not in self.splits.train[0]:
+            raise TrainingError(
+                "domain_bn: separate goes by the column 'domain', which the data lack",
+                where="train.domain_bn",
+                hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
+            )
+        return SeparateNorms(model)
 
     def _terms(
         self,
@@ -233,7 +256,7 @@ class _Job:
         targets: Sequence[Target],
         reached: dict[str, bool],
         trainer: ObjectiveTrainer,
-    ) -> list[Callable[[dict[str, Any], Batch], Any]]:
+    ) -> list[Term]:
         if not self.penalties:
             return []
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -248,7 +271,7 @@ class _Job:
             anatomy=anatomy,
             outputs=reached,
             trained={target.objective.output for target in targets if target.objective.weight},
-            load=partial(load_data, seed=self.seed),
+            load=partial(load_source, seed=self.seed),
             seed=self.seed,
         )
         return [penalty.begin(run) for penalty in self.penalties]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from surgeon.operation import Objective, Selector
-from surgeon.training.sources import Digits, Sources, as_sources, check_domains
+from surgeon.training.sources import Digits, Sources, as_sources, beside, check_domains
 
 __all__ = ["Digits", "OptimizerSettings", "TrainSettings"]
 
@@ -43,6 +44,9 @@ class TrainSettings(BaseModel):
     task_weights: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: losses are added up by their weights; uncertainty: also by the inverse of each task's variance,
     learnt beside the network (Kendall, Gal & Cipolla 2018)."""
+    domain_bn: Literal["mixed", "separate"] = "mixed"
+    """separate: in training, each domain passes through BatchNorm in a batch of its own, as domain-adversarial
+    training needs it; mixed: as the batch comes."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32
@@ -65,3 +69,8 @@ class TrainSettings(BaseModel):
         if len(set(digits)) > 1:
             raise ValueError("test_fraction differs among the sources: test samples would be trained on")
         return self
+
+    def beside(self, folder: Path) -> Self:
+        """The settings with the paths of files that lie in ``folder``, where the recipe is."""
+        found = {name: beside(getattr(self, name), folder) for name in ("data", "evaluate")}
+        return self.model_copy(update={name: value for name, value in found.items() if value is not None})

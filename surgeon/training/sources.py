@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -192,6 +193,22 @@ Sources: TypeAlias = Annotated[
     Discriminator(_one_or_many),
 ]
 """One source, or several whose samples are put together."""
+
+
+FILES = ("path", "test_path", "tokenizer")
+"""Fields that may name a file or folder, which is looked for beside the recipe first."""
+
+
+def beside(given: Any, folder: Path) -> Any:
+    """Sources whose files lie beside the recipe, in ``folder``, with their paths; others as they are."""
+    if isinstance(given, (list, tuple)):
+        return [beside(source, folder) for source in given]
+    found = {
+        name: str(folder / value)
+        for name in FILES
+        if isinstance(value := getattr(given, name, None), str) and (folder / value).exists()
+    }
+    return given.model_copy(update=found) if found else given
 
 
 def as_sources(given: Any) -> list[Any]:

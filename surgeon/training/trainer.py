@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from surgeon.errors import TrainingError
 from surgeon.training.checkpoints import EXTRA, load_network, save_network
 from surgeon.training.data import Splits
+from surgeon.training.domains import SeparateNorms
+from surgeon.training.metrics import COLUMNS, means, rows
 from surgeon.training.objectives import Batch, Call, Target
 from surgeon.training.optimizing import parameter_groups
 from surgeon.training.penalties import Term
@@ -24,8 +27,6 @@ from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
 PREPARED = "_is_accelerate_prepared"
-METRICS = ("loss", "accuracy")
-"""What is measured of every objective, in this order."""
 
 
 class ObjectiveTrainer(Trainer):  # type: ignore[misc]
@@ -44,6 +45,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         splits: Splits,
         factors: dict[str, float],
         waiting: Unfreezing | None = None,
+        norms: SeparateNorms | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -58,6 +60,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.penalties: list[Term] = []
         self.factors = factors
         self.waiting = waiting
+        self.norms = norms
         self.call = Call.of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
@@ -65,13 +68,14 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         # model whose forward takes **kwargs, of which transformers would think that it scales its loss itself.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
+        self.measured = torch.empty(0, 0)
         self._seen: dict[str, list[Tensor]] = {}
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
     def measure(self) -> dict[str, float]:
         """Losses and accuracies on the test samples, by objective."""
-        known = (f"{target.objective.output}_{what}" for target in self.targets for what in METRICS)
+        known = (f"{target.objective.output}_{what}" for target in self.targets for what in COLUMNS[:2])
         metrics = self.evaluate()
         return {name: metrics[f"eval_{name}"] for name in known if f"eval_{name}" in metrics}
 
@@ -82,12 +86,13 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         processes any more: each would train a network of its own.
         """
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.args.world_size > 1:
-            vars(self.model).pop(PREPARED, None)
+            self.model.__dict__.pop(PREPARED, None)
             self.model_wrapped = self.model
         try:
-            return super().train(*args, **kwargs)
+            with self.norms.installed() if self.norms else nullcontext():
+                return super().train(*args, **kwargs)
         finally:
-            vars(self.model).pop(PREPARED, None)
+            self.model.__dict__.pop(PREPARED, None)
 
     # ---- the loss
 
@@ -119,6 +124,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def run_model(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The outputs of ``model``, or of what wraps it, for a batch."""
+        if self.norms is not None:
+            self.norms.domain = batch["domain"] if model.training else None
         return self.call(model, batch)
 
     def _labels_everywhere(self, labels: Tensor) -> tuple[Tensor, int]:
@@ -156,9 +163,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that the arguments name, over groups by learning rate and weight decay."""
         if self.optimizer is not None:
-            return self.optimizer
+            return self.optimizer  # type: ignore[no-any-return]
         wrapped = self.model if model is None else model
-        kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
+        known: Any = getattr(self, "optimizer_cls_and_kwargs", None)
+        kind, options = known or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
         own = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
         if own and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
             raise TrainingError(
@@ -180,7 +188,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward; what is learnt beside the model is synchronised and reset here, not by an engine."""
+        """One forward and backward; what is learnt beside the model is synchronised and reset here."""
         if self.weighing.parameters and self._first_of_step:
             for parameter in self.weighing.parameters:
                 parameter.grad = None
@@ -204,31 +212,16 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Losses and scores of each sample ``(batch, 2 x objectives)``, NaN where it has no label.
-
-        Whole predictions are not gathered: those of a segmentation network would fill the memory.
-        """
+        """What is measured of each sample; see :func:`surgeon.training.metrics.rows`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-            columns = []
-            for target in self.targets:
-                values, valid = target.losses(outputs, inputs)
-                scores = target.scores(outputs, inputs)
-                for column in (values, torch.full_like(values, torch.nan) if scores is None else scores):
-                    columns.append(column.float().masked_fill(~valid, torch.nan))
-        table = torch.stack(columns, dim=1)
+            table = rows(self.targets, outputs, inputs)
         return (loss, None, None) if prediction_loss_only else (loss, table, table.new_zeros(len(table)))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        table = torch.as_tensor(prediction.predictions)
-        metrics = {}
-        for position, target in enumerate(self.targets):
-            for offset, what in enumerate(METRICS):
-                column = table[:, len(METRICS) * position + offset]
-                if not column.isnan().all():
-                    metrics[f"{target.objective.output}_{what}"] = column.nanmean().item()
-        return metrics
+        self.measured = torch.as_tensor(prediction.predictions)
+        return means(self.targets, self.measured)
 
     # ---- checkpoints: transformers would rename tensors, lose tied ones, and load with some missing
 

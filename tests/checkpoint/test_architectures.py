@@ -133,6 +133,13 @@ def test_a_network_that_runs_itself_while_it_is_built_has_a_skeleton_too() -> No
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
+def test_what_a_users_function_raises_is_told_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_nets.py").write_text("def broken():\n    return {}['missing']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ArchitectureError, match=r"python:my_nets:broken: raised KeyError: 'missing'"):
+        build(PYTHON, parse("python:my_nets:broken"))
+
+
 BUILT = [
     ("resnet18", {"num_classes": 5}),
     ("quantized_resnet18", {}),

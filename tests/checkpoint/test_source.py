@@ -362,3 +362,58 @@ def test_an_artifact_that_cannot_be_rebuilt_says_why(
 def test_what_is_neither_a_reference_nor_a_file_is_missing(tmp_path: Path, plugins: Plugins) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         open_source(tmp_path / "absent.pt", plugins=plugins)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("resnet18", "torchvision/resnet18"),
+        ("ResNet18@DEFAULT", "torchvision/resnet18@DEFAULT"),
+        ("torchvison/resnet18", "torchvision/resnet18"),
+        ("Torchvision/resnet18", "torchvision/resnet18"),
+        ("pyton:package.module:net", "python:package.module:net"),
+    ],
+)
+def test_a_reference_that_is_misspelt_or_lacks_its_scheme_is_answered_with_what_is_meant(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no such file") as caught:
+        open_source(given, plugins=plugins)
+    assert caught.value.hint == f"is {meant} meant?"
+
+
+def test_an_architecture_without_its_scheme_is_answered_with_it(
+    tmp_path: Path, plugins: Plugins, resnet: nn.Module
+) -> None:
+    torch.save(resnet.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(ArchitectureError, match=r"is torchvision/resnet18 meant\?"):
+        open_source(tmp_path / "net.pt", arch="resnet18", plugins=plugins)
+
+
+def test_a_file_that_is_not_there_is_answered_with_its_neighbours(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"in \.: net\.pt"):
+        open_source("net.pth", plugins=plugins)
+
+
+def test_a_config_alone_is_an_architecture_where_that_is_said(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bert(num_labels=3).save_pretrained("whole")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"hf:\./alone is the untrained network"):
+        open_source("alone", plugins=plugins)
+    alone = open_source("hf:./alone", plugins=plugins)
+    assert alone.checkpoint is None
+    assert alone.skeleton().num_labels == 3
+    assert "names no weights" in alone.notes[0]
+    check_values(open_source("hf:./whole", plugins=plugins), bert(num_labels=3))
+    (tmp_path / "alone" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        open_source("hf:./alone", plugins=plugins)

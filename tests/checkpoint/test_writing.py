@@ -12,16 +12,20 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from families import build
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
+import surgeon
 from surgeon.checkpoint import artifact, safetensors_writing
 from surgeon.checkpoint.contents import Checkpoint
 from surgeon.checkpoint.formats import open_checkpoint
 from surgeon.checkpoint.pages import PAGE
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
 from surgeon.checkpoint.safetensors import DTYPES
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SurgeonError
+from surgeon.preparing import prepare
+from surgeon.surgery import Surgery
 
 OUTPUTS = ["out", "out.safetensors", "out.pt"]
 SOURCES = ["source.safetensors", "source.pt"]
@@ -173,16 +177,14 @@ def test_neighbours_stay_neighbours_whatever_their_order_in_the_network(tmp_path
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_the_bytes_do_not_depend_on_where_the_source_lies(tmp_path: Path, output: str) -> None:
     torch.manual_seed(0)
-    one = {name: some(torch.float32, 1000) for name in "bca"}
-    two = {name: some(torch.bfloat16, 999) for name in "fed"}
+    parts = [{f"{name}{number}": some(torch.float32, 1000) for name in "bca"} for number in range(6)]
     written = []
     for folder in ("x", "a much longer name"):
         (tmp_path / folder).mkdir()
-        names = ("first", "second") if folder == "x" else ("zweite", "andere")
-        checkpoints = [
-            saved(tmp_path / folder / f"{name}.safetensors", tensors)
-            for name, tensors in zip(names, (one, two), strict=True)
-        ]
+        places = [tmp_path / folder / f"{folder[-1]}{'ebfadc'[n]}.safetensors" for n in range(len(parts))]
+        if folder != "x":
+            places.reverse()
+        checkpoints = [saved(place, tensors) for place, tensors in zip(places, parts, strict=True)]
         pieces = [piece for checkpoint in checkpoints for piece in pieces_of(checkpoint)]
         path = write(tmp_path / folder / output, pieces)
         files = [path] if path.is_file() else sorted(path.iterdir())
@@ -243,6 +245,36 @@ def test_views_and_conjugates_are_written_as_their_values(tmp_path: Path, output
     assert all(torch.equal(found[name], tensor.resolve_conj()) for name, tensor in made.items())
 
 
+class Recast(surgeon.Operation):
+    """Give the parameters another dtype, or the first of them another shape."""
+
+    shape: bool = False
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        for parameter in list(model.parameters())[: 1 if self.shape else None]:
+            parameter.data = parameter.data.flatten() if self.shape else parameter.data.to(torch.float16)
+        return model
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_cast_is_streamed_too(tmp_path: Path, source: str, output: str) -> None:
+    state = build("resnet").state_dict()
+    saved(tmp_path / source, state)
+    prepare(tmp_path / source, [Recast()], arch="python:families:resnet").write(tmp_path / output)
+    found = loaded(tmp_path / output)
+    assert found["conv1.weight"].dtype == torch.float16
+    assert torch.equal(found["conv1.weight"], state["conv1.weight"].half())
+    assert torch.equal(found["bn1.running_mean"], state["bn1.running_mean"])
+
+
+def test_a_kept_tensor_of_another_shape_is_never_written(tmp_path: Path) -> None:
+    saved(tmp_path / "net.pt", build("resnet").state_dict())
+    with pytest.raises(SurgeonError, match="conv1"):
+        prepare(tmp_path / "net.pt", [Recast(shape=True)], arch="python:families:resnet").write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
 class TestTorchFiles:
     """``-o out.pt``."""
 
@@ -253,6 +285,7 @@ class TestTorchFiles:
         path = write(tmp_path / "out.pt", pieces, aliases={"tied": "a"})
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None  # every checksum is right
+            assert {record.date_time for record in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         state = torch.load(path, weights_only=True)
         assert list(state) == ["b", "a", "c", "tied"]
         assert state["tied"] is state["a"]
@@ -279,7 +312,9 @@ class TestTorchFiles:
         path = write(tmp_path / "out.pt", pieces_of(saved(tmp_path / "source.safetensors", tensors)))
         monkeypatch.undo()
         assert_equal(torch.load(path, weights_only=True), tensors)
-        assert_equal(torch.load(path, weights_only=True, mmap=True), tensors)
+        state = torch.load(path, weights_only=True, mmap=True)
+        assert_equal(state, tensors)
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in state.values())
         assert all(entry.bytes is not None for entry in open_checkpoint(path).entries.values())
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None

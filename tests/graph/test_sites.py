@@ -54,6 +54,7 @@ def test_a_selector_names_exactly_its_sites(resnet, selector, expected):
         ("layer4[7]", "out of range: layer4 has 2", ""),
         ("layer4[x]", "no index", ""),
         ("@aux", "no module in the role @aux", "roles: {aux: SITE}"),
+        ("@heads", "no module in the role @heads", "nearest: @head     name the site itself"),
         ("re:(", "no regular expression", ""),
         ("fc,!fc", "leaves out everything", ""),
         (" , ", "empty selector", ""),

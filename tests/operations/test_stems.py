@@ -106,9 +106,9 @@ def test_stems_start_afresh_each_with_values_of_its_own():
 def test_stems_compose_with_other_operations():
     operations = [
         Stems(stems=["a", "b"], at="conv1"),
-        AdaptInput(channels=1, at="conv1.stems.b"),
         Truncate(after="layer2"),
         ReplaceHead(classes=4),
+        AdaptInput(channels=1, at="conv1.stems.b"),
         Multitask(tasks={"t": {"classes": 2}}),
         Freeze(all_but=["head", "conv1.stems.b"]),
     ]
@@ -125,19 +125,27 @@ def test_stems_of_a_network_that_was_grafted_before():
     assert not torch.allclose(run(edited, "resnet", stem="b"), run(edited, "resnet", stem="a"))
 
 
-def test_stems_compile_whole():
-    edited = stirred(surgeon.apply(build("resnet"), [Stems(stems=["a", "b"], at=["conv1", "bn1"])]))
-    args, _ = example("resnet")
+@pytest.mark.parametrize("name", ["resnet", "hf_vit"])
+def test_stems_compile_whole(name):
+    edited = stirred(surgeon.apply(build(name), [Stems(stems=["a", "b"], at=PLACES[name])]))
+    args, kwargs = example(name)
     compiled = torch.compile(copy.deepcopy(edited), fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        for name in ("a", "b", "a"):
-            torch.testing.assert_close(compiled(*args, stem=name), edited(*args, stem=name), atol=1e-4, rtol=1e-4)
+        for stem in ("a", "b", "a"):
+            found = main_tensor(compiled(*args, **kwargs, stem=stem))
+            torch.testing.assert_close(found, run(edited, name, stem=stem), atol=1e-4, rtol=1e-4)
 
 
 def test_the_plan_counts_kept_and_derived_tensors():
     plan = surgeon.plan(build("resnet"), [Stems(stems=["a", "b"], at="conv1")])
     assert plan.counts == "122 of 122 tensors kept, 1 derived by stems"
     assert plan.steps[0].notes == ("stem='a' unless the forward is told another: b",)
+
+
+def test_what_runs_up_to_a_site_includes_every_stem():
+    operations = [Stems(stems=["a", "b"], at="conv1"), Freeze(up_to="layer1")]
+    edited = surgeon.apply(build("resnet"), operations)
+    assert not any(p.requires_grad for p in edited.conv1.parameters())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torchvision
 from rich.console import Console, RenderableType
 
 from surgeon.errors import RecipeError, SurgeonError
+from surgeon.graph.trace import trace
 from surgeon.plans import Edit, Plan, Step, TensorFact
 from surgeon.report.catalog import type_of
 from surgeon.report.consoles import show
@@ -91,11 +92,46 @@ def test_an_operation_without_effect_says_so() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+def test_no_line_is_wider_than_the_terminal_and_addresses_stay_whole(width: int) -> None:
     long = Edit("+", "backbone.body.layer4.2.conv3.adapter.projection", f"Conv2d({', '.join(map(str, range(60)))})", 7)
     text = drawn(render_plan(plan(HEAD, Step("insert", (long,)))), width)
     assert max(map(len, text.splitlines())) <= width
-    assert sum("adapter" in line for line in text.splitlines()) == 1
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("   + backbone"))
+    folded = [line.split()[0] for line in lines[first + 1 : lines.index("", first)]]
+    assert lines[first].split()[1] + "".join(folded) == "backbone.body.layer4.2.conv3.adapter.projection"
+
+
+@pytest.mark.parametrize("width", [50, 60, 80])
+def test_numbers_are_whole_on_a_narrow_terminal_and_notes_hang(width: int) -> None:
+    long = Edit("+", "backbone.body.layer4.2.conv3.adapter", f"Conv2d({', '.join(map(str, range(60)))})", 11_200_000)
+    text = drawn(render_plan(plan(Step("insert", (long,), ("a note " * 12,)))), width)
+    (line,) = [line for line in text.splitlines() if line.startswith("   + backbone.body")]
+    assert line.endswith("+11.2 M")
+    assert all(line.startswith(("     a", "     n")) for line in _after(text, "   · "))
+
+
+def _after(text: str, start: str) -> list[str]:
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith(start))
+    return lines[first + 1 : lines.index("", first)]
+
+
+def test_a_network_that_moved_as_a_whole_is_said_to_have_been_the_whole() -> None:
+    text = drawn(render_plan(plan(Step("progressive", (Edit("~", "columns.0", "was "),)))))
+    assert "~ columns.0  was the whole network" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_tree_keeps_its_sites_shapes_and_numbers_whole_on_a_narrow_terminal(width: int) -> None:
+    model = torchvision.models.resnet18(weights=None)
+    text = drawn(render_tree(model, {"head": ["fc"], "stem": ["conv1"]}, trace(model)), width)
+    assert max(map(len, text.splitlines())) <= width
+    (line,) = [line for line in text.splitlines() if line.startswith("conv1 ")]
+    assert "2 × 64 × 112 × 112" in line
+    assert "9.41 k" in line
+    assert "@stem" in line
+    assert ("Conv2d" in line) is (width >= 72)
 
 
 def test_in_a_pipe_nothing_is_wrapped_coloured_or_padded(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +210,7 @@ def test_many_mistakes_are_counted() -> None:
             {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "string"}}]},
             "whole number or list of text",
         ),
+        ({"type": "array", "items": {"type": "integer"}}, "list of whole numbers"),
         ({"enum": ["a", "b"], "type": "string"}, "a | b"),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "mapping to number"),
     ],

@@ -20,6 +20,7 @@ from surgeon.training.data import Columns, Splits
 from surgeon.training.optimizing import parameter_groups, rate_factors
 from surgeon.training.session import train
 from surgeon.training.settings import Digits, OptimizerSettings, TrainSettings
+from surgeon.training.unfreezing import Unfreezing
 
 NAN = float("nan")
 
@@ -185,20 +186,21 @@ def test_what_waits_is_byte_identical_until_its_epoch_statistics_included_and_tr
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_unfreezing_keeps_the_state_of_what_trains_already():
-    """Where nothing is left to wait for, the head's course must be that of a trunk frozen for good."""
-    heads = []
-    for stages in ([], [Stage(epoch=1.0, sites=["trunk.1"])]):
-        model = TwoHeads()
-        model.trunk[0].requires_grad_(False)
-        if not stages:
-            model.trunk[1].requires_grad_(False)
-        model.trunk[1].momentum = 0.0  # the statistics tell nothing
-        watch = Watch(model)
-        train(model, settings(epochs=2), objectives=BOTH, stages=stages, data=data(), progress=watch)
-        heads.append(watch.seen)
-    # after the epoch that they share
-    assert not torch.equal(heads[0][1]["new.weight"], heads[1][1]["new.weight"])
+def test_unfreezing_keeps_the_state_of_what_trains_already_and_begins_that_of_what_joins(monkeypatch):
+    steps: list[dict[str, float]] = []
+    model = TwoHeads()
+    made = Unfreezing.on_step_begin
+
+    def look(self, args, state, control, **kwargs):
+        made(self, args, state, control, **kwargs)
+        optimizer = kwargs["optimizer"].state
+        steps.append({n: optimizer[p]["step"].item() for n, p in model.named_parameters() if optimizer.get(p)})
+
+    monkeypatch.setattr(Unfreezing, "on_step_begin", look)
+    stages = [Stage(epoch=1, sites=["trunk"])]
+    train(model, settings(epochs=2), objectives=BOTH, stages=stages, data=data(), quiet=True)
+    assert [s.get("new.weight", 0) for s in steps] == list(range(8))
+    assert [s.get("trunk.0.weight", 0) for s in steps] == [0, 0, 0, 0, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -335,12 +337,13 @@ def test_settings_of_another_method_are_refused(fields):
         surgeon.Conserve(**fields)
 
 
-def test_the_anchor_is_stored_once_for_all_penalties(monkeypatch):
-    from surgeon.training import penalties as module
+def test_the_anchor_is_stored_once_for_all_penalties():
+    starts = []
 
-    made = []
-    monkeypatch.setattr(module.Run, "start", property(lambda run: made.append(run) or run.__dict__.setdefault(
-        "kept_start", {n: t.detach().clone() for n, t in run.model.state_dict().items()}
-    )))  # fmt: skip
-    conserved(L2SP(weight=1.0, new_weight=0.0), LwF(weight=1.0, output="logits", temperature=2.0), epochs=1)
-    assert len({id(run) for run in made}) == 1
+    class Look(Penalty):
+        def begin(self, run):
+            starts.append(run.start)
+            return lambda outputs, batch: outputs["new"].sum() * 0
+
+    conserved(Look(), LwF(weight=1.0, output="logits", temperature=2.0), Look(), epochs=1)
+    assert starts[0] is starts[1]

@@ -135,7 +135,8 @@ train:
 NETWORK = """
 from torch import nn
 def build():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    head = [nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2)]
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), *head)
 """
 
 

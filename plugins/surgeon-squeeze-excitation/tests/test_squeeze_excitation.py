@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
-import surgeon
 import torch
 import torchvision
-from surgeon.testing import check_operations
 from surgeon_squeeze_excitation import SqueezeExcitation
+
+import surgeon
+from surgeon.testing import check_operations
 
 
 def build():

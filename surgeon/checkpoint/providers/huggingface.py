@@ -79,7 +79,12 @@ class HuggingFace(ArchitectureProvider):
         if name.startswith((".", "/", "~")):
             folder, weights = _local(name, weights=weights)
         else:
-            folder = _snapshot(name, weights=weights)
+            try:
+                folder = _snapshot(name, weights=weights)
+            except CheckpointError as error:
+                if "/" not in name and (near := suggest(name, self.names())):
+                    error.hint = f"{error.hint}     {near}"
+                raise
         config = _read_config(folder / "config.json")
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
@@ -200,6 +205,8 @@ def _config(values: dict[str, Any], where: str) -> Any:
                 where=where,
                 hint="build it with a function of yours: --arch python:package.module:function",
             )
+        if model_type is None:
+            raise ArchitectureError("its config names no model_type, so it is none of transformers'", where=where)
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )

@@ -1,0 +1,66 @@
+"""Batch normalisation by domain: what is drawn from one domain is not normalised by the statistics of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from surgeon.errors import TrainingError
+
+
+class SeparateNorms:
+    """Lets each domain of a training batch pass through BatchNorm as if it were the batch.
+
+    The domain classifier of a domain-adversarial network could otherwise tell the domains by statistics that the
+    batch mixes, and the network would be tested on others than it was trained with. The running statistics follow
+    all domains, one after the other. Where a domain has a single value for a channel, of which no variance can
+    be taken, it is normalised by the running statistics.
+
+    Raises:
+        TrainingError: On creation: the network has no BatchNorm.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.domain: Tensor | None = None
+        self.norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, _BatchNorm)}
+        if not self.norms:
+            raise TrainingError(
+                f"{type(model).__name__} has no BatchNorm to separate domains in", where="train.domain_bn"
+            )
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Separate domains in the forward of every BatchNorm for the time."""
+        for name, norm in self.norms.items():
+            norm.forward = partial(self._forward, name, norm, norm.forward)
+        try:
+            yield
+        finally:
+            self.domain = None
+            for norm in self.norms.values():
+                del norm.forward
+
+    def _forward(self, name: str, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+        if not norm.training or self.domain is None:
+            return forward(features)
+        if len(features) != len(self.domain):
+            raise TrainingError(
+                f"{name} normalises {len(features)} rows of a batch of {len(self.domain)}, so that their domains are "
+                "not known",
+                where="train.domain_bn",
+                hint="freeze that norm, or use domain_bn: mixed",
+            )
+        rows = [(self.domain == domain).nonzero().flatten() for domain in self.domain.unique()]
+        parts = [self._one(norm, forward, features[some]) for some in rows]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    def _one(self, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
+        if part.numel() > part.shape[1] or norm.running_mean is None:
+            return forward(part)
+        return F.batch_norm(part, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

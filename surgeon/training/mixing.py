@@ -1,0 +1,171 @@
+"""Sources of data put together: classes numbered over all, domains counted, hidden labels taken out."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from surgeon.errors import TrainingError
+from surgeon.training.data import Splits
+from surgeon.training.data import load_data as load_digits
+from surgeon.training.losses import IGNORED
+from surgeon.training.settings import TrainSettings
+from surgeon.training.sources import AnySource, Digits, as_sources
+
+DOMAIN = "domain"
+"""The column that says which domain a sample is of."""
+
+
+def load_source(source: AnySource, seed: int = 0) -> Splits:
+    """The splits of one source; see :func:`load_sources`."""
+    return load_sources([source], seed)[0]
+
+
+def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
+    """What to train on, and what to test on, of a recipe's ``train:`` section.
+
+    Raises:
+        TrainingError: Data cannot be read, or what is trained on and what is tested on do not go together.
+    """
+    train = as_sources(settings.data)
+    evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
+    loaded = load_sources([*train, *evaluate], seed)
+    parts, others = loaded[: len(train)], loaded[len(train) :]
+    for part in [*parts, *others]:
+        if part.classes != parts[0].classes and (set(part.classes) & set(parts[0].classes) or part in others):
+            where = "train.evaluate.classes" if part in others else "train.data"
+            raise TrainingError(
+                f"data have {dict(parts[0].classes)} classes and "
+                f"{'evaluate' if part in others else 'another source'} has {dict(part.classes)}",
+                where=where,
+            )
+        if part.inputs != parts[0].inputs:
+            raise TrainingError(
+                f"sources differ in what they feed to the network: {', '.join(parts[0].inputs)} and "
+                f"{', '.join(part.inputs)}",
+                where="train.data",
+            )
+    plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
+    if plain and len(evaluate) <= 1:
+        return replace(parts[0], test=others[0].test) if others else parts[0]
+    return _together(train, parts, evaluate or train, others or parts)
+
+
+def load_sources(sources: Sequence[AnySource], seed: int) -> list[Splits]:
+    """The splits of each source, with classes that are told by name numbered over all of them.
+
+    Raises:
+        TrainingError: One cannot be read.
+    """
+    from_tables = [source for source in sources if not isinstance(source, Digits)]
+    if not from_tables:
+        return [load_digits(source, seed) for source in sources if isinstance(source, Digits)]
+    from surgeon.training.tables import open_table
+
+    opened = {id(source): open_table(source, seed) for source in from_tables}
+    names: dict[str, set[str]] = {}
+    for table in opened.values():
+        for target in table.targets:
+            if found := table.class_names(target):
+                names[target] = names.get(target, set()) | found
+    ordered = {target: sorted(found) for target, found in names.items()}
+    splits = []
+    for source in sources:
+        if isinstance(source, Digits):
+            splits.append(load_digits(source, seed))
+            continue
+        table = opened[id(source)]
+        train, test, inputs, collate = table.datasets(ordered, seed)
+        classes = {target: len(ordered[target]) for target in table.targets if target in ordered}
+        splits.append(Splits(train, test, inputs, classes, collate=collate))
+    return splits
+
+
+@dataclass
+class Member:
+    """One source among several."""
+
+    samples: Dataset[Any]
+    domain: int | None
+    hidden: bool
+    inputs: tuple[str, ...]
+    missing: Mapping[str, Tensor]
+    """What each label is where it is missing."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = dict(self.samples[index])
+        labels = {} if self.hidden else {k: v for k, v in sample.items() if k not in self.inputs}
+        full = {**{name: sample[name] for name in self.inputs}, **self.missing, **labels}
+        if self.domain is not None:
+            full[DOMAIN] = torch.tensor(self.domain)
+        return full
+
+
+class Together(Dataset[dict[str, Tensor]]):
+    """The samples of several sources, one source after the other, all with the same columns."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self.ends = list(accumulate(len(member.samples) for member in members))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        which = bisect_right(self.ends, index)
+        return self.members[which][index - (self.ends[which - 1] if which else 0)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        for member in self.members:
+            if hasattr(member.samples, "set_epoch"):
+                member.samples.set_epoch(epoch)
+
+
+def _together(
+    train: Sequence[AnySource], parts: Sequence[Splits], test: Sequence[AnySource], others: Sequence[Splits]
+) -> Splits:
+    inputs = parts[0].inputs
+    missing: dict[str, Tensor] = {}
+    for part in [*parts, *others]:
+        for name, value in part.train[0].items():
+            if name not in inputs:
+                fill = torch.nan if value.is_floating_point() else IGNORED
+                missing.setdefault(name, torch.full_like(value, fill))
+    domains = tuple(dict.fromkeys(source.domain for source in train if source.domain is not None))
+    if DOMAIN in missing and domains:
+        raise TrainingError("a column is called 'domain', and the sources have domains", where="train.data")
+    unknown = [source.domain for source in test if source.domain is not None and source.domain not in domains]
+    if unknown:
+        raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no source is trained on")
+
+    def members(sources: Sequence[AnySource], splits: Sequence[Splits], *, trained: bool) -> list[Member]:
+        return [
+            Member(
+                part.train if trained else part.test,
+                domains.index(source.domain) if source.domain is not None else None,
+                trained and source.labels == "hidden",
+                inputs,
+                missing,
+            )
+            for source, part in zip(sources, splits, strict=True)
+        ]
+
+    classes = {name: count for part in parts for name, count in part.classes.items()}
+    if domains:
+        classes[DOMAIN] = len(domains)
+    return Splits(
+        Together(members(train, parts, trained=True)),
+        Together(members(test, others, trained=False)),
+        inputs,
+        classes,
+        domains,
+        parts[0].collate,
+    )
