@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from surgeon.errors import ArchitectureError, SiteError
+from surgeon.errors import ArchitectureError, SiteError, nearest
 from surgeon.graph.roles import Roles, find_roles
-from surgeon.graph.sites import Site, select
+from surgeon.graph.sites import ROLES, Site, select
 from surgeon.graph.trace import Trace, trace
 from surgeon.record import Architecture
 
@@ -108,6 +108,22 @@ class Examination:
             present = {k: v for k, v in self._role_overrides.items() if not self._all_removed(v)}
             self._roles = find_roles(self.model, self.trace, present, families=self._families)
         return self._roles
+
+    def check_roles(self) -> None:
+        """See to it that the overrides of roles name roles and sites that there are.
+
+        Raises:
+            SiteError: One does not. A role of another name than the known ones is the user's own, unless it
+                looks like a slip of the pen.
+        """
+        for role, given in self._role_overrides.items():
+            if role not in ROLES and (near := nearest(role, ROLES)):
+                raise SiteError(f"{role!r} is no role", where=f"roles.{role}", hint=f"nearest: {', '.join(near)}")
+            for selector in [given] if isinstance(given, str) else given:
+                try:
+                    select(self.model, selector)
+                except SiteError as error:
+                    raise error.at(f"roles.{role}") from error
 
     def role(self, name: str) -> list[str]:
         """The sites in a role, in executed order; empty if there are none."""

@@ -133,6 +133,7 @@ def prepare(
     before = dict(tensors_of(root))
     flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
     surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate, architecture=source.architecture)
+    surgery.check_roles()
     steps = [
         operate(surgery, operation, recipe.where("operations", index))
         for index, operation in enumerate(recipe.operations)

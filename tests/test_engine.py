@@ -12,7 +12,7 @@ from families import build, example
 from torch import nn
 
 import surgeon
-from surgeon.errors import ArchitectureError, OperationError, OutputError, PluginError
+from surgeon.errors import ArchitectureError, OperationError, OutputError, PluginError, SiteError
 from surgeon.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 
@@ -127,7 +127,9 @@ def test_a_pt_artifact_is_a_plain_state_dict(checkpoint, tmp_path):
     state = torch.load(tmp_path / "out.pt", weights_only=True)
     import torchvision
 
-    torchvision.models.resnet18(num_classes=3).load_state_dict(state)
+    plain = torchvision.models.resnet18(num_classes=3)
+    plain.load_state_dict(state)
+    assert torch.equal(plain.fc.weight, edited.fc.weight)
 
 
 def test_surgery_follows_surgery(checkpoint, tmp_path):
@@ -272,3 +274,12 @@ def test_a_write_that_fails_half_way_leaves_nothing(checkpoint, tmp_path):
     with pytest.raises(OperationError, match="gave shape"):
         prepared.write(tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [({"head": "fx"}, "roles.head: no module matches 'fx'"), ({"haed": "fc"}, "nearest: head")],
+)
+def test_an_override_of_a_role_that_names_nothing_is_refused(checkpoint, roles, says):
+    with pytest.raises(SiteError, match=says):
+        surgeon.plan(checkpoint, [ReplaceHead(classes=3)], roles=roles)

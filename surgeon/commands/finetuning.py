@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,9 @@ from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 from surgeon.training.settings import TrainSettings
 
+HEAD_STARTS = ("freeze", "transfer")
+"""What a network that starts from scratch goes without."""
+
 
 def checkpoints_beside(path: Path, settings: TrainSettings, *, force: bool) -> Path | None:
     """The folder for checkpoints and logs made in training, ``OUT.checkpoints``; None where none are asked for.
@@ -36,8 +38,6 @@ def checkpoints_beside(path: Path, settings: TrainSettings, *, force: bool) -> P
     folder = path.with_name(f"{path.name}.checkpoints")
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists", hint="--force replaces the checkpoints in it; -o names another place")
-    for earlier in [*folder.glob("checkpoint-*"), *folder.glob("baseline/checkpoint-*")]:
-        shutil.rmtree(earlier)
     return folder
 
 
@@ -124,7 +124,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
     """The same network with values of its builder's own, nothing of it frozen: what training alone achieves."""
     model = source.initialised()
     for past in record.surgeries:
-        operations = [each for each in operations_from(past.operations, plugins) if each.name != "freeze"]
+        operations = [each for each in operations_from(past.operations, plugins) if each.name not in HEAD_STARTS]
         if operations:
             model = _operated(model, operations, past.seed, past.roles, past.inputs, plugins)
     return model.requires_grad_(True)

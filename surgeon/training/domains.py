@@ -38,7 +38,7 @@ class SeparateNorms:
     def installed(self) -> Iterator[None]:
         """Separate domains in the forward of every BatchNorm for the time."""
         for name, norm in self.norms.items():
-            norm.forward = partial(self._forward, name, norm, norm.forward)
+            norm.forward = partial(self._forward, name, norm, norm.forward)  # type: ignore[method-assign]
         try:
             yield
         finally:
@@ -56,7 +56,7 @@ class SeparateNorms:
                 where="train.domain_bn",
                 hint="freeze that norm, or use domain_bn: mixed",
             )
-        rows = [(self.domain == domain).nonzero().flatten() for domain in self.domain.unique()]
+        rows = [(self.domain == domain).nonzero().flatten() for domain in torch.unique(self.domain)]
         parts = [self._one(norm, forward, features[some]) for some in rows]
         return torch.cat(parts)[torch.cat(rows).argsort()]
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from transformers import set_seed
 
@@ -23,6 +24,7 @@ from surgeon.training.callbacks import EpochCallback, ProgressCallback, Progress
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.data import Splits
 from surgeon.training.domains import SeparateNorms
+from surgeon.training.features import FeatureCache
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.metrics import by_task_and_domain
@@ -110,7 +112,8 @@ def train(
         return report
     set_seed(seed)
     # what is held to its start, or waits, does so for what it has learnt, and from scratch there is nothing
-    job = dataclasses.replace(job, penalties=(), stages=())
+    free = settings.model_copy(update={"features": "none"})  # and nothing is frozen there
+    job = dataclasses.replace(job, settings=free, penalties=(), stages=())
     with progress_bar("from scratch", progress, quiet=quiet) as say:
         scratch = job.run(baseline(), output_dir and output_dir / "baseline", say)
     return dataclasses.replace(report, baseline=scratch.after)
@@ -152,20 +155,19 @@ class _Job:
         callbacks += [waiting] if waiting else []
         with folder_for(output_dir, settings) as folder:
             last = self._last_checkpoint(model, folder, resume) if output_dir is not None else None
+            args = training_arguments(
+                settings, output_dir=folder, seed=self.seed, checkpoints=self.checkpoints and output_dir is not None
+            )
             trainer = ObjectiveTrainer(
                 model=model,
-                args=training_arguments(
-                    settings,
-                    output_dir=folder,
-                    seed=self.seed,
-                    checkpoints=self.checkpoints and output_dir is not None,
-                ),
+                args=args,
                 settings=settings,
                 targets=targets,
                 splits=self.splits,
                 factors=factors,
                 waiting=waiting,
                 norms=self._norms(model),
+                cache=self._cache(model, args.device),
                 callbacks=callbacks,
             )
             before = trainer.measure()
@@ -237,6 +239,24 @@ class _Job:
         losses = self.plugins.losses() if self.plugins else surgeon_losses()
         targets = prepare(wanted, losses, outputs, batch, self.splits.classes)
         return targets, {name: output.requires_grad for name, output in outputs.items()}
+
+    def _cache(self, model: nn.Module, device: torch.device) -> FeatureCache | None:
+        if self.settings.features == "none":
+            return None
+        if self.stages:
+            raise TrainingError(
+                "features cannot be cached: what is to be unfrozen would not be trained by them",
+                where="train.features",
+                hint="freeze it for good, or features: none",
+            )
+        for name in ("torch_compile", "bf16", "fp16", "fsdp", "deepspeed"):
+            if self.settings.arguments.get(name):
+                raise TrainingError(
+                    f"features cannot be cached: {name} makes of the network what would not be the same",
+                    where="train.features",
+                    hint=f"leave {name} out, or features: none",
+                )
+        return FeatureCache(model.to(device), self.splits)
 
     def _norms(self, model: nn.Module) -> SeparateNorms | None:
         if self.settings.domain_bn == "mixed":

@@ -47,6 +47,9 @@ class TrainSettings(BaseModel):
     domain_bn: Literal["mixed", "separate"] = "mixed"
     """separate: in training, each domain passes through BatchNorm in a batch of its own, as domain-adversarial
     training needs it; mixed: as the batch comes."""
+    features: Literal["none", "cache"] = "none"
+    """cache: run what is frozen below all that trains once over the training samples, keep what it hands on on disk
+    ($SURGEON_CACHE or ~/.cache/surgeon) and train the rest on that; refused where it would not be the same."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32

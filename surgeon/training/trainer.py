@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from surgeon.errors import TrainingError
 from surgeon.training.checkpoints import EXTRA, load_network, save_network
 from surgeon.training.data import Splits
 from surgeon.training.domains import SeparateNorms
+from surgeon.training.features import FeatureCache
 from surgeon.training.metrics import COLUMNS, means, rows
 from surgeon.training.objectives import Batch, Call, Target
 from surgeon.training.optimizing import parameter_groups
@@ -46,10 +47,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         factors: dict[str, float],
         waiting: Unfreezing | None = None,
         norms: SeparateNorms | None = None,
+        cache: FeatureCache | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            train_dataset=splits.train,
+            train_dataset=splits.train if cache is None else cache.dataset(),
             eval_dataset=splits.test,
             data_collator=splits.collate,
             compute_metrics=self._metrics,
@@ -61,6 +63,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.factors = factors
         self.waiting = waiting
         self.norms = norms
+        self.cache = cache
         self.call = Call.of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
@@ -89,7 +92,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             self.model.__dict__.pop(PREPARED, None)
             self.model_wrapped = self.model
         try:
-            with self.norms.installed() if self.norms else nullcontext():
+            with ExitStack() as stack:
+                for part in (self.norms, self.cache):
+                    if part is not None:
+                        stack.enter_context(part.installed())
                 return super().train(*args, **kwargs)
         finally:
             self.model.__dict__.pop(PREPARED, None)
@@ -126,6 +132,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         """The outputs of ``model``, or of what wraps it, for a batch."""
         if self.norms is not None:
             self.norms.domain = batch["domain"] if model.training else None
+        if self.cache is not None:
+            self.cache.serve(batch, training=model.training)
         return self.call(model, batch)
 
     def _labels_everywhere(self, labels: Tensor) -> tuple[Tensor, int]:

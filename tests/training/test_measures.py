@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as xml
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -62,13 +62,13 @@ def test_a_report_tells_the_accuracy_of_each_domain():
 
 def test_the_curve_is_a_picture_with_a_line_for_each_loss():
     history = [{"epoch": e, "loss": 2.0 / e, "a&b_loss": 1.0 / e, "step": e} for e in (1, 2, 3)]
-    root = xml.fromstring(draw(history, "title"))
+    root = ElementTree.fromstring(draw(history, "title"))
     lines = [element for element in root if element.tag.endswith("polyline")]
     assert len(lines) == 2
     heights = [float(point.split(",")[1]) for point in lines[0].attrib["points"].split()]
     assert heights == sorted(heights), "a falling loss goes down"
     assert "a&b loss" in [element.text for element in root]
-    xml.fromstring(draw([], "nothing was logged"))
+    ElementTree.fromstring(draw([], "nothing was logged"))
 
 
 def test_tensorboard_is_written_where_it_is_asked_for_or_said_to_be_missing(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import torchvision
 
 import surgeon
 from surgeon import cli
+from surgeon.training.callbacks import ProgressCallback
 
 RECIPE = """
 seed: 3
@@ -69,27 +71,49 @@ def killed_after(steps: int, arguments: list[str]) -> int:
     return subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode
 
 
-@pytest.mark.parametrize(("steps", "changes"), [(5, []), (3, ["save_strategy: steps, save_steps: 1"])])
-def test_an_interrupted_and_resumed_training_ends_with_the_same_bytes(checkpoint, recipe, tmp_path, steps, changes):
-    for change in changes:
-        recipe.write_text(RECIPE.replace("arguments: {", "arguments: {" + change + ", "))
+def stopped_after(steps: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command line until somebody presses Ctrl-C after so many steps."""
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == steps:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressCallback, "on_step_begin", stop)
+        return cli.run(arguments)
+
+
+def test_an_interrupted_and_resumed_training_ends_with_the_same_bytes(checkpoint, recipe, tmp_path):
     run = ["train", str(recipe), str(checkpoint), "-q", "-o"]
     assert cli.run([*run, str(tmp_path / "whole")]) == 0
     cut = tmp_path / "cut"
-    assert killed_after(steps, [*run, str(cut)]) == 77
+    assert killed_after(5, [*run, str(cut)]) == 77, "in the third epoch, after all parts have begun to train"
     assert not cut.exists()
     assert cli.run([*run, str(cut)]) == 8, "an interrupted training is not overwritten"
     assert cli.run([*run, str(cut), "--resume"]) == 0
     assert weights(cut) == weights(tmp_path / "whole")
     assert manifest(cut)["record"]["training"] == manifest(tmp_path / "whole")["record"]["training"]
-    assert (tmp_path / "cut.checkpoints").exists() is bool(changes)
+    assert not (tmp_path / "cut.checkpoints").exists()
+    assert (tmp_path / "cut.svg").exists()
 
 
-def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd):
+def test_a_training_is_resumed_in_the_midst_of_an_epoch(checkpoint, recipe, tmp_path, monkeypatch):
+    recipe.write_text(RECIPE.replace("arguments: {", "arguments: {save_strategy: steps, save_steps: 1, "))
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o"]
+    assert cli.run([*run, str(tmp_path / "whole")]) == 0
+    cut = tmp_path / "cut"
+    assert stopped_after(3, [*run, str(cut)], monkeypatch) == 130
+    assert cli.run([*run, str(cut), "--resume"]) == 0
+    assert weights(cut) == weights(tmp_path / "whole")
+    kept = sorted(path.name for path in (tmp_path / "cut.checkpoints").iterdir())
+    assert kept == [f"checkpoint-{step}" for step in range(1, 7)], "what was asked for stays"
+
+
+def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd, monkeypatch):
     run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
     assert cli.run([*run, "--resume"]) == 9
     assert "no interrupted training" in capfd.readouterr().err
-    assert killed_after(3, run) == 77
+    assert stopped_after(3, run, monkeypatch) == 130
     assert cli.run([*run, "--resume", "--seed", "4"]) == 9
     assert "differs from this one in the seed, the weights" in capfd.readouterr().err
 
@@ -124,10 +148,14 @@ def test_a_recipe_without_a_train_section_is_refused(checkpoint, tmp_path, capfd
 
 
 PLAIN = """
-model: "python:small_network:build"
+model: net.pt
+arch: "python:small_network:build"
 operations:
   - {op: freeze, sites: "0"}
+  - {op: unfreeze, stages: [{epoch: 1, sites: ["3"]}]}
+  - {op: conserve, method: l2_sp}
 train:
+  task_weights: uncertainty
   data: {source: digits, classes: [0, 1], per_class: 16, canvas: 8, size: 8, channels: 1}
   epochs: 2
   learning_rate: 0.01
@@ -145,6 +173,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "small_network.py").write_text(NETWORK)
     (tmp_path / "recipe.yaml").write_text(PLAIN)
+    torch.save(importlib.import_module("small_network").build().state_dict(), tmp_path / "net.pt")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = ["-m", "surgeon", "train", "recipe.yaml", "--json", "--set"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29641"]

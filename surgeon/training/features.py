@@ -1,0 +1,351 @@
+"""``features: cache``: the frozen part of a network runs once over the data, and what is above trains on the result."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.data import Dataset
+
+from surgeon.checkpoint.weights import tensors_of
+from surgeon.errors import TrainingError
+from surgeon.training.data import Splits
+from surgeon.training.objectives import Call
+from surgeon.training.penalties import in_eval_mode
+
+PREFIX = "surgeon_features."
+"""Begins the names of the columns that hold features in a batch."""
+RANDOM = re.compile("Dropout|DropPath|StochasticDepth|DropBlock")
+PROBED = 4
+"""Samples on which the network with its features in place is compared with the network itself."""
+
+
+def cache_folder() -> Path:
+    """Where features are kept: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
+    return Path(os.environ.get("SURGEON_CACHE") or Path.home() / ".cache" / "surgeon") / "features"
+
+
+class FeatureCache:
+    """Stands for the frozen part of a network, with what it produced for every training sample.
+
+    The frozen part is all that runs before the first module that trains or draws at random; what it hands on is
+    the output of its last module, the site. In training that module returns the stored features of the batch's
+    samples, and those before it return constants without being run. Whether what is above the site reads nothing
+    else is not inferred but tried, on samples of the data.
+
+    Features lie in memory-mapped files named by a digest of the frozen part's tensors, of the inputs of every
+    sample and of the site, so that those of another network or of other data are never taken.
+
+    Args:
+        model: The network, on the device that it trains on.
+        splits: The data.
+        batch_size: How many samples run through the frozen part at a time.
+
+    Raises:
+        TrainingError: Samples are varied, nothing with parameters is frozen before the first module that trains
+            or draws at random, or more than the site's output is read above it.
+    """
+
+    def __init__(self, model: nn.Module, splits: Splits, batch_size: int = 64) -> None:
+        if _varied(splits.train):
+            raise _refused("samples are varied anew in every epoch", "leave augment out, or features: none")
+        self.model = model
+        self.splits = splits
+        self.call = Call.of(model, splits.inputs)
+        self.device = next(model.parameters()).device
+        self.batch_size = batch_size
+        self.current: list[Tensor] | None = None
+        self._size = len(splits.train)  # type: ignore[arg-type]
+        self._rest: list[dict[str, Tensor]] = []
+        self._constants: dict[str, Any] = {}
+        self._modules = dict(model.named_modules())
+        self.frozen = self._frozen_modules()
+        self.site = self.frozen[-1]
+        self._record_constants()
+        self.stored = self._stored()
+        self._try()
+
+    # ---- serving
+
+    def dataset(self) -> CachedSamples:
+        """The training samples, with features in the place of their inputs."""
+        constants = {name: value[0].cpu() for name, value in self._inputs.items()}
+        return CachedSamples(self._rest, self.stored, constants)
+
+    def serve(self, batch: Mapping[str, Tensor], *, training: bool) -> None:
+        """Let the site return the features in ``batch`` from now on; nothing is replaced where it has none."""
+        names = [f"{PREFIX}{number}" for number in range(len(self.stored))]
+        self.current = [batch[name] for name in names] if training and names[0] in batch else None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Replace the forward of every frozen module for the time."""
+        for name in self.frozen:
+            module = self._modules[name]
+            module.forward = partial(self._forward, name, module.forward)
+        try:
+            yield
+        finally:
+            self.current = None
+            for name in self.frozen:
+                del self._modules[name].forward
+
+    def _forward(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.current is None:
+            return forward(*args, **kwargs)
+        count = len(self.current[0])
+        if name == self.site:
+            leaves: list[Any] = list(self._leaves)
+            for position, value in zip(self._places, self.current, strict=True):
+                leaves[position] = value
+            return tree_unflatten(leaves, self._structure)
+        return tree_map(lambda leaf: _repeated(leaf, count), self._constants[name])
+
+    # ---- finding out what is frozen
+
+    def _frozen_modules(self) -> list[str]:
+        """The outermost modules that run, once each, before the first that trains or draws at random."""
+        order: list[str] = []
+        stopped: list[str] = []
+        inside: list[str] = []
+
+        def before(name: str, module: nn.Module, args: Any) -> None:
+            if stopped or inside:
+                return
+            own = any(p.requires_grad for p in module._parameters.values() if p is not None)
+            if own or _changes(module):
+                stopped.append(name)
+            elif not any(p.requires_grad for p in module.parameters()) and not any(map(_changes, module.modules())):
+                inside.append(name)
+
+        def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            if inside and inside[-1] == name:
+                order.append(inside.pop())
+
+        handles = []
+        for name, module in self._modules.items():
+            handles.append(module.register_forward_pre_hook(partial(before, name)))
+            handles.append(module.register_forward_hook(partial(after, name)))
+        try:
+            with self._training():
+                self.call(self.model, self._batch(range(min(2, self._size))))
+                drawn = bool(stopped) and _changes(self._modules[stopped[0]])
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not any(True for name in order for _ in self._modules[name].parameters()):
+            what = stopped[0] if stopped else "nothing"
+            why = "draws at random or takes statistics of the batch" if drawn else "trains"
+            raise _refused(
+                f"nothing that has parameters is frozen before {what}, which {why}",
+                "freeze what lies below the head (freeze: all_but: head), or features: none",
+            )
+        if len(set(order)) < len(order):
+            raise _refused("a frozen module runs more than once", "features: none")
+        return order
+
+    def _record_constants(self) -> None:
+        """What each frozen module gives for one sample; for all but the last, that will do for every sample."""
+
+        def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            self._constants[name] = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
+
+        handles = [self._modules[name].register_forward_hook(partial(after, name)) for name in self.frozen]
+        try:
+            with torch.no_grad(), in_eval_mode(self.model):
+                self.call(self.model, self._batch([0]))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._leaves, self._structure = tree_flatten(self._constants[self.site])
+        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and leaf.shape[:1] == (1,)]
+        if not self._places:
+            raise _refused(f"{self.site} hands no tensor with a row for each sample on", "features: none")
+        first = self._batch([0])
+        # whole numbers, such as a mask of tokens, may be read above the site and cost nothing to keep
+        self._inputs = {name: first[name] for name in self.splits.inputs if first[name].is_floating_point()}
+        if any(self._leaves[place].dtype == torch.bfloat16 for place in self._places):
+            raise _refused(f"{self.site} hands bfloat16 on, which is not kept on disk", "features: none")
+
+    # ---- the files
+
+    def _stored(self) -> list[np.ndarray[Any, Any]]:
+        shapes = [tuple(self._leaves[place].shape[1:]) for place in self._places]
+        key = self._key()
+        folder = cache_folder()
+        paths = [folder / f"{key}-{number}.npy" for number in range(len(shapes))]
+        if not all(path.exists() for path in paths):
+            folder.mkdir(parents=True, exist_ok=True)
+            size = sum(self._leaves[p].element_size() * self._leaves[p].numel() for p in self._places) * self._size
+            if size > shutil.disk_usage(folder).free:
+                raise _refused(f"the features take {size / 1e9:.1f} GB, which {folder} has not", "set SURGEON_CACHE")
+            self._write(paths, shapes)
+        return [np.load(path, mmap_mode="r") for path in paths]
+
+    def _write(self, paths: Sequence[Path], shapes: Sequence[tuple[int, ...]]) -> None:
+        """Run the frozen part over all samples; the files appear under their names when they are whole."""
+        scratch = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+        kinds = [torch.empty((), dtype=self._leaves[place].dtype).numpy().dtype for place in self._places]
+        files = [
+            np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(self._size, *shape))
+            for path, kind, shape in zip(scratch, kinds, shapes, strict=True)
+        ]
+        got: list[Any] = []
+        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: got.append(output))
+        try:
+            with torch.no_grad(), in_eval_mode(self.model):
+                for start in range(0, self._size, self.batch_size):
+                    rows = range(start, min(start + self.batch_size, self._size))
+                    got.clear()
+                    self.call(self.model, self._batch(rows))
+                    leaves = tree_flatten(got[0])[0]
+                    for place, file, shape in zip(self._places, files, shapes, strict=True):
+                        if tuple(leaves[place].shape) != (len(rows), *shape):
+                            raise _refused(
+                                f"what {self.site} hands on differs in shape from sample to sample", "features: none"
+                            )
+                        file[start : rows.stop] = leaves[place].cpu().numpy()
+            for file, temporary, path in zip(files, scratch, paths, strict=True):
+                file.flush()
+                temporary.replace(path)
+        finally:
+            handle.remove()
+            for temporary in scratch:
+                temporary.unlink(missing_ok=True)
+
+    def _key(self) -> str:
+        digest = hashlib.sha256(f"1 {torch.__version__} {self.device.type} {self.frozen}".encode())
+        parts = [(name, tensor) for name, tensor in tensors_of(self.model) if self._below(name)]
+        for name, tensor in [*parts, *((n, b) for n, b in self.model.named_buffers() if self._below(n))]:
+            _add(digest, name, tensor)
+        digest.update(repr(self.model).encode())
+        for row in range(self._size):
+            sample = self.splits.train[row]
+            for name in self.splits.inputs:
+                _add(digest, name, sample[name])
+            # kept in memory, so that a picture need not be read again for the sake of its label
+            self._rest.append({name: value for name, value in sample.items() if name not in self._inputs})
+        return digest.hexdigest()[:40]
+
+    def _below(self, name: str) -> bool:
+        return any(name.startswith(f"{module}.") or not module for module in self.frozen)
+
+    # ---- trying it
+
+    def _try(self) -> None:
+        rows = np.linspace(0, self._size - 1, min(PROBED, self._size), dtype=int).tolist()
+        cached = self.dataset()
+        batch = self.splits.collate([cached[row] for row in rows])
+        batch = {name: column.to(self.device) for name, column in batch.items()}
+        with torch.no_grad(), in_eval_mode(self.model):
+            expected = self.call(self.model, self._batch(rows))
+            with self.installed():
+                self.serve(batch, training=True)
+                found = self.call(self.model, batch)
+        for name, output in expected.items():
+            scale = output.float().abs().max().clamp(min=1e-6)
+            if found[name].shape != output.shape or (found[name] - output).float().abs().max() > 1e-3 * scale:
+                raise _refused(
+                    f"the output {name!r} reads more of what is frozen than what {self.site} hands on",
+                    "features: none",
+                )
+
+        self._try_training(rows)
+
+    def _try_training(self, rows: Sequence[int]) -> None:
+        """Whether the frozen part gives in training what it gave in eval mode: dropout may hide in a function."""
+        got: list[Any] = []
+        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: got.append(output))
+        try:
+            with self._training():
+                self.call(self.model, self._batch(rows))
+        finally:
+            handle.remove()
+        leaves = tree_flatten(got[0])[0]
+        for place, stored in zip(self._places, self.stored, strict=True):
+            kept = torch.from_numpy(np.array(stored[rows]))
+            if not torch.allclose(leaves[place].cpu(), kept, rtol=1e-3, atol=1e-3 * float(kept.float().abs().max())):
+                raise _refused(f"{self.site} draws at random in training", "set its dropout to 0, or features: none")
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Training mode, without gradients and without a trace left in buffers, modes or the random state."""
+        modes = {module: module.training for module in self._modules.values()}
+        buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
+        self.model.train()
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            for name, tensor in self.model.named_buffers():
+                tensor.copy_(buffers[name])
+
+    def _batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        batch = self.splits.collate([self.splits.train[row] for row in rows])
+        return {name: column.to(self.device) for name, column in batch.items()}
+
+
+class CachedSamples(Dataset[dict[str, Tensor]]):
+    """Training samples with features, and with constants for inputs that nothing reads any more."""
+
+    def __init__(
+        self,
+        rest: Sequence[dict[str, Tensor]],
+        stored: Sequence[np.ndarray[Any, Any]],
+        constants: Mapping[str, Tensor],
+    ) -> None:
+        self.rest = rest
+        self.stored = list(stored)
+        self.constants = dict(constants)
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        features = {f"{PREFIX}{n}": torch.from_numpy(np.array(stored[index])) for n, stored in enumerate(self.stored)}
+        return {**self.constants, **self.rest[index], **features}
+
+
+def _repeated(leaf: Any, count: int) -> Any:
+    """One sample's tensor for ``count`` of them, without memory."""
+    if isinstance(leaf, Tensor) and leaf.shape[:1] == (1,):
+        return leaf.expand(count, *leaf.shape[1:])
+    return leaf
+
+
+def _changes(module: nn.Module) -> bool:
+    """Whether a module by itself draws at random, or goes by the batch, in the mode that it is in."""
+    if not module.training:
+        return False
+    if RANDOM.search(type(module).__name__):
+        return any(float(getattr(module, name, 0) or 0) > 0 for name in ("p", "drop_prob"))
+    return getattr(module, "running_mean", None) is not None or isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _varied(samples: Any) -> bool:
+    """Whether a dataset, or a part of one, gives a sample otherwise from time to time."""
+    parts = [member.samples for member in getattr(samples, "members", ())]
+    encoders = getattr(samples, "encoders", ())
+    return any(getattr(encode, "varies", False) for encode in encoders) or any(map(_varied, parts))
+
+
+def _add(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _refused(why: str, hint: str) -> TrainingError:
+    return TrainingError(f"features cannot be cached: {why}", where="train.features", hint=hint)
