@@ -157,10 +157,11 @@ def _trainee(
     if chosen is None:
         raise RecipeError("there is no model to train", hint="name one: surgeon train RECIPE MODEL")
     if _is_artifact(Path(chosen)):
-        source = open_source(chosen, arch=arch, trust_pickle=trust_pickle, plugins=plugins)
+        built = arch or recipe.arch
+        source = open_source(chosen, arch=built, trust_pickle=trust_pickle, key=key, plugins=plugins)
         done = source.record.surgeries[-1].operations if source.record and source.record.surgeries else None
         if made or done == [operation_dict(operation) for operation in recipe.operations]:
-            model = engine.load(chosen, arch=arch, trust_pickle=trust_pickle, plugins=plugins)
+            model = engine.load(chosen, arch=built, trust_pickle=trust_pickle, plugins=plugins)
             record = record_of(model)
             assert record is not None  # load attaches it
             operations = operations_from(record.surgeries[-1].operations, plugins)

@@ -50,7 +50,9 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
     if "tensorboard" in ([reports] if isinstance(reports, str) else reports) and find_spec("tensorboard") is None:
         problems.append(
             TrainingError(
-                "tensorboard is not installed", where="train.arguments.report_to", hint="pip install tensorboard"
+                "tensorboard is not installed",
+                where="train.arguments.report_to",
+                hint="pip install surgeon[tensorboard]",
             )
         )
     return problems

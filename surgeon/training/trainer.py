@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_optimizer import is_optimizer_factory
 
 from surgeon.errors import TrainingError
@@ -75,6 +76,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self._seen: dict[str, list[Tensor]] = {}
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                # it would only find out when training begins, and what is measured before went to ./runs
+                callback.logging_dir = str(Path(self.args.output_dir) / "runs")
 
     def measure(self) -> dict[str, float]:
         """Losses and accuracies on the test samples, by objective."""

@@ -165,8 +165,8 @@ def test_varied_samples_and_parts_that_wait_are_refused(tmp_path):
     data = {"source": "images", "path": str(tmp_path / "images"), "pixels": {"size": 32, "augment": ["flip"]}}
     with pytest.raises(TrainingError, match="varied anew"):
         train(resnet(), settings("cache", data=data), quiet=True)
+    part = resnet(surgeon.Freeze(up_to="layer3"))
     with pytest.raises(TrainingError, match="to be unfrozen"):
-        part = resnet(surgeon.Freeze(up_to="layer3"))
         train(part, settings("cache"), stages=[Stage(epoch=1, sites=["fc"])], quiet=True)
 
 

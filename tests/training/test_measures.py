@@ -71,7 +71,7 @@ def test_the_curve_is_a_picture_with_a_line_for_each_loss():
     ElementTree.fromstring(draw([], "nothing was logged"))
 
 
-def test_tensorboard_is_written_where_it_is_asked_for_or_said_to_be_missing(tmp_path):
+def test_tensorboard_is_written_where_it_is_asked_for_or_said_to_be_missing(tmp_path, monkeypatch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     settings = TrainSettings(data=DIGITS, epochs=1, arguments={"report_to": "tensorboard"})
     try:
@@ -82,5 +82,8 @@ def test_tensorboard_is_written_where_it_is_asked_for_or_said_to_be_missing(tmp_
         return
     with pytest.raises(TrainingError, match="no folder"):
         train(model, settings, quiet=True)
-    train(model, settings, output_dir=tmp_path, quiet=True)
-    assert list(tmp_path.rglob("events.out.tfevents*"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    train(model, settings, output_dir=tmp_path / "out", quiet=True)
+    assert list(tmp_path.glob("out/runs/events.out.tfevents*"))
+    assert not list((tmp_path / "elsewhere").iterdir())
