@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from typing import Annotated
 
 import typer
 
+from surgeon.collecting import paused_collection
 from surgeon.commands import catalog, look, operate, training
 from surgeon.errors import SurgeonError
 from surgeon.plugins import Plugins
@@ -19,9 +23,29 @@ from surgeon.plugins import load as load_plugins
 INTERRUPTED = 130
 
 
+OWN = (operate.apply, operate.plan, look.inspect, look.check, catalog.ops, catalog.schema, catalog.plugins)
+"""Our commands: plugins may add others."""
+
+
 def main() -> None:
-    """Run the command line on the process's arguments."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line on the process's arguments, and end the process."""
+    codes = [1]
+    if sys.gettrace() is None and "coverage" not in sys.modules:
+        atexit.register(lambda: _end(codes[0]))
+    codes[0] = run(sys.argv[1:])
+    sys.exit(codes[0])
+
+
+def _end(code: int) -> None:
+    """End the process when everybody else has been told so (the first to be registered is called last).
+
+    What is left for Python to do then is to take apart, object by object, what the system takes back at once:
+    with transformers imported, for more than a second, in which memory has its peak.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -30,6 +54,12 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: As typed after ``surgeon``.
     """
+    ours = bool(arguments) and arguments[0] in {command.__name__ for command in OWN}
+    with paused_collection() if ours else nullcontext():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     plugins = None
     try:
         plugins = load_plugins(_named_plugins(arguments))

@@ -20,6 +20,7 @@ from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
+from surgeon.collecting import paused_collection
 from surgeon.errors import OperationError, VerificationError
 from surgeon.graph.trace import trace
 from surgeon.nn.frozen import Frozen
@@ -89,6 +90,7 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
     return path
 
 
+@paused_collection()
 def load(
     path: str | Path,
     *,

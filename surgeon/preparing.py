@@ -15,6 +15,7 @@ from surgeon.checkpoint.manifest import contents
 from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
+from surgeon.collecting import paused_collection
 from surgeon.errors import OperationError
 from surgeon.operation import Operation
 from surgeon.planning import make_plan
@@ -86,6 +87,7 @@ class Prepared:
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 
 
+@paused_collection()
 def prepare(
     model: Model | None,
     operations: Operations,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,7 +40,7 @@ from surgeon.replay import open_skeleton
 
 RUN = 2**27
 """Bytes of tensors up to which both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
-COMPARED = 2**28
+COMPARED = 2**26
 """Bytes of kept tensors that are compared with the source's."""
 CHUNK = 2**22
 """Bytes that are read at a time."""
@@ -157,9 +158,16 @@ def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], bud
         for at in range(start, end, CHUNK):
             size = min(CHUNK, end - at)
             pieces = [read_bytes(ByteRange(span.path, span.offset + at, size)) for span in spans if span]
-            if not torch.equal(pieces[0], pieces[1]):
+            if not _equal(*pieces):
                 return False
     return True
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # As words, and by numpy: torch.equal goes byte by byte, in threads that wait for each other.
+    words = len(one) // 8 * 8
+    heads = [tensor[:words].numpy().view(np.int64) for tensor in (one, other)]
+    return np.array_equal(heads[0], heads[1]) and torch.equal(one[words:], other[words:])
 
 
 def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

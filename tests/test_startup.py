@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,18 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+from surgeon.operation import Operation
+from surgeon.preparing import prepare
+from surgeon.surgery import Surgery
 
 HEAVY = ("torch", "torchvision", "transformers", "numpy", "safetensors", "accelerate", "sklearn", "huggingface_hub")
 """Libraries that take from a tenth of a second to several to import."""
 
 RUN = """
-import atexit, os, runpy, sys
-def note():
+import os, runpy, sys
+sys.argv[0] = "surgeon"
+try:
+    runpy.run_module("surgeon", run_name="__main__")
+finally:
     with open(os.environ["MODULES"], "w") as file:
         print(*sys.modules, file=file)
-atexit.register(note)
-sys.argv[0] = "surgeon"
-runpy.run_module("surgeon", run_name="__main__")
 """
 
 
@@ -94,3 +100,63 @@ def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_t
     assert of_torchvision <= theirs
     assert "surgeon.checkpoint.providers.fingerprints" not in modules
     assert libraries(modules) <= libraries(theirs) | {"torch", "transformers", "numpy"}
+
+
+END = """
+import atexit, gc, sys, threading
+from surgeon import cli
+
+class Tell:
+    def __del__(self):
+        print("taken apart")
+
+def late():
+    threading.main_thread().join()
+    print("thread")
+
+sys.modules["tell"] = Tell()
+threading.Thread(target=late).start()
+print(gc.isenabled())
+atexit.register(print, "before main")
+sys.argv = ["surgeon", *sys.argv[1:]]
+real = cli._run
+def run(arguments):
+    atexit.register(print, "after main")
+    print("running", gc.isenabled())
+    return real(arguments)
+cli._run = run
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["plan", "absent.yaml"], 3), (["nonsense"], 2)])
+def test_the_process_ends_with_its_code_and_its_threads_but_is_not_taken_apart(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    done = subprocess.run([sys.executable, "-c", END, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert done.returncode == code, done.stderr
+    assert lines[-2:] == ["thread", "after main"]
+    assert "taken apart" not in lines
+    assert f"running {arguments[0] != 'plan'}" in lines
+
+
+def test_the_collector_rests_while_a_network_is_built_and_is_left_as_it_was() -> None:
+    seen = []
+
+    class Look(Operation):
+        """Look whether the collector is at work."""
+
+        def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+            seen.append(gc.isenabled())
+            return model
+
+    prepare(nn.Sequential(nn.Linear(2, 2)), [Look()], inputs={"shape": [1, 2]})
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        prepare(nn.Sequential(nn.Linear(2, 2)), [Look()], inputs={"shape": [1, 2]})
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert seen == [False, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def train_ready(
         resume: Go on from the last of them.
         quiet: Show no progress.
     """
+    gc.enable()  # a command runs without it, but training is long and leaves cycles behind
     setattr(trainee.model, ATTRIBUTE, trainee.record)  # what roles and inputs it has is needed on the way
     asked = asked_of_training(trainee.operations)
     report = train(
