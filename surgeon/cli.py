@@ -21,8 +21,6 @@ from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 
 INTERRUPTED = 130
-
-
 OWN = (operate.apply, operate.plan, look.inspect, look.check, catalog.ops, catalog.schema, catalog.plugins)
 """Our commands: plugins may add others."""
 

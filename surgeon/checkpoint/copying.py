@@ -25,7 +25,7 @@ from typing import Self
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pages import BUFFER, DIRECT, PAGE, REFUSED, Extent, Reader, down, extents, open_direct, up
 
-BUFFERS = 4
+BUFFERS = 2
 """How many filled buffers may wait to be written."""
 
 Progress = Callable[[int], None]
