@@ -121,7 +121,7 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
     except OperationError as error:
         return Reload(len(own), len(own), None, f"no forward: {error.message}")
     met = ""
-    for inputs in (found, *found.alternatives):
+    for inputs in found.candidates():
         try:
             expected = _forward(model, inputs, again)
         except Exception as error:  # whatever a network raises on inputs that do not suit it

@@ -325,6 +325,11 @@ class Surgery(Examination):
         needed = needed_before(self.model, name, self.trace(), self._inputs, self._families)
         if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
+        if needed.unseen:
+            self.note(
+                f"{', '.join(needed.unseen)} stayed: on the inputs of the trace it never ran, so that nothing says "
+                "whether it plays a part before the cut (see inputs:)"
+            )
         return sorted(needed.sites), sorted(needed.idle)
 
     def _silence(self, idle: Sequence[str], end: str, shape: tuple[int, ...]) -> list[str]:

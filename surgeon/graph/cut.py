@@ -27,11 +27,14 @@ class Needed:
         idle: Those among them that were fetched from their parents and no more, so that they may do without
             their parameters: ``self.norm`` in ``self.norm(self.layers(x))``.
         in_training: Whether a forward in training mode could be traced, in which auxiliary heads run.
+        unseen: The topmost sites that no trace ever used, though it could have done so before the site: the tower
+            for images of a network that was traced on text. They are among ``sites``, with all that is in them.
     """
 
     sites: set[str]
     idle: set[str]
     in_training: bool
+    unseen: list[str]
 
 
 def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, families: Sequence[Family]) -> Needed:
@@ -53,14 +56,37 @@ def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, famil
         traces.append(trace(model, inputs, training=True, families=families))
     sites = {name for each in traces for name in each.accessed_before(site)}
     used = {name for each in traces for name in each.used_before(site)}
+    unseen = _unseen(model, sites, {name for each in traces for name in each.used()})
+    unknown = {name for name, _ in model.named_modules() if any(_inside(name, top) for top in unseen)}
+    sites |= unknown
     idle = {
         name
         for name, module in model.named_modules()
-        if name in sites - used
+        if name in sites - used - unknown
         and not isinstance(module, (nn.ModuleList, nn.ModuleDict))
         and next(module.parameters(), None) is not None
     }
-    return Needed(sites, idle, len(traces) == 2)
+    return Needed(sites, idle, len(traces) == 2, unseen)
+
+
+def _unseen(model: nn.Module, sites: set[str], used: set[str]) -> list[str]:
+    """What holds parameters, is never used, and lies in something that plays a part before the cut."""
+    found: list[str] = []
+    with_ancestors = {ancestor for name in used for ancestor in _ancestors(name)}
+    for name, module in model.named_modules():
+        never = name not in with_ancestors and next(module.parameters(), None) is not None
+        if never and name.rpartition(".")[0] in sites and not any(_inside(name, top) for top in found):
+            found.append(name)
+    return found
+
+
+def _ancestors(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _inside(name: str, top: str) -> bool:
+    return f"{name}.".startswith(f"{top}.")
 
 
 def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -159,11 +159,12 @@ class Snapshot:
             frozen: Sites whose training state the journal says has changed.
         """
         names = self.tensors.keys() | after.tensors.keys()
-        structural, state = tuple(claims), tuple(frozen)
+        structural = set(claims)
+        state = structural | set(frozen)
         changed = {n for n in names if self.tensors.get(n) is not after.tensors.get(n)}
         unclaimed = {n for n in changed if not _covered(n, structural)}
         for name in names - changed:
-            if self.trainable.get(name) != after.trainable.get(name) and not _covered(name, structural + state):
+            if self.trainable.get(name) != after.trainable.get(name) and not _covered(name, state):
                 unclaimed.add(name)
         return sorted(unclaimed)
 
@@ -184,18 +185,14 @@ class Snapshot:
         return [site for site in sites if site != "grafts" and not isinstance(self.modules[site], Tap)]
 
     def _moves(self, after: Snapshot, gone: set[str], come: set[str]) -> list[Edit]:
-        old_sites: dict[int, str] = {}
+        old_sites: dict[int, list[str]] = {}  # a shared module has several
         for site, module in self.modules.items():
-            old_sites.setdefault(id(module), site)
+            old_sites.setdefault(id(module), []).append(site)
         moved = {}
         for site, module in after.modules.items():
-            if site not in come and site != old_sites[id(module)] and site not in self.modules_of(module):
-                moved[site] = old_sites[id(module)]
+            if site not in come and site not in (old := old_sites[id(module)]):
+                moved[site] = old[0]
         return [Edit("~", site, f"was {moved[site]}") for site in _topmost(moved)]
-
-    def modules_of(self, module: nn.Module) -> set[str]:
-        """Every name of a module (a shared one has several)."""
-        return {site for site, other in self.modules.items() if other is module}
 
     def _state_changes(self, after: Snapshot) -> list[Edit]:
         edits = []
@@ -219,26 +216,29 @@ def _edit(mark: str, site: str, module: nn.Module) -> Edit:
     return Edit(mark, site, text, parameters)  # type: ignore[arg-type]
 
 
-def _covered(name: str, sites: tuple[str, ...]) -> bool:
-    return any(site == "" or name == site or name.startswith(f"{site}.") for site in sites)
+def _and_above(name: str) -> list[str]:
+    """A name and those of all that it lies in, the root's last."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _covered(name: str, sites: set[str]) -> bool:
+    return any(each in sites for each in _and_above(name))
 
 
 def _topmost(sites: Iterable[str]) -> list[str]:
-    top: list[str] = []
+    top: dict[str, None] = {}
     for site in sites:  # parents come before their children
-        if not _covered(site, tuple(top)):
-            top.append(site)
-    return top
+        if not any(each in top for each in _and_above(site)):
+            top[site] = None
+    return list(top)
 
 
 def _covering(snapshot: Snapshot, names: set[str]) -> list[str]:
     """The topmost sites all of whose parameters are in ``names``, then the names that are left."""
-    found: list[str] = []
-    for site in snapshot.modules:
-        if _covered(site, tuple(found)):
-            continue
-        dot = f"{site}." if site else ""
-        inside = [name for name in snapshot.trainable if name.startswith(dot)]
-        if inside and all(name in names for name in inside):
-            found.append(site)
-    return found + sorted(name for name in names if not _covered(name, tuple(found)))
+    missing: Counter[str] = Counter()
+    for name in snapshot.trainable:
+        missing.update(dict.fromkeys(_and_above(name), name not in names))
+    found = _topmost(site for site in snapshot.modules if site in missing and not missing[site])
+    covering = set(found)
+    return found + sorted(name for name in names if not _covered(name, covering))

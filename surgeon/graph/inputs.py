@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class Spec:
         low: The least value of an integer.
         high: One more than the greatest value of an integer.
         last: The integer at the end of each row, where that one matters.
+        first: The integer that each row begins with, and how often.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +41,7 @@ class Spec:
     low: int = 0
     high: int = 2
     last: int | None = None
+    first: tuple[int, int] | None = None
 
     def tensor(self, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
         """A tensor of this kind; on the meta device it has no values."""
@@ -52,6 +54,8 @@ class Spec:
             values = torch.randint(self.low, self.high, self.shape, generator=generator).to(kind)
             if self.last is not None:
                 values[..., -1] = self.last
+            if self.first is not None:
+                values[..., : self.first[1]] = self.first[0]
         return values.to(device)
 
 
@@ -67,6 +71,8 @@ class Inputs:
         settings: Attributes to set meanwhile, by path.
         values: The forward looks at values from end to end, so that only a real run will do.
         alternatives: What to try where these do not fit.
+        placeholders: The places among the tokens that features of images are put into.
+        fallback: What to feed where neither these nor the alternatives run in any way: they leave parts out.
     """
 
     args: tuple[Any, ...] = ()
@@ -76,6 +82,15 @@ class Inputs:
     settings: dict[str, Any] = field(default_factory=dict)
     values: bool = False
     alternatives: tuple[Inputs, ...] = ()
+    placeholders: int = 0
+    fallback: Inputs | None = None
+
+    def candidates(self) -> Iterator[Inputs]:
+        """These, then the alternatives, then the fallback and its own."""
+        yield self
+        yield from self.alternatives
+        if self.fallback is not None:
+            yield from self.fallback.candidates()
 
     def tensors(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,15 +41,22 @@ def _text(config: Any) -> Any:
 
 
 def _tokens(config: Any, batch: int) -> list[Spec]:
-    """Words that end with the end-of-sentence token, and have it nowhere else."""
+    """Words that end with the end-of-sentence token, and hold no other token with a meaning of its own."""
     text = _text(config)
     words = setting(text, "vocab_size") or setting(config, "vocab_size", default=2)
     words = min(words) if isinstance(words, (list, tuple)) else words
+    special = sorted(_special_tokens(config, words) | _special_tokens(text, words))
+    low, high = max(pairwise([-1, *special, words]), key=lambda gap: gap[1] - gap[0])
     end = setting(text, "eos_token_id")
-    if not isinstance(end, int) or not 0 <= end < words:
-        return [Spec((batch, TOKENS), torch.int64, high=words)]
-    low, high = (0, end) if end >= words // 2 else (end + 1, words)
-    return [Spec((batch, TOKENS), torch.int64, low, high, last=end)]
+    last = end if isinstance(end, int) and 0 <= end < words else None
+    low, high = (low + 1, high) if high > low + 1 else (0, words)
+    return [Spec((batch, TOKENS), torch.int64, low, high, last=last)]
+
+
+def _special_tokens(config: Any, words: int) -> set[int]:
+    """The numbers of the tokens that a config gives a name: the end of a sentence, a place for an image."""
+    named = [v for k, v in vars(config).items() if k.endswith(("_token_id", "_token_index"))]
+    return {value for value in named if type(value) is int and 0 <= value < words}
 
 
 def _decoder_tokens(config: Any, batch: int) -> list[Spec]:
@@ -115,7 +123,7 @@ def _patches(config: Any, batch: int) -> list[Spec]:
 
 
 def _grid(config: Any, batch: int) -> list[Spec]:
-    return [Spec((batch, 3), torch.int64, GRID, GRID + 1), Spec((batch, 2), torch.int64, GRID, GRID + 1)]
+    return [Spec((batch, axes), torch.int64, GRID, GRID + 1) for axes in (3, 2)]
 
 
 def _queries(config: Any, batch: int) -> list[Spec]:

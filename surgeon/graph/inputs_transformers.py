@@ -11,6 +11,7 @@ from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.graph.inputs import BATCH, Inputs, Spec
+from surgeon.graph.inputs_multimodal import with_images
 from surgeon.graph.inputs_named import choices as _choices
 from surgeon.graph.inputs_named import setting
 
@@ -58,7 +59,9 @@ def from_config(model: nn.Module) -> Inputs:
     known = {name: _choices(name, config, batch) for name in OPTIONAL if name in names and name not in choices}
     if more := {name: specs for name, specs in known.items() if specs}:
         found += _combined({**choices, **more})
-    return replace(found[0], alternatives=tuple(found[1:]))
+    plain = replace(found[0], alternatives=tuple(found[1:]))
+    images = with_images(model, names, config, batch)
+    return replace(images[0], alternatives=tuple(images[1:]), fallback=plain) if images else plain
 
 
 def _combined(choices: dict[str, list[Spec]]) -> Iterator[Inputs]:

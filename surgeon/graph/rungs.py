@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
 
 REAL_LIMIT = 2**32
 """The bytes of weights up to which a network that runs in no other way is run for real."""
@@ -71,6 +72,28 @@ def on_meta(model: nn.Module) -> Iterator[torch.device]:
 
     _swap(model, stand, attributes=True)
     yield torch.device("meta")
+
+
+class places_known(TorchDispatchMode):  # type: ignore[no-untyped-call]  # noqa: N801
+    """A mask without values, over tokens, is taken to be true in as many places as there are placeholders.
+
+    Networks that put the features of images among words check in one of two ways that both are as many: by taking
+    what the mask picks out, or by an assertion about tensors, which has no values to look at.
+    """
+
+    def __init__(self, places: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._places = places
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._places and func is torch.ops.aten.index.Tensor and len(args[1]) == 1:
+            tensor, mask = args[0], args[1][0]
+            if mask.is_meta and mask.dtype == torch.bool and mask.dim() in (2, 3):
+                shape = [self._places * mask.shape[2]] if mask.dim() == 3 else [self._places, *tensor.shape[2:]]
+                return tensor.new_empty(shape)
+        if self._places and func is torch.ops.aten._is_all_true.default and args[0].is_meta:
+            return torch.ones((), dtype=torch.bool)
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import nn
 from surgeon.errors import OperationError, suggest
 from surgeon.graph.inputs import Inputs, find_inputs
 from surgeon.graph.recorder import Recorder, TensorSpec, Visit
-from surgeon.graph.rungs import for_real, lent, on_fake, on_meta
+from surgeon.graph.rungs import for_real, lent, on_fake, on_meta, places_known
 
 if TYPE_CHECKING:
     from surgeon.graph.families import Family
@@ -95,6 +95,10 @@ class Trace:
         """The sites of :meth:`accessed_before` less those that were merely fetched from their parents."""
         return self._before(site, self._used)
 
+    def used(self) -> set[str]:
+        """Every site that was called, or of which something was read, at any time."""
+        return set(self._used)
+
     def used_before_start(self, site: str) -> set[str]:
         """The sites that were called, or of which something was read, before ``site`` was first called.
 
@@ -155,6 +159,22 @@ def trace(
     """
     given = inputs if isinstance(inputs, Inputs) else find_inputs(model, inputs, families=families)
     met: dict[Evidence, str] = {}
+    group: Inputs | None = given
+    while group is not None:
+        if found := _climb(model, group, met, training=training):
+            return found
+        group = group.fallback
+    # the plainest error is that of a real run; where there was none, what the others met may tell
+    told = [met["real"]] if "MemoryError" not in met.get("real", "MemoryError") else list(met.values())
+    raise TraceError(
+        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(told)})",
+        hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
+        "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
+    )
+
+
+def _climb(model: nn.Module, given: Inputs, met: dict[Evidence, str], *, training: bool) -> Trace | None:
+    """Try every rung with every candidate; what each rung met first goes to ``met``."""
     for evidence, rung in RUNGS:
         for candidate in (given, *given.alternatives):
             if candidate.values and evidence != "real":
@@ -176,13 +196,7 @@ def trace(
                 recorder.accessed,
                 recorder.used,
             )
-    # the plainest error is that of a real run; where there was none, what the others met may tell
-    told = [met["real"]] if "MemoryError" not in met.get("real", "MemoryError") else list(met.values())
-    raise TraceError(
-        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(told)})",
-        hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
-        "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
-    )
+    return None
 
 
 def _run(
@@ -197,7 +211,7 @@ def _run(
     with lent(model, training=training), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a network warns of on meta tensors concerns nobody
         inputs.set(model)
-        with rung(model) as device, recorder.listening():
+        with rung(model) as device, places_known(inputs.placeholders), recorder.listening():
             args, kwargs = inputs.tensors(device, dtype, training=training)
             output = model(*args, **kwargs)
             recorder.look_back()

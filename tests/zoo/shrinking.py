@@ -87,6 +87,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "hrm_text": {"num_layers_per_stack": 2, "num_hidden_layers": 16},
     "informer": {"prediction_length": 8, "context_length": 16},
     "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
+    "qwen2_vl": {"vision_config.hidden_size": 256},  # 3584 beside words of 8192 features, by default
     "time_series_transformer": {"prediction_length": 8, "context_length": 16},
 }
 """Settings that a model type needs beyond the rules, by the path to each."""
@@ -147,7 +148,7 @@ def runs(module: nn.Module) -> bool:
         found = find_inputs(module)
     except Exception:
         return False
-    for candidate in (found, *found.alternatives):
+    for candidate in found.candidates():
         args, kwargs = candidate.tensors()
         try:
             with torch.no_grad():

@@ -52,7 +52,7 @@ class Subject:
         self.roles = find_roles(skeleton, lambda: self.trace, families=load_plugins().families())  # type: ignore[arg-type, return-value]
         found = find_inputs(self.module)
         chosen = self.trace.inputs
-        others = [c for c in (found, *found.alternatives) if c is not chosen]
+        others = [c for c in found.candidates() if c is not chosen]
         problem: Exception | None = None
         for candidate in (_smaller(self.module, chosen), chosen, *others):
             self.inputs = candidate
