@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from surgeon.record import record_of
     from surgeon.training.session import train
     from surgeon.training.settings import TrainSettings
+    from surgeon.training.sources import Source
 
     __version__: str
 
@@ -95,6 +96,7 @@ _HOMES = {
     "surgeon.record": ("record_of",),
     "surgeon.training.session": ("train",),
     "surgeon.training.settings": ("TrainSettings",),
+    "surgeon.training.sources": ("Source",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -123,6 +125,7 @@ __all__ = [
     "Schedule",
     "Selector",
     "SiteError",
+    "Source",
     "Stems",
     "SurgeonError",
     "TrainSettings",

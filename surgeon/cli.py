@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from surgeon.collecting import paused_collection
-from surgeon.commands import catalog, look, operate, training
+from surgeon.commands import advising, catalog, look, operate, training
 from surgeon.errors import SurgeonError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -91,6 +91,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         operate.apply,
         operate.plan,
         training.train,
+        advising.advise,
         look.inspect,
         look.check,
         catalog.ops,

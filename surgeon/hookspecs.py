@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.architectures import ArchitectureProvider
     from surgeon.graph.families import Family
     from surgeon.operation import Operation
+    from surgeon.training.sources import Source
 
 PROJECT = "surgeon"
 
@@ -42,6 +43,23 @@ def surgeon_families() -> Sequence[Family]:  # type: ignore[empty-body]
 @hookspec
 def surgeon_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Losses by name: ``loss(prediction, target) -> Tensor`` of shape ``(batch,)``, one value a sample."""
+
+
+@hookspec
+def surgeon_sources() -> Sequence[type[Source]]:  # type: ignore[empty-body]
+    """Sources of data: classes derived from ``surgeon.Source``, each with a ``load(seed)`` that makes the splits.
+
+    A recipe names them by their field ``source``, as in ``source: Literal["scans"]``.
+    """
+
+
+@hookspec
+def surgeon_callbacks() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Callbacks of the Trainer by name: classes, or functions that make one, given the recipe's other keys.
+
+    A recipe names them under ``train.callbacks``. What one has in an attribute ``arguments`` are TrainingArguments
+    that it wants unless the recipe says otherwise.
+    """
 
 
 @hookspec

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,17 @@ class BesideRecipe:
 
     ``donor: Annotated[str, BesideRecipe()]``
     """
+
+
+def files_beside(model: BaseModel, folder: Path) -> dict[str, str]:
+    """The fields marked :class:`BesideRecipe` whose files lie in ``folder``, with their paths."""
+    return {
+        name: str(folder / value)
+        for name, info in type(model).model_fields.items()
+        if any(isinstance(each, BesideRecipe) for each in info.metadata)
+        and isinstance(value := getattr(model, name), str)
+        and (folder / value).exists()
+    }
 
 
 class Objective(BaseModel):

@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.architectures import ArchitectureProvider
     from surgeon.graph.families import Family
     from surgeon.operation import Operation
+    from surgeon.training.sources import Source
 
 GROUP = "surgeon"
 
@@ -45,6 +46,8 @@ BUILTINS: Mapping[str, str] = {
     "surgeon_architectures": "surgeon.checkpoint.architectures",
     "surgeon_families": "surgeon.graph.families",
     "surgeon_losses": "surgeon.training.losses",
+    "surgeon_callbacks": "surgeon.training.stopping",
+    "surgeon_sources": "surgeon.training.sources",
 }
 HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
 
@@ -66,6 +69,7 @@ class Plugins:
         self.failures: dict[str, PluginError] = {}
         self.conflicts: dict[str, PluginError] = {}
         self._offers: dict[str, dict[str, Any]] = {}
+        self._owners: dict[tuple[str, str], str] = {}
 
     def register(self, plugin: object, name: str) -> None:
         """Add a plugin: a module or object whose hooks are marked with ``surgeon.hookimpl``.
@@ -95,19 +99,29 @@ class Plugins:
         """The losses by name. Imports torch."""
         return self._named("surgeon_losses", "loss", lambda offer: list(offer.items()))
 
+    def callbacks(self) -> dict[str, Callable[..., Any]]:
+        """The callbacks of the Trainer by name. Imports transformers."""
+        return self._named("surgeon_callbacks", "callback", lambda offer: list(offer.items()))
+
+    def sources(self) -> dict[str, type[Source]]:
+        """The sources of data by name, the built-in ones first."""
+        from surgeon.training.sources import source_name
+
+        return self._named("surgeon_sources", "source", lambda offer: [(source_name(kind), kind) for kind in offer])
+
     def families(self) -> list[Family]:
         """Declared facts about families of networks: those of plugins first, so that they overrule ours."""
         offers = [list(offer) for _, offer in self._call("surgeon_families")]
         return [family for offer in [*offers[1:], *offers[:1]] for family in offer]
 
-    def operation(self, name: str) -> type[Operation]:
-        """The operation called ``name``.
+    def operation(self, name: str, needed: Mapping[str, str] | None = None) -> type[Operation]:
+        """The operation called ``name``; ``needed`` is what an artifact says of the plugins that it needs.
 
         Raises:
             OperationError: There is none, or it may be in a plugin that failed to load.
             PluginError: More than one plugin claims the name.
         """
-        return self._one("operation", name, self.operations(), OperationError, "surgeon ops")
+        return self._one("operation", name, self.operations(), OperationError, "surgeon ops", needed)
 
     def architecture(self, scheme: str) -> ArchitectureProvider:
         """The provider for ``scheme``; raises as :meth:`operation` does, with ArchitectureError."""
@@ -116,6 +130,43 @@ class Plugins:
     def loss(self, name: str) -> Callable[..., Any]:
         """The loss called ``name``; raises as :meth:`operation` does, with TrainingError."""
         return self._one("loss", name, self.losses(), TrainingError, "surgeon plugins")
+
+    def foreign(self, used: Mapping[str, Iterable[type]]) -> dict[str, str]:
+        """Of the classes ``used``, by kind (operation, source), those that are not surgeon's own.
+
+        Returns:
+            The plugin that each came from, by its kind and name: ``{"source scans": "scans.py"}``.
+        """
+        offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
+        if "source" in used:
+            offers["source"] = self.sources()
+        return {
+            f"{kind} {name}": owner
+            for kind, classes in used.items()
+            for name, offer in offers[kind].items()
+            if offer in classes and (owner := self._owners[kind, name]) not in BUILTINS.values()
+        }
+
+    def hint(
+        self, kind: str, name: str, offers: Iterable[str], *, see: str, needed: Mapping[str, str] | None = None
+    ) -> str:
+        """What to do where there is no ``name``: the nearest ones, and the plugin that it may be in.
+
+        Args:
+            kind: What it should be: an operation, a source.
+            name: What was asked for.
+            offers: What there is.
+            see: The command that lists it.
+            needed: What an artifact says of the plugins that it needs, as :meth:`foreign` gives it.
+        """
+        if owner := (needed or {}).get(f"{kind} {name}"):
+            return f"it came from the plugin {owner!r}, which is not here: install it, or name it with --plugin"
+        hints = [suggest(name, offers, see=see) or ""]
+        if self.failures:
+            hints.append(
+                f"it may be in a plugin that failed to load: {', '.join(self.failures)} (see: surgeon plugins)"
+            )
+        return "\n    ".join(hints)
 
     def add_commands(self, app: typer.Typer) -> list[PluginError]:
         """Let plugins add commands to ``app``; returns the errors of those that failed to."""
@@ -169,6 +220,7 @@ class Plugins:
                 for name, thing in _run(plugin, hook, partial(items, offer)):
                     owners.setdefault(name, []).append(plugin)
                     offers[name] = thing
+            self._owners.update({(kind, name): plugins[0] for name, plugins in owners.items()})
             for name, plugins in owners.items():
                 if len(plugins) > 1:
                     del offers[name]
@@ -179,17 +231,20 @@ class Plugins:
             self._offers[hook] = offers
         return dict(self._offers[hook])
 
-    def _one(self, kind: str, name: str, offers: Mapping[str, T], error: type[SurgeonError], see: str) -> T:
+    def _one(
+        self,
+        kind: str,
+        name: str,
+        offers: Mapping[str, T],
+        error: type[SurgeonError],
+        see: str,
+        needed: Mapping[str, str] | None = None,
+    ) -> T:
         if name in offers:
             return offers[name]
         if conflict := self.conflicts.get(f"{kind} {name}"):
             raise conflict
-        hints = [suggest(name, offers, see=see) or ""]
-        if self.failures:
-            hints.append(
-                f"it may be in a plugin that failed to load: {', '.join(self.failures)} (see: surgeon plugins)"
-            )
-        raise error(f"unknown {kind} {name!r}", hint="\n    ".join(hints))
+        raise error(f"unknown {kind} {name!r}", hint=self.hint(kind, name, offers, see=see, needed=needed))
 
 
 def load(extra: Sequence[str] = (), *, installed: bool = True) -> Plugins:

@@ -25,6 +25,7 @@ from surgeon.plugins import load as load_plugins
 from surgeon.recipe import Recipe, load_recipe, operation_dict
 from surgeon.record import Record, Surgeries
 from surgeon.replay import make_record, make_surgery, open_skeleton, operate
+from surgeon.training.sources import BUNDLED
 
 Operations = Recipe | str | Path | Sequence[Operation]
 Model = str | Path | nn.Module
@@ -149,6 +150,7 @@ def prepare(
             "answers": surgery.answers,
             "source": source.location,
             "text": recipe.text,
+            "plugins": _foreign(recipe, plugins),
             "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
             "donors": {name: donor.fingerprint for name, donor in surgery.donors.items()},
@@ -163,6 +165,13 @@ def prepare(
         recipe=recipe,
         inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],
     )
+
+
+def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
+    used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
+    if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
+        used["source"] = sources
+    return plugins.foreign(used)
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:

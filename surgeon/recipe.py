@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 from surgeon import plugins as plugin_loading
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.input_settings import InputSettings
-from surgeon.operation import BesideRecipe, Operation
+from surgeon.operation import Operation, files_beside
 from surgeon.plugins import Plugins
 from surgeon.recipe_problems import shown, validate
 from surgeon.recipe_text import Document, Keys, dump, read
 from surgeon.training.settings import TrainSettings
-from surgeon.training.sources import Source, beside
+from surgeon.training.sources import Source, as_sources, beside
 
 
 class RecipeSettings(BaseModel):
@@ -66,6 +66,13 @@ class Recipe(RecipeSettings):
             return head + dump(self._document.data)
         return dump(self.to_dict())
 
+    @property
+    def sources(self) -> list[Source]:
+        """All data that it speaks of: to train on, to evaluate on, and what operations measure on."""
+        train = [self.train.data, self.train.evaluate] if self.train else []
+        given = [*train, *(value for operation in self.operations for _, value in operation)]
+        return [each for some in given for each in as_sources(some) if isinstance(each, Source)]
+
     def where(self, *keys: str | int) -> str | None:
         """``file:line:column`` of a key, as in ``where("operations", 1, "after")``; None without a file."""
         return self._document.where(*keys) if self._document else None
@@ -76,13 +83,20 @@ class Recipe(RecipeSettings):
         return {**data, "operations": [operation_dict(operation) for operation in self.operations]}
 
 
-def load_recipe(path: str | Path, *, overrides: Sequence[str] = (), plugins: Plugins | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    plugins: Plugins | None = None,
+    needed: Mapping[str, str] | None = None,
+) -> Recipe:
     """Read and validate a recipe. torch is not imported.
 
     Args:
         path: A YAML or JSON file.
         overrides: Values to set in it, as ``operations.1.classes=7``.
-        plugins: Where its operations come from; everything that is installed if left out.
+        plugins: Where its operations and sources come from; everything that is installed if left out.
+        needed: The plugins that an artifact says its recipe needs: named where they are not there.
 
     Raises:
         RecipeError: With every mistake of the file in ``problems``.
@@ -100,8 +114,8 @@ def load_recipe(path: str | Path, *, overrides: Sequence[str] = (), plugins: Plu
     fields = dict(document.data)
     if isinstance(fields.get("$schema"), str):  # How a JSON file names the schema that editors complete it from.
         del fields["$schema"]
-    operations = _operations(fields.pop("operations", ()), document, plugins)
-    settings = validate(RecipeSettings, fields, document, beside=["operations"])
+    operations = _operations(fields.pop("operations", ()), document, plugins, needed)
+    settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
     if document.problems or settings is None:
         raise _all(document)
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
@@ -120,14 +134,22 @@ def operation_dict(operation: Operation) -> dict[str, Any]:
     return {"op": operation.name, **operation.model_dump(mode="json", exclude_defaults=True)}
 
 
-def operations_from(items: Sequence[Any], plugins: Plugins, *, source: str = "operations") -> list[Operation]:
-    """Operations from their form in a recipe or manifest; ``source`` says in errors where they came from.
+def operations_from(
+    items: Sequence[Any], plugins: Plugins, *, source: str = "operations", needed: Mapping[str, str] | None = None
+) -> list[Operation]:
+    """Operations from their form in a recipe or manifest.
+
+    Args:
+        items: What is to be done.
+        plugins: Where operations and sources come from.
+        source: Where the items came from, for errors.
+        needed: The plugins that an artifact says they need.
 
     Raises:
         RecipeError: With every mistake in ``problems``.
     """
     document = Document(source, "")
-    operations = _operations(list(items), document, plugins)
+    operations = _operations(list(items), document, plugins, needed)
     if document.problems:
         raise _all(document)
     return operations
@@ -135,29 +157,27 @@ def operations_from(items: Sequence[Any], plugins: Plugins, *, source: str = "op
 
 def _with_files_beside(operation: Operation, folder: Path) -> Operation:
     """``operation`` with the files that its fields name found beside the recipe, where they lie there."""
-    found = {}
-    for name, info in type(operation).model_fields.items():
-        value = getattr(operation, name)
-        marked = any(isinstance(each, BesideRecipe) for each in info.metadata)
-        if marked and isinstance(value, str) and (folder / value).exists():
-            found[name] = str(folder / value)
-        elif isinstance(value, Source):
+    found: dict[str, Any] = dict(files_beside(operation, folder))
+    for name in type(operation).model_fields:
+        if isinstance(value := getattr(operation, name), Source):
             found[name] = beside(value, folder)
     return operation.model_copy(update=found) if found else operation
 
 
-def _operations(items: Any, document: Document, plugins: Plugins) -> list[Operation]:
+def _operations(items: Any, document: Document, plugins: Plugins, needed: Mapping[str, str] | None) -> list[Operation]:
     if not isinstance(items, list):
         what = "needs the key 'operations': a list of steps" if items == () else f"must be a list, not {shown(items)}"
         document.problem(() if items == () else ("operations",), what, "see: surgeon ops")
         return []
     if not items:
         document.problem(("operations",), "is empty: there is nothing to do", "see: surgeon ops")
-    found = (_operation(item, document, ("operations", index), plugins) for index, item in enumerate(items))
+    found = (_operation(item, document, ("operations", index), plugins, needed) for index, item in enumerate(items))
     return [operation for operation in found if operation is not None]
 
 
-def _operation(item: Any, document: Document, at: Keys, plugins: Plugins) -> Operation | None:
+def _operation(
+    item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
+) -> Operation | None:
     if not isinstance(item, dict):
         document.problem(at, f"must be a mapping with the key 'op', not {shown(item)}", "as in: {op: freeze, …}")
         return None
@@ -167,12 +187,12 @@ def _operation(item: Any, document: Document, at: Keys, plugins: Plugins) -> Ope
         document.problem(at, what, "see: surgeon ops")
         return None
     try:
-        kind = plugins.operation(name)
+        kind = plugins.operation(name, needed)
     except SurgeonError as error:
         document.problem((*at, "op"), error.message, error.hint)
         return None
     fields = {key: value for key, value in item.items() if key != "op"}
-    return validate(kind, fields, document, at, see=f"surgeon ops {name}")
+    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {name}")
 
 
 def _all(document: Document) -> RecipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from surgeon.errors import suggest
+from surgeon.plugins import Plugins
 from surgeon.recipe_text import Document, Keys
+from surgeon.training.sources import Source
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -57,7 +59,15 @@ class _Problem:
 
 
 def validate(
-    model: type[M], data: Any, document: Document, at: Keys = (), *, see: str | None = None, beside: Sequence[str] = ()
+    model: type[M],
+    data: Any,
+    document: Document,
+    at: Keys = (),
+    *,
+    plugins: Plugins,
+    needed: Mapping[str, str] | None = None,
+    see: str | None = None,
+    beside: Sequence[str] = (),
 ) -> M | None:
     """``data`` as an instance of ``model``; None, and problems noted in ``document``, where it is not one.
 
@@ -68,18 +78,23 @@ def validate(
         data: As a recipe says it.
         document: The recipe.
         at: Where in the recipe the data stand.
+        plugins: Where sources of data come from.
+        needed: What an artifact says of the plugins that it needs.
         see: The command that tells more.
         beside: Keys that may stand beside the model's own, to be suggested too.
     """
     try:
-        return model.model_validate_json(json.dumps(data), strict=True)
+        return model.model_validate_json(json.dumps(data), strict=True, context={"sources": plugins.sources})
     except ValidationError as invalid:
         problems = [_locate(error, data) for error in invalid.errors(include_url=False)]
     except RecursionError:
         document.problem(at, "is nested too deeply")
         return None
     for keys, group in _grouped(problems):
-        what, hint = _reword(group, model, see, beside)
+        if group[0].error["type"] == "union_tag_invalid":
+            what, hint = _unknown(group[0].error, plugins, needed)
+        else:
+            what, hint = _reword(group, model, plugins, see, beside)
         document.problem((*at, *keys), what, hint)
     return None
 
@@ -93,7 +108,8 @@ def _locate(error: ErrorDetails, value: Any) -> _Problem:
     """Where ``error`` stands in the data: pydantic puts the names of a union's types between the keys."""
     keys: list[str | int] = []
     branch = False
-    for step in error["loc"]:
+    named = [str(error["ctx"]["discriminator"]).strip("'")] if error["type"] == "union_tag_invalid" else []
+    for step in (*error["loc"], *named):
         if isinstance(value, (dict, list)) and _has(value, step):
             value = value[step]  # type: ignore[index]
             keys.append(step)
@@ -119,17 +135,19 @@ def _grouped(problems: list[_Problem]) -> Iterator[tuple[Keys, list[_Problem]]]:
 
 
 def _reword(
-    group: list[_Problem], model: type[BaseModel], see: str | None, beside: Sequence[str]
+    group: list[_Problem], model: type[BaseModel], plugins: Plugins, see: str | None, beside: Sequence[str]
 ) -> tuple[str, str | None]:
     """What is wrong in plain words, and the hint."""
     first = group[0]
     kind, loc = first.error["type"], first.error["loc"]
+    if kind == "union_tag_not_found":
+        return f"needs the key {first.error['ctx']['discriminator']}", f"one of: {', '.join(plugins.sources())}"
     if kind == "missing":
         missing = list(dict.fromkeys(str(p.error["loc"][-1]) for p in group if p.error["type"] == "missing"))
         keys = ", ".join(repr(key) for key in missing)
         return f"needs the key{'s' if len(missing) > 1 else ''} {keys}", see and f"see: {see}"
     if kind == "extra_forbidden":
-        names = [key for inner in _models_at(model, loc) for key in known_keys(inner)]
+        names = [key for inner in _models_at(model, loc, plugins) for key in known_keys(inner)]
         names += beside if len(loc) == 1 else ()
         hint = suggest(str(loc[-1]), names, see=see) or f"the keys are: {', '.join(names)}"
         return "unknown key", hint
@@ -144,6 +162,15 @@ def _reword(
         c.strip("' ") for c in str(first.error.get("ctx", {}).get("expected", "")).replace(" or ", ",").split(",")
     ]
     return f"must be {' or '.join(plain)}, not {shown(value)}", suggest(str(value), choices, see=see)
+
+
+def _unknown(error: ErrorDetails, plugins: Plugins, needed: Mapping[str, str] | None) -> tuple[str, str | None]:
+    """A name that none of what a field chooses from has: of a source."""
+    kind, name = error["ctx"]["discriminator"].strip("'"), error["ctx"]["tag"]
+    if conflict := plugins.conflicts.get(f"{kind} {name}"):
+        return conflict.message, conflict.hint
+    hint = plugins.hint(kind, name, plugins.sources(), see="surgeon plugins", needed=needed)
+    return f"unknown {kind} {name!r}", hint
 
 
 def _expected(error: ErrorDetails) -> str | None:
@@ -165,7 +192,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
+def _models_at(model: type[BaseModel], loc: tuple[str | int, ...], plugins: Plugins) -> list[type[BaseModel]]:
     """The models that may hold the last key of ``loc``."""
     models = [model]
     for step in loc[:-1]:
@@ -176,11 +203,13 @@ def _models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[
             for found in _models_in(each.model_fields[str(step)].annotation)
         ]
         named = [each for each in models if each.__name__ == step]
-        models = inner or named or models
+        kind = plugins.sources().get(str(step)) if Source in models else None
+        models = inner or ([kind] if kind else []) or named or models
     return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _models_in(part)]
+    parts = get_args(getattr(annotation, "__value__", annotation))
+    return [found for part in parts for found in _models_in(part)]

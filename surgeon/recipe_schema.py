@@ -13,9 +13,10 @@ from surgeon.recipe import Recipe, RecipeSettings
 
 
 def recipe_schema(plugins: Plugins) -> dict[str, Any]:
-    """The schema of every recipe that the operations of ``plugins`` allow."""
+    """The schema of every recipe that the operations and sources of ``plugins`` allow."""
     operations = plugins.operations()
-    models: list[type[BaseModel]] = [RecipeSettings, *operations.values()]
+    sources = plugins.sources()
+    models: list[type[BaseModel]] = [RecipeSettings, *operations.values(), *sources.values()]
     references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = shared["$defs"]
     place = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in models}
@@ -26,9 +27,17 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
         step["required"] = ["op", *step.get("required", [])]
         step["description"] = operation.documentation()
         steps.append({"$ref": f"#/$defs/{place[operation]}"})
+    for source in sources.values():
+        described = definitions[place[source]]
+        described["required"] = list(dict.fromkeys(["source", *described.get("required", [])]))
+    choice = {name: f"#/$defs/{place[source]}" for name, source in sources.items()}
+    definitions["AnySource"] = {
+        "oneOf": [{"$ref": reference} for reference in choice.values()],
+        "discriminator": {"propertyName": "source", "mapping": choice},
+    }
     settings = definitions.pop(place[RecipeSettings])
     item = {"oneOf": steps, "discriminator": {"propertyName": "op"}}
-    described = Recipe.model_fields["operations"].description
+    steps_described = Recipe.model_fields["operations"].description
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "surgeon recipe",
@@ -39,7 +48,7 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
         "properties": {
             "$schema": {"type": "string", "description": "Where this schema lies, for editors."},
             **settings["properties"],
-            "operations": {"type": "array", "minItems": 1, "description": described, "items": item},
+            "operations": {"type": "array", "minItems": 1, "description": steps_described, "items": item},
         },
         "$defs": definitions,
     }

@@ -94,7 +94,7 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
 
     surgery = make_surgery(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
     where = f"{source.location}: its manifest"
-    for operation in operations_from(surgeries.operations, plugins, source=where):
+    for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
         operate(surgery, operation, None)
     return surgery.model
 

@@ -75,6 +75,8 @@ def test_every_builtin_module_implements_the_hook_that_it_is_listed_for() -> Non
     assert set(loaded.architectures()) == {"torchvision", "hf", "python"}
     assert {"cross_entropy", "bce", "mse"} <= set(loaded.losses())
     loaded.families()
+    assert "digits" in loaded.sources()
+    assert "early_stopping" in loaded.callbacks()
     assert all(loaded.manager.has_plugin(name) for name in BUILTINS.values() if name != BUILTINS["surgeon_operations"])
 
 

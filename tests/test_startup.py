@@ -19,6 +19,9 @@ from surgeon.surgery import Surgery
 HEAVY = ("torch", "torchvision", "transformers", "numpy", "safetensors", "accelerate", "sklearn", "huggingface_hub")
 """Libraries that take from a tenth of a second to several to import."""
 
+PUT_OFF = {"torch._dynamo.eval_frame", "torch._inductor.config", "scipy.optimize._optimize"}
+"""Parts of the compiler and of scipy's optimisers, which transformers and torchvision import and surgery never uses."""
+
 RUN = """
 import os, runpy, sys
 sys.argv[0] = "surgeon"
@@ -74,8 +77,10 @@ def test_surgery_on_a_torchvision_network_never_imports_transformers(tmp_path: P
     (tmp_path / "r.yaml").write_text("operations: [{op: replace_head, classes: 3}, {op: freeze, all_but: head}]")
     modules = surgeon(tmp_path, "apply", "r.yaml", "net.pth", "-o", "out")
     assert libraries(modules) <= {"torch", "torchvision", "numpy"}
+    assert not modules & PUT_OFF
     modules = surgeon(tmp_path, "check", "out", "--source", "net.pth")
     assert "transformers" not in modules
+    assert not modules & PUT_OFF
 
 
 def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_transformers_does(
@@ -99,6 +104,8 @@ def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_t
     of_torchvision = {module for module in modules if module.startswith("torchvision")}
     assert of_torchvision <= theirs
     assert "surgeon.checkpoint.providers.fingerprints" not in modules
+    assert not modules & PUT_OFF
+    assert theirs >= PUT_OFF
     assert libraries(modules) <= libraries(theirs) | {"torch", "transformers", "numpy"}
 
 

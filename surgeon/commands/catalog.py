@@ -75,7 +75,9 @@ def plugins(
     from surgeon.report.consoles import show
 
     known: Plugins = context.obj
-    known.operations()  # so that names which two plugins claim come to light
+    if known.manager.list_name_plugin():  # so that names which two plugins claim come to light: ours alone claim none
+        known.operations()
+        known.sources()
     if as_json:
         print_json(
             {

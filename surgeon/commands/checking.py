@@ -27,6 +27,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool) -> None:
     settings = recipe.train
     assert settings is not None  # the caller has seen to it
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
+    problems += _in_callbacks(recipe, settings, plugins)
     if settings.data is None:
         problems.append(_problem(recipe, "needs the key 'data'", "as in: data: {source: digits}", "train"))
     elif here:
@@ -51,6 +52,20 @@ def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[S
                 training_arguments(settings, output_dir=Path(folder), seed=recipe.seed)
         except TrainingError as error:
             problems.append(_problem(recipe, error.message, error.hint, *(error.where or "train").split(".", 2)))
+    return problems
+
+
+def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
+    if not settings.callbacks:
+        return []  # spares the import of transformers
+    from surgeon.training.stopping import make_callbacks
+
+    problems: list[SurgeonError] = []
+    for index, each in enumerate(settings.callbacks):
+        try:
+            make_callbacks([each], plugins.callbacks())
+        except TrainingError as error:
+            problems.append(_problem(recipe, error.message, error.hint, "train", "callbacks", index))
     return problems
 
 

@@ -9,6 +9,7 @@ import typer
 
 from surgeon.commands import options
 from surgeon.commands.catalog import print_json
+from surgeon.deferring import defer
 
 
 def inspect(
@@ -30,6 +31,7 @@ def inspect(
 
     Every site in the tree is an address that a selector in a recipe may name.
     """
+    defer()
     from surgeon.commands.inspection import examine
     from surgeon.report.consoles import show, working
 
@@ -62,6 +64,7 @@ def check(
     It has to load, every tensor in it has to be accounted for, and with --source what was kept has to be
     what the source holds.
     """
+    defer()
     from surgeon.report.consoles import show, working
     from surgeon.report.outcomes import render_verification
 

@@ -10,6 +10,7 @@ import typer
 
 from surgeon.commands import options
 from surgeon.commands.catalog import print_json
+from surgeon.deferring import defer
 from surgeon.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def apply(
     silent = quiet or as_json
     read = _read(context, recipe, model, settings)
     _check_training(context, read, here=True, leave=no_train, silent=silent)
+    if read.train is None or no_train:
+        defer()
     from surgeon.checkpoint.artifact import check_output
     from surgeon.reloading import check_in_memory, check_streamed
     from surgeon.report.consoles import counting, show, working
@@ -116,6 +119,7 @@ def plan(
     """
     read = _read(context, recipe, model, settings)
     _check_training(context, read, here=False, silent=quiet or as_json)
+    defer()
     from surgeon.report.consoles import show
     from surgeon.report.plans import render_plan
 

@@ -122,17 +122,18 @@ def _recipe(what: Path, settings: list[str] | None, plugins: Plugins) -> tuple[R
 
     if not _is_artifact(what):
         return load_recipe(what, overrides=settings or (), plugins=plugins), what
-    if what.is_dir():
-        return load_recipe(what / "recipe.yaml", overrides=settings or (), plugins=plugins), what
     from surgeon.checkpoint.source import open_source
 
     record = open_source(what, plugins=plugins).record
     if record is None or not record.surgeries:
         raise OutputError(f"{what} is no artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
+    needed = record.surgeries[-1].plugins
+    if what.is_dir():
+        return load_recipe(what / "recipe.yaml", overrides=settings or (), plugins=plugins, needed=needed), what
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
         copy = Path(scratch) / "recipe.yaml"
         copy.write_text(record.surgeries[-1].text, encoding="utf-8")
-        return load_recipe(copy, overrides=settings or (), plugins=plugins), what
+        return load_recipe(copy, overrides=settings or (), plugins=plugins, needed=needed), what
 
 
 def _trainee(

@@ -189,6 +189,12 @@ def hook(site: nn.Module, method: Any) -> None:
         hooks.move_to_end(key)
 
 
+def unhook(site: nn.Module, method: Any) -> None:
+    """Let the method hear no more; see :func:`hook`."""
+    for key in [key for key, known in site._forward_hooks.items() if known == method]:
+        del site._forward_hooks[key]
+
+
 def _turn(method: Any) -> int:
     owner = getattr(method, "__self__", None)
     return 1 + owner.exits if isinstance(owner, Tap) else 0

@@ -106,7 +106,7 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     """The type of a field in words, from its JSON Schema: ``whole number or list of text``."""
     if "$ref" in field:
         name: str = field["$ref"].rpartition("/")[2]
-        return type_of(shared[name], shared) if "enum" in shared[name] else name
+        return name if "properties" in shared[name] else type_of(shared[name], shared)
     if "const" in field or "enum" in field:
         return " | ".join(str(each) for each in field.get("enum", [field.get("const")]))
     parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")

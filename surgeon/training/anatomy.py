@@ -43,6 +43,11 @@ class Anatomy:
             families=plugins.families(),
         )
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the network has blocks for rates to go by."""
+        return bool(self._examination.role("blocks"))
+
     @cached_property
     def kept(self) -> set[str]:
         """The parameters that came from the source; all of them for a network that surgeon did not make."""

@@ -69,7 +69,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def training_arguments(
-    settings: TrainSettings, *, output_dir: Path, seed: int, checkpoints: bool = False
+    settings: TrainSettings,
+    *,
+    output_dir: Path,
+    seed: int,
+    checkpoints: bool = False,
+    wanted: Mapping[str, Any] | None = None,
 ) -> TrainingArguments:
     """The arguments for the Trainer: quiet, seeded, one log entry an epoch, all of which a recipe may change.
 
@@ -78,6 +83,7 @@ def training_arguments(
         output_dir: Where checkpoints and logs go.
         seed: The run's seed.
         checkpoints: Make one after every epoch and keep the last, unless the settings say otherwise.
+        wanted: What callbacks want, unless the settings say otherwise.
 
     Raises:
         TrainingError: A value that TrainingArguments refuses. Names are for :func:`check_arguments`.
@@ -93,6 +99,7 @@ def training_arguments(
         "dataloader_pin_memory": torch.cuda.is_available(),
         # said outright, as several processes (torchrun) find each other on the CPU only then
         "use_cpu": not torch.accelerator.is_available(),
+        **(wanted or {}),
     }
     try:
         return TrainingArguments(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +20,9 @@ from surgeon.operation import Schedule
 
 ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
 """Called as ``progress(step, steps, numbers)`` after every step, with what was last logged."""
+
+PAUSE = 0.2
+"""Seconds between two looks at the numbers on the device."""
 
 KINDS: dict[str, Callable[[Schedule, float], float]] = {
     "dann": lambda schedule, p: schedule.peak * (2 / (1 + math.exp(-schedule.gamma * p)) - 1),
@@ -52,6 +56,10 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
         """Set every buffer to its last value."""
         self._set(1.0)
 
+    def values(self) -> dict[str, float]:
+        """What the buffers hold."""
+        return {each.buffer: self.model.get_buffer(each.buffer).item() for each in self.schedules}
+
     def _set(self, progress: float) -> None:
         # Looked up each time: moving a model to a device gives it new buffers.
         with torch.no_grad():
@@ -60,11 +68,25 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells ``progress`` of every step."""
+    """Tells ``progress`` of every step: where it is, what was logged last, and how things stand.
 
-    def __init__(self, progress: ProgressReport) -> None:
+    Attributes:
+        live: Gives the losses of the last step; asked for a few times a second, as it waits for the device.
+    """
+
+    def __init__(self, progress: ProgressReport, schedules: ScheduleCallback) -> None:
         self.progress = progress
+        self.schedules = schedules
+        self.live: Callable[[], dict[str, float]] = dict
         self.numbers: dict[str, float] = {}
+        self._begun = (0, 0.0)
+        self._asked = -math.inf
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the time."""
+        self._begun = (state.global_step, time.perf_counter())
 
     def on_log(
         self,
@@ -75,12 +97,21 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Remember what was logged last."""
-        self.numbers = dict(logs or {})
+        self.numbers = {**self.numbers, **(logs or {})}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on where training is."""
-        if state.is_world_process_zero:
-            self.progress(state.global_step, state.max_steps, self.numbers)
+        if not state.is_world_process_zero:
+            return
+        now = time.perf_counter()
+        if now - self._asked >= PAUSE or state.global_step >= state.max_steps:
+            step, since = self._begun
+            size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            pace = (state.global_step - step) * size / max(now - since, 1e-9)
+            live = {**self.live(), **self.schedules.values(), "samples_per_second": pace}
+            self.numbers = {**self.numbers, **live}
+            self._asked = now
+        self.progress(state.global_step, state.max_steps, self.numbers)
 
 
 class EpochCallback(TrainerCallback):  # type: ignore[misc]
@@ -109,10 +140,24 @@ def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Ite
         task = bar.add_task(what, total=None, numbers="")
 
         def report(step: int, steps: int, numbers: dict[str, float]) -> None:
-            shown = " ".join(f"{name} {value:.3f}" for name, value in numbers.items() if name.endswith("loss"))
-            bar.update(task, completed=step, total=steps, numbers=shown)
+            bar.update(task, completed=step, total=steps, numbers=in_words(numbers))
 
         yield report
+
+
+def in_words(numbers: Mapping[str, float]) -> str:
+    """The numbers of a step in a line: losses, with the accuracy of telling domains, schedules, samples a second."""
+    parts = []
+    for name, value in numbers.items():
+        if name == "loss" or (name.endswith("_loss") and not name.startswith("eval_")):
+            what = name.removesuffix("_loss")
+            accuracy = numbers.get(f"{what}_accuracy")
+            parts.append(f"{what} {value:.3f}" + (f", {100 * accuracy:.0f} %" if accuracy is not None else ""))
+        elif "." in name or name in ("strength", "λ"):
+            parts.append(f"λ {value:.3f}")
+    if pace := numbers.get("samples_per_second"):
+        parts.append(f"{pace:,.0f} samples/s")
+    return " · ".join(parts)
 
 
 def _check(model: nn.Module, schedule: Schedule) -> None:

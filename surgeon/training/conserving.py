@@ -136,6 +136,47 @@ class LwF(Penalty):
         return [self.output]
 
 
+class FeatureMatching(Penalty):
+    """Features at sites stay what they were on the new data (hints: Romero et al. 2015, eq. 3).
+
+    ``weight / 2 ·`` the mean over the sites of ``Σ (f - f⁰)² / Σ (f⁰)²``, sums over the batch, positions and channels:
+    no matrix between the two, as both have the same shape, and relative to the original's, so that sites of large and
+    of small features count alike. Positions that only hold padding count too.
+    """
+
+    weight: float
+    sites: list[Selector]
+
+    def begin(self, run: Run) -> Term:
+        """Keep the values at the start, with which the original runs beside the network, and tap the sites of both."""
+        taps = run.watch(self.sites)
+        _ = run.start  # copied before anything moves
+
+        def features() -> dict[str, Tensor]:
+            found = {site: tap.value for site, tap in taps.items()}
+            for site, value in found.items():
+                if not isinstance(value, Tensor):
+                    raise TrainingError(f"features: {site or 'the network'} produces no tensor, or does not run")
+                taps[site].value = None
+            return found
+
+        def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            new = features()
+            if fixed := [site for site, value in new.items() if not value.requires_grad]:
+                raise TrainingError(
+                    f"features: no gradient reaches {fixed[0]}: all that makes it is frozen", hint="name a later site"
+                )
+            run.as_it_started(batch)
+            old = features()
+            parts = []
+            for site, before in old.items():
+                scale = before.float().pow(2).sum().clamp(min=1e-12)
+                parts.append((new[site].float() - before.float()).pow(2).sum() / scale)
+            return self.weight / 2 * torch.stack(parts).mean()
+
+        return term
+
+
 def classes_last(logits: Tensor) -> Tensor:
     """Logits as ``(predictions, classes)``: those of pixels (classes second) and of tokens too."""
     if logits.ndim == 4:

@@ -81,10 +81,10 @@ def load_data(settings: Digits, seed: int = 0) -> Splits:
             size=settings.size,
             channels=settings.channels,
         )
-        return Columns(pixel_values=pixels, labels=scans.labels)
+        return Columns(**{"pixel_values": pixels, settings.column: scans.labels})
 
     train, test = read_digits(settings, seed)
-    return Splits(columns(train), columns(test), classes={"labels": len(settings.classes)})
+    return Splits(columns(train), columns(test), classes={settings.column: len(settings.classes)})
 
 
 def read_digits(settings: Digits, seed: int = 0) -> tuple[Scans, Scans]:

@@ -14,16 +14,15 @@ from torch.utils.data import Dataset
 
 from surgeon.errors import TrainingError
 from surgeon.training.data import Splits
-from surgeon.training.data import load_data as load_digits
 from surgeon.training.losses import IGNORED
 from surgeon.training.settings import TrainSettings
-from surgeon.training.sources import AnySource, Digits, as_sources
+from surgeon.training.sources import Source, Split, as_sources
 
 DOMAIN = "domain"
 """The column that says which domain a sample is of."""
 
 
-def load_source(source: AnySource, seed: int = 0) -> Splits:
+def load_source(source: Source, seed: int = 0) -> Splits:
     """The splits of one source; see :func:`load_sources`."""
     return load_sources([source], seed)[0]
 
@@ -38,11 +37,14 @@ def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
     loaded = load_sources([*train, *evaluate], seed)
     parts, others = loaded[: len(train)], loaded[len(train) :]
+    first = parts[0].classes
+    alone = first and others and not any(set(part.classes) & set(first) for part in others)
     for part in [*parts, *others]:
-        if part.classes != parts[0].classes and (set(part.classes) & set(parts[0].classes) or part in others):
+        shared = set(part.classes) & set(first)
+        if any(part.classes[name] != first[name] for name in shared) or (alone and part in others):
             where = "train.evaluate.classes" if part in others else "train.data"
             raise TrainingError(
-                f"data have {dict(parts[0].classes)} classes and "
+                f"data have {dict(first)} classes and "
                 f"{'evaluate' if part in others else 'another source'} has {dict(part.classes)}",
                 where=where,
             )
@@ -58,33 +60,23 @@ def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
     return _together(train, parts, evaluate or train, others or parts)
 
 
-def load_sources(sources: Sequence[AnySource], seed: int) -> list[Splits]:
+def load_sources(sources: Sequence[Source], seed: int) -> list[Splits]:
     """The splits of each source, with classes that are told by name numbered over all of them.
 
     Raises:
         TrainingError: One cannot be read.
     """
-    from_tables = [source for source in sources if not isinstance(source, Digits)]
-    if not from_tables:
-        return [load_digits(source, seed) for source in sources if isinstance(source, Digits)]
-    from surgeon.training.tables import open_table
+    tables = [source for source in sources if type(source).load is Split.load]
+    numbered: dict[int, Splits] = {}
+    if tables:
+        from surgeon.training.tables import load_tables
 
-    opened = {id(source): open_table(source, seed) for source in from_tables}
-    names: dict[str, set[str]] = {}
-    for table in opened.values():
-        for target in table.targets:
-            if found := table.class_names(target):
-                names[target] = names.get(target, set()) | found
-    ordered = {target: sorted(found) for target, found in names.items()}
+        numbered = dict(zip(map(id, tables), load_tables(tables, seed), strict=True))
     splits = []
     for source in sources:
-        if isinstance(source, Digits):
-            splits.append(load_digits(source, seed))
-            continue
-        table = opened[id(source)]
-        train, test, inputs, collate = table.datasets(ordered, seed)
-        classes = {target: len(ordered[target]) for target in table.targets if target in ordered}
-        splits.append(Splits(train, test, inputs, classes, collate=collate))
+        splits.append(numbered.get(id(source)) or source.load(seed))
+        if not isinstance(splits[-1], Splits):
+            raise TrainingError(f"load of {type(source).__name__} returned {type(splits[-1]).__name__}, not Splits")
     return splits
 
 
@@ -130,7 +122,7 @@ class Together(Dataset[dict[str, Tensor]]):
 
 
 def _together(
-    train: Sequence[AnySource], parts: Sequence[Splits], test: Sequence[AnySource], others: Sequence[Splits]
+    train: Sequence[Source], parts: Sequence[Splits], test: Sequence[Source], others: Sequence[Splits]
 ) -> Splits:
     inputs = parts[0].inputs
     missing: dict[str, Tensor] = {}
@@ -146,7 +138,7 @@ def _together(
     if unknown:
         raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no source is trained on")
 
-    def members(sources: Sequence[AnySource], splits: Sequence[Splits], *, trained: bool) -> list[Member]:
+    def members(sources: Sequence[Source], splits: Sequence[Splits], *, trained: bool) -> list[Member]:
         return [
             Member(
                 part.train if trained else part.test,
@@ -158,7 +150,7 @@ def _together(
             for source, part in zip(sources, splits, strict=True)
         ]
 
-    classes = {name: count for part in parts for name, count in part.classes.items()}
+    classes = {name: count for part in [*others, *parts] for name, count in part.classes.items()}
     if domains:
         classes[DOMAIN] = len(domains)
     return Splits(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surgeon.errors import TrainingError, suggest
 from surgeon.nn.grafts import Grafted
 from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.nn.stems import ARGUMENT, stem_names
 from surgeon.operation import Objective
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, present
 
@@ -49,7 +50,10 @@ class Call:
     def of(cls, model: nn.Module, inputs: Sequence[str]) -> Call:
         """Find out from ``model`` itself: what wraps it later (DDP, torch.compile) no longer tells."""
         networks = model.columns if isinstance(model, ProgressiveNetwork) else [model]
-        parameters = [inspect.signature(network.forward).parameters for network in networks]
+        parameters = [
+            {*inspect.signature(network.forward).parameters, *([ARGUMENT] if stem_names(network) else [])}
+            for network in networks
+        ]  # which stem a sample goes through is heard by a hook, not by the forward itself
         by_name = all(name in each for name in inputs for each in parameters)
         return cls(tuple(inputs), by_name, _lone_output(model))
 
@@ -103,10 +107,14 @@ class Target:
     objective: Objective
     loss: Loss
 
+    def labelled(self, batch: Batch) -> Tensor:
+        """Which samples have a label, or a part of one ``(batch,)``."""
+        target = batch[self.objective.label]
+        return present(target).reshape(len(target), -1).any(1)
+
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of each sample ``(batch,)``, and which of them have a label ``(batch,)``."""
-        target = batch[self.objective.label]
-        valid = present(target).reshape(len(target), -1).any(1)
+        target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe)
         if values.shape != valid.shape:

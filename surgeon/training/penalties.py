@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from surgeon.errors import SiteError, SurgeonError, TrainingError
+from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.data import Splits
 from surgeon.training.objectives import Batch, Call
@@ -33,6 +34,7 @@ class Run:
         trained: The outputs that an objective trains by labels.
         load: Makes data from a source's settings.
         seed: The run's seed.
+        ending: Closed when training is over: what a penalty put into the network for the time goes then.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Run:
     trained: set[str]
     load: Callable[..., Splits]
     seed: int
+    ending: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -63,6 +66,28 @@ class Run:
                 raise TrainingError(error.message, hint=error.hint) from error
             names = [name for name in names if name in chosen]
         return names if kept is None else [name for name in names if (name in self.anatomy.kept) is kept]
+
+    def watch(self, selectors: Sequence[str]) -> dict[str, Tap]:
+        """Taps that read what sites produce in every forward, until training is over.
+
+        Raises:
+            TrainingError: A selector names nothing, or a site with parameters that are new.
+        """
+        try:
+            sites = self.anatomy.sites(selectors)
+        except SiteError as error:
+            raise TrainingError(error.message, hint=error.hint) from error
+        taps = {}
+        for site in sites:
+            own = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
+            if new := sorted(own - self.anatomy.kept):
+                raise TrainingError(
+                    f"{site} holds new parameters ({new[0]}), so that it has learnt nothing to conserve"
+                )
+            taps[site.name] = tap = Tap(copies=True)  # whatever may overwrite it later
+            hook(site.module, tap.read)
+            self.ending.callback(partial(unhook, site.module, tap.read))
+        return taps
 
     def as_it_started(self, batch: Batch) -> dict[str, Tensor]:
         """The outputs for a batch of the network that training started from, in eval mode and without gradients."""

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from surgeon.training.optimizing import rate_factors
 from surgeon.training.penalties import Run, Term
 from surgeon.training.report import TrainReport
 from surgeon.training.settings import TrainSettings
+from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.trainer import ObjectiveTrainer
 from surgeon.training.unfreezing import Unfreezing
 
@@ -150,13 +152,21 @@ class _Job:
         waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
         factors = rate_factors(model, settings.optimizer, anatomy)
         home = next(model.parameters()).device
-        callbacks: list[Any] = [ScheduleCallback(model, self.schedules), ProgressCallback(progress)]
+        scheduled = ScheduleCallback(model, self.schedules)
+        told = ProgressCallback(progress, scheduled)
+        callbacks: list[Any] = [scheduled, told]
         callbacks.append(EpochCallback(self.splits.train))
         callbacks += [waiting] if waiting else []
+        known = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
+        asked = make_callbacks(settings.callbacks, known)
         with folder_for(output_dir, settings) as folder:
             last = self._last_checkpoint(model, folder, resume) if output_dir is not None else None
             args = training_arguments(
-                settings, output_dir=folder, seed=self.seed, checkpoints=self.checkpoints and output_dir is not None
+                settings,
+                output_dir=folder,
+                seed=self.seed,
+                checkpoints=self.checkpoints and output_dir is not None,
+                wanted=wanted_arguments(asked),
             )
             trainer = ObjectiveTrainer(
                 model=model,
@@ -168,14 +178,16 @@ class _Job:
                 waiting=waiting,
                 norms=self._norms(model),
                 cache=self._cache(model, args.device),
-                callbacks=callbacks,
+                callbacks=[*callbacks, *asked],
             )
+            told.live = trainer.live
             before = trainer.measure()
-            trainer.penalties = self._terms(model, anatomy, targets, reached, trainer)
-            started = time.perf_counter()
-            with step_errors_explained(settings):
-                trainer.train(resume_from_checkpoint=last)
-            seconds = time.perf_counter() - started
+            with ExitStack() as ending:
+                trainer.penalties = self._terms(model, anatomy, targets, reached, trainer, ending)
+                started = time.perf_counter()
+                with step_errors_explained(settings):
+                    trainer.train(resume_from_checkpoint=last)
+                seconds = time.perf_counter() - started
             after = trainer.measure()
             tasks = by_task_and_domain(targets, trainer.measured, self.splits.domains)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -276,6 +288,7 @@ class _Job:
         targets: Sequence[Target],
         reached: dict[str, bool],
         trainer: ObjectiveTrainer,
+        ending: ExitStack,
     ) -> list[Term]:
         if not self.penalties:
             return []
@@ -293,6 +306,7 @@ class _Job:
             trained={target.objective.output for target in targets if target.objective.weight},
             load=partial(load_source, seed=self.seed),
             seed=self.seed,
+            ending=ending,
         )
         return [penalty.begin(run) for penalty in self.penalties]
 

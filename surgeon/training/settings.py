@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from surgeon.operation import Objective, Selector
 from surgeon.training.sources import Digits, Sources, as_sources, beside, check_domains
 
-__all__ = ["Digits", "OptimizerSettings", "TrainSettings"]
+__all__ = ["CallbackSettings", "Digits", "OptimizerSettings", "TrainSettings"]
 
 
 class OptimizerSettings(BaseModel):
@@ -27,6 +27,20 @@ class OptimizerSettings(BaseModel):
     """Further factors of the learning rate, by selector: ``{@stem: 0.1}``. Factors multiply."""
     decay_norms: bool = False
     """Whether biases and norms are subject to weight decay too."""
+
+
+class CallbackSettings(BaseModel):
+    """A callback of the Trainer by its name; the other keys are its own settings."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    callback: str = Field(min_length=1)
+    """early_stopping, or one of a plugin's (hook surgeon_callbacks)."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The callback's own settings."""
+        return dict(self.model_extra or {})
 
 
 class TrainSettings(BaseModel):
@@ -60,6 +74,9 @@ class TrainSettings(BaseModel):
     """Which parameters learn at what rate."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Anything else that transformers.TrainingArguments takes: ``bf16: true``, ``weight_decay: 0.01``, …"""
+    callbacks: list[Annotated[str, Field(min_length=1)] | CallbackSettings] = Field(default_factory=list)
+    """What else happens beside the steps: a name, or ``{callback: early_stopping, patience: 3, metric: loss}``, which
+    ends training when what is measured after each epoch has not become better for so long, at the best weights."""
     baseline: Literal["none", "scratch"] = "none"
     """scratch: also train the same network from fresh weights on the same samples, to compare."""
 
@@ -75,5 +92,5 @@ class TrainSettings(BaseModel):
 
     def beside(self, folder: Path) -> Self:
         """The settings with the paths of files that lie in ``folder``, where the recipe is."""
-        found = {name: beside(getattr(self, name), folder) for name in ("data", "evaluate")}
-        return self.model_copy(update={name: value for name, value in found.items() if value is not None})
+        given = {name: getattr(self, name) for name in ("data", "evaluate")}
+        return self.model_copy(update={name: beside(each, folder) for name, each in given.items() if each is not None})

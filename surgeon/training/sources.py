@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
+    SerializeAsAny,
     Tag,
+    TypeAdapter,
+    ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
+from typing_extensions import TypeAliasType
+
+from surgeon.hookspecs import hookimpl
+from surgeon.operation import BesideRecipe, files_beside
+
+if TYPE_CHECKING:
+    from surgeon.training.data import Splits
 
 Digit = Annotated[int, Field(ge=0, le=9)]
 Name = Annotated[str, Field(min_length=1)]
+File = Annotated[Name, BesideRecipe()]
+MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
 class Source(BaseModel):
-    """Where samples come from."""
+    """Where samples come from: what an author of a source subclasses.
+
+    A subclass says by what name a recipe asks for it, ``source: Literal["scans"]``; its other fields are the
+    recipe's keys, and :meth:`load` makes the samples. A plugin offers it through ``surgeon_sources``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -32,6 +54,23 @@ class Source(BaseModel):
     labels: Literal["visible", "hidden"] = "visible"
     """hidden: no label of a training sample is ever fed to a loss, as in a target domain; the test samples keep
     theirs, to measure by."""
+
+    def load(self, seed: int) -> Splits:
+        """Make the samples to train on and those to test on; ``domain`` and ``labels`` are seen to elsewhere.
+
+        Args:
+            seed: The recipe's, for what is drawn. What is held out for testing must not depend on it.
+
+        Raises:
+            TrainingError: The data are not there, or are not what the settings say.
+        """
+        raise TypeError(f"{type(self).__name__} defines no load(seed)")
+
+    @model_serializer(mode="wrap")
+    def _by_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """With ``source``, also where it is the default: a recipe cannot do without."""
+        fields: dict[str, Any] = handler(self)
+        return {"source": source_name(type(self)), **fields}
 
 
 class Digits(Source):
@@ -43,6 +82,8 @@ class Digits(Source):
     source: Literal["digits"] = "digits"
     classes: list[Digit] = Field(default_factory=lambda: list(range(10)), min_length=2)
     """The digits to use; their labels are 0, 1, 2, … in this order."""
+    column: Name = "labels"
+    """What the column of labels is called: several sources may each have a task of their own."""
     per_class: PositiveInt | None = None
     """Labelled training samples of each class; all of them if left out."""
     canvas: int = Field(default=16, ge=8, le=64)
@@ -62,6 +103,12 @@ class Digits(Source):
         if len(set(classes)) != len(classes):
             raise ValueError("a digit stands twice; name each once")
         return classes
+
+    def load(self, seed: int) -> Splits:
+        """The scans as pictures, ``(channels, size, size)`` in -1…1."""
+        from surgeon.training.data import load_data
+
+        return load_data(self, seed)
 
 
 class Pixels(BaseModel):
@@ -91,12 +138,18 @@ class Pixels(BaseModel):
 
 
 class Split(Source):
-    """A source of which a part is held out for testing."""
+    """A source that ``datasets`` reads, of which a part is held out for testing."""
 
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """The share that is held out, drawn once, the same whatever the seed; not used where test samples are named."""
     samples: PositiveInt | None = None
     """How many training samples to draw, by the recipe's seed; all of them if left out."""
+
+    def load(self, seed: int) -> Splits:
+        """The rows, each encoded when it is asked for."""
+        from surgeon.training.tables import load_tables
+
+        return load_tables([self], seed)[0]
 
 
 class Images(Split):
@@ -106,9 +159,9 @@ class Images(Split):
     """
 
     source: Literal["images"]
-    path: Name
+    path: File
     """The folder; looked for beside the recipe first."""
-    test_path: Name | None = None
+    test_path: MaybeFile = None
     """A folder of the same classes to test on."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
@@ -129,7 +182,7 @@ class Columns(Split):
     columns is a vector. An empty field is a missing label."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
-    tokenizer: Name | None = None
+    tokenizer: MaybeFile = None
     """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
     max_length: PositiveInt = 512
     """Texts are cut after so many tokens."""
@@ -147,9 +200,9 @@ class Table(Columns):
     """A CSV, JSON (lines) or Parquet file with a row for each sample."""
 
     source: Literal["table"]
-    path: Name
+    path: File
     """The file; looked for beside the recipe first."""
-    test_path: Name | None = None
+    test_path: MaybeFile = None
     """A file with the same columns to test on."""
 
 
@@ -157,7 +210,7 @@ class Saved(Columns):
     """A dataset that ``datasets`` saved to disk (``save_to_disk``): one, or one for each split."""
 
     source: Literal["saved"]
-    path: Name
+    path: File
     """The folder; looked for beside the recipe first."""
     split: Name = "train"
     """The split to train on, where there are several."""
@@ -181,7 +234,61 @@ class Hub(Columns):
     """The split to test on; a part of ``split`` is held out if left out."""
 
 
-AnySource: TypeAlias = Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")]
+BUNDLED = (Digits, Images, Table, Saved, Hub)
+
+
+@hookimpl
+def surgeon_sources() -> Sequence[type[Source]]:
+    """The sources that ship with surgeon."""
+    return BUNDLED
+
+
+def source_name(kind: type[Source]) -> str:
+    """What a recipe calls a source: the one value that its field ``source`` may have.
+
+    Raises:
+        TypeError: It says none, or is no source that could be loaded.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Source)):
+        raise TypeError(f"{kind!r} is no class derived from surgeon.Source")
+    field = kind.model_fields.get("source")
+    names = get_args(field.annotation) if field else ()
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise TypeError(f'{kind.__name__} says no name, as in source: Literal["scans"]')
+    if kind.load is Source.load:
+        raise TypeError(f"{kind.__name__} defines no load(seed)")
+    return names[0]
+
+
+def _chosen(given: Any, info: ValidationInfo) -> Any:
+    """The source that ``given`` names, among those that ``info.context["sources"]()`` offers; else the bundled."""
+    if isinstance(given, Source):
+        source_name(type(given))
+        return given
+    offered = (info.context or {}).get("sources")
+    kinds = _kinds(tuple(offered().values()) if offered else BUNDLED)
+    if info.mode == "json":
+        return kinds.validate_json(json.dumps(given), strict=True)
+    return kinds.validate_python(given)
+
+
+@functools.cache
+def _kinds(kinds: tuple[type[Source], ...]) -> TypeAdapter[Any]:
+    union: Any = Union[kinds]  # noqa: UP007 (a tuple of classes)
+    return TypeAdapter(Annotated[union, Field(discriminator="source")])
+
+
+AnySource = TypeAliasType(
+    "AnySource",
+    Annotated[
+        SerializeAsAny[Source],
+        PlainValidator(
+            _chosen,
+            json_schema_input_type=Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")],
+        ),
+    ],
+)
+"""A source of any kind; a plugin's too, where the context of validation has ``Plugins.sources`` under ``sources``."""
 
 
 def _one_or_many(value: Any) -> str:
@@ -195,19 +302,11 @@ Sources: TypeAlias = Annotated[
 """One source, or several whose samples are put together."""
 
 
-FILES = ("path", "test_path", "tokenizer")
-"""Fields that may name a file or folder, which is looked for beside the recipe first."""
-
-
 def beside(given: Any, folder: Path) -> Any:
     """Sources whose files lie beside the recipe, in ``folder``, with their paths; others as they are."""
     if isinstance(given, (list, tuple)):
         return [beside(source, folder) for source in given]
-    found = {
-        name: str(folder / value)
-        for name in FILES
-        if isinstance(value := getattr(given, name, None), str) and (folder / value).exists()
-    }
+    found = files_beside(given, folder)
     return given.model_copy(update=found) if found else given
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from surgeon.errors import TrainingError, suggest
+from surgeon.training.data import Splits
 from surgeon.training.losses import IGNORED
 from surgeon.training.pictures import Picture
 from surgeon.training.sources import Columns as ColumnSettings
@@ -129,6 +130,27 @@ class OpenTable:
             encoders.append(_Numbers(name, columns))
             inputs.append(name)
         return encoders, tuple(inputs), collate
+
+
+def load_tables(sources: Sequence[Any], seed: int) -> list[Splits]:
+    """The splits of each source (images, table, saved, hub), with classes told by name numbered over all of them.
+
+    Raises:
+        TrainingError: One cannot be read.
+    """
+    opened = [open_table(source, seed) for source in sources]
+    names: dict[str, set[str]] = {}
+    for table in opened:
+        for target in table.targets:
+            if found := table.class_names(target):
+                names[target] = names.get(target, set()) | found
+    ordered = {target: sorted(found) for target, found in names.items()}
+    splits = []
+    for table in opened:
+        train, test, inputs, collate = table.datasets(ordered, seed)
+        classes = {target: len(ordered[target]) for target in table.targets if target in ordered}
+        splits.append(Splits(train, test, inputs, classes, collate=collate))
+    return splits
 
 
 def open_table(source: TableSource, seed: int) -> OpenTable:

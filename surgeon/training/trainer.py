@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from surgeon.training.data import Splits
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.metrics import COLUMNS, means, rows
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.mixing import DOMAIN
+from surgeon.training.objectives import Batch, Call, Target, masked_mean
 from surgeon.training.optimizing import parameter_groups
 from surgeon.training.penalties import Term
 from surgeon.training.settings import TrainSettings
@@ -35,8 +36,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose loss is the weighted sum of ``targets``, each masked by its own labels, and of penalties.
 
     It logs the loss of every objective, the number of labels that it was of and, where they are learnt, the task
-    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. Over several processes a loss is
-    the mean over the labels of all of them, as one process with all their samples would have it.
+    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. A loss is the mean over the labels of
+    all that goes into one step of the optimizer: of accumulated batches and of all processes, as one process with one
+    batch of all these samples would have it.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.call = Call.of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
-        # Each loss is a mean over its batch, so accumulated batches must be averaged by the Trainer, also for a
-        # model whose forward takes **kwargs, of which transformers would think that it scales its loss itself.
+        # The Trainer averages the losses of accumulated batches, also for a model whose forward takes **kwargs, of
+        # which transformers would think that it scales its loss itself; compute_loss is written for that.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.measured = torch.empty(0, 0)
         self._seen: dict[str, list[Tensor]] = {}
+        self._labels: Tensor | None = None
+        self._last: Tensor | None = None
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         for callback in self.callback_handler.callbacks:
@@ -107,6 +111,18 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     # ---- the loss
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The batches of one step; the labels in all of them, of each objective and of all processes, are counted."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [[target.labelled(batch).sum() for target in self.targets] for batch in batches]
+        labels = torch.tensor(counts, device=self.args.device).reshape(len(batches), len(self.targets)).sum(0)
+        if _processes() > 1:
+            dist.all_reduce(labels)
+        self._labels = labels
+        return batches, items
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -119,18 +135,22 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             self.waiting.hold()
         outputs = self.run_model(model, inputs)
         total = torch.zeros((), device=next(iter(outputs.values())).device)
+        # over these the Trainer and the processes average what here must add up
+        parts = self.current_gradient_accumulation_steps * _processes() if model.training else 0
         for position, target in enumerate(self.targets):
             values, valid = target.losses(outputs, inputs)
-            labels, share = self._labels_everywhere(valid.sum()) if model.training else (valid.sum(), 1)
+            labels, share = (self._labels[position], parts) if parts and self._labels is not None else (valid.sum(), 1)
             # all of an empty batch's values are zeros that still have a gradient
             loss = values.sum() * share / labels.clamp(min=1)
             total = total + self.weighing.weigh(position, loss, labels > 0)
             if model.training:
-                self._note(target.objective.output, loss, valid)
+                self._note(target, loss, valid, outputs, inputs)
         for term in self.penalties if model.training else ():
             penalty = term(outputs, inputs)
             total = total + penalty
             self._seen.setdefault("penalty_loss", []).append(penalty.detach())
+        if model.training:
+            self._last = total.detach()
         return (total, outputs) if return_outputs else total
 
     def run_model(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -141,30 +161,30 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             self.cache.serve(batch, training=model.training)
         return self.call(model, batch)
 
-    def _labels_everywhere(self, labels: Tensor) -> tuple[Tensor, int]:
-        """The number of labels in all processes' batches, and what a loss is multiplied by before the gradients
-        of the processes are averaged."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return labels, 1
-        labels = labels.clone()
-        dist.all_reduce(labels)
-        return labels, dist.get_world_size()
+    def live(self) -> dict[str, float]:
+        """The losses of the last batch, and how well the domains were told."""
+        last = {name: values[-1].item() for name, values in self._seen.items() if not name.endswith("_labels")}
+        return {"loss": self._last.item(), **last} if self._last is not None else last
 
-    def _note(self, output: str, loss: Tensor, valid: Tensor) -> None:
+    def _note(self, target: Target, loss: Tensor, valid: Tensor, outputs: dict[str, Tensor], batch: Batch) -> None:
+        output = target.objective.output
         if len(self.targets) > 1:
             self._seen.setdefault(f"{output}_loss", []).append(loss.detach())
         self._seen.setdefault(f"{output}_labels", []).append(valid.sum())
+        scores = target.scores(outputs, batch) if target.objective.label == DOMAIN else None
+        if scores is not None:
+            with torch.no_grad():
+                self._seen.setdefault(f"{output}_accuracy", []).append(masked_mean(scores, valid))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what was seen since the last log: losses (means), labels (their number), task weights."""
         if "loss" in logs:
-            several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
             for name, values in self._seen.items():
                 number = torch.stack(values).float()
                 number = number.sum() if name.endswith("_labels") else number.mean()
-                if several:  # every process logs, and all have seen the same names
+                if _processes() > 1:  # every process logs, and all have seen the same names
                     dist.all_reduce(number, dist.ReduceOp.SUM)
-                    number = number if name.endswith("_labels") else number / dist.get_world_size()
+                    number = number if name.endswith("_labels") else number / _processes()
                 logs[name] = number.item()
             self._seen.clear()
             for position, weight in self.weighing.numbers().items():
@@ -207,11 +227,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
                 parameter.grad = None
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._first_of_step = self.accelerator.sync_gradients
-        if self._first_of_step and dist.is_available() and dist.is_initialized():
+        if self._first_of_step and _processes() > 1:
             for parameter in self.weighing.parameters:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
-                    parameter.grad /= dist.get_world_size()
+                    parameter.grad /= _processes()
         return loss
 
     _first_of_step = True
@@ -263,3 +283,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             super()._load_best_model()
         else:
             load_network(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
+
+
+def _processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -16,6 +16,7 @@ from surgeon.nn.features import main_tensor
 from surgeon.nn.stems import StemSwitch, stem_names
 from surgeon.operations import AdaptInput, Freeze, Multitask, ReplaceHead, Stems, Truncate
 from surgeon.testing import check_operations
+from surgeon.training.data import Columns, Splits
 
 PLACES = {
     "resnet": ["conv1", "bn1"],
@@ -91,6 +92,25 @@ def test_each_sample_may_go_through_its_own_stem():
     assert torch.equal(run(edited, "resnet"), alone[1]), "numbers are for this once"
     with pytest.raises(OperationError, match="numbers from 0 to 2"):
         run(edited, "resnet", stem=torch.tensor([1, 3]))
+
+
+def test_training_takes_each_sample_through_the_stem_that_its_column_names():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.first(x).relu())
+
+    edited = surgeon.apply(Net(), [Stems(stems=["a", "b"], at="first")], inputs={"x": [2, 3]})
+    before = {name: value.clone() for name, value in edited.state_dict().items()}
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    samples = Columns(x=x, stem=torch.ones(8, dtype=torch.long), labels=(x[:, 0] > 0).long())
+    splits = Splits(samples, samples, inputs=("x", "stem"), classes={"labels": 2})
+    surgeon.train(edited, surgeon.TrainSettings(epochs=1, batch_size=4), data=splits, quiet=True)
+    moved = {name for name, value in edited.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"first.stems.b.weight", "first.stems.b.bias", "last.weight", "last.bias"}
 
 
 def test_stems_start_afresh_each_with_values_of_its_own():

@@ -15,7 +15,7 @@ from surgeon.errors import TrainingError
 from surgeon.nn.outputs import Outputs
 from surgeon.operation import Objective, Penalty, Stage
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.conserving import EWC, L2SP, LwF
+from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
 from surgeon.training.data import Columns, Splits
 from surgeon.training.optimizing import parameter_groups, rate_factors
 from surgeon.training.session import train
@@ -295,9 +295,49 @@ def test_ewc_holds_what_the_old_output_depends_on_and_nothing_else():
     assert moved[4:].mean() < 0.3 * moved[:4].mean()
 
 
+def test_feature_matching_holds_what_a_site_produces_and_leaves_nothing_in_the_network():
+    def drift(model: nn.Module, start: dict[str, torch.Tensor]) -> float:
+        original = TwoHeads()
+        original.load_state_dict(start)
+        x = data().test.columns["pixel_values"]
+        with torch.no_grad():
+            old, new = (each.eval().trunk(x) for each in (original, model))
+        return ((new - old).pow(2).sum() / old.pow(2).sum()).item()
+
+    free, held = conserved(epochs=20), conserved(FeatureMatching(weight=10.0, sites=["trunk"]), epochs=20)
+    assert drift(*held[:2]) < 0.5 * drift(*free[:2])
+    assert held[2][0]["penalty_loss"] > 0
+    assert not any(module._forward_hooks for module in held[0].modules())
+
+
+def test_feature_matching_is_its_equation():
+    from surgeon.training.objectives import Call
+    from surgeon.training.penalties import Run
+
+    model, x = TwoHeads().eval(), data().test.columns["pixel_values"]
+    run = Run(model, Call.of(model, ["pixel_values"]), Anatomy(model, None), {}, set(), lambda source: data(), 0)
+    term = FeatureMatching(weight=3.0, sites=["trunk.0", "logits"]).begin(run)
+    old = model.trunk[0](x).detach()
+    with torch.no_grad():
+        model.trunk[0].bias += 0.5
+        model.trunk.add_module("3", nn.Identity())
+    outputs = model(x)
+    with torch.no_grad():  # what came before has been heard; these are other values
+        before = model.trunk[0](x) - 0.5
+        logits = model.logits(model.trunk[3](model.trunk[2](model.trunk[1](before))))
+        moved = model.logits(model.trunk(x))
+    model(x)
+    parts = [0.25 * old.numel() / old.pow(2).sum(), (moved - logits).pow(2).sum() / logits.pow(2).sum()]
+    found = term(outputs, {"pixel_values": x})
+    assert found.item() == pytest.approx(3.0 / 2 * sum(part.item() for part in parts) / 2, rel=1e-4)
+    run.ending.close()
+    assert not model.trunk[0]._forward_hooks
+
+
 @pytest.mark.parametrize(
     ("penalty", "message"),
     [
+        (FeatureMatching(weight=1.0, sites=["nothing"]), "no module matches"),
         (LwF(weight=1.0, output="logit", temperature=2.0), "keep the old head beside the new one"),
         (L2SP(weight=1.0, new_weight=0.0, sites=["nothing"]), "no module matches"),
     ],
@@ -323,12 +363,25 @@ def test_a_new_head_is_no_old_knowledge_to_conserve():
         train(edited, digits, objectives=[Objective(output="logits")], penalties=penalties, quiet=True)
 
 
+def test_features_that_are_frozen_or_new_are_nothing_to_conserve():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+    digits = TrainSettings(data=Digits(classes=[0, 1], per_class=4, canvas=8, size=8, channels=1), epochs=1)
+    for site, message in (("1", "no gradient reaches 1"), ("3", "holds new parameters")):
+        conserve = surgeon.Conserve(method="features", sites=site)
+        edited = surgeon.apply(net, [surgeon.ReplaceHead(classes=2), surgeon.Freeze(sites="1"), conserve])
+        with pytest.raises(TrainingError, match=message):
+            train(edited, digits, penalties=conserve.penalties(), quiet=True)
+        assert not any(module._forward_hooks for module in edited.modules())
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"method": "ewc"},
         {"method": "l2_sp", "temperature": 2.0},
         {"method": "lwf", "sites": "fc"},
+        {"method": "features", "output": "logits"},
         {"method": "lwf", "weight": 0},
     ],
 )

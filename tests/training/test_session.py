@@ -228,6 +228,37 @@ def test_accumulated_batches_are_averaged_like_one_large_batch():
         torch.testing.assert_close(parts[name], tensor)
 
 
+def uneven(count: int = 32) -> Splits:
+    """Labels of which every second half of sixteen has one in eight, the other all."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(count, 1, 8, 8, generator=generator)
+    parity, size = torch.randint(2, (count,), generator=generator), pixels[:, 0, 0, 0].clone()
+    scarce = torch.arange(count) // 8 % 2 == 1
+    parity[scarce & (torch.arange(count) % 8 != 3)] = -100
+    size[~scarce] = float("nan")
+    return Splits(Columns(pixel_values=pixels, parity=parity, size=size), two_tasks(8))
+
+
+@pytest.mark.parametrize("weights", ["fixed", "uncertainty"])
+def test_the_mean_is_over_the_labels_of_all_accumulated_batches(weights):
+    def trained(**changes) -> tuple[dict[str, torch.Tensor], list]:
+        torch.manual_seed(0)
+        model = TwoHeads()
+        arguments = {"optim": "sgd", "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
+        arguments |= changes.pop("arguments", {})
+        asked = settings(data=None, arguments=arguments, task_weights=weights, **changes)
+        report = train(model, asked, objectives=OBJECTIVES, data=uneven(), quiet=True)
+        return model.state_dict(), report.history
+
+    whole, told = trained(batch_size=16)
+    parts, other = trained(batch_size=8, arguments={"gradient_accumulation_steps": 2})
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor)
+    for one, two in zip(told, other, strict=True):
+        names = [name for name in one if name.endswith(("loss", "labels", "weight"))]
+        assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names})
+
+
 def test_the_baseline_is_trained_on_the_same_samples_and_leaves_the_model_alone():
     alone, compared = network(), network()
     train(alone, settings(), quiet=True)

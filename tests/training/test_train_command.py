@@ -156,7 +156,9 @@ operations:
   - {op: conserve, method: l2_sp}
 train:
   task_weights: uncertainty
-  data: {source: digits, classes: [0, 1], per_class: 16, canvas: 8, size: 8, channels: 1}
+  data:  # half of the labels are missing, and not as many in each process's batch
+    - {source: digits, classes: [0, 1], per_class: 8, canvas: 8, size: 8, channels: 1}
+    - {source: digits, classes: [0, 1], per_class: 8, canvas: 8, size: 8, channels: 1, seed: 1, labels: hidden}
   epochs: 2
   learning_rate: 0.01
 """
@@ -178,15 +180,16 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
     command = ["-m", "surgeon", "train", "recipe.yaml", "--json", "--set"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29641"]
     told = []
-    for before, size in (([], 8), (launcher, 4)):
-        line = [sys.executable, *before, *command, f"train.batch_size={size}", "-o", f"out{size}"]
+    for before, size, parts in (([], 8, 1), (launcher, 2, 2)):
+        more = ["--set", f"train.arguments.gradient_accumulation_steps={parts}", "-o", f"out{size}"]
+        line = [sys.executable, *before, *command, f"train.batch_size={size}", *more]
         done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         told.append(json.loads(done.stdout))  # one JSON document: only the first process prints
     one, two = (each["training"] for each in told)
     assert [entry["loss"] for entry in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-5)
-    assert [entry["logits_labels"] for entry in two["history"]] == [32, 32]
+    assert [entry["logits_labels"] for entry in two["history"]] == [16, 16]
     assert two["after"] == pytest.approx(one["after"], rel=1e-5)
-    first, second = (surgeon.load(tmp_path / f"out{size}").state_dict() for size in (8, 4))
+    first, second = (surgeon.load(tmp_path / f"out{size}").state_dict() for size in (8, 2))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6)

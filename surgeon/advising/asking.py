@@ -1,0 +1,91 @@
+"""What ``--data`` may say: a recipe, a data section in a file, a folder of pictures, or a source written out.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgeon.errors import RecipeError
+from surgeon.plugins import Plugins
+from surgeon.recipe import RecipeSettings
+from surgeon.recipe_problems import shown, validate
+from surgeon.recipe_text import Document, Keys, parse, read
+from surgeon.training.settings import TrainSettings
+
+RECIPES = (".yaml", ".yml", ".json")
+TOP = ("model", "arch", "seed", "roles", "inputs")
+"""What advice takes over from a recipe beside its train: section."""
+HINT = "a recipe with a train: section, a folder of pictures, or: --data '{source: digits, classes: [5, 6, 7]}'"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What there is to train on, and what else the file said.
+
+    Attributes:
+        settings: A ``train:`` section.
+        top: ``model``, ``seed``, … as the recipe writes them, with the model's file found beside it.
+    """
+
+    settings: TrainSettings
+    top: dict[str, Any] = field(default_factory=dict)
+
+
+def asked_for(given: str, plugins: Plugins) -> Asked:
+    """Read what ``--data`` says.
+
+    Raises:
+        RecipeError: It is none of what it may be, with every mistake in ``problems``.
+    """
+    path = Path(given)
+    if path.is_dir():
+        document = _below(Document("--data", given, {"source": "images", "path": given}), ("train", "data"))
+        return Asked(_settings(document, plugins).train or TrainSettings())
+    if path.suffix in RECIPES or path.is_file():
+        if path.suffix not in RECIPES:
+            hint = f"which columns? --data '{{source: table, path: {given}, image: …, targets: {{labels: …}}}}'"
+            raise RecipeError("is a table, not a recipe", where=given, hint=hint)
+        document, folder = read(path), path.parent
+    else:
+        document, folder = parse(given, "--data"), Path()
+        if isinstance(document.data, str):
+            document.data = {"source": document.data}
+    data = document.data
+    if not isinstance(data, (dict, list)) or not data:
+        raise RecipeError(f"is {shown(data)}, which names no data", where=document.where(), hint=HINT)
+    if isinstance(data, list) or "source" in data:
+        document = _below(document, ("train", "data"))
+    elif "data" in data:
+        document = _below(document, ("train",))
+    elif "train" not in data:
+        raise RecipeError("has no train: section", where=document.where(), hint=HINT)
+    settings = _settings(document, plugins)
+    if settings.train is None or settings.train.data is None:
+        raise RecipeError("its train: section names no data", where=document.where("train"), hint=HINT)
+    top = {key: document.data[key] for key in TOP if document.data.get(key) is not None}
+    if settings.model and (folder / settings.model).exists():
+        top["model"] = str(folder / settings.model)
+    return Asked(settings.train.beside(folder), top)
+
+
+def _below(document: Document, keys: Keys) -> Document:
+    """A document whose data are those of ``document``, so many keys deeper."""
+    data = document.data
+    for key in reversed(keys):
+        data = {key: data}
+    places = {(*keys, *at): place for at, place in document.places.items()}
+    return Document(document.name, document.text, data, places, document.problems)
+
+
+def _settings(document: Document, plugins: Plugins) -> RecipeSettings:
+    fields = {key: value for key, value in document.data.items() if key not in ("operations", "$schema")}
+    settings = validate(RecipeSettings, fields, document, plugins=plugins)
+    if document.problems or settings is None:
+        count = len(document.problems)
+        message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
+        raise RecipeError(message, problems=document.problems)
+    return settings

@@ -1,0 +1,132 @@
+"""Which of the four cases of transfer learning is at hand: little or much data, for a similar or another task.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+KEPT = 0.9
+"""The share of what the best features tell, above knowing nothing, that the last ones must keep in a similar task."""
+
+Size = Literal["small", "large"]
+Likeness = Literal["similar", "different"]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What the features of one site are worth for the new labels.
+
+    Attributes:
+        site: Its address.
+        width: How many features it gives, pooled.
+        logme: Their log evidence; higher is better, and only differences between sites mean something.
+        scores: The linear probe's score on each held-out part.
+        untrained: The same of the same network with fresh weights.
+    """
+
+    site: str
+    width: int
+    logme: float
+    scores: tuple[float, ...]
+    untrained: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """The mean score."""
+        return fmean(self.scores)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return standard_error(self.scores)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the four cases, with what it was decided on.
+
+    Attributes:
+        size: small or large.
+        likeness: similar or different.
+        best: The site whose features are worth most.
+        last: The site whose features the head reads.
+        helps: Whether the trained features are worth more than those of fresh weights.
+        reasons: Why, in words, with the numbers.
+    """
+
+    size: Size
+    likeness: Likeness
+    best: Worth
+    last: Worth
+    helps: bool
+    reasons: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """``small, similar``"""
+        return f"{self.size}, {self.likeness}"
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of a mean; 0 of one value."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def decide(
+    curve: Sequence[Worth], *, samples: int, classes: int, large: int, floor: float, accuracy: bool = True
+) -> Case:
+    """Decide on the case.
+
+    The data are large from ``large`` samples a class on (for values: from ten times as many in all). The task is
+    similar where what was trained is worth more than fresh weights are, and the last features, the ones most
+    specific to the old task (Yosinski et al. 2014), still tell as much of the new labels as the best do: to
+    :data:`KEPT`, or within one standard error of the paired difference.
+
+    Args:
+        curve: The sites in the order in which they run; the last is what the head reads.
+        samples: The number of labelled training samples.
+        classes: The number of classes; 0 for values.
+        large: See above.
+        floor: The score of who knows nothing.
+        accuracy: Whether scores are accuracies; R² otherwise.
+    """
+    each = samples / classes if classes else samples / 10
+    size: Size = "large" if each >= large else "small"
+    counted = (
+        f"{samples} labelled samples, {each:.0f} for each of {classes} classes" if classes else f"{samples} samples"
+    )
+    limit = f"{large} a class" if classes else f"{10 * large}"
+    reasons = [f"the data are {size}: {counted}; from {limit} on they count as large (--large)"]
+
+    best, last = max(curve, key=lambda worth: worth.score), curve[-1]
+    fresh = max(curve, key=lambda worth: fmean(worth.untrained))
+    gains = [a - b for a, b in zip(best.scores, fresh.untrained, strict=True)]
+    helps = fmean(gains) > standard_error(gains)
+    told = "tells" if accuracy else "explains"
+
+    def shown(score: float) -> str:
+        return f"{100 * score:.1f} %" if accuracy else f"R² {score:.2f}"
+
+    against = f"{best.site} {told} {shown(best.score)}, with fresh weights the best is {shown(fmean(fresh.untrained))}"
+    if not helps:
+        reasons.append(f"the task is different: the trained features are worth no more than fresh ones ({against})")
+        return Case(size, "different", best, last, helps, tuple(reasons))
+    losses = [a - b for a, b in zip(best.scores, last.scores, strict=True)]
+    kept = (last.score - floor) / (best.score - floor) if best.score > floor else 0.0
+    likeness: Likeness = "similar" if kept >= KEPT or fmean(losses) <= standard_error(losses) else "different"
+    reasons.append(f"what was learnt helps: {against}")
+    if best is last:
+        reasons.append(f"the task is similar: no features are worth more than the last ones ({last.site})")
+    else:
+        still = "still" if likeness == "similar" else "only"
+        reasons.append(
+            f"the task is {likeness}: the last features ({last.site}, {shown(last.score)}) {still} keep "
+            f"{100 * max(0.0, kept):.0f} % of what {best.site} tells above {shown(floor)}, which is knowing nothing"
+        )
+    return Case(size, likeness, best, last, helps, tuple(reasons))

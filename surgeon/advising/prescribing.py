@@ -1,0 +1,121 @@
+"""The recipe that follows from a case."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surgeon.advising.advice import Advice
+from surgeon.recipe_text import dump
+from surgeon.training.settings import TrainSettings
+
+WHAT = {
+    "small, similar": "Few samples of a similar task: keep all that was learnt, and train a new head alone.",
+    "small, different": "Few samples of a different task: end the network where its features are still worth most, "
+    "keep what comes before, and train that last site with a new head.",
+    "large, similar": "Many samples of a similar task: fine-tune everything, the earlier the slower, so that little of "
+    "what was learnt is lost.",
+    "large, different": "Many samples of a different task: train everything, from the learnt values where they are of "
+    "use; and compare with fresh weights, which may do as well.",
+}
+
+
+Alternative = tuple[list[dict[str, Any]], str | None]
+"""Steps of surgery and, where they are not what the case calls for first, why not."""
+
+
+def alternatives(advice: Advice) -> list[Alternative]:
+    """The steps of surgery for the case, and what does as well as can be where a network does not allow them."""
+    case = advice.case
+    head: dict[str, Any] = {"op": "replace_head", "classes": advice.outputs}
+    sites = [worth.site for worth in advice.curve]
+    place = sites.index(case.best.site)
+    behind = sites[place + 1 :]
+    useful = case.likeness == "different" and case.helps and bool(behind)
+    if case.size == "large":
+        return [([{"op": "reinit", "sites": behind}, head] if useful else [head], None)]
+    alone = [head, {"op": "freeze", "all_but": "head"}]
+    if not useful:
+        return [(alone, None)]
+    # a head alone learns slowly from features that are not normalised: the site before it learns to suit it
+    with_site = [head, {"op": "freeze", "all_but": ["head", case.best.site]}]
+    return [
+        ([{"op": "truncate", "after": case.best.site}, *with_site], None),
+        ([{"op": "truncate", "keep_blocks": place + 1}, *with_site], "the forward cannot be ended there"),
+        (alone, "nothing can be cut off"),
+    ]
+
+
+def train(advice: Advice, given: TrainSettings, data: Mapping[str, Any], *, blocks: bool = True) -> dict[str, Any]:
+    """The ``train:`` section for the case; what ``given`` says stands above it.
+
+    Args:
+        advice: The case.
+        given: The settings that came with the data.
+        data: ``data`` and ``evaluate`` as the recipe is to name them.
+        blocks: Whether the network has blocks for rates to go by.
+    """
+    case = advice.case
+    settings: dict[str, Any] = {}
+    if advice.classes == 0 or advice.label != "labels":
+        loss = "cross_entropy" if advice.classes else "mse"
+        settings["objectives"] = [{"output": "logits", "loss": loss, "label": advice.label}]
+    if case.size == "small":
+        settings |= {"epochs": 40, "batch_size": 16, "learning_rate": 3e-3, "optimizer": {"head_rate": 10}}
+    elif case.likeness == "similar":
+        optimizer = {"layer_decay": 0.8, "head_rate": 10} if blocks else {"head_rate": 10}
+        settings |= {"epochs": 10, "learning_rate": 3e-4, "optimizer": optimizer}
+    else:
+        settings |= {"epochs": 20, "learning_rate": 1e-3, "baseline": "scratch"}
+    own = given.model_dump(mode="json", exclude_unset=True, exclude={"data", "evaluate"})
+    return {**data, **settings, **own}
+
+
+def recipe(
+    advice: Advice,
+    operations: Sequence[Mapping[str, Any]],
+    given: TrainSettings,
+    data: Mapping[str, Any],
+    top: Mapping[str, Any],
+    *,
+    blocks: bool = True,
+    why_not: str | None = None,
+) -> str:
+    """The recipe's text, with the reasons above it.
+
+    Args:
+        advice: The case.
+        operations: The steps of surgery.
+        given: The settings that came with the data.
+        data: ``data`` and ``evaluate`` as the recipe is to name them.
+        top: ``model``, ``arch``, ``seed``, ``roles``, …
+        blocks: Whether the network has blocks for rates to go by.
+        why_not: Why these steps are not what the case calls for first.
+    """
+    reasons = [*advice.case.reasons, *([why_not] if why_not else [])]
+    head = [f"The case: {advice.case.name}.", WHAT[advice.case.name], "", *(f"- {why}" for why in reasons)]
+    body = {**top, "operations": list(operations), "train": train(advice, given, data, blocks=blocks)}
+    return comment(head) + "\n" + dump(body)
+
+
+def comment(lines: Sequence[str]) -> str:
+    """Lines as comments, wrapped."""
+    wrapped = [part for line in lines for part in (textwrap.wrap(line, 110, subsequent_indent="  ") or [""])]
+    return "".join(f"# {line}".rstrip() + "\n" for line in wrapped)
+
+
+def placed(path: str, folder: Path) -> str:
+    """How a recipe in ``folder`` names a file: by the way from there where it lies below, else in full.
+
+    What names no file, but a model or dataset on the hub, stays as it is.
+    """
+    if not Path(path).exists():
+        return path
+    whole = Path(path).resolve()
+    try:
+        return str(whole.relative_to(folder.resolve()))
+    except ValueError:
+        return os.fspath(whole)

@@ -1,0 +1,134 @@
+"""Parts of libraries that are imported with them and seldom used: loaded at their first use instead.
+
+``import torchvision`` and every model of transformers import torch's compiler (a thousand modules) to mark a few
+functions for it, and transformers imports scipy's optimisers for the losses of detectors. Together they take a second
+and 140 MB. A process that compiles nothing and trains nothing needs neither; one that does
+after all gets the real module at the first attribute that it reads.
+
+It is for a process of our own: what is marked for the compiler before the compiler is loaded stays unmarked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+
+def defer() -> None:
+    """From now on, put off what :data:`DEFERRED` names, where it is not imported yet."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _mark(function: Any = None, *_: Any, **__: Any) -> Any:
+    """A decorator, with arguments or without, whose mark only the compiler reads."""
+    return _mark if function is None else function
+
+
+def _forward(module: Deferred, name: str) -> Callable[..., Any]:
+    """A function of ``module``, which is loaded when it is called."""
+
+    def later(*args: Any, **kwargs: Any) -> Any:
+        _load(module)
+        return getattr(module, name)(*args, **kwargs)
+
+    later.__name__ = later.__qualname__ = name
+    return later
+
+
+DEFERRED: Mapping[str, Mapping[str, Callable[[Deferred], Any]]] = {
+    "torch._dynamo": dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), lambda _: _mark),
+    "torch._dynamo.utils": {"is_compile_supported": lambda module: _forward(module, "is_compile_supported")},
+    "scipy.optimize": {"linear_sum_assignment": lambda module: _forward(module, "linear_sum_assignment")},
+}
+"""The modules, and what they offer without being loaded."""
+
+ALONE = frozenset({"torch._dynamo.utils", "torch._dynamo._trace_wrapped_higher_order_op"})
+"""Submodules that are imported without their package: put off themselves, or in need of nothing from it."""
+
+
+class Deferred(ModuleType):
+    """A module whose code runs when an attribute is missed; it is the same object before and after."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by whoever looks through all modules, as inspect does
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        _load(self)
+        return getattr(self, name)
+
+
+def _load(module: ModuleType) -> None:
+    """Run the code of a module that was put off, once; its package's comes first, as in any import."""
+    with _LOCK:
+        package = sys.modules.get(module.__name__.rpartition(".")[0])
+        if package is not None:
+            _load_one(package)
+        _load_one(module)
+
+
+def _load_one(module: ModuleType) -> None:
+    if type(module) is not Deferred:
+        return
+    # The real module from here on: while its code runs, others may import it and miss attributes.
+    module.__class__ = ModuleType  # type: ignore[assignment]
+    spec = module.__spec__
+    assert spec is not None
+    assert isinstance(spec.loader, _Later)
+    module.__loader__ = spec.loader = spec.loader.real
+    for name in DEFERRED[module.__name__]:
+        delattr(module, name)
+    spec.loader.exec_module(module)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules that are put off, and loads their package when another part of it is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package = sys.modules.get(fullname.rpartition(".")[0])
+        if isinstance(package, Deferred) and fullname not in ALONE:
+            _load(package)
+            if loaded := sys.modules.get(fullname):
+                return ModuleSpec(fullname, _Loaded(loaded))
+        if fullname not in DEFERRED or (package is not None and fullname in ALONE and type(package) is ModuleType):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Later(spec.loader)
+        return spec
+
+
+class _Later(Loader):
+    """Makes a module without running its code."""
+
+    def __init__(self, real: Loader) -> None:
+        self.real = real
+
+    def create_module(self, spec: ModuleSpec) -> Deferred:
+        return Deferred(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert isinstance(module, Deferred)
+        vars(module).update({name: make(module) for name, make in DEFERRED[module.__name__].items()})
+
+
+class _Loaded(Loader):
+    """Hands over a module that was imported while its package was."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+_LOCK = RLock()

@@ -1,0 +1,113 @@
+"""Callbacks that a recipe names: early stopping, which ships with surgeon, and those of plugins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from surgeon.errors import TrainingError, suggest
+from surgeon.hookspecs import hookimpl
+from surgeon.training.settings import CallbackSettings
+
+Factory = Callable[..., TrainerCallback]
+
+
+class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
+    """Ends training when a measure has not become better for some epochs, and goes back to the best weights.
+
+    The measure is taken on the test samples; what the report says of them afterwards was chosen by them. Name
+    others with ``evaluate`` where the report is to say how well unseen samples are told.
+
+    Args:
+        patience: How many times in a row it may fail to become better.
+        metric: ``loss``, or ``OUTPUT_loss`` or ``OUTPUT_accuracy`` of an output.
+        threshold: By how much it must become better to count.
+    """
+
+    def __init__(self, patience: int = 3, metric: str = "loss", threshold: float = 0.0) -> None:
+        if not isinstance(patience, int) or patience < 1:
+            raise ValueError(f"patience must be a whole number from 1 on, not {patience!r}")
+        super().__init__(early_stopping_patience=patience, early_stopping_threshold=threshold)
+        self.metric = metric
+        self.arguments = {
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": metric,
+            "greater_is_better": metric.endswith("accuracy"),
+            "restore_callback_states_from_checkpoint": True,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run goes on counting."""
+        given = {
+            "patience": self.early_stopping_patience,
+            "metric": self.metric,
+            "threshold": self.early_stopping_threshold,
+        }
+        return {**super().state(), "args": given}
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Look whether the measure has become better."""
+        name = f"eval_{(args.metric_for_best_model or self.metric).removeprefix('eval_')}"
+        if name not in metrics:
+            known = [each.removeprefix("eval_") for each in metrics if each.endswith(("_loss", "_accuracy"))]
+            raise TrainingError(
+                f"early_stopping: nothing is measured under the name {name.removeprefix('eval_')!r}",
+                where="train.callbacks",
+                hint=suggest(name.removeprefix("eval_"), known) or f"there are: {', '.join(known)}",
+            )
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
+@hookimpl
+def surgeon_callbacks() -> Mapping[str, Factory]:
+    """Register the built-in callbacks."""
+    return {"early_stopping": EarlyStopping}
+
+
+def make_callbacks(asked: Sequence[str | CallbackSettings], known: Mapping[str, Factory]) -> list[TrainerCallback]:
+    """The callbacks that a recipe names, each new.
+
+    Raises:
+        TrainingError: There is none of a name, or it takes no such setting, or refuses its value.
+    """
+    return [_made(each, known, f"train.callbacks.{index}") for index, each in enumerate(asked)]
+
+
+def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    """The TrainingArguments that callbacks want unless the recipe says otherwise: their attribute ``arguments``."""
+    return {name: value for each in callbacks for name, value in dict(getattr(each, "arguments", {})).items()}
+
+
+def _made(asked: str | CallbackSettings, known: Mapping[str, Factory], where: str) -> TrainerCallback:
+    name, options = (asked, {}) if isinstance(asked, str) else (asked.callback, asked.options)
+    if name not in known:
+        raise TrainingError(
+            f"no callback {name!r} (there are: {', '.join(known)})", where=where, hint=suggest(name, known)
+        )
+    signature = inspect.signature(known[name])
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        odd = next((key for key in options if key not in signature.parameters), "")
+        hint = suggest(odd, signature.parameters) or f"its settings are: {', '.join(signature.parameters) or 'none'}"
+        raise TrainingError(f"the callback {name!r}: {error}", where=where, hint=hint) from error
+    try:
+        made = known[name](**options)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"the callback {name!r}: {error}", where=where) from error
+    if not isinstance(made, TrainerCallback):
+        raise TrainingError(f"the callback {name!r} is a {type(made).__name__}, no TrainerCallback", where=where)
+    return made

@@ -1,0 +1,109 @@
+"""Run the methods of transfer learning over seeds, and write what came of it to recipes/RESULTS.md.
+
+What the results file holds already is not run again, unless its recipes have changed since.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+
+import methods
+from methods import results as store
+from methods.claims import Cells
+from methods.results import Result
+from methods.table import render, section
+
+FIRST = 100
+"""The first of the seeds that are reported; settings are chosen on 0 to 9."""
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+def main() -> int:
+    """Parse the command line, run and write."""
+    parser = argparse.ArgumentParser(prog="python -m methods", description=__doc__)
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="all by default")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=FIRST, help="the first; 0 to try settings: shown, not written")
+    parser.add_argument("--results", type=Path, default=Path("out/methods.jsonl"), help="what is done; it is added to")
+    parser.add_argument("--table", type=Path, default=RECIPES / "RESULTS.md", help="where the table goes")
+    parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    modules = known()
+    if unknown := sorted(set(given.methods) - set(modules)):
+        parser.error(f"no such method: {', '.join(unknown)}; there are {', '.join(modules)}")
+    seeds = range(given.first, given.first + given.seeds)
+    if not given.only_table:
+        measure({name: modules[name] for name in given.methods or modules}, seeds, given.results)
+    found = {name: (module, numbers(name, module, given.results, given.first)) for name, module in modules.items()}
+    if given.first != FIRST:
+        for name, (module, cells) in found.items():
+            if cells and name in (given.methods or modules):
+                print("\n".join(section(name, module, cells)))
+        return 0
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
+    command = "PYTHONPATH=tests/benchmarks python -m methods"
+    given.table.write_text(render(found, command, versions), encoding="utf-8")
+    for module, cells in found.values():
+        if cells and hasattr(module, "pictures"):
+            for name, text in module.pictures([cells[seed] for seed in sorted(cells)]).items():
+                (given.table.parent / name).write_text(text, encoding="utf-8")
+    print(f"{given.table} written")
+    return 0
+
+
+def known() -> dict[str, ModuleType]:
+    """The modules that are methods, by name, in the order of their ORDER and then their names."""
+    found = {}
+    for each in iter_modules(methods.__path__):
+        if each.name != "__main__":
+            module = import_module(f"methods.{each.name}")
+            if hasattr(module, "CLAIMS"):
+                found[each.name] = module
+    return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
+
+
+def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None:
+    """Run what the results file lacks, seed by seed, so that an interrupted sweep is even."""
+    from methods.running import begin
+
+    begin()
+    done = {(r.method, r.seed, r.settings) for r in store.read(path)}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="methods-") as scratch:  # sources are shared among the methods
+            for name, module in modules.items():
+                settings = settings_of(module)
+                if (name, seed, settings) in done:
+                    continue
+                started = time.perf_counter()
+                cells = module.run(seed, Path(scratch))
+                seconds = time.perf_counter() - started
+                rounded = {key: round(value, 4) for key, value in cells.items()}
+                store.add(path, Result(name, seed, settings, rounded, round(seconds, 1)))
+                print(f"{name} {seed}: {seconds:.0f} s", flush=True)
+
+
+def settings_of(module: ModuleType) -> str:
+    """The fingerprint of the recipes that a method runs."""
+    return store.fingerprint([RECIPES / name for name in module.RECIPES])
+
+
+def numbers(method: str, module: ModuleType, path: Path, first: int) -> dict[int, Cells]:
+    """The numbers of a method under its present settings, by seed; those on either side of FIRST stay apart."""
+    settings = settings_of(module)
+    found = {r.seed: r.numbers for r in store.read(path) if r.method == method and r.settings == settings}
+    return {seed: cells for seed, cells in found.items() if (seed >= FIRST) == (first >= FIRST)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

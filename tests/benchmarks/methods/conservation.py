@@ -1,0 +1,44 @@
+"""Conservation training: what is kept of the source task while a new one is learnt beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from methods.claims import Claim
+from methods.running import accuracy, made_by, run_recipe
+
+ORDER = 30
+TITLE = "Conservation training"
+RECIPES = ("source.yaml", "conservation.yaml")
+NOTE = """A network that knows 0 to 4 learns 5 to 9 by a second head; the old head's accuracy on 0 to 4 is what is kept.
+Plain fine-tuning is the same recipe without its conserve."""
+OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
+HEADS = "{op: multitask, original: keep, tasks: {new: {classes: ['5', '6', '7', '8', '9'], label: labels}}}"
+WAYS = {
+    "plain": f"operations=[{HEADS}]",
+    "L2-SP": "operations.1={op: conserve, method: l2_sp, weight: 0.01}",
+    "EWC": f"operations.1={{op: conserve, method: ewc, weight: 30, data: {OLD}}}",
+    "LwF": "operations.1={op: conserve, method: lwf, weight: 1}",
+}
+
+
+def run(seed: int, folder: Path) -> dict[str, float]:
+    """Accuracies on 5 to 9 by the new head and on 0 to 4 by the old one, by method."""
+    source = made_by("source.yaml", seed, folder)
+    cells = {}
+    for way, override in WAYS.items():
+        _, report = run_recipe("conservation.yaml", seed, override, model=source)
+        cells[f"{way} | target (5 to 9)"] = accuracy(report, "new")
+        cells[f"{way} | kept (0 to 4)"] = accuracy(report, "logits")
+    return cells
+
+
+def _against_plain(way: str, what: str, at_least: float | None = None) -> Claim:
+    return Claim(f"{way} − plain: {what}", lambda cells: cells[f"{way} | {what}"] - cells[f"plain | {what}"], at_least)
+
+
+CLAIMS = tuple(
+    _against_plain(way, what, at_least if way == "LwF" else None)
+    for way in ("LwF", "L2-SP", "EWC")
+    for what, at_least in (("target (5 to 9)", -2.0), ("kept (0 to 4)", 10.0))
+)

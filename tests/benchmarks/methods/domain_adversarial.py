@@ -1,0 +1,66 @@
+"""Labelled digits in white on black, unlabelled ones over photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from methods.claims import Cells, Claim
+from methods.measuring import accuracy_on, with_statistics_of
+from methods.running import accuracy, plugins, run_recipe
+
+TITLE = "Domain-adversarial training"
+RECIPES = ("domain_adversarial.yaml", "source_only.yaml")
+ORDER = 60
+PLAIN = "model=python:networks:poolnet_without_norms"
+TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "g = 0.5": {"gain": 0.5},
+    "g = 1": {"gain": 1.0},
+    "abs(patch − digit)": {"rule": "difference", "gain": 1.0},
+}
+"""The main case, a harder one, and the rule of MNIST-M."""
+NOTE = """x = d + (1 − d) · g · patch, and MNIST-M's |patch − d|; test patches come from the other halves of the
+photographs. g = 0.5 was set on the seeds 0 and 1 where a network that knows the source alone gets some 76 %, before
+that network was trained adversarially; that it pools by maxima was chosen on seed 0, with its target accuracy in view.
+No label of the target chose the settings: strength and learning rate are those under which networks of the seeds 0, 1
+and 2 agree most often on unlabelled target pictures, and the same serve all three targets. The share is that of the
+gap between source only (the better of with and without batch norms) and trained on the target's labels."""
+
+
+def run(seed: int, folder: Path) -> dict[str, float]:
+    """Test accuracies on the target of every method, for each kind of target."""
+    blind = {"source only": (), "source only, without batch norms": (PLAIN,)}
+    networks = {row: run_recipe("source_only.yaml", seed, *how)[0] for row, how in blind.items()}
+    kind = plugins().sources()["photo_digits"]
+    cells = {}
+    for target, fields in TARGETS.items():
+        splits = kind(source="photo_digits", **fields).load(seed)
+        settings = [f"{name}={value}" for name, value in fields.items()]
+        for row, network in networks.items():
+            cells[f"{row} | {target}"] = accuracy_on(network, splits)
+        adapted = with_statistics_of(networks["source only"], splits)
+        cells[f"source only, batch norms' statistics of the target | {target}"] = accuracy_on(adapted, splits)
+        there = [f"train.{part}.{each}" for each in settings for part in ("data", "evaluate")]
+        _, report = run_recipe("source_only.yaml", seed, *there)
+        _, adversarial = run_recipe("domain_adversarial.yaml", seed, *(f"train.data.1.{each}" for each in settings))
+        cells[f"domain-adversarial | {target}"] = accuracy(adversarial, "logits", "photo")
+        cells[f"trained on the target's labels | {target}"] = accuracy(report)
+    return cells
+
+
+def share(cells: Cells, target: str) -> float:
+    """The share of the gap that domain-adversarial training closes, in percent."""
+    blind = max(cells[f"{row} | {target}"] for row in ("source only", "source only, without batch norms"))
+    gap = cells[f"trained on the target's labels | {target}"] - blind
+    return 100 * (cells[f"domain-adversarial | {target}"] - blind) / gap
+
+
+CLAIMS = tuple(
+    Claim(
+        f"share of the gap, {target} (percent)",
+        lambda c, target=target: share(c, target),
+        at_least=65.0 if target == "g = 0.5" else None,
+    )
+    for target in TARGETS
+)

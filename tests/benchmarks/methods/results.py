@@ -1,0 +1,51 @@
+"""What has been measured so far, one line of JSON for each method and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of one method and seed.
+
+    Attributes:
+        method: The module's name.
+        seed: The seed.
+        settings: A fingerprint of the recipes that it ran: under others it does not count any more.
+        numbers: In percent, by name.
+        seconds: How long it took.
+    """
+
+    method: str
+    seed: int
+    settings: str
+    numbers: dict[str, float]
+    seconds: float
+
+
+def read(path: Path) -> list[Result]:
+    """The results in a file, the last for a method, seed and settings counting."""
+    if not path.exists():
+        return []
+    found = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
+    return list({(r.method, r.seed, r.settings): r for r in found}.values())
+
+
+def add(path: Path, result: Result) -> None:
+    """Append a result to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(result)) + "\n")
+
+
+def fingerprint(recipes: Sequence[Path]) -> str:
+    """What recipes say, without their comments, as a short hash."""
+    data = [YAML(typ="safe").load(path.read_text(encoding="utf-8")) for path in recipes]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,83 @@
+"""What is put off is the real thing as soon as it is used; each case in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+START = """
+import sys
+from surgeon.deferring import defer
+defer()
+defer()
+import torch, torchvision
+assert "torch._dynamo.eval_frame" not in sys.modules, "the compiler is there too early"
+assert type(torch._dynamo).__name__ == "Deferred"
+before = torch._dynamo
+"""
+
+COMPILED = """
+torch.manual_seed(0)
+model = torchvision.models.shufflenet_v2_x0_5(num_classes=3).eval()
+x = torch.randn(1, 3, 32, 32)
+counted = torch._dynamo.testing.CompileCounter()
+compiled = torch.compile(model, backend=counted, fullgraph=True)
+assert torch.equal(compiled(x), model(x)) and counted.frame_count == 1
+"""
+
+PARTS = {
+    "a function of it": "torch._dynamo.reset(); import torch._dynamo.testing" + COMPILED,
+    "a name of a part": "from torch._dynamo.utils import counters",
+    "a part": "import torch._dynamo.eval_frame",
+}
+
+
+@pytest.mark.parametrize("use", PARTS.values(), ids=PARTS)
+def test_the_compiler_is_whole_once_any_part_of_it_is_used(use: str) -> None:
+    checks = """
+torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu")
+import torch._dynamo, torch._dynamo.utils, torch._dynamo.eval_frame
+assert torch._dynamo is before is sys.modules["torch._dynamo"]
+assert type(before).__name__ == type(torch._dynamo.utils).__name__ == "module"
+assert torch._dynamo.disable is torch._dynamo.decorators.disable
+assert torch._dynamo.utils.is_compile_supported.__module__ == "torch._dynamo.utils"
+assert torch._dynamo.eval_frame.__spec__.name == "torch._dynamo.eval_frame"
+"""
+    run(START + use + checks)
+
+
+def test_optimisers_are_imported_when_one_is_called() -> None:
+    run(
+        """
+import sys
+from surgeon.deferring import defer
+defer()
+import scipy
+from scipy.optimize import linear_sum_assignment
+assert "scipy.optimize._optimize" not in sys.modules
+rows, columns = linear_sum_assignment([[1, 2], [2, 5]])
+assert columns.tolist() == [1, 0] and "scipy.optimize._optimize" in sys.modules
+assert scipy.optimize.linear_sum_assignment.__module__ != "surgeon.deferring"
+import scipy.optimize._linprog
+"""
+    )
+
+
+def test_what_is_imported_already_stays_as_it_is() -> None:
+    run(
+        """
+import scipy.optimize
+from surgeon.deferring import defer
+real = scipy.optimize.minimize
+defer()
+from scipy.optimize import minimize
+assert minimize is real
+"""
+    )
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
