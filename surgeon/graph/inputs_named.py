@@ -78,7 +78,8 @@ def _images(config: Any, batch: int) -> list[Spec]:
     image = (channels, *_side(config))
     frames = setting(config, "num_frames", "frames_per_clip")
     clips = [Spec((batch, frames, *image))] if isinstance(frames, int) else []
-    return [*clips, Spec((batch, *image)), Spec((batch, channels, 64, 64)), Spec((batch, channels, 256, 256))]
+    sides = [Spec((batch, *image)), Spec((batch, channels, 64, 64)), Spec((batch, channels, 256, 256))]
+    return [*clips, *sides, Spec((batch, 2, *image))]  # two frames of a clip, or two views to match
 
 
 def _waveforms(config: Any, batch: int) -> list[Spec]:
@@ -124,6 +125,22 @@ def _patches(config: Any, batch: int) -> list[Spec]:
 
 def _grid(config: Any, batch: int) -> list[Spec]:
     return [Spec((batch, axes), torch.int64, GRID, GRID + 1) for axes in (3, 2)]
+
+
+def padded_patches(config: Any, batch: int) -> dict[str, list[Spec]]:
+    """The patches of images of any shape in rows of one length, with what says how many are real: Siglip 2."""
+    side = setting(config, "patch_size", default=16)
+    width = setting(config, "num_channels", default=3) * side * side
+    return {
+        "pixel_values": [Spec((batch, GRID * GRID, width))],
+        "pixel_attention_mask": [Spec((batch, GRID * GRID), torch.int64, low=1)],
+        "spatial_shapes": [Spec((batch, 2), torch.int64, GRID, GRID + 1)],
+    }
+
+
+def _visual(attribute: str) -> Callable[[Any, int], list[Spec]]:
+    """What was seen of the regions of an image, or where they are: four corners if the config does not say."""
+    return lambda config, batch: [Spec((batch, TOKENS, setting(config, attribute, default=4)))]
 
 
 def _queries(config: Any, batch: int) -> list[Spec]:
@@ -173,9 +190,15 @@ _BY_NAME: dict[str, Callable[[Any, int], list[Spec]]] = {
     "hidden_states": _patches,
     "image_grid_thw": _grid,
     "input_features_mask": _frame_mask,
+    "inputs_embeds": _queries,
+    "prompt_masks": _images,
+    "prompt_pixel_values": _images,
+    "visual_feats": _visual("visual_feat_dim"),
+    "visual_pos": _visual("visual_pos_dim"),
     "inputs": lambda config, batch: [*_queries(config, batch), *_tokens(config, batch)],
     "latents": _latents,
     "past_observed_mask": lambda config, batch: [Spec((batch, _past(config)), torch.int64, low=1)],
+    "past_values_padding": lambda config, batch: [Spec((batch, _past(config)), torch.int64, high=1)],
     "past_time_features": _time_features(_past),
     "qformer_input_ids": _query_tokens,
     "query_embeds": _queries,

@@ -13,13 +13,15 @@ from surgeon.errors import OperationError
 from surgeon.graph.inputs import BATCH, Inputs, Spec
 from surgeon.graph.inputs_multimodal import with_images
 from surgeon.graph.inputs_named import choices as _choices
-from surgeon.graph.inputs_named import setting
+from surgeon.graph.inputs_named import padded_patches, setting
 
 PAIRED = ("input_ids", "pixel_values", "input_features", "input_values")
 """What a network of two towers takes beside its main input."""
+GRIDS = {"grid_thw", "image_grid_thw"}
+"""What says how many patches high and wide an image is, where images come in patches."""
 OPTIONAL = (
     "bbox", "input_features_mask", "decoder_input_ids", "actions", "rewards", "returns_to_go", "timesteps",
-    "attention_mask", "future_values", "future_time_features",
+    "attention_mask", "future_values", "future_time_features", "visual_feats", "visual_pos",
 )  # fmt: skip
 """What a signature calls optional and some forwards insist on."""
 
@@ -47,6 +49,15 @@ def from_config(model: nn.Module) -> Inputs:
 
     batch = _batch(model, config)
     choices = {name: _choices(name, config, batch) for name in wanted}
+    if not choices:
+        raise OperationError(
+            f"{type(model).__name__} says nothing of what it takes, or has no forward of its own",
+            hint="operate on one of its parts, or say it: `inputs: {NAME: [2, 8]}` in the recipe, inputs=… in Python",
+        )
+    if {"pixel_values", "spatial_shapes"} <= set(names):
+        choices |= padded_patches(config, batch)
+    elif "pixel_values" in choices and GRIDS & set(names):  # images come as patches, one after the other
+        choices["pixel_values"] = [*_choices("hidden_states", config, batch), *choices["pixel_values"]]
     missing = [name for name, specs in choices.items() if not specs]
     if missing:
         raise OperationError(
@@ -54,11 +65,14 @@ def from_config(model: nn.Module) -> Inputs:
             hint=f"say it: `inputs: {{{missing[0]}: [2, 8]}}` in the recipe, inputs=… in Python",
         )
     found = list(_combined(choices))
-    if more := {name: _choices(name, config, batch) for name in beside}:
-        found += _combined({**choices, **{name: specs for name, specs in more.items() if specs}})
-    known = {name: _choices(name, config, batch) for name in OPTIONAL if name in names and name not in choices}
-    if more := {name: specs for name, specs in known.items() if specs}:
+    more = {name: specs for name in beside if name not in choices and (specs := _choices(name, config, batch))}
+    if more:
         found += _combined({**choices, **more})
+    known = {name: _choices(name, config, batch) for name in OPTIONAL if name in names and name not in choices}
+    if known := {name: specs for name, specs in known.items() if specs}:
+        found += _combined({**choices, **known})
+        if more:
+            found += _combined({**choices, **more, **known})
     plain = replace(found[0], alternatives=tuple(found[1:]))
     images = with_images(model, names, config, batch)
     return replace(images[0], alternatives=tuple(images[1:]), fallback=plain) if images else plain

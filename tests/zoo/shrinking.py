@@ -83,12 +83,15 @@ MOST_TIMES = 32
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "autoformer": {"prediction_length": 8, "context_length": 16},
     "bamba": {"attn_layer_indices": [2]},
+    "blip-2": {"image_token_index": 500},
+    "deepseek_v2": {"num_experts_per_tok": 2},
     "granitemoehybrid": {"layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"]},
     "hrm_text": {"num_layers_per_stack": 2, "num_hidden_layers": 16},
     "informer": {"prediction_length": 8, "context_length": 16},
     "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
     "qwen2_vl": {"vision_config.hidden_size": 256},  # 3584 beside words of 8192 features, by default
     "time_series_transformer": {"prediction_length": 8, "context_length": 16},
+    "xmod": {"default_language": "en_XX"},
 }
 """Settings that a model type needs beyond the rules, by the path to each."""
 
