@@ -22,6 +22,8 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
     lines = ["# The sweep", "", f"Made by `{command}` on {versions}.", ""]
     if missing := len(set(names) - {r.model for r in results}):
         lines += [f"**Unfinished: {missing} of {len(names)} networks have not been run yet.**", ""]
+    if looked := _only_inspected(results):
+        lines += [f"**Only built and inspected so far: {len(looked)} networks** (`--until inspect`).", ""]
     for library in LIBRARIES:
         own = [r for r in results if r.model.startswith(f"{library}/")]
         if own:
@@ -29,9 +31,16 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
     return "\n".join(lines)
 
 
+def _only_inspected(results: Sequence[Result]) -> set[str]:
+    """The networks that were built, and put through no operation at all."""
+    through = {r.model for r in results if r.operation not in OPERATIONS[:2]}
+    return {r.model for r in results if r.operation == "build" and r.outcome == "ok"} - through
+
+
 def _counts(results: Sequence[Result], library: str) -> Iterable[str]:
     built = {r.model for r in results if r.operation == "build" and r.outcome == "ok"}
     models = {r.model for r in results}
+    looked = _only_inspected(results)
     kinds = len({m.split("/")[1] for m in models})
     buildable = len({m.split("/")[1] for m in built})
     what = "builders" if library == "torchvision" else f"classes of {kinds} model types"
@@ -46,7 +55,8 @@ def _counts(results: Sequence[Result], library: str) -> Iterable[str]:
         if own:
             outcomes = Counter(r.outcome for r in own)
             stages = Counter(r.stage for r in own if r.outcome == "failed")
-            lost = len(built) - len(own)
+            meant = built - looked if operation != "inspect" else built
+            lost = len(meant) - len(own)
             failed = outcomes["failed"] + lost
             where = " / ".join(str(stages[stage]) for stage in STAGES) if failed else ""
             yield f"| {operation} | {outcomes['ok']} | {failed} | {outcomes['no meaning']} | {where} |"
