@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from surgeon.collecting import paused_collection
-from surgeon.commands import advising, catalog, look, operate, training
+from surgeon.commands import advising, catalog, look, operate, predicting, training
 from surgeon.errors import SurgeonError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -92,6 +92,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         operate.plan,
         training.train,
         advising.advise,
+        predicting.predict,
         look.inspect,
         look.check,
         catalog.ops,

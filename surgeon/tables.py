@@ -86,6 +86,12 @@ def read_table(path: str | Path) -> AttributeTable:
     return _checked(AttributeTable(tuple(rows), tuple(header), tuple(rows.values())), str(path))
 
 
+def mapping_of(table: AttributeTable) -> dict[str, dict[str, float]]:
+    """Each class with its attributes by their names."""
+    rows = zip(table.classes, table.values, strict=True)
+    return {name: dict(zip(table.attributes, row, strict=True)) for name, row in rows}
+
+
 def _checked(table: AttributeTable, where: str) -> AttributeTable:
     if not table.classes or not table.attributes:
         raise OperationError("has no classes" if not table.classes else "has no attributes", where=where)

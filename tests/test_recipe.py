@@ -269,7 +269,7 @@ def test_the_shipped_schema_is_that_of_the_shipped_operations(builtin: Plugins) 
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
-def test_shipped_recipes_are_valid_and_name_their_schema(builtin: Plugins, path: Path) -> None:
+def test_shipped_recipes_are_valid_and_name_their_schema(path: Path) -> None:
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert "# yaml-language-server: $schema=./recipe.schema.json" in comments
-    load_recipe(path, plugins=builtin)
+    load_recipe(path, plugins=plugins.load([str(ROOT / "recipes" / "digit_sources.py")], installed=False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
+import pstats
 import subprocess
 import sys
 
@@ -41,9 +43,64 @@ def test_a_70_billion_parameter_llama_is_planned_in_two_seconds_and_100_megabyte
     assert best["megabytes"] < 100
 
 
-def _plan(folder):
+MOE = """
+import json, resource, sys, time
+import torch, transformers
+from transformers import DeepseekV3ForCausalLM
+import surgeon
+from surgeon.preparing import prepare
+from surgeon.operations import Truncate
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+torch.set_num_threads(1)
+start = time.process_time()
+plan = surgeon.plan(f"hf:{sys.argv[1]}", [Truncate(keep_blocks=0.5)])
+seconds = time.process_time() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds, "megabytes": (peak - before) / 1024, "before": plan.parameters_before,
+                  "after": plan.parameters}))
+"""
+
+
+def test_a_mixture_of_experts_with_a_trillion_parameters_is_planned_in_fifteen_seconds(tmp_path):
+    from transformers import DeepseekV3Config
+
+    config = DeepseekV3Config(
+        hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048, num_hidden_layers=61,
+        num_attention_heads=64, num_key_value_heads=64, n_routed_experts=384, num_experts_per_tok=8,
+        first_k_dense_replace=1, n_group=1, topk_group=1, vocab_size=163840, dtype="bfloat16",
+        architectures=["DeepseekV3ForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    planned = _plan(tmp_path, MOE)
+    assert planned["before"] > 1e12
+    assert 4e11 < planned["after"] < 6e11
+    assert planned["seconds"] < 15
+    assert planned["megabytes"] < 200
+
+
+def test_the_cost_of_a_plan_grows_no_faster_than_the_network():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    import surgeon
+    from surgeon.graph.skeleton import build_skeleton
+    from surgeon.operations import Freeze, Truncate
+
+    def calls(layers):
+        config = LlamaConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4, vocab_size=64
+        )
+        model = build_skeleton(lambda: LlamaForCausalLM(config))
+        profile = cProfile.Profile()  # counts calls, which are the same on every machine
+        profile.runcall(surgeon.plan, model, [Truncate(keep_blocks=0.5), Freeze(sites="model.layers[:5]")])
+        return pstats.Stats(profile).total_calls
+
+    calls(2)  # what is done once is done
+    assert calls(80) < 4 * calls(20)
+
+
+def _plan(folder, program=PROGRAM):
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder)], capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True, timeout=240
     )
     return json.loads(result.stdout.splitlines()[-1])
 

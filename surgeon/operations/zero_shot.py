@@ -189,13 +189,9 @@ def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[
 
 
 def _mapping(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
-    from surgeon.tables import read_table
+    from surgeon.tables import mapping_of, read_table
 
-    if not isinstance(attributes, str):
-        return attributes
-    table = read_table(attributes)
-    rows = zip(table.classes, table.values, strict=True)
-    return {name: dict(zip(table.attributes, row, strict=True)) for name, row in rows}
+    return mapping_of(read_table(attributes)) if isinstance(attributes, str) else attributes
 
 
 def _widened(table: torch.Tensor, *, rows: list[list[float]], only: bool) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 
 from surgeon.checkpoint.weights import tensors_of
 from surgeon.errors import TrainingError
+from surgeon.training.cache_room import cache_folder, make_room, used
 from surgeon.training.data import Splits
 from surgeon.training.objectives import Call
 from surgeon.training.penalties import in_eval_mode
@@ -29,11 +29,6 @@ PREFIX = "surgeon_features."
 RANDOM = re.compile("Dropout|DropPath|StochasticDepth|DropBlock")
 PROBED = 4
 """Samples on which the network with its features in place is compared with the network itself."""
-
-
-def cache_folder() -> Path:
-    """Where features are kept: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
-    return Path(os.environ.get("SURGEON_CACHE") or Path.home() / ".cache" / "surgeon") / "features"
 
 
 class FeatureCache:
@@ -186,11 +181,9 @@ class FeatureCache:
         folder = cache_folder()
         paths = [folder / f"{key}-{number}.npy" for number in range(len(shapes))]
         if not all(path.exists() for path in paths):
-            folder.mkdir(parents=True, exist_ok=True)
-            size = sum(self._leaves[p].element_size() * self._leaves[p].numel() for p in self._places) * self._size
-            if size > shutil.disk_usage(folder).free:
-                raise _refused(f"the features take {size / 1e9:.1f} GB, which {folder} has not", "set SURGEON_CACHE")
+            make_room(sum(self._leaves[p].element_size() * self._leaves[p].numel() for p in self._places) * self._size)
             self._write(paths, shapes)
+        used(paths)
         return [np.load(path, mmap_mode="r") for path in paths]
 
     def _write(self, paths: Sequence[Path], shapes: Sequence[tuple[int, ...]]) -> None:

@@ -63,7 +63,8 @@ class TrainSettings(BaseModel):
     training needs it; mixed: as the batch comes."""
     features: Literal["none", "cache"] = "none"
     """cache: run what is frozen below all that trains once over the training samples, keep what it hands on on disk
-    ($SURGEON_CACHE or ~/.cache/surgeon) and train the rest on that; refused where it would not be the same."""
+    ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, 20 if left out, then what was used the longest ago
+    goes) and train the rest on that; refused where it would not be the same."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32

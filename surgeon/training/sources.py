@@ -137,6 +137,21 @@ class Pixels(BaseModel):
         return self
 
 
+class Waves(BaseModel):
+    """How sounds become a network's input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    rate: PositiveInt = 16000
+    """Samples a second that the network was trained with; a .wav file of another rate is refused."""
+    longest: PositiveInt = 160000
+    """Sounds are cut after so many samples."""
+    normalise: bool = True
+    """Whether each sound is brought to mean 0 and variance 1."""
+    mask: bool = True
+    """Whether ``attention_mask`` tells the network where a shorter sound has been filled up with zeros."""
+
+
 class Split(Source):
     """A source that ``datasets`` reads, of which a part is held out for testing."""
 
@@ -174,6 +189,9 @@ class Columns(Split):
     """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
     text: Name | None = None
     """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
+    audio: Name | None = None
+    """The column of sounds: lists of samples, or paths of .wav files beside the table, fed to the network as
+    ``input_values`` (and ``attention_mask``)."""
     numbers: dict[Name, list[Name]] = Field(default_factory=dict)
     """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
     targets: dict[Name, Name | list[Name]] = Field(min_length=1)
@@ -182,6 +200,8 @@ class Columns(Split):
     columns is a vector. An empty field is a missing label."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
+    waves: Waves = Waves()
+    """How sounds become a network's input."""
     tokenizer: MaybeFile = None
     """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
     max_length: PositiveInt = 512
@@ -189,8 +209,10 @@ class Columns(Split):
 
     @model_validator(mode="after")
     def _has_inputs(self) -> Self:
-        if self.image is None and self.text is None and not self.numbers:
-            raise ValueError("nothing is fed to the network: name the column with image, text or numbers")
+        if self.image is None and self.text is None and self.audio is None and not self.numbers:
+            raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
+        if self.text is not None and self.audio is not None and self.waves.mask:
+            raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
         if (self.text is None) != (self.tokenizer is None):
             raise ValueError("text and tokenizer go together")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from surgeon.training.losses import IGNORED
 from surgeon.training.pictures import Picture
 from surgeon.training.sources import Columns as ColumnSettings
 from surgeon.training.sources import Hub, Images, Saved, Table
+from surgeon.training.waves import Sound
 
 TableSource: TypeAlias = Images | Table | Saved | Hub
 Encoder: TypeAlias = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
@@ -118,14 +120,19 @@ class OpenTable:
             return [Picture("image", source.pixels, Path(source.path), seed)], ("pixel_values",), collate
         encoders: list[Encoder] = []
         inputs: list[str] = []
+        folder = Path(source.path).parent if isinstance(source, Table) else Path()
         if source.image is not None:
-            folder = Path(source.path).parent if isinstance(source, Table) else Path()
             encoders.append(Picture(source.image, source.pixels, folder, seed))
             inputs.append("pixel_values")
         if source.text is not None and source.tokenizer is not None:
             encode, names, collate.padding = _text(source.text, source.tokenizer, source.max_length)
             encoders.append(encode)
             inputs += names
+        if source.audio is not None:
+            sound = Sound(source.audio, source.waves, folder)
+            encoders.append(sound)
+            inputs += sound.names
+            collate.padding |= dict.fromkeys(sound.names, 0)
         for name, columns in source.numbers.items():
             encoders.append(_Numbers(name, columns))
             inputs.append(name)
@@ -181,6 +188,10 @@ def open_table(source: TableSource, seed: int) -> OpenTable:
                 where="train.data",
                 hint=suggest(column, train.column_names),
             )
+    sounds = getattr(source, "audio", None)
+    if sounds is not None and hasattr(train.features[sounds], "decode"):  # of datasets' own reading, which needs more
+        undecoded = dataclasses.replace(train.features[sounds], decode=False)
+        train, test = (rows.cast_column(sounds, undecoded) for rows in (train, test))
     return OpenTable(train, test, source)
 
 
@@ -251,7 +262,7 @@ def _columns(source: TableSource) -> Iterable[str]:
     if not isinstance(source, ColumnSettings):
         return ("image", "label")
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    return [*filter(None, (source.image, source.text)), *(column for some in several for column in some)]
+    return [*filter(None, (source.image, source.text, source.audio)), *(column for some in several for column in some)]
 
 
 @dataclass

@@ -116,8 +116,10 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of one step; the labels in all of them, of each objective and of all processes, are counted."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [[target.labelled(batch).sum() for target in self.targets] for batch in batches]
-        labels = torch.tensor(counts, device=self.args.device).reshape(len(batches), len(self.targets)).sum(0)
+        counts = [target.labelled(batch).sum() for batch in batches for target in self.targets]
+        # stacked, not made of numbers: asking a GPU for a number waits for all that it still has to do
+        counted = torch.stack(counts) if counts else torch.zeros(0, dtype=torch.long)
+        labels = counted.to(self.args.device).reshape(len(batches), len(self.targets)).sum(0)
         if _processes() > 1:
             dist.all_reduce(labels)
         self._labels = labels

@@ -3,6 +3,7 @@
     python tests/benchmarks/apply.py                      # 1.5 GB, in a temporary folder
     python tests/benchmarks/apply.py --gigabytes 6 --rounds 4 --folder /data/bench
     python tests/benchmarks/apply.py --cold --only llama
+    python tests/benchmarks/apply.py --series 1.5 6 18    # how memory grows with the checkpoint (not at all)
 
 It makes its inputs (synthetic weights of real classes), runs everybody in interleaved rounds and prints Markdown
 tables: medians, spread, ratios and peak memory. Every contender's result is on the disk when it ends: cp is
@@ -21,6 +22,7 @@ import tempfile
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 from rounds import Contender, files_of, python, run_rounds, table
 
@@ -82,12 +84,15 @@ def main() -> None:
     options = _options()
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "surgeon-benchmark"
-        needed = 3 * options.gigabytes * 1e9 + 8e9
+        needed = max(3 * options.gigabytes, 1.6 * max(options.series or [0])) * 1e9 + 8e9
         if shutil.disk_usage(Path(name)).free < needed:
             raise SystemExit(f"{name} has less than {needed / 1e9:.0f} GB free: choose another --folder")
         folder.mkdir(parents=True)
         try:
-            text = "\n\n".join([_title(options), *(_job(job, folder, options) for job in options.only)])
+            jobs = (
+                [_series(folder, options)] if options.series else [_job(job, folder, options) for job in options.only]
+            )
+            text = "\n\n".join([_title(options), *jobs])
         finally:
             shutil.rmtree(folder)
     print(text)
@@ -102,6 +107,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--cold", action="store_true", help="drop the inputs from the page cache before each run")
     parser.add_argument("--only", nargs="+", choices=JOBS, default=JOBS)
+    parser.add_argument(
+        "--series", type=float, nargs="+", metavar="GB", help="Llamas of these sizes, and surgeon alone"
+    )
     parser.add_argument("--output", type=Path, help="write the tables there too")
     return parser.parse_args()
 
@@ -130,12 +138,43 @@ def _job(job: str, folder: Path, options: argparse.Namespace) -> str:
     return f"{title}\n\n{table(contenders, LOAD if job == 'load' else CP, ground)}"
 
 
+def _series(folder: Path, options: argparse.Namespace) -> str:
+    """The first job at several sizes: what is read and what memory it takes."""
+    ground = Contender("import torch", python("import torch"))
+    run_rounds([ground], options.rounds, cold=False, tell=_tell)
+    lines = [
+        "**The first half of the layers, by size of the checkpoint**",
+        "",
+        "| checkpoint GB | kept GB | read from the disk GB | median s | CPU s | peak MB beyond `import torch` |",
+        "| ---: " * 6 + "|",
+    ]
+    for gigabytes in options.series:
+        work = folder / f"series-{gigabytes}"
+        work.mkdir()
+        source, output = work / "llama", work / "out"
+        _make("llama", source, gigabytes)
+        layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
+        ours = _apply(work, f"operations: [{{op: truncate, keep_blocks: {layers // 2}}}]", source, output)
+        _once(ours, work / "kept")
+        sizes = [_gigabytes(source), _gigabytes(work / "kept")]
+        shutil.rmtree(work / "kept")
+        run_rounds([ours], options.rounds, cold=options.cold, tell=_tell)
+        shutil.rmtree(work)
+        peak = median(ours.megabytes) - median(ground.megabytes)
+        numbers = [*sizes, median(ours.fetched) / 1e9, median(ours.seconds), median(ours.processor)]
+        lines.append("| " + " | ".join(f"{number:.2f}" for number in numbers) + f" | {peak:.0f} |")
+    return "\n".join(lines)
+
+
+def _gigabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
+
+
 def _llama(work: Path, options: argparse.Namespace) -> tuple[list[Contender], str, str]:
     source, output, kept = work / "llama", work / "out", work / "kept"
     layers = _make_llama(source, options)
     ours = _apply(work, f"operations: [{{op: truncate, keep_blocks: {layers // 2}}}]", source, output)
     _once(ours, kept)
-    size = sum(file.stat().st_size for file in kept.glob("*.safetensors"))
     contenders = [
         *_copies(kept, output),
         ours,
@@ -151,8 +190,8 @@ def _llama(work: Path, options: argparse.Namespace) -> tuple[list[Contender], st
         )
         command = f"mergekit-yaml {recipe} {output} --no-copy-tokenizer && sync {output}/*"
         contenders.insert(-2, Contender("mergekit", ["sh", "-c", command], [source], output))
-    total = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    title = f"**The first half of the layers of a {total / 1e9:.2f} GB bfloat16 Llama** ({size / 1e9:.2f} GB survive)"
+    total, size = _gigabytes(source), _gigabytes(kept)
+    title = f"**The first half of the layers of a {total:.2f} GB bfloat16 Llama** ({size:.2f} GB survive)"
     return contenders, title, "import torch"
 
 

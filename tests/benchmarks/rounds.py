@@ -30,6 +30,8 @@ class Contender:
     processor: list[float] = field(default_factory=list)
     """Seconds of processor time, which a busy machine changes least."""
     megabytes: list[float] = field(default_factory=list)
+    fetched: list[float] = field(default_factory=list)
+    """Bytes that came from the disk, not from the page cache: with direct I/O, all that is read of the input."""
 
 
 def python(code: str, *arguments: object) -> list[str]:
@@ -42,10 +44,11 @@ def run_rounds(contenders: list[Contender], rounds: int, *, cold: bool, tell: Ca
     for number in range(rounds):
         turn = number % len(contenders)
         for contender in contenders[turn:] + contenders[:turn]:
-            seconds, processor, megabytes = _run(contender, cold)
+            seconds, processor, megabytes, fetched = _run(contender, cold)
             contender.seconds.append(seconds)
             contender.processor.append(processor)
             contender.megabytes.append(megabytes)
+            contender.fetched.append(fetched)
             tell(f"round {number + 1}: {contender.name}: {seconds:.2f} s, {processor:.2f} s CPU, {megabytes:.0f} MB")
     for contender in contenders:
         _remove(contender.writes)
@@ -79,7 +82,7 @@ def files_of(path: Path) -> list[Path]:
     return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
 
-def _run(contender: Contender, cold: bool) -> tuple[float, float, float]:
+def _run(contender: Contender, cold: bool) -> tuple[float, float, float, float]:
     _remove(contender.writes)
     for path in contender.reads:
         for file in files_of(path):
@@ -93,7 +96,7 @@ def _run(contender: Contender, cold: bool) -> tuple[float, float, float]:
         if process.returncode:
             told.seek(0)
             raise SystemExit(f"{contender.name} failed:\n{told.read().decode(errors='replace')[-3000:]}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6, usage.ru_inblock * 512.0
 
 
 def _warm(file: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import time
 
 import pytest
 import torch
@@ -14,8 +16,8 @@ import surgeon
 from surgeon.errors import TrainingError
 from surgeon.nn.outputs import Outputs
 from surgeon.operation import Objective, Stage
+from surgeon.training.cache_room import cache_folder, make_room, used
 from surgeon.training.data import Columns, Splits
-from surgeon.training.features import cache_folder
 from surgeon.training.session import train
 from surgeon.training.settings import Digits, TrainSettings
 
@@ -183,3 +185,34 @@ def test_branches_above_the_site_train_and_the_baseline_from_scratch_is_not_cach
         quiet=True,
     )
     assert set(report.baseline) == set(report.after)
+
+
+def test_what_was_used_the_longest_ago_goes_when_the_cache_is_full(monkeypatch):
+    folder = cache_folder()
+    folder.mkdir(parents=True)
+    for age, name in ((100, "old-0"), (100, "old-1"), (10, "recent-0"), (50, "reused-0"), (50, "reused-1")):
+        (folder / f"{name}.npy").write_bytes(bytes(1000))
+        os.utime(folder / f"{name}.npy", (time.time() - age,) * 2)
+    (folder / ".dead-0.npy.77").write_bytes(bytes(10))
+    os.utime(folder / ".dead-0.npy.77", (0, 0))
+    used([folder / "reused-0.npy"])
+    monkeypatch.setenv("SURGEON_CACHE_GB", "0.000005")
+    make_room(500)
+    assert {path.name for path in folder.iterdir()} == {"recent-0.npy", "reused-0.npy", "reused-1.npy"}
+    make_room(3000)
+    assert {path.name for path in folder.iterdir()} == {"reused-0.npy", "reused-1.npy"}
+    with pytest.raises(TrainingError, match=r"only 5e-06 GB may be kept\n.*SURGEON_CACHE_GB"):
+        make_room(5001)
+    assert len(list(folder.iterdir())) == 2, "nothing goes for what cannot be kept"
+    monkeypatch.setenv("SURGEON_CACHE_GB", "much")
+    with pytest.raises(TrainingError, match="a number of gigabytes"):
+        make_room(1)
+
+
+def test_features_that_are_used_again_are_younger_than_others():
+    train(resnet(), settings("cache", epochs=1), quiet=True)
+    files = list(cache_folder().glob("*.npy"))
+    for path in files:
+        os.utime(path, (0, 0))
+    train(resnet(), settings("cache", epochs=1), quiet=True)
+    assert all(path.stat().st_mtime > 0 for path in files)

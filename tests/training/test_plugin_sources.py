@@ -200,9 +200,9 @@ def test_a_source_that_cannot_be_named_or_loaded_is_refused_with_its_plugin(
 ) -> None:
     text = "from typing import Literal\nfrom surgeon import Source, hookimpl\nclass A(Source):\n"
     text += f"    {fields}\n@hookimpl\ndef surgeon_sources(): return [A]\n"
-    (tmp_path / "bad.py").write_text(text)
-    loaded = load([str(tmp_path / "bad.py")], installed=False)
-    with pytest.raises(PluginError, match=rf"bad\.py' raised in surgeon_sources: TypeError: .*{reason}"):
+    (tmp_path / "nameless.py").write_text(text)
+    loaded = load([str(tmp_path / "nameless.py")], installed=False)
+    with pytest.raises(PluginError, match=rf"nameless\.py' raised in surgeon_sources: TypeError: .*{reason}"):
         loaded.sources()
     surgeon.load_recipe(written(tmp_path, "null"), plugins=loaded)  # what needs no source is not hindered
 

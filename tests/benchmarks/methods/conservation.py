@@ -10,15 +10,15 @@ from methods.running import accuracy, made_by, run_recipe
 ORDER = 30
 TITLE = "Conservation training"
 RECIPES = ("source.yaml", "conservation.yaml")
-NOTE = """A network that knows 0 to 4 learns 5 to 9 by a second head; the old head's accuracy on 0 to 4 is what is kept.
-Plain fine-tuning is the same recipe without its conserve."""
+NOTE = """A network that knows 0 to 4 learns 5 to 9, all labels of them, by a second head; "kept" is the old
+head's accuracy on 0 to 4. Plain fine-tuning is the same recipe without its conserve."""
 OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
 HEADS = "{op: multitask, original: keep, tasks: {new: {classes: ['5', '6', '7', '8', '9'], label: labels}}}"
 WAYS = {
     "plain": f"operations=[{HEADS}]",
     "L2-SP": "operations.1={op: conserve, method: l2_sp, weight: 0.01}",
     "EWC": f"operations.1={{op: conserve, method: ewc, weight: 30, data: {OLD}}}",
-    "LwF": "operations.1={op: conserve, method: lwf, weight: 1}",
+    "LwF": "operations.1={op: conserve, method: lwf, weight: 0.1}",
 }
 
 

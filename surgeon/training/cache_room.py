@@ -1,0 +1,81 @@
+"""Where cached features lie, and how much of the disk they may take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from surgeon.errors import TrainingError
+
+LIMIT = 20.0
+"""Gigabytes that cached features may take together, unless ``$SURGEON_CACHE_GB`` says otherwise."""
+ABANDONED = 24 * 3600
+"""Seconds after which a file that nobody has finished writing is taken for left behind."""
+
+
+def cache_folder() -> Path:
+    """Where features are kept: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
+    return Path(os.environ.get("SURGEON_CACHE") or Path.home() / ".cache" / "surgeon") / "features"
+
+
+def limit() -> int:
+    """How many bytes cached features may take together.
+
+    Raises:
+        TrainingError: ``$SURGEON_CACHE_GB`` is no number from 0 on.
+    """
+    given = os.environ.get("SURGEON_CACHE_GB") or str(LIMIT)
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = -1.0
+    if not gigabytes >= 0:
+        raise TrainingError(f"$SURGEON_CACHE_GB is {given!r}, and a number of gigabytes is wanted")
+    return int(min(gigabytes, 1e9) * 1e9)
+
+
+def make_room(size: int) -> None:
+    """Remove features, those first that were used the longest ago, until ``size`` bytes more may be kept.
+
+    A file that another process has mapped stays readable there until it is done with it.
+
+    Raises:
+        TrainingError: They are more than may be kept at all, or than the disk has room for.
+    """
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    if size > limit():
+        raise _too_large(size, f"only {limit() / 1e9:.3g} GB may be kept", "set SURGEON_CACHE_GB, or features: none")
+    for scratch in folder.glob(".*.npy.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - scratch.stat().st_mtime > ABANDONED:
+                scratch.unlink()
+    sets: dict[str, list[tuple[Path, os.stat_result]]] = {}
+    for path in folder.glob("*.npy"):
+        with contextlib.suppress(FileNotFoundError):  # another process makes room too
+            sets.setdefault(path.name.rpartition("-")[0], []).append((path, path.stat()))
+    total = sum(facts.st_size for files in sets.values() for _, facts in files)
+    for files in sorted(sets.values(), key=lambda files: max(facts.st_mtime for _, facts in files)):
+        if total + size <= limit():
+            break
+        for path, facts in files:
+            path.unlink(missing_ok=True)
+            total -= facts.st_size
+    if size > shutil.disk_usage(folder).free:
+        raise _too_large(size, f"{folder} has not so much room", "set SURGEON_CACHE to a folder on another disk")
+
+
+def used(paths: Iterable[Path]) -> None:
+    """Note that features are used now, so that others go first."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # of another user, say
+            os.utime(path)
+
+
+def _too_large(size: int, why: str, hint: str) -> TrainingError:
+    return TrainingError(f"features cannot be cached: they take {size / 1e9:.3g} GB, and {why}",
+                         where="train.features", hint=hint)  # fmt: skip
