@@ -24,8 +24,8 @@ NOTE = """x = d + (1 − d) · g · patch, and MNIST-M's |patch − d|; test pat
 photographs. g = 0.5 was set on the seeds 0 and 1 where a network that knows the source alone gets some 76 %, before
 that network was trained adversarially; that it pools by maxima was chosen on seed 0, with its target accuracy in view.
 No label of the target chose the strength of the reversal: of 0.1, 0.3 and 1 it is the one under which networks of the
-seeds 0, 1 and 2 agree most often on unlabelled pictures of that target, and it serves all three targets. The share is that of the
-gap between source only (the better of with and without batch norms) and trained on the target's labels."""
+seeds 0, 1 and 2 agree most often on unlabelled pictures of that target, and it serves all three targets. The share is
+that of the gap between source only (the better of with and without batch norms) and trained on the target's labels."""
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:
