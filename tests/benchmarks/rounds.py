@@ -31,7 +31,7 @@ class Contender:
     """Seconds of processor time, which a busy machine changes least."""
     megabytes: list[float] = field(default_factory=list)
     fetched: list[float] = field(default_factory=list)
-    """Bytes that came from the disk, not from the page cache: with direct I/O, all that is read of the input."""
+    """Bytes that came from the disk, not from the page cache: of a cold input, all that is read of it."""
 
 
 def python(code: str, *arguments: object) -> list[str]:
