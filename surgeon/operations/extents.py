@@ -43,7 +43,7 @@ def run_up_to(surgery: Surgery, selector: str) -> list[Site]:
     last = surgery.site(selector).name
 
     def ran() -> list[str]:
-        return sorted(surgery.trace().accessed_before(last))
+        return sorted(surgery.trace().used_before(last))
 
     names = surgery.recall(f"runs up to {last}", ran)
     if last not in names:

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from families import FAMILIES, build, detection_targets, example
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import surgeon
@@ -76,6 +77,26 @@ def test_up_to_a_site_means_executed_order():
     states = {n: p.requires_grad for n, p in frozen.named_parameters()}
     assert not any(state for n, state in states.items() if n.startswith(("conv1", "bn1", "layer1", "layer2")))
     assert all(state for n, state in states.items() if n.startswith(("layer3", "layer4", "fc")))
+
+
+class HeadFetchedFirst(nn.Module):
+    """Python takes hold of ``self.head`` before the blocks run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(values))
+
+
+def test_up_to_a_site_leaves_out_what_was_only_fetched_before_it():
+    frozen = surgeon.apply(HeadFetchedFirst(), [Freeze(up_to="blocks.0")], inputs={"values": [2, 4]})
+    assert {name for name, p in frozen.named_parameters() if not p.requires_grad} == {
+        "blocks.0.weight",
+        "blocks.0.bias",
+    }
 
 
 def test_up_to_a_block_freezes_the_class_token_and_positions_before_it():

@@ -32,9 +32,9 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
 
 
 def _only_inspected(results: Sequence[Result]) -> set[str]:
-    """The networks that were built, and put through no operation at all."""
+    """The networks that could be inspected, and were put through no operation at all."""
     through = {r.model for r in results if r.operation not in OPERATIONS[:2]}
-    return {r.model for r in results if r.operation == "build" and r.outcome == "ok"} - through
+    return {r.model for r in results if r.operation == "inspect" and r.outcome == "ok"} - through
 
 
 def _counts(results: Sequence[Result], library: str) -> Iterable[str]:
