@@ -14,6 +14,8 @@ CLASSES = 3
 DEPTHS = (0.25, 0.5, 0.75)
 HEAD_COUNTS = {"RAFT": 2}
 """Heads whose outputs are counted in something else than classes: the two directions of a flow."""
+DENSE = {"_DenseLayer"}
+"""Blocks that read the outputs of all before them, so that none can go without the next ones' weights."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def case(subject: Subject, operation: str) -> Case:
             raise NoMeaningError("the network has no stack of blocks")
         if any(len({subject.trace.shape(s) for s in stack.sites}) > 1 for stack in subject.roles.blocks):
             raise NoMeaningError("blocks change the shape along the way, so that half of them do not fit together")
+        if DENSE & {type(subject.module.get_submodule(s)).__name__ for k in subject.roles.blocks for s in k.sites}:
+            raise NoMeaningError("every block reads the outputs of all before it")
         return Case([surgeon.Truncate(keep_blocks=0.5)])
     if operation == "replace head":
         return Case([_replace_head(subject)])
