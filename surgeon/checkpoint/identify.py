@@ -159,10 +159,9 @@ def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint
     """
     best = _best(provider, architecture, checkpoint)
     if not best.fit.contained:
-        converted = provider.convert(best.architecture, checkpoint)
+        converted = provider.convert(best.skeleton, checkpoint)
         if converted is not None:
             best = _best(provider, best.architecture, converted)
-            best.notes.extend(converted.notes)
     if not best.fit.contained:
         raise misfit(best)
     return best

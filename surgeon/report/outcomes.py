@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.report.numbers import count, shape, size
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def render_saved(path: Path, found: Reload) -> RenderableType:
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
     )
     lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}")')]
-    if (path / "config.json").is_file():
-        lines.append(Text.assemble(("or with       ", "dim"), f'transformers.AutoModel.from_pretrained("{path}")'))
+    if (config := read_object(path / "config.json")) is not None:
+        name = (config.get("architectures") or ["AutoModel"])[0]
+        lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(found)))
     return Group(*lines)
 

@@ -235,6 +235,18 @@ def test_another_attention_implementation_does_not_change_the_architecture() -> 
     assert HF.of_module(model) == before
 
 
+def test_a_big_bird_that_has_read_a_short_text_is_still_itself():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = transformers.BigBirdModel(transformers.BigBirdConfig(vocab_size=64, **sizes)).eval()
+    before = HF.of_module(model)
+    model(torch.ones(1, 8, dtype=torch.long))
+    assert (
+        type(model.encoder.layer[0].attention.self).__name__ == "BigBirdSelfAttention"
+    )  # no block-sparse one any more
+    assert before is not None
+    assert HF.of_module(model) == before
+
+
 def test_a_subclass_of_a_users_own_is_nobodys_architecture() -> None:
     class Mine(transformers.BertModel):
         pass

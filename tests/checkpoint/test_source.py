@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from sources import SIZES, bert, check_values
 from torch import nn
 
+from surgeon.checkpoint.contents import Checkpoint
 from surgeon.checkpoint.source import open_source
 from surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
 from surgeon.plugins import Plugins, load
@@ -167,18 +168,42 @@ def test_names_of_tensorflows_days_are_read_without_loading(tmp_path: Path, plug
     check_values(source, model)
 
 
-def test_a_layout_that_transformers_rearranges_is_read_through_it(tmp_path: Path, plugins: Plugins) -> None:
-    model = transformers.MixtralForCausalLM(
-        transformers.MixtralConfig(**SIZES, num_key_value_heads=1, num_local_experts=2)
-    )
+EXPERTS = {"num_key_value_heads": 1, "moe_intermediate_size": 8}
+REARRANGED = {
+    "experts stacked and their two projections fused": lambda: transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(**SIZES, num_key_value_heads=1, num_local_experts=12)
+    ),
+    "some layers dense": lambda: transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(**SIZES, **EXPERTS, num_experts=4, mlp_only_layers=[0])
+    ),
+    "a projection split in three": lambda: transformers.NomicBertModel(transformers.NomicBertConfig(**SIZES)),
+}
+
+
+@pytest.mark.parametrize("kind", REARRANGED)
+def test_a_layout_that_transformers_rearranges_is_rearranged_tensor_by_tensor(
+    kind: str, tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = REARRANGED[kind]()
     model.save_pretrained(tmp_path)
-    names = load_file(tmp_path / "model.safetensors")
-    assert any("experts.0." in name for name in names)  # one tensor for each expert, fused in the module
+    assert set(load_file(tmp_path / "model.safetensors")) != set(model.state_dict())  # the hub's layout is another
+    read: list[str] = []
+    whole = Checkpoint.read
+    monkeypatch.setattr(Checkpoint, "read", lambda self, name: (read.append(name), whole(self, name))[1])
     source = open_source(tmp_path, plugins=plugins)
-    assert source.checkpoint.format == "memory"  # type: ignore[union-attr]
-    assert any("from_pretrained" in note for note in source.notes)
+    assert not read  # a plan needs names and shapes
+    assert any("rearranged" in note for note in source.notes)
     assert not source.missing
     check_values(source, model)
+
+
+def test_an_infinite_number_in_a_config_is_read(tmp_path: Path, plugins: Plugins) -> None:
+    model = transformers.Mamba2Model(
+        transformers.Mamba2Config(hidden_size=16, num_hidden_layers=1, vocab_size=32, head_dim=8, num_heads=4)
+    )
+    assert model.config.time_step_limit[1] == float("inf")
+    model.save_pretrained(tmp_path)
+    check_values(open_source(tmp_path, plugins=plugins), model)
 
 
 def test_old_buffers_are_left_out_quietly(tmp_path: Path, plugins: Plugins) -> None:

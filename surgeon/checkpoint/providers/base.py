@@ -78,8 +78,8 @@ class ArchitectureProvider(ABC):
         """Tensors that a file may hold and the skeleton need not have, by their names."""
         return None
 
-    def convert(self, architecture: Architecture, checkpoint: Checkpoint) -> Checkpoint | None:
-        """``checkpoint`` in the layout of the skeleton, for a library that rearranges tensors on loading."""
+    def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
+        """``checkpoint`` in the layout of ``skeleton``, for a library that rearranges tensors on loading."""
         return None
 
     def require(self, name: str) -> None:

@@ -119,7 +119,9 @@ class HuggingFace(ArchitectureProvider):
             return None
         architecture = Architecture(scheme=self.scheme, name=cls.__name__, options={"config": _plain(module.config)})
         try:
-            return architecture if same_structure(module, build(self, architecture), mutable=MUTABLE) else None
+            skeleton = build(self, architecture)
+            _attend_alike(skeleton, module)
+            return architecture if same_structure(module, skeleton, mutable=MUTABLE) else None
         except ArchitectureError:  # a config edited so that it builds nothing
             return None
 
@@ -140,13 +142,14 @@ class HuggingFace(ArchitectureProvider):
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
         """With the base model's prefix put on or taken off, then with transformers' own renamings too."""
+        from surgeon.checkpoint.providers.rearranging import renamed
+
         names = list(names)
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         tensors = skeleton.state_dict()
         yield {name: _placed(name, prefix, tensors) for name in names}
-        renamed = _renamed(skeleton, names, tensors)
-        if renamed is not None:
-            yield renamed
+        if (others := renamed(skeleton, names)) is not None:
+            yield others
 
     def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
         """Buffers that are computed now, what the class says to ignore, and heads that it has not."""
@@ -157,29 +160,11 @@ class HuggingFace(ArchitectureProvider):
         ignored = sorted(skeleton._keys_to_ignore_on_load_unexpected or ())  # type: ignore[arg-type]
         return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *ignored, others)))
 
-    def convert(self, architecture: Architecture, checkpoint: Checkpoint) -> Checkpoint | None:
-        """The whole model as transformers loads it, for layouts that it rearranges (fused experts, …)."""
-        if checkpoint.folder is None:
-            return None
-        from surgeon.checkpoint.formats import memory_checkpoint
+    def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The tensors as transformers rearranges them on loading (fused experts, split projections), read lazily."""
+        from surgeon.checkpoint.providers.rearranging import rearranged
 
-        cls = self._class(architecture.name, checkpoint.location)
-        config = _config(architecture.options["config"], checkpoint.location)
-        try:
-            model, report = cls.from_pretrained(
-                checkpoint.folder, config=config, dtype="auto", local_files_only=True, output_loading_info=True
-            )
-        except (RuntimeError, ValueError, OSError):
-            return None  # the misfit that was found already says more
-        harmless = self.harmless(model)
-        if any(not harmless.search(name) for name in report["unexpected_keys"]):
-            return None
-        absent = set(report["missing_keys"])
-        tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in absent}
-        converted = memory_checkpoint(tensors, checkpoint.location)
-        converted.folder, converted.config, converted.files = checkpoint.folder, checkpoint.config, checkpoint.files
-        converted.notes = [*checkpoint.notes, "rearranged by transformers' from_pretrained: read into memory whole"]
-        return converted
+        return rearranged(skeleton, checkpoint)
 
     def _class(self, name: str, where: str) -> Any:
         import transformers
@@ -211,11 +196,29 @@ def _config(values: dict[str, Any], where: str) -> Any:
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
     try:
-        return CONFIG_MAPPING[model_type].from_dict(dict(values))
+        return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ArchitectureError(
             f"its config is refused by transformers: {str(error).strip().splitlines()[0]}", where=where
         ) from error
+
+
+def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:
+    """A BigBird that was given a short text attends to all of it from then on, by other modules."""
+    for name, each in module.named_modules():
+        if hasattr(each, "set_attention_type"):
+            skeleton.get_submodule(name).set_attention_type(each.attention_type)  # type: ignore[operator]
+
+
+def _with_floats(value: Any) -> Any:
+    """What JSON has no word for, and transformers writes as ``{"__float__": "Infinity"}``."""
+    if isinstance(value, list):
+        return [_with_floats(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"__float__"}:
+        return float(value["__float__"])
+    return {key: _with_floats(each) for key, each in value.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -250,26 +253,6 @@ def _placed(name: str, prefix: str, tensors: dict[str, Any]) -> str:
         if candidate in tensors:
             return candidate
     return name
-
-
-def _renamed(skeleton: nn.Module, names: list[str], tensors: dict[str, Any]) -> dict[str, str] | None:
-    """``names`` as transformers renames them on loading; None where it would change tensors too."""
-    try:
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightConverter, rename_source_key
-
-        transforms = get_model_conversion_mapping(skeleton)
-        converters = [t for t in transforms if isinstance(t, WeightConverter)]
-        renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
-        result = {}
-        for name in names:
-            new, converter = rename_source_key(name, renamings, converters, skeleton.base_model_prefix, tensors)
-            if converter is not None and new not in names:
-                return None
-            result[name] = new
-    except (ImportError, TypeError):  # internals of transformers: without them, convert() does the work
-        return None
-    return result
 
 
 def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
