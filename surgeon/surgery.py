@@ -267,8 +267,18 @@ class Surgery(Examination):
         doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
         self._refuse_to_remove([*doomed, *idle])
         self._refuse_to_waste([*doomed, *idle])
+        before = [] if self.replays else list(self.trace().visits)
         exit_at(grafted, name)
-        removed = [*prune(self.model, keep | {"exit"}), *self._silence(idle, name, shape)]
+        children = {module: dict(module._modules) for module in self.model.modules()}
+        removed = prune(self.model, keep | {"exit"})
+        self._trace = self._roles = None
+        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before)):
+            for module, those in children.items():
+                module._modules.clear()
+                module._modules.update(those)
+            prune(self.model, keep | {"exit"}, lengths=True)
+            self._trace = self._roles = None
+        removed += self._silence(idle, name, shape)
         self.removed.update(dict.fromkeys(removed, self.label))
         for place in [*removed, "exit"]:
             self._changed(place)
@@ -316,6 +326,14 @@ class Surgery(Examination):
     def _changed(self, site: str) -> None:
         self.claims.append(site)
         self._trace = self._roles = None
+
+    def _begins_as(self, before: Sequence[str]) -> bool:
+        """Whether what runs now is what ran before, as far as it goes."""
+        try:
+            now = [site for site in self.trace().visits if site.split(".")[0] != "grafts"]
+        except OperationError:
+            return False
+        return now == list(before[: len(now)])
 
     def _visit(self, name: str) -> tuple[bool, int]:
         traced = self.trace()

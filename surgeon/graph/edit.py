@@ -12,6 +12,9 @@ from surgeon.errors import OperationError
 from surgeon.nn.grafts import Tap, hook
 from surgeon.plans import Edit
 
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+"""What holds modules by number."""
+
 
 def parent_of(model: nn.Module, site: str) -> tuple[nn.Module, str]:
     """The module that holds ``site``, and the name it holds it under.
@@ -80,7 +83,7 @@ def remove_module(model: nn.Module, site: str, *, optional: bool = False) -> Non
     parent, name = parent_of(model, site)
     if optional:
         parent._modules[name] = None
-    elif isinstance(parent, (nn.Sequential, nn.ModuleList)) and name != _last_child(parent):
+    elif isinstance(parent, CONTAINERS) and name != _last_child(parent):
         parent._modules[name] = nn.Identity()
     else:
         del parent._modules[name]
@@ -91,8 +94,14 @@ def _last_child(container: nn.Module) -> str:
     return [name for name in container._modules if name not in ("grafts", "exit")][-1]
 
 
-def prune(model: nn.Module, keep: Collection[str]) -> list[str]:
+def prune(model: nn.Module, keep: Collection[str], *, lengths: bool = False) -> list[str]:
     """Remove every module that ``keep`` does not name; a module below one that is removed goes with it.
+
+    Args:
+        model: The network.
+        keep: The sites that stay.
+        lengths: Leave an identity in a container for each that is removed from it, for networks that ask how many
+            there are.
 
     Returns:
         The topmost sites that were removed.
@@ -108,7 +117,10 @@ def prune(model: nn.Module, keep: Collection[str]) -> list[str]:
             if site in keep:
                 visit(sub, site)
             elif not isinstance(sub, nn.Identity) and not _is_empty(sub):
-                remove_module(model, site)
+                if lengths and isinstance(module, CONTAINERS):
+                    module._modules[child] = nn.Identity()
+                else:
+                    remove_module(model, site)
                 removed.append(site)
 
     visit(model, "")

@@ -14,6 +14,7 @@ from torch import nn
 from surgeon.graph.inputs import Inputs, Spec
 from surgeon.graph.inputs_named import choices, setting
 from surgeon.graph.rungs import for_real, lent, on_meta
+from surgeon.nn.grafts import Exit
 
 KINDS = ("mm_token_type_ids", "token_type_ids")
 """What says of each token whether it is a word (0) or stands for an image (1)."""
@@ -33,7 +34,7 @@ def with_images(model: nn.Module, names: Iterable[str], config: Any, batch: int)
     words = choices("input_ids", config, batch)[0]
     found = []
     for images in _image_inputs(method, names, config, batch):
-        count = _feature_count(model, images)
+        count = _feature_count(model, images, batch)
         if count is not None and count % batch == 0 and count:
             found += _together(words, token, count // batch, images.kwargs, names)
             break
@@ -51,14 +52,19 @@ def _image_inputs(method: Any, names: set[str], config: Any, batch: int) -> Iter
         yield Inputs(kwargs={name: specs[min(index, len(specs) - 1)] for name, specs in wanted.items()})
 
 
-def _feature_count(model: Any, images: Inputs) -> int | None:
-    """How many features the tower makes of the images of a batch; None where it does not run."""
+def _feature_count(model: Any, images: Inputs, batch: int) -> int | None:
+    """How many features the tower makes of the images of a batch; None where it does not run.
+
+    One an image where surgery has ended the network within the tower, so that no feature meets a word.
+    """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for rung in (on_meta, for_real):
         try:
             with lent(model, training=False), warnings.catch_warnings(), rung(model) as device:
                 warnings.simplefilter("ignore")
                 features = model.get_image_features(**images.tensors(device, dtype)[1])
+        except Exit:
+            return batch
         except Exception:
             continue
         features = getattr(features, "pooler_output", features)

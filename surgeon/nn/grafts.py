@@ -12,7 +12,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import wraps
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -164,6 +164,9 @@ class Inserted(nn.Module):
         module: Takes and returns the main tensor of what the site returns (or of its first argument).
     """
 
+    alters: ClassVar[bool] = True
+    """It changes what others read; see :func:`hook`."""
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
@@ -181,7 +184,9 @@ class Inserted(nn.Module):
 def hook(site: nn.Module, method: Any) -> None:
     """Let a bound method of a module hear what ``site`` produces.
 
-    What changes an output comes before what reads it, whichever was there first, and an exit comes last.
+    What changes an output comes before what reads it, whichever was there first, and an exit comes last. Hooks of
+    others lie between the two: transformers hooks what captures hidden states into a network when it first runs, so
+    before surgery in one that has run already, and after it in one that is loaded.
     """
     site.register_forward_hook(method)
     hooks = cast("OrderedDict[int, Any]", site._forward_hooks)
@@ -197,7 +202,9 @@ def unhook(site: nn.Module, method: Any) -> None:
 
 def _turn(method: Any) -> int:
     owner = getattr(method, "__self__", None)
-    return 1 + owner.exits if isinstance(owner, Tap) else 0
+    if isinstance(owner, Tap):
+        return 2 + owner.exits
+    return 0 if getattr(owner, "alters", False) else 1
 
 
 def graft(model: nn.Module) -> Grafted:

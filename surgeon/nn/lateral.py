@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -95,6 +95,9 @@ class Lateral(nn.Module):
         taps: Read the earlier columns' sites.
         adapters: One for each tap.
     """
+
+    alters: ClassVar[bool] = True
+    """It changes what others read; see :func:`surgeon.nn.grafts.hook`."""
 
     def __init__(self, taps: Iterable[Tap], adapters: Iterable[Adapter]) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.nn.grafts import Tap, hook
+from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.nn.lateral import Adapter, Lateral, Layout, resample
 from surgeon.nn.progressive import ProgressiveNetwork
 
@@ -155,6 +155,18 @@ def test_a_tap_reads_what_a_lateral_connection_has_added_to(network):
     network(x)
     assert torch.equal(early.value, late.value)
     assert not torch.equal(late.value, bare)
+
+
+def test_a_hook_that_was_there_before_surgery_sees_what_is_added(network):
+    network.eval()
+    site, seen, late = network.columns[1].first, [], Tap(copies=True)
+    lateral = next(method.__self__ for method in site._forward_hooks.values())
+    unhook(site, lateral.add)
+    site.register_forward_hook(lambda module, args, output: seen.append(output.clone()))  # as transformers does
+    hook(site, lateral.add)
+    hook(site, late.read)
+    network(torch.randn(5, 4))
+    assert torch.equal(seen[0], late.value)
 
 
 def test_a_copy_is_independent_and_compiles_whole(network):

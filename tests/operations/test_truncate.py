@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from families import FAMILIES, build, detection_targets, example, t5_config
+from torch import nn
 from torch.utils._pytree import tree_leaves
 from transformers import T5ForConditionalGeneration
 
@@ -199,6 +200,37 @@ def test_what_is_fetched_but_never_run_leaves_the_file_and_comes_back_as_an_iden
     assert not any(name.startswith("encoder.ln") for name in cut.state_dict())
     surgeon.save(cut, tmp_path / "cut")
     assert set(surgeon.load(tmp_path / "cut", arch=FAMILIES["vit"]).state_dict()) == set(cut.state_dict())
+
+
+class Countdown(nn.Module):
+    """Runs as many of the first layers as there are more of those than of the last, as BridgeTower does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+        self.late = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        alone = len(self.early) - len(self.late)
+        for layer in self.early[:alone]:
+            values = layer(values)
+        for first, second in zip(self.late, self.early[alone:], strict=True):
+            values = second(first(values))
+        return values
+
+
+def test_a_network_that_counts_its_layers_runs_as_many_after_the_cut(tmp_path):
+    model, values = Countdown().eval(), torch.randn(2, 4)
+    features = model.late[0](model.early[1](model.early[0](values)))
+    cut = surgeon.apply(model, [Truncate(after="late.0")], inputs={"values": [2, 4]})
+    assert torch.equal(cut(values), features)
+    assert [name for name, _ in cut.named_parameters() if "weight" in name] == [
+        "early.0.weight",
+        "early.1.weight",
+        "late.0.weight",
+    ]
+    surgeon.save(cut, tmp_path / "cut")
+    assert torch.equal(surgeon.load(tmp_path / "cut", arch=Countdown)(values), features)
 
 
 def test_a_t5_with_as_many_encoder_as_decoder_blocks_is_thinned_on_both_sides():
