@@ -46,6 +46,11 @@ class Family:
     listed: bool = False
     settings: tuple[tuple[str, object], ...] = ()
 
+    @property
+    def exact(self) -> bool:
+        """Whether it names classes one by one, so that its facts need no second look."""
+        return not any("*" in pattern for pattern in self.classes)
+
     def holds(self, model: nn.Module) -> bool:
         """Whether ``model``, or a base of its class, is one of the family's classes."""
         names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__]

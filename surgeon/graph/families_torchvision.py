@@ -15,7 +15,8 @@ SMALL_DETECTION: tuple[tuple[str, object], ...] = (
 FEW_BOXES: tuple[tuple[str, object], ...] = (("topk_candidates", 8), ("detections_per_img", 8))
 FEW_PROPOSALS: tuple[tuple[str, object], ...] = (
     ("rpn._pre_nms_top_n", {"training": 20, "testing": 20}),
-    ("rpn._post_nms_top_n", {"training": 8, "testing": 8}),
+    ("rpn._post_nms_top_n", {"training": 2, "testing": 2}),
+    ("roi_heads.detections_per_img", 1),  # the keypoint head takes 2 GFLOP for each
 )
 
 

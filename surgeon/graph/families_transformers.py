@@ -1,7 +1,8 @@
 """Facts about transformers' families: the names that its heads go by.
 
-They are only where to look first: a head counts if its width is what the config says; else the traced
-dataflow tells. ``tests/graph/test_roles.py`` holds each entry against real classes.
+Those of a task are only where to look first: a head counts if its width is what the config says; else the
+traced dataflow tells. Those of one class hold as they are: its heads' widths stand nowhere else.
+``tests/graph/test_roles.py`` holds each entry against real classes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,23 @@ CLASSIFIER = (
     "logits_proj",
 )  # fmt: skip
 
+
+def _class(path: str, *head: str) -> Family:
+    return Family(f"transformers {path.rpartition('.')[2]}", (f"transformers.models.{path}",), head=head)
+
+
 TRANSFORMERS: tuple[Family, ...] = (
+    _class(
+        "higgs_audio_v2.modeling_higgs_audio_v2.HiggsAudioV2ForConditionalGeneration", "audio_lm_head", "text_lm_head"
+    ),
+    _class("lightglue.modeling_lightglue.LightGlueForKeypointMatching", "match_assignment_layers.*"),
+    _class("lxmert.modeling_lxmert.LxmertForQuestionAnswering", "answer_head.logit_fc.3"),
+    _class("mgp_str.modeling_mgp_str.MgpstrForSceneTextRecognition", "char_head", "bpe_head", "wp_head"),
+    _class("omdet_turbo.modeling_omdet_turbo.OmDetTurboForObjectDetection", "decoder.decoder_class_head.*"),
+    _class("patchtst.modeling_patchtst.PatchTSTForClassification", "head.linear"),
+    _class("pi0.modeling_pi0.PI0ForConditionalGeneration", "action_out_proj"),
+    _class("splinter.modeling_splinter.SplinterForQuestionAnswering", "splinter_qass"),
+    _class("vit_mae.modeling_vit_mae.ViTMAEForPreTraining", "decoder.decoder_pred"),
     _task("ForSequenceClassification", *CLASSIFIER),
     _task("ForTokenClassification", "classifier", "score"),
     _task("ForImageClassification", "classifier"),

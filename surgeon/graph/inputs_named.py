@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ SAMPLES = 8000
 FRAMES = 64
 """Frames of a spectrogram, where a config does not say."""
 GRID = 4
-"""The time steps, rows and columns of patches, where a forward is told them: a multiple of what it merges."""
+"""The rows and columns of an image's patches, where a forward is told them: a multiple of what it merges."""
 
 
 def choices(name: str, config: Any, batch: int) -> list[Spec]:
@@ -43,6 +44,8 @@ def _text(config: Any) -> Any:
 def _tokens(config: Any, batch: int) -> list[Spec]:
     """Words that end with the end-of-sentence token, and hold no other token with a meaning of its own."""
     text = _text(config)
+    if hasattr(config, "decoder_config") and hasattr(getattr(config, "encoder_config", None), "vocab_size"):
+        text = config.encoder_config
     words = setting(text, "vocab_size") or setting(config, "vocab_size", default=2)
     words = min(words) if isinstance(words, (list, tuple)) else words
     special = sorted(_special_tokens(config, words) | _special_tokens(text, words))
@@ -50,7 +53,16 @@ def _tokens(config: Any, batch: int) -> list[Spec]:
     end = setting(text, "eos_token_id")
     last = end if isinstance(end, int) and 0 <= end < words else None
     low, high = (low + 1, high) if high > low + 1 else (0, words)
-    return [Spec((batch, TOKENS), torch.int64, low, high, last=last)]
+    rows = Spec((batch, TOKENS), torch.int64, low, high, last=last)
+    return [rows, *(replace(rows, shape=shape) for shape in _codes(config, batch))]
+
+
+def _codes(config: Any, batch: int) -> list[tuple[int, ...]]:
+    """Sound in tokens of several codebooks: a row for each, or one beside the other, the words before them."""
+    books = setting(config, "num_codebooks")
+    if not isinstance(books, int) or books < 2:
+        return []
+    return [(batch * books, TOKENS), (batch, TOKENS, books), (batch, TOKENS, books + 1)]
 
 
 def _special_tokens(config: Any, words: int) -> set[int]:
@@ -60,12 +72,21 @@ def _special_tokens(config: Any, words: int) -> set[int]:
 
 
 def _decoder_tokens(config: Any, batch: int) -> list[Spec]:
-    decoder = getattr(config, "decoder", None) or _text(config)
-    return _tokens(decoder if hasattr(decoder, "to_dict") else config, batch)
+    decoder = getattr(config, "decoder", None) or getattr(config, "decoder_config", None) or _text(config)
+    found = _tokens(decoder if hasattr(decoder, "to_dict") else config, batch)
+    channels = getattr(decoder, "num_channels", None)  # of sound in tokens
+    codes = [replace(found[0], shape=(batch, TOKENS, channels))] if isinstance(channels, int) else []
+    return [*found, *codes]
 
 
-def _side(config: Any) -> tuple[int, int]:
-    size = setting(config, "image_size", "img_size", "input_size", default=224)
+def image_side(config: Any) -> tuple[int, int]:
+    """The height and width of images; of timm's networks, those that their own settings tell."""
+    size = setting(config, "image_size", "img_size", "input_size", "max_img_size")
+    if ratios := setting(config, "scaled_images_ratios"):  # the smallest copy is to hold one patch
+        size = int(setting(config, "patch_size", default=size) / min(ratios))
+    if size is None:
+        timm = [setting(config, name, default={}) for name in ("model_args", "pretrained_cfg")]
+        size = timm[0].get("img_size") or timm[1].get("input_size", [224])[-2:]
     if isinstance(size, dict):
         size = list(size.values())
     if isinstance(size, (list, tuple)):
@@ -75,27 +96,44 @@ def _side(config: Any) -> tuple[int, int]:
 
 def _images(config: Any, batch: int) -> list[Spec]:
     channels = setting(config, "num_channels", "in_channels", "in_chans", default=3)
-    image = (channels, *_side(config))
+    image = (channels, *image_side(config))
     frames = setting(config, "num_frames", "frames_per_clip")
     clips = [Spec((batch, frames, *image))] if isinstance(frames, int) else []
     sides = [Spec((batch, *image)), Spec((batch, channels, 64, 64)), Spec((batch, channels, 256, 256))]
-    return [*clips, *sides, Spec((batch, 2, *image))]  # two frames of a clip, or two views to match
+    # two frames of a clip, or two views to match
+    return [*clips, *sides, Spec((batch, 2, channels, 64, 64)), Spec((batch, 2, *image))]
 
 
 def _waveforms(config: Any, batch: int) -> list[Spec]:
     bins, length = setting(config, "num_mel_bins"), setting(config, "max_length")
     if isinstance(bins, int) and setting(config, "patch_size") is not None:  # a spectrogram cut into patches
         return [Spec((batch, length or 1024, bins))]
-    return [Spec((batch, SAMPLES)), Spec((batch, 1, SAMPLES)), Spec((batch, FRAMES, bins or 80))]
+    found = [Spec((batch, SAMPLES)), Spec((batch, 1, SAMPLES)), Spec((batch, FRAMES, bins or 80))]
+    # whole frames of 80 ms at 24 kHz; what an encoder makes of sound, where that is another class's work
+    return [*found, Spec((batch, 4 * 1920)), *_queries(config, batch)]
 
 
 def _spectrograms(config: Any, batch: int) -> list[Spec]:
+    return [spec for spec, _ in _heard(config, batch)]
+
+
+def _heard(config: Any, batch: int) -> list[tuple[Spec, int]]:
+    """Spectrograms of all kinds, and how many frames each has."""
     bins = setting(
-        config, "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim", default=80
+        config, "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_feat_size",
+        "input_dim", default=80,
     )  # fmt: skip
-    positions = setting(config, "max_source_positions")
-    mel_first = [Spec((batch, bins, 2 * positions))] if isinstance(positions, int) else []
-    return [*mel_first, Spec((batch, FRAMES, bins)), Spec((batch, bins, FRAMES)), Spec((batch, 1, 1001, bins))]
+    bins *= setting(config, "num_stacked_frames", default=1)
+    positions, window = setting(config, "max_source_positions"), setting(config, "n_window")
+    mel_first = [2 * n for n in (positions, window) if isinstance(n, int)]
+    frame_first = list(dict.fromkeys([bins, 128, 4 * bins]))  # two frames side by side, and how they change
+    return [
+        *((Spec((batch, bins, frames)), frames) for frames in mel_first),
+        (Spec((batch, FRAMES, bins)), FRAMES),
+        (Spec((batch, bins, FRAMES)), FRAMES),
+        (Spec((batch, 1, 1001, bins)), 1001),
+        *((Spec((batch, FRAMES, width)), FRAMES) for width in frame_first[1:]),
+    ]
 
 
 def _boxes(config: Any, batch: int) -> list[Spec]:
@@ -117,25 +155,19 @@ def _patches(config: Any, batch: int) -> list[Spec]:
     side = setting(config, "patch_size", default=14)
     side = side[0] if isinstance(side, (list, tuple)) else side
     channels = setting(config, "in_channels", "in_chans", "num_channels", default=3)
-    steps = setting(config, "temporal_patch_size", default=1)
-    count = batch * GRID**3
+    steps = setting(config, "temporal_patch_size", "patch_temporal", default=1)
+    count = batch * GRID**2
     width = channels * side * side
-    return [Spec((count, width * steps)), Spec((count, width)), Spec((count, channels, side, side))]
+    sound = [] if setting(config, "patch_size") else [Spec((batch, 1, SAMPLES)), *_latents(config, batch)]
+    merged = setting(config, "spatial_merge_size", default=2)
+    square = (merged * side, merged * side, channels)  # of the patches that become one, and are counted as one
+    rows = [Spec((count, width * steps)), Spec((count, width)), Spec((count, channels, side, side))]
+    return [*sound, *rows, Spec((count, *square))]
 
 
 def _grid(config: Any, batch: int) -> list[Spec]:
-    return [Spec((batch, axes), torch.int64, GRID, GRID + 1) for axes in (3, 2)]
-
-
-def padded_patches(config: Any, batch: int) -> dict[str, list[Spec]]:
-    """The patches of images of any shape in rows of one length, with what says how many are real: Siglip 2."""
-    side = setting(config, "patch_size", default=16)
-    width = setting(config, "num_channels", default=3) * side * side
-    return {
-        "pixel_values": [Spec((batch, GRID * GRID, width))],
-        "pixel_attention_mask": [Spec((batch, GRID * GRID), torch.int64, low=1)],
-        "spatial_shapes": [Spec((batch, 2), torch.int64, GRID, GRID + 1)],
-    }
+    """How many patches each image has: in time, where that is told (an image has one), and in height and width."""
+    return [Spec((batch, 3), torch.int64, GRID, GRID + 1, first=(1, 1)), Spec((batch, 2), torch.int64, GRID, GRID + 1)]
 
 
 def _visual(attribute: str) -> Callable[[Any, int], list[Spec]]:
@@ -152,13 +184,33 @@ def _query_tokens(config: Any, batch: int) -> list[Spec]:
     return [Spec((batch, TOKENS), torch.int64, high=words)]
 
 
+def _spoken(config: Any, batch: int) -> list[Spec]:
+    """Frames of a spectrogram to go on from; or what a layer before the network makes of them."""
+    return [Spec((batch, TOKENS, setting(config, "num_mel_bins", default=80))), *_queries(config, batch)]
+
+
+def _across(config: Any, batch: int) -> list[Spec]:
+    """What an encoder made of something, to look across at, where the config tells how wide that is."""
+    width = setting(config, "encoder_hidden_size")
+    return [Spec((batch, TOKENS, width))] if isinstance(width, int) else []
+
+
+def _drafted(config: Any, batch: int) -> list[Spec]:
+    return [Spec((batch, setting(config, "block_size", default=TOKENS), setting(config, "hidden_size", default=64)))]
+
+
+def _overheard(config: Any, batch: int) -> list[Spec]:
+    """What several layers of another network said, side by side."""
+    layers = setting(config, "target_layer_ids", default=[0])
+    return [Spec((batch, TOKENS, setting(config, "hidden_size", default=64) * len(layers)))]
+
+
 def _latents(config: Any, batch: int) -> list[Spec]:
     return [Spec((batch, setting(config, "hidden_size", default=64), TOKENS))]
 
 
 def _frame_mask(config: Any, batch: int) -> list[Spec]:
-    frames = [spec.shape[-1] for spec in _spectrograms(config, batch)]
-    return [Spec((batch, length), torch.int64, low=1) for length in frames]
+    return [Spec((batch, frames), torch.int64, low=1) for _, frames in _heard(config, batch)]
 
 
 def _steps(attribute: str) -> Callable[[Any, int], list[Spec]]:
@@ -180,7 +232,22 @@ def _ahead(config: Any) -> int:
     return int(setting(config, "prediction_length", default=8))
 
 
+def _words_left(config: Any, batch: int) -> list[Spec]:
+    return [Spec((batch, TOKENS), torch.int64, low=1)]
+
+
 _BY_NAME: dict[str, Callable[[Any, int], list[Spec]]] = {
+    "audio_mel": lambda config, batch: [Spec((batch, FRAMES, setting(config, "input_feat_size", default=80)))],
+    "audio_mel_mask": lambda config, batch: [Spec((batch, FRAMES), torch.bool, high=1)],  # what is padding
+    "classes_attention_mask": _words_left,
+    "classes_structure": lambda config, batch: [Spec((batch,), torch.int64, low=1)],
+    "context_hidden_states": _overheard,
+    "decoder_input_values": _spoken,
+    "encoder_hidden_states": _across,
+    "merge_sizes": lambda config, batch: [Spec((batch,), torch.int64, low=2, high=3)],
+    "noise_embeds": _drafted,
+    "tasks_attention_mask": _words_left,
+    "tasks_input_ids": _tokens,
     "actions": _steps("act_dim"),
     "classes_input_ids": _tokens,
     "freq": lambda config, batch: [Spec((batch, 1), torch.int64, high=1)],
@@ -211,7 +278,7 @@ _BY_NAME: dict[str, Callable[[Any, int], list[Spec]]] = {
     "timesteps": lambda config, batch: [Spec((batch, TOKENS), torch.int64, high=TOKENS)],
     "input_ids": _tokens,
     "decoder_input_ids": _decoder_tokens,
-    "attention_mask": lambda config, batch: [Spec((batch, TOKENS), torch.int64, low=1)],
+    "attention_mask": _words_left,
     "token_type_ids": lambda config, batch: [Spec((batch, TOKENS), torch.int64, high=1)],
     "pixel_values": _images,
     "pixel_values_videos": _images,

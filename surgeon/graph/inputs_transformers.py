@@ -5,23 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.graph.inputs import BATCH, Inputs, Spec
+from surgeon.graph.inputs_groups import grouped, patches_in_rows
 from surgeon.graph.inputs_multimodal import with_images
 from surgeon.graph.inputs_named import choices as _choices
-from surgeon.graph.inputs_named import padded_patches, setting
+from surgeon.graph.inputs_named import setting
 
 PAIRED = ("input_ids", "pixel_values", "input_features", "input_values")
 """What a network of two towers takes beside its main input."""
-GRIDS = {"grid_thw", "image_grid_thw"}
-"""What says how many patches high and wide an image is, where images come in patches."""
 OPTIONAL = (
     "bbox", "input_features_mask", "decoder_input_ids", "actions", "rewards", "returns_to_go", "timesteps",
-    "attention_mask", "future_values", "future_time_features", "visual_feats", "visual_pos",
+    "attention_mask", "future_values", "future_time_features", "visual_feats", "visual_pos", "encoder_hidden_states",
+    "decoder_input_values",
 )  # fmt: skip
 """What a signature calls optional and some forwards insist on."""
 
@@ -33,6 +34,11 @@ def from_config(model: nn.Module) -> Inputs:
         OperationError: The model takes something that neither its config nor its signature explains.
     """
     config: Any = model.config
+    if type(model).forward is nn.Module.forward:
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise OperationError(
+            f"{type(model).__name__} has no forward of its own", hint=f"operate on one of its parts: {parts}"
+        )
     parameters = inspect.signature(model.forward).parameters
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     main = model.main_input_name
@@ -48,22 +54,26 @@ def from_config(model: nn.Module) -> Inputs:
         wanted.remove("input_ids")
 
     batch = _batch(model, config)
+    ways = partial(_ways, type(model).__name__, wanted, beside, names, config)
+    plain = _first_of(ways(batch))
+    if batch > 1:  # some take one sample at a time
+        plain = replace(plain, fallback=_first_of(ways(1)))
+    images = with_images(model, names, config, batch)
+    return replace(_first_of(images), fallback=plain) if images else plain
+
+
+def _ways(kind: str, wanted: list[str], beside: list[str], names: list[str], config: Any, batch: int) -> list[Inputs]:
+    """Everything that may be fed: what is asked for, then with what stands beside it, then with what is optional."""
     choices = {name: _choices(name, config, batch) for name in wanted}
     if not choices:
         raise OperationError(
-            f"{type(model).__name__} says nothing of what it takes, or has no forward of its own",
+            f"{kind} says nothing of what it takes",
             hint="operate on one of its parts, or say it: `inputs: {NAME: [2, 8]}` in the recipe, inputs=… in Python",
         )
-    if {"pixel_values", "spatial_shapes"} <= set(names):
-        choices |= padded_patches(config, batch)
-    elif "pixel_values" in choices and GRIDS & set(names):  # images come as patches, one after the other
-        choices["pixel_values"] = [*_choices("hidden_states", config, batch), *choices["pixel_values"]]
-    missing = [name for name, specs in choices.items() if not specs]
-    if missing:
-        raise OperationError(
-            f"{type(model).__name__} takes {missing[0]!r}, of which its config does not tell the shape",
-            hint=f"say it: `inputs: {{{missing[0]}: [2, 8]}}` in the recipe, inputs=… in Python",
-        )
+    if "pixel_values" in choices:
+        choices |= patches_in_rows(set(names), config, batch)
+    choices |= grouped(set(names), config, batch)
+    _complain_of([name for name, specs in choices.items() if not specs], kind)
     found = list(_combined(choices))
     more = {name: specs for name in beside if name not in choices and (specs := _choices(name, config, batch))}
     if more:
@@ -73,9 +83,29 @@ def from_config(model: nn.Module) -> Inputs:
         found += _combined({**choices, **known})
         if more:
             found += _combined({**choices, **more, **known})
-    plain = replace(found[0], alternatives=tuple(found[1:]))
-    images = with_images(model, names, config, batch)
-    return replace(images[0], alternatives=tuple(images[1:]), fallback=plain) if images else plain
+    if "pixel_values_videos" in names and "pixel_values_videos" not in choices:
+        found += _combined({**choices, "pixel_values_videos": _choices("pixel_values_videos", config, batch)})
+    if "use_cache" in names:  # a trace needs none
+        ends = found[:1] if len(found) == 1 else [found[0], found[-1]]
+        found += [replace(each, kwargs={**each.kwargs, "use_cache": False}) for each in ends]
+    return found
+
+
+def _complain_of(missing: list[str], kind: str) -> None:
+    if sessions := [name for name in missing if name.endswith("session")]:
+        raise OperationError(
+            f"{kind} takes {sessions[0]!r}, an object that its processor makes of a video: no tensors",
+            hint="operate on the network for images that it is made of",
+        )
+    if missing:
+        raise OperationError(
+            f"{kind} takes {missing[0]!r}, of which its config does not tell the shape",
+            hint=f"say it: `inputs: {{{missing[0]}: [2, 8]}}` in the recipe, inputs=… in Python",
+        )
+
+
+def _first_of(found: list[Inputs]) -> Inputs:
+    return replace(found[0], alternatives=tuple(found[1:]))
 
 
 def _combined(choices: dict[str, list[Spec]]) -> Iterator[Inputs]:

@@ -166,10 +166,12 @@ class Roles:
         sites = [site.name for selector in selectors for site in select(self._model, selector)]
         return [Found(site, "override in the recipe") for site in dict.fromkeys(sites)]
 
-    def _declared(self, role: str) -> list[Found]:
+    def _declared(self, role: str, *, exact: bool = False) -> list[Found]:
         if (given := self._overridden(role)) is not None:
             return given
         for family in self._families:
+            if exact and not family.exact:
+                continue
             sites = self._resolve(getattr(family, role))
             found = [s for s in sites if not isinstance(self._modules[s], nn.Identity)]
             if found:
@@ -184,6 +186,8 @@ class Roles:
     def _transformers_head(self) -> list[Found]:
         if HEADED.search(_own_class(self._model).__name__) is None:
             return []
+        if certain := self._declared("head", exact=True):
+            return certain
         counts = _class_counts(self._model)
         for found in self._declared("head"):
             module = self._modules[found.site]
@@ -219,8 +223,12 @@ class Roles:
                 shape = traced.shape(site)
             except OperationError:
                 continue
-            dim = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
-            if len(shape) > 1 and shape[dim] == widths.get(dim):
+            conv = isinstance(module, nn.modules.conv._ConvNd)
+            width = _width(module) if conv else shape[-1]
+            dims = [1] if conv else [-1]
+            if isinstance(module, nn.Conv1d):  # a class of its own may turn its output round
+                dims.append(-1)
+            if len(shape) > 1 and any(shape[dim] == width == widths.get(dim) for dim in dims):
                 return [Found(site, f"{evidence} and the last such layer to run")]
         return []
 
@@ -330,6 +338,8 @@ def _class_counts(model: nn.Module) -> dict[str, int]:
         counts = {"config.num_labels": labels, **counts}
     else:
         counts["config.num_labels"] = labels
+    if "DepthEstimation" in name:
+        counts = {"a depth": 1, **counts}
     if re.search(r"Detection|Segmentation", name) and isinstance(labels, int):  # one more class stands for no object
         counts["config.num_labels + 1"] = labels + 1
     return {key: value for key, value in counts.items() if isinstance(value, int)}

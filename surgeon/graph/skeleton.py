@@ -25,21 +25,24 @@ META = re.compile(r"\bmeta\b", re.IGNORECASE)
 # A tensor past this many elements is never worth allocating while a tree is built: a mixture of experts
 # declares parameters of 100 GB by torch.zeros. GPT-2's largest mask has 2**20.
 HUGE = 2**26
+# One past this many is tried without values first: the routers of such a mixture come to 600 MB.
+LARGE = 2**20
 
 
 class _ParametersToMeta(TorchFunctionMode):
-    """Huge tensors are created on meta, and uninitialised ones too, since as a rule they become parameters."""
+    """Large tensors are created on meta, and uninitialised ones too, since as a rule they become parameters."""
 
     def __init__(self, *, allocate: bool) -> None:
         super().__init__()
         self.allocate = allocate
+        self.limit = HUGE if allocate else LARGE
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         sized = func is torch.empty or func in _FACTORIES
-        if sized and kwargs.get("device") is None and (self._is_spare(func) or _numel(args, kwargs) > HUGE):
+        if sized and kwargs.get("device") is None and (self._is_spare(func) or _numel(args, kwargs) > self.limit):
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
 
@@ -63,7 +66,8 @@ def building(*, allocate: bool = False) -> Iterator[None]:
     """Within it, parameters of new modules are on meta and the random state is left as it was.
 
     Args:
-        allocate: Make every tensor that is not huge for real, and let go of it when it becomes a parameter.
+        allocate: Make every tensor that is not huge for real, and let go of it when it becomes a parameter; else only
+            those that are not large, nor uninitialised.
     """
     moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -116,19 +120,21 @@ def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
             if not META.search(str(error)):
                 raise
             continue
-        if not any(buffer.is_meta for buffer in _transient_buffers(model)):
+        if not any(tensor.is_meta for tensor in _transient(model)):
             buffers_to_meta(model)
             return model
     with torch.random.fork_rng(devices=[]):
         return skeleton_of(factory())
 
 
-def _transient_buffers(module: nn.Module) -> Iterator[torch.Tensor]:
+def _transient(module: nn.Module) -> Iterator[torch.Tensor]:
+    """What no file brings the values of: buffers that are not saved, and tensors that are plain attributes."""
     for owner in module.modules():
         for name in owner._non_persistent_buffers_set:
             buffer = owner._buffers.get(name)
             if buffer is not None:
                 yield buffer
+        yield from (value for value in owner.__dict__.values() if isinstance(value, torch.Tensor))
 
 
 def buffers_to_meta(model: nn.Module) -> None:

@@ -18,16 +18,20 @@ class SeparateNorms:
     """Lets each domain of a training batch pass through BatchNorm as if it were the batch.
 
     The domain classifier of a domain-adversarial network could otherwise tell the domains by statistics that the
-    batch mixes, and the network would be tested on others than it was trained with. The running statistics follow
-    all domains, one after the other. Where a domain has a single value for a channel, of which no variance can
-    be taken, it is normalised by the running statistics.
+    batch mixes, and the network would be tested on others than it was trained with. Where a domain has a single
+    value for a channel, of which no variance can be taken, it is normalised by the running statistics.
+
+    Args:
+        model: The network.
+        keep: The number of the domain that the running statistics follow; all, one after the other, if None.
 
     Raises:
         TrainingError: On creation: the network has no BatchNorm.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, keep: int | None = None) -> None:
         self.domain: Tensor | None = None
+        self.keep = keep
         self.norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, _BatchNorm)}
         if not self.norms:
             raise TrainingError(
@@ -56,11 +60,16 @@ class SeparateNorms:
                 where="train.domain_bn",
                 hint="freeze that norm, or use domain_bn: mixed",
             )
-        rows = [(self.domain == domain).nonzero().flatten() for domain in torch.unique(self.domain)]
-        parts = [self._one(norm, forward, features[some]) for some in rows]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        rows = {domain: (self.domain == domain).nonzero().flatten() for domain in torch.unique(self.domain).tolist()}
+        parts = [self._one(norm, forward, features[some], domain) for domain, some in rows.items()]
+        return torch.cat(parts)[torch.cat([*rows.values()]).argsort()]
 
-    def _one(self, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
+    def _one(self, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], part: Tensor, domain: int) -> Tensor:
         if part.numel() > part.shape[1] or norm.running_mean is None:
-            return forward(part)
+            tracked = norm.track_running_stats
+            norm.track_running_stats = tracked and self.keep in (None, domain)
+            try:
+                return forward(part)
+            finally:
+                norm.track_running_stats = tracked
         return F.batch_norm(part, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, suggest
 from surgeon.operation import Objective, Penalty, Schedule, Stage
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import check_arguments, training_arguments
@@ -279,7 +279,14 @@ class _Job:
                 where="train.domain_bn",
                 hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
             )
-        return SeparateNorms(model)
+        keep = self.settings.domain_statistics
+        if keep is not None and keep not in self.splits.domains:
+            raise TrainingError(
+                f"no source has the domain {keep!r}",
+                where="train.domain_statistics",
+                hint=suggest(keep, self.splits.domains),
+            )
+        return SeparateNorms(model, None if keep is None else self.splits.domains.index(keep))
 
     def _terms(
         self,

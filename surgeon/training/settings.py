@@ -61,6 +61,9 @@ class TrainSettings(BaseModel):
     domain_bn: Literal["mixed", "separate"] = "mixed"
     """separate: in training, each domain passes through BatchNorm in a batch of its own, as domain-adversarial
     training needs it; mixed: as the batch comes."""
+    domain_statistics: str | None = Field(default=None, min_length=1)
+    """With ``domain_bn: separate``, the domain whose running statistics BatchNorm keeps, so that the network is used
+    on it as it was trained on it; they follow all domains, one after the other, if left out."""
     features: Literal["none", "cache"] = "none"
     """cache: run what is frozen below all that trains once over the training samples, keep what it hands on on disk
     ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, 20 if left out, then what was used the longest ago
@@ -83,6 +86,8 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _no_leak(self) -> Self:
+        if self.domain_statistics is not None and self.domain_bn != "separate":
+            raise ValueError("domain_statistics needs domain_bn: separate")
         given = [as_sources(each) for each in (self.data, self.evaluate) if each is not None]
         for sources in given:
             check_domains(sources)

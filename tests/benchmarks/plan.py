@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -73,6 +74,7 @@ def _tables(only: Sequence[str], rounds: int) -> list[str]:
         subjects |= {f"Llama, {layers} layers": llama(layers) for layers in LAYERS}
     if "moe" in only:
         subjects[f"DeepSeek-V3, {EXPERTS} experts"] = moe()
+        subjects["the same as the hub holds it, a file entry for each expert's matrix"] = moe() | {"on_the_hub": True}
     texts = []
     with tempfile.TemporaryDirectory() as name:
         if subjects:
@@ -153,14 +155,29 @@ def _write_names(folder: Path) -> dict[str, Any]:
     skeleton = open_source(f"hf:{folder}", plugins=load()).skeleton().to(torch.bfloat16)
     header: dict[str, Any] = {}
     offset = 0
-    for name, tensor in skeleton.state_dict().items():
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
-        offset += tensor.nbytes
+    tensors = [(name, tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()]
+    if json.loads((folder / "config.json").read_text()).get("on_the_hub"):
+        tensors = [part for name, shape in tensors for part in _as_on_the_hub(name, shape)]
+    for name, shape in tensors:
+        end = offset + 2 * prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + offset)
     return {"modules": sum(1 for _ in skeleton.modules()), "tensors": len(header)}
+
+
+def _as_on_the_hub(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    """The entries that a tensor of a network in memory has in the files of DeepSeek's repositories."""
+    stem, _, kind = name.rpartition(".")
+    if kind == "down_proj":
+        return [(f"{stem}.{index}.down_proj.weight", shape[1:]) for index in range(shape[0])]
+    if kind == "gate_up_proj":
+        half = (shape[1] // 2, shape[2])
+        return [(f"{stem}.{i}.{part}_proj.weight", half) for i in range(shape[0]) for part in ("gate", "up")]
+    return [(name, shape)]
 
 
 def _plan(folder: Path, measure: Callable[[Callable[[], Any]], tuple[Any, dict[str, float]]]) -> dict[str, Any]:

@@ -353,7 +353,16 @@ def test_every_torchvision_fact_holds_for_its_builder(family):
     assert roles.blocks or kind in ("AlexNet", "VGG", "SSD")
 
 
-@pytest.mark.parametrize("family", TRANSFORMERS, ids=lambda family: family.name.split("*")[1])
+@pytest.mark.parametrize("family", [f for f in TRANSFORMERS if f.exact], ids=lambda family: family.name)
+def test_every_fact_about_one_class_holds_without_a_trace(family):
+    cls = getattr(transformers, family.name.split()[1])
+    model = build_skeleton(lambda: cls(cls.config_class()))
+    roles = find_roles(model, no_trace)
+    assert roles.sites("head")
+    assert {found.evidence for found in roles.head} == {f"declared for {family.name}"}
+
+
+@pytest.mark.parametrize("family", [f for f in TRANSFORMERS if not f.exact], ids=lambda f: f.name.split("*")[1])
 def test_every_transformers_fact_holds_for_some_class(family):
     classes = {
         "ForSequenceClassification": ["BertForSequenceClassification", "RobertaForSequenceClassification"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -32,6 +33,21 @@ def test_each_domain_is_normalised_as_if_it_were_the_batch_in_the_order_of_the_b
         torch.testing.assert_close(found[domain == number], alone(x[domain == number]))
     torch.testing.assert_close(model[1].running_mean, alone[1].running_mean)
     assert model[1].num_batches_tracked == 3
+
+
+def test_the_running_statistics_follow_the_domain_that_is_kept_alone():
+    model, alone = network().train(), network().train()
+    x = torch.randn(8, 1, 4, 4)
+    domain = torch.arange(8) % 2
+    norms = SeparateNorms(model, keep=1)
+    with norms.installed():
+        norms.domain = domain
+        found = model(x)
+    torch.testing.assert_close(found[domain == 1], alone(x[domain == 1]))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(model[1], name), getattr(alone[1], name))
+    torch.testing.assert_close(found[domain == 0], alone(x[domain == 0]))
+    assert model[1].track_running_stats
 
 
 def test_nothing_of_it_is_left_behind():
@@ -77,6 +93,23 @@ def test_the_setting_reaches_training_only(how):
     train(model, settings, data=domains(), quiet=True)
     assert (model[1].num_batches_tracked == 2 * 5 * (2 if how == "separate" else 1)).item()
     assert "forward" not in model[1].__dict__
+
+
+def test_the_network_is_left_with_the_statistics_of_the_domain_that_the_settings_name():
+    data = dataclasses.replace(domains(), domains=("near", "far"))
+    means = {}
+    for keep in ("near", "far"):
+        model = network()
+        model[0].requires_grad_(False)
+        settings = TrainSettings(epochs=8, batch_size=8, domain_bn="separate", domain_statistics=keep)
+        train(model, settings, data=data, quiet=True)
+        means[keep] = model[1].running_mean
+    shift = 8 * network()[0].weight.sum((1, 2, 3))  # what lies between the domains, behind the convolution
+    torch.testing.assert_close(means["far"] - means["near"], shift, atol=0.3, rtol=0.1)
+    with pytest.raises(TrainingError, match=r"(?s)no source has the domain 'fra'.*far"):
+        train(network(), settings.model_copy(update={"domain_statistics": "fra"}), data=data, quiet=True)
+    with pytest.raises(ValueError, match="needs domain_bn: separate"):
+        TrainSettings(domain_statistics="far")
 
 
 def test_it_needs_domains_and_a_norm():

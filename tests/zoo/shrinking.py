@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from surgeon.graph.inputs import find_inputs
 from surgeon.graph.rungs import meta_size
 from surgeon.graph.skeleton import build_skeleton
+from zoo.settings import BESIDE_THE_RULES, LEFT_OUT
 
 LARGEST = 2**30
 """The bytes of weights up to which a network is built for real."""
@@ -26,21 +28,23 @@ SPECIAL = 400
 
 COUNT = re.compile(
     r"^(num_hidden_layers|num_layers|n_layers?|depth|(num_)?(encoder|decoder)_layers|(num_)?\w*hidden_layers"
-    r"|\w*num_layers|num_\w+_layers|\w+_num_hidden_layers|\w+_depth|num_blocks|n_blocks|layers)$"
+    r"|num_self_attends_per_block|\w*num_layers|num_\w+_layers|\w+_num_hidden_layers|\w+_depth|num_blocks|n_blocks|layers)$"
 )
 KEPT_COUNT = re.compile(r"feat_extract|conv|upsampl|downsampl|stage|predict|dense|kv_shared|adapter|lora|extra|heads?$")
 DEPTHS = re.compile(r"depths|layers_per|num_blocks$|blocks_per|^layers$|block_repeats")
+FEATURE_LAYERS = re.compile(r"vision_feature_layer|spatial_target_layers|backbone_out_indices|intermediate_hook_ids")
 PATCHES = 16
 """The sides of images over those of patches, as a rule."""
 SIDE = re.compile(r"^(image_size|img_size)$")
 EXPERTS = re.compile(r"^(num_|n_)(\w+_)?experts$|^moe_num_experts$")
 WIDTH = re.compile(
     r"hidden_size|hidden_dim|d_model|width|ffn|intermediate|embed|(^|_)dims?$|channels|d_kv|d_ff|inner"
-    r"|projection_size|mlp_size|bottleneck|^n_embd$|^n_inner$|lora_rank|filter|head_size|rank$|^dim_|_dim_|units"
+    r"|adapter_input_size|projection_size|mlp_size|bottleneck|^n_embd$|^n_inner$|lora_rank|filter|head_size|rank$|^dim_|_dim_|units"
 )
 NO_WIDTH = re.compile(
     r"^num_(?!.*(dim|hidden))|image|patch|vocab|max_|kernel|stride|window|length|_id$|ids$|rate|position|layers|ratio"
     r"|multiplier|scale|drop|type|in_channels|input_channels|out_channels_list|codebook_size|n_mels|bins|factor|sampl"
+    r"|base_channels"  # in groups of 32, for their norms
 )
 WIDEST = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
 MOST_HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
@@ -80,21 +84,6 @@ LEVELS = (
 MOST_TIMES = 32
 """What widths are divided by at most: heads of one dimension would be left otherwise."""
 
-EXCEPTIONS: dict[str, dict[str, Any]] = {
-    "autoformer": {"prediction_length": 8, "context_length": 16},
-    "bamba": {"attn_layer_indices": [2]},
-    "blip-2": {"image_token_index": 500},
-    "deepseek_v2": {"num_experts_per_tok": 2},
-    "granitemoehybrid": {"layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"]},
-    "hrm_text": {"num_layers_per_stack": 2, "num_hidden_layers": 16},
-    "informer": {"prediction_length": 8, "context_length": 16},
-    "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
-    "qwen2_vl": {"vision_config.hidden_size": 256},  # 3584 beside words of 8192 features, by default
-    "time_series_transformer": {"prediction_length": 8, "context_length": 16},
-    "xmod": {"default_language": "en_XX"},
-}
-"""Settings that a model type needs beyond the rules, by the path to each."""
-
 
 def transformers_module(model_type: str, cls: str) -> tuple[nn.Module, str]:
     """A network of class ``cls`` with its own initial values, in eval mode; and how it was made smaller.
@@ -125,22 +114,32 @@ def _build(model_type: str, cls: str, level: Level) -> nn.Module:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING[model_type]()
+    kind = getattr(transformers, cls)
+    config = _own_config(CONFIG_MAPPING[model_type](), kind.config_class)
+    for part in list(_configs(config, set())):
+        for path, value in LEFT_OUT.get(part.model_type, {}).items():
+            _put(part, path, value)
     shrink(config, level)
     config = type(config).from_dict(_with_stages(config.to_dict()))
-    extra = EXCEPTIONS.get(model_type, {}) if level.depth else {}
-    for path, value in extra.items():
-        owner, _, name = path.rpartition(".")
-        holder = config
-        for part in filter(None, owner.split(".")):
-            holder = getattr(holder, part)
-        setattr(holder, name, value)
-    kind = getattr(transformers, cls)
+    for path, value in BESIDE_THE_RULES.get(model_type, {}).items() if level.depth else ():
+        _put(config, path, value)
     size = meta_size(build_skeleton(lambda: kind._from_config(copy.deepcopy(config))))
     if size > LARGEST:
         raise MemoryError(f"{size / 2**30:.1f} GB at this size")
     torch.manual_seed(0)
     return kind._from_config(config).eval()  # type: ignore[no-any-return]
+
+
+def _own_config(config: Any, kind: type) -> Any:
+    """The part of a config that a class takes: the decoder's, for one that is a decoder alone."""
+    return next((part for part in _configs(config, set()) if isinstance(part, kind)), config)
+
+
+def _put(config: Any, path: str, value: Any) -> None:
+    owner, _, name = path.rpartition(".")
+    for part in filter(None, owner.split(".")):
+        config = getattr(config, part)
+    _set(config, name, value(config) if callable(value) else copy.deepcopy(value))
 
 
 def runs(module: nn.Module) -> bool:
@@ -165,9 +164,11 @@ def runs(module: nn.Module) -> bool:
 def shrink(config: Any, level: Level) -> None:
     """Make a config, and those in it, smaller, in place."""
     numbers: dict[int, int] = {}
+    parts = [(part, _without_layers(part)) for part in _configs(config, set())]
     divisor = _divisor(config, level)
-    for part in _configs(config, set()):
+    for part, of_layers in parts:
         lengths = {}
+        depth = vars(part).get("num_hidden_layers", 0)
         for name, value in list(vars(part).items()):
             if name.startswith("_"):
                 continue
@@ -178,9 +179,26 @@ def shrink(config: Any, level: Level) -> None:
                 if COUNT.search(name) and isinstance(value, int):
                     lengths[value] = new
                 _set(part, name, new)
+        kept = {length: _of_every_kind(part, length, count) for length, count in lengths.items()}
         for name, value in list(vars(part).items()):  # lists with one entry for each layer
             if isinstance(value, (list, tuple)) and len(value) in lengths and len(value) > level.depth > 0:
-                _set(part, name, type(value)(value[i] for i in _of_every_kind(part, len(value), lengths[len(value)])))
+                _set(part, name, type(value)(value[i] for i in kept[len(value)]))
+        if of_layers:
+            left = kept.get(depth, range(depth))
+            part.per_layer_config = {
+                i: {name: _smaller(name, value, level, divisor) for name, value in of_layers[old].items()}
+                for i, old in enumerate(left)
+                if old in of_layers
+            }
+
+
+def _without_layers(part: Any) -> dict[int, dict[str, Any]]:
+    """Take from a config what it says of single layers, and give that back."""
+    told = vars(part).get("_heterogeneity_spec")
+    if told is None:
+        return {}
+    part.per_layer_config = None
+    return dict(told.per_layer_overrides)
 
 
 def _of_every_kind(part: Any, length: int, count: int) -> list[int]:
@@ -209,7 +227,8 @@ def _divisor(config: Any, level: Level) -> int:
     """One for all parts, so that what one part makes still fits the next."""
     sizes = [(part, getattr(part, name, None)) for part in _configs(config, set()) for name in WIDEST]
     part, widest = max([(p, n) for p, n in sizes if type(n) is int], key=lambda found: found[1], default=(config, 768))
-    heads = next((n for name in MOST_HEADS if type(n := getattr(part, name, None)) is int), 1)
+    widest_parts = [part for part, n in sizes if n == widest] or [part]
+    heads = gcd(*[next((n for m in MOST_HEADS if type(n := getattr(p, m, None)) is int), 0) for p in widest_parts]) or 1
     divisor = 1
     while level.width and widest // (2 * divisor) >= level.width and divisor < MOST_TIMES:
         if level.heads and heads % (2 * divisor):
@@ -240,6 +259,12 @@ def _smaller(name: str, value: Any, level: Level, divisor: int) -> Any:
         return value
     if level.depth and COUNT.search(name) and not KEPT_COUNT.search(name) and isinstance(value, int):
         return min(value, level.depth)
+    if level.depth and name == "num_kv_shared_layers":
+        return 0  # too few are left for one of each kind to share
+    if level.depth and FEATURE_LAYERS.search(name) and _whole_numbers(value):
+        places = sorted(set(value))
+        left = [*range(level.depth)][-len(places) :]
+        return type(value)(left[min(places.index(n), level.depth - 1)] for n in value)
     if level.depth and DEPTHS.search(name) and _whole_numbers(value):
         return type(value)(min(n, 2) for n in value)
     if level.depth and EXPERTS.search(name) and isinstance(value, int):
@@ -256,7 +281,7 @@ def _smaller(name: str, value: Any, level: Level, divisor: int) -> Any:
             return max(1, value // divisor)
         if HEAD_SIZE.search(name):
             return value
-    if divisor > 1 and WIDTH.search(name) and not NO_WIDTH.search(name):
+    if divisor > 1 and (name == "upsample_groups" or (WIDTH.search(name) and not NO_WIDTH.search(name))):
         if isinstance(value, int) and value >= 64 and value % divisor == 0:
             return value // divisor
         if _whole_numbers(value) and all(n % divisor == 0 and n >= 2 * divisor for n in value):

@@ -9,6 +9,8 @@ A module of a method has
 - ``run(seed, folder) -> dict[str, float]``: named numbers, in percent, of one seed; ``folder`` is scratch for it.
   A name with `` | `` is a row and a column of the table: ``"fine-tuning | n = 10"``;
 - ``CLAIMS``: what should hold, see :class:`methods.claims.Claim`;
+- optionally ``FIRST``, the first of its seeds that are reported, where it is not 100: as settings have been changed
+  after those from 100 on had been looked at;
 - optionally ``NOTE``, a paragraph above its table, and ``pictures(seeds) -> dict[str, str]``, SVG texts by file name,
   of every seed's numbers.
 

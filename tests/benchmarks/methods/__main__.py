@@ -79,10 +79,11 @@ def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None
 
     begin()
     done = {(r.method, r.seed, r.settings) for r in store.read(path)}
-    for seed in seeds:
+    for number in seeds:
         with tempfile.TemporaryDirectory(prefix="methods-") as scratch:  # sources are shared among the methods
             for name, module in modules.items():
                 settings = settings_of(module)
+                seed = seed_of(module, number)
                 if (name, seed, settings) in done:
                     continue
                 started = time.perf_counter()
@@ -91,6 +92,11 @@ def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None
                 rounded = {key: round(value, 4) for key, value in cells.items()}
                 store.add(path, Result(name, seed, settings, rounded, round(seconds, 1)))
                 print(f"{name} {seed}: {seconds:.0f} s", flush=True)
+
+
+def seed_of(module: ModuleType, number: int) -> int:
+    """The seed that a method runs as ``number``: where it is reported, counted from the module's own first."""
+    return number + getattr(module, "FIRST", FIRST) - FIRST if number >= FIRST else number
 
 
 def settings_of(module: ModuleType) -> str:
@@ -102,7 +108,9 @@ def numbers(method: str, module: ModuleType, path: Path, first: int) -> dict[int
     """The numbers of a method under its present settings, by seed; those on either side of FIRST stay apart."""
     settings = settings_of(module)
     found = {r.seed: r.numbers for r in store.read(path) if r.method == method and r.settings == settings}
-    return {seed: cells for seed, cells in found.items() if (seed >= FIRST) == (first >= FIRST)}
+    if first < FIRST:
+        return {seed: cells for seed, cells in found.items() if seed < FIRST}
+    return {seed: cells for seed, cells in found.items() if seed >= getattr(module, "FIRST", FIRST)}
 
 
 if __name__ == "__main__":
