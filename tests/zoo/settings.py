@@ -89,8 +89,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "timm_backbone": {"backbone": lambda config: config.backbone or "resnet18"},
     "uvdoc": {"backbone_config.out_features": [*_FOUR_STAGES, "stage5", "stage6"]},
 }
-"""What the library's defaults leave out and a network does not run without, by the model type of the part of the config;
-values are such as run, not those of any checkpoint."""
+"""What the library's defaults leave out and a network does not run without, by the model type of its part of the
+config; values are such as run, not those of any checkpoint."""
 
 BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "autoformer": {"prediction_length": 8, "context_length": 16},
