@@ -86,7 +86,7 @@ def training_arguments(
         wanted: What callbacks want, unless the settings say otherwise.
 
     Raises:
-        TrainingError: A value that TrainingArguments refuses. Names are for :func:`check_arguments`.
+        TrainingError: A value that TrainingArguments refuses, or FSDP without GPUs. Names are for :func:`check_arguments`.
     """
     if "max_steps" in settings.arguments and "epochs" in settings.model_fields_set:
         raise TrainingError("epochs and arguments.max_steps exclude each other", where="train.arguments.max_steps")
@@ -102,7 +102,7 @@ def training_arguments(
         **(wanted or {}),
     }
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(output_dir),
             learning_rate=settings.learning_rate,
             num_train_epochs=settings.epochs,
@@ -120,6 +120,13 @@ def training_arguments(
             where="train.arguments",
             hint="; ".join(f"{name}: {value!r}" for name, value in settings.arguments.items()) or None,
         ) from error
+    if arguments.fsdp and (arguments.use_cpu or arguments.world_size < 2):  # on CPUs accelerate leaves it out silently
+        raise TrainingError(
+            "FSDP takes a network apart over several GPUs, which are not there",
+            where="train.arguments.fsdp",
+            hint="start it by torchrun on a machine with GPUs, or leave fsdp out",
+        )
+    return arguments
 
 
 def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,3 +76,14 @@ def test_epochs_and_max_steps_exclude_each_other(tmp_path):
 
     with pytest.raises(TrainingError, match="exclude each other"):
         training_arguments(TrainSettings(epochs=2, arguments={"max_steps": 3}), output_dir=tmp_path, seed=0)
+
+
+def test_fsdp_is_refused_where_it_would_be_left_out_silently(tmp_path):
+    import torch
+
+    from surgeon.training.arguments import training_arguments
+
+    if torch.cuda.is_available():
+        pytest.skip("FSDP is to be had here")
+    with pytest.raises(TrainingError, match="several GPUs"):
+        training_arguments(TrainSettings(arguments={"fsdp": True}), output_dir=tmp_path, seed=0)
