@@ -86,7 +86,8 @@ def training_arguments(
         wanted: What callbacks want, unless the settings say otherwise.
 
     Raises:
-        TrainingError: A value that TrainingArguments refuses, or FSDP without GPUs. Names are for :func:`check_arguments`.
+        TrainingError: A value that TrainingArguments refuses, or FSDP without GPUs. Names are for
+            :func:`check_arguments`.
     """
     if "max_steps" in settings.arguments and "epochs" in settings.model_fields_set:
         raise TrainingError("epochs and arguments.max_steps exclude each other", where="train.arguments.max_steps")
