@@ -111,11 +111,10 @@ def test_feature_extraction_moves_nothing_but_the_head(workshop: Workshop) -> No
 @pytest.mark.parametrize("frozen", [True, False])
 def test_copied_layers_are_the_donors_only_where_they_are_frozen(frozen: bool, workshop: Workshop) -> None:
     after = tensors(workshop.make("layer_transfer.yaml", f"operations.0.frozen={str(frozen).lower()}"))
-    donor = tensors(workshop.root / "out/source")
-    same = {name for name, value in donor.items() if torch.equal(after[name], value)}
-    assert same == (
-        {name for name in donor if name.startswith(("blocks.0", "blocks.1", "blocks.2"))} if frozen else set()
-    )
+    donor = tensors(workshop.root / "out/convnet")
+    floats = [name for name, value in donor.items() if value.is_floating_point()]  # not the norms' counters
+    same = {name for name in floats if torch.equal(after[name], donor[name])}
+    assert same == ({name for name in floats if name.startswith(("blocks.0", "blocks.1"))} if frozen else set())
 
 
 OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
@@ -125,7 +124,7 @@ OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
     "setting",
     [
         "operations.1={op: conserve, method: l2_sp, weight: 0.01}",
-        f"operations.1={{op: conserve, method: ewc, weight: 30, samples: 8, data: {OLD}}}",
+        f"operations.1={{op: conserve, method: ewc, weight: 5, samples: 8, data: {OLD}}}",
         "operations.1.weight=0.2",
     ],
     ids=["l2_sp", "ewc", "lwf"],

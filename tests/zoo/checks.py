@@ -109,11 +109,16 @@ def _identify(subject: Subject) -> str:
 
 def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: str) -> None:
     """Plan, apply, save, load and train; ``stages`` ends with the one that is under way."""
-    surgeon.plan(subject.module, wanted.operations)
     if until == "plan":
+        surgeon.plan(subject.module, wanted.operations)
         return
+    try:  # applying begins with the same plan
+        model = surgeon.apply(subject.module, wanted.operations)
+    except Exception:
+        surgeon.plan(subject.module, wanted.operations)
+        stages.append("apply")
+        raise
     stages.append("apply")
-    model = surgeon.apply(subject.module, wanted.operations)
     _check_kept(subject, model)
     output = _flat(subject.forward(model))
     _check_outputs(subject, wanted, output)

@@ -11,14 +11,16 @@ ORDER = 30
 TITLE = "Conservation training"
 RECIPES = ("source.yaml", "conservation.yaml")
 NOTE = """A network that knows 0 to 4 learns 5 to 9, all labels of them, by a second head; "kept" is the old
-head's accuracy on 0 to 4. Plain fine-tuning is the same recipe without its conserve."""
+head's accuracy on 0 to 4. Plain fine-tuning is the same recipe without its conserve. Asked is that one of the three
+meets both. LwF's weight and the epochs were chosen on the seeds 0 to 2, EWC's weight there with half as many epochs;
+all three have been asked only since the seeds 100 and 101 were seen, LwF alone before."""
 OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
 HEADS = "{op: multitask, original: keep, tasks: {new: {classes: ['5', '6', '7', '8', '9'], label: labels}}}"
 WAYS = {
     "plain": f"operations=[{HEADS}]",
     "L2-SP": "operations.1={op: conserve, method: l2_sp, weight: 0.01}",
-    "EWC": f"operations.1={{op: conserve, method: ewc, weight: 30, data: {OLD}}}",
-    "LwF": "operations.1={op: conserve, method: lwf, weight: 0.1}",
+    "EWC": f"operations.1={{op: conserve, method: ewc, weight: 5, data: {OLD}}}",
+    "LwF": "operations.1={op: conserve, method: lwf, weight: 1}",
 }
 
 
@@ -38,7 +40,7 @@ def _against_plain(way: str, what: str, at_least: float | None = None) -> Claim:
 
 
 CLAIMS = tuple(
-    _against_plain(way, what, at_least if way == "LwF" else None)
+    _against_plain(way, what, at_least)
     for way in ("LwF", "L2-SP", "EWC")
     for what, at_least in (("target (5 to 9)", -2.0), ("kept (0 to 4)", 10.0))
 )

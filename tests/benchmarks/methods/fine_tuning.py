@@ -44,6 +44,7 @@ CLAIMS = (
     _ahead(10, at_least=15),
     _ahead(20),
     _ahead(50),
+    _ahead(5, "feature extraction"),
     _ahead(10, "feature extraction"),
     _ahead(50, "feature extraction"),
 )

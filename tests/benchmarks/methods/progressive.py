@@ -16,7 +16,10 @@ RECIPES = ("source.yaml", "texture_source.yaml", "progressive.yaml", "fine_tunin
 NOTE = """The second column learns 5 to 9 from n labelled samples of each, fed by a first one that has learnt 0 to 4
 (related), or random labels of photo textures by heart (unrelated). Scratch is one column alone; fine-tuning trains the
 first network on. Column 1 unchanged: the percentage of its tensors that are the same to the byte after training."""
-FIRST = {"related": ("source.yaml",), "unrelated": ("texture_source.yaml", "train.data.task=random", "train.epochs=60")}
+FIRST_TASKS = {
+    "related": ("source.yaml",),
+    "unrelated": ("texture_source.yaml", "train.data.task=random", "train.epochs=60"),
+}
 SAMPLES = (10, 20)
 
 
@@ -25,7 +28,7 @@ def run(seed: int, folder: Path) -> dict[str, float]:
     cells: dict[str, float] = {}
     scratch: dict[int, float] = {}
     same = []
-    for first, (recipe, *overrides) in FIRST.items():
+    for first, (recipe, *overrides) in FIRST_TASKS.items():
         source = made_by(recipe, seed, folder, *overrides)
         before = surgeon.load(source).state_dict()
         for count in SAMPLES:

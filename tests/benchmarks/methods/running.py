@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from functools import cache
@@ -31,6 +32,8 @@ def begin() -> None:
     torch.set_num_threads(1)  # sums are split by thread, and so round differently with their number
     if str(RECIPES) not in sys.path:
         sys.path.insert(0, str(RECIPES))
+    gc.collect()
+    gc.freeze()  # accelerate collects garbage after each training: what is imported by now need not be looked at again
 
 
 @cache
