@@ -121,7 +121,7 @@ def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: s
     stages.append("apply")
     _check_kept(subject, model)
     output = _flat(subject.forward(model))
-    _check_outputs(subject, wanted, output)
+    _check_outputs(subject, wanted, model, output)
     if until == "apply":
         return
     stages.append("save")
@@ -152,11 +152,27 @@ def _check_kept(subject: Subject, model: nn.Module) -> None:
         raise WrongError("a tensor has no values")
 
 
-def _check_outputs(subject: Subject, wanted: Case, output: Mapping[str, Tensor]) -> None:
+def _check_outputs(subject: Subject, wanted: Case, model: nn.Module, output: Mapping[str, Tensor]) -> None:
     if wanted.ends_at is not None:
         features = subject.features(wanted.ends_at, wanted.later)
         if len(output) != 1 or differing({"": next(iter(output.values()))}, {"": features}):
             raise WrongError(f"the features at {wanted.ends_at} are not those of the whole network")
+    for frozen in ((), _frozen_in(model)):
+        try:
+            with subject.frozen(frozen):
+                _check_own(subject, wanted, output)
+            return
+        except WrongError:
+            if frozen or not _frozen_in(model):  # torch.matmul rounds otherwise where a weight takes no gradient
+                raise
+
+
+def _frozen_in(model: nn.Module) -> set[str]:
+    """The parameters of the network before surgery that take no gradient in what has become of it."""
+    return {n.removeprefix("columns.0.") for n, p in model.named_parameters() if not p.requires_grad}
+
+
+def _check_own(subject: Subject, wanted: Case, output: Mapping[str, Tensor]) -> None:
     if wanted.first_task is not None:
         _check_same("", subject.own_main(), output.get(wanted.first_task))
     elif wanted.keeps:

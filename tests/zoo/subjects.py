@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,6 +77,23 @@ class Subject:
         if self._output is None:
             self._output = self.forward(self.module)
         return dict(tensors_in(self._output))
+
+    @contextmanager
+    def frozen(self, names: Collection[str]) -> Iterator[None]:
+        """Within it, these parameters take no gradient."""
+        if not names:
+            yield
+            return
+        parameters = [p for n, p in self.module.named_parameters() if n in names and p.requires_grad]
+        before, self._output = self._output, None
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            self._output = before
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
     def own_main(self) -> Tensor:
         """The main tensor of what the whole network gives."""
