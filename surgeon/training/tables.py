@@ -249,7 +249,11 @@ def _table(datasets: Any, file: Path) -> Any:
 
 def _there(path: str) -> Path:
     if not Path(path).exists():
-        raise TrainingError(f"{path} does not exist", where="train.data", hint=f"looked for in {os.getcwd()} too")
+        raise TrainingError(
+            f"{path} does not exist",
+            where="train.data",
+            hint=f"looked for in {os.getcwd()} too; --set train.data.path=… says where it lies now",
+        )
     return Path(path)
 
 
