@@ -92,10 +92,15 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 """What the library's defaults leave out and a network does not run without, by the model type of its part of the
 config; values are such as run, not those of any checkpoint."""
 
+_B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "initializer_range": 0.1}
+"""An EfficientNet-B0, of weights so large that something comes out of its last layer."""
+
 BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
+    "align": {f"vision_config.{name}": value for name, value in _B0.items()},
     "autoformer": {"prediction_length": 8, "context_length": 16},
     "bamba": {"attn_layer_indices": [2]},
     "depth_pro": {"patch_size": 112},
+    "efficientnet": _B0,
     "granite4_vision": {
         "vision_config.hidden_size": 128,
         "vision_config.num_attention_heads": 2,
