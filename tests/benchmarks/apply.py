@@ -84,6 +84,7 @@ def main() -> None:
     options = _options()
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "surgeon-benchmark"
+        Path(name).mkdir(parents=True, exist_ok=True)
         needed = max(3 * options.gigabytes, 1.6 * max(options.series or [0])) * 1e9 + 8e9
         if shutil.disk_usage(Path(name)).free < needed:
             raise SystemExit(f"{name} has less than {needed / 1e9:.0f} GB free: choose another --folder")
