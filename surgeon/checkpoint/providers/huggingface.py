@@ -28,8 +28,8 @@ IGNORED = ["*/*", "consolidated*"]
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
 
-# What a forward sets in its modules: Swin's windows shrink to the image that it is given.
-MUTABLE = frozenset({"shift_size", "window_size"})
+# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations.
+MUTABLE = frozenset({"shift_size", "window_size", "cached_sequence_length"})
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
