@@ -99,7 +99,10 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "align": {f"vision_config.{name}": value for name, value in _B0.items()},
     "autoformer": {"prediction_length": 8, "context_length": 16},
     "bamba": {"attn_layer_indices": [2]},
-    "depth_pro": {"patch_size": 112},
+    "depth_pro": {
+        "patch_size": 112,
+        **{f"{part}_model_config.image_size": 112 for part in ("image", "patch", "fov")},
+    },
     "efficientnet": _B0,
     "granite4_vision": {
         "vision_config.hidden_size": 128,
