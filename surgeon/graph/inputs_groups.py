@@ -144,7 +144,7 @@ _GROUPS: tuple[tuple[frozenset[str], Callable[[Any, int], Choices]], ...] = tupl
         "pixel_values pixel_position_ids": _placed_patches,
         "pixel_values target_sizes": _strips,
         "pixel_values input_ids image_embeds_position_mask": _positions,
-        "pixel_values input_ids image_attention_mask": _images_by_word,
+        "pixel_values image_attention_mask perceiver_embeddings": _images_by_word,
         "state pixel_values pixel_attention_mask": _robot,
         "action_embeds pixel_values pixel_attention_mask": _robot,
         "pixel_values prompt_pixel_values": _pair_with_prompt,
