@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surgeon.graph.inputs import Inputs, Spec
+from surgeon.graph.inputs_groups import grouped
 from surgeon.graph.inputs_named import choices, setting
 from surgeon.graph.rungs import for_real, lent, on_meta
 from surgeon.nn.grafts import Exit
@@ -46,6 +47,7 @@ def _image_inputs(method: Any, names: set[str], config: Any, batch: int) -> Iter
     parameters = inspect.signature(method).parameters
     wanted = {name: choices(name, config, batch) for name in parameters if name in names}
     wanted = {name: specs for name, specs in wanted.items() if specs}
+    wanted |= grouped(parameters.keys() & names, config, batch)
     if "image_grid_thw" in wanted:  # its images come as patches, flattened, one after the other
         wanted["pixel_values"] = choices("hidden_states", config, batch)
     for index in range(max(len(specs) for specs in wanted.values())):

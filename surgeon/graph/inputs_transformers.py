@@ -72,7 +72,8 @@ def _ways(kind: str, wanted: list[str], beside: list[str], names: list[str], con
         )
     if "pixel_values" in choices:
         choices |= patches_in_rows(set(names), config, batch)
-    choices |= grouped(set(names), config, batch)
+    alone = choices
+    choices = choices | grouped(set(names), config, batch)
     _complain_of([name for name, specs in choices.items() if not specs], kind)
     found = list(_combined(choices))
     more = {name: specs for name in beside if name not in choices and (specs := _choices(name, config, batch))}
@@ -85,6 +86,8 @@ def _ways(kind: str, wanted: list[str], beside: list[str], names: list[str], con
             found += _combined({**choices, **more, **known})
     if "pixel_values_videos" in names and "pixel_values_videos" not in choices:
         found += _combined({**choices, "pixel_values_videos": _choices("pixel_values_videos", config, batch)})
+    if "input_ids" in alone and choices.keys() > alone.keys() and all(alone.values()):
+        found += _combined(alone)  # words among which no image stands
     if "use_cache" in names:  # a trace needs none
         ends = found[:1] if len(found) == 1 else [found[0], found[-1]]
         found += [replace(each, kwargs={**each.kwargs, "use_cache": False}) for each in ends]
