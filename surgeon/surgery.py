@@ -17,7 +17,6 @@ from surgeon.graph.cut import branches_reading, exit_at, needed_before
 from surgeon.graph.edit import keep_children, names_of_parameters, prune, remove_module, replace_module
 from surgeon.graph.sites import Site
 from surgeon.graph.skeleton import build_skeleton
-from surgeon.graph.trace import trace
 from surgeon.nn.frozen import freeze_norm
 from surgeon.nn.grafts import Branch, Grafted, Inserted, Tap, graft, hook
 
@@ -271,17 +270,16 @@ class Surgery(Examination):
         exit_at(grafted, name)
         children = {module: dict(module._modules) for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
-        self._trace = self._roles = None
+        self._retrace()
         if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before)):
             for module, those in children.items():
                 module._modules.clear()
                 module._modules.update(those)
             prune(self.model, keep | {"exit"}, lengths=True)
-            self._trace = self._roles = None
+            self._retrace()
         removed += self._silence(idle, name, shape)
         self.removed.update(dict.fromkeys(removed, self.label))
-        for place in [*removed, "exit"]:
-            self._changed(place)
+        self.claims += [*removed, "exit"]
         if not self.replays and (after := self.trace().shape(name)) != shape:
             raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
         return removed
@@ -325,6 +323,10 @@ class Surgery(Examination):
 
     def _changed(self, site: str) -> None:
         self.claims.append(site)
+        self._retrace()
+
+    def _retrace(self) -> None:
+        """The next question about the network is answered by a new trace."""
         self._trace = self._roles = None
 
     def _begins_as(self, before: Sequence[str]) -> bool:
@@ -355,20 +357,24 @@ class Surgery(Examination):
 
         Where the network does not run with them after all, everything stays.
         """
+        if not idle:
+            return []
         modules = {name: self.model.get_submodule(name) for name in idle}
 
         def works() -> bool:
             try:
-                return trace(self.model, self._inputs, families=self._families).shape(end) == shape
+                return self.trace().shape(end) == shape
             except OperationError:
                 return False
 
         for name in idle:
             replace_module(self.model, name, nn.Identity())
-        if self.recall(f"{end} without what is idle", works if idle else lambda: True):
+        self._retrace()
+        if self.recall(f"{end} without what is idle", works):
             return list(idle)
         for name, module in modules.items():
             replace_module(self.model, name, module)
+        self._retrace()
         return []
 
     def _refuse_to_remove(self, sites: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ import typer
 
 from surgeon.commands import options
 from surgeon.commands.catalog import print_json
-from surgeon.errors import OutputError, RecipeError
+from surgeon.commands.outputs import refuse_to_replace, write_text
+from surgeon.errors import RecipeError
 
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
@@ -20,16 +21,7 @@ if TYPE_CHECKING:
 
 def advise(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="A recipe or a file with a train: section, a folder of pictures, or a source: "
-            "'{source: digits, classes: [5, 6, 7]}'.",
-            show_default=False,
-        ),
-    ],
+    data: options.Data,
     model: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +71,7 @@ def advise(
     if chosen is None:
         raise RecipeError("there is no model to look at", where=data, hint="name it: --model MODEL")
     picture = output.with_suffix(".svg")
-    _refuse_to_replace([output, picture], force=force)
+    refuse_to_replace(output, picture, force=force)
     top: dict[str, Any] = {**asked.top, "model": chosen}
     top |= {name: value for name, value in (("arch", arch), ("seed", seed)) if value is not None}
     from surgeon.advising.picture import picture_of
@@ -91,8 +83,8 @@ def advise(
         advice = _advice(asked, top, at, large, samples, key, trust_pickle, plugins)
     with working("trying the recipe", quiet=silent):
         text = _recipe(advice, asked, top, output, key, trust_pickle, plugins)
-    _write(output, text)
-    _write(picture, picture_of(advice, f"what the features of {Path(chosen).name} are worth for {data}"))
+    write_text(output, text)
+    write_text(picture, picture_of(advice, f"what the features of {Path(chosen).name} are worth for {data}"))
     if as_json:
         print_json({**advice.to_dict(), "recipe": str(output), "picture": str(picture)})
     elif not quiet:
@@ -193,18 +185,3 @@ def _recipe(
         return recipe(advice, operations, settings, data, written, blocks=False, why_not=why_not)
     assert problem is not None  # there is an alternative
     raise problem
-
-
-def _refuse_to_replace(paths: list[Path], *, force: bool) -> None:
-    for path in paths:
-        if path.is_dir() or (path.exists() and not force):
-            raise OutputError("exists already", where=str(path), hint="--force replaces it; -o names another place")
-        if not path.parent.is_dir():
-            raise OutputError("there is no such folder", where=str(path.parent))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=str(path)) from error

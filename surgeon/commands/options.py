@@ -27,6 +27,16 @@ MaybeModel = Annotated[
         show_default=False,
     ),
 ]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A recipe or a file with a train: section, a folder of pictures, or a source: "
+        "'{source: digits, classes: [5, 6, 7]}'.",
+        show_default=False,
+    ),
+]
 Arch = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +9,7 @@ import typer
 
 from surgeon.commands import options
 from surgeon.commands.catalog import print_json
+from surgeon.commands.outputs import refuse_to_replace, write_table
 from surgeon.errors import OutputError
 
 if TYPE_CHECKING:
@@ -24,16 +24,7 @@ def predict(
     artifact: Annotated[
         str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="A recipe or a file with a train: section, a folder of pictures, or a source: "
-            "'{source: digits, classes: [5, 6, 7]}'.",
-            show_default=False,
-        ),
-    ],
+    data: options.Data,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT.csv", help="Write all samples to a table.", show_default=False),
@@ -72,8 +63,8 @@ def predict(
     if only and add_classes is None:
         raise OutputError("--only is of the classes that --add-classes adds, and none are added")
     asked = asked_for(data, plugins)
-    if output is not None and (output.is_dir() or (output.exists() and not force)):
-        raise OutputError("exists already", where=str(output), hint="--force replaces it; -o names another place")
+    if output is not None:
+        refuse_to_replace(output, force=force)
     from surgeon import engine
     from surgeon.nn.zero_shot import with_classes
     from surgeon.recipe import operations_from
@@ -95,11 +86,7 @@ def predict(
         operations = operations_from(past, plugins) if past else []
         found = run(model, splits, operations, part=part, output=called)
     if output is not None:
-        try:
-            with output.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([found.header, *found.rows()])
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror}", where=str(output)) from error
+        write_table(output, [found.header, *found.rows()])
     if as_json:
         print_json(
             {
