@@ -123,7 +123,8 @@ class Examination:
                 try:
                     select(self.model, selector)
                 except SiteError as error:
-                    raise error.at(f"roles.{role}") from error
+                    error.at(f"roles.{role}")
+                    raise
 
     def role(self, name: str) -> list[str]:
         """The sites in a role, in executed order; empty if there are none."""

@@ -27,7 +27,7 @@ from surgeon.record import Record, Surgeries
 from surgeon.replay import make_record, make_surgery, open_skeleton, operate
 from surgeon.training.sources import BUNDLED
 
-Operations = Recipe | str | Path | Sequence[Operation]
+Operations = Recipe | str | Path | Operation | Sequence[Operation]
 Model = str | Path | nn.Module
 
 
@@ -180,7 +180,11 @@ def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
         return operations
     if isinstance(operations, (str, Path)):
         return load_recipe(operations, plugins=plugins)
+    if isinstance(operations, Operation):
+        operations = [operations]
     for operation in operations:
         if not isinstance(operation, Operation):
             raise OperationError(f"{operation!r} is no operation", hint="for example surgeon.Truncate(after='layer3')")
+    if not operations:
+        raise OperationError("there is no operation to apply", hint="for example surgeon.Truncate(after='layer3')")
     return Recipe(operations=list(operations))

@@ -163,7 +163,8 @@ def operate(surgery: Surgery, operation: Operation, where: str | None) -> Step:
     try:
         result = operation.apply(surgery.model, surgery)
     except SurgeonError as error:
-        raise error.at(place) from error
+        error.at(place)
+        raise
     except Exception as error:
         raise PluginError(f"raised {type(error).__name__}: {error}", where=place) from error
     if result is not surgery.model:

@@ -14,7 +14,7 @@ from surgeon.checkpoint.weights import Borrowed, Derived, Fresh, New, Origin, Or
 from surgeon.errors import OperationError, SiteError
 from surgeon.examination import Examination, name_of
 from surgeon.graph.cut import branches_reading, exit_at, needed_before
-from surgeon.graph.edit import keep_children, names_of_parameters, prune, remove_module, replace_module
+from surgeon.graph.edit import keep_children, names_of_parameters, never_skip, prune, remove_module, replace_module
 from surgeon.graph.sites import Site
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.nn.frozen import freeze_norm
@@ -224,6 +224,7 @@ class Surgery(Examination):
             raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
         if calls > 1:
             self.note(f"{name} runs {calls} times in a forward: its last output counts")
+        self._never_skip(name)
         tap = Tap(copies=overwritten)
         hook(self.model.get_submodule(name), tap.read)
         return tap
@@ -259,6 +260,7 @@ class Surgery(Examination):
             OperationError: A branch reads a site that would be removed, or ``site`` runs more than once.
         """
         name = name_of(site)
+        self._never_skip(name)
         shape = self.shape(name)
         needed, idle = self.recall(f"cut {name}", lambda: self._needed_before(name))
         grafted = self.graft()
@@ -268,16 +270,15 @@ class Surgery(Examination):
         self._refuse_to_waste([*doomed, *idle])
         before = [] if self.replays else list(self.trace().visits)
         exit_at(grafted, name)
-        children = {module: dict(module._modules) for module in self.model.modules()}
+        children = {module: module._modules.copy() for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
-        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before)):
+        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before, name)):
             for module, those in children.items():
-                module._modules.clear()
-                module._modules.update(those)
+                module._modules = those
             prune(self.model, keep | {"exit"}, lengths=True)
             self._retrace()
-        removed += self._silence(idle, name, shape)
+        removed += self._silence(idle, name, shape) if idle else []
         self.removed.update(dict.fromkeys(removed, self.label))
         self.claims += [*removed, "exit"]
         if not self.replays and (after := self.trace().shape(name)) != shape:
@@ -326,16 +327,19 @@ class Surgery(Examination):
         self._retrace()
 
     def _retrace(self) -> None:
-        """The next question about the network is answered by a new trace."""
         self._trace = self._roles = None
 
-    def _begins_as(self, before: Sequence[str]) -> bool:
-        """Whether what runs now is what ran before, as far as it goes."""
+    def _never_skip(self, name: str) -> None:
+        for stack in never_skip(self.model, name):
+            self.note(f"LayerDrop is off in {stack or 'the network'}: in training it would leave out {name} at times")
+
+    def _begins_as(self, before: Sequence[str], end: str) -> bool:
+        """Whether what runs now is what ran before, as far as ``end``."""
         try:
             now = [site for site in self.trace().visits if site.split(".")[0] != "grafts"]
         except OperationError:
             return False
-        return now == list(before[: len(now)])
+        return end in now and now == list(before[: len(now)])
 
     def _visit(self, name: str) -> tuple[bool, int]:
         traced = self.trace()
@@ -357,8 +361,6 @@ class Surgery(Examination):
 
         Where the network does not run with them after all, everything stays.
         """
-        if not idle:
-            return []
         modules = {name: self.model.get_submodule(name) for name in idle}
 
         def works() -> bool:

@@ -203,6 +203,12 @@ class FromNeighbour(Operation):
         return model
 
 
+def test_a_lone_operation_needs_no_list_and_no_operation_is_refused():
+    assert surgeon.apply(build("resnet"), ReplaceHead(classes=3)).fc.out_features == 3
+    with pytest.raises(OperationError, match="there is no operation to apply"):
+        surgeon.apply(build("resnet"), [])
+
+
 def test_an_edit_outside_the_journal_is_refused_by_name():
     with pytest.raises(OperationError, match=r"sneaky: changed 2 tensors outside its journal: fc\.bias"):
         surgeon.apply(build("resnet"), [Sneaky()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -278,10 +279,15 @@ def _tensors(module: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _settings(module: nn.Module, mutable: Collection[str]) -> dict[str, Any]:
+    """The plain values that a module is set to, without those that it works out itself when they are asked for."""
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in _TRANSIENT and name not in mutable and _is_plain(value)
+        if not name.startswith("_")
+        and name not in _TRANSIENT
+        and name not in mutable
+        and _is_plain(value)
+        and not isinstance(getattr(type(module), name, None), cached_property)
     }
 
 

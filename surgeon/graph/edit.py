@@ -14,6 +14,8 @@ from surgeon.plans import Edit
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 """What holds modules by number."""
+LAYER_DROP = ("layerdrop", "speech_encoder_layerdrop")
+"""The rates at which the transformers library skips layers in training, as they are called where they are read."""
 
 
 def parent_of(model: nn.Module, site: str) -> tuple[nn.Module, str]:
@@ -51,6 +53,26 @@ def drop_tap(model: nn.Module, tap: Tap) -> None:
         for key, method in list(module._forward_hooks.items()):
             if getattr(method, "__self__", None) is tap:
                 del module._forward_hooks[key]
+
+
+def never_skip(model: nn.Module, site: str) -> list[str]:
+    """Switch off LayerDrop around ``site``, which in training leaves out a layer at times and what reads it too.
+
+    Source: Fan, Grave & Joulin 2020, "Reducing Transformer Depth on Demand with Structured Dropout".
+
+    Returns:
+        The stacks of layers that it was on in.
+    """
+    names, changed = site.split("."), []
+    for above in (".".join(names[:length]) for length in range(len(names))):
+        module = model.get_submodule(above)
+        # some read the rate from their config as they run
+        for holder, rates in ((module, LAYER_DROP[:1]), (getattr(module, "config", None), LAYER_DROP)):
+            for rate in rates:
+                if getattr(holder, rate, 0) and isinstance(getattr(holder, rate), float):
+                    setattr(holder, rate, 0.0)
+                    changed.append(above)
+    return list(dict.fromkeys(changed))
 
 
 def names_of_parameters(model: nn.Module) -> dict[int, list[str]]:

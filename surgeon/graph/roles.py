@@ -196,7 +196,8 @@ class Roles:
                 if width == count or not hasattr(module, "weight"):
                     return [Found(found.site, f"{found.evidence}; {name} = {count}")]
         for name, count in counts.items():
-            if last := self._last_of_width({-1: count, 1: count}, f"{name} = {count}"):
+            last = self._last_of_width({-1: count, 1: count}, f"{name} = {count}")
+            if last and not self._in_block(last[0].site):  # an inner layer that is as wide by chance
                 return last
         return []
 

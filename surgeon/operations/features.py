@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -320,8 +320,8 @@ def _width(module: nn.Module) -> int | None:
     shape = getattr(module, "normalized_shape", None)
     if shape is None and type(module).__name__.endswith("RMSNorm"):
         shape = getattr(getattr(module, "weight", None), "shape", None)
-    if shape is not None and len(shape):
-        return int(shape[-1])
+    if shape:
+        return int(shape[-1]) if isinstance(shape, Sequence) else int(shape)
     widths = (getattr(module, name, None) for name in WIDTHS)
     return next((width for width in widths if isinstance(width, int)), None)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from surgeon.surgery import Surgery
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
 ROLE = "@head"
 
 
@@ -122,6 +123,8 @@ def _replace_in_place(operation: ReplaceHead, surgery: Surgery, site: str) -> No
 
 def _like(operation: ReplaceHead, surgery: Surgery, site: str, old: nn.Module, outputs: int) -> nn.Module:
     """The new head for the place, and the input, of ``old``."""
+    if (layer := next((c for c in LAYERS if isinstance(old, c)), None)) and type(old).forward is not layer.forward:
+        return _of_its_class(operation, surgery, site, old, outputs, layer)
     options: dict[str, Any] = {"hidden": tuple(operation.hidden), "dropout": operation.dropout}
     if isinstance(old, CONVOLUTIONS):
         if operation.kind == "cosine":
@@ -144,6 +147,25 @@ def _like(operation: ReplaceHead, surgery: Surgery, site: str, old: nn.Module, o
     else:
         raise OperationError(f"{site} is a {type(old).__name__}, which replace_head does not know how to replace")
     return surgery.new(head_layers, width, outputs, kind=operation.kind, bias=bias, like=like, **options)
+
+
+def _of_its_class(
+    operation: ReplaceHead, surgery: Surgery, site: str, old: nn.Module, outputs: int, layer: type[nn.Module]
+) -> nn.Module:
+    """A layer of the class of ``old``, whose forward does more than that of ``layer`` (it may turn its input round)."""
+    cls = type(old)
+    if operation.kind != "linear" or operation.hidden or operation.dropout:
+        raise OperationError(
+            f"{site} is a {cls.__name__}, with a forward of its own: only another of its kind can stand there",
+            hint="leave out kind, hidden and dropout",
+        )
+    if cls.__init__ is not layer.__init__:
+        raise OperationError(f"{site} is a {cls.__name__}, which replace_head does not know how to build")
+    if isinstance(old, nn.Linear):
+        return surgery.new(cls, old.in_features, outputs, bias=old.bias is not None, like=old)
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    options = {name: getattr(old, name) for name in names}
+    return surgery.new(cls, old.in_channels, outputs, bias=old.bias is not None, like=old, **options)
 
 
 def _start(operation: ReplaceHead, surgery: Surgery, head: nn.Module, old: nn.Module, extra: int = 0) -> None:

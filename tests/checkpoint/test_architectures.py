@@ -247,6 +247,32 @@ def test_a_big_bird_that_has_read_a_short_text_is_still_itself():
     assert HF.of_module(model) == before
 
 
+@pytest.mark.parametrize("which", ["funnel", "gemma4_audio"])
+def test_what_a_network_works_out_as_it_runs_does_not_hide_its_class(which: str) -> None:
+    if which == "funnel":
+        sizes = {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "num_decoder_layers": 1}
+        model = transformers.FunnelModel(transformers.FunnelConfig(vocab_size=64, **sizes)).eval()
+        given = {"input_ids": torch.ones(1, 8, dtype=torch.long)}
+    else:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = transformers.Gemma4AudioModel(transformers.Gemma4AudioConfig(**sizes)).eval()
+        given = {"input_features": torch.rand(1, 32, 128), "attention_mask": torch.ones(1, 32, dtype=torch.bool)}
+    before = HF.of_module(model)
+    with torch.no_grad():
+        model(**given)
+    assert before is not None
+    assert HF.of_module(model) == before
+
+
+def test_a_class_that_the_auto_classes_build_for_another_type_is_known() -> None:
+    config = transformers.AutoConfig.for_model("internlm3", **SIZES)
+    model = transformers.AutoModel.from_config(config)
+    assert type(model).__name__ == "LlamaModel"
+    architecture = HF.of_module(model)
+    assert architecture is not None
+    assert shapes(build(HF, architecture)) == shapes(model)
+
+
 def test_a_subclass_of_a_users_own_is_nobodys_architecture() -> None:
     class Mine(transformers.BertModel):
         pass

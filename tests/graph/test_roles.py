@@ -217,6 +217,13 @@ def test_experts_inside_a_block_are_no_stack_of_their_own():
     assert stack.sites == ["1", "2", "3", "4", "5"]
 
 
+def test_blocks_may_be_named_for_embeddings_that_they_are_not():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    model = transformers.JinaEmbeddingsV3Model(transformers.JinaEmbeddingsV3Config(vocab_size=64, **sizes)).eval()
+    (stack,) = find_roles(model, lambda: trace(model)).blocks
+    assert stack.sites == ["layers.0", "layers.1", "layers.2"]
+
+
 def test_a_list_that_runs_in_another_order_is_no_stack():
     class Block(nn.Module):
         def __init__(self):

@@ -8,6 +8,7 @@ import torchvision.models as tv
 import transformers as tf
 from families import CLASSES, FAMILIES, build, detection_targets, example
 from pydantic import ValidationError
+from torch import nn
 
 import surgeon
 from surgeon.errors import OperationError
@@ -105,6 +106,32 @@ def test_a_convolution_head_keeps_its_kernel():
     assert edited.classifier[1].kernel_size == model.classifier[1].kernel_size
     assert edited.num_classes == 3
     assert edited(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+
+
+class Turned(nn.Conv1d):
+    """Reads tokens ``(batch, length, channels)``, as the CTC head of Lasr does."""
+
+    def forward(self, features):
+        return super().forward(features.transpose(1, 2)).transpose(1, 2)
+
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 4)
+        self.head = Turned(4, 5, kernel_size=1)
+
+    def forward(self, values):
+        return self.head(self.embed(values))
+
+
+def test_a_head_with_a_forward_of_its_own_is_followed_by_one_of_its_class():
+    given = {"inputs": {"values": [2, 6, 3]}, "roles": {"head": "head"}}
+    edited = surgeon.apply(Reader(), [ReplaceHead(classes=2)], **given)
+    assert type(edited.head) is Turned
+    assert edited(torch.rand(2, 6, 3)).shape == (2, 6, 2)
+    with pytest.raises(OperationError, match="only another of its kind can stand there"):
+        surgeon.apply(Reader(), [ReplaceHead(classes=2, dropout=0.1)], **given)
 
 
 @pytest.mark.parametrize("name", ["resnet", "swin", "densenet", "bert", "hf_vit"])

@@ -14,7 +14,7 @@ from transformers import T5ForConditionalGeneration
 import surgeon
 from surgeon.errors import OperationError, SiteError
 from surgeon.nn.features import main_tensor
-from surgeon.operations import ReplaceHead, Truncate
+from surgeon.operations import Multitask, ReplaceHead, Truncate
 
 # a site in the middle, and the site after which the network ends
 CUTS = {
@@ -231,6 +231,50 @@ def test_a_network_that_counts_its_layers_runs_as_many_after_the_cut(tmp_path):
     ]
     surgeon.save(cut, tmp_path / "cut")
     assert torch.equal(surgeon.load(tmp_path / "cut", arch=Countdown)(values), features)
+
+
+class Zipped(nn.Module):
+    """Runs as many stages as the shortest of its lists is long, as GLPN does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(3))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        for block, norm in zip(self.blocks, self.norms, strict=False):
+            values = norm(block(values))
+        return values
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_network_that_goes_through_two_lists_at_once_runs_up_to_the_cut(at, tmp_path):
+    model, values = Zipped().eval(), torch.randn(2, 4)
+    features = model.blocks[0](values)
+    if at:
+        features = model.blocks[1](model.norms[0](features))
+    cut = surgeon.apply(model, [Truncate(after=f"blocks.{at}")], inputs={"values": [2, 4]})
+    assert torch.equal(cut(values), features)
+    assert not any(name.startswith(f"norms.{at}") for name in cut.state_dict())
+    surgeon.save(cut, tmp_path / "cut")
+    assert torch.equal(surgeon.load(tmp_path / "cut", arch=Zipped)(values), features)
+
+
+@pytest.mark.parametrize("rate", ["of the module", "of the config"])
+def test_a_layer_that_is_cut_after_or_read_is_never_dropped_in_training(rate):
+    if rate == "of the module":
+        model, site = build("whisper"), "model.encoder.layers.0"
+        model.model.encoder.layerdrop = 0.99
+    else:
+        model, site = build("wav2vec2"), "wav2vec2.encoder.layers.0"
+        model.config.layerdrop = 0.99
+    operations = [Multitask(tasks={"parity": {"classes": 2, "at": site}}), Truncate(after=site)]
+    edited = surgeon.apply(model, operations).train()
+    args, kwargs = example("whisper" if rate == "of the module" else "wav2vec2")
+    for _ in range(3):
+        assert edited(*args, **kwargs)["parity"].shape == (2, 2)
+    assert any("LayerDrop is off" in note for step in surgeon.plan(model, operations).steps for note in step.notes)
+    assert (model.model.encoder if rate == "of the module" else model.config).layerdrop == 0.99
 
 
 def test_a_t5_with_as_many_encoder_as_decoder_blocks_is_thinned_on_both_sides():

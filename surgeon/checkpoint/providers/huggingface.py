@@ -28,8 +28,9 @@ IGNORED = ["*/*", "consolidated*"]
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
 
-# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations.
-MUTABLE = frozenset({"shift_size", "window_size", "cached_sequence_length"})
+# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
+# Funnel counts how far it has pooled.
+MUTABLE = frozenset({"shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len"})
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
@@ -42,11 +43,7 @@ class HuggingFace(ArchitectureProvider):
 
     def names(self) -> list[str]:
         """The model classes that some auto class knows."""
-        from transformers.models.auto import modeling_auto
-
-        tables = (value for key, value in vars(modeling_auto).items() if key.endswith("_MAPPING_NAMES"))
-        names = (name for table in tables for name in table.values())
-        return sorted({n for name in names for n in (name if isinstance(name, (tuple, list)) else [name])})
+        return sorted({name for names in _classes().values() for name in names})
 
     def build(self, architecture: Architecture) -> nn.Module:
         """Build the class that ``name`` says from ``options["config"]``."""
@@ -55,7 +52,8 @@ class HuggingFace(ArchitectureProvider):
             raise ArchitectureError("has no config", where=where, hint="name a folder or repository: hf:ORG/NAME")
         config = _config(architecture.options["config"], where)
         cls = self._class(architecture.name, where)
-        if cls.config_class is not None and not isinstance(config, cls.config_class):
+        known = cls.config_class is None or isinstance(config, cls.config_class)
+        if not known and architecture.name not in _classes().get(config.model_type, ()):
             raise ArchitectureError(
                 f"is not a class for model type {config.model_type!r}, which the config is of",
                 where=where,
@@ -177,6 +175,18 @@ class HuggingFace(ArchitectureProvider):
                 hint=suggest(name, self.names()) or "install a release of transformers that has it",
             )
         return cls
+
+
+def _classes() -> dict[str, set[str]]:
+    """The model classes that the auto classes build for each model type, some of them another type's."""
+    from transformers.models.auto import modeling_auto
+
+    found: dict[str, set[str]] = {}
+    for key, table in vars(modeling_auto).items():
+        if key.endswith("_MAPPING_NAMES"):
+            for model_type, names in table.items():
+                found.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
+    return found
 
 
 def _config(values: dict[str, Any], where: str) -> Any:
