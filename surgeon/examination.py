@@ -18,6 +18,7 @@ from surgeon.record import Architecture
 if TYPE_CHECKING:
     from surgeon.checkpoint.architectures import ArchitectureProvider
     from surgeon.graph.families import Family
+    from surgeon.graph.inputs import Inputs
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Examination:
         self._families = families
         self._providers = dict(providers or {})
         self._trace: Trace | None = None
+        self._fed: Inputs | None = None
         self._roles: Roles | None = None
 
     def select(self, selector: str | Iterable[str]) -> list[Site]:
@@ -98,7 +100,8 @@ class Examination:
             TraceError: None of the ways to run it worked; the error says how to give inputs.
         """
         if self._trace is None:
-            self._trace = trace(self.model, self._inputs, families=self._families)
+            self._trace = trace(self.model, self._inputs, families=self._families, first=self._fed)
+            self._fed = self._trace.inputs
         return self._trace
 
     def roles(self) -> Roles:

@@ -53,7 +53,7 @@ def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, famil
         )
     traces = [traced]
     with suppress(OperationError):
-        traces.append(trace(model, inputs, training=True, families=families))
+        traces.append(trace(model, inputs, training=True, families=families, first=traced.inputs))
     sites = {name for each in traces for name in each.accessed_before(site)}
     used = {name for each in traces for name in each.used_before(site)}
     unseen = _unseen(model, sites, {name for each in traces for name in each.used()})

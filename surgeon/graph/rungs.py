@@ -30,11 +30,17 @@ Stand = Callable[[torch.Tensor, bool], torch.Tensor]
 
 @contextmanager
 def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Within it, ``model`` may be run and changed; afterwards it, and every random state, is as before."""
+    """Within it, ``model`` may be run and changed; afterwards it, and every random state, is as before.
+
+    Random states begin alike each time, so that a network that draws what it does is traced the same way twice.
+    """
     saved = [(module, dict(module.__dict__), _tables(module)) for module in model.modules()]
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
+            random.seed(0)
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
             model.train(training)
             yield
     finally:
@@ -136,7 +142,7 @@ def for_real(model: nn.Module) -> Iterator[torch.device]:
     if size > REAL_LIMIT:
         raise MemoryError(f"it has {size / 2**30:.1f} GB of weights, more than a trace may take")
     real = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
-    generator = torch.Generator(real).manual_seed(0)
+    generator = torch.Generator(real)
 
     def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
         if not tensor.is_meta:
@@ -147,6 +153,7 @@ def for_real(model: nn.Module) -> Iterator[torch.device]:
             return torch.ones_like(tensor, device=real)
         shape = tensor.shape[1:] if tensor.dim() > 1 and tensor.numel() > LARGE else tensor.shape
         values = torch.empty(shape, dtype=tensor.dtype, device=real)
+        generator.manual_seed(sum(tensor.shape))  # the same values whatever else the network has lost or gained
         return values.uniform_(-0.05, 0.05, generator=generator).expand(tensor.shape)
 
     _swap(model, stand)

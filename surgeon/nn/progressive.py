@@ -77,8 +77,14 @@ def _named(task: str, column: nn.Module, output: Any) -> Iterator[tuple[str, Any
     if isinstance(output, Mapping) and branches:
         own = {name: value for name, value in output.items() if name not in branches}
         if own:
-            yield task, main_tensor(own)
+            yield task, _main(own)
         for name in branches:
-            yield f"{task}_{name}", main_tensor(output[name])
+            yield f"{task}_{name}", _main(output[name])
     else:
-        yield task, main_tensor(output)
+        yield task, _main(output)
+
+
+def _main(output: Any) -> Any:
+    """The main tensor; what has none (a backbone's lists of maps) as it is."""
+    tensor = main_tensor(output)
+    return output if tensor is None else tensor

@@ -275,7 +275,7 @@ def _last_site(surgery: Surgery) -> str:
     """The outermost site that produced what comes out; else the last that ran."""
     traced = surgery.trace()
     out = traced.outputs.get("last_hidden_state") or next(iter(traced.outputs.values()), None)
-    sites = [site for site in traced.order if site and not _grafted(site)]
+    sites = [site for site in traced.order if site and not _grafted(site) and traced.features(site)]
     same = [site for site in sites if _shape(traced, site) == out]
     if not sites:
         raise OperationError(f"{type(surgery.model).__name__} runs no module whose features could be read")

@@ -121,14 +121,13 @@ class Progressive(Operation):
         """The sites of a column that are fed, by their names inside it."""
         from surgeon.graph.sites import select
 
-        prefix = f"columns.{index}."
+        if self.at == "auto":
+            return _stage_ends(surgery, f"columns.{index}")
 
         def inside(role: str) -> list[str]:
-            return [site.removeprefix(prefix) for site in surgery.role(role)]
+            return [site.removeprefix(f"columns.{index}.") for site in surgery.role(role)]
 
-        if self.at != "auto":
-            return [site.name for site in select(network.columns[index], ", ".join(self.at), inside)]
-        return _stage_ends(network.columns[index], inside("blocks"))
+        return [site.name for site in select(network.columns[index], ", ".join(self.at), inside)]
 
     def _replace_head(self, surgery: Surgery, column: nn.Module) -> None:
         from surgeon.operations.labels import is_vocabulary_head, set_labels
@@ -214,7 +213,7 @@ def _with_columns(surgery: Surgery, first_task: str) -> ProgressiveNetwork:
             hint="apply it to a classification, segmentation or token model",
         )
     if not isinstance(model, ProgressiveNetwork):
-        network = ProgressiveNetwork(model, first_task, _stage_ends(model, surgery.role("blocks")))
+        network = ProgressiveNetwork(model, first_task, _stage_ends(surgery, ""))
         return surgery.wrap(network)  # type: ignore[return-value]
     if getattr(model, "exit", None) is not None:
         raise OperationError(
@@ -224,20 +223,32 @@ def _with_columns(surgery: Surgery, first_task: str) -> ProgressiveNetwork:
     return model
 
 
-def _stage_ends(column: nn.Module, blocks: list[str]) -> list[str]:
+def _stage_ends(surgery: Surgery, column: str) -> list[str]:
     """The last block of each stack, and where there are few stacks some before it, evenly spaced.
 
-    A network without stacks of blocks (a VGG) has its longest sequence of layers taken for one.
+    A network without stacks of blocks that produce features (a VGG) has its longest sequence of layers taken for one.
+    Sites are those of the column itself.
     """
-    from torch import nn
+    blocks = surgery.role("blocks")
+    ends = surgery.recall(f"stages of the column {column}", lambda: _ends(surgery, column, blocks))
+    return [site.removeprefix(f"{column}.") for site in ends]
 
+
+def _ends(surgery: Surgery, column: str, blocks: list[str]) -> list[str]:
+    from surgeon.graph.edit import CONTAINERS
+
+    traced = surgery.trace()
     stacks: dict[str, list[str]] = {}
     for block in blocks:
-        stacks.setdefault(block.rpartition(".")[0], []).append(block)
+        if traced.features(block):
+            stacks.setdefault(block.rpartition(".")[0], []).append(block)
     if not stacks:
-        sequences = [(n, list(m._modules)) for n, m in column.named_modules() if isinstance(m, nn.Sequential)]
-        name, layers = max(sequences, key=lambda found: len(found[1]), default=("", list(column._modules)))
-        stacks = {name: [f"{name}.{layer}".lstrip(".") for layer in layers]}
+        root = surgery.model.get_submodule(column)
+        sequences: dict[str, nn.Module] = {
+            n: m for n, m in root.named_modules(prefix=column) if isinstance(m, CONTAINERS)
+        } or {column: root}
+        inside = [[f"{name}.{layer}".lstrip(".") for layer in module._modules] for name, module in sequences.items()]
+        stacks = {"": max(([s for s in layers if traced.features(s)] for layers in inside), key=len)}
     each = max(1, LATERALS // len(stacks))
     ends = []
     for stack in stacks.values():

@@ -67,8 +67,8 @@ def examine(name: str, folder: Path, report: Callable[[Result], None], until: st
                 stage = [""]
                 told(operation, "ok", note=_identify(subject))
             else:
-                _run(subject, case(subject, operation), folder / "artifact", stage, until)
-                told(operation, "ok")
+                note = _run(subject, case(subject, operation), folder / "artifact", stage, until)
+                told(operation, "ok", note=note)
         except NoMeaningError as error:
             told(operation, "no meaning", stage[-1], str(error))
         except Exception as error:
@@ -107,11 +107,11 @@ def _identify(subject: Subject) -> str:
     return twins[0]
 
 
-def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: str) -> None:
-    """Plan, apply, save, load and train; ``stages`` ends with the one that is under way."""
+def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: str) -> str:
+    """Plan, apply, save, load and train; ``stages`` ends with the one that is under way. Returns a remark."""
     if until == "plan":
         surgeon.plan(subject.module, wanted.operations)
-        return
+        return ""
     try:  # applying begins with the same plan
         model = surgeon.apply(subject.module, wanted.operations)
     except Exception:
@@ -123,7 +123,7 @@ def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: s
     output = _flat(subject.forward(model))
     _check_outputs(subject, wanted, model, output)
     if until == "apply":
-        return
+        return ""
     stages.append("save")
     surgeon.save(model, path, force=True)
     stages.append("load")
@@ -133,7 +133,7 @@ def _run(subject: Subject, wanted: Case, path: Path, stages: list[str], until: s
         raise WrongError(f"the loaded network gives another {different[0]}")
     del model
     stages.append("step")
-    _step(subject, loaded)
+    return _trained(subject, wanted, loaded)
 
 
 def _flat(output: Any) -> dict[str, Tensor]:
@@ -174,10 +174,20 @@ def _frozen_in(model: nn.Module) -> set[str]:
 
 def _check_own(subject: Subject, wanted: Case, output: Mapping[str, Tensor]) -> None:
     if wanted.first_task is not None:
-        _check_same("", subject.own_main(), output.get(wanted.first_task))
+        _check_first_task(subject, wanted.first_task, output)
     elif wanted.keeps:
         for name, tensor in subject.own_outputs().items():
             _check_same(name, tensor, output.get(name, _under_a_name(output, name)))
+
+
+def _check_first_task(subject: Subject, task: str, output: Mapping[str, Tensor]) -> None:
+    """The main tensor has the task's name; what has none comes out whole below it."""
+    main = subject.own_main()
+    if main is not None:
+        _check_same("", main, output.get(task))
+        return
+    for name, tensor in subject.own_outputs().items():
+        _check_same(name, tensor, output.get(f"{task}.{name}"))
 
 
 def _under_a_name(output: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -203,13 +213,29 @@ def _check_loaded(model: nn.Module, loaded: nn.Module) -> None:
         raise WrongError(f"loads as a {type(loaded).__name__}")
 
 
-def _step(subject: Subject, model: nn.Module) -> None:
+def _trained(subject: Subject, wanted: Case, model: nn.Module) -> str:
+    """A step, in eval mode where the network itself, before surgery, cannot make one on these inputs."""
+    try:
+        _step(subject, model)
+        return ""
+    except Exception:
+        frozen = set() if wanted.first_task else _frozen_in(model)  # a new column trains all that it has
+        trouble = subject.trouble_in_step(wanted.ends_at, frozen, training=True)
+        if not trouble:
+            raise
+        if still := subject.trouble_in_step(wanted.ends_at, frozen, training=False):
+            raise NoMeaningError(f"the network itself cannot be trained on this: {still}") from None
+    _step(subject, model, training=False)
+    return f"stepped in eval mode, since in training the network itself does not: {trouble}"
+
+
+def _step(subject: Subject, model: nn.Module, *, training: bool = True) -> None:
     """One step of gradient descent: what is frozen stays as it is, the rest moves."""
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     for prefix, module in model.named_modules():
         if isinstance(module, Frozen):
             frozen |= {f"{prefix}.{n}": b.clone() for n, b in module._buffers.items() if b is not None}
-    model.train()
+    model.train(training)
     trainable = [p for p in model.parameters() if p.requires_grad]
     loss = training_loss(subject.forward(model, training=True))
     loss.backward()

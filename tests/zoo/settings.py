@@ -114,7 +114,13 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"]},
     "hrm_text": {"num_layers_per_stack": 2, "num_hidden_layers": 16},
     "informer": {"prediction_length": 8, "context_length": 16},
+    "janus": {"vision_config.projection_dim": 128},  # as wide as the words
     "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
+    "reformer": {  # positions for as long a text as ours, or it does not train
+        "axial_pos_shape": [2, 4],
+        "lsh_attn_chunk_length": 4,
+        "local_attn_chunk_length": 4,
+    },
     "rf_detr": {"num_queries": 100},  # of all the places in a smaller image
     "qwen2_vl": {"vision_config.hidden_size": 256},  # 3584 beside words of 8192 features, by default
     "time_series_transformer": {"prediction_length": 8, "context_length": 16},

@@ -127,7 +127,11 @@ def _build(model_type: str, cls: str, level: Level) -> nn.Module:
     if size > LARGEST:
         raise MemoryError(f"{size / 2**30:.1f} GB at this size")
     torch.manual_seed(0)
-    return kind._from_config(config).eval()  # type: ignore[no-any-return]
+    module: nn.Module = kind._from_config(config).eval()
+    for name, parameter in module.named_parameters():
+        if name.endswith("logit_scale"):  # of which some start at 0, so that nothing comes out
+            torch.nn.init.ones_(parameter)
+    return module
 
 
 def _own_config(config: Any, kind: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import Trace, trace
 from surgeon.nn.features import main_tensor
 from surgeon.plugins import load as load_plugins
-from zoo.tensors import tensors_in
+from zoo.reasons import reason_of
+from zoo.tensors import tensors_in, training_loss
 
 SMALL = {"image": (64, 64), "video": (4, 32, 32)}
 INSISTENT = ("VisionTransformer", "MaxVit", "Inception3", "S3D", "MViT", "RAFT")
@@ -95,12 +97,30 @@ class Subject:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def own_main(self) -> Tensor:
-        """The main tensor of what the whole network gives."""
+    def own_main(self) -> Tensor | None:
+        """The main tensor of what the whole network gives, if it has one."""
         self.own_outputs()
-        main = main_tensor(self._output)
-        assert main is not None
-        return main
+        return main_tensor(self._output)
+
+    def trouble_in_step(self, site: str | None, frozen: Collection[str], *, training: bool) -> str:
+        """Why a copy of the network, before surgery, cannot make a step; empty where it can.
+
+        Args:
+            site: Ask of what it produces there, and not of what the network gives.
+            frozen: Parameters that take no gradient.
+            training: Whether it is in training mode.
+        """
+        model, made = copy.deepcopy(self.module).train(training), []
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name not in frozen)
+        if site is not None:
+            model.get_submodule(site).register_forward_hook(lambda module, args, output: made.append(output))
+        try:
+            output = self.forward(model, training=True)
+            loss = training_loss(made[-1] if made else output)
+        except Exception as error:
+            return reason_of(error)
+        return "" if torch.isfinite(loss) else "its loss is not finite"
 
     def features(self, site: str, others: Iterable[str]) -> Tensor:
         """What ``site`` produces in a forward of the whole network, before anything overwrites it.
