@@ -219,14 +219,22 @@ def _trained(subject: Subject, wanted: Case, model: nn.Module) -> str:
         _step(subject, model)
         return ""
     except Exception:
-        frozen = set() if wanted.first_task else _frozen_in(model)  # a new column trains all that it has
-        trouble = subject.trouble_in_step(wanted.ends_at, frozen, training=True)
+        trouble = _own_trouble(subject, wanted, model, training=True)
         if not trouble:
             raise
-        if still := subject.trouble_in_step(wanted.ends_at, frozen, training=False):
-            raise NoMeaningError(f"the network itself cannot be trained on this: {still}") from None
+        if _own_trouble(subject, wanted, model, training=False):
+            raise NoMeaningError(f"the network itself cannot be trained on this: {trouble}") from None
     _step(subject, model, training=False)
     return f"stepped in eval mode, since in training the network itself does not: {trouble}"
+
+
+def _own_trouble(subject: Subject, wanted: Case, model: nn.Module, *, training: bool) -> str:
+    """Why the network before surgery cannot make the step that ``model`` failed to make; empty where it can."""
+    if wanted.first_task is None:
+        return subject.trouble_in_step(wanted.ends_at, _frozen_in(model), training=training)
+    # a new column trains all that it has, but for what is fed into sites through which no gradient flows
+    fed = [subject.trouble_in_step(site, (), training=training) for site in model.sites[-1]]  # type: ignore[union-attr, index]
+    return subject.trouble_in_step(None, (), training=training) or (fed[0] if all(fed) else "")
 
 
 def _step(subject: Subject, model: nn.Module, *, training: bool = True) -> None:

@@ -117,7 +117,7 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "janus": {"vision_config.projection_dim": 128},  # as wide as the words
     "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
     "reformer": {  # positions for as long a text as ours, or it does not train
-        "axial_pos_shape": [2, 4],
+        "axial_pos_shape": (2, 4),
         "lsh_attn_chunk_length": 4,
         "local_attn_chunk_length": 4,
     },

@@ -118,9 +118,13 @@ class Subject:
         try:
             output = self.forward(model, training=True)
             loss = training_loss(made[-1] if made else output)
+            loss.backward()
         except Exception as error:
             return reason_of(error)
-        return "" if torch.isfinite(loss) else "its loss is not finite"
+        if not torch.isfinite(loss):
+            return "its loss is not finite"
+        moves = any(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+        return "" if moves else "nothing gets a gradient"
 
     def features(self, site: str, others: Iterable[str]) -> Tensor:
         """What ``site`` produces in a forward of the whole network, before anything overwrites it.
