@@ -32,7 +32,7 @@ def operation(kind: str, family: str):
 KINDS = ["truncate", "freeze", "replace_head", "gradient_reversal", "multitask"]
 
 
-def holds(family: str, kinds: tuple[str, ...]):
+def assert_holds(family: str, kinds: tuple[str, ...]):
     args, kwargs = example(family)
     return check_operations(lambda: build(family), [operation(kind, family) for kind in kinds], args, kwargs)
 
@@ -42,21 +42,21 @@ def holds(family: str, kinds: tuple[str, ...]):
 def test_every_pair_in_either_order_holds_to_the_promises(family, kinds):
     if kinds in [("replace_head", "truncate")]:
         pytest.skip("the new head would be cut away again: see the test of senseless orders")
-    holds(family, kinds)
+    assert_holds(family, kinds)
 
 
 @pytest.mark.parametrize("kinds", list(combinations(KINDS, 3)), ids="-".join)
 def test_every_triple_holds_to_the_promises(kinds):
-    holds("resnet", kinds)
+    assert_holds("resnet", kinds)
 
 
 @pytest.mark.parametrize("kind", ["freeze", "replace_head", "multitask", "gradient_reversal", "truncate"])
 def test_a_progressive_column_follows_any_other_operation(kind):
-    holds("resnet", (kind, "progressive"))
+    assert_holds("resnet", (kind, "progressive"))
 
 
 def test_all_of_them_together():
-    edited = holds("resnet", ("truncate", "replace_head", "multitask", "gradient_reversal", "freeze"))
+    edited = assert_holds("resnet", ("truncate", "replace_head", "multitask", "gradient_reversal", "freeze"))
     with torch.no_grad():
         outputs = edited(*example("resnet")[0])
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {

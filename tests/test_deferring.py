@@ -45,11 +45,11 @@ assert torch._dynamo.disable is torch._dynamo.decorators.disable
 assert torch._dynamo.utils.is_compile_supported.__module__ == "torch._dynamo.utils"
 assert torch._dynamo.eval_frame.__spec__.name == "torch._dynamo.eval_frame"
 """
-    run(START + use + checks)
+    assert_runs(START + use + checks)
 
 
 def test_optimisers_are_imported_when_one_is_called() -> None:
-    run(
+    assert_runs(
         """
 import sys
 from surgeon.deferring import defer
@@ -66,7 +66,7 @@ import scipy.optimize._linprog
 
 
 def test_what_is_imported_already_stays_as_it_is() -> None:
-    run(
+    assert_runs(
         """
 import scipy.optimize
 from surgeon.deferring import defer
@@ -78,6 +78,6 @@ assert minimize is real
     )
 
 
-def run(code: str) -> None:
+def assert_runs(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

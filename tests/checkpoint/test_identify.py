@@ -41,7 +41,7 @@ def plain(name: str) -> str:
     return name.removeprefix("quantized_").replace("_320_", "_" if name.startswith("fasterrcnn") else "_320_")
 
 
-def check(name: str, **options: object) -> None:
+def assert_identified(name: str, **options: object) -> None:
     found = find(tensors(name, **options))
     assert found.architecture.name == plain(name)
     assert found.architecture.options == options
@@ -51,20 +51,20 @@ def check(name: str, **options: object) -> None:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_builder_is_identified_by_its_tensors(name: str) -> None:
-    check(name)
+    assert_identified(name)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLE if not name.startswith("raft")])
 def test_a_builder_with_five_classes_is_identified_with_them(name: str) -> None:
-    check(name, num_classes=5)
+    assert_identified(name, num_classes=5)
 
 
 @pytest.mark.slow
 def test_all_builders_are_identified_whatever_their_classes() -> None:
     for name in TORCHVISION.names():
-        check(name)
+        assert_identified(name)
         if not name.startswith("raft"):
-            check(name, num_classes=5)
+            assert_identified(name, num_classes=5)
         tensors.cache_clear()
 
 
@@ -80,7 +80,7 @@ def test_all_builders_are_identified_whatever_their_classes() -> None:
     ],
 )
 def test_optional_parts_and_sizes_are_read_from_the_tensors(name: str, options: dict[str, object]) -> None:
-    check(name, **options)
+    assert_identified(name, **options)
 
 
 @pytest.mark.parametrize(
