@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
@@ -70,7 +71,7 @@ def sweep(given: argparse.Namespace) -> None:
         store.rewrite(given.results, done)
     finished = {r.model for r in done}
     waiting = [n for n in chosen if n not in finished]
-    started = time.monotonic()
+    started, code = time.monotonic(), store.commit()
     jobs = run(
         partial(examine, until=given.until),
         waiting,
@@ -88,6 +89,7 @@ def sweep(given: argparse.Namespace) -> None:
             ]
             found += [Result(ended.name, o, "failed", reason=ended.trouble) for o in left[:1]]
             found += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]
+        found = [replace(result, code=code) for result in found]
         store.add(given.results, found)
         bad = [f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}" for r in found if r.outcome == "failed"]
         elapsed = time.monotonic() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Result:
         reason: What went wrong, in one line.
         seconds: How long it took.
         note: What a reader of the results may want to know.
+        code: The commit that was swept.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Result:
     reason: str = ""
     seconds: float = 0.0
     note: str = ""
+    code: str = ""
 
 
 def read(path: Path) -> list[Result]:
@@ -45,6 +48,13 @@ def read(path: Path) -> list[Result]:
         return []
     found = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
     return list({(r.model, r.operation): r for r in found}.values())
+
+
+def commit() -> str:
+    """The commit that is checked out here, marked where files of it have been changed; empty outside of a clone."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def add(path: Path, results: Iterable[Result]) -> None:

@@ -20,6 +20,10 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
         names: The whole catalog, to say how much of it has been run.
     """
     lines = ["# The sweep", "", f"Made by `{command}` on {versions}.", ""]
+    codes = Counter({r.model: r.code for r in results}.values())
+    if set(codes) - {""}:
+        counts = ", ".join(f"{n} at {code or 'earlier ones'}" for code, n in codes.most_common())
+        lines += [f"Networks by the commit that they were put through last: {counts}.", ""]
     if missing := len(set(names) - {r.model for r in results}):
         lines += [f"**Unfinished: {missing} of {len(names)} networks have not been run yet.**", ""]
     if looked := _only_inspected(results):

@@ -68,9 +68,10 @@ def test_the_table_counts_a_network_that_ended_early_as_failed_everywhere():
         Result("torchvision/a", "build", "ok"),
         Result("torchvision/a", "inspect", "ok"),
         Result("torchvision/a", "replace head", "failed", "load", "differs"),
-        Result("torchvision/b", "build", "ok"),
-        Result("torchvision/b", "inspect", "failed", reason="does not run"),
+        Result("torchvision/b", "build", "ok", code="abc1234"),
+        Result("torchvision/b", "inspect", "failed", reason="does not run", code="abc1234"),
     ]
     page = render(results, "command", "versions")
+    assert "1 at earlier ones, 1 at abc1234." in page
     assert "| replace head | 0 | 2 | 0 | 0 / 0 / 0 / 1 / 0 |" in page
     assert "| failed | differs | replace head (load): a |" in page
