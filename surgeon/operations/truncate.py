@@ -120,6 +120,7 @@ def _thin(surgery: Surgery, stack: dict[str, Any], indices: list[int]) -> None:
         surgery.note(f"{container} keeps all of its {len(sites)} blocks")
         return
     _refuse_to_lose_shared_tensors(container, blocks, indices)
+    _refuse_to_lose_attention(surgery.model, container, stack["fields"], indices)
     before = surgery.recall(f"outputs before thinning {container}", lambda: _outputs(surgery))
     stays = [children.index(blocks[i]) for i in indices]
     # what a container holds beside its blocks (a downsampling layer) stays in its place
@@ -167,6 +168,22 @@ def _refuse_to_lose_shared_tensors(container: str, blocks: list[nn.Module], indi
             )
 
 
+def _refuse_to_lose_attention(model: nn.Module, container: str, fields: list[str], indices: list[int]) -> None:
+    """Where attention is mixed with other kinds of blocks, the cache takes its length from one that attends."""
+    for config in _configs(model, container):
+        for kinds in (getattr(config, field, None) for field in fields):
+            if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) for kind in kinds):
+                continue
+            attends = [i for i, kind in enumerate(kinds) if "attention" in kind and "linear" not in kind]
+            if attends and not set(attends) & set(indices):
+                kept = sorted({attends[0], *indices[: max(1, len(indices) - 1)]})
+                raise OperationError(
+                    f"none of the blocks of {container} that would be left has attention, without which it generates "
+                    f"nothing: they are {', '.join(kinds[i] for i in indices)}",
+                    hint=f"keep one that has: keep_blocks: {kept}",
+                )
+
+
 def _renumber(block: nn.Module, old: int, new: int) -> None:
     for module in block.modules():
         for attribute in INDEX_ATTRIBUTES:
@@ -180,15 +197,7 @@ def _update_configs(model: nn.Module, container: str, fields: list[str], count: 
     Those are the configs of what holds the blocks, and of what is in them: T5's decoder has a copy of its own, in
     which the field that counts the encoder's blocks in the network's counts the decoder's.
     """
-    top = getattr(model, "role_root", "")  # the earlier columns keep theirs
-    configs = {}
-    for name, module in model.named_modules():
-        holds = not name or f"{container}.".startswith(f"{name}.")
-        if (holds and f"{name}.".startswith(top)) or f"{name}.".startswith(f"{container}."):
-            config = getattr(module, "config", None)
-            if config is not None:
-                configs[id(config)] = config
-    for config in configs.values():
+    for config in _configs(model, container):
         for path in fields:
             field, _, position = path.partition(".")
             value = getattr(config, field, None)
@@ -200,3 +209,16 @@ def _update_configs(model: nn.Module, container: str, fields: list[str], count: 
                 setattr(config, field, type(value)(value[i] for i in indices))
             elif isinstance(value, int) and value == count:
                 setattr(config, field, len(indices))
+
+
+def _configs(model: nn.Module, container: str) -> list[Any]:
+    """The configs of what holds the blocks, and of what is in them."""
+    top = getattr(model, "role_root", "")  # the earlier columns keep theirs
+    configs = {}
+    for name, module in model.named_modules():
+        holds = not name or f"{container}.".startswith(f"{name}.")
+        if (holds and f"{name}.".startswith(top)) or f"{name}.".startswith(f"{container}."):
+            config = getattr(module, "config", None)
+            if config is not None:
+                configs[id(config)] = config
+    return list(configs.values())

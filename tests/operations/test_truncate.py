@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from families import FAMILIES, build, detection_targets, example, t5_config
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -141,6 +142,19 @@ def test_positions_choose_which_blocks_stay_and_they_are_renumbered():
     assert new.self_attn.layer_idx == 0
     for key, value in old.state_dict().items():
         assert torch.equal(value, new.state_dict()[key])
+
+
+def test_a_network_that_mixes_attention_with_other_blocks_keeps_one_that_attends():
+    kinds = ["conv", "conv", "full_attention", "conv"]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    config = transformers.Lfm2Config(**sizes, vocab_size=64, num_key_value_heads=1, layer_types=kinds)
+    model = transformers.Lfm2ForCausalLM(config).eval()
+    with pytest.raises(OperationError, match="attention, without which") as caught:
+        surgeon.plan(model, Truncate(keep_blocks=0.5))
+    assert caught.value.hint == "keep one that has: keep_blocks: [0, 2]"
+    thinned = surgeon.apply(model, Truncate(keep_blocks=[0, 2]))
+    tokens = torch.tensor([[3, 1, 4, 1, 5]])
+    assert thinned.generate(tokens, max_new_tokens=3, do_sample=False, eos_token_id=None).shape == (1, 8)
 
 
 def test_a_fraction_thins_every_stack():
