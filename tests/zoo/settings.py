@@ -96,7 +96,11 @@ _B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "
 """An EfficientNet-B0, of weights so large that something comes out of its last layer."""
 
 BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
-    "align": {f"vision_config.{name}": value for name, value in _B0.items()},
+    "align": {
+        **{f"vision_config.{name}": value for name, value in _B0.items()},
+        "vision_config.out_channels": [16, 24, 40, 80, 112, 192, 320],
+        "projection_dim": lambda config: config.vision_config.hidden_dim,
+    },
     "autoformer": {"prediction_length": 8, "context_length": 16},
     "bamba": {"attn_layer_indices": [2]},
     "depth_pro": {
