@@ -99,7 +99,7 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "align": {
         **{f"vision_config.{name}": value for name, value in _B0.items()},
         "vision_config.out_channels": [16, 24, 40, 80, 112, 192, 320],
-        "projection_dim": lambda config: config.vision_config.hidden_dim,
+        "projection_dim": 320,
     },
     "autoformer": {"prediction_length": 8, "context_length": 16},
     "bamba": {"attn_layer_indices": [2]},
