@@ -64,8 +64,11 @@ def never_skip(model: nn.Module, site: str) -> list[str]:
         The stacks of layers that it was on in.
     """
     names, changed = site.split("."), []
-    for above in (".".join(names[:length]) for length in range(len(names))):
+    for length, child in enumerate(names):
+        above = ".".join(names[:length])
         module = model.get_submodule(above)
+        if not isinstance(module._modules[child], nn.ModuleList):  # it is the layers of a list that are left out
+            continue
         # some read the rate from their config as they run
         for holder, rates in ((module, LAYER_DROP[:1]), (getattr(module, "config", None), LAYER_DROP)):
             for rate in rates:

@@ -244,11 +244,11 @@ def _ends(surgery: Surgery, column: str, blocks: list[str]) -> list[str]:
             stacks.setdefault(block.rpartition(".")[0], []).append(block)
     if not stacks:
         root = surgery.model.get_submodule(column)
-        sequences: dict[str, nn.Module] = {
-            n: m for n, m in root.named_modules(prefix=column) if isinstance(m, CONTAINERS)
-        } or {column: root}
-        inside = [[f"{name}.{layer}".lstrip(".") for layer in module._modules] for name, module in sequences.items()]
-        stacks = {"": max(([s for s in layers if traced.features(s)] for layers in inside), key=len)}
+        containers: list[tuple[str, nn.Module]] = [
+            (n, m) for n, m in root.named_modules(prefix=column) if isinstance(m, CONTAINERS)
+        ]
+        sequences = [[f"{n}.{layer}".lstrip(".") for layer in m._modules] for n, m in containers or [(column, root)]]
+        stacks = {"": max(([s for s in layers if traced.features(s)] for layers in sequences), key=len)}
     each = max(1, LATERALS // len(stacks))
     ends = []
     for stack in stacks.values():

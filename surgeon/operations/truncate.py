@@ -120,7 +120,7 @@ def _thin(surgery: Surgery, stack: dict[str, Any], indices: list[int]) -> None:
         surgery.note(f"{container} keeps all of its {len(sites)} blocks")
         return
     _refuse_to_lose_shared_tensors(container, blocks, indices)
-    _refuse_to_lose_attention(surgery.model, container, stack["fields"], indices)
+    _refuse_to_lose_attention(surgery.model, stack, indices)
     before = surgery.recall(f"outputs before thinning {container}", lambda: _outputs(surgery))
     stays = [children.index(blocks[i]) for i in indices]
     # what a container holds beside its blocks (a downsampling layer) stays in its place
@@ -168,11 +168,12 @@ def _refuse_to_lose_shared_tensors(container: str, blocks: list[nn.Module], indi
             )
 
 
-def _refuse_to_lose_attention(model: nn.Module, container: str, fields: list[str], indices: list[int]) -> None:
+def _refuse_to_lose_attention(model: nn.Module, stack: dict[str, Any], indices: list[int]) -> None:
     """Where attention is mixed with other kinds of blocks, the cache takes its length from one that attends."""
+    container, count = stack["container"], len(stack["sites"])
     for config in _configs(model, container):
-        for kinds in (getattr(config, field, None) for field in fields):
-            if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) for kind in kinds):
+        for kinds in (getattr(config, field, None) for field in stack["fields"] if hasattr(config, "use_cache")):
+            if not isinstance(kinds, (list, tuple)) or len(kinds) != count or not isinstance(kinds[0], str):
                 continue
             attends = [i for i, kind in enumerate(kinds) if "attention" in kind and "linear" not in kind]
             if attends and not set(attends) & set(indices):

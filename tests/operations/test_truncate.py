@@ -291,6 +291,14 @@ def test_a_layer_that_is_cut_after_or_read_is_never_dropped_in_training(rate):
     assert (model.model.encoder if rate == "of the module" else model.config).layerdrop == 0.99
 
 
+def test_layer_drop_stays_on_where_nothing_hangs_on_a_layer_of_its_stack():
+    model = build("wav2vec2")
+    model.config.layerdrop = 0.5
+    stem = "wav2vec2.feature_projection"
+    edited = surgeon.apply(model, Multitask(tasks={"parity": {"classes": 2, "at": stem}}))
+    assert edited.config.layerdrop == 0.5
+
+
 def test_a_t5_with_as_many_encoder_as_decoder_blocks_is_thinned_on_both_sides():
     config = t5_config()
     config.num_layers = config.num_decoder_layers = 4

@@ -21,7 +21,7 @@ from surgeon.plugins import load as load_plugins
 from zoo.reasons import reason_of
 from zoo.recipes import Case, NoMeaningError, case
 from zoo.results import OPERATIONS, Result
-from zoo.subjects import Subject, build
+from zoo.subjects import MAIN, Subject, build
 from zoo.tensors import differing, network_tensors, same, tensors_in, training_loss
 
 TOWERS = ("ClvpModelForConditionalGeneration",)
@@ -241,7 +241,7 @@ def _own_trouble(subject: Subject, wanted: Case, model: nn.Module, *, training: 
         return subject.trouble_in_step(wanted.ends_at, _frozen_in(model), training=training)
     # a new column trains all that it has, but for what is fed into sites through which no gradient flows
     fed = [subject.trouble_in_step(site, (), training=training) for site in model.sites[-1]]  # type: ignore[union-attr, index]
-    return subject.trouble_in_step(None, (), training=training) or (fed[0] if all(fed) else "")
+    return subject.trouble_in_step(MAIN, (), training=training) or (fed[0] if all(fed) else "")
 
 
 def _step(subject: Subject, model: nn.Module, *, training: bool = True) -> None:

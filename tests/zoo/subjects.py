@@ -24,6 +24,7 @@ from zoo.tensors import tensors_in, training_loss
 SMALL = {"image": (64, 64), "video": (4, 32, 32)}
 INSISTENT = ("VisionTransformer", "MaxVit", "Inception3", "S3D", "MViT", "RAFT")
 """torchvision's classes that take, or are declared for, no other size of input than theirs."""
+MAIN = "main"
 NO_BATCH_NORM = ("VisionTransformer", "MViT", "SwinTransformer", "SwinTransformer3d", "ConvNeXt")
 """Those of which one image makes a batch that can be trained on."""
 
@@ -106,17 +107,20 @@ class Subject:
         """Why a copy of the network, before surgery, cannot make a step; empty where it can.
 
         Args:
-            site: Ask of what it produces there, and not of what the network gives.
+            site: Ask of what it produces there, and not of what the network gives; :data:`MAIN` asks of the main
+                tensor of that.
             frozen: Parameters that take no gradient.
             training: Whether it is in training mode.
         """
         model, made = copy.deepcopy(self.module).train(training), []
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name not in frozen)
-        if site is not None:
+        if site not in (None, MAIN):
             model.get_submodule(site).register_forward_hook(lambda module, args, output: made.append(output))
         try:
             output = self.forward(model, training=True)
+            if site == MAIN and (main := main_tensor(output)) is not None:
+                made.append(main)
             loss = training_loss(made[-1] if made else output)
             loss.backward()
         except Exception as error:
