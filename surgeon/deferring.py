@@ -1,9 +1,9 @@
 """Parts of libraries that are imported with them and seldom used: loaded at their first use instead.
 
 ``import torchvision`` and every model of transformers import torch's compiler (a thousand modules) to mark a few
-functions for it, and transformers imports scipy's optimisers for the losses of detectors. Together they take a second
-and 140 MB. A process that compiles nothing and trains nothing needs neither; one that does
-after all gets the real module at the first attribute that it reads.
+functions for it, and transformers imports scipy's optimisers for the losses of detectors. A process that compiles
+nothing and trains nothing needs neither; one that does after all gets the real module at the first attribute that it
+reads.
 
 It is for a process of our own: what is marked for the compiler before the compiler is loaded stays unmarked.
 """

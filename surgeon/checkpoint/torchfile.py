@@ -181,9 +181,9 @@ def _start(tensor: Tensor) -> int | None:
 
 def _entry(path: Path, name: str, tensor: Tensor, places: dict[int, int]) -> Entry:
     shape = tuple(tensor.shape)
-    start = _start(tensor)
     if not is_plain(tensor):
         raise NotLazyError(f"'{name}' is not a plain dense tensor")
+    start = _start(tensor)
     if not tensor.numel():
         return Entry(name, shape, tensor.dtype, ByteRange(path, start or 0, 0))
     if start is None or start not in places:

@@ -265,6 +265,8 @@ def test_what_a_network_works_out_as_it_runs_does_not_hide_its_class(which: str)
 
 
 def test_a_class_that_the_auto_classes_build_for_another_type_is_known() -> None:
+    if "internlm3" not in transformers.CONFIG_MAPPING:
+        pytest.skip("this transformers has no internlm3")
     config = transformers.AutoConfig.for_model("internlm3", **SIZES)
     model = transformers.AutoModel.from_config(config)
     assert type(model).__name__ == "LlamaModel"

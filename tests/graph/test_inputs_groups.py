@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from transformers import BarkConfig, BarkModel, Sam2VideoConfig, Sam2VideoModel, TvpConfig, TvpModel
 from zoo.shrinking import transformers_module
 
@@ -32,6 +33,8 @@ from surgeon.graph.trace import trace
     ],
 )
 def test_a_trace_finds_arguments_that_fit(model_type, cls, shapes):
+    if not hasattr(transformers, cls):
+        pytest.skip(f"this transformers has no {cls}")
     module, _ = transformers_module(model_type, cls)
     fed = trace(skeleton_of(module)).inputs
     assert {name: fed.kwargs[name].shape for name in shapes} == shapes
