@@ -29,8 +29,10 @@ IGNORED = ["*/*", "consolidated*"]
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
 
 # What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
-# Funnel counts how far it has pooled.
-MUTABLE = frozenset({"shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len"})
+# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes.
+MUTABLE = frozenset(
+    {"shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"}
+)
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
