@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -69,13 +71,30 @@ def never_skip(model: nn.Module, site: str) -> list[str]:
         module = model.get_submodule(above)
         if not isinstance(module._modules[child], nn.ModuleList):  # it is the layers of a list that are left out
             continue
-        # some read the rate from their config as they run
-        for holder, rates in ((module, LAYER_DROP[:1]), (getattr(module, "config", None), LAYER_DROP)):
-            for rate in rates:
-                if getattr(holder, rate, 0) and isinstance(getattr(holder, rate), float):
-                    setattr(holder, rate, 0.0)
-                    changed.append(above)
+        for holder, rate in _layer_drop(module):
+            setattr(holder, rate, 0.0)
+            changed.append(above)
     return list(dict.fromkeys(changed))
+
+
+@contextmanager
+def all_layers(model: nn.Module) -> Iterator[None]:
+    """Within it, LayerDrop is off everywhere: every layer runs in training too."""
+    found = {(id(holder), rate): (holder, rate) for m in model.modules() for holder, rate in _layer_drop(m)}
+    saved = [(holder, rate, getattr(holder, rate)) for holder, rate in found.values()]
+    try:
+        for holder, rate, _ in saved:
+            setattr(holder, rate, 0.0)
+        yield
+    finally:
+        for holder, rate, value in saved:
+            setattr(holder, rate, value)
+
+
+def _layer_drop(module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """What holds a rate above 0 at which ``module`` leaves out layers; some read it from their config as they run."""
+    for holder, rates in ((module, LAYER_DROP[:1]), (getattr(module, "config", None), LAYER_DROP)):
+        yield from ((holder, r) for r in rates if isinstance(rate := getattr(holder, r, None), float) and rate > 0)
 
 
 def names_of_parameters(model: nn.Module) -> dict[int, list[str]]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError, suggest
+from surgeon.graph.edit import all_layers
 from surgeon.graph.inputs import Inputs, find_inputs
 from surgeon.graph.recorder import Recorder, TensorSpec, Visit
 from surgeon.graph.rungs import for_real, lent, on_fake, on_meta, places_known
@@ -221,7 +222,7 @@ def _run(
     training: bool,
 ) -> Any:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    with lent(model, training=training), warnings.catch_warnings():
+    with lent(model, training=training), all_layers(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a network warns of on meta tensors concerns nobody
         inputs.set(model)
         with rung(model) as device, places_known(inputs.placeholders), recorder.listening():

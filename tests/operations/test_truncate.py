@@ -291,6 +291,22 @@ def test_a_layer_that_is_cut_after_or_read_is_never_dropped_in_training(rate):
     assert (model.model.encoder if rate == "of the module" else model.config).layerdrop == 0.99
 
 
+def test_what_only_training_reads_stays_in_a_stack_whose_layers_are_dropped():
+    """Its attention reads its dropout's rate in training alone; a trace in training must not leave the layer out."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.Wav2Vec2BertConfig(**sizes, feature_projection_input_dim=10, layerdrop=0.999)
+    encoder = transformers.Wav2Vec2BertModel(config).eval()
+    model = nn.Sequential(encoder, Last(), nn.Linear(32, 4), nn.Linear(4, 2))
+    cut = surgeon.apply(model, Truncate(after="2"), inputs=[[2, 12, 10]]).train()
+    config.layerdrop = cut[0].config.layerdrop = 0.0
+    assert cut(torch.rand(2, 12, 10)).shape == (2, 12, 4)
+
+
+class Last(nn.Module):
+    def forward(self, output):
+        return output.last_hidden_state
+
+
 def test_layer_drop_stays_on_where_nothing_hangs_on_a_layer_of_its_stack():
     model = build("wav2vec2")
     model.config.layerdrop = 0.5
