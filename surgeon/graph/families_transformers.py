@@ -28,10 +28,9 @@ TRANSFORMERS: tuple[Family, ...] = (
     _class(
         "higgs_audio_v2.modeling_higgs_audio_v2.HiggsAudioV2ForConditionalGeneration", "audio_lm_head", "text_lm_head"
     ),
-    _class("lightglue.modeling_lightglue.LightGlueForKeypointMatching", "match_assignment_layers.*"),
     _class("lxmert.modeling_lxmert.LxmertForQuestionAnswering", "answer_head.logit_fc.3"),
     _class("mgp_str.modeling_mgp_str.MgpstrForSceneTextRecognition", "char_head", "bpe_head", "wp_head"),
-    _class("omdet_turbo.modeling_omdet_turbo.OmDetTurboForObjectDetection", "decoder.decoder_class_head.*"),
+    _class("parakeet.modeling_parakeet.ParakeetForTDT", "joint.head"),
     _class("patchtst.modeling_patchtst.PatchTSTForClassification", "head.linear"),
     _class("pi0.modeling_pi0.PI0ForConditionalGeneration", "action_out_proj"),
     _class("splinter.modeling_splinter.SplinterForQuestionAnswering", "splinter_qass"),

@@ -24,8 +24,8 @@ from zoo.results import OPERATIONS, Result
 from zoo.subjects import MAIN, Subject, build
 from zoo.tensors import differing, network_tensors, same, tensors_in, training_loss
 
-TOWERS = ("ClvpModelForConditionalGeneration",)
-"""Classes of two towers whose outputs are compared, named as if they had a head."""
+HEADLESS = ("ClvpModelForConditionalGeneration", "LightGlueForKeypointMatching", "OmDetTurboForObjectDetection")
+"""Classes named as if they had a head over classes, that compare words with sounds or pictures, or points."""
 
 
 class WrongError(Exception):
@@ -98,7 +98,7 @@ def _has_head(subject: Subject) -> bool:
     from surgeon.graph.roles import HEADED
 
     cls = type(subject.module).__name__
-    return subject.name.startswith("torchvision/") or (HEADED.search(cls) is not None and cls not in TOWERS)
+    return subject.name.startswith("torchvision/") or (HEADED.search(cls) is not None and cls not in HEADLESS)
 
 
 def _identify(subject: Subject) -> str:
