@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from surgeon.surgery import Surgery
 
+ATTENDS = re.compile(r"^(?!linear).*attention|^hybrid$")
+"""The kinds of blocks, as transformers calls them, whose caches know how long the text is."""
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "block_idx", "idx")
 """Where a block keeps its own position: a decoder's cache is addressed by it."""
 
@@ -175,7 +178,7 @@ def _refuse_to_lose_attention(model: nn.Module, stack: dict[str, Any], indices: 
         for kinds in (getattr(config, field, None) for field in stack["fields"] if hasattr(config, "use_cache")):
             if not isinstance(kinds, (list, tuple)) or len(kinds) != count or not isinstance(kinds[0], str):
                 continue
-            attends = [i for i, kind in enumerate(kinds) if "attention" in kind and "linear" not in kind]
+            attends = [i for i, kind in enumerate(kinds) if ATTENDS.search(kind)]
             if attends and not set(attends) & set(indices):
                 kept = sorted({attends[0], *indices[: max(1, len(indices) - 1)]})
                 raise OperationError(
