@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ATTENDS = re.compile(r"^(?!linear).*attention|^hybrid$")
 """The kinds of blocks, as transformers calls them, whose caches know how long the text is."""
+KINDS = ("layer_types", "layers_block_type")
+"""Where a config says of what kind each block is, be it a setting or worked out from others."""
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "block_idx", "idx")
 """Where a block keeps its own position: a decoder's cache is addressed by it."""
 
@@ -175,7 +177,7 @@ def _refuse_to_lose_attention(model: nn.Module, stack: dict[str, Any], indices: 
     """Where attention is mixed with other kinds of blocks, the cache takes its length from one that attends."""
     container, count = stack["container"], len(stack["sites"])
     for config in _configs(model, container):
-        for kinds in (getattr(config, field, None) for field in stack["fields"] if hasattr(config, "use_cache")):
+        for kinds in (getattr(config, field, None) for field in KINDS if hasattr(config, "use_cache")):
             if not isinstance(kinds, (list, tuple)) or len(kinds) != count or not isinstance(kinds[0], str):
                 continue
             attends = [i for i, kind in enumerate(kinds) if ATTENDS.search(kind)]
