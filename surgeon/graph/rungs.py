@@ -34,6 +34,7 @@ def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
 
     Random states begin alike each time, so that a network that draws what it does is traced the same way twice.
     """
+    _forget(model)
     saved = [(module, dict(module.__dict__), _tables(module)) for module in model.modules()]
     states = random.getstate(), np.random.get_state()
     try:
@@ -52,6 +53,15 @@ def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
             for name, entries in tables.items():
                 attributes[name].clear()
                 attributes[name].update(entries)
+        _forget(model)
+
+
+def _forget(model: nn.Module) -> None:
+    """Empty what methods of its classes remember (``functools.lru_cache``): XCodec keeps lists of its layers so."""
+    for cls in {cls for module in model.modules() for cls in type(module).__mro__}:
+        for method in list(vars(cls).values()):
+            if callable(clear := getattr(method, "cache_clear", None)):
+                clear()
 
 
 def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:

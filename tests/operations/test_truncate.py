@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import pytest
 import torch
@@ -245,6 +246,26 @@ def test_a_network_that_counts_its_layers_runs_as_many_after_the_cut(tmp_path):
     ]
     surgeon.save(cut, tmp_path / "cut")
     assert torch.equal(surgeon.load(tmp_path / "cut", arch=Countdown)(values), features)
+
+
+class Counting(nn.Module):
+    """Remembers the layers of a part and goes by how many they are, as XCodec does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+
+    @lru_cache  # noqa: B019
+    def layers(self, part: nn.Module) -> list[nn.Module]:
+        return [module for module in part.modules() if isinstance(module, nn.Linear)]
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.part(values if len(self.layers(self.part)) == 3 else torch.cat([values, values]))
+
+
+def test_what_a_method_remembers_of_the_layers_before_the_cut_is_forgotten():
+    with pytest.raises(OperationError, match="changed its shape"):
+        surgeon.apply(Counting(), [Truncate(after="part.1")], inputs={"values": [2, 4]})
 
 
 class Zipped(nn.Module):
