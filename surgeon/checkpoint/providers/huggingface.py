@@ -29,9 +29,12 @@ IGNORED = ["*/*", "consolidated*"]
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
 
 # What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
-# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes.
+# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads.
 MUTABLE = frozenset(
-    {"shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"}
+    (
+        *("shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"),
+        "current_modality",
+    )
 )
 
 # Keys of a config that say nothing of the network.
