@@ -33,7 +33,7 @@ COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_b
 MUTABLE = frozenset(
     (
         *("shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"),
-        "current_modality",
+        "main_input_name",
     )
 )
 
