@@ -11,6 +11,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CellType
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,25 @@ def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def _forget(model: nn.Module) -> None:
-    """Empty what methods of its classes remember (``functools.lru_cache``): XCodec keeps lists of its layers so."""
+    """Empty what methods of its classes remember (``functools.lru_cache``, also where transformers wraps it).
+
+    XCodec keeps lists of its layers so, and SAM 3 its positions: stand-ins, after a trace.
+    """
     for cls in {cls for module in model.modules() for cls in type(module).__mro__}:
         for method in list(vars(cls).values()):
-            if callable(clear := getattr(method, "cache_clear", None)):
-                clear()
+            function = getattr(method, "__func__", method)  # that of a static method
+            cells = getattr(function, "__closure__", None) or ()
+            for each in (function, *(cell.cell_contents for cell in cells if _holds(cell))):
+                # asked of its type, since a module in a closure may answer to any name
+                if callable(clear := getattr(type(each), "cache_clear", None)):
+                    clear(each)
+
+
+def _holds(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # not filled yet
+        return False
 
 
 def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:

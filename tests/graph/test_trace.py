@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import transformers
 from families import DETECTION, FAMILIES, build, example
 from torch import nn
+from transformers.pytorch_utils import compile_compatible_method_lru_cache
 
 from surgeon.errors import OperationError
 from surgeon.graph.inputs import Inputs, Spec
@@ -312,3 +314,30 @@ def test_too_many_weights_to_make_up_are_not_made_up():
 
     with pytest.raises(TraceError, match="GB of weights"):
         trace(Big())
+
+
+class Remembering(nn.Module):
+    """Keeps its positions in a cache of its class, as XCodec and, wrapped by transformers, SAM 3 do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    @staticmethod
+    @lru_cache
+    def scaled(linear):
+        return 2 * linear.bias
+
+    @compile_compatible_method_lru_cache(maxsize=1)
+    def shifted(self):
+        return 1 + self.linear.bias
+
+    def forward(self, values):
+        return self.linear(values) + self.scaled(self.linear) + self.shifted()
+
+
+def test_a_network_remembers_nothing_of_a_trace():
+    model, values = Remembering().eval(), torch.rand(2, 4)
+    trace(model, {"values": [2, 4]})
+    expected = model.linear(values) + 2 * model.linear.bias + (1 + model.linear.bias)
+    assert torch.equal(model(values), expected)

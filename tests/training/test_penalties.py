@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,6 +31,15 @@ def conserved(*penalties: Penalty, epochs: int = 5) -> tuple[TwoHeads, dict[str,
     return model, start, report.history
 
 
+def before_and_after(
+    model: TwoHeads, start: dict[str, torch.Tensor], ask: Callable[[TwoHeads, torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    original, x = TwoHeads(), data().test.columns["pixel_values"]
+    original.load_state_dict(start)
+    with torch.no_grad():
+        return [ask(each.eval(), x) for each in (original, model)]
+
+
 def test_l2_sp_holds_parameters_to_where_they_started():
     free, start, history = conserved()
     held, _, told = conserved(L2SP(weight=100.0, new_weight=0.0))
@@ -54,12 +64,8 @@ def test_l2_sp_is_its_equation():
 
 
 def test_lwf_keeps_the_old_output_what_it_was():
-    def drift(model: nn.Module, start: dict[str, torch.Tensor]) -> float:
-        original = TwoHeads()
-        original.load_state_dict(start)
-        x = data().test.columns["pixel_values"]
-        with torch.no_grad():
-            old, new = (each.eval()(x).logits.softmax(1) for each in (original, model))
+    def drift(model: TwoHeads, start: dict[str, torch.Tensor]) -> float:
+        old, new = before_and_after(model, start, lambda each, x: each(x).logits.softmax(1))
         return (old - new).abs().mean().item()
 
     free, held = conserved(epochs=20), conserved(LwF(weight=20.0, output="logits", temperature=2.0), epochs=20)
@@ -88,12 +94,8 @@ def test_ewc_holds_what_the_old_output_depends_on_and_nothing_else():
 
 
 def test_feature_matching_holds_what_a_site_produces_and_leaves_nothing_in_the_network():
-    def drift(model: nn.Module, start: dict[str, torch.Tensor]) -> float:
-        original = TwoHeads()
-        original.load_state_dict(start)
-        x = data().test.columns["pixel_values"]
-        with torch.no_grad():
-            old, new = (each.eval().trunk(x) for each in (original, model))
+    def drift(model: TwoHeads, start: dict[str, torch.Tensor]) -> float:
+        old, new = before_and_after(model, start, lambda each, x: each.trunk(x))
         return ((new - old).pow(2).sum() / old.pow(2).sum()).item()
 
     free, held = conserved(epochs=20), conserved(FeatureMatching(weight=10.0, sites=["trunk"]), epochs=20)
