@@ -83,7 +83,7 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
     check_output(path, force=force, inputs=[])
     record = record_of(model) or make_record(open_source(model, plugins=load_plugins()), None)
     pieces = [
-        Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, None, lambda t=tensor: t)  # type: ignore[misc]
+        Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
     write(path, contents(model, pieces, record))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from surgeon.checkpoint.artifact import check_output, write
+from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.manifest import contents
 from surgeon.checkpoint.pieces import Piece
 from surgeon.checkpoint.source import Source, open_source
@@ -79,11 +80,11 @@ class Prepared:
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
         entry = self.flow.entry(name)
-        stored = None
+        stored: tuple[ByteRange, ...] = ()
         if entry is not None and self.source.checkpoint is not None:
             found = self.source.checkpoint.entries[entry]
             # One that was cast goes through memory, and so does one of another shape, which is found out there.
-            stored = found.bytes if (found.dtype, found.shape) == (tensor.dtype, tuple(tensor.shape)) else None
+            stored = found.stored() if (found.dtype, found.shape) == (tensor.dtype, tuple(tensor.shape)) else ()
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 

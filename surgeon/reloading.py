@@ -17,7 +17,7 @@ trained is in memory in any case: it is checked as fully as a small one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,21 +146,31 @@ def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
 
 def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], budget: int | None) -> bool:
     """Whether two entries hold the same bytes, or the same first and last ones where that exceeds ``budget``."""
-    spans = [checkpoint.entries[name].bytes for checkpoint, name in (one, other)]
-    if spans[0] is None or spans[1] is None:
+    stored = [checkpoint.entries[name].stored() for checkpoint, name in (one, other)]
+    if not all(stored):
         return engine.same_bytes(one[0].read(one[1]), other[0].read(other[1]))
-    length = spans[0].length
-    if length != spans[1].length:
+    length, theirs = (sum(span.length for span in spans) for spans in stored)
+    if length != theirs:
         return False
     half = length if budget is None else budget // 2
     parts = [(0, length)] if length <= 2 * half else [(0, half), (length - half, length)]
     for start, end in parts:
         for at in range(start, end, CHUNK):
             size = min(CHUNK, end - at)
-            pieces = [read_bytes(ByteRange(span.path, span.offset + at, size)) for span in spans if span]
+            pieces = [read_bytes(list(_between(spans, at, at + size))) for spans in stored]
             if not _equal(*pieces):
                 return False
     return True
+
+
+def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteRange]:
+    """What of ``spans``, one behind the other, lies between two places."""
+    at = 0
+    for span in spans:
+        first, last = max(start - at, 0), min(end - at, span.length)
+        if first < last:
+            yield span.part(first, last - first)
+        at += span.length
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, groupby
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,15 @@ AGAIN = "it is truncated or damaged: copy or download it again"
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Consecutive bytes of a file: a contiguous tensor in row-major order, little-endian."""
+    """Consecutive bytes of a file: a contiguous tensor, or some of its rows, in row-major order, little-endian."""
 
     path: Path
     offset: int
     length: int
+
+    def part(self, start: int, length: int) -> ByteRange:
+        """``length`` of its bytes, from the one at ``start`` on."""
+        return ByteRange(self.path, self.offset + start, length)
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,20 @@ class Entry:
     bytes: ByteRange | None = None
     """Where its values lie; None where they are not one run of bytes (a strided view, a tensor in memory)."""
     load: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
-    """Makes the tensor (fresh, contiguous, on the CPU) where ``bytes`` is None; a meta tensor has neither."""
+    """Makes the tensor (fresh, contiguous, on the CPU) where it is not stored; a meta tensor has neither."""
+    find_runs: Callable[[], tuple[ByteRange, ...]] | None = field(default=None, repr=False, compare=False)
+    """Finds the runs of bytes that its values are, one behind the other, where they are several."""
 
     @property
     def nbytes(self) -> int:
         """The bytes that the tensor takes when it is contiguous."""
         return prod(self.shape) * self.dtype.itemsize
+
+    def stored(self) -> tuple[ByteRange, ...]:
+        """The runs of bytes that its values are, in order; empty where they are stored in no such way."""
+        if self.bytes is not None:
+            return (self.bytes,)
+        return self.find_runs() if self.find_runs is not None else ()
 
 
 @dataclass
@@ -82,8 +96,8 @@ class Checkpoint:
         if entry is None:
             raise CheckpointError(f"no tensor '{name}'", where=self.location, hint=suggest(name, self.entries))
         with damage_at(self.location, f"tensor '{name}' cannot be read"):
-            if entry.bytes is not None:
-                return read_bytes(entry.bytes).view(entry.dtype).reshape(entry.shape)
+            if stored := entry.stored():
+                return read_bytes(stored).view(entry.dtype).reshape(entry.shape)
             if entry.load is not None:
                 return entry.load()
             raise CheckpointError(
@@ -171,27 +185,34 @@ def aliases_of(views: Mapping[str, Hashable]) -> dict[str, str]:
     return {name: canonical for name, canonical in found.items() if name != canonical}
 
 
-def read_bytes(span: ByteRange) -> Tensor:
-    """The bytes of ``span`` as a fresh tensor of uint8, shape ``(length,)``.
+def read_bytes(spans: Sequence[ByteRange]) -> Tensor:
+    """The bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
 
     Raises:
-        CheckpointError: The file ends early, or cannot be read.
+        CheckpointError: A file ends early, or cannot be read.
     """
-    buffer = torch.empty(span.length, dtype=torch.uint8)
-    view = memoryview(buffer.numpy().data)
-    with damage_at(str(span.path), "cannot be read"), span.path.open("rb", buffering=0) as file:
-        file.seek(span.offset)
-        done = 0
-        while done < span.length:
-            count = file.readinto(view[done:])
-            if not count:
-                raise CheckpointError(
-                    f"ends at byte {span.offset + done}, {span.length - done} bytes early",
-                    where=str(span.path),
-                    hint="it changed after it was opened; copy or download it again",
-                )
-            done += count
+    buffer = torch.empty(sum(span.length for span in spans), dtype=torch.uint8)
+    view, done = memoryview(buffer.numpy().data), 0
+    for path, group in groupby(spans, key=attrgetter("path")):
+        with damage_at(str(path), "cannot be read"), path.open("rb", buffering=0) as file:
+            for span in group:
+                _fill(view[done : done + span.length], file, span)
+                done += span.length
     return buffer
+
+
+def _fill(view: memoryview, file: io.RawIOBase, span: ByteRange) -> None:
+    file.seek(span.offset)
+    done = 0
+    while done < span.length:
+        count = file.readinto(view[done:])
+        if not count:
+            raise CheckpointError(
+                f"ends at byte {span.offset + done}, {span.length - done} bytes early",
+                where=str(span.path),
+                hint="it changed after it was opened; copy or download it again",
+            )
+        done += count
 
 
 @contextmanager

@@ -19,18 +19,19 @@ LINE = 64
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor to be written: its place in a source file, or a way to make its values."""
+    """One tensor to be written: its places in source files, or a way to make its values."""
 
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     nbytes: int
-    stored: ByteRange | None
+    stored: tuple[ByteRange, ...]
+    """The runs of bytes that its values are, one behind the other; empty where they have to be made."""
     value: Callable[[], torch.Tensor]
 
     def __post_init__(self) -> None:
-        if self.stored is not None and self.stored.length != self.nbytes:
-            raise ValueError(f"{self.name} has {self.nbytes} bytes, and {self.stored.length} in its source")
+        if self.stored and (found := sum(span.length for span in self.stored)) != self.nbytes:
+            raise ValueError(f"{self.name} has {self.nbytes} bytes, and {found} in its source")
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,23 @@ def in_file_order(pieces: list[Piece]) -> list[Piece]:
     """
     sources: dict[object, int] = {}
     for piece in pieces:
-        if piece.stored is not None:
-            sources.setdefault(piece.stored.path, len(sources))
+        if piece.stored:
+            sources.setdefault(piece.stored[0].path, len(sources))
 
     def key(piece: Piece) -> tuple[int, int, int]:
         width = piece.dtype.itemsize if piece.nbytes % LINE else LINE
-        if piece.stored is None:
+        if not piece.stored:
             return -width, len(sources), 0
-        return -width, sources[piece.stored.path], piece.stored.offset
+        return -width, sources[piece.stored[0].path], piece.stored[0].offset
 
     return sorted(pieces, key=key)
 
 
 def write_pieces(writer: Writer, pieces: list[Piece], progress: Progress | None = None) -> None:
     """Append the values of ``pieces`` without a gap: stored ones as bytes, the others one at a time."""
-    for is_stored, group in groupby(pieces, key=lambda piece: piece.stored is not None):
+    for is_stored, group in groupby(pieces, key=lambda piece: bool(piece.stored)):
         if is_stored:
-            writer.copy((piece.stored for piece in group if piece.stored is not None), progress)
+            writer.copy((span for piece in group for span in piece.stored), progress)
             continue
         for piece in group:
             writer.write(values_of(piece))

@@ -65,8 +65,10 @@ def _padding(length: int, pieces: list[Piece]) -> int:
     shifts: Counter[int] = Counter()
     offset = 0
     for piece in pieces:
-        if piece.stored is not None:
-            shifts[(piece.stored.offset - offset) % PAGE] += piece.nbytes
+        place = offset
+        for span in piece.stored:
+            shifts[(span.offset - place) % PAGE] += span.length
+            place += span.length
         offset += piece.nbytes
     shift, _ = max(shifts.items(), key=itemgetter(1), default=(1, 0))
     return (shift - length) % PAGE if shift % STEP == 0 else -length % LINE

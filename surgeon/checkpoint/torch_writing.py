@@ -110,11 +110,11 @@ def write_state_dict(
     with Writer(path) as writer, zipfile.ZipFile(writer, "w") as archive:  # type: ignore[call-overload]
         archive.writestr(_record(writer, "data.pkl", len(pickled.getvalue())), pickled.getvalue())
         archive.writestr(_record(writer, "byteorder", 0), sys.byteorder)
-        stored = _Feed(writer.stream(piece.stored for piece in pieces if piece.stored is not None))
+        stored = _Feed(writer.stream(span for piece in pieces for span in piece.stored))
         for number, piece in enumerate(pieces):
             record = _record(writer, f"data/{number}", piece.nbytes)
             with archive.open(record, "w", force_zip64=piece.nbytes > zipfile.ZIP64_LIMIT) as file:
-                for data in stored.take(piece.nbytes) if piece.stored is not None else _portions(values_of(piece)):
+                for data in stored.take(piece.nbytes) if piece.stored else _portions(values_of(piece)):
                     file.write(data)
                     if progress:
                         progress(len(data))

@@ -201,7 +201,7 @@ def _entry(path: Path, name: str, tensor: Tensor, places: dict[int, int]) -> Ent
 
 def _view(span: ByteRange, dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...]) -> Callable[[], Tensor]:
     def load() -> Tensor:
-        run = read_bytes(span).view(dtype)
+        run = read_bytes([span]).view(dtype)
         return run.as_strided(shape, stride).clone(memory_format=torch.contiguous_format)
 
     return load

@@ -26,7 +26,8 @@ from statistics import median
 
 from rounds import Contender, files_of, python, run_rounds, table
 
-JOBS = ("llama", "resnet152", "vit_l_16", "load")
+JOBS = ("llama", "mixtral", "resnet152", "vit_l_16", "load")
+DECODERS = {"llama": "Llama", "mixtral": "Mixtral"}
 HEADS = {"resnet152": ("fc", 2048), "vit_l_16": ("heads.head", 1024)}
 CP, OURS, LOAD = "cp", "surgeon apply", "surgeon.load"
 SURGEON = [sys.executable, "-m", "surgeon"]
@@ -103,7 +104,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=1.5, help="size of the Llama (default 1.5)")
+    parser.add_argument("--gigabytes", type=float, default=1.5, help="size of the Llama and the Mixtral (default 1.5)")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--cold", action="store_true", help="drop the inputs from the page cache before each run")
@@ -133,7 +134,7 @@ def _job(job: str, folder: Path, options: argparse.Namespace) -> str:
     if job == "load":
         contenders, title, ground = _load(work, options)
     else:
-        contenders, title, ground = _llama(work, options) if job == "llama" else _head(work, job)
+        contenders, title, ground = _decoder(job, work, options) if job in DECODERS else _head(work, job)
     run_rounds(contenders, options.rounds, cold=options.cold, tell=_tell)
     shutil.rmtree(work)
     return f"{title}\n\n{table(contenders, LOAD if job == 'load' else CP, ground)}"
@@ -173,9 +174,10 @@ def _gigabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
 
 
-def _llama(work: Path, options: argparse.Namespace) -> tuple[list[Contender], str, str]:
-    source, output, kept = work / "llama", work / "out", work / "kept"
-    layers = _make_llama(source, options)
+def _decoder(kind: str, work: Path, options: argparse.Namespace) -> tuple[list[Contender], str, str]:
+    source, output, kept = work / kind, work / "out", work / "kept"
+    layers = _make_decoder(kind, source, options)
+    name = DECODERS[kind]
     ours = _apply(work, f"operations: [{{op: truncate, keep_blocks: {layers // 2}}}]", source, output)
     _once(ours, kept)
     contenders = [
@@ -183,7 +185,7 @@ def _llama(work: Path, options: argparse.Namespace) -> tuple[list[Contender], st
         ours,
         Contender("transformers", python(TRANSFORMERS, source, output), [source], output),
         Contender("import torch", python("import torch")),
-        Contender("import LlamaForCausalLM", python("from transformers import LlamaForCausalLM")),
+        Contender(f"import {name}ForCausalLM", python(f"from transformers import {name}ForCausalLM")),
     ]
     if shutil.which("mergekit-yaml"):
         recipe = work / "mergekit.yaml"
@@ -194,7 +196,7 @@ def _llama(work: Path, options: argparse.Namespace) -> tuple[list[Contender], st
         command = f"mergekit-yaml {recipe} {output} --no-copy-tokenizer && sync {output}/*"
         contenders.insert(-2, Contender("mergekit", ["sh", "-c", command], [source], output))
     total, size = _gigabytes(source), _gigabytes(kept)
-    title = f"**The first half of the layers of a {total:.2f} GB bfloat16 Llama** ({size:.2f} GB survive)"
+    title = f"**The first half of the layers of a {total:.2f} GB bfloat16 {name}** ({size:.2f} GB survive)"
     return contenders, title, "import torch"
 
 
@@ -223,7 +225,7 @@ def _head(work: Path, name: str) -> tuple[list[Contender], str, str]:
 
 def _load(work: Path, options: argparse.Namespace) -> tuple[list[Contender], str, str]:
     source, artifact = work / "llama", work / "artifact"
-    layers = _make_llama(source, options)
+    layers = _make_decoder("llama", source, options)
     _once(_apply(work, f"operations: [{{op: truncate, keep_blocks: {layers // 2}}}]", source, artifact), artifact)
     shutil.rmtree(source)
     contenders = [
@@ -242,8 +244,8 @@ def _make(kind: str, place: Path, what: object) -> None:
     subprocess.run(command, check=True)
 
 
-def _make_llama(folder: Path, options: argparse.Namespace) -> int:
-    _make("llama", folder, options.gigabytes)
+def _make_decoder(kind: str, folder: Path, options: argparse.Namespace) -> int:
+    _make(kind, folder, options.gigabytes)
     return int(json.loads((folder / "config.json").read_text())["num_hidden_layers"])
 
 

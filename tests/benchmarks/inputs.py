@@ -1,6 +1,7 @@
 """What the benchmarks work on: networks of real classes with synthetic weights, streamed to disk.
 
 python tests/benchmarks/inputs.py llama FOLDER GIGABYTES
+python tests/benchmarks/inputs.py mixtral FOLDER GIGABYTES
 python tests/benchmarks/inputs.py torchvision FILE NAME
 """
 
@@ -10,22 +11,23 @@ import json
 import sys
 from pathlib import Path
 
-HIDDEN, INNER, HEADS, KEY_VALUE_HEADS, VOCABULARY = 2048, 8192, 16, 4, 32000
+HIDDEN, INNER, HEADS, KEY_VALUE_HEADS, VOCABULARY, EXPERTS = 2048, 8192, 16, 4, 32000, 8
 SHARD_BYTES = 2 * 10**9
 ITEM = 2  # bfloat16
+_MLP = [INNER, HIDDEN], [INNER, HIDDEN], [HIDDEN, INNER]
 
 
-def make_llama(folder: Path, gigabytes: float) -> None:
-    """A sharded bfloat16 Llama of about ``gigabytes``, with an even number of layers."""
+def make_decoder(kind: str, folder: Path, gigabytes: float) -> None:
+    """A sharded bfloat16 Llama or Mixtral of about ``gigabytes``, as on the hub, with an even number of layers."""
     shapes = _ends()
-    per_layer = _size(_layer(0))
+    per_layer = _size(_layer(kind, 0))
     layers = max(2, round((gigabytes * 1e9 - _size(shapes)) / per_layer / 2) * 2)
     for number in range(layers):
-        shapes |= _layer(number)
+        shapes |= _layer(kind, number)
     folder.mkdir(parents=True)
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "model_type": kind,
         "hidden_size": HIDDEN,
         "intermediate_size": INNER,
         "num_attention_heads": HEADS,
@@ -34,6 +36,7 @@ def make_llama(folder: Path, gigabytes: float) -> None:
         "vocab_size": VOCABULARY,
         "tie_word_embeddings": False,
         "dtype": "bfloat16",
+        **({"num_local_experts": EXPERTS} if kind == "mixtral" else {}),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     _write_shards(folder, shapes)
@@ -60,7 +63,7 @@ def _ends() -> dict[str, list[int]]:
     }
 
 
-def _layer(number: int) -> dict[str, list[int]]:
+def _layer(kind: str, number: int) -> dict[str, list[int]]:
     narrow = HIDDEN // HEADS * KEY_VALUE_HEADS
     shapes = {
         "input_layernorm": [HIDDEN],
@@ -69,10 +72,14 @@ def _layer(number: int) -> dict[str, list[int]]:
         "self_attn.k_proj": [narrow, HIDDEN],
         "self_attn.v_proj": [narrow, HIDDEN],
         "self_attn.o_proj": [HIDDEN, HIDDEN],
-        "mlp.gate_proj": [INNER, HIDDEN],
-        "mlp.up_proj": [INNER, HIDDEN],
-        "mlp.down_proj": [HIDDEN, INNER],
     }
+    if kind == "llama":
+        shapes |= {f"mlp.{name}_proj": shape for name, shape in zip(("gate", "up", "down"), _MLP, strict=True)}
+    else:
+        shapes["block_sparse_moe.gate"] = [EXPERTS, HIDDEN]
+        for expert in range(EXPERTS):
+            named = zip(("w1", "w3", "w2"), _MLP, strict=True)
+            shapes |= {f"block_sparse_moe.experts.{expert}.{name}": shape for name, shape in named}
     return {f"model.layers.{number}.{name}.weight": shape for name, shape in shapes.items()}
 
 
@@ -121,7 +128,7 @@ def _normal_values() -> bytes:
 
 if __name__ == "__main__":
     kind, place, what = sys.argv[1:]
-    if kind == "llama":
-        make_llama(Path(place), float(what))
-    else:
+    if kind == "torchvision":
         make_torchvision(Path(place), what)
+    else:
+        make_decoder(kind, Path(place), float(what))

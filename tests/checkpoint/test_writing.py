@@ -41,12 +41,14 @@ def some(dtype: torch.dtype, *shape: int) -> Tensor:
 
 def pieces_of(checkpoint: Checkpoint, made: dict[str, Tensor] | None = None) -> list[Piece]:
     pieces = [
-        Piece(entry.name, entry.dtype, entry.shape, entry.nbytes, entry.bytes, lambda n=entry.name: checkpoint.read(n))
+        Piece(
+            entry.name, entry.dtype, entry.shape, entry.nbytes, entry.stored(), lambda n=entry.name: checkpoint.read(n)
+        )
         for entry in checkpoint.entries.values()
         if entry.name not in checkpoint.aliases
     ]
     for name, tensor in (made or {}).items():
-        pieces.append(Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, None, lambda t=tensor: t))
+        pieces.append(Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t))
     return pieces
 
 
@@ -169,7 +171,7 @@ def test_neighbours_stay_neighbours_whatever_their_order_in_the_network(tmp_path
     checkpoint = saved(tmp_path / "source.safetensors", {f"t{n}": some(torch.float32, 10) for n in range(30)})
     pieces = pieces_of(checkpoint)[::-1]
     order = in_file_order(pieces)
-    places = [piece.stored.offset for piece in order if piece.stored]
+    places = [piece.stored[0].offset for piece in order if piece.stored]
     assert places == sorted(places)
     assert {piece.name for piece in order} == {piece.name for piece in pieces}
 
@@ -230,7 +232,7 @@ def test_a_dtype_that_safetensors_lacks_can_go_into_a_pt_file(tmp_path: Path) ->
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_sparse_tensor_is_refused_by_name(tmp_path: Path, output: str) -> None:
-    piece = Piece("mask", torch.float32, (2, 2), 16, None, lambda: torch.eye(2).to_sparse())
+    piece = Piece("mask", torch.float32, (2, 2), 16, (), lambda: torch.eye(2).to_sparse())
     with pytest.raises(OutputError, match="mask is a sparse tensor"):
         write(tmp_path / output, [piece])
     assert not list(tmp_path.iterdir())
@@ -335,9 +337,9 @@ from surgeon.checkpoint.formats import open_checkpoint
 from surgeon.checkpoint.pieces import Contents, Piece
 
 checkpoint = open_checkpoint(sys.argv[1])
-pieces = [Piece(e.name, e.dtype, e.shape, e.nbytes, e.bytes, None) for e in checkpoint.entries.values()]
+pieces = [Piece(e.name, e.dtype, e.shape, e.nbytes, e.stored(), None) for e in checkpoint.entries.values()]
 for n in range(int(sys.argv[3])):
-    pieces.append(Piece(f"new{n}", torch.float32, (1_000_000,), 4_000_000, None, lambda: torch.ones(1_000_000)))
+    pieces.append(Piece(f"new{n}", torch.float32, (1_000_000,), 4_000_000, (), lambda: torch.ones(1_000_000)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 artifact.write(Path(sys.argv[2]), Contents(pieces, {}, ""))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -1,7 +1,8 @@
 """What transformers makes of a checkpoint's tensors on loading: other names, experts fused, projections split.
 
 Its own rules are applied (``transformers.conversion_mapping``), but one tensor at a time and only when that tensor is
-read, so that a mixture of experts of any size can be planned, and copied in the memory of its largest tensor.
+read, so that a mixture of experts of any size can be planned. What only stacks, joins or splits rows, as nearly all
+rules do, is found out to be runs of the file's own bytes, and copied as such.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from surgeon.checkpoint.contents import Checkpoint, Entry
+from surgeon.checkpoint.contents import Checkpoint, Entry
+from surgeon.checkpoint.providers.rows import MISFIT, runs_of
 
 
 @dataclass
@@ -57,8 +58,6 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
 
     None where it has no rules for this network, or these do not apply to the tensors.
     """
-    from surgeon.checkpoint.contents import Entry
-
     rules = _Rules.of(skeleton)
     if rules is None:
         return None
@@ -77,12 +76,10 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
     for group in groups.values():
         try:
             shapes = group.make(lambda name: _meta(checkpoint.entries[name]), skeleton)
-        except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, TypeError):
+        except MISFIT:
             return None  # the tensors are not what the rules are for: the misfit of the names says more
         for name, shape in shapes.items():
-            entries[name] = Entry(
-                name, tuple(shape.shape), shape.dtype, load=_loader(group, name, checkpoint, skeleton)
-            )
+            entries[name] = _entry(group, name, shape, checkpoint, skeleton)
     parts = sum(len(group.parts) for group in groups.values())
     made = len(entries) - len(names)
     note = f"{parts} tensors rearranged into {made} as transformers does on loading, such as {next(iter(groups))}"
@@ -90,11 +87,19 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
     return replace(checkpoint, entries=entries, aliases=aliases, notes=[*checkpoint.notes, note])
 
 
-def _loader(group: _Group, name: str, checkpoint: Checkpoint, skeleton: nn.Module) -> Callable[[], Tensor]:
-    def load() -> Tensor:
-        return group.make(checkpoint.read, skeleton)[name].contiguous()
+def _entry(group: _Group, name: str, meta: Tensor, checkpoint: Checkpoint, skeleton: nn.Module) -> Entry:
+    def make(read: Callable[[str], Tensor]) -> Tensor:
+        return group.make(read, skeleton)[name]
 
-    return load
+    parts = {part: checkpoint.entries[part] for part, _ in group.parts}
+    shape = tuple(meta.shape)
+    return Entry(
+        name,
+        shape,
+        meta.dtype,
+        load=lambda: make(checkpoint.read).contiguous(),
+        find_runs=lambda: runs_of(parts, make, shape),
+    )
 
 
 def _meta(entry: Entry) -> Tensor:
