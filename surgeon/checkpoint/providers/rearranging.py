@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def _entry(group: _Group, name: str, meta: Tensor, checkpoint: Checkpoint, skele
         shape,
         meta.dtype,
         load=lambda: make(checkpoint.read).contiguous(),
-        find_runs=lambda: runs_of(parts, make, shape),
+        find_runs=cache(lambda: runs_of(parts, make, shape)),
     )
 
 
