@@ -14,6 +14,24 @@ SENTENCES: tuple[tuple[str, str], ...] = (
 )
 """What an error's text matches, and the sentence for it."""
 
+WHY = {
+    "transformers/lightglue/LightGlueForKeypointMatching": (
+        "its features are as wide as there are points in the pictures, so that no layer of one width fits them"
+    ),
+    "transformers/omdet-turbo/OmDetTurboForObjectDetection": (
+        "its decoder starts from boxes that it takes off the graph, so that little of a column gets a gradient"
+    ),
+    "transformers/rwkv/RwkvModel": (
+        "its first forward in eval mode divides its weights by powers of two, so that what has run is no longer what "
+        "its config builds: operate on it before it runs, or on its file"
+    ),
+    "transformers/xcodec/XcodecModel": (
+        "it runs its first half again on a padded sound where lengths do not fit, so that a forward that ends there "
+        "would give features of another length"
+    ),
+}
+"""What lies behind a failure, where the error does not say it."""
+
 
 def reason_of(error: Exception) -> str:
     """One line for an error: a sentence of the list, or its own words."""

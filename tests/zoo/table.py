@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from zoo.reasons import WHY
 from zoo.results import OPERATIONS, STAGES, Result
 
 LIBRARIES = ("torchvision", "transformers")
@@ -32,6 +33,8 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
         own = [r for r in results if r.model.startswith(f"{library}/")]
         if own:
             lines += [f"## {library}", "", *_counts(own, library), "", *_exceptions(own), ""]
+    if failed := sorted({r.model for r in results if r.outcome == "failed"} & set(WHY)):
+        lines += ["## What lies behind", "", *(f"- {model.partition('/')[2]}: {WHY[model]}." for model in failed), ""]
     return "\n".join(lines)
 
 
