@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument(
         "--until", choices=("inspect", *store.STAGES), default="step", help="the last stage to go through"
     )
+    parser.add_argument(
+        "--bases", action="store_true", help="of transformers the base class of each model type, none with a head"
+    )
     parser.add_argument("--again", action="store_true", help="run the chosen networks again if one of theirs failed")
     parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
     given = parser.parse_args()
@@ -62,7 +65,7 @@ def sweep(given: argparse.Namespace) -> None:
     from zoo.pool import run
 
     transformers.logging.set_verbosity_error()
-    names = [*torchvision_names(), *transformers_names()]
+    names = [*torchvision_names(), *transformers_names(heads=not given.bases)]
     chosen = list(dict.fromkeys(n for pattern in given.models or ["*"] for n in names if fnmatchcase(n, pattern)))
     done = store.read(given.results)
     if given.again:
@@ -109,7 +112,7 @@ def write_table(given: argparse.Namespace) -> None:
     from zoo.table import render
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "transformers"))
-    command = "PYTHONPATH=tests python -m zoo"
+    command = "PYTHONPATH=tests python -m zoo --bases --jobs 2 --seconds 900 --gigabytes 16"
     names = [*torchvision_names(), *transformers_names()]
     given.table.write_text(render(store.read(given.results), command, versions, names) + "\n")
 

@@ -20,14 +20,14 @@ def torchvision_names() -> list[str]:
     return [f"torchvision/{name}" for name in models.list_models()]
 
 
-def transformers_names() -> list[str]:
-    """``transformers/TYPE/CLASS`` for the base class of every model type and one class with a head."""
+def transformers_names(*, heads: bool = True) -> list[str]:
+    """``transformers/TYPE/CLASS`` for the base class of every model type and, if ``heads``, one class with a head."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     names = []
     for model_type, found in MODEL_MAPPING_NAMES.items():
         base = found if isinstance(found, str) else found[0]
-        task = task_class(model_type, base)
+        task = task_class(model_type, base) if heads else None
         names += [f"transformers/{model_type}/{cls}" for cls in (base, task) if cls is not None]
     return sorted(set(names))
 

@@ -28,7 +28,10 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
     if missing := len(set(names) - {r.model for r in results}):
         lines += [f"**Unfinished: {missing} of {len(names)} networks have not been run yet.**", ""]
     if looked := _only_inspected(results):
-        lines += [f"**Only built and inspected so far: {len(looked)} networks** (`--until inspect`).", ""]
+        lines += [
+            f"Only built and inspected (the same with `--until inspect`, not `--bases`): {len(looked)} networks.",
+            "",
+        ]
     for library in LIBRARIES:
         own = [r for r in results if r.model.startswith(f"{library}/")]
         if own:
