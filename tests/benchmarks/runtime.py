@@ -136,6 +136,7 @@ def _row(case: Case, batch: Batch, options: argparse.Namespace) -> str:
     _check(case, nets, batch)
     saved = [_saved(net.train(), batch) for net in nets]
     if options.compile:
+        torch._dynamo.reset()  # a function is compiled a few times only, and the cases share theirs
         nets = [torch.compile(net) for net in nets]  # type: ignore[misc]
     forward = _compare([_forward(net.eval(), batch) for net in nets], options)
     both = _compare([_forward_backward(net.train(), batch) for net in nets], options)
