@@ -41,7 +41,7 @@ MADE = {
     "fused": lambda read: torch.cat([torch.stack([read("a"), read("b")]), torch.stack([read("c"), read("a")])], 1),
     "half": lambda read: read("c").chunk(2)[1],
     "every other block of rows": lambda read: read("a").unflatten(0, (4, 8))[::2].flatten(0, 1),
-    "turned round": lambda read: read("a").unflatten(0, (2, 16)).flip(0).flatten(0, 1),
+    "halves changed over": lambda read: torch.cat(read("a").chunk(2)[::-1]),
 }
 
 
@@ -59,7 +59,12 @@ OTHERS = {
     "the same sum": lambda read: read("a") + read("b") - read("c"),
     "added": lambda read: read("a") + read("b"),
     "turned": lambda read: read("a").T.contiguous(),
-    "single rows": lambda read: read("a").flip(0),
+    "single rows": lambda read: torch.stack(read("a").unbind()[::-1]),
+    "columns turned round": lambda read: read("a").flip(-1),
+    "columns moved": lambda read: read("a").roll(1, -1),
+    "columns sorted by parity": lambda read: torch.cat([read("a")[:, ::2], read("a")[:, 1::2]], 1),
+    "columns picked": lambda read: read("a")[:, torch.arange(255, -1, -1)],
+    "columns of heads": lambda read: read("a").unflatten(1, (2, 128)).transpose(1, 2).flatten(1, 2),
     "halves of rows": lambda read: torch.cat([read("a")[:, :128], read("b")[:, :128]], 1),
     "cast": lambda read: read("a").half(),
     "missing": lambda read: read("d"),

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from surgeon.checkpoint.contents import Checkpoint, Entry
-from surgeon.checkpoint.providers.rows import MISFIT, runs_of
+from surgeon.checkpoint.providers.rows import MISFIT, meta_of, runs_of
 
 
 @dataclass
@@ -76,7 +75,7 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
     entries = {new: replace(checkpoint.entries[old], name=new) for new, old in names.items()}
     for group in groups.values():
         try:
-            shapes = group.make(lambda name: _meta(checkpoint.entries[name]), skeleton)
+            shapes = group.make(lambda name: meta_of(checkpoint.entries[name]), skeleton)
         except MISFIT:
             return None  # the tensors are not what the rules are for: the misfit of the names says more
         for name, shape in shapes.items():
@@ -101,10 +100,6 @@ def _entry(group: _Group, name: str, meta: Tensor, checkpoint: Checkpoint, skele
         load=lambda: make(checkpoint.read).contiguous(),
         find_runs=cache(lambda: runs_of(parts, make, shape)),
     )
-
-
-def _meta(entry: Entry) -> Tensor:
-    return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
 
 
 @dataclass

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from surgeon.checkpoint.contents import ByteRange, Entry
 from surgeon.checkpoint.pages import PAGE
@@ -16,6 +19,19 @@ MISFIT = (RuntimeError, ValueError, IndexError, KeyError, AttributeError, TypeEr
 """What code that rearranges tensors raises over those that it is not for."""
 MANY = 2**26
 """The rows from which on it is not asked."""
+_MOVES = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in (
+        *("stack", "cat", "split", "split_with_sizes", "unbind", "slice", "select"),
+        *("view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "transpose", "clone", "alias", "detach"),
+    )
+)
+"""What leaves a row as it is, as long as the last dimension is as wide before and after."""
+
+
+def meta_of(entry: Entry) -> Tensor:
+    """A tensor of its shape and dtype, without values."""
+    return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
 
 
 def runs_of(
@@ -24,7 +40,8 @@ def runs_of(
     """The runs of bytes, one behind the other, that a tensor is; empty if it is something else, or they are too short.
 
     Each row of the parts is stood for by a number of its own. These are put through ``make``, and what comes out says
-    where each row comes from. What changes values gives numbers that stand for no row.
+    where each row comes from. What changes values gives numbers that stand for no row, and what moves values within
+    rows, which the numbers would not show, is refused by the operations that it takes.
 
     Args:
         parts: The tensors that it is made from.
@@ -34,6 +51,8 @@ def runs_of(
     width = _width(parts)
     counts = [prod(entry.shape) // max(width, 1) for entry in parts.values()]
     if not shape or len({entry.dtype for entry in parts.values()}) != 1 or not 0 < sum(counts) < MANY:
+        return ()
+    if width > 1 and not _keeps_rows(parts, make, width):
         return ()
     # they rise by steps without a pattern, so that no sum or product of them is likely to be another one
     numbers = torch.randint(1, 2**20, (sum(counts),), generator=torch.Generator().manual_seed(0)).cumsum(0)
@@ -51,6 +70,36 @@ def runs_of(
     made = made.reshape(-1)
     rows = torch.searchsorted(numbers, made).clamp(max=len(numbers) - 1)
     return _runs(list(parts.values()), counts, rows, width) if torch.equal(numbers[rows], made) else ()
+
+
+def _keeps_rows(parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tensor]], Tensor], width: int) -> bool:
+    """Whether all that ``make`` does leaves the rows as they are."""
+    given = {name: meta_of(entry) for name, entry in parts.items()}
+    watched = _Watch(width)
+    try:
+        with watched:
+            make(given.__getitem__)
+    except MISFIT:
+        return False
+    return watched.whole
+
+
+class _Watch(TorchDispatchMode):
+    """Sees whether each operation is one of :data:`_MOVES`, on rows of one width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.whole = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        alike = all(tensor.shape[-1:] == (self.width,) for tensor in tensors)
+        self.whole = self.whole and alike and func.overloadpacket in _MOVES
+        return result
 
 
 def _width(parts: Mapping[str, Entry]) -> int:
