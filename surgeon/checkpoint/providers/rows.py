@@ -84,11 +84,11 @@ def _keeps_rows(parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tens
     return watched.whole
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees whether each operation is one of :data:`_MOVES`, on rows of one width."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.width = width
         self.whole = True
 
