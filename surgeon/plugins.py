@@ -6,12 +6,12 @@ A plugin that is broken is put aside with its reason, and only what needs it fai
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -168,6 +168,11 @@ class Plugins:
             )
         return "\n    ".join(hints)
 
+    def add_to(self, *hooks: str) -> bool:
+        """Whether a plugin that is not surgeon's own implements one of ``hooks``. Imports nothing."""
+        found = [each for hook in hooks for each in getattr(self.manager.hook, hook).get_hookimpls()]
+        return any(each.plugin_name not in BUILTINS.values() for each in found)
+
     def add_commands(self, app: typer.Typer) -> list[PluginError]:
         """Let plugins add commands to ``app``; returns the errors of those that failed to."""
         errors = []
@@ -288,7 +293,7 @@ def _file_or_module(name: str) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"plugin {name!r}: no such file")
     # A name of its own for each file: pydantic looks a class's module up by name to resolve its annotations.
-    unique = f"surgeon_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    unique = f"surgeon_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(unique, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"plugin {name!r} is not a Python file")

@@ -18,7 +18,7 @@ from surgeon.operations import Freeze, ReplaceHead, Truncate
 from surgeon.plugins import Plugins
 from surgeon.recipe import Recipe, load_recipe, operation_dict, operations_from
 from surgeon.recipe_schema import recipe_schema
-from surgeon.report.catalog import example
+from surgeon.report.catalog import operations_of
 
 RECIPE = """\
 # yaml-language-server: $schema=./recipe.schema.json
@@ -209,7 +209,8 @@ def test_reading_a_recipe_imports_no_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(plugins.load(installed=False).operations()))
 def test_the_example_of_every_operation_is_a_recipe(tmp_path: Path, builtin: Plugins, name: str) -> None:
-    assert load(tmp_path, example(builtin.operation(name))).operations[0].name == name
+    text = operations_of(recipe_schema(builtin))[name]["example"]
+    assert load(tmp_path, text).operations[0].name == name
 
 
 class Inner(BaseModel):
@@ -263,13 +264,13 @@ def test_the_schema_holds_the_operations_of_plugins() -> None:
 
 
 def test_the_shipped_schema_is_that_of_the_shipped_operations(builtin: Plugins) -> None:
-    stored = ROOT / "recipes" / "recipe.schema.json"
-    command = "surgeon schema --builtins -o recipes/recipe.schema.json"
+    stored = ROOT / "surgeon" / "recipe.schema.json"
+    command = "python -m surgeon.recipe_schema > surgeon/recipe.schema.json"
     assert json.loads(stored.read_text()) == recipe_schema(builtin), f"regenerate it: {command}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_recipes_are_valid_and_name_their_schema(path: Path) -> None:
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert "# yaml-language-server: $schema=./recipe.schema.json" in comments
+    assert "# yaml-language-server: $schema=../surgeon/recipe.schema.json" in comments
     load_recipe(path, plugins=plugins.load([str(ROOT / "recipes" / "digit_sources.py")], installed=False))

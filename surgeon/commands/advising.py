@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,6 +146,8 @@ def _recipe(
     plugins: Plugins,
 ) -> str:
     """The text of the first recipe for the case that this network can be taken through."""
+    import tempfile
+
     from surgeon.advising.prescribing import alternatives, placed, recipe
     from surgeon.errors import OperationError, SiteError
     from surgeon.operation import files_beside

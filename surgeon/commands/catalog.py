@@ -22,17 +22,18 @@ def ops(
     debug: options.Debug = False,
 ) -> None:
     """List the operations, or explain one."""
-    from surgeon.report.catalog import operation_dict, render_operation, render_operations
+    from surgeon.report.catalog import operations_of, render_operation, render_operations
     from surgeon.report.consoles import show
 
     plugins: Plugins = context.obj
+    operations = operations_of(_schema(plugins))
     if name is not None:
-        operation = plugins.operation(name)
-        print_json(operation_dict(operation)) if as_json else show(render_operation(operation))
+        if name not in operations:
+            plugins.operation(name)  # which says what is near, or who claims it
+        print_json(operations[name]) if as_json else show(render_operation(operations[name]))
         return
-    operations = plugins.operations()
     if as_json:
-        print_json([operation_dict(operation) for operation in operations.values()])
+        print_json(list(operations.values()))
     else:
         show(render_operations(operations, plugins.conflicts))
 
@@ -48,10 +49,8 @@ def schema(
 
     Editors complete and check recipes with it.
     """
-    from surgeon.recipe_schema import recipe_schema
-
     plugins: Plugins = load_plugins(installed=False) if builtins else context.obj
-    text = json.dumps(recipe_schema(plugins), indent=2, ensure_ascii=False)
+    text = json.dumps(_schema(plugins), indent=2, ensure_ascii=False)
     if output is None:
         print(text)
         return
@@ -88,6 +87,16 @@ def plugins(
         )
     else:
         show(render_plugins(known.listing(), known.failures, known.conflicts))
+
+
+def _schema(plugins: Plugins) -> dict[str, Any]:
+    """The schema of recipes; where no plugin adds to it, as it ships with surgeon."""
+    if plugins.add_to("surgeon_operations", "surgeon_sources"):
+        from surgeon.recipe_schema import recipe_schema
+
+        return recipe_schema(plugins)
+    shipped: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recipe.schema.json").read_text(encoding="utf-8"))
+    return shipped
 
 
 def print_json(data: Any) -> None:

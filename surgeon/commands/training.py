@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,6 +117,8 @@ def _is_artifact(path: Path) -> bool:
 
 def _recipe(what: Path, settings: list[str] | None, plugins: Plugins) -> tuple[Recipe, Path]:
     """The recipe to train by, and what the output is named after."""
+    import tempfile
+
     from surgeon.recipe import load_recipe
 
     if not _is_artifact(what):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -13,30 +13,26 @@ from rich.text import Text
 
 from surgeon.errors import PluginError
 
-if TYPE_CHECKING:
-    from surgeon.operation import Operation
-
 
 def render_operations(
-    operations: Mapping[str, type[Operation]], conflicts: Mapping[str, PluginError]
+    operations: Mapping[str, Mapping[str, Any]], conflicts: Mapping[str, PluginError]
 ) -> RenderableType:
     """Each operation with the first line of its docstring."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold cyan", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, operation in operations.items():
-        grid.add_row(name, operation.documentation().partition("\n")[0])
+        grid.add_row(name, operation["documentation"].partition("\n")[0])
     parts: list[RenderableType] = [grid]
     parts += [Text(error.message, style="red") for error in conflicts.values()]
     return Group(*parts, Text("\nsurgeon ops NAME tells all about one", style="dim"))
 
 
-def render_operation(operation: type[Operation]) -> RenderableType:
-    """One operation: its docstring, its keys, and the least that a recipe has to say."""
-    known = operation_dict(operation)
+def render_operation(known: Mapping[str, Any]) -> RenderableType:
+    """One operation, of :func:`operations_of`: its docstring, its keys, and the least that a recipe has to say."""
     parts: list[RenderableType] = [
-        Text(operation.name, style="bold cyan"),
-        Padding(Text(operation.documentation()), (0, 0, 1, 2), expand=False),
+        Text(known["name"], style="bold cyan"),
+        Padding(Text(known["documentation"]), (0, 0, 1, 2), expand=False),
         Padding(_fields(known["fields"]), (0, 0, 1, 2), expand=False),
     ]
     for name, fields in known["types"].items():
@@ -75,17 +71,40 @@ def render_plugins(
     return Group(grid, *wrong)
 
 
-def operation_dict(operation: type[Operation]) -> dict[str, Any]:
-    """An operation as JSON-able data."""
-    schema = operation.model_json_schema()
-    shared = schema.get("$defs", {})
+def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The operations that a schema of recipes allows, by name, as JSON-able data."""
+    shared = schema["$defs"]
+    steps = [_shared(ref, shared) for ref in schema["properties"]["operations"]["items"]["oneOf"]]
+    return {step["properties"]["op"]["const"]: _operation_dict(step, shared) for step in steps}
+
+
+def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    types = {name: shared[name] for name in sorted(_named(step, shared, set())) if "properties" in shared[name]}
     return {
-        "name": operation.name,
-        "documentation": operation.documentation(),
-        "fields": _field_dicts(schema, shared),
-        "types": {name: _field_dicts(inner, shared) for name, inner in shared.items() if "properties" in inner},
-        "example": example(operation),
+        "name": step["properties"]["op"]["const"],
+        "documentation": step["description"],
+        "fields": [field for field in _field_dicts(step, shared) if field["name"] != "op"],
+        "types": {name: _field_dicts(inner, shared) for name, inner in types.items()},
+        "example": _example(step["examples"][0]),
     }
+
+
+def _named(schema: Any, shared: Mapping[str, Any], known: set[str]) -> set[str]:
+    """What ``schema`` refers to, and what that refers to; added to ``known``."""
+    if isinstance(schema, Mapping):
+        if "$ref" in schema and (name := schema["$ref"].rpartition("/")[2]) not in known:
+            known.add(name)
+            _named(shared[name], shared, known)
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _named(part, shared, known)
+    return known
+
+
+def _shared(ref: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = shared[ref["$ref"].rpartition("/")[2]]
+    return found
 
 
 def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -105,8 +124,8 @@ def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[d
 def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     """The type of a field in words, from its JSON Schema: ``whole number or list of text``."""
     if "$ref" in field:
-        name: str = field["$ref"].rpartition("/")[2]
-        return name if "properties" in shared[name] else type_of(shared[name], shared)
+        there = _shared(field, shared)
+        return str(field["$ref"].rpartition("/")[2]) if "properties" in there else type_of(there, shared)
     if "const" in field or "enum" in field:
         return " | ".join(str(each) for each in field.get("enum", [field.get("const")]))
     parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")
@@ -122,33 +141,7 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     return {"integer": "whole number", "string": "text", "boolean": "true | false"}.get(kind, kind)
 
 
-def example(operation: type[Operation]) -> str:
-    """A step of a recipe with what the operation cannot do without, or its first key."""
-    schema = operation.model_json_schema()
-    given = (schema.get("examples") or [{}])[0]
-    properties = schema.get("properties", {})
-    own = [name for name in operation.__annotations__ if name in properties]
-    names = schema.get("required") or own[:1]
-    values = given or {name: _sample(properties[name], schema.get("$defs", {})) for name in names}
-    lines = [f"- op: {operation.name}", *(f"    {name}: {json.dumps(value)}" for name, value in values.items())]
-    return "\n".join(["operations:", "  " + lines[0], *lines[1:]])
-
-
-def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
-    if field.get("examples"):
-        return field["examples"][0]
-    if "$ref" in field:
-        inner = shared[field["$ref"].rpartition("/")[2]]
-        names = inner.get("required", [])
-        return inner["enum"][0] if "enum" in inner else {n: _sample(inner["properties"][n], shared) for n in names}
-    for part in field.get("anyOf") or field.get("oneOf") or ():
-        return _sample(part, shared)
-    if "enum" in field:
-        return field["enum"][0]
-    kind = field.get("type")
-    if kind == "array":
-        return [_sample(field.get("items", {}), shared)]
-    if kind == "object":
-        inner = field.get("additionalProperties")
-        return {"name": _sample(inner, shared)} if isinstance(inner, dict) else {}
-    return {"integer": 10, "number": 0.5, "boolean": True, "string": "SITE"}.get(str(kind))
+def _example(step: Mapping[str, Any]) -> str:
+    """A step as it stands in a recipe."""
+    (op, *fields) = [f"{name}: {value if name == 'op' else json.dumps(value)}" for name, value in step.items()]
+    return "\n".join(["operations:", f"  - {op}", *(f"    {field}" for field in fields)])
