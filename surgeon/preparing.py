@@ -18,6 +18,7 @@ from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.collecting import paused_collection
 from surgeon.errors import OperationError
+from surgeon.graph.inputs import described
 from surgeon.operation import Operation
 from surgeon.planning import make_plan
 from surgeon.plans import Plan
@@ -112,7 +113,7 @@ def prepare(
         arch: The architecture, where neither the source nor the recipe says.
         seed: Overrides the recipe's seed.
         roles: Overrides of roles: ``{"head": "fc"}``.
-        inputs: Overrides of the inputs that traces use.
+        inputs: Overrides of the inputs that traces use: shapes, or tensors like those that it is called with.
         trust_pickle: Let pickles in the source execute.
         key: Which of several state dicts in the source.
         plugins: The plugins at hand; by default the built-in and installed ones.
@@ -131,7 +132,7 @@ def prepare(
         operations=[operation_dict(operation) for operation in recipe.operations],
         seed=recipe.seed if seed is None else seed,
         roles={**recipe.roles, **(roles or {})},
-        inputs=inputs if inputs is not None else recipe.inputs,
+        inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
     root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
     before = dict(tensors_of(root))

@@ -37,7 +37,8 @@ class RecipeSettings(BaseModel):
     """Where the head, stem, blocks, … are, for networks in which surgeon finds them wrongly or not at all."""
     inputs: InputSettings | None = None
     """The input that sites are traced with, for networks whose input surgeon cannot know: a list of shapes,
-    [[2, 3, 64, 64]], or a mapping from argument to shape, or to {shape: [2, 8], dtype: int64, high: 100}."""
+    [[2, 3, 64, 64]], or a mapping from argument to shape, to {shape: [2, 8], dtype: int64, high: 100}, or to
+    {values: [[1, 8, 8]]}."""
     train: TrainSettings | None = None
     """How to fine-tune the result; surgery alone if left out."""
 

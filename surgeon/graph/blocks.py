@@ -1,10 +1,10 @@
-"""Stacks of blocks: containers that hold one class of block again and again, and run it in order."""
+"""Stacks of blocks: containers that hold a class of block again and again, and run it in order."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # A stage holds blocks and is none; a convolution with its norm is one layer, as in a feature extractor.
 NO_BLOCK = re.compile(
-    r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embeddings?(\dD)?$|LayerGroup$|MLP$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
+    r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embeddings?(\dD)?$|LayerGroup$|MLP$|FeedForward$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
 )
 DEPTH = re.compile(r"(^|_)(n_)?(layers?|blocks?|depths?)(_|$)")
 NO_DEPTH = re.compile(r"drop|max_window|_id$|_ids$|index|norm|hidden_act|rate")
@@ -31,7 +31,7 @@ SIDES = {
 
 @dataclass(frozen=True)
 class Stack:
-    """Blocks of one class, one after the other.
+    """Blocks one after the other: of one class, or of several that a config counts together.
 
     Attributes:
         container: The site that holds them; the root where they are attributes of the network itself.
@@ -54,7 +54,7 @@ def declared_stacks(model: nn.Module, sites: Sequence[str], evidence: str) -> li
     for site in sites:
         module = modules[site]
         if isinstance(module, CONTAINERS) or not is_block(module):
-            blocks = _most_common(module)
+            blocks = _repeated(module, _config(modules, site))
             if blocks:
                 found.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
         else:
@@ -73,12 +73,14 @@ def found_stacks(model: nn.Module, trace: Callable[[], Trace]) -> list[Stack]:
         for child in module.children()
         if is_block(child)
     )
-    stacks = list(_walk(model, "", {cls for cls, count in counted.items() if count > 1}))
+    stacks = list(_walk(model, "", {cls for cls, count in counted.items() if count > 1}, None))
     try:
         traced = trace()
     except OperationError as error:
         return [replace(s, evidence=f"{s.evidence}; not seen to run: {error.message}") for s in stacks]
-    ran = [stack for stack in stacks if _in_order(stack, traced)]
+    # of two kinds one may be skipped: cross-attention, where no images were given
+    narrowed = [stack if _in_order(stack, traced) else _of_one_kind(model, stack) for stack in stacks]
+    ran = [stack for stack in narrowed if _in_order(stack, traced)]
     return sorted(ran, key=lambda stack: traced.visits[stack.sites[0]].started)
 
 
@@ -92,27 +94,49 @@ def is_block(module: nn.Module) -> bool:
     )
 
 
-def _walk(module: nn.Module, name: str, classes: set[type[nn.Module]]) -> Iterator[Stack]:
+def _walk(module: nn.Module, name: str, classes: set[type[nn.Module]], config: Any) -> Iterator[Stack]:
     """The outermost stacks: what repeats inside a block (experts, heads) is a part of it."""
     blocks: list[str] = []
+    config = getattr(module, "config", config)
     if isinstance(module, CONTAINERS):
-        blocks = [child for child in _most_common(module) if type(module._modules[child]) in classes]
-        if blocks:
-            kind = type(module._modules[blocks[0]]).__name__
-            yield Stack(name, [_join(name, child) for child in blocks], evidence=f"{len(blocks)} × {kind}")
+        blocks = _repeated(module, config)
+        kinds = Counter(type(module._modules[child]) for child in blocks)
+        if kinds.keys() & classes:
+            evidence = ", ".join(f"{count} × {kind.__name__}" for kind, count in kinds.items())
+            yield Stack(name, [_join(name, child) for child in blocks], evidence=evidence)
+        else:
+            blocks = []
     for child, sub in module._modules.items():
         # a block outside of any list (a network inside another) is looked into; one of a stack is not
         if sub is not None and child not in blocks:
-            yield from _walk(sub, _join(name, child), classes)
+            yield from _walk(sub, _join(name, child), classes, config)
 
 
-def _most_common(module: nn.Module) -> list[str]:
-    """The children of the class of block that there is most of."""
-    children = [(n, type(c)) for n, c in module._modules.items() if c is not None and is_block(c)]
+def _repeated(module: nn.Module, config: Any) -> list[str]:
+    """The children of the class of block that there is most of; all of them, if the config counts them together."""
+    children = {name: type(child) for name, child in module._modules.items() if child is not None and is_block(child)}
     if not children:
         return []
-    kind = Counter(cls for _, cls in children).most_common(1)[0][0]
-    return [name for name, cls in children if cls is kind]
+    together = len(children) == len(module._modules) and any(
+        value == len(children) or (isinstance(value, (list, tuple)) and len(value) == len(children))
+        for _, value in _settings(config)
+    )
+    kind = Counter(children.values()).most_common(1)[0][0]
+    return [name for name, cls in children.items() if cls is kind or together]
+
+
+def _config(modules: Mapping[str, nn.Module], site: str) -> Any:
+    """The config of the innermost module around ``site`` that has one."""
+    names = [site[:end] for end in range(len(site), 0, -1) if end == len(site) or site[end] == "."]
+    return next((modules[name].config for name in [*names, ""] if hasattr(modules[name], "config")), None)
+
+
+def _of_one_kind(model: nn.Module, stack: Stack) -> Stack:
+    """The blocks of the class that the stack has most of."""
+    kinds = {site: type(model.get_submodule(site)) for site in stack.sites}
+    kind, count = Counter(kinds.values()).most_common(1)[0]
+    sites = [site for site, each in kinds.items() if each is kind]
+    return replace(stack, sites=sites, evidence=f"{count} × {kind.__name__}")
 
 
 def _in_order(stack: Stack, traced: Trace) -> bool:
@@ -168,8 +192,8 @@ def _fields(model: nn.Module, config: Any, stack: Stack, stages: Sequence[Stack]
 
 
 def _settings(config: Any) -> Iterator[tuple[str, Any]]:
-    """The settings whose names speak of layers."""
-    for field, value in vars(config).items():
+    """The settings of a config of transformers whose names speak of layers."""
+    for field, value in vars(config).items() if hasattr(config, "to_dict") else ():
         if DEPTH.search(field) and not NO_DEPTH.search(field):
             yield field, value
 

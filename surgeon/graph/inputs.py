@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from surgeon.graph.families import Family
 
 BATCH = 2
+WRITTEN_OUT = 4096
+"""Up to so many whole numbers an input is recorded by its values."""
 IMAGE_SIDES = (64, 224, 32, 28, 16, 8, 128, 96, 256, 299, 384, 512)
 """Sides of square images to try on a network of which nothing is declared."""
 
@@ -34,6 +36,7 @@ class Spec:
         high: One more than the greatest value of an integer.
         last: The integer at the end of each row, where that one matters.
         first: The integer that each row begins with, and how often.
+        values: What it holds, in nested lists; random if left out.
     """
 
     shape: tuple[int, ...]
@@ -42,12 +45,15 @@ class Spec:
     high: int = 2
     last: int | None = None
     first: tuple[int, int] | None = None
+    values: Any = None
 
     def tensor(self, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
         """A tensor of this kind; on the meta device it has no values."""
         kind = self.dtype or dtype
         if device.type == "meta":
             return torch.empty(self.shape, dtype=kind, device=device)
+        if self.values is not None:
+            return torch.tensor(self.values, dtype=kind, device=device)
         if kind.is_floating_point or kind.is_complex:
             values = torch.rand(self.shape, generator=generator).to(kind)
         else:
@@ -139,7 +145,8 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
     Args:
         model: The network.
         override: A list of shapes, ``[[2, 3, 64, 64]]``, or a mapping from argument to a shape or to
-            ``{shape: [2, 8], dtype: int64, low: 0, high: 100}``; :class:`Inputs` as they are.
+            ``{shape: [2, 8], dtype: int64, low: 0, high: 100}`` or ``{values: [[1, 8, 8]]}``; tensors like those
+            to feed; :class:`Inputs` as they are.
         families: Declared facts of plugins.
 
     Raises:
@@ -176,7 +183,30 @@ def _from_columns(model: ProgressiveNetwork, families: Sequence[Family]) -> Inpu
     )
 
 
+def described(override: Any) -> Any:
+    """An override in which tensors stand, as a recipe would say it: whole numbers by value, others by their shape."""
+    if isinstance(override, torch.Tensor):
+        return [_described(override)]
+    if isinstance(override, Mapping):
+        return {name: _described(value) for name, value in override.items()}
+    return [_described(value) for value in override] if isinstance(override, (list, tuple)) else override
+
+
+def _described(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    shape, dtype = list(value.shape), str(value.dtype).removeprefix("torch.")
+    if value.is_floating_point():
+        return {"shape": shape}
+    if value.is_complex():
+        return {"shape": shape, "dtype": dtype}
+    if value.numel() <= WRITTEN_OUT:
+        return {"values": value.tolist(), "dtype": dtype}
+    return {"shape": shape, "dtype": dtype, "low": int(value.min()), "high": int(value.max()) + 1}
+
+
 def _from_override(override: Any) -> Inputs:
+    override = described(override)
     if isinstance(override, Mapping):
         return Inputs(kwargs={str(name): _spec(value, name) for name, value in override.items()})
     if isinstance(override, Sequence) and not isinstance(override, str):
@@ -201,7 +231,11 @@ def _spec(value: Any, name: Any) -> Spec:
             or "like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}",
         ) from None
     dtype = getattr(torch, given.dtype) if given.dtype else None
-    return Spec(tuple(given.shape), dtype, given.low, max(given.high, given.low + 1))
+    if given.values is not None:
+        held = torch.tensor(given.values)
+        dtype = dtype or (None if held.is_floating_point() else held.dtype)
+        return Spec(tuple(held.shape), dtype, values=given.values)
+    return Spec(tuple(given.shape or ()), dtype, given.low, max(given.high, given.low + 1))
 
 
 def _from_family(model: nn.Module, family: Family) -> Inputs:

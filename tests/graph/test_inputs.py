@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from families import FAMILIES, build
@@ -10,7 +12,7 @@ from torch import nn
 import surgeon
 from surgeon.errors import OperationError
 from surgeon.graph.families import Family
-from surgeon.graph.inputs import Inputs, Spec, find_inputs
+from surgeon.graph.inputs import Inputs, Spec, described, find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import trace
 from surgeon.nn.progressive import ProgressiveNetwork
@@ -104,12 +106,59 @@ def test_an_override_bounds_its_integers():
 
 
 @pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([[1, 8, 8]], torch.int64), ([True, False], torch.bool), ([[0.5], [1]], torch.bfloat16)],
+)
+def test_an_override_may_say_the_values(values, dtype):
+    (given,) = find_inputs(build("resnet"), [{"values": values}]).tensors(dtype=torch.bfloat16)[0]
+    assert torch.equal(given, torch.tensor(values, dtype=dtype))
+    assert given.dtype == dtype
+    (meta,) = find_inputs(build("resnet"), [{"values": values}]).tensors("meta", torch.bfloat16)[0]
+    assert (meta.shape, meta.dtype) == (given.shape, dtype)
+
+
+def test_tensors_stand_for_what_is_like_them():
+    tokens, pixels, many = torch.tensor([[3, 1]]), torch.rand(2, 3, 8, 8), torch.randint(5, 9, (100, 100))
+    override = {"input_ids": tokens, "pixel_values": pixels, "many": many}
+    assert json.loads(json.dumps(described(override))) == described(override)
+    given = find_inputs(build("resnet"), override).tensors(dtype=torch.float16)[1]
+    assert torch.equal(given["input_ids"], tokens)
+    assert (given["pixel_values"].shape, given["pixel_values"].dtype) == (pixels.shape, torch.float16)
+    assert set(given["many"].flatten().tolist()) == {5, 6, 7, 8}
+    assert find_inputs(build("resnet"), pixels).args[0].shape == pixels.shape
+
+
+class Scaled(nn.Module):
+    """What it gives depends on the values of what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, values: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(values)[:, : int(sizes.sum())].expand(-1, 4))
+
+
+def test_an_artifact_remembers_the_tensors_that_it_was_traced_with(tmp_path):
+    inputs = {"values": torch.rand(2, 4), "sizes": torch.tensor([1, 0])}
+    cut = surgeon.apply(Scaled(), surgeon.Truncate(after="first"), inputs=inputs)
+    surgeon.save(cut, tmp_path / "cut")
+    again = surgeon.load(tmp_path / "cut", arch=Scaled)
+    assert torch.equal(again(**inputs), cut(**inputs))
+    assert surgeon.record_of(again).surgeries[-1].inputs["sizes"] == {"values": [1, 0], "dtype": "int64"}
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("[2, 3]", "list of shapes"),
         ([["a", 3]], r"inputs\.0\.shape\.0"),
         ({"x": {"shape": [2], "size": 3}}, r"inputs\.x\.size"),
         ({"x": {"shape": [2], "dtype": "flaot32"}}, "float32"),
+        ({"x": {"dtype": "int64"}}, "needs a shape, or values"),
+        ({"x": {"values": [[1, 2], [3]]}}, "differ in their lengths"),
+        ({"x": {"values": [["a"]]}}, "'a' is no number"),
+        ({"x": {"values": [1, 2], "shape": [3]}}, r"shape \[2\], not \[3\]"),
     ],
 )
 def test_a_malformed_override_is_refused_with_its_place(override, message):
