@@ -36,6 +36,13 @@ def main() -> int:
     parser.add_argument(
         "--bases", action="store_true", help="of transformers the base class of each model type, none with a head"
     )
+    parser.add_argument(
+        "--operations",
+        nargs="+",
+        choices=store.OPERATIONS[2:],
+        default=store.OPERATIONS[2:],
+        help="run these on the chosen networks, whatever is done; all on those that are not, if left out",
+    )
     parser.add_argument("--again", action="store_true", help="run the chosen networks again if one of theirs failed")
     parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
     given = parser.parse_args()
@@ -73,10 +80,11 @@ def sweep(given: argparse.Namespace) -> None:
         done = [r for r in done if r.model not in again]
         store.rewrite(given.results, done)
     finished = {r.model for r in done}
-    waiting = [n for n in chosen if n not in finished]
+    some = tuple(given.operations)
+    waiting = [n for n in chosen if n not in finished or some != store.OPERATIONS[2:]]
     started, code = time.monotonic(), store.commit()
     jobs = run(
-        partial(examine, until=given.until),
+        partial(examine, until=given.until, operations=some),
         waiting,
         jobs=given.jobs,
         seconds=given.seconds,
@@ -88,7 +96,9 @@ def sweep(given: argparse.Namespace) -> None:
         if ended.trouble:
             over = {r.operation for r in found}
             left = [
-                o for o in store.OPERATIONS if o not in over and not (o == "identify" and "transformers" in ended.name)
+                o
+                for o in (*store.OPERATIONS[:2], *some)
+                if o not in over and not (o == "identify" and "transformers" in ended.name)
             ]
             found += [Result(ended.name, o, "failed", reason=ended.trouble) for o in left[:1]]
             found += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]

@@ -32,14 +32,21 @@ class WrongError(Exception):
     """A result that is not what was promised."""
 
 
-def examine(name: str, folder: Path, report: Callable[[Result], None], until: str = "step") -> None:
-    """Put one network through every operation, and report the results one by one.
+def examine(
+    name: str,
+    folder: Path,
+    report: Callable[[Result], None],
+    until: str = "step",
+    operations: Sequence[str] = OPERATIONS[2:],
+) -> None:
+    """Put one network through operations, and report the results one by one.
 
     Args:
         name: As in the catalog.
         folder: Where artifacts may be written.
         report: Takes each result.
         until: The last of the stages to go through.
+        operations: Which, beside building and inspecting it.
     """
     torch.set_num_threads(1)
     gc.freeze()
@@ -63,7 +70,7 @@ def examine(name: str, folder: Path, report: Callable[[Result], None], until: st
         told("inspect", "failed", "", reason_of(error))
         if subject.trace is None or subject.roles is None:
             return
-    for operation in OPERATIONS[2:] if until != "inspect" else ():
+    for operation in operations if until != "inspect" else ():
         if operation == "identify" and not name.startswith("torchvision/"):
             continue
         stage = ["plan"]
