@@ -22,6 +22,10 @@ NO_BLOCK = re.compile(
 )
 DEPTH = re.compile(r"(^|_)(n_)?(layers?|blocks?|depths?)(_|$)")
 NO_DEPTH = re.compile(r"drop|max_window|_id$|_ids$|index|norm|hidden_act|rate")
+NO_COUNT = re.compile(
+    r"period|offset|interval|every|freq|step|size|scale|feature|shared|nextn|mtp|adapter|resampler|head|m(ax|in)_depth"
+)
+"""What else a number that speaks of layers may say: which of them are of some kind, how wide they are, …"""
 SIDES = {
     "encoder": "encoder", "decoder": "decoder", "text": "text", "language": "text", "vision": "vision",
     "visual": "vision", "image": "vision", "audio": "audio",
@@ -194,7 +198,8 @@ def _fields(model: nn.Module, config: Any, stack: Stack, stages: Sequence[Stack]
 def _settings(config: Any) -> Iterator[tuple[str, Any]]:
     """The settings of a config of transformers whose names speak of layers."""
     for field, value in vars(config).items() if hasattr(config, "to_dict") else ():
-        if DEPTH.search(field) and not NO_DEPTH.search(field):
+        counts = not (isinstance(value, int) and NO_COUNT.search(field))
+        if counts and DEPTH.search(field) and not NO_DEPTH.search(field):
             yield field, value
 
 

@@ -85,7 +85,7 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
 def _slice(surgery: Surgery, stack: Thinning) -> None:
     container, sites, indices = stack.container, stack.sites, stack.indices
     blocks = [surgery.model.get_submodule(site) for site in sites]
-    children = list(surgery.model.get_submodule(container).children())
+    children = [child for child in surgery.model.get_submodule(container)._modules.values() if child is not None]
     _refuse_to_lose_shared_tensors(container, blocks, indices)
     _refuse_to_lose_attention(surgery.model, stack)
     stays = [children.index(blocks[i]) for i in indices]
@@ -258,18 +258,18 @@ def _update_configs(model: nn.Module, stack: Thinning, moved: Mapping[int, int])
             for module in modules:
                 if type(own := vars(module).get(field)) is type(was) and own == was:
                     setattr(module, field, value)
-        wanted = [kinds[i] for i in stack.indices] if kinds else []
-        if (left := _kinds(config, len(stack.indices))) != wanted:
+        wanted = [kinds[i] for i in stack.indices if kinds]
+        left = _kinds(config, len(stack.indices))
+        if kinds and left and left != wanted:
             raise OperationError(
                 f"{type(config).__name__} works out of what kind each block is, and would have {', '.join(left)} where "
                 f"those that are left of {stack.container} are {', '.join(wanted)}",
-                hint=_first_that_fit(kinds, len(stack.indices)),
+                hint=f"keep the first ones: keep_blocks: {max(len(wanted), _first_that_attends(kinds) + 1)}",
             )
 
 
-def _first_that_fit(kinds: Sequence[str], count: int) -> str:
-    attends = next((i for i, kind in enumerate(kinds) if ATTENDS.search(kind)), 0)
-    return f"keep the first ones: keep_blocks: {max(count, attends + 1)}"
+def _first_that_attends(kinds: Sequence[str]) -> int:
+    return next((i for i, kind in enumerate(kinds) if ATTENDS.search(kind)), 0)
 
 
 def _kinds(config: Any, count: int) -> list[str]:

@@ -224,6 +224,37 @@ def test_blocks_may_be_named_for_embeddings_that_they_are_not():
     assert stack.sites == ["layers.0", "layers.1", "layers.2"]
 
 
+@pytest.mark.parametrize(
+    ("counted", "sites"), [(4, ["0", "1", "2", "3"]), (5, ["0", "2", "3"])], ids=["together", "otherwise"]
+)
+def test_blocks_of_two_classes_are_one_stack_where_a_config_counts_them_together(counted, sites):
+    config = transformers.JambaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=97, attn_layer_period=4, attn_layer_offset=1, mamba_d_state=4, mamba_dt_rank=4, num_experts=2,
+        use_mamba_kernels=False,
+    )  # fmt: skip
+    model = build_skeleton(lambda: transformers.JambaForCausalLM(config))
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config.num_hidden_layers = counted
+    (stack,) = find_roles(model, lambda: trace(model)).blocks
+    assert stack.sites == [f"model.layers.{site}" for site in sites]
+    assert stack.evidence.startswith("3 × JambaMambaDecoderLayer")
+    assert ("1 × JambaAttentionDecoderLayer" in stack.evidence) == (len(sites) == 4)
+
+
+def test_blocks_that_no_input_reaches_do_not_hide_the_others():
+    """Cross-attention that waits for images."""
+    config = transformers.models.mllama.configuration_mllama.MllamaTextConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=97, cross_attention_layers=[1], pad_token_id=0,
+    )  # fmt: skip
+    model = build_skeleton(lambda: transformers.models.mllama.modeling_mllama.MllamaForCausalLM(config))
+    (stack,) = find_roles(model, lambda: trace(model)).blocks
+    assert stack.sites == [f"model.layers.{site}" for site in (0, 2, 3)]
+    assert stack.evidence == "3 × MllamaSelfAttentionDecoderLayer"
+
+
 def test_a_list_that_runs_in_another_order_is_no_stack():
     class Block(nn.Module):
         def __init__(self):
