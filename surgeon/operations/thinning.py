@@ -224,11 +224,14 @@ def _refuse_to_lose_attention(model: nn.Module, stack: Thinning) -> None:
 def with_attention(model: nn.Module, container: str, count: int, indices: list[int]) -> list[int]:
     """The blocks at ``indices``, with one that attends in place of the last of them if none of them does.
 
-    Where attention is mixed with other kinds of blocks, a decoder's cache takes its length from one that attends.
+    Where attention is mixed with other kinds of blocks, a decoder's cache takes its length from one that attends. If
+    the config works out which those are (Jamba's), only the first blocks, up to one that attends, are as it says.
     """
     for config, _ in _configs(model, container):
         attends = [i for i, kind in enumerate(_kinds(config, count)) if ATTENDS.search(kind)]
         if attends and not set(attends) & set(indices):
+            if not vars(config).keys() & set(KINDS):
+                return list(range(attends[0] + 1))
             return sorted({attends[0], *indices[: max(1, len(indices) - 1)]})
     return indices
 

@@ -184,6 +184,7 @@ def test_kinds_of_blocks_that_the_config_works_out_otherwise_are_refused():
     with pytest.raises(OperationError, match="works out of what kind each block is") as caught:
         surgeon.plan(jamba(), Truncate(keep_blocks=[0, 2]))
     assert caught.value.hint == "keep the first ones: keep_blocks: 3"
+    assert len(surgeon.apply(jamba(), Truncate(keep_blocks=0.3)).model.layers) == 3
 
 
 def test_settings_that_name_blocks_by_position_follow_them(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 import surgeon
-from surgeon.graph.trace import Trace
+from surgeon.graph.trace import Trace, TraceError
 from zoo.subjects import Subject
 
 CLASSES = 3
@@ -55,7 +55,7 @@ def case(subject: Subject, operation: str) -> Case:
         assert subject.trace is not None
         if not subject.roles or not any(len(stack.sites) > 1 for stack in subject.roles.blocks):
             raise NoMeaningError("the network has no stack of blocks")
-        if any(len({subject.trace.shape(s) for s in stack.sites}) > 1 for stack in subject.roles.blocks):
+        if any(len({_shape(subject.trace, s) for s in stack.sites}) > 1 for stack in subject.roles.blocks):
             raise NoMeaningError("blocks change the shape along the way, so that half of them do not fit together")
         if DENSE & {type(subject.module.get_submodule(s)).__name__ for k in subject.roles.blocks for s in k.sites}:
             raise NoMeaningError("every block reads the outputs of all before it")
@@ -117,6 +117,14 @@ def depth_sites(subject: Subject) -> list[str]:
     if len(longest) > 1:
         return longest
     return blocks or [s for s in subject.trace.order if s and "." not in s and _ends_once(subject.trace, s)]
+
+
+def _shape(trace: Trace, site: str) -> tuple[int, ...] | None:
+    """The shape of what a block produces, if that is one tensor above all."""
+    try:
+        return trace.shape(site)
+    except TraceError:
+        return None
 
 
 def _ends_once(trace: Trace, site: str) -> bool:
