@@ -18,6 +18,8 @@ from surgeon.training.sources import Source
 
 M = TypeVar("M", bound=BaseModel)
 
+OF_VALIDATORS = frozenset({"value_error", "assertion_error"})
+"""What a model's own validators say of values whose types are right."""
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -138,7 +140,8 @@ def _reword(
     group: list[_Problem], model: type[BaseModel], plugins: Plugins, see: str | None, beside: Sequence[str]
 ) -> tuple[str, str | None]:
     """What is wrong in plain words, and the hint."""
-    first = group[0]
+    # of a union's types, the one whose own validator was reached is the one that was meant
+    first = next((p for p in group if p.error["type"] in OF_VALIDATORS), group[0])
     kind, loc = first.error["type"], first.error["loc"]
     if kind == "union_tag_not_found":
         return f"needs the key {first.error['ctx']['discriminator']}", f"one of: {', '.join(plugins.sources())}"
@@ -151,7 +154,7 @@ def _reword(
         names += beside if len(loc) == 1 else ()
         hint = suggest(str(loc[-1]), names, see=see) or f"the keys are: {', '.join(names)}"
         return "unknown key", hint
-    if kind in {"value_error", "assertion_error"}:
+    if kind in OF_VALIDATORS:
         return str(first.error.get("ctx", {}).get("error") or first.error["msg"]), see and f"see: {see}"
     wanted = [_expected(p.error) for p in group]
     plain = list(dict.fromkeys(w for w in wanted if w))

@@ -198,7 +198,7 @@ def _described(value: Any) -> Any:
     shape, dtype = list(value.shape), str(value.dtype).removeprefix("torch.")
     if value.is_floating_point():
         return {"shape": shape}
-    if value.is_complex():
+    if value.is_complex() or value.is_meta:
         return {"shape": shape, "dtype": dtype}
     if value.numel() <= WRITTEN_OUT:
         return {"values": value.tolist(), "dtype": dtype}

@@ -99,7 +99,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
         _renumber(children[old], [(old, new), *((i, j) for j, i in enumerate(indices) if blocks[i] is children[old])])
     _update_configs(surgery.model, stack, moved)
     kept = f"the first {len(indices)}" if indices == list(range(len(indices))) else f"{indices}"
-    along = f", and {' and '.join(stack.beside)} with them" if stack.beside else ""
+    along = f", and with them {', '.join(stack.beside)}" if stack.beside else ""
     surgery.note(f"{container} keeps {kept} of {len(sites)} blocks, sliced in place{along}")
 
 
