@@ -15,7 +15,15 @@ SENTENCES: tuple[tuple[str, str], ...] = (
 )
 """What an error's text matches, and the sentence for it."""
 
+_PER_LAYER = "what words mean to each block lies in one tensor (embed_tokens_per_layer), which thinning does not slice"
 WHY = {
+    "transformers/gemma3n/Gemma3nModel": _PER_LAYER,
+    "transformers/gemma3n_text/Gemma3nTextModel": _PER_LAYER,
+    "transformers/gemma4/Gemma4Model": _PER_LAYER,
+    "transformers/gemma4_text/Gemma4TextModel": _PER_LAYER,
+    "transformers/zamba2/Zamba2Model": (
+        "its blocks share their attention, which keeps what it adds for each of them under the number that it had"
+    ),
     "transformers/lightglue/LightGlueForKeypointMatching": (
         "its features are as wide as there are points in the pictures, so that no layer of one width fits them"
     ),

@@ -21,10 +21,13 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
         names: The whole catalog, to say how much of it has been run.
     """
     lines = ["# The sweep", "", f"Made by `{command}` on {versions}.", ""]
-    codes = Counter({r.model: r.code for r in results}.values())
-    if set(codes) - {""}:
-        counts = ", ".join(f"{n} at {code or 'earlier ones'}" for code, n in codes.most_common())
-        lines += [f"Networks by the commit that they were put through last: {counts}.", ""]
+    if any(r.code for r in results):
+        codes = {op: Counter(r.code or "earlier ones" for r in results if r.operation == op) for op in OPERATIONS}
+        groups: dict[str, list[str]] = {}
+        for op, counter in codes.items():
+            groups.setdefault(", ".join(f"{n} at {code}" for code, n in counter.most_common()), []).append(op)
+        lines += ["Networks by the commit that they were put through at last:", ""]
+        lines += [f"- {', '.join(ops)}: {counts}" for counts, ops in groups.items()] + [""]
     if missing := len(set(names) - {r.model for r in results}):
         lines += [f"**Unfinished: {missing} of {len(names)} networks have not been run yet.**", ""]
     if looked := _only_inspected(results):
