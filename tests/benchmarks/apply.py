@@ -183,6 +183,7 @@ def _decoder(kind: str, work: Path, options: argparse.Namespace) -> tuple[list[C
     contenders = [
         *_copies(kept, output),
         ours,
+        _plan(ours),
         Contender("transformers", python(TRANSFORMERS, source, output), [source], output),
         Contender("import torch", python("import torch")),
         Contender(f"import {name}ForCausalLM", python(f"from transformers import {name}ForCausalLM")),
@@ -209,6 +210,7 @@ def _head(work: Path, name: str) -> tuple[list[Contender], str, str]:
     contenders = [
         *_copies(kept, output),
         ours,
+        _plan(ours),
         Contender("plain torch: load, edit, save", python(PLAIN_TORCH, source, output, head, width), [source], output),
         Contender(
             "torchvision: build, load, edit, save",
@@ -253,6 +255,12 @@ def _apply(work: Path, recipe: str, source: Path, output: Path) -> Contender:
     (work / "recipe.yaml").write_text(recipe)
     command = [*SURGEON, "apply", str(work / "recipe.yaml"), str(source), "-o", str(output), "--quiet"]
     return Contender(OURS, command, [source], output)
+
+
+def _plan(ours: Contender) -> Contender:
+    """The same without a byte of the weights: what imports and planning take of it."""
+    recipe, source = ours.command[len(SURGEON) + 1 :][:2]
+    return Contender("surgeon plan, the same", [*SURGEON, "plan", recipe, source], ours.reads)
 
 
 def _once(contender: Contender, keep: Path) -> None:
