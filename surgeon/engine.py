@@ -59,8 +59,8 @@ def apply(
         SurgeonError: See :func:`prepare`.
     """
     if inplace:
-        prepare(model, operations, **options)
-    prepared = prepare(model, operations, inplace=inplace, **options)
+        prepare(model, operations, outputs=False, **options)
+    prepared = prepare(model, operations, inplace=inplace, outputs=False, **options)
     edited = prepared.materialise(progress)
     setattr(edited, ATTRIBUTE, prepared.record)
     if prepared.source.module is None:

@@ -16,7 +16,13 @@ from surgeon.surgery import Surgery
 
 
 def make_plan(
-    source: Source, steps: Sequence[Step], surgery: Surgery, flow: Flow, before: Mapping[str, torch.Tensor]
+    source: Source,
+    steps: Sequence[Step],
+    surgery: Surgery,
+    flow: Flow,
+    before: Mapping[str, torch.Tensor],
+    *,
+    outputs: bool,
 ) -> Plan:
     """Gather what the operations did, and what every tensor of the result is.
 
@@ -26,15 +32,17 @@ def make_plan(
         surgery: The course of surgery, at its end.
         flow: The result's tensors and their origins.
         before: The tensors of the skeleton before the operations.
+        outputs: Whether to trace the result for its outputs.
     """
     notes = list(source.notes)
-    try:
-        traced = surgery.trace()
-        outputs = dict(traced.outputs)
-        notes.append(f"shapes traced on {traced.evidence} tensors")
-    except OperationError as error:
-        outputs = {}
-        notes.append(f"outputs not traced: {error.message}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    if outputs:
+        try:
+            traced = surgery.trace()
+            shapes = dict(traced.outputs)
+            notes.append(f"shapes traced on {traced.evidence} tensors")
+        except OperationError as error:
+            notes.append(f"outputs not traced: {error.message}")
     facts = tuple(_fact(name, tensor, flow) for name, tensor in flow.tensors.items())
     kept = {fact.source for fact in facts if fact.origin == "kept"}
     dropped = tuple(
@@ -48,7 +56,7 @@ def make_plan(
         steps=tuple(steps),
         tensors=facts,
         dropped=dropped,
-        outputs=outputs,
+        outputs=shapes,
         notes=tuple(notes),
     )
 

@@ -103,6 +103,7 @@ def prepare(
     key: str | None = None,
     plugins: Plugins | None = None,
     inplace: bool = False,
+    outputs: bool = True,
 ) -> Prepared:
     """Open the source, edit its skeleton and account for every tensor; nothing is read or written yet.
 
@@ -118,6 +119,7 @@ def prepare(
         key: Which of several state dicts in the source.
         plugins: The plugins at hand; by default the built-in and installed ones.
         inplace: Edit a module in memory itself, not a copy.
+        outputs: Whether the plan is to say what the result puts out, for which it is traced once more.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is at fault; the children say which.
@@ -145,7 +147,7 @@ def prepare(
     ]
     flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
     flow.check()
-    planned = make_plan(source, steps, surgery, flow, before)
+    planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
     donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
         update={

@@ -64,7 +64,8 @@ def apply(
 
     path = output or Path("out") / recipe.stem
     check_output(path, force=force, inputs=[])
-    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent)
+    told = as_json or not quiet
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent, outputs=told)
     check_output(path, force=force, inputs=prepared.inputs)
     if not silent:
         show(render_plan(prepared.plan))
@@ -161,6 +162,8 @@ def _prepare(
     key: str | None,
     trust_pickle: bool,
     silent: bool,
+    *,
+    outputs: bool = True,
 ) -> Prepared:
     from surgeon.report.consoles import working
 
@@ -168,4 +171,4 @@ def _prepare(
     with working("reading the model and planning", quiet=silent):
         from surgeon.preparing import prepare
 
-        return prepare(model, recipe, plugins=context.obj, **given)
+        return prepare(model, recipe, plugins=context.obj, outputs=outputs, **given)

@@ -41,6 +41,8 @@ class _ParametersToMeta(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _DRAWS and (drawn := args[0] if args else kwargs["tensor"]).is_meta:
+            return drawn
         sized = func is torch.empty or func in _FACTORIES
         if sized and kwargs.get("device") is None and (self._is_spare(func) or _numel(args, kwargs) > self.limit):
             kwargs = {**kwargs, "device": "meta"}
@@ -50,6 +52,10 @@ class _ParametersToMeta(TorchFunctionMode):
         return func is torch.empty and not self.allocate
 
 
+_DRAWS = frozenset(
+    {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+)
+"""What initialises weights: there is nothing to do on meta, and to find that out torch imports sympy."""
 _FACTORIES = frozenset({torch.zeros, torch.ones, torch.rand, torch.randn})
 
 
