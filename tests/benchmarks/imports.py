@@ -46,28 +46,18 @@ def main() -> None:
             (folder / "recipe.yaml").write_text(f"operations: [{{op: {operation}}}]")
             runs = [_profile(folder, model) for _ in range(options.rounds)]
             print(f"**{title}**, medians of {options.rounds} rounds\n\n| | s |\n| --- | ---: |")
-            names = {library for run in runs for library in run}
-            seconds = {library: median(run.get(library, 0.0) for run in runs) for library in names}
-            for library, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+            seconds = {library: median(run.get(library, 0.0) for run in runs) for library in set().union(*runs)}
+            large = {library: spent for library, spent in seconds.items() if spent >= LEAST}
+            large["other libraries"] = sum(seconds.values()) - sum(large.values())
+            for library, spent in sorted(large.items(), key=lambda item: -item[1]):
                 print(f"| {library} | {spent:.2f} |")
             print()
 
 
 def _profile(folder: Path, model: str) -> dict[str, float]:
     """Seconds by library of one run, and those in which nothing was imported."""
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "surgeon",
-        "apply",
-        "recipe.yaml",
-        model,
-        "-o",
-        "out",
-        "--force",
-    ]
+    command = [sys.executable, "-X", "importtime", "-m", "surgeon", "apply", "recipe.yaml", model]
+    command += ["-o", "out", "--force", "--quiet"]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - start
@@ -76,9 +66,7 @@ def _profile(folder: Path, model: str) -> dict[str, float]:
         own, _, module = line.removeprefix("import time:").split("|") if line.count("|") == 2 else ("", "", "")
         if own.strip().isdigit():
             spent[_library(module.strip())] += int(own) / 1e6
-    large = {library: seconds for library, seconds in spent.items() if seconds >= LEAST}
-    rest = sum(spent.values()) - sum(large.values())
-    return {**large, "other libraries": rest, "the work, and the process itself": whole - sum(spent.values())}
+    return {**spent, "the work, and the process itself": whole - sum(spent.values())}
 
 
 def _library(module: str) -> str:
