@@ -24,7 +24,7 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
     if any(r.code for r in results):
         codes = {op: Counter(r.code or "earlier ones" for r in results if r.operation == op) for op in OPERATIONS}
         groups: dict[str, list[str]] = {}
-        for op, counter in codes.items():
+        for op, counter in ((op, counter) for op, counter in codes.items() if counter):
             groups.setdefault(", ".join(f"{n} at {code}" for code, n in counter.most_common()), []).append(op)
         lines += ["Networks by the commit that they were put through at last:", ""]
         lines += [f"- {', '.join(ops)}: {counts}" for counts, ops in groups.items()] + [""]

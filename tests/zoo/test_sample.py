@@ -72,6 +72,6 @@ def test_the_table_counts_a_network_that_ended_early_as_failed_everywhere():
         Result("torchvision/b", "inspect", "failed", reason="does not run", code="abc1234"),
     ]
     page = render(results, "command", "versions")
-    assert "1 at earlier ones, 1 at abc1234." in page
+    assert "- build, inspect: 1 at earlier ones, 1 at abc1234\n- replace head: 1 at earlier ones\n\n" in page
     assert "| replace head | 0 | 2 | 0 | 0 / 0 / 0 / 1 / 0 |" in page
     assert "| failed | differs | replace head (load): a |" in page
