@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # A stage holds blocks and is none; a convolution with its norm is one layer, as in a feature extractor.
 NO_BLOCK = re.compile(
-    r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embeddings?(\dD)?$|LayerGroup$|MLP$|FeedForward$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
+    r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embeddings?(\dD)?$|LayerGroup$|MLP$|FeedForward$|PatchMerger$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
 )
 DEPTH = re.compile(r"(^|_)(n_)?(layers?|blocks?|depths?)(_|$)")
 NO_DEPTH = re.compile(r"drop|max_window|_id$|_ids$|index|norm|hidden_act|rate")

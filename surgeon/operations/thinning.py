@@ -24,6 +24,8 @@ POSITIONS = re.compile(
     r"|(mlp_only|moe|cross_attention)_layers)$"
 )
 """Where a config says by their positions which blocks are of some kind."""
+TAKEN_FROM = re.compile(r"^deepstack\w*_indexes$")
+"""Where a config says which blocks other parts take features from, each with a layer for its own."""
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "block_idx", "idx")
 """Where a block keeps its own position: a decoder's cache is addressed by it."""
 
@@ -88,6 +90,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     children = [child for child in surgery.model.get_submodule(container)._modules.values() if child is not None]
     _refuse_to_lose_shared_tensors(container, blocks, indices)
     _refuse_to_lose_attention(surgery.model, stack)
+    _refuse_to_lose_features(surgery.model, stack)
     stays = [children.index(blocks[i]) for i in indices]
     # what a container holds beside its blocks (a downsampling layer) stays in its place
     others = [i for i, child in enumerate(children) if child not in blocks]
@@ -221,6 +224,20 @@ def _refuse_to_lose_attention(model: nn.Module, stack: Thinning) -> None:
         )
 
 
+def _refuse_to_lose_features(model: nn.Module, stack: Thinning) -> None:
+    """Qwen3-VL's text model is fed from some blocks of the tower, and would go without in silence."""
+    for config, _ in _configs(model, stack.container):
+        for field, value in vars(config).items():
+            if not TAKEN_FROM.search(field) or not isinstance(value, (list, tuple)):
+                continue
+            gone = [i for i in value if i < len(stack.sites) and i not in stack.indices]
+            if gone:
+                raise OperationError(
+                    f"block {gone[0]} of {stack.container} cannot go: features are taken from it ({field})",
+                    hint=f"keep it: keep_blocks: {sorted({*gone, *stack.indices})}, stack: {stack.container}",
+                )
+
+
 def with_attention(model: nn.Module, container: str, count: int, indices: list[int]) -> list[int]:
     """The blocks at ``indices``, with one that attends in place of the last of them if none of them does.
 
@@ -299,7 +316,8 @@ def _changes(config: Any, stack: Thinning, moved: Mapping[int, int]) -> dict[str
         elif isinstance(value, int) and value == count:
             changes[field] = len(indices)
     for field, value in vars(config).items():
-        if POSITIONS.search(field) and field not in changes and isinstance(value, (list, tuple)):
+        named = POSITIONS.search(field) or TAKEN_FROM.search(field)
+        if named and field not in changes and isinstance(value, (list, tuple)):
             changes[field] = type(value)(moved[old] for old in value if old in moved)
     return changes
 

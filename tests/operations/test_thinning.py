@@ -153,6 +153,33 @@ def test_what_a_forward_looks_up_by_position_follows_the_blocks():
         assert torch.equal(ours, theirs)
 
 
+def test_blocks_that_features_are_taken_from_stay_and_are_followed():
+    """Each layer of Qwen3-VL's list of mergers is for the features of one block of the tower."""
+    config = transformers.Qwen3VLConfig().vision_config
+    config.depth, config.hidden_size, config.intermediate_size, config.num_heads, config.out_hidden_size = (
+        4,
+        32,
+        64,
+        2,
+        32,
+    )
+    config.deepstack_visual_indexes = [1, 3]
+    tower = transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLVisionModel(config).eval()
+    patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    inputs = {"hidden_states": torch.randn(64, patch), "grid_thw": torch.tensor([[1, 8, 8]])}
+    with pytest.raises(OperationError, match="block 3 of blocks cannot go: features are taken from it") as caught:
+        surgeon.plan(tower, Truncate(keep_blocks=0.5), inputs=inputs)
+    assert caught.value.hint == "keep it: keep_blocks: [0, 1, 3], stack: blocks"
+    thinned = surgeon.apply(tower, Truncate(keep_blocks=[1, 3]), inputs=inputs)
+    assert len(thinned.deepstack_merger_list) == 2
+    by_hand = copy.deepcopy(tower)
+    by_hand.blocks = nn.ModuleList([tower.blocks[1], tower.blocks[3]])
+    by_hand.deepstack_visual_indexes = [0, 1]
+    ours, theirs = thinned(**inputs).deepstack_features, by_hand(**inputs).deepstack_features
+    assert len(ours) == len(theirs) == 2
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
 def test_lists_that_run_in_step_with_the_blocks_are_thinned_with_them(tmp_path):
     config = transformers.XLMConfig(
         vocab_size=64, emb_dim=32, n_layers=4, n_heads=2, dropout=0.0, attention_dropout=0.0
