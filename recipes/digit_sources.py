@@ -17,7 +17,8 @@ from surgeon import Source, hookimpl
 if TYPE_CHECKING:
     import torch
 
-    from surgeon.training.data import Scans, Splits
+    from surgeon.data.digits import Scans
+    from surgeon.interfaces.splits import Splits
 
 SIDE = 16
 """Height and width of a picture."""
@@ -33,8 +34,8 @@ QUESTIONS = {"loop": (0, 6, 8, 9), "prime": (2, 3, 5, 7), "large": (5, 6, 7, 8, 
 
 def scans(seed: int, per_class: int | None = None, canvas: int = 8) -> tuple[Scans, Scans]:
     """The scans of all ten digits to train on and those to test on."""
-    from surgeon.training.data import read_digits
-    from surgeon.training.sources import Digits
+    from surgeon.data.digits import read_digits
+    from surgeon.data.sources import Digits
 
     return read_digits(Digits(per_class=per_class, canvas=canvas, test_fraction=HELD_OUT), seed)
 
@@ -61,7 +62,9 @@ class PhotoDigits(Source):
         """The pictures; see :class:`surgeon.Source`."""
         import torch
 
-        from surgeon.training.data import SPLIT_SEED, Columns, Splits
+        from surgeon.data.columns import Columns
+        from surgeon.data.digits import SPLIT_SEED
+        from surgeon.interfaces.splits import Splits
 
         train, test = scans(seed, self.per_class)
         parts = []
@@ -95,7 +98,9 @@ class DigitQuestions(Source):
         """The pictures and answers; see :class:`surgeon.Source`."""
         import torch
 
-        from surgeon.training.data import Columns, Splits, render
+        from surgeon.data.columns import Columns
+        from surgeon.data.digits import render
+        from surgeon.interfaces.splits import Splits
 
         train, test = scans(seed, self.per_class, canvas=SIDE)
         parts = []
@@ -127,7 +132,9 @@ class PlacedDigits(Source):
         """The pictures; see :class:`surgeon.Source`."""
         import torch
 
-        from surgeon.training.data import SPLIT_SEED, Columns, Splits, render
+        from surgeon.data.columns import Columns
+        from surgeon.data.digits import SPLIT_SEED, render
+        from surgeon.interfaces.splits import Splits
 
         chosen = placed_classes(self.classes)
         parts = []
@@ -165,7 +172,9 @@ class RenderedDigits(Source):
         import torch
         from torch.nn import functional as F
 
-        from surgeon.training.data import Columns, Splits, render
+        from surgeon.data.columns import Columns
+        from surgeon.data.digits import render
+        from surgeon.interfaces.splits import Splits
 
         number = ("pen", "relief").index(self.rendering)
         train, test = scans(0, canvas=SIDE)  # the seed draws from the rendering's own half below
@@ -199,7 +208,9 @@ class PhotoTextures(Source):
         """The patches; see :class:`surgeon.Source`."""
         import torch
 
-        from surgeon.training.data import SPLIT_SEED, Columns, Splits
+        from surgeon.data.columns import Columns
+        from surgeon.data.digits import SPLIT_SEED
+        from surgeon.interfaces.splits import Splits
 
         parts = []
         for rows, count, draw in (((0.0, 0.6), self.per_class, seed), ((0.6, 1.0), 60, SPLIT_SEED)):

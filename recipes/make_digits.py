@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import shufflenet_v2_x0_5
 
-from surgeon.training.data import SCAN, load_data, read_digits, render
-from surgeon.training.settings import Digits
+from surgeon.data.digits import SCAN, load_data, read_digits, render
+from surgeon.recipe.train_settings import Digits
 
 DATA = Digits(classes=[0, 1, 2, 3, 4])
 EPOCHS = 40

@@ -6,7 +6,26 @@
     surgeon.save(model, "pets")
     model = surgeon.load("pets")
 
-Names are imported when they are first used: ``import surgeon`` alone does not import torch.
+What stands in ``__all__`` is the public interface; everything else is private and may change. Names are imported when
+they are first used: ``import surgeon`` alone does not import torch.
+
+The rooms of the package, from the highest to the lowest; each imports from those below it only:
+
+==================================  ====================================================================================
+``cli``                             the commands, one file each; ``cli.render`` draws what they print
+``testing``, ``advising``           the conformance kit for plugin authors; advice about how to fine-tune
+``pipeline``                        the verbs: open, operate, fill, write, reload, fine-tune
+``operations``                      one file or package for each operation; add a new one here
+``training``                        the loop on the transformers Trainer: losses, penalties, schedules, feature cache
+``surgery``                         what an operation is handed: inspection, edits, origins of tensors, journal, plan
+``architectures``                   who can build a network, and which one a file holds
+``graph``, ``recipe``               sites, traces, roles, edits, inputs; recipe text, its schema and its mistakes
+``families``, ``nn``, ``data``,     facts about families of networks; modules put into networks; sources of samples;
+``plugins.py``                      the plugin manager
+``interfaces``                      what a plugin author subclasses or implements; imports no torch
+``checkpoint``                      bytes: file formats, lazy reading, writing; knows nothing of networks
+``errors.py``                       SurgeonError and its children, exit codes, nearest names
+==================================  ====================================================================================
 """
 
 from __future__ import annotations
@@ -15,7 +34,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surgeon.engine import apply, load, plan, save, verify
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -28,8 +46,17 @@ if TYPE_CHECKING:
         TrainingError,
         VerificationError,
     )
-    from surgeon.hookspecs import hookimpl
-    from surgeon.operation import Objective, Operation, Schedule, Selector
+    from surgeon.graph.sites import Site
+    from surgeon.interfaces.architecture import ArchitectureProvider
+    from surgeon.interfaces.architecture_name import Architecture
+    from surgeon.interfaces.data import Source
+    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.hooks import hookimpl
+    from surgeon.interfaces.operation import Operation
+    from surgeon.interfaces.record import Record, record_of
+    from surgeon.interfaces.selector import Selector
+    from surgeon.interfaces.splits import Splits
+    from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
     from surgeon.operations import (
         AdaptInput,
         AddClasses,
@@ -48,17 +75,17 @@ if TYPE_CHECKING:
         Unfreeze,
         ZeroShot,
     )
-    from surgeon.plans import Plan
-    from surgeon.recipe import Recipe, load_recipe
-    from surgeon.record import record_of
+    from surgeon.pipeline.api import apply, load, plan, save, verify
+    from surgeon.recipe.load import Recipe, load_recipe
+    from surgeon.recipe.train_settings import TrainSettings
+    from surgeon.surgery.context import Surgery
+    from surgeon.surgery.plan import Plan
+    from surgeon.training.report import TrainReport
     from surgeon.training.session import train
-    from surgeon.training.settings import TrainSettings
-    from surgeon.training.sources import Source
 
     __version__: str
 
 _HOMES = {
-    "surgeon.engine": ("apply", "load", "plan", "save", "verify"),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -71,8 +98,25 @@ _HOMES = {
         "TrainingError",
         "VerificationError",
     ),
-    "surgeon.hookspecs": ("hookimpl",),
-    "surgeon.operation": ("Objective", "Operation", "Schedule", "Selector"),
+    "surgeon.graph.sites": ("Site",),
+    "surgeon.interfaces.architecture": ("ArchitectureProvider",),
+    "surgeon.interfaces.architecture_name": ("Architecture",),
+    "surgeon.interfaces.data": ("Source",),
+    "surgeon.interfaces.family": ("Family",),
+    "surgeon.interfaces.hooks": ("hookimpl",),
+    "surgeon.interfaces.operation": ("Operation",),
+    "surgeon.interfaces.record": (
+        "Record",
+        "record_of",
+    ),
+    "surgeon.interfaces.selector": ("Selector",),
+    "surgeon.interfaces.splits": ("Splits",),
+    "surgeon.interfaces.training": (
+        "Objective",
+        "Penalty",
+        "Schedule",
+        "Stage",
+    ),
     "surgeon.operations": (
         "AdaptInput",
         "AddClasses",
@@ -91,12 +135,22 @@ _HOMES = {
         "Unfreeze",
         "ZeroShot",
     ),
-    "surgeon.plans": ("Plan",),
-    "surgeon.recipe": ("Recipe", "load_recipe"),
-    "surgeon.record": ("record_of",),
+    "surgeon.pipeline.api": (
+        "apply",
+        "load",
+        "plan",
+        "save",
+        "verify",
+    ),
+    "surgeon.recipe.load": (
+        "Recipe",
+        "load_recipe",
+    ),
+    "surgeon.recipe.train_settings": ("TrainSettings",),
+    "surgeon.surgery.context": ("Surgery",),
+    "surgeon.surgery.plan": ("Plan",),
+    "surgeon.training.report": ("TrainReport",),
     "surgeon.training.session": ("train",),
-    "surgeon.training.settings": ("TrainSettings",),
-    "surgeon.training.sources": ("Source",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -104,9 +158,12 @@ __all__ = [
     "AdaptInput",
     "AddClasses",
     "Append",
+    "Architecture",
     "ArchitectureError",
+    "ArchitectureProvider",
     "CheckpointError",
     "Conserve",
+    "Family",
     "Freeze",
     "GradientReversal",
     "Insert",
@@ -115,19 +172,26 @@ __all__ = [
     "Operation",
     "OperationError",
     "OutputError",
+    "Penalty",
     "Plan",
     "PluginError",
     "Progressive",
     "Recipe",
     "RecipeError",
+    "Record",
     "Reinit",
     "ReplaceHead",
     "Schedule",
     "Selector",
+    "Site",
     "SiteError",
     "Source",
+    "Splits",
+    "Stage",
     "Stems",
     "SurgeonError",
+    "Surgery",
+    "TrainReport",
     "TrainSettings",
     "TrainingError",
     "Transfer",

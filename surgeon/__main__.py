@@ -1,6 +1,6 @@
 """``python -m surgeon``"""
 
-from surgeon.cli import main
+from surgeon.cli.app import main
 
 if __name__ == "__main__":
     main()

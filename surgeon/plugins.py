@@ -20,34 +20,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
-from surgeon import hookspecs
-from surgeon.errors import (
-    ArchitectureError,
-    OperationError,
-    PluginError,
-    SurgeonError,
-    TrainingError,
-    suggest,
-)
+from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
+from surgeon.interfaces import hooks as hookspecs
 
 if TYPE_CHECKING:
     import typer
 
-    from surgeon.checkpoint.architectures import ArchitectureProvider
-    from surgeon.graph.families import Family
-    from surgeon.operation import Operation
-    from surgeon.training.sources import Source
+    from surgeon.interfaces.architecture import ArchitectureProvider
+    from surgeon.interfaces.data import Source
+    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.operation import Operation
 
 GROUP = "surgeon"
 
 # Imported when their hook is first called: listing operations must not import torch, and these others do.
 BUILTINS: Mapping[str, str] = {
     "surgeon_operations": "surgeon.operations",
-    "surgeon_architectures": "surgeon.checkpoint.architectures",
-    "surgeon_families": "surgeon.graph.families",
+    "surgeon_architectures": "surgeon.architectures.registry",
+    "surgeon_families": "surgeon.families.registry",
     "surgeon_losses": "surgeon.training.losses",
     "surgeon_callbacks": "surgeon.training.stopping",
-    "surgeon_sources": "surgeon.training.sources",
+    "surgeon_sources": "surgeon.data.sources",
 }
 HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
 
@@ -105,7 +98,7 @@ class Plugins:
 
     def sources(self) -> dict[str, type[Source]]:
         """The sources of data by name, the built-in ones first."""
-        from surgeon.training.sources import source_name
+        from surgeon.interfaces.data import source_name
 
         return self._named("surgeon_sources", "source", lambda offer: [(source_name(kind), kind) for kind in offer])
 

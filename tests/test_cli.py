@@ -15,7 +15,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
 
 RECIPE = """\
 operations:

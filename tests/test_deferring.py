@@ -59,7 +59,7 @@ from scipy.optimize import linear_sum_assignment
 assert "scipy.optimize._optimize" not in sys.modules
 rows, columns = linear_sum_assignment([[1, 2], [2, 5]])
 assert columns.tolist() == [1, 0] and "scipy.optimize._optimize" in sys.modules
-assert scipy.optimize.linear_sum_assignment.__module__ != "surgeon.deferring"
+assert scipy.optimize.linear_sum_assignment.__module__ != "surgeon.cli.startup.lazy_imports"
 import scipy.optimize._linprog
 """
     )

@@ -13,7 +13,7 @@ from torch import nn
 
 import surgeon
 from surgeon.errors import ArchitectureError, OperationError, OutputError, PluginError, SiteError
-from surgeon.operation import Operation
+from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 
 RECIPE = [Truncate(after="layer2"), ReplaceHead(classes=3), Freeze(up_to="layer1")]
@@ -86,7 +86,7 @@ def test_planning_reads_no_weight(checkpoint):
 
 @pytest.mark.parametrize("suffix", ["", ".safetensors", ".pt"])
 def test_the_same_recipe_input_and_seed_give_the_same_bytes(checkpoint, tmp_path, suffix):
-    from surgeon.preparing import prepare
+    from surgeon.pipeline.prepare import prepare
 
     for number in (1, 2):
         torch.manual_seed(number)  # the caller's own random state plays no part
@@ -250,7 +250,7 @@ def test_an_output_is_never_overwritten_nor_put_into_the_input(checkpoint, tmp_p
         surgeon.save(edited, out)
     assert digest(out) == before
     surgeon.save(edited, out, force=True)
-    from surgeon.preparing import prepare
+    from surgeon.pipeline.prepare import prepare
 
     with pytest.raises(OutputError, match="input"):
         prepare(checkpoint, RECIPE).write(checkpoint, force=True)
@@ -273,7 +273,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(checkpoint, tmp_path):
             surgery.derive(old.weight, [old.weight], lambda weight: weight[:1])
             return model
 
-    from surgeon.preparing import prepare
+    from surgeon.pipeline.prepare import prepare
 
     prepared = prepare(checkpoint, [Late()])
     before = sorted(tmp_path.iterdir())

@@ -13,8 +13,8 @@ import surgeon
 import surgeon.operations
 from surgeon import plugins
 from surgeon.errors import OperationError, PluginError, TrainingError
-from surgeon.hookspecs import hookimpl
-from surgeon.operation import Operation
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.operation import Operation
 from surgeon.plugins import BUILTINS, HOOKS, Plugins
 
 SOURCE = """
@@ -128,7 +128,7 @@ def test_an_installed_plugin_that_fails_to_import_is_put_aside_and_named(site_pa
 
 
 def test_an_installed_plugin_with_an_unknown_hook_blocks_nothing_else(site_packages: Path) -> None:
-    text = "from surgeon.hookspecs import hookimpl\n@hookimpl\ndef surgeon_operation(): return []\n"
+    text = "from surgeon.interfaces.hooks import hookimpl\n@hookimpl\ndef surgeon_operation(): return []\n"
     installed(site_packages, "typo_plugin", text, "typo")
     loaded = plugins.load()
     assert "surgeon_operation" in loaded.failures["typo"].message

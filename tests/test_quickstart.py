@@ -26,8 +26,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def held_out_accuracy(model: torch.nn.Module) -> float:
-    from surgeon.training.data import load_data
-    from surgeon.training.settings import Digits
+    from surgeon.data.digits import load_data
+    from surgeon.recipe.train_settings import Digits
 
     test = load_data(Digits(classes=[5, 6, 7, 8, 9])).test.columns
     with torch.no_grad():

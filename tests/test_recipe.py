@@ -11,14 +11,14 @@ import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from surgeon import plugins
+from surgeon.cli.render.catalog import operations_of
 from surgeon.errors import RecipeError
-from surgeon.hookspecs import hookimpl
-from surgeon.operation import Operation
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 from surgeon.plugins import Plugins
-from surgeon.recipe import Recipe, load_recipe, operation_dict, operations_from
-from surgeon.recipe_schema import recipe_schema
-from surgeon.report.catalog import operations_of
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.schema import recipe_schema
 
 RECIPE = """\
 # yaml-language-server: $schema=./recipe.schema.json
@@ -129,7 +129,7 @@ def test_inputs_are_a_list_of_shapes_or_a_mapping_and_mean_what_they_mean_in_pyt
 ) -> None:
     from torch import nn
 
-    from surgeon.graph.inputs import find_inputs
+    from surgeon.graph.inputs.resolve import find_inputs
 
     recipe = load(tmp_path, RECIPE + f"inputs: {text}\n")
     found = find_inputs(nn.Identity(), recipe.inputs)
@@ -267,7 +267,7 @@ def test_the_schema_holds_the_operations_of_plugins() -> None:
 
 def test_the_shipped_schema_is_that_of_the_shipped_operations(builtin: Plugins) -> None:
     stored = ROOT / "surgeon" / "recipe.schema.json"
-    command = "python -m surgeon.recipe_schema > surgeon/recipe.schema.json"
+    command = "python -m surgeon.recipe.schema > surgeon/recipe.schema.json"
     assert json.loads(stored.read_text()) == recipe_schema(builtin), f"regenerate it: {command}"
 
 

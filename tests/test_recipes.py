@@ -10,7 +10,7 @@ import torch
 from ruamel.yaml import YAML
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = sorted(path.name for path in RECIPES.glob("*.yaml"))

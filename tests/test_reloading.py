@@ -12,13 +12,14 @@ import torchvision
 from torch import nn
 
 import surgeon
-from surgeon import plugins, reloading
+from surgeon import plugins
 from surgeon.errors import ArchitectureError, VerificationError
-from surgeon.hookspecs import hookimpl
+from surgeon.interfaces.hooks import hookimpl
 from surgeon.operations import Freeze, ReplaceHead
+from surgeon.pipeline import reload_check as reloading
+from surgeon.pipeline.prepare import Prepared, prepare
 from surgeon.plugins import Plugins
-from surgeon.preparing import Prepared, prepare
-from surgeon.surgery import Surgery
+from surgeon.surgery.context import Surgery
 
 FRESH = itertools.count(1)
 

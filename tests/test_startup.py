@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from surgeon.operation import Operation
-from surgeon.preparing import prepare
-from surgeon.surgery import Surgery
+from surgeon.interfaces.operation import Operation
+from surgeon.pipeline.prepare import prepare
+from surgeon.surgery.context import Surgery
 
 HEAVY = ("torch", "torchvision", "transformers", "numpy", "safetensors", "accelerate", "sklearn", "huggingface_hub")
 """Libraries that take from a tenth of a second to several to import."""
@@ -57,9 +57,9 @@ def libraries(modules: set[str]) -> set[str]:
 def test_what_prints_words_imports_no_heavy_library(tmp_path: Path, arguments: str) -> None:
     modules = surgeon(tmp_path, *arguments.split())
     assert not libraries(modules)
-    assert not {"surgeon.operation", "surgeon.recipe"} & modules  # each builds its pydantic models
+    assert not {"surgeon.interfaces.operation", "surgeon.recipe.load"} & modules  # each builds its pydantic models
     if "help" in arguments or "version" in arguments:
-        assert "surgeon.report" not in modules
+        assert "surgeon.cli.render" not in modules
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_t
     theirs = modules_of(tmp_path, plain)
     of_torchvision = {module for module in modules if module.startswith("torchvision")}
     assert of_torchvision <= theirs
-    assert "surgeon.checkpoint.providers.fingerprints" not in modules
+    assert "surgeon.architectures.fingerprints" not in modules
     assert not modules & PUT_OFF
     assert theirs >= PUT_OFF
     assert libraries(modules) <= libraries(theirs) | {"torch", "transformers", "numpy"}

@@ -11,7 +11,7 @@ from surgeon import Operation, OperationError, Selector, hookimpl
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class SqueezeExcitation(Operation):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from surgeon.advising.cases import Case, Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
 from surgeon.advising.watching import collect
+from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
-from surgeon.training.data import Splits
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.fitting import first_outputs
-from surgeon.training.losses import present
-from surgeon.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from surgeon.errors import RecipeError
 from surgeon.plugins import Plugins
-from surgeon.recipe import RecipeSettings
-from surgeon.recipe_problems import shown, validate
-from surgeon.recipe_text import Document, Keys, parse, read
-from surgeon.training.settings import TrainSettings
+from surgeon.recipe.document import Document, Keys, parse, read
+from surgeon.recipe.load import RecipeSettings
+from surgeon.recipe.problems import shown, validate
+from surgeon.recipe.train_settings import TrainSettings
 
 RECIPES = (".yaml", ".yml", ".json")
 TOP = ("model", "arch", "seed", "roles", "inputs")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.advising.advice import Advice
-from surgeon.recipe_text import dump
-from surgeon.training.settings import TrainSettings
+from surgeon.recipe.document import dump
+from surgeon.recipe.train_settings import TrainSettings
 
 WHAT = {
     "small, similar": "Few samples of a similar task: keep all that was learnt, and train a new head alone.",

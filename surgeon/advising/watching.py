@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.operation import Operation, Selector
-from surgeon.training.data import Splits
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.splits import Splits
 from surgeon.training.objectives import Call
 from surgeon.training.penalties import in_eval_mode
 
 if TYPE_CHECKING:
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 BATCH = 64
 
@@ -52,7 +53,8 @@ class Watch(Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Branch off every site; see :class:`Operation`."""
         from surgeon.nn.pooling import Pool
-        from surgeon.operations.features import choose_pool, features_at
+        from surgeon.operations._shared.heads import choose_pool
+        from surgeon.surgery.features import features_at
 
         for number, site in enumerate(self.names(surgery)):
             features = features_at(surgery, site)
@@ -65,7 +67,7 @@ class Watch(Operation):
         """The addresses of the sites."""
         if self.sites is not None:
             return list(dict.fromkeys(site.name for each in self.sites for site in surgery.select(each)))
-        from surgeon.operations.features import features_of_head
+        from surgeon.surgery.features import features_of_head
 
         names = list(surgery.role("blocks")) or _parts(surgery)
         try:

@@ -1,1 +1,5 @@
-"""Checkpoints in, artifacts out."""
+"""Bytes of checkpoints: formats, lazy reading, writing. Knows nothing of networks.
+
+Owns safetensors, torch's zip and legacy files, folders and shards, and artifacts on disk. May import ``errors`` only.
+Read ``formats.py`` first; a new file format goes beside ``torchfile.py`` and is registered there.
+"""

@@ -15,7 +15,7 @@ from surgeon.graph.trace import Trace, trace
 from surgeon.nn.grafts import Grafted, Tap, hook
 
 if TYPE_CHECKING:
-    from surgeon.graph.families import Family
+    from surgeon.interfaces.family import Family
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.nn.grafts import Tap, hook
-from surgeon.plans import Edit
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 """What holds modules by number."""
@@ -180,121 +178,3 @@ def keep_children(container: nn.Module, indices: Sequence[int]) -> None:
     """Keep the children of an ``nn.ModuleList`` or ``nn.Sequential`` at ``indices``, renumbered from 0."""
     children = list(container._modules.values())
     container._modules = OrderedDict((str(i), children[index]) for i, index in enumerate(indices))
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a tree holds, by identity: the modules, the tensors and which of these train."""
-
-    modules: dict[str, nn.Module]
-    tensors: dict[str, object]
-    trainable: dict[str, bool]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Snapshot:
-        """Take stock of ``model``."""
-        modules, tensors, trainable = {}, {}, {}
-        for prefix, module in model.named_modules(remove_duplicate=False):
-            modules[prefix] = module
-            dot = f"{prefix}." if prefix else ""
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    tensors[dot + name] = parameter
-                    trainable[dot + name] = parameter.requires_grad
-            for name, buffer in module._buffers.items():
-                if buffer is not None and name not in module._non_persistent_buffers_set:
-                    tensors[dot + name] = buffer
-        return cls(modules, tensors, trainable)
-
-    def unclaimed(self, after: Snapshot, claims: Iterable[str], frozen: Iterable[str]) -> list[str]:
-        """The names that differ between two snapshots and that no claim of the journal covers.
-
-        Args:
-            after: The snapshot that follows this one.
-            claims: Sites whose subtree the journal says has changed.
-            frozen: Sites whose training state the journal says has changed.
-        """
-        names = self.tensors.keys() | after.tensors.keys()
-        structural = set(claims)
-        state = structural | set(frozen)
-        changed = {n for n in names if self.tensors.get(n) is not after.tensors.get(n)}
-        unclaimed = {n for n in changed if not _covered(n, structural)}
-        for name in names - changed:
-            if self.trainable.get(name) != after.trainable.get(name) and not _covered(name, state):
-                unclaimed.add(name)
-        return sorted(unclaimed)
-
-    def edits(self, after: Snapshot) -> list[Edit]:
-        """What left, what came and what changed its training state, each at its topmost site."""
-        before_ids = {id(m) for m in self.modules.values()}
-        after_ids = {id(m) for m in after.modules.values()}
-        gone = [site for site, module in self.modules.items() if id(module) not in after_ids]
-        come = [site for site, module in after.modules.items() if id(module) not in before_ids]
-        edits = [_edit("-", site, self.modules[site]) for site in _topmost(self._told(gone))]
-        edits += [_edit("+", site, after.modules[site]) for site in _topmost(after._told(come))]
-        edits += self._moves(after, set(gone), set(come))
-        edits += self._state_changes(after)
-        return edits
-
-    def _told(self, sites: Iterable[str]) -> list[str]:
-        """Without the modules by which surgery reads and collects, which tell nobody anything."""
-        return [site for site in sites if site != "grafts" and not isinstance(self.modules[site], Tap)]
-
-    def _moves(self, after: Snapshot, gone: set[str], come: set[str]) -> list[Edit]:
-        old_sites: dict[int, list[str]] = {}  # a shared module has several
-        for site, module in self.modules.items():
-            old_sites.setdefault(id(module), []).append(site)
-        moved = {}
-        for site, module in after.modules.items():
-            if site not in come and site not in (old := old_sites[id(module)]):
-                moved[site] = old[0]
-        return [Edit("~", site, f"was {moved[site]}") for site in _topmost(moved)]
-
-    def _state_changes(self, after: Snapshot) -> list[Edit]:
-        edits = []
-        before = {id(self.tensors[name]): state for name, state in self.trainable.items()}
-        changed = {
-            name for name, state in after.trainable.items() if before.get(id(after.tensors[name]), state) != state
-        }
-        for state, what in ((False, "frozen"), (True, "trainable")):
-            names = {name for name in changed if after.trainable[name] is state}
-            for site in _covering(after, names):
-                parameters = after.modules[site].parameters() if site in after.modules else [after.tensors[site]]
-                edits.append(Edit("~", site, what, sum(p.numel() for p in parameters)))  # type: ignore[attr-defined]
-        return edits
-
-
-def _edit(mark: str, site: str, module: nn.Module) -> Edit:
-    parameters = sum(p.numel() for p in module.parameters())
-    text = type(module).__name__
-    if not list(module.children()) and module.extra_repr():
-        text = f"{text}({module.extra_repr()})"
-    return Edit(mark, site, text, parameters)  # type: ignore[arg-type]
-
-
-def _and_above(name: str) -> list[str]:
-    """A name and those of all that it lies in, the root's last."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-
-
-def _covered(name: str, sites: set[str]) -> bool:
-    return any(each in sites for each in _and_above(name))
-
-
-def _topmost(sites: Iterable[str]) -> list[str]:
-    top: dict[str, None] = {}
-    for site in sites:  # parents come before their children
-        if not any(each in top for each in _and_above(site)):
-            top[site] = None
-    return list(top)
-
-
-def _covering(snapshot: Snapshot, names: set[str]) -> list[str]:
-    """The topmost sites all of whose parameters are in ``names``, then the names that are left."""
-    missing: Counter[str] = Counter()
-    for name in snapshot.trainable:
-        missing.update(dict.fromkeys(_and_above(name), name not in names))
-    found = _topmost(site for site in snapshot.modules if site in missing and not missing[site])
-    covering = set(found)
-    return found + sorted(name for name in names if not _covered(name, covering))

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.graph.blocks import Stack, declared_stacks, found_stacks, with_config_fields
-from surgeon.graph.families import Family, families_of
+from surgeon.families.registry import families_of
+from surgeon.families.stack import Stack
+from surgeon.families.transformers.block_settings import with_config_fields
+from surgeon.graph.blocks import declared_stacks, found_stacks
 from surgeon.graph.sites import ROLES, select
+from surgeon.interfaces.family import Family
 from surgeon.nn.grafts import TRUNK_OUTPUT, Grafted
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError, suggest
+from surgeon.families.inputs import Inputs
+from surgeon.graph.backends import for_real, lent, on_fake, on_meta, places_known
 from surgeon.graph.edit import all_layers
-from surgeon.graph.inputs import Inputs, find_inputs
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.recorder import Recorder, TensorSpec, Visit
-from surgeon.graph.rungs import for_real, lent, on_fake, on_meta, places_known
 
 if TYPE_CHECKING:
-    from surgeon.graph.families import Family
+    from surgeon.interfaces.family import Family
 
 T = TypeVar("T")
 Evidence = Literal["meta", "fake", "real"]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgeon.interfaces.architecture_name import Architecture
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
 from surgeon.nn.outputs import Outputs
-from surgeon.record import Architecture
 
 
 class ProgressiveNetwork(nn.Module):

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from surgeon.errors import OperationError
+from surgeon.nn.attribute_table import Row, table_of
 from surgeon.nn.heads import Head
-from surgeon.tables import Row, table_of
 
 Method = Literal["dap", "bilinear", "cosine"]
 

@@ -1,24 +1,29 @@
-"""The operations that ship with surgeon, registered through the hook that a stranger's plugin uses."""
+"""The operations that ship with surgeon, registered through the hook that a stranger's plugin uses.
+
+One file for each operation, a package where it has helpers; what several share lies in ``_shared``. May import
+``surgery``, ``training`` (for penalties) and below. Read ``freeze.py`` first, the smallest; a new operation is one more
+file and one more line here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgeon.hookspecs import hookimpl
-from surgeon.operation import Operation
-from surgeon.operations.adapt_input import AdaptInput
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.operation import Operation
+from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.operations.append import Append
 from surgeon.operations.conserve import Conserve
 from surgeon.operations.freeze import Freeze
 from surgeon.operations.gradient_reversal import GradientReversal
 from surgeon.operations.insert import Insert
 from surgeon.operations.multitask import Multitask
-from surgeon.operations.progressive import Progressive
+from surgeon.operations.progressive.operation import Progressive
 from surgeon.operations.reinit import Reinit
-from surgeon.operations.replace_head import ReplaceHead
+from surgeon.operations.replace_head.operation import ReplaceHead
 from surgeon.operations.stems import Stems
 from surgeon.operations.transfer import Transfer
-from surgeon.operations.truncate import Truncate
+from surgeon.operations.truncate.operation import Truncate
 from surgeon.operations.unfreeze import Unfreeze
 from surgeon.operations.zero_shot import AddClasses, ZeroShot
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import ConfigDict, PositiveInt, model_validator
 
 from surgeon.errors import OperationError
-from surgeon.operation import Operation
-from surgeon.operations.layer_fields import LayerFields
+from surgeon.interfaces.operation import Operation
+from surgeon.operations._shared.layer_options import LayerFields
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class Append(LayerFields, Operation):
@@ -41,8 +41,8 @@ class Append(LayerFields, Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Append the layer; see :class:`Operation`."""
         from surgeon.graph.edit import exit_site
-        from surgeon.operations.features import features_of_network, logits_branch
         from surgeon.operations.insert import insert_layers
+        from surgeon.surgery.features import features_of_network, logits_branch
 
         ends = exit_site(model) is not None and logits_branch(model) is None
         heads = [] if ends else surgery.role("head")

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from surgeon.operation import Operation, Penalty, Selector
-from surgeon.training.sources import AnySource
+from surgeon.data.sources import AnySource
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.training import Penalty
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 WEIGHTS = {"l2_sp": 0.1, "ewc": 1000.0, "lwf": 1.0, "features": 1.0}
 """What ``weight`` is if left out: the middle of what the papers searched; for features, where both losses are alike."""
@@ -71,7 +73,7 @@ class Conserve(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Check that the sites are there; nothing is edited."""
-        from surgeon.operations.extents import as_list
+        from surgeon.operations._shared.selection import as_list
 
         if self.sites is not None or self.method == "features":
             surgery.select(as_list(self.sites) or [LAST_BLOCK])
@@ -80,7 +82,7 @@ class Conserve(Operation):
 
     def penalties(self) -> list[Penalty]:
         """The method's term."""
-        from surgeon.operations.extents import as_list
+        from surgeon.operations._shared.selection import as_list
         from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
 
         weight = WEIGHTS[self.method] if self.weight is None else self.weight

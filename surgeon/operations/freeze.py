@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from surgeon.errors import OperationError, SiteError
-from surgeon.operation import Operation, Selector
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from surgeon.graph.sites import Site
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class Freeze(Operation):
@@ -47,7 +48,7 @@ class Freeze(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Freeze the sites; see :class:`Operation`."""
-        from surgeon.operations.extents import as_list, run_up_to, with_exceptions
+        from surgeon.operations._shared.selection import as_list, run_up_to, with_exceptions
 
         spared: list[Site] = []
         if self.up_to is not None:
@@ -66,7 +67,7 @@ class Freeze(Operation):
 
 
 def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
-    from surgeon.operations.extents import less
+    from surgeon.operations._shared.selection import less
 
     spared = [site for selector in selectors for site in _select(surgery, selector)]
     return less(surgery, surgery.select("."), spared), spared

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from surgeon.operation import Objective, Operation, Schedule, Selector
-from surgeon.operations.head_fields import HeadFields, Name, output_name
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.training import Objective, Schedule
+from surgeon.operations._shared.head_options import HeadFields, Name, output_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class GradientReversal(HeadFields, Operation):
@@ -45,8 +47,9 @@ class GradientReversal(HeadFields, Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Branch off the domain classifier."""
-        from surgeon.operations.features import features_at, features_of_head, new_head
-        from surgeon.operations.original_head import keep_original
+        from surgeon.operations._shared.heads import new_head
+        from surgeon.operations._shared.original_head import keep_original
+        from surgeon.surgery.features import features_at, features_of_head
 
         keep_original(surgery, [self.output])
         features = features_of_head(surgery) if self.at is None else features_at(surgery, surgery.site(self.at).name)

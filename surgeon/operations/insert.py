@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from surgeon.errors import OperationError
-from surgeon.operation import Operation, Selector
-from surgeon.operations.layer_fields import LayerFields, new_layer
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.operations._shared.layer_options import LayerFields, new_layer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.operations.features import Features
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
+    from surgeon.surgery.features import Features
 
 
 class Insert(LayerFields, Operation):
@@ -36,7 +37,7 @@ class Insert(LayerFields, Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Insert the layers; see :class:`Operation`."""
-        from surgeon.operations.extents import as_list
+        from surgeon.operations._shared.selection import as_list
 
         sites = [site.name for site in surgery.select(as_list(self.at))]
         insert_layers(surgery, self, sites, self.where)
@@ -65,7 +66,7 @@ def insert_layers(
     """
     from torch import nn
 
-    from surgeon.operations.features import features_at, neighbour
+    from surgeon.surgery.features import features_at, neighbour
 
     for site in sites:
         if hasattr(surgery.model.get_submodule(site), fields.module_name):
@@ -92,7 +93,7 @@ def insert_layers(
 
 
 def _read_at(surgery: Surgery, site: str, place: str) -> Features:
-    from surgeon.operations.features import features_at
+    from surgeon.surgery.features import features_at
 
     try:
         return features_at(surgery, place)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from surgeon.errors import OperationError
-from surgeon.operation import Objective, Operation, Selector
-from surgeon.operations.head_fields import Classes, HeadFields, Name, count, no_repeats, output_name
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.training import Objective
+from surgeon.operations._shared.head_options import Classes, HeadFields, Name, count, no_repeats, output_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 LOSSES = {
     "classification": "cross_entropy",
@@ -67,8 +69,9 @@ class Multitask(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Branch off every task's head, then keep or drop the original."""
-        from surgeon.operations.features import features_at, features_of_head, new_head
-        from surgeon.operations.original_head import drop_original, keep_original
+        from surgeon.operations._shared.heads import new_head
+        from surgeon.operations._shared.original_head import drop_original, keep_original
+        from surgeon.surgery.features import features_at, features_of_head
 
         if self.original == "keep":
             keep_original(surgery, self.tasks)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from surgeon.errors import OperationError
-from surgeon.operation import Operation, Selector
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from surgeon.graph.sites import Site
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class Reinit(Operation):
@@ -46,7 +47,7 @@ class Reinit(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Draw the tensors of the sites afresh; see :class:`Operation`."""
-        from surgeon.operations.extents import as_list, last_blocks, with_exceptions
+        from surgeon.operations._shared.selection import as_list, last_blocks, with_exceptions
 
         if self.last is not None:
             sites = last_blocks(surgery, self.last)
@@ -75,8 +76,8 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
     """
     from torch import nn
 
-    from surgeon.checkpoint.weights import aliases_of, tensors_of
-    from surgeon.operations.redrawing import redraw
+    from surgeon.graph.tensors import aliases_of, tensors_of
+    from surgeon.operations._shared.reinitialize import redraw
 
     owners = {id(site.module) for site in sites}
     modules = dict(surgery.model.named_modules())
@@ -112,7 +113,7 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
 def _built(surgery: Surgery) -> dict[str, torch.Tensor]:
     """The tensors that the network's architecture initialises; of several columns, the newest one's."""
     from surgeon.nn.progressive import ProgressiveNetwork
-    from surgeon.operations.redrawing import drawn_by
+    from surgeon.operations._shared.reinitialize import drawn_by
 
     model = surgery.model
     if not isinstance(model, ProgressiveNetwork):

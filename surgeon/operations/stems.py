@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from surgeon.errors import OperationError
-from surgeon.operation import Operation, Selector
-from surgeon.operations.head_fields import Name
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+from surgeon.operations._shared.head_options import Name
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from surgeon.graph.sites import Site
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class Stems(Operation):
@@ -51,7 +52,7 @@ class Stems(Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Put switches in the place of the stems; see :class:`Operation`."""
         from surgeon.nn.stems import ARGUMENT, StemSwitch
-        from surgeon.operations.extents import as_list
+        from surgeon.operations._shared.selection import as_list
 
         if any(isinstance(module, StemSwitch) for module in model.modules()):
             raise OperationError("the network has several stems already", hint="name all sites at once: at: [SITE, …]")
@@ -81,9 +82,9 @@ def _refuse_nested(sites: list[Site]) -> None:
 
 def _twin(surgery: Surgery, site: Site, start: str) -> nn.Module:
     """Another stem like the one at ``site``."""
-    from surgeon.checkpoint.weights import tensors_of
     from surgeon.graph.skeleton import skeleton_of
-    from surgeon.operations.redrawing import disconnect, drawn_by, redraw
+    from surgeon.graph.tensors import tensors_of
+    from surgeon.operations._shared.reinitialize import disconnect, drawn_by, redraw
 
     twin = disconnect(skeleton_of(site.module))
     if start == "copy":

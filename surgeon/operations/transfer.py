@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from surgeon.errors import OperationError, suggest
-from surgeon.operation import BesideRecipe, Operation, Selector
-from surgeon.operations.head_fields import Name
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import BesideRecipe, Selector
+from surgeon.operations._shared.head_options import Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
 
-    from surgeon.checkpoint.donor import Donor
+    from surgeon.architectures.donor import Donor
     from surgeon.graph.sites import Site
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's counter, which old files lack and no forward needs."""
@@ -64,8 +65,8 @@ class Transfer(Operation):
         """Borrow the tensors; see :class:`Operation`."""
         import torch
 
-        from surgeon.checkpoint.weights import tensors_of
-        from surgeon.operations.extents import less
+        from surgeon.graph.tensors import tensors_of
+        from surgeon.operations._shared.selection import less
         from surgeon.operations.reinit import reinitialise
 
         sites, names = self._chosen(surgery)
@@ -87,7 +88,7 @@ class Transfer(Operation):
     def _chosen(self, surgery: Surgery) -> tuple[Sequence[Site], dict[str, str]]:
         """The modules whose own tensors are copied, and each tensor's name here with the donor's."""
         from surgeon.graph.sites import Site
-        from surgeon.operations.extents import as_list, run_up_to, with_exceptions
+        from surgeon.operations._shared.selection import as_list, run_up_to, with_exceptions
 
         if self.map is None:
             if self.up_to is not None:
@@ -112,7 +113,7 @@ class Transfer(Operation):
 
     def _matched(self, surgery: Surgery, names: Mapping[str, str]) -> dict[str, Any]:
         """The donor's tensors for ours, or every reason why there are none; JSON-able."""
-        from surgeon.checkpoint.weights import tensors_of
+        from surgeon.graph.tensors import tensors_of
 
         donor = surgery.donor(self.donor)
         tensors = dict(tensors_of(surgery.model))
@@ -154,7 +155,7 @@ def _joined(site: str, name: str) -> str:
 def _tensors_at(model: nn.Module, renamed: Mapping[str, str]) -> dict[str, str]:
     """The tensors that the modules ``renamed`` hold themselves, each by its first name, with what they are called
     elsewhere."""
-    from surgeon.checkpoint.weights import aliases_of, tensors_of
+    from surgeon.graph.tensors import aliases_of, tensors_of
 
     first = aliases_of(model)
     names: dict[str, str] = {}

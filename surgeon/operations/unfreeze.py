@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from surgeon.operation import Operation, Stage
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.training import Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 
 class Unfreeze(Operation):

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from surgeon.errors import OperationError
-from surgeon.operation import BesideRecipe, Objective, Operation, Selector
-from surgeon.operations.head_fields import HeadFields, Name, output_name
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import BesideRecipe, Selector
+from surgeon.interfaces.training import Objective
+from surgeon.operations._shared.head_options import HeadFields, Name, output_name
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from surgeon.surgery import Surgery
+    from surgeon.surgery.context import Surgery
 
 Rows = Annotated[dict[Name, list[float] | dict[Name, float]], Field(min_length=1)]
 Attributes = Annotated[Name | Rows, BesideRecipe()]
@@ -73,8 +75,9 @@ class ZeroShot(HeadFields, Operation):
 
         from surgeon.nn.grafts import TRUNK_OUTPUT
         from surgeon.nn.zero_shot import ZeroShotHead, refuse_no_probabilities
-        from surgeon.operations.features import choose_pool, features_at, features_of_head, neighbour, shown
-        from surgeon.operations.original_head import drop_logits_branch, drop_original
+        from surgeon.operations._shared.heads import choose_pool
+        from surgeon.operations._shared.original_head import drop_logits_branch, drop_original
+        from surgeon.surgery.features import features_at, features_of_head, neighbour, shown
 
         table = read_attributes(surgery, self.attributes)
         refuse_no_probabilities(self.method, table["classes"], table["values"])
@@ -171,7 +174,7 @@ class AddClasses(Operation):
 
 def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
     """The classes, attributes and values of a table. A replay knows the names; its values lie in the artifact."""
-    from surgeon.tables import read_table, table_of
+    from surgeon.nn.attribute_table import read_table, table_of
 
     if not isinstance(attributes, str):
         table = table_of(attributes)
@@ -189,7 +192,7 @@ def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[
 
 
 def _mapping(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
-    from surgeon.tables import mapping_of, read_table
+    from surgeon.nn.attribute_table import mapping_of, read_table
 
     return mapping_of(read_table(attributes)) if isinstance(attributes, str) else attributes
 

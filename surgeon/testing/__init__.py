@@ -1,4 +1,7 @@
-"""The conformance kit: what every operation has to hold to, for the tests of plugin authors."""
+"""The conformance kit: what every operation has to hold to, for the tests of plugin authors.
+
+May import ``pipeline`` and below. Read ``conformance.py``.
+"""
 
 from surgeon.testing.conformance import check_operations
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from surgeon.engine import apply, load, plan, save
+from surgeon.interfaces.operation import Operation
 from surgeon.nn.frozen import Frozen
-from surgeon.operation import Operation
+from surgeon.pipeline.api import apply, load, plan, save
 
 
 def check_operations(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from surgeon.errors import SiteError, TrainingError
-from surgeon.examination import Examination
 from surgeon.graph.sites import Site
-from surgeon.record import record_of
+from surgeon.interfaces.record import record_of
+from surgeon.surgery.inspection import Examination
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins

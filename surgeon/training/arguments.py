@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from surgeon.errors import TrainingError, suggest
-from surgeon.training.settings import TrainSettings
+from surgeon.recipe.train_settings import TrainSettings
 
 TAKEN = {
     "output_dir": "surgeon's own output says where (-o)",

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from surgeon.errors import TrainingError, suggest
-from surgeon.operation import Schedule
+from surgeon.interfaces.training import Schedule
 
 ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
 """Called as ``progress(step, steps, numbers)`` after every step, with what was last logged."""

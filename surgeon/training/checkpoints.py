@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 
-from surgeon.checkpoint.weights import tensors_of
 from surgeon.errors import TrainingError
+from surgeon.graph.tensors import tensors_of
 
 RUN = "run.json"
 """What the checkpoints beside it were made from: a run is only resumed where all of it is the same."""

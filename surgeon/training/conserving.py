@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from surgeon.data.sources import AnySource
 from surgeon.errors import TrainingError
-from surgeon.operation import Penalty, Selector
-from surgeon.training.data import Splits
+from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Penalty, Term
 from surgeon.training.objectives import Batch
-from surgeon.training.penalties import Run, Term, in_eval_mode
-from surgeon.training.sources import AnySource
+from surgeon.training.penalties import Run, in_eval_mode
 
 
 class L2SP(Penalty):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.data import Dataset
 
-from surgeon.checkpoint.weights import tensors_of
 from surgeon.errors import TrainingError
+from surgeon.graph.tensors import tensors_of
+from surgeon.interfaces.splits import Splits
 from surgeon.training.cache_room import cache_folder, make_room, used
-from surgeon.training.data import Splits
 from surgeon.training.objectives import Call
 from surgeon.training.penalties import in_eval_mode
 

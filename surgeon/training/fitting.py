@@ -10,9 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from surgeon.errors import TrainingError
-from surgeon.training.data import Splits
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.objectives import Batch, Call
-from surgeon.training.settings import TrainSettings
 
 
 def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], Batch]:

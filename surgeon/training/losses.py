@@ -14,20 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from surgeon.data.labels import IGNORED, present
 from surgeon.errors import TrainingError
-from surgeon.hookspecs import hookimpl
+from surgeon.interfaces.hooks import hookimpl
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-IGNORED = -100
-"""The missing label among whole numbers, as in PyTorch; among real numbers it is NaN."""
-
-
-def present(target: Tensor) -> Tensor:
-    """Where ``target`` has a label: neither NaN, if it holds real numbers, nor -100, if whole ones."""
-    if target.is_floating_point():
-        return ~target.isnan()
-    return target != IGNORED
 
 
 def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:

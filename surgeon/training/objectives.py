@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.training import Objective
 from surgeon.nn.grafts import Grafted
 from surgeon.nn.progressive import ProgressiveNetwork
 from surgeon.nn.stems import ARGUMENT, stem_names
-from surgeon.operation import Objective
-from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, present
+from surgeon.training.losses import Loss, bce, classes_second, cross_entropy
 
 Batch = Mapping[str, Tensor]
 MAIN = ("logits", "out")

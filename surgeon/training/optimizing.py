@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from surgeon.errors import SiteError, TrainingError
+from surgeon.recipe.train_settings import OptimizerSettings
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.settings import OptimizerSettings
 
 WRAPPERS = ("module", "_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 """What engines put into the names of parameters when they wrap a network."""

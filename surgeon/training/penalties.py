@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from surgeon.errors import SiteError, SurgeonError, TrainingError
+from surgeon.interfaces.splits import Splits
 from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.data import Splits
 from surgeon.training.objectives import Batch, Call
-
-Term: TypeAlias = Callable[[Mapping[str, Tensor], Batch], Tensor]
-"""Called in each step with the outputs and the batch, by name; returns a scalar with a gradient."""
 
 
 @dataclass

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.record import record_of
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
-from surgeon.operation import Objective, Operation, asked_of_training
-from surgeon.record import record_of
-from surgeon.training.data import Splits
 from surgeon.training.fitting import first_outputs
 from surgeon.training.objectives import MAIN, Call
 from surgeon.training.penalties import in_eval_mode

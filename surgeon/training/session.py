@@ -17,24 +17,25 @@ import torch
 from torch import nn
 from transformers import set_seed
 
+from surgeon.data.combine import load_source
 from surgeon.errors import TrainingError, suggest
-from surgeon.operation import Objective, Penalty, Schedule, Stage
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, Term
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import check_arguments, training_arguments
 from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback, progress_bar
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
-from surgeon.training.data import Splits
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
+from surgeon.training.load_splits import load_splits
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.metrics import by_task_and_domain
-from surgeon.training.mixing import load_source, load_splits
 from surgeon.training.objectives import Call, Target, default_objectives, prepare
 from surgeon.training.optimizing import rate_factors
-from surgeon.training.penalties import Run, Term
+from surgeon.training.penalties import Run
 from surgeon.training.report import TrainReport
-from surgeon.training.settings import TrainSettings
 from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.trainer import ObjectiveTrainer
 from surgeon.training.unfreezing import Unfreezing

@@ -9,8 +9,8 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from surgeon.errors import TrainingError, suggest
-from surgeon.hookspecs import hookimpl
-from surgeon.training.settings import CallbackSettings
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.recipe.train_settings import CallbackSettings
 
 Factory = Callable[..., TrainerCallback]
 

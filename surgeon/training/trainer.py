@@ -15,17 +15,17 @@ from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trai
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_optimizer import is_optimizer_factory
 
+from surgeon.data.combine import DOMAIN
 from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Term
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.checkpoints import EXTRA, load_network, save_network
-from surgeon.training.data import Splits
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.metrics import COLUMNS, means, rows
-from surgeon.training.mixing import DOMAIN
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
 from surgeon.training.optimizing import parameter_groups
-from surgeon.training.penalties import Term
-from surgeon.training.settings import TrainSettings
 from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 

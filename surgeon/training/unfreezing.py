@@ -9,7 +9,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from surgeon.errors import TrainingError
-from surgeon.operation import Stage
+from surgeon.interfaces.training import Stage
 from surgeon.training.anatomy import Anatomy
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from surgeon import cli
 from surgeon.advising.cases import Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
+from surgeon.cli import app as cli
 from surgeon.errors import TrainingError
 from surgeon.plugins import load
-from surgeon.recipe import load_recipe
+from surgeon.recipe.load import load_recipe
 
 
 def evidence(features: np.ndarray, y: np.ndarray, alpha: float, beta: float) -> float:
@@ -232,10 +232,10 @@ def test_a_network_without_weights_has_nothing_to_transfer(net, capfd):
 
 
 def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
-    from surgeon import engine
     from surgeon.advising.watching import Watch, collect, watched
-    from surgeon.training.data import load_data
-    from surgeon.training.settings import Digits
+    from surgeon.data.digits import load_data
+    from surgeon.pipeline import api as engine
+    from surgeon.recipe.train_settings import Digits
 
     model = engine.apply("net.pt", [Watch()], arch="python:advised_network:build", plugins=load(installed=False))
     splits = load_data(Digits(classes=[5, 6], per_class=3, size=16, channels=1))

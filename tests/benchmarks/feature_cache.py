@@ -19,7 +19,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon.training.settings import Digits, TrainSettings
+from surgeon.recipe.train_settings import Digits, TrainSettings
 
 
 def measure(features: str, epochs: int, size: int) -> tuple[float, float, dict[str, torch.Tensor]]:

@@ -149,7 +149,7 @@ def _write_names(folder: Path) -> dict[str, Any]:
     """Write a checkpoint of the network in ``folder``, all of whose values are a hole in the file."""
     import torch
 
-    from surgeon.checkpoint.source import open_source
+    from surgeon.architectures.source import open_source
     from surgeon.plugins import load
 
     skeleton = open_source(f"hf:{folder}", plugins=load()).skeleton().to(torch.bfloat16)
@@ -181,10 +181,10 @@ def _as_on_the_hub(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[i
 
 
 def _plan(folder: Path, measure: Callable[[Callable[[], Any]], tuple[Any, dict[str, float]]]) -> dict[str, Any]:
+    import surgeon.engine
     import transformers
 
     import surgeon
-    import surgeon.engine
     from surgeon.operations import Freeze, Truncate
 
     getattr(transformers, json.loads((folder / "config.json").read_text())["architectures"][0])
@@ -209,10 +209,10 @@ def _counted(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def _plan_builders() -> dict[str, Any]:
+    import surgeon.engine
     import torchvision
 
     import surgeon
-    import surgeon.engine
     from surgeon.errors import SurgeonError
     from surgeon.operations import Freeze, ReplaceHead
 

@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
 import surgeon
-from surgeon.training.data import Columns, Splits
-from surgeon.training.settings import TrainSettings
+from surgeon.data.columns import Columns
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import TrainSettings
 
 CLASSES = 10
 RATE = 1e-4

@@ -6,7 +6,7 @@ import torch
 import transformers
 from torch import nn
 
-from surgeon.checkpoint.source import Source
+from surgeon.architectures.source import Source
 
 SIZES = {
     "hidden_size": 16,

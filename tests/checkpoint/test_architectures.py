@@ -11,10 +11,10 @@ import torchvision
 import transformers
 from torch import nn
 
-from surgeon.checkpoint.architectures import parse, surgeon_architectures
-from surgeon.checkpoint.identify import build
+from surgeon.architectures.identify import build
+from surgeon.architectures.registry import parse, surgeon_architectures
 from surgeon.errors import ArchitectureError
-from surgeon.record import Architecture
+from surgeon.interfaces.architecture_name import Architecture
 
 PROVIDERS = {provider.scheme: provider for provider in surgeon_architectures()}
 TORCHVISION, HF, PYTHON = PROVIDERS["torchvision"], PROVIDERS["hf"], PROVIDERS["python"]
@@ -381,4 +381,4 @@ def test_transformers_does_not_reach_for_torchvisions_networks(tmp_path: Path) -
     )
     assert "transformers" in modules
     # transformers itself imports torchvision where it is installed (loss_for_object_detection): ours stays out.
-    assert "surgeon.checkpoint.providers.fingerprints" not in modules
+    assert "surgeon.architectures.fingerprints" not in modules

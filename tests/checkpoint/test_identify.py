@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgeon.checkpoint.architectures import parse, surgeon_architectures
+from surgeon.architectures import fingerprints
+from surgeon.architectures.identify import build, identify, match
+from surgeon.architectures.registry import parse, surgeon_architectures
 from surgeon.checkpoint.formats import memory_checkpoint
-from surgeon.checkpoint.identify import Match, build, identify, match
-from surgeon.checkpoint.providers import fingerprints
 from surgeon.errors import ArchitectureError
-from surgeon.record import Architecture
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.match import Match
 
 PROVIDERS = {provider.scheme: provider for provider in surgeon_architectures()}
 TORCHVISION = PROVIDERS["torchvision"]

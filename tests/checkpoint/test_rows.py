@@ -10,11 +10,11 @@ import transformers
 from safetensors.torch import save_file
 from sources import SIZES
 
+from surgeon.architectures.hf_conversion_runs import runs_of
 from surgeon.checkpoint.contents import Checkpoint, read_bytes
 from surgeon.checkpoint.formats import open_checkpoint
-from surgeon.checkpoint.providers.rows import runs_of
 from surgeon.operations import Truncate
-from surgeon.preparing import prepare
+from surgeon.pipeline.prepare import prepare
 
 LARGE = {**SIZES, "hidden_size": 128, "intermediate_size": 64}
 EXPERTS = {"num_key_value_heads": 1, "moe_intermediate_size": 64}

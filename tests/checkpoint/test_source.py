@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from sources import SIZES, bert, check_values
 from torch import nn
 
+from surgeon.architectures.source import open_source
 from surgeon.checkpoint.contents import Checkpoint
-from surgeon.checkpoint.source import open_source
 from surgeon.errors import ArchitectureError, CheckpointError, SurgeonError
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.record import ATTRIBUTE, Record, Surgeries
 from surgeon.plugins import Plugins, load
-from surgeon.record import ATTRIBUTE, Architecture, Record, Surgeries
 
 
 @pytest.fixture(scope="module")

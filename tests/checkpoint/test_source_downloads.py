@@ -10,10 +10,10 @@ import torchvision
 from sources import bert, check_values
 from torch import nn
 
-from surgeon.checkpoint.source import open_source
+from surgeon.architectures.source import open_source
 from surgeon.errors import ArchitectureError, CheckpointError
+from surgeon.interfaces.architecture_name import Architecture
 from surgeon.plugins import Plugins, load
-from surgeon.record import Architecture
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from surgeon.checkpoint.weights import Flow, Fresh, New, Origins, tensors_of
+from surgeon.graph.tensors import tensors_of
+from surgeon.surgery.origins import Flow, Fresh, New, Origins
 
 
 def network(count: int, width: int) -> tuple[nn.Module, Origins, list[int]]:

@@ -24,8 +24,8 @@ from surgeon.checkpoint.pages import PAGE
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
 from surgeon.checkpoint.safetensors import DTYPES
 from surgeon.errors import OutputError, SurgeonError
-from surgeon.preparing import prepare
-from surgeon.surgery import Surgery
+from surgeon.pipeline.prepare import prepare
+from surgeon.surgery.context import Surgery
 
 OUTPUTS = ["out", "out.safetensors", "out.pt"]
 SOURCES = ["source.safetensors", "source.pt"]

@@ -10,7 +10,7 @@ import pytest
 from surgeon import plugins
 from surgeon.errors import RecipeError
 from surgeon.plugins import Plugins
-from surgeon.recipe import load_recipe
+from surgeon.recipe.load import load_recipe
 
 
 @pytest.fixture(scope="module")

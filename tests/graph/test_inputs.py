@@ -11,10 +11,11 @@ from torch import nn
 
 import surgeon
 from surgeon.errors import OperationError
-from surgeon.graph.families import Family
-from surgeon.graph.inputs import Inputs, Spec, described, find_inputs
+from surgeon.families.inputs import Inputs, Spec
+from surgeon.graph.inputs.resolve import described, find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import trace
+from surgeon.interfaces.family import Family
 from surgeon.nn.progressive import ProgressiveNetwork
 
 

@@ -9,7 +9,7 @@ from transformers import BarkConfig, BarkModel, Sam2VideoConfig, Sam2VideoModel,
 from zoo.shrinking import transformers_module
 
 from surgeon.errors import OperationError
-from surgeon.graph.inputs import find_inputs
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.trace import trace
 

@@ -7,7 +7,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 import surgeon
-from surgeon.graph.inputs import find_inputs
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import trace
 from surgeon.nn.features import main_tensor

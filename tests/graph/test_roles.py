@@ -11,12 +11,12 @@ from families import FAMILIES, build
 from torch import nn
 
 from surgeon.errors import SiteError
-from surgeon.graph.families import Family
-from surgeon.graph.families_torchvision import TORCHVISION
-from surgeon.graph.families_transformers import TRANSFORMERS
+from surgeon.families.torchvision import TORCHVISION
+from surgeon.families.transformers.heads import TRANSFORMERS
 from surgeon.graph.roles import find_roles
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.trace import trace
+from surgeon.interfaces.family import Family
 from surgeon.nn.grafts import Tap, graft
 
 HEADS = {

@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import compile_compatible_method_lru_cache
 
 from surgeon.errors import OperationError
-from surgeon.graph.inputs import Inputs, Spec
+from surgeon.families.inputs import Inputs, Spec
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.trace import TensorSpec, TraceError, trace
 from surgeon.nn.features import main_tensor

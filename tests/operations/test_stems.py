@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from torch import nn
 
 import surgeon
+from surgeon.data.columns import Columns
 from surgeon.errors import OperationError
+from surgeon.interfaces.splits import Splits
 from surgeon.nn.features import main_tensor
 from surgeon.nn.stems import StemSwitch, stem_names
 from surgeon.operations import AdaptInput, Freeze, Multitask, ReplaceHead, Stems, Truncate
 from surgeon.testing import check_operations
-from surgeon.training.data import Columns, Splits
 
 PLACES = {
     "resnet": ["conv1", "bn1"],

@@ -15,7 +15,7 @@ import surgeon
 from surgeon.errors import ArchitectureError, CheckpointError, OperationError
 from surgeon.nn.features import main_tensor
 from surgeon.operations import AdaptInput, ReplaceHead, Transfer, Truncate
-from surgeon.preparing import prepare
+from surgeon.pipeline.prepare import prepare
 from surgeon.testing import check_operations
 
 SITES = {

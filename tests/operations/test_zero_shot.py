@@ -13,10 +13,10 @@ from torch.nn import functional
 
 import surgeon
 from surgeon.errors import OperationError, RecipeError
+from surgeon.nn.attribute_table import read_table
 from surgeon.nn.outputs import Outputs
 from surgeon.nn.zero_shot import class_names, head_of, with_classes
 from surgeon.operations import AddClasses, Freeze, ReplaceHead, Truncate, ZeroShot
-from surgeon.tables import read_table
 from surgeon.testing import check_operations
 
 ANIMALS = {"zebra": [1, 0, 1], "whale": [0, 1, 0], "owl": [0.5, 0, 0]}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from surgeon.reloading import Reload
-from surgeon.report.consoles import show
-from surgeon.report.outcomes import render_saved, render_training
+from surgeon.cli.render.consoles import show
+from surgeon.cli.render.outcomes import render_saved, render_training
+from surgeon.pipeline.reload_check import Reload
 from surgeon.training.report import TrainReport
 
 

@@ -9,16 +9,16 @@ import pytest
 import torchvision
 from rich.console import Console, RenderableType
 
+from surgeon.cli.render.catalog import type_of
+from surgeon.cli.render.consoles import show
+from surgeon.cli.render.mistakes import error_dict, render_error
+from surgeon.cli.render.numbers import count, shape, share, size
+from surgeon.cli.render.plans import render_plan
+from surgeon.cli.render.runs import ranges, together
+from surgeon.cli.render.trees import render_tree
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.trace import trace
-from surgeon.plans import Edit, Plan, Step, TensorFact
-from surgeon.report.catalog import type_of
-from surgeon.report.consoles import show
-from surgeon.report.mistakes import error_dict, render_error
-from surgeon.report.numbers import count, shape, share, size
-from surgeon.report.plans import render_plan
-from surgeon.report.runs import ranges, together
-from surgeon.report.trees import render_tree
+from surgeon.surgery.plan import Edit, Plan, Step, TensorFact
 
 
 def drawn(renderable: RenderableType, width: int = 80, *, terminal: bool = True) -> str:

@@ -12,11 +12,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from two_heads import BOTH, TwoHeads, data, settings
 
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective, Stage
+from surgeon.interfaces.training import Objective, Stage
+from surgeon.recipe.train_settings import OptimizerSettings, TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.optimizing import parameter_groups, rate_factors
 from surgeon.training.session import train
-from surgeon.training.settings import OptimizerSettings, TrainSettings
 from surgeon.training.unfreezing import Unfreezing
 
 

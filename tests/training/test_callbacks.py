@@ -7,15 +7,17 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from surgeon import cli, hookimpl
+from surgeon import hookimpl
+from surgeon.cli import app as cli
+from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Schedule
 from surgeon.nn.outputs import Outputs
-from surgeon.operation import Objective, Schedule
 from surgeon.plugins import load
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.callbacks import ProgressCallback, in_words
-from surgeon.training.data import Columns, Splits
 from surgeon.training.session import train
-from surgeon.training.settings import TrainSettings
 
 
 def network() -> nn.Module:

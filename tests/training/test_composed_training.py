@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
 
 TRAIN = """
 train:

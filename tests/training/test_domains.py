@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
-from surgeon.training.data import Columns, Splits
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.session import train
-from surgeon.training.settings import TrainSettings
 
 
 def network() -> nn.Sequential:

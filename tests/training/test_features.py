@@ -13,13 +13,14 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 import surgeon
+from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Stage
 from surgeon.nn.outputs import Outputs
-from surgeon.operation import Objective, Stage
+from surgeon.recipe.train_settings import Digits, TrainSettings
 from surgeon.training.cache_room import cache_folder, make_room, used
-from surgeon.training.data import Columns, Splits
 from surgeon.training.session import train
-from surgeon.training.settings import Digits, TrainSettings
 
 SMALL = Digits(classes=[0, 1, 2], per_class=4, canvas=8, size=32)
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from surgeon.data.labels import present
 from surgeon.errors import TrainingError
-from surgeon.training.losses import present, surgeon_losses
+from surgeon.training.losses import surgeon_losses
 
 LOSSES = surgeon_losses()
 NAN = float("nan")

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torchvision.models import shufflenet_v2_x0_5
 
-from surgeon.training.data import load_data
-from surgeon.training.settings import Digits
+from surgeon.data.digits import load_data
+from surgeon.recipe.train_settings import Digits
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective
+from surgeon.interfaces.training import Objective
+from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.curve import draw
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.metrics import by_task_and_domain, rows
 from surgeon.training.objectives import Target
 from surgeon.training.session import train
-from surgeon.training.settings import TrainSettings
 
 DIGITS = {"source": "digits", "classes": [0, 1], "per_class": 4, "canvas": 8, "size": 8, "channels": 1}
 

@@ -8,8 +8,9 @@ from torch import nn
 
 import surgeon
 from surgeon.errors import TrainingError
+from surgeon.interfaces.operation import asked_of_training
+from surgeon.interfaces.training import Objective
 from surgeon.nn.progressive import ProgressiveNetwork
-from surgeon.operation import Objective, asked_of_training
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.objectives import Call, Target, default_objectives, masked_mean, named_outputs, prepare
 

@@ -12,11 +12,11 @@ from two_heads import NEW, TwoHeads, data, settings
 
 import surgeon
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective, Penalty
+from surgeon.interfaces.training import Objective, Penalty
+from surgeon.recipe.train_settings import Digits, TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
 from surgeon.training.session import train
-from surgeon.training.settings import Digits, TrainSettings
 
 
 def distance(model: nn.Module, start: dict[str, torch.Tensor], name: str = "trunk.0.weight") -> float:

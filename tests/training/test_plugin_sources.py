@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon.cli import run
+from surgeon.cli.app import run
+from surgeon.data.combine import load_source
+from surgeon.data.sources import Digits
 from surgeon.errors import PluginError, RecipeError, TrainingError
+from surgeon.interfaces.data import Source
 from surgeon.plugins import Plugins, load
-from surgeon.recipe_schema import recipe_schema
-from surgeon.training.mixing import load_source, load_splits
-from surgeon.training.sources import Digits, Source
+from surgeon.recipe.schema import recipe_schema
+from surgeon.training.load_splits import load_splits
 
 PLUGIN = '''
 from typing import Annotated, Literal
@@ -184,7 +186,7 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
 def test_plugins_lists_who_offers_sources(tmp_path: Path, plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "--plugin", plugin, "--json"]) == 0
     told = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
-    assert told["surgeon.training.sources"] == told[plugin] == ["surgeon_sources"]
+    assert told["surgeon.data.sources"] == told[plugin] == ["surgeon_sources"]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
+from surgeon.data.digits import load_data
 from surgeon.nn.zero_shot import with_classes
-from surgeon.training.data import load_data
-from surgeon.training.settings import Digits
+from surgeon.recipe.train_settings import Digits
 
 DATA = "{source: digits, classes: [5, 6], per_class: 4, size: 8, canvas: 8, channels: 1}"
 TEST = load_data(Digits(classes=[5, 6], per_class=4, size=8, canvas=8, channels=1)).test.columns

@@ -6,13 +6,14 @@ from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 from transformers import ViTConfig, ViTForImageClassification
 
+from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Schedule
 from surgeon.nn.frozen import freeze_norm
 from surgeon.nn.outputs import Outputs
-from surgeon.operation import Objective, Schedule
-from surgeon.training.data import Columns, Splits
+from surgeon.recipe.train_settings import Digits, TrainSettings
 from surgeon.training.session import train
-from surgeon.training.settings import Digits, TrainSettings
 
 TINY = Digits(classes=[0, 1], per_class=20, canvas=8, size=8, channels=1)
 
@@ -51,7 +52,7 @@ def test_training_learns_and_reports_what_it_did():
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     with torch.no_grad():
-        from surgeon.training.data import load_data
+        from surgeon.data.digits import load_data
 
         test = load_data(TINY).test.columns
         right = (model(test["pixel_values"]).argmax(1) == test["labels"]).float().mean().item()

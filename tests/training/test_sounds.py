@@ -12,10 +12,10 @@ import torch
 from scipy.io import wavfile
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
-from surgeon import cli
+from surgeon.cli import app as cli
+from surgeon.data.combine import load_source
+from surgeon.data.sources import Saved, Table
 from surgeon.errors import TrainingError
-from surgeon.training.mixing import load_source
-from surgeon.training.sources import Saved, Table
 
 
 def tone(pitch: float, length: int, draw: np.random.Generator) -> np.ndarray:

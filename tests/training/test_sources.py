@@ -15,12 +15,13 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
+from surgeon.data.combine import load_source
 from surgeon.errors import TrainingError
-from surgeon.operation import Objective
-from surgeon.training.mixing import load_source, load_splits
+from surgeon.interfaces.training import Objective
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.load_splits import load_splits
 from surgeon.training.session import train
-from surgeon.training.settings import TrainSettings
 
 PIXELS = {"size": 8, "channels": 1}
 DIGITS = {"source": "digits", "classes": [0, 1], "per_class": 4, "canvas": 8, "size": 8, "channels": 1}
@@ -52,7 +53,7 @@ def splits(*sources: dict, evaluate: object = None, seed: int = 0):
 
 def test_settings_are_read_and_digits_loaded_without_the_library_for_tables():
     code = (
-        "import sys; from surgeon.training.settings import TrainSettings; from surgeon.training.mixing import *;"
+        "import sys; from surgeon.recipe.train_settings import TrainSettings; from surgeon.data.combine import *;"
         "load_splits(TrainSettings(data={'source': 'digits'}));"
         "sys.exit('datasets' in sys.modules or 'torchvision' in sys.modules)"
     )

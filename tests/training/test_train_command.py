@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon import cli
+from surgeon.cli import app as cli
 from surgeon.training.callbacks import ProgressCallback
 
 RECIPE = """

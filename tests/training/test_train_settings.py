@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from surgeon.errors import TrainingError
-from surgeon.training.settings import TrainSettings
+from surgeon.recipe.train_settings import TrainSettings
 
 
 def test_settings_are_read_without_torch():
-    code = "import sys, surgeon.training.settings; sys.exit('torch' in sys.modules)"
+    code = "import sys, surgeon.recipe.train_settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from surgeon.data.columns import Columns
+from surgeon.data.digits import load_data, render
 from surgeon.errors import TrainingError
-from surgeon.training.data import Columns, load_data, render
-from surgeon.training.settings import Digits
+from surgeon.recipe.train_settings import Digits
 
 SMALL = {"size": 16, "channels": 1}
 

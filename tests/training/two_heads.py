@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from surgeon.data.columns import Columns
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective
 from surgeon.nn.outputs import Outputs
-from surgeon.operation import Objective
-from surgeon.training.data import Columns, Splits
-from surgeon.training.settings import TrainSettings
+from surgeon.recipe.train_settings import TrainSettings
 
 
 class TwoHeads(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import surgeon
+from surgeon.architectures.identify import identify
 from surgeon.checkpoint.formats import memory_checkpoint
-from surgeon.checkpoint.identify import identify
-from surgeon.checkpoint.weights import tensors_of
 from surgeon.graph.roles import ROLES
+from surgeon.graph.tensors import tensors_of
 from surgeon.nn.frozen import Frozen
 from surgeon.plugins import load as load_plugins
 from zoo.reasons import reason_of

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from surgeon.graph.inputs import find_inputs
-from surgeon.graph.rungs import meta_size
+from surgeon.graph.backends import meta_size
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.skeleton import build_skeleton
 from zoo.settings import BESIDE_THE_RULES, LEFT_OUT
 

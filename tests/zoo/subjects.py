@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surgeon.checkpoint.weights import tensors_of
-from surgeon.graph.inputs import Inputs, find_inputs
+from surgeon.families.inputs import Inputs
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.roles import Roles, find_roles
 from surgeon.graph.skeleton import skeleton_of
+from surgeon.graph.tensors import tensors_of
 from surgeon.graph.trace import Trace, trace
 from surgeon.nn.features import main_tensor
 from surgeon.plugins import load as load_plugins
@@ -206,8 +207,8 @@ def build(name: str) -> Subject:
 
 def torchvision_module(name: str) -> nn.Module:
     """A builder's network at full size, with values drawn faster than it would itself."""
-    from surgeon.checkpoint.providers.torchvision import Torchvision
-    from surgeon.record import Architecture
+    from surgeon.architectures.torchvision import Torchvision
+    from surgeon.interfaces.architecture_name import Architecture
 
     with _no_initialisation():
         module = Torchvision().build(Architecture(scheme="torchvision", name=name))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surgeon.training.data import Splits
+from surgeon.interfaces.splits import Splits
 from surgeon.training.objectives import Call
 
 BATCH = 128

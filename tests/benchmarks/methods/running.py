@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon.commands.finetuning import finetune
+from surgeon.pipeline.finetune import finetune
+from surgeon.pipeline.prepare import prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.preparing import prepare
 from surgeon.training.report import TrainReport
 
 RECIPES = Path(__file__).parents[3] / "recipes"

@@ -13,10 +13,10 @@ from methods.claims import Claim
 from methods.measuring import accuracy_on
 from methods.running import RECIPES as FOLDER
 from methods.running import accuracy, plugins, run_recipe
+from surgeon.data.sources import Digits
+from surgeon.interfaces.splits import Splits
+from surgeon.nn.attribute_table import AttributeTable, Row, read_table
 from surgeon.nn.zero_shot import with_classes
-from surgeon.tables import AttributeTable, Row, read_table
-from surgeon.training.data import Splits
-from surgeon.training.sources import Digits
 
 TITLE = "Zero-shot"
 RECIPES = ("zero_shot.yaml", "zero_shot_unseen.yaml", "zero_shot_segments.yaml")

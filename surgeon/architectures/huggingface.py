@@ -1,0 +1,313 @@
+"""transformers' classes: ``hf:ORG/NAME``, ``hf:ORG/NAME@REVISION``, a folder's ``config.json``, ``hf/CLASS``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgeon.errors import ArchitectureError, CheckpointError, suggest
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.architecture_name import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.checkpoint.formats import Checkpoint
+    from surgeon.interfaces.match import Match
+
+# What is fetched of a repository: never code, and no second copy of the weights.
+CONFIG = ["config.json"]
+SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
+BIN = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
+IGNORED = ["*/*", "consolidated*"]
+
+# Buffers that earlier releases saved and the current one computes.
+COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
+
+# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
+# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads.
+MUTABLE = frozenset(
+    (
+        *("shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"),
+        "main_input_name",
+    )
+)
+
+# Keys of a config that say nothing of the network.
+BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
+
+
+class HuggingFace(ArchitectureProvider):
+    """Every class of transformers, built from its config; remote code is never run."""
+
+    scheme = "hf"
+
+    def names(self) -> list[str]:
+        """The model classes that some auto class knows."""
+        return sorted({name for names in _classes().values() for name in names})
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """Build the class that ``name`` says from ``options["config"]``."""
+        where = str(architecture)
+        if "config" not in architecture.options:
+            raise ArchitectureError("has no config", where=where, hint="name a folder or repository: hf:ORG/NAME")
+        config = _config(architecture.options["config"], where)
+        cls = self._class(architecture.name, where)
+        known = cls.config_class is None or isinstance(config, cls.config_class)
+        if not known and architecture.name not in _classes().get(config.model_type, ()):
+            raise ArchitectureError(
+                f"is not a class for model type {config.model_type!r}, which the config is of",
+                where=where,
+                hint=suggest(_base_class(config, where), [n for n in self.names() if n != architecture.name]),
+            )
+        try:
+            return cls._from_config(config)  # type: ignore[no-any-return]  # as AutoModel.from_config does
+        except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ArchitectureError(
+                f"cannot be built: {type(error).__name__}: {str(error).strip().splitlines()[0]}", where=where
+            ) from error
+
+    def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
+        """A class by its name, or what ``config.json`` of a repository or folder says.
+
+        The repository ``ORG/NAME[@REVISION]`` comes from huggingface_hub's cache, or is downloaded into it. A
+        folder is written with its path (``./folder``, ``/a/folder``); one without weights is an architecture.
+        """
+        if "/" not in name and name in self.names():
+            return Architecture(scheme=self.scheme, name=name), None
+        if name.startswith((".", "/", "~")):
+            folder, weights = _local(name, weights=weights)
+        else:
+            try:
+                folder = _snapshot(name, weights=weights)
+            except CheckpointError as error:
+                if "/" not in name and (near := suggest(name, self.names())):
+                    error.hint = f"{error.hint}     {near}"
+                raise
+        config = _read_config(folder / "config.json")
+        return self.of_config(config, f"hf:{name}"), folder if weights else None
+
+    def of_config(self, config: dict[str, Any], where: str) -> Architecture:
+        """The class that a ``config.json`` names; its base class where it names none.
+
+        Raises:
+            ArchitectureError: It needs code from outside transformers, or its weights are quantised.
+        """
+        if config.get("quantization_config"):
+            method = config["quantization_config"].get("quant_method", "an unknown method")
+            raise ArchitectureError(
+                f"its weights are quantised ({method}), and cannot be edited",
+                where=where,
+                hint="take the unquantised checkpoint that it was made from",
+            )
+        loaded = _config(config, where)
+        named = config.get("architectures") or []
+        name = named[0] if named else _base_class(loaded, where)
+        self._class(name, where)
+        return Architecture(scheme=self.scheme, name=name, options={"config": _plain(loaded)})
+
+    def of_module(self, module: nn.Module) -> Architecture | None:
+        """Its class and config, when those build the same tree."""
+        transformers = sys.modules.get("transformers")
+        if transformers is None or not isinstance(module, transformers.PreTrainedModel):
+            return None
+        from surgeon.architectures.identify import build
+        from surgeon.architectures.same_structure import same_structure
+
+        cls = type(module)
+        if getattr(transformers, cls.__name__, None) is not cls:
+            return None
+        architecture = Architecture(scheme=self.scheme, name=cls.__name__, options={"config": _plain(module.config)})
+        try:
+            skeleton = build(self, architecture)
+            _attend_alike(skeleton, module)
+            return architecture if same_structure(module, skeleton, mutable=MUTABLE) else None
+        except ArchitectureError:  # a config edited so that it builds nothing
+            return None
+
+    def identify(self, checkpoint: Checkpoint) -> Match | None:
+        """What the ``config.json`` beside the weights says."""
+        from surgeon.architectures.identify import match
+
+        if checkpoint.config is None or "model_type" not in checkpoint.config:
+            return None
+        return match(self, self.of_config(checkpoint.config, checkpoint.location), checkpoint)
+
+    def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
+        """The config beside the weights, for a class that was named without one."""
+        if "config" in architecture.options or checkpoint.config is None:
+            return [architecture]
+        config = _plain(_config(checkpoint.config, checkpoint.location))
+        return [architecture.model_copy(update={"options": {"config": config}})]
+
+    def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
+        """With the base model's prefix put on or taken off, then with transformers' own renamings too."""
+        from surgeon.architectures.hf_conversion import renamed
+
+        names = list(names)
+        prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
+        tensors = skeleton.state_dict()
+        yield {name: _placed(name, prefix, tensors) for name in names}
+        if (others := renamed(skeleton, names)) is not None:
+            yield others
+
+    def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
+        """Buffers that are computed now, what the class says to ignore, and heads that it has not."""
+        prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
+        base = getattr(skeleton, prefix, skeleton) if prefix else skeleton
+        tops = {prefix, *dict(skeleton.named_children()), *dict(base.named_children())} - {""}
+        others = rf"^(?!(?:{'|'.join(map(re.escape, sorted(tops)))})\.)"
+        ignored = sorted(skeleton._keys_to_ignore_on_load_unexpected or ())  # type: ignore[arg-type]
+        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *ignored, others)))
+
+    def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The tensors as transformers rearranges them on loading (fused experts, split projections), read lazily."""
+        from surgeon.architectures.hf_conversion import rearranged
+
+        return rearranged(skeleton, checkpoint)
+
+    def _class(self, name: str, where: str) -> Any:
+        import transformers
+
+        cls = getattr(transformers, name, None)
+        if cls is None or not hasattr(cls, "_from_config"):
+            raise ArchitectureError(
+                f"transformers {transformers.__version__} has no class {name!r}",
+                where=where,
+                hint=suggest(name, self.names()) or "install a release of transformers that has it",
+            )
+        return cls
+
+
+def _classes() -> dict[str, set[str]]:
+    """The model classes that the auto classes build for each model type, some of them another type's."""
+    from transformers.models.auto import modeling_auto
+
+    found: dict[str, set[str]] = {}
+    for key, table in vars(modeling_auto).items():
+        if key.endswith("_MAPPING_NAMES"):
+            for model_type, names in table.items():
+                found.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
+    return found
+
+
+def _config(values: dict[str, Any], where: str) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = values.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        if "auto_map" in values:
+            raise ArchitectureError(
+                f"model type {model_type!r} needs code from its own repository, which surgeon never runs",
+                where=where,
+                hint="build it with a function of yours: --arch python:package.module:function",
+            )
+        if model_type is None:
+            raise ArchitectureError("its config names no model_type, so it is none of transformers'", where=where)
+        raise ArchitectureError(
+            f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
+        )
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ArchitectureError(
+            f"its config is refused by transformers: {str(error).strip().splitlines()[0]}", where=where
+        ) from error
+
+
+def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:
+    """A BigBird that was given a short text attends to all of it from then on, by other modules."""
+    for name, each in module.named_modules():
+        if hasattr(each, "set_attention_type"):
+            skeleton.get_submodule(name).set_attention_type(each.attention_type)  # type: ignore[operator]
+
+
+def _with_floats(value: Any) -> Any:
+    """What JSON has no word for, and transformers writes as ``{"__float__": "Infinity"}``."""
+    if isinstance(value, list):
+        return [_with_floats(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"__float__"}:
+        return float(value["__float__"])
+    return {key: _with_floats(each) for key, each in value.items()}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as JSON holds it, without what describes a file or a machine."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {key: value for key, value in values.items() if key not in BESIDE_CONFIG}
+
+
+def _base_class(config: Any, where: str) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    found = MODEL_MAPPING_NAMES.get(config.model_type)
+    if found is None:
+        raise ArchitectureError(
+            f"its config names no class, and model type {config.model_type!r} has no base class",
+            where=where,
+            hint="name the class: --arch hf/CLASS",
+        )
+    return found if isinstance(found, str) else str(found[0])
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"is no config: {error}", where=str(path)) from error
+    return values if isinstance(values, dict) else {}
+
+
+def _placed(name: str, prefix: str, tensors: dict[str, Any]) -> str:
+    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
+        if candidate in tensors:
+            return candidate
+    return name
+
+
+def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
+    """A folder with a config, and whether its weights are wanted and there."""
+    from surgeon.checkpoint.folder import WEIGHTS
+
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
+    return folder, weights and any((folder / each).is_file() for each in WEIGHTS)
+
+
+def _snapshot(name: str, *, weights: bool) -> Path:
+    """The folder of a repository in the hub's cache, with its config and its weights in one format."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    repository, _, revision = name.partition("@")
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=[*CONFIG, *patterns], ignore_patterns=IGNORED
+            )
+        )
+
+    try:
+        folder = fetch(SAFETENSORS if weights else [])
+        if weights and not any(folder.glob("*.safetensors")):
+            folder = fetch(BIN)
+    except (HFValidationError, OSError, ValueError) as error:  # network, absent and gated repositories are OSErrors
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"cannot be had from the Hugging Face hub: {reason}",
+            where=f"hf:{name}",
+            hint=f"a folder is written ./{repository}"
+            if Path(repository).is_dir()
+            else "check the name and HF_TOKEN, or download it elsewhere and give the folder",
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give --arch and the file of its weights")
+    return folder

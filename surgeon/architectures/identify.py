@@ -1,0 +1,116 @@
+"""How a checkpoint fits a skeleton, and which architecture a checkpoint belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from surgeon.architectures.fit import fit, naming_notes
+from surgeon.checkpoint.formats import Checkpoint
+from surgeon.errors import ArchitectureError
+from surgeon.graph.skeleton import build_skeleton
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.match import Match, few
+
+
+def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Module:
+    """The skeleton of ``architecture``.
+
+    Raises:
+        ArchitectureError: It cannot be built.
+    """
+    try:
+        return build_skeleton(lambda: provider.build(architecture))
+    except RuntimeError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArchitectureError(f"cannot be built: {reason}", where=str(architecture)) from error
+
+
+def unprefixed(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """``checkpoint`` as it is, then without each prefix that a wrapper may have left."""
+    yield checkpoint
+    for prefix in checkpoint.prefix_candidates():
+        if prefix:
+            yield checkpoint.without_prefix(prefix)
+
+
+def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint: Checkpoint) -> Match:
+    """Fit ``checkpoint`` to a named architecture: the form, prefix and naming that leave least over.
+
+    Raises:
+        ArchitectureError: It does not fit; the message counts and names the tensors.
+    """
+    best = _best(provider, architecture, checkpoint)
+    if not best.fit.contained:
+        converted = provider.convert(best.skeleton, checkpoint)
+        if converted is not None:
+            best = _best(provider, best.architecture, converted)
+    if not best.fit.contained:
+        raise misfit(best)
+    return best
+
+
+def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint: Checkpoint) -> Match:
+    best: Match | None = None
+    skeletons: dict[str, nn.Module] = {}
+    for candidate in unprefixed(checkpoint):
+        for form in provider.complete(architecture, candidate):
+            key = form.model_dump_json()
+            if key not in skeletons:
+                skeletons[key] = build(provider, form)
+            skeleton = skeletons[key]
+            for naming in provider.namings(skeleton, candidate.entries):
+                result = fit(skeleton, candidate, naming, provider.harmless(skeleton))
+                if best is None or result.cost < best.fit.cost:
+                    best = Match(form, candidate, skeleton, result, naming_notes(naming))
+                if result.cost == 0:
+                    return best
+    assert best is not None  # there is always the checkpoint as it is, one form and one naming
+    return best
+
+
+def misfit(found: Match) -> ArchitectureError:
+    """The error for a checkpoint that does not fit the architecture it was said to have."""
+    result = found.fit
+    parts = []
+    if result.missing:
+        parts.append(f"{len(result.missing)} missing ({few(result.missing)})")
+    if result.unexpected:
+        parts.append(f"{len(result.unexpected)} unexpected ({few(result.unexpected)})")
+    if result.misshaped:
+        shown = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
+        parts.append(f"{len(shown)} of another shape ({few(shown, 2)})")
+    if found.architecture.scheme == "torchvision":
+        hint = "leave --arch out to have the architecture identified"
+    else:
+        hint = f"name what made this file, or build {found.architecture} with the options that fit it"
+    return ArchitectureError(
+        f"does not fit {found.architecture}: {len(result.mapping) - len(result.misshaped)} of "
+        f"{len(result.mapping) + len(result.missing)} tensors match, " + ", ".join(parts),
+        where=found.checkpoint.location,
+        hint=hint,
+    )
+
+
+def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvider]) -> Match:
+    """Ask every provider which architecture ``checkpoint`` belongs to.
+
+    Raises:
+        ArchitectureError: None knows it; the closest candidates are named.
+    """
+    refused: ArchitectureError | None = None
+    for scheme in sorted(providers):
+        try:
+            found = providers[scheme].identify(checkpoint)
+        except ArchitectureError as error:
+            refused = refused or error
+            continue
+        if found is not None:
+            return found
+    raise refused or ArchitectureError(
+        f"the architecture of these {len(checkpoint.entries)} tensors is unknown ({few(checkpoint.entries)})",
+        where=checkpoint.location,
+        hint="say what built it: --arch torchvision/NAME, --arch hf:ORG/NAME or --arch python:package.module:function",
+    )

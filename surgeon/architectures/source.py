@@ -1,0 +1,218 @@
+"""Where a network comes from: a reference, a file, a folder, an artifact, or a module in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from torch import nn
+
+from surgeon.architectures.identify import build, identify, match
+from surgeon.architectures.registry import is_reference, meant, parse
+from surgeon.checkpoint.formats import Checkpoint, memory_checkpoint, open_checkpoint
+from surgeon.errors import ArchitectureError, CheckpointError
+from surgeon.graph.skeleton import skeleton_of
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.match import Match
+from surgeon.interfaces.record import Record, Surgeries, record_of
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
+
+
+@dataclass
+class Source:
+    """A network before surgery, and where its values lie."""
+
+    architecture: Architecture | None
+    """What builds it; None for a module in memory that only its author can build."""
+    checkpoint: Checkpoint | None
+    """Its values; None where they come from the builder's own initialisation."""
+    module: nn.Module | None
+    """The module, for one that is in memory."""
+    location: str
+    notes: list[str] = field(default_factory=list)
+    surgeries: list[Surgeries] = field(default_factory=list)
+    """Those recorded in an artifact's manifest, to be replayed on the skeleton."""
+    mapping: dict[str, str] | None = None
+    """Name in the skeleton → entry of the checkpoint; None for an artifact, whose names are those after replay."""
+    missing: list[str] = field(default_factory=list)
+    """Names in the skeleton for which the checkpoint has nothing: an operation must replace them."""
+    unexpected: list[str] = field(default_factory=list)
+    """Entries of the checkpoint that are known to be superfluous, and are left out."""
+    filled: list[str] = field(default_factory=list)
+    """Counters (``num_batches_tracked``) that the checkpoint lacks and that are to be 0."""
+    record: Record | None = None
+    """What an artifact, or a module that surgeon made, knows of its past."""
+    provider: ArchitectureProvider | None = field(default=None, repr=False)
+    _spare: nn.Module | None = field(default=None, repr=False)
+
+    def skeleton(self) -> nn.Module:
+        """A new skeleton of the network before surgery: yours to edit.
+
+        Raises:
+            ArchitectureError: It cannot be built.
+        """
+        if self.module is not None:
+            return skeleton_of(self.module)
+        spare, self._spare = self._spare, None
+        return spare if spare is not None else build(*self._builder())
+
+    def initialised(self) -> nn.Module:
+        """The network with the values that its builder gives it; seed torch before.
+
+        Raises:
+            ArchitectureError: It cannot be built.
+        """
+        provider, architecture = self._builder()
+        return provider.build(architecture)
+
+    def _builder(self) -> tuple[ArchitectureProvider, Architecture]:
+        if self.architecture is None or self.provider is None:
+            raise ArchitectureError(
+                "what built the network before surgery is not known (a module of its author's own)",
+                where=self.location,
+                hint="say it: --arch python:package.module:function, or load(…, arch=function) in Python",
+            )
+        return self.provider, self.architecture
+
+
+def open_source(
+    model: str | Path | nn.Module,
+    *,
+    arch: str | None = None,
+    trust_pickle: bool = False,
+    key: str | None = None,
+    plugins: Plugins,
+) -> Source:
+    """Find out what ``model`` is, without reading a weight.
+
+    Args:
+        model: ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME[@REVISION]``, ``python:package.module:function``,
+            the path of a checkpoint, folder or artifact, or a module.
+        arch: What built it, where it cannot be found out: a reference as above, or ``hf/CLASS``.
+        trust_pickle: Allow a file's pickle to run code.
+        key: The key of the state dict in a file that holds several.
+        plugins: Where providers of architectures are registered.
+
+    Raises:
+        CheckpointError: There is no such file or it cannot be read.
+        ArchitectureError: The architecture is unknown, cannot be built, or does not fit the tensors.
+    """
+    providers = plugins.architectures()
+    if isinstance(model, nn.Module):
+        return _from_module(model, arch, providers)
+    location, path, architecture = str(model), Path(model), None
+    if not path.exists() and is_reference(location, list(providers)):
+        named = parse(location, list(providers))
+        architecture, found = providers[named.scheme].locate(named.name)
+        if found is None and arch is not None:
+            raise ArchitectureError(
+                f"{location} is an architecture already", where=f"--arch {arch}", hint="give only one of the two"
+            )
+        if found is None:
+            return _from_builder(architecture, location, providers)
+        path = found
+    try:
+        checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
+    except CheckpointError as error:
+        if not path.exists() and (reference := meant(location, providers)):
+            error.hint = f"is {reference} meant?"
+        raise
+    checkpoint.location = location
+    if arch is not None:
+        architecture = _named(arch, providers)
+    if checkpoint.manifest is not None:
+        return _from_artifact(checkpoint, architecture, providers)
+    if architecture is None:
+        return _from_match(identify(checkpoint, providers), providers)
+    return _from_match(match(providers[architecture.scheme], architecture, checkpoint), providers)
+
+
+def _named(arch: str, providers: dict[str, ArchitectureProvider]) -> Architecture:
+    try:
+        named = parse(arch, list(providers))
+    except ArchitectureError as error:
+        if reference := meant(arch, providers):
+            error.hint = f"is {reference} meant?"
+        raise
+    return providers[named.scheme].locate(named.name, weights=False)[0]
+
+
+def _from_module(module: nn.Module, arch: str | None, providers: dict[str, ArchitectureProvider]) -> Source:
+    record = record_of(module)
+    if arch is not None:
+        architecture: Architecture | None = _named(arch, providers)
+    elif record is not None:
+        architecture = record.architecture
+    else:
+        found = (provider.of_module(module) for provider in providers.values())
+        architecture = next((each for each in found if each is not None), None)
+    tensors = module.state_dict()
+    return Source(
+        architecture,
+        memory_checkpoint(tensors),
+        module,
+        type(module).__name__,
+        surgeries=list(record.surgeries) if record else [],
+        mapping={name: name for name in tensors},
+        record=record,
+        provider=providers.get(architecture.scheme) if architecture else None,
+    )
+
+
+def _from_builder(architecture: Architecture, location: str, providers: dict[str, ArchitectureProvider]) -> Source:
+    provider = providers[architecture.scheme]
+    skeleton = build(provider, architecture)
+    notes = [f"{location} names no weights: values are those of its own initialisation"]
+    return Source(architecture, None, None, location, notes, provider=provider, _spare=skeleton)
+
+
+def _from_artifact(
+    checkpoint: Checkpoint, architecture: Architecture | None, providers: dict[str, ArchitectureProvider]
+) -> Source:
+    try:
+        record = Record.model_validate((checkpoint.manifest or {}).get("record"))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CheckpointError(
+            f"its manifest is damaged: {'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}",
+            where=checkpoint.location,
+            hint="make the artifact again",
+        ) from error
+    architecture = architecture or record.architecture
+    if architecture is not None and architecture.scheme not in providers:
+        raise ArchitectureError(
+            f"nothing builds {architecture}: no provider of {architecture.scheme!r} is installed",
+            where=checkpoint.location,
+            hint="install its plugin     see: surgeon plugins",
+        )
+    return Source(
+        architecture,
+        checkpoint,
+        None,
+        checkpoint.location,
+        list(checkpoint.notes),
+        list(record.surgeries),
+        record=record,
+        provider=providers[architecture.scheme] if architecture else None,
+    )
+
+
+def _from_match(found: Match, providers: dict[str, ArchitectureProvider]) -> Source:
+    return Source(
+        found.architecture,
+        found.checkpoint,
+        None,
+        found.checkpoint.location,
+        list(dict.fromkeys([*found.checkpoint.notes, *found.notes, *found.fit.notes()])),
+        mapping=found.fit.mapping,
+        missing=found.fit.missing,
+        unexpected=found.fit.dropped,
+        filled=found.fit.filled,
+        provider=providers[found.architecture.scheme],
+        _spare=found.skeleton,
+    )

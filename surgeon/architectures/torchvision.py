@@ -1,0 +1,201 @@
+"""torchvision's builders: ``torchvision/resnet50``, ``torchvision/resnet50@IMAGENET1K_V2``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgeon.architectures.torchvision_names import ALWAYS, EPS, FROZEN_NORM, readings
+from surgeon.errors import ArchitectureError, CheckpointError, suggest
+from surgeon.interfaces.architecture import ArchitectureProvider, Shapes
+from surgeon.interfaces.architecture_name import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.checkpoint.formats import Checkpoint
+    from surgeon.interfaces.match import Match
+
+# Arguments that keep a builder from downloading, from quantising, and (Inception, GoogLeNet) from warning
+# that today's default initialisation may change.
+FIXED = {"weights": None, "weights_backbone": None, "quantize": False}
+
+FROZEN_DETECTORS = frozenset(
+    {
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_resnet50_fpn",
+        "fcos_resnet50_fpn",
+        "keypointrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn",
+        "retinanet_resnet50_fpn",
+    }
+)
+
+# What a forward sets in its modules: a detector's pool of regions remembers how its maps are scaled.
+MUTABLE = frozenset({"scales"})
+
+# What a builder sets when it is asked for weights, beyond what their keys and shapes show.
+WEIGHTS_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("googlenet", "IMAGENET1K_V1"): {"transform_input": True},
+    ("inception_v3", "IMAGENET1K_V1"): {"transform_input": True},
+    ("fasterrcnn_resnet50_fpn", "COCO_V1"): {FROZEN_NORM: 0.0},
+    ("keypointrcnn_resnet50_fpn", "COCO_V1"): {FROZEN_NORM: 0.0},
+    ("maskrcnn_resnet50_fpn", "COCO_V1"): {FROZEN_NORM: 0.0},
+    ("retinanet_resnet50_fpn", "COCO_V1"): {FROZEN_NORM: 0.0},
+}
+
+
+class Torchvision(ArchitectureProvider):
+    """Every builder of ``torchvision.models.list_models()``; nothing is downloaded unless weights are named."""
+
+    scheme = "torchvision"
+
+    def names(self) -> list[str]:
+        """The names of all registered builders."""
+        from torchvision import models
+
+        return models.list_models()  # type: ignore[no-any-return]
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """Call the builder without weights, neither its own nor its backbone's."""
+        from torchvision import models
+
+        name = architecture.name
+        self.require(name)
+        builder = models.get_model_builder(name)
+        accepted = inspect.signature(inspect.unwrap(builder)).parameters
+        options = dict(architecture.options)
+        eps = options.pop(FROZEN_NORM, None)
+        arguments = {key: value for key, value in FIXED.items() if key in accepted}
+        arguments |= ALWAYS.get(name.removeprefix("quantized_"), {})
+        try:
+            model: nn.Module = builder(**arguments, **options)
+        except (TypeError, ValueError) as error:
+            raise ArchitectureError(
+                f"{type(error).__name__}: {error}".splitlines()[0], where=f"{architecture} {options}"
+            ) from error
+        if eps is not None:
+            _freeze_norms(model.backbone, eps)  # type: ignore[arg-type]
+        return model
+
+    def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
+        """The architecture ``NAME`` and, for ``NAME@WEIGHTS``, the file in torch.hub's cache."""
+        name, _, member = name.partition("@")
+        self.require(name)
+        options = {}
+        path = None
+        if member:
+            chosen = _weights(name, member)
+            options = WEIGHTS_OPTIONS.get((name, chosen.name), {})
+            path = _cached(chosen) if weights else None
+        return Architecture(scheme=self.scheme, name=name, options=options), path
+
+    def of_module(self, module: nn.Module) -> Architecture | None:
+        """Found from the module's class and shapes, and confirmed setting by setting."""
+        if not type(module).__module__.startswith("torchvision."):
+            return None
+        from surgeon.architectures import fingerprints
+        from surgeon.architectures.identify import build
+        from surgeon.architectures.same_structure import same_structure
+
+        shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        for row in fingerprints.table():
+            if row.module != fingerprints.class_name(module) or not row.has_trunk_of(fingerprints.Keys(shapes)):
+                continue
+            options = {**row.options, **(row.read_options(shapes) or {}), **_settings(module)}
+            architecture = Architecture(scheme=self.scheme, name=row.name, options=options)
+            if same_structure(module, build(self, architecture), mutable=MUTABLE):
+                return architecture
+        return None
+
+    def identify(self, checkpoint: Checkpoint) -> Match | None:
+        """Found from keys and shapes alone; a file with a Hugging Face config is left to that."""
+        if checkpoint.config is not None and "model_type" in checkpoint.config:
+            return None
+        from surgeon.architectures.fingerprints import identify
+
+        return identify(self, checkpoint)
+
+    def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
+        """The class count, image size and auxiliary heads that the tensors show; what is given stands."""
+        from surgeon.architectures.fingerprints import table
+        from surgeon.architectures.fit import shapes_of
+
+        forms, shapes = [], shapes_of(checkpoint)
+        for row in table():
+            if row.name == architecture.name:
+                options = {**row.options, **(row.read_options(shapes) or {})}
+                if architecture.name in FROZEN_DETECTORS and not _counts_batches(shapes):
+                    options[FROZEN_NORM] = EPS
+                forms.append(architecture.model_copy(update={"options": {**options, **architecture.options}}))
+        return forms or [architecture]
+
+    def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
+        """As they are, then with the names of earlier releases brought up to date."""
+        yield from readings(names)
+
+
+def _counts_batches(shapes: Shapes) -> bool:
+    return any(name.startswith("backbone.") and name.endswith("num_batches_tracked") for name in shapes)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Options that a built module shows in no tensor."""
+    from torchvision.ops import FrozenBatchNorm2d
+
+    settings: dict[str, Any] = {}
+    if getattr(module, "transform_input", False):
+        settings["transform_input"] = True
+    eps = {norm.eps for norm in module.modules() if isinstance(norm, FrozenBatchNorm2d)}
+    if len(eps) == 1:
+        settings[FROZEN_NORM] = eps.pop()
+    return settings
+
+
+def _freeze_norms(module: nn.Module, eps: float) -> None:
+    from torch import nn
+    from torchvision.ops import FrozenBatchNorm2d
+
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps))
+        else:
+            _freeze_norms(child, eps)
+
+
+def _weights(name: str, member: str) -> Any:
+    from torchvision import models
+
+    members = models.get_model_weights(name).__members__
+    if member not in members:
+        raise ArchitectureError(
+            f"torchvision/{name} has no weights {member!r}",
+            hint=suggest(member, members) or f"it has: {', '.join(members)}",
+        )
+    chosen = members[member]
+    if "unquantized" in chosen.meta:
+        plain = name.removeprefix("quantized_")
+        raise ArchitectureError(
+            f"the weights of torchvision/{name}@{member} are quantised, and cannot be edited",
+            hint=f"use torchvision/{plain}@{chosen.meta['unquantized'].name}",
+        )
+    return chosen
+
+
+def _cached(weights: Any) -> Path:
+    """The file of ``weights``, downloaded as torch.hub does where it is not in torch.hub's cache."""
+    from torch import hub
+
+    folder = Path(hub.get_dir()) / "checkpoints"
+    path = folder / Path(weights.url).name
+    if not path.exists():
+        digest = hub.HASH_REGEX.search(path.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            hub.download_url_to_file(weights.url, str(path), digest.group(1) if digest else None, progress=True)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+            raise CheckpointError(f"cannot download {weights.url} ({error})", hint=f"put the file at {path}") from error
+    return path

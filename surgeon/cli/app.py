@@ -1,0 +1,150 @@
+"""The command line: ``surgeon COMMAND``. Commands import torch when they run, never to print help."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from itertools import pairwise
+from typing import Annotated
+
+import typer
+
+from surgeon.cli.advise import advise
+from surgeon.cli.apply import apply, plan
+from surgeon.cli.catalog import ops, schema
+from surgeon.cli.catalog import plugins as list_plugins
+from surgeon.cli.inspect import check, inspect
+from surgeon.cli.predict import predict
+from surgeon.cli.train import train
+from surgeon.errors import SurgeonError
+from surgeon.pipeline.gc_pause import paused_collection
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+
+INTERRUPTED = 130
+QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
+"""Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
+
+
+def main() -> None:
+    """Run the command line on the process's arguments, and end the process."""
+    codes = [1]
+    if sys.gettrace() is None and "coverage" not in sys.modules:
+        atexit.register(lambda: _end(codes[0]))
+    codes[0] = run(sys.argv[1:])
+    sys.exit(codes[0])
+
+
+def _end(code: int) -> None:
+    """End the process when everybody else has been told so (the first to be registered is called last).
+
+    What is left for Python to do then is to take apart, object by object, what the system takes back at once:
+    with transformers imported, for more than a second, in which memory has its peak.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are told, none is raised.
+
+    Args:
+        arguments: As typed after ``surgeon``.
+    """
+    quick = bool(arguments) and arguments[0] in QUICK
+    with paused_collection() if quick else nullcontext():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    plugins = None
+    try:
+        plugins = load_plugins(_named_plugins(arguments))
+        app = make_app(plugins)
+        code = app(list(arguments), prog_name="surgeon", standalone_mode=False, obj=plugins)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except SurgeonError as error:
+        return _tell(error, arguments)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what typer raises at a mistake in the arguments
+            return _tell(_usage_error(error), arguments)
+        return _tell(_bug(error, plugins), arguments)
+
+
+def make_app(plugins: Plugins) -> typer.Typer:
+    """The application with the commands of all plugins."""
+    app = typer.Typer(
+        help="Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks.",
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_start)
+    for command in (apply, plan, train, advise, predict, inspect, check, ops, schema, list_plugins):
+        app.command()(command)
+    for error in plugins.add_commands(app):
+        print(f"warning: {error}", file=sys.stderr)
+    return app
+
+
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"surgeon {version_of('surgeon')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _named_plugins(arguments: Sequence[str]) -> list[str]:
+    """What ``--plugin`` names: known before the arguments are parsed, since a plugin may add commands."""
+    names = [after for option, after in pairwise(arguments) if option == "--plugin"]
+    return names + [each.partition("=")[2] for each in arguments if each.startswith("--plugin=")]
+
+
+def _tell(error: SurgeonError, arguments: Sequence[str]) -> int:
+    """Print ``error`` and return its exit code."""
+    from surgeon.cli.render.consoles import show
+    from surgeon.cli.render.mistakes import error_dict, render_error
+
+    if "--debug" in arguments:
+        traceback.print_exception(error.__cause__ if type(error) is SurgeonError and error.__cause__ else error)
+    show(render_error(error), stderr=True)
+    if "--json" in arguments:
+        print(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=False))
+    return error.exit_code
+
+
+def _usage_error(error: Exception) -> SurgeonError:
+    command = getattr(getattr(error, "ctx", None), "command_path", "surgeon")
+    usage = SurgeonError(error.format_message().rstrip("."), hint=f"see: {command} --help")  # type: ignore[attr-defined]
+    usage.exit_code = int(getattr(error, "exit_code", 2))
+    usage.__cause__ = error
+    return usage
+
+
+def _bug(error: Exception, plugins: Plugins | None) -> SurgeonError:
+    """An exception that nobody foresaw, as an error that says whose it is."""
+    owner = plugins.owner_of(error) if plugins else None
+    whose = f"the plugin {owner!r}" if owner else "surgeon"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    bug = SurgeonError(f"this is a bug in {whose}: {what}", hint="--debug shows the traceback")
+    bug.__cause__ = error
+    return bug

@@ -1,0 +1,104 @@
+"""What can be told of a recipe's ``train:`` section before anything is loaded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from surgeon.data.sources import Digits
+from surgeon.errors import RecipeError, SurgeonError, TrainingError, suggest
+from surgeon.plugins import Plugins
+from surgeon.recipe.load import Recipe
+from surgeon.recipe.train_settings import TrainSettings
+
+
+def check_training(recipe: Recipe, plugins: Plugins, *, here: bool) -> None:
+    """Refuse settings that training would refuse.
+
+    Args:
+        recipe: One with a ``train:`` section.
+        plugins: Where losses come from.
+        here: It is to be trained on this machine, so that values are checked beside names: a recipe that asks
+            for bfloat16 may be planned where there is no GPU.
+
+    Raises:
+        RecipeError: With every mistake in ``problems``, each at its place.
+    """
+    settings = recipe.train
+    assert settings is not None  # the caller has seen to it
+    problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
+    problems += _in_callbacks(recipe, settings, plugins)
+    if settings.data is None:
+        problems.append(_problem(recipe, "needs the key 'data'", "as in: data: {source: digits}", "train"))
+    elif here:
+        problems += _in_data(recipe, settings)
+    if problems:
+        count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in {recipe.path}"
+        raise RecipeError(count, problems=problems)
+
+
+def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[SurgeonError]:
+    if not (settings.arguments or here):
+        return []  # spares the import of transformers
+    from surgeon.training.arguments import argument_problems, training_arguments
+
+    problems = [
+        _problem(recipe, error.message, error.hint, *(error.where or "").split(".", 2))
+        for error in argument_problems(settings.arguments)
+    ]
+    if here and not problems:
+        try:
+            with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
+                training_arguments(settings, output_dir=Path(folder), seed=recipe.seed)
+        except TrainingError as error:
+            problems.append(_problem(recipe, error.message, error.hint, *(error.where or "train").split(".", 2)))
+    return problems
+
+
+def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
+    if not settings.callbacks:
+        return []  # spares the import of transformers
+    from surgeon.training.stopping import make_callbacks
+
+    problems: list[SurgeonError] = []
+    for index, each in enumerate(settings.callbacks):
+        try:
+            make_callbacks([each], plugins.callbacks())
+        except TrainingError as error:
+            problems.append(_problem(recipe, error.message, error.hint, "train", "callbacks", index))
+    return problems
+
+
+def _in_losses(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
+    asked: list[tuple[str, tuple[str | int, ...]]] = [
+        (objective.loss, ("train", "objectives", index, "loss"))
+        for index, objective in enumerate(settings.objectives or ())
+    ]
+    for index, operation in enumerate(recipe.operations):
+        asked += [(objective.loss, ("operations", index)) for objective in operation.objectives()]
+    known = plugins.losses() if asked else {}
+    return [
+        _problem(recipe, f"no loss {loss!r} (there are: {', '.join(known)})", suggest(loss, known), *keys)
+        for loss, keys in asked
+        if loss not in known
+    ]
+
+
+def _in_data(recipe: Recipe, settings: TrainSettings) -> list[SurgeonError]:
+    """Mistakes in asking for the digits; other data are looked at when they are read."""
+    from surgeon.data.digits import read_digits
+
+    problems: list[SurgeonError] = []
+    for key, given in (("data", settings.data), ("evaluate", settings.evaluate)):
+        for index, source in enumerate(given if isinstance(given, list) else [given]):
+            try:
+                if isinstance(source, Digits):
+                    read_digits(source, recipe.seed)
+            except TrainingError as error:
+                at = (index,) if isinstance(given, list) else ()
+                problems.append(_problem(recipe, error.message, error.hint, "train", key, *at))
+    return problems
+
+
+def _problem(recipe: Recipe, what: str, hint: str | None, *keys: str | int) -> SurgeonError:
+    return RecipeError(f"{'.'.join(map(str, keys))}: {what}", where=recipe.where(*keys), hint=hint)

@@ -1,0 +1,158 @@
+"""A network as its sites: what each is, gives and weighs, and the part that it plays. Repeated blocks stand once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from surgeon.cli.render.numbers import count, shape
+from surgeon.cli.render.runs import pattern, ranges, together
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.graph.roles import Roles
+    from surgeon.graph.trace import Trace
+
+ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
+NARROW = 72
+"""Characters below which a terminal has no room for the classes."""
+UNMARKED = {"norms"}  # as many as there are layers: told below the tree, not in each line
+
+
+@dataclass(frozen=True)
+class _Row:
+    parent: str
+    name: str
+    site: str
+    """The first of the sites that the row stands for."""
+    module: nn.Module
+    copies: int
+    depth: int
+
+
+def render_tree(
+    model: nn.Module, roles: Mapping[str, list[str]], trace: Trace | None, depth: int | None = 2
+) -> RenderableType:
+    """The tree of ``model``.
+
+    Args:
+        model: A network or its skeleton.
+        roles: The sites of each role.
+        trace: Whence the shapes come; without it there are none.
+        depth: How many levels to show; all if None. What plays a part is shown at any level.
+    """
+    marks: dict[str, list[str]] = {}
+    for role, sites in roles.items():
+        for site in sites if role not in UNMARKED else ():
+            marks.setdefault(site, []).append(f"@{role}")
+    rows = []
+    for row in _rows(model):
+        if depth is not None and row.depth > depth and row.site not in marks:
+            continue
+        parameters = sum(p.numel() for p in row.module.parameters()) * row.copies
+        many = f"{row.copies} × " if row.copies > 1 else ""
+        rows.append(
+            {
+                "site": Text.assemble((row.parent, "dim"), (row.name, "bold" if row.depth == 1 else "")),
+                "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
+                "output": Text() if trace is None else _shape(trace, row.site),
+                "parameters": Text(count(parameters) if parameters else ""),
+                "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
+            }
+        )
+    return _Tree(rows, ["site", "module", *(["output"] if trace else []), "parameters", "role"])
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A table of which sites, classes and roles give way on a narrow terminal, and numbers do not."""
+
+    rows: Sequence[Mapping[str, Text]]
+    columns: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [name for name in self.columns if name != "module" or options.max_width >= NARROW]
+        grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        for name in columns:
+            numbers = name in ("output", "parameters")
+            grid.add_column(name, no_wrap=numbers, overflow="fold", justify="right" if name == "parameters" else "left")
+        for row in self.rows:
+            grid.add_row(*(row[name] for name in columns))
+        yield grid
+
+
+def render_roles(roles: Roles) -> RenderableType:
+    """What was found to be what, and on what evidence."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="magenta", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_column(style="dim", overflow="fold")
+    for role in ROLES:
+        for number, (site, evidence) in enumerate(found(roles, role)):
+            grid.add_row(f"@{role}" if not number else "", site or ".", evidence)
+    return grid
+
+
+def found(roles: Roles, role: str) -> list[tuple[str, str]]:
+    """The sites of a role with the evidence for each; a stack of blocks, or a run of norms, as one."""
+    if role == "blocks":
+        return [
+            (f"{stack.container}.{ranges(numbers)}" if numbers else stack.container, f"{len(stack.sites)} blocks")
+            for stack in roles.blocks
+            for numbers in [_numbers(stack.container, stack.sites)]
+        ]
+    each = [(item.site, item.evidence) for item in getattr(roles, role)]
+    if len(each) > 4:
+        kinds = list(dict.fromkeys(evidence for _, evidence in each))
+        return [(f"{each[0][0]}, …", f"{len(each)} sites; {', '.join(kinds[:3])}")]
+    return each
+
+
+def _numbers(container: str, sites: list[str]) -> list[int]:
+    names = [site.removeprefix(f"{container}.") for site in sites]
+    return [int(name) for name in names] if all(name.isdigit() for name in names) else []
+
+
+def _shape(trace: Trace, site: str) -> Text:
+    visit = trace.visits.get(site)
+    if visit is None:
+        return Text("does not run", style="dim")
+    try:
+        text = shape(trace.shape(site))
+    except Exception:  # what it gives holds no tensor; a table is no place to fail for that
+        text = "no tensor"
+    return Text(text if visit.calls == 1 else f"{text}, {visit.calls} calls")
+
+
+def _rows(module: nn.Module, site: str = "", level: int = 1) -> Iterator[_Row]:
+    """The rows below ``module``, consecutive children of equal structure as one."""
+    prefix = f"{site}." if site else ""
+    groups: list[list[str]] = []
+    for name, child in module.named_children():
+        alike = groups and pattern(name) == pattern(groups[-1][-1]) != name
+        if alike and _signature(module.get_submodule(groups[-1][-1])) == _signature(child):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    for group in groups:
+        child = module.get_submodule(group[0])
+        name = together(group)
+        at = f"{prefix}{group[0]}"
+        inner = list(child.named_children())
+        if type(child).__name__ == "ModuleList" and len({_signature(block) for _, block in inner}) == 1:
+            # a list does not run itself, so its one row would say nothing that its blocks do not
+            yield from _rows(child, at, level)
+            continue
+        yield _Row(prefix, name, at, child, len(group), level)
+        yield from _rows(child, at, level + 1)
+
+
+def _signature(module: nn.Module) -> tuple[object, ...]:
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in module.named_parameters())
+    return (type(module).__name__, shapes, module.extra_repr() if not shapes else "")

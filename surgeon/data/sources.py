@@ -1,0 +1,255 @@
+"""What a recipe says of its data: where samples come from, and what of them is fed to the network. No torch here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union
+
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    PositiveInt,
+    SerializeAsAny,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypeAliasType
+
+from surgeon.data.settings import Pixels, Waves
+from surgeon.interfaces.data import Name, Source, source_name
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.selector import BesideRecipe, files_beside
+
+if TYPE_CHECKING:
+    from surgeon.interfaces.splits import Splits
+
+Digit = Annotated[int, Field(ge=0, le=9)]
+File = Annotated[Name, BesideRecipe()]
+MaybeFile = Annotated[Name | None, BesideRecipe()]
+
+
+class Digits(Source):
+    """scikit-learn's handwritten digits: 1797 scans of 8 x 8 pixels, in the package, so no network is needed.
+
+    The test samples are the same ones whatever the seed: a fixed share of every class, drawn once.
+    """
+
+    source: Literal["digits"] = "digits"
+    classes: list[Digit] = Field(default_factory=lambda: list(range(10)), min_length=2)
+    """The digits to use; their labels are 0, 1, 2, … in this order."""
+    column: Name = "labels"
+    """What the column of labels is called: several sources may each have a task of their own."""
+    per_class: PositiveInt | None = None
+    """Labelled training samples of each class; all of them if left out."""
+    canvas: int = Field(default=16, ge=8, le=64)
+    """Each scan lies at a random place of a black canvas of canvas x canvas pixels; 8 leaves no room to move."""
+    size: int = Field(default=64, ge=8, le=512)
+    """The canvas is resized to size x size pixels."""
+    channels: Literal[1, 3] = 3
+    """3 repeats the grey channel, for networks that take colour."""
+    test_fraction: float = Field(default=0.4, gt=0, lt=1)
+    """The share of every class that is held out for testing."""
+    seed: int | None = None
+    """Draws the ``per_class`` samples; the recipe's seed if left out."""
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, classes: list[int]) -> list[int]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("a digit stands twice; name each once")
+        return classes
+
+    def load(self, seed: int) -> Splits:
+        """The scans as pictures, ``(channels, size, size)`` in -1…1."""
+        from surgeon.data.digits import load_data
+
+        return load_data(self, seed)
+
+
+class Split(Source):
+    """A source that ``datasets`` reads, of which a part is held out for testing."""
+
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """The share that is held out, drawn once, the same whatever the seed; not used where test samples are named."""
+    samples: PositiveInt | None = None
+    """How many training samples to draw, by the recipe's seed; all of them if left out."""
+
+    def load(self, seed: int) -> Splits:
+        """The rows, each encoded when it is asked for."""
+        from surgeon.data.tables import load_tables
+
+        return load_tables([self], seed)[0]
+
+
+class Images(Split):
+    """A folder of pictures, in a folder for each class: ``cats/1.jpg``, ``dogs/7.png``.
+
+    The column ``labels`` holds the class by the order of the folders' names.
+    """
+
+    kind: ClassVar[str] = "images"
+    source: Literal["images"]
+    path: File
+    """The folder; looked for beside the recipe first."""
+    test_path: MaybeFile = None
+    """A folder of the same classes to test on."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input."""
+
+
+class Columns(Split):
+    """What tables of all kinds have in common: which columns are fed to the network, and which are its labels."""
+
+    image: Name | None = None
+    """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
+    text: Name | None = None
+    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
+    audio: Name | None = None
+    """The column of sounds: lists of samples, or paths of .wav files beside the table, fed to the network as
+    ``input_values`` (and ``attention_mask``)."""
+    numbers: dict[Name, list[Name]] = Field(default_factory=dict)
+    """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
+    targets: dict[Name, Name | list[Name]] = Field(min_length=1)
+    """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
+    are classes, in alphabetical order; whole numbers are classes as they stand; other numbers are values; a list of
+    columns is a vector. An empty field is a missing label."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input."""
+    waves: Waves = Waves()
+    """How sounds become a network's input."""
+    tokenizer: MaybeFile = None
+    """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
+    max_length: PositiveInt = 512
+    """Texts are cut after so many tokens."""
+
+    @model_validator(mode="after")
+    def _has_inputs(self) -> Self:
+        if self.image is None and self.text is None and self.audio is None and not self.numbers:
+            raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
+        if self.text is not None and self.audio is not None and self.waves.mask:
+            raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
+        if (self.text is None) != (self.tokenizer is None):
+            raise ValueError("text and tokenizer go together")
+        return self
+
+
+class Table(Columns):
+    """A CSV, JSON (lines) or Parquet file with a row for each sample."""
+
+    kind: ClassVar[str] = "table"
+    source: Literal["table"]
+    path: File
+    """The file; looked for beside the recipe first."""
+    test_path: MaybeFile = None
+    """A file with the same columns to test on."""
+
+
+class Saved(Columns):
+    """A dataset that ``datasets`` saved to disk (``save_to_disk``): one, or one for each split."""
+
+    kind: ClassVar[str] = "saved"
+    source: Literal["saved"]
+    path: File
+    """The folder; looked for beside the recipe first."""
+    split: Name = "train"
+    """The split to train on, where there are several."""
+    test_split: Name | None = None
+    """The split to test on; a part of ``split`` is held out if left out."""
+
+
+class Hub(Columns):
+    """A dataset on the Hugging Face hub."""
+
+    kind: ClassVar[str] = "hub"
+    source: Literal["hub"]
+    name: Name
+    """Its name, as in ``ylecun/mnist``."""
+    config: Name | None = None
+    """Which of its configurations."""
+    revision: Name | None = None
+    """A tag or commit, so that the data stay the same."""
+    split: Name = "train"
+    """The split to train on."""
+    test_split: Name | None = None
+    """The split to test on; a part of ``split`` is held out if left out."""
+
+
+BUNDLED = (Digits, Images, Table, Saved, Hub)
+
+
+@hookimpl
+def surgeon_sources() -> Sequence[type[Source]]:
+    """The sources that ship with surgeon."""
+    return BUNDLED
+
+
+def _chosen(given: Any, info: ValidationInfo) -> Any:
+    """The source that ``given`` names, among those that ``info.context["sources"]()`` offers; else the bundled."""
+    if isinstance(given, Source):
+        source_name(type(given))
+        return given
+    offered = (info.context or {}).get("sources")
+    kinds = _kinds(tuple(offered().values()) if offered else BUNDLED)
+    if info.mode == "json":
+        return kinds.validate_json(json.dumps(given), strict=True)
+    return kinds.validate_python(given)
+
+
+@functools.cache
+def _kinds(kinds: tuple[type[Source], ...]) -> TypeAdapter[Any]:
+    union: Any = Union[kinds]  # noqa: UP007 (a tuple of classes)
+    return TypeAdapter(Annotated[union, Field(discriminator="source")])
+
+
+AnySource = TypeAliasType(
+    "AnySource",
+    Annotated[
+        SerializeAsAny[Source],
+        PlainValidator(
+            _chosen,
+            json_schema_input_type=Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")],
+        ),
+    ],
+)
+"""A source of any kind; a plugin's too, where the context of validation has ``Plugins.sources`` under ``sources``."""
+
+
+def _one_or_many(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+Sources: TypeAlias = Annotated[
+    Annotated[AnySource, Tag("one")] | Annotated[list[AnySource], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_many),
+]
+"""One source, or several whose samples are put together."""
+
+
+def beside(given: Any, folder: Path) -> Any:
+    """Sources whose files lie beside the recipe, in ``folder``, with their paths; others as they are."""
+    if isinstance(given, (list, tuple)):
+        return [beside(source, folder) for source in given]
+    found = files_beside(given, folder)
+    return given.model_copy(update=found) if found else given
+
+
+def as_sources(given: Any) -> list[Any]:
+    """The sources that a setting names, one or several."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def check_domains(sources: list[Any]) -> None:
+    """Refuse sources of which some have a domain and others not.
+
+    Raises:
+        ValueError: They do.
+    """
+    if len({source.domain is None for source in sources}) > 1:
+        raise ValueError("give every source a domain, or none")

@@ -1,0 +1,5 @@
+"""Facts about families of networks, as data.
+
+Owns what torchvision and transformers networks are like: heads, blocks, config fields, inputs. A plugin says the
+same of its networks through ``surgeon.Family``. May import ``interfaces`` and ``errors``. Read ``registry.py`` first.
+"""

@@ -1,0 +1,206 @@
+"""What to feed a network so that it runs: shapes and kinds of values, found from the network or given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from surgeon.errors import OperationError, suggest
+from surgeon.families.inputs import BATCH, Inputs, Spec
+from surgeon.families.registry import families_of
+from surgeon.interfaces.inputs import TensorSettings
+from surgeon.nn.progressive import ProgressiveNetwork
+
+if TYPE_CHECKING:
+    from surgeon.interfaces.family import Family
+
+WRITTEN_OUT = 4096
+"""Up to so many whole numbers an input is recorded by its values."""
+IMAGE_SIDES = (64, 224, 32, 28, 16, 8, 128, 96, 256, 299, 384, 512)
+"""Sides of square images to try on a network of which nothing is declared."""
+
+
+def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
+    """What to feed ``model``.
+
+    A recipe's override first; then the declared facts of its family, a transformers config, and at last the
+    evidence of its first layer. The columns of a progressive network take what the first one does.
+
+    Args:
+        model: The network.
+        override: A list of shapes, ``[[2, 3, 64, 64]]``, or a mapping from argument to a shape or to
+            ``{shape: [2, 8], dtype: int64, low: 0, high: 100}`` or ``{values: [[1, 8, 8]]}``; tensors like those
+            to feed; :class:`Inputs` as they are.
+        families: Declared facts of plugins.
+
+    Raises:
+        OperationError: The override is malformed, or nothing is known of what the network takes.
+    """
+    if isinstance(override, Inputs):
+        return override
+    if override is not None:
+        return _from_override(override)
+    if isinstance(model, ProgressiveNetwork):
+        return _from_columns(model, families)
+    for family in families_of(model, families):
+        if family.shapes:
+            return _from_family(model, family)
+    if hasattr(getattr(model, "config", None), "to_dict") and hasattr(model, "main_input_name"):
+        from surgeon.graph.inputs.transformers import from_config
+
+        return from_config(model)
+    return _from_first_layer(model)
+
+
+def _from_columns(model: ProgressiveNetwork, families: Sequence[Family]) -> Inputs:
+    found = find_inputs(model.columns[0], families=families)
+    settings = {
+        f"columns.{index}.{path}": value
+        for index, column in enumerate(model.columns)
+        for family in [each for each in families_of(column, families) if each.shapes][:1]
+        for path, value in family.settings
+    }
+    return replace(
+        found,
+        settings=settings,
+        alternatives=tuple(replace(each, settings=settings) for each in found.alternatives),
+    )
+
+
+def described(override: Any) -> Any:
+    """An override in which tensors stand, as a recipe would say it: whole numbers by value, others by their shape."""
+    if isinstance(override, torch.Tensor):
+        return [_described(override)]
+    if isinstance(override, Mapping):
+        return {name: _described(value) for name, value in override.items()}
+    return [_described(value) for value in override] if isinstance(override, (list, tuple)) else override
+
+
+def _described(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    shape, dtype = list(value.shape), str(value.dtype).removeprefix("torch.")
+    if value.is_floating_point():
+        return {"shape": shape}
+    if value.is_complex() or value.is_meta:
+        return {"shape": shape, "dtype": dtype}
+    if value.numel() <= WRITTEN_OUT:
+        return {"values": value.tolist(), "dtype": dtype}
+    return {"shape": shape, "dtype": dtype, "low": int(value.min()), "high": int(value.max()) + 1}
+
+
+def _from_override(override: Any) -> Inputs:
+    override = described(override)
+    if isinstance(override, Mapping):
+        return Inputs(kwargs={str(name): _spec(value, name) for name, value in override.items()})
+    if isinstance(override, Sequence) and not isinstance(override, str):
+        # one shape alone is as good as a list of one
+        shapes = [override] if override and all(isinstance(n, int) for n in override) else override
+        return Inputs(args=tuple(_spec(value, i) for i, value in enumerate(shapes)))
+    raise OperationError("inputs must be a list of shapes or a mapping from argument to shape", where="inputs")
+
+
+def _spec(value: Any, name: Any) -> Spec:
+    shape_alone = not isinstance(value, (Mapping, TensorSettings))
+    try:
+        given = TensorSettings.model_validate({"shape": value} if shape_alone else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("inputs", name, *first["loc"]))
+        choices = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        raise OperationError(
+            str(first["msg"]),
+            where=where,
+            hint=suggest(str(first["input"]), choices)
+            or "like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}",
+        ) from None
+    dtype = getattr(torch, given.dtype) if given.dtype else None
+    if given.values is not None:
+        held = torch.tensor(given.values)
+        dtype = dtype or (None if held.is_floating_point() else held.dtype)
+        return Spec(tuple(held.shape), dtype, values=given.values)
+    return Spec(tuple(given.shape or ()), dtype, given.low, max(given.high, given.low + 1))
+
+
+def _from_family(model: nn.Module, family: Family) -> Inputs:
+    shapes = [(BATCH, *shape) for shape in family.shapes]
+    side = getattr(model, family.size, None) if family.size else None
+    if isinstance(side, int):
+        shapes = [(*shape[:-2], side, side) for shape in shapes]
+    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    if first is not None:  # surgery may have adapted it to other channels
+        shapes = [(shape[0], first.in_channels, *shape[2:]) if len(shape) > 3 else shape for shape in shapes]
+    origin = f"declared for {family.name}"
+    settings = dict(family.settings)
+    if not family.listed:
+        return Inputs(tuple(Spec(shape) for shape in shapes), origin=origin, settings=settings)
+    images = [Spec(shape[1:]) for shape in shapes for _ in range(BATCH)]
+    targets = ([_target(model)] * BATCH,)
+    return Inputs((images,), origin=origin, settings=settings, training=targets, values=True)
+
+
+def _target(model: nn.Module) -> dict[str, Any]:
+    """One box for a detector to learn, with a mask and keypoints, of which each takes what it knows."""
+    target: dict[str, Any] = {
+        "boxes": torch.tensor([[8.0, 8.0, 100.0, 100.0]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.ones(1, 128, 128, dtype=torch.uint8),
+    }
+    for module in model.modules():
+        points = getattr(module, "kps_score_lowres", None)
+        if points is not None:
+            target["keypoints"] = torch.full((1, points.out_channels, 3), 50.0)
+    return target
+
+
+def _from_first_layer(model: nn.Module) -> Inputs:
+    """The first layer with weights says how many channels, features or words it takes."""
+    for name, module in model.named_modules():
+        for kind, shapes in _FIRST_LAYERS.items():
+            if isinstance(module, kind):
+                origin = f"the first layer is {name or '.'}, {type(module).__name__}"
+                found = [Inputs((spec,), origin=f"{origin}: {list(spec.shape)}") for spec in shapes(module)]
+                return replace(found[0], alternatives=tuple(found[1:]))
+    raise OperationError(
+        f"found nothing in {type(model).__name__} that says what it takes",
+        hint="say it: `inputs: [[2, 3, 64, 64]]` in the recipe, inputs=… in Python",
+    )
+
+
+def _vectors(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_features)), Spec((BATCH, 8, module.in_features))]
+
+
+def _sequences(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, length)) for length in (64, 256, 1024, 16, 16000)]
+
+
+def _images(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, side, side)) for side in IMAGE_SIDES]
+
+
+def _volumes(module: Any) -> list[Spec]:
+    return [Spec((BATCH, module.in_channels, depth, side, side)) for depth, side in ((8, 64), (16, 112), (32, 32))]
+
+
+def _tokens(module: Any) -> list[Spec]:
+    return [Spec((BATCH, 8), torch.int64, high=module.num_embeddings)]
+
+
+def _steps(module: Any) -> list[Spec]:
+    return [Spec((BATCH, 8, module.input_size))]
+
+
+_FIRST_LAYERS: dict[type[nn.Module], Callable[[Any], list[Spec]]] = {
+    nn.Conv1d: _sequences,
+    nn.Conv2d: _images,
+    nn.Conv3d: _volumes,
+    nn.Embedding: _tokens,
+    nn.Linear: _vectors,
+    nn.RNNBase: _steps,
+}

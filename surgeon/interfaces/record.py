@@ -1,0 +1,65 @@
+"""How a model was made: the part of an artifact's manifest that travels with the model in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from surgeon.interfaces.architecture_name import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ATTRIBUTE = "surgeon_record"
+
+
+class Surgeries(BaseModel):
+    """One recipe as it was applied: enough to replay it on a skeleton, and to say what came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    operations: list[dict[str, Any]]
+    """Each operation's fields and, under ``op``, its name."""
+    seed: int = 0
+    """The seed of what was new."""
+    roles: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of roles."""
+    inputs: Any = None
+    """Override of the traced inputs."""
+    answers: dict[str, Any] = Field(default_factory=dict)
+    """What tracing found, so that a replay need not trace."""
+    source: str = ""
+    """What the recipe was applied to."""
+    text: str = ""
+    """The recipe as its author wrote it."""
+    kept: dict[str, str] = Field(default_factory=dict)
+    """The tensors that came through unchanged, with their names in the source."""
+    made: dict[str, str] = Field(default_factory=dict)
+    """The tensors that an operation derived or made anew, with the operation's name."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """The operations and sources of data that are not surgeon's own, with the plugin that each came from."""
+    donors: dict[str, str] = Field(default_factory=dict)
+    """The other checkpoints that tensors were borrowed from, with their fingerprints."""
+
+
+class Record(BaseModel):
+    """What a model was made from, and how."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    architecture: Architecture | None
+    """What builds the network before surgery; None for a module that only its author can build."""
+    source: str
+    """Where the weights came from."""
+    fingerprint: str | None = None
+    """A digest of the source's tensor names, shapes and dtypes."""
+    notes: list[str] = Field(default_factory=list)
+    """What was found out while loading: prefixes stripped, twins of the architecture."""
+    surgeries: list[Surgeries] = Field(default_factory=list)
+    training: list[dict[str, Any]] = Field(default_factory=list)
+
+
+def record_of(model: nn.Module) -> Record | None:
+    """The record that surgeon attached to ``model``; None where surgeon did not make it."""
+    return getattr(model, ATTRIBUTE, None)

@@ -1,0 +1,75 @@
+"""Where the features for a new head come from, how they are laid out, and the head that reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.nn.heads import Head
+from surgeon.operations._shared.head_options import HeadFields
+from surgeon.surgery.features import Features, _decodes, _takes_mask, neighbour, shown
+
+if TYPE_CHECKING:
+    from surgeon.surgery.context import Surgery
+
+
+def new_head(surgery: Surgery, features: Features, outputs: int, fields: HeadFields, **options: Any) -> nn.Module:
+    """A head for ``features``, as ``fields`` say.
+
+    Raises:
+        OperationError: It cannot pool what it is asked to.
+    """
+    kind = options.get("kind", "linear")
+    pool = choose_pool(features, fields.pool, dense=kind == "conv")
+    if kind == "conv" and not 1 <= features.dims <= 3:
+        raise OperationError(
+            f"{features.site or '.'} produces {shown(features.shape)}, which has no positions to convolve over",
+            hint="use kind: linear or mlp, or an earlier site",
+        )
+    if (
+        pool not in ("none", "cls")
+        and features.dims == 1
+        and _takes_mask(surgery.model)
+        and _decodes(surgery.model, features.site)
+    ):
+        surgery.note(f"{features.site}: padding is pooled too, since attention_mask is the encoder's")
+    pooled = "" if pool == "none" else f", pooled by {pool}"
+    surgery.note(f"reads {features.site or 'what comes out'} {shown(features.shape)}{pooled}")
+    return surgery.new(
+        Head,
+        features.width,
+        outputs,
+        hidden=tuple(fields.hidden),
+        dropout=fields.dropout,
+        pool=pool,
+        axis=features.axis,
+        dims=features.dims,
+        masked=features.masked,
+        like=neighbour(surgery.model, features.site),
+        **options,
+    )
+
+
+def choose_pool(features: Features, pool: str, *, dense: bool = False) -> str:
+    """The pool for ``features``; ``auto`` becomes the one that suits them.
+
+    Raises:
+        OperationError: There is nothing to pool, or no class token to take.
+    """
+    if features.dims == 0:
+        if pool not in ("auto", "none"):
+            raise OperationError(
+                f"{features.site or '.'} produces {shown(features.shape)}, which has no positions left to pool",
+                hint="leave pool out, or name an earlier site",
+            )
+        return "none"
+    if pool == "auto":
+        return "none" if dense else "cls" if features.token else "mean" if features.dims == 1 else "avg"
+    if pool == "cls" and (features.dims != 1 or dense):
+        raise OperationError(f"{features.site or '.'} produces {shown(features.shape)}: no class token among them")
+    return pool
+
+
+# ---- inside: what a trace shows; its answers are recorded, so they are lists and plain values

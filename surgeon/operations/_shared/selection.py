@@ -1,0 +1,69 @@
+"""Which part of a network an operation speaks of: what selectors leave in, what runs up to a site, what from one on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from surgeon.errors import OperationError, SiteError
+from surgeon.graph.sites import Site, split_terms
+
+if TYPE_CHECKING:
+    from surgeon.surgery.context import Surgery
+
+
+def as_list(selectors: str | Sequence[str] | None) -> list[str]:
+    """One selector, or several, or none, as a list."""
+    if selectors is None:
+        return []
+    return [selectors] if isinstance(selectors, str) else list(selectors)
+
+
+def with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    """Every site at or below the chosen ones, less those at or below what is left out; and the latter."""
+    terms = [term for selector in selectors for term in split_terms(selector)]
+    chosen = [term for term in terms if not term.startswith("!")] or ["."]
+    spared = [site for term in terms if term.startswith("!") for site in surgery.select(term[1:].strip())]
+    return less(surgery, surgery.select(chosen), spared), spared
+
+
+def less(surgery: Surgery, chosen: Sequence[Site], spared: Sequence[Site]) -> list[Site]:
+    """The modules at or below some sites that are not at or below others."""
+    inside = {id(m) for site in chosen for m in site.module.modules()}
+    inside -= {id(m) for site in spared for m in site.module.modules()}
+    return [Site(name, module) for name, module in surgery.model.named_modules() if id(module) in inside]
+
+
+def run_up_to(surgery: Surgery, selector: str) -> list[Site]:
+    """Every site that runs up to and including one, in executed order.
+
+    Raises:
+        SiteError: That one does not run.
+    """
+    last = surgery.site(selector).name
+
+    def ran() -> list[str]:
+        return sorted(surgery.trace().used_before(last))
+
+    names = surgery.recall(f"runs up to {last}", ran)
+    if last not in names:
+        raise SiteError(f"{last} does not run in a forward, so there is nothing up to it")
+    modules = dict(surgery.model.named_modules())
+    return [Site(name, modules[name]) for name in names if name in modules]
+
+
+def last_blocks(surgery: Surgery, count: int) -> list[Site]:
+    """The last blocks in executed order, and all that runs behind the first of them: norms, pools, the head.
+
+    Raises:
+        OperationError: The network has fewer blocks.
+    """
+    blocks = surgery.role("blocks")
+    if count > len(blocks):
+        raise OperationError(
+            f"found {len(blocks)} blocks in {type(surgery.model).__name__}, not {count}",
+            hint="name what is meant with sites; surgeon inspect shows the sites",
+        )
+    first = blocks[-count]
+    before = set(surgery.recall(f"runs before {first}", lambda: sorted(surgery.trace().used_before_start(first))))
+    return [Site(name, module) for name, module in surgery.model.named_modules() if name not in before]

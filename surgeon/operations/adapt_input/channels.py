@@ -1,0 +1,114 @@
+"""Other channels for a trained first convolution."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.nn.progressive import ProgressiveNetwork
+
+if TYPE_CHECKING:
+    from surgeon.surgery.context import Surgery
+
+COUNTS = ("num_channels", "in_channels", "in_chans", "num_input_channels")
+"""What configs and modules call the number of an image's channels."""
+
+
+def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) -> None:
+    """Let the first convolutions take ``channels``, and all that counts them agree.
+
+    Raises:
+        OperationError: They are no convolutions over all channels, or the network does not run with them.
+    """
+    model = surgery.model
+    if isinstance(model, ProgressiveNetwork):
+        raise OperationError("the columns of a progressive network see one input", hint="put adapt_input before it")
+    old = 0
+    for site in surgery.select(selector):
+        layer = site.module
+        if not isinstance(layer, nn.modules.conv._ConvNd):
+            raise OperationError(
+                f"{site} is a {type(layer).__name__}, not a convolution over channels",
+                hint="name the convolution that reads the images: at: SITE",
+            )
+        if layer.groups != 1:
+            raise OperationError(f"{site} has {layer.groups} groups of channels: its filters do not see all of them")
+        old = layer.in_channels
+        if old == channels:
+            raise OperationError(f"{site} takes {channels} channels already", hint="leave channels out")
+        shape = (layer.weight.shape[0], channels, *layer.weight.shape[2:])
+        surgery.reshape(site, "weight", shape, partial(new_filters, channels=channels, init=init))
+        layer.in_channels = channels
+        _recount(model, site.name, old, channels)
+    _adapt_preparation(surgery, old, channels, init)
+    surgery.recall("outputs with other channels", lambda: _runs(surgery, channels))
+
+
+def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tensor:
+    """Filters ``(out, old, …)`` for other channels: ``(out, channels, …)``; see :class:`AdaptInput`."""
+    old = weight.shape[1]
+    wide = weight.float()
+    if init == "repeat":
+        return wide[:, [i % old for i in range(channels)]] * (old / channels)
+    whole = wide.sum(1, keepdim=True) / (channels if init == "sum" else old)
+    return whole.expand(-1, channels, *weight.shape[2:]).contiguous()
+
+
+def configs_of(model: nn.Module) -> list[Any]:
+    """Every config in a tree, with those inside it, each once."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "to_dict"):
+            found.update({id(each): each for each in with_parts(config)})
+    return list(found.values())
+
+
+def with_parts(config: Any) -> list[Any]:
+    """A config of transformers, and those inside it: a text's and an image's tower."""
+    parts = [getattr(config, part, None) for part in getattr(config, "sub_configs", {})]
+    return [each for each in [config, *parts] if each is not None]
+
+
+def _recount(model: nn.Module, site: str, old: int, channels: int) -> None:
+    """Let what holds the convolution, and its configs, count the channels that come in."""
+    holders: list[Any] = []
+    while site:
+        site = site.rpartition(".")[0]
+        holders.append(model.get_submodule(site))
+    configs = {id(config): config for holder in holders for config in configs_of(holder)}
+    for each in [*holders, *configs.values()]:
+        for name in COUNTS:
+            if vars(each).get(name) == old:
+                setattr(each, name, channels)
+
+
+def _adapt_preparation(surgery: Surgery, old: int, channels: int, init: str) -> None:
+    """What networks of torchvision do to images before the first convolution knows three channels, too."""
+    model: Any = surgery.model
+    if getattr(model, "transform_input", False):
+        model.transform_input = False
+        surgery.note("transform_input is off, since it knows three channels: normalise images to -1…1 instead")
+    transform = getattr(model, "transform", None)
+    for name in ("image_mean", "image_std"):
+        values = getattr(transform, name, None)
+        if isinstance(values, (list, tuple)) and len(values) == old:
+            mean = sum(values) / old
+            new = [values[i % old] if init == "repeat" else mean for i in range(channels)]
+            setattr(transform, name, new)
+            surgery.note(f"{name} of the transform: {', '.join(f'{value:.3g}' for value in new[:4])}")
+
+
+def _runs(surgery: Surgery, channels: int) -> dict[str, list[int]]:
+    try:
+        return {name: list(shape) for name, shape in surgery.trace().outputs.items()}
+    except OperationError as error:
+        raise OperationError(
+            f"the network does not run with {channels} channels: {error.message}",
+            hint="name the convolution that reads the images with at: SITE, or say the input: inputs: "
+            f"[[2, {channels}, 64, 64]]",
+        ) from error

@@ -1,0 +1,124 @@
+"""The values that the last layer of a new head starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from surgeon.errors import OperationError, suggest
+
+if TYPE_CHECKING:
+    from surgeon.operations.replace_head.fields import ReplaceHeadFields
+    from surgeon.surgery.context import Surgery
+
+Pairs = Sequence[tuple[int, int]]
+"""A new class and the old one that it starts from."""
+
+
+def shared_classes(operation: ReplaceHeadFields, model: nn.Module, old_count: int) -> list[tuple[int, int]]:
+    """Which new class starts from which old one, by the operation's map or by names that both sets have.
+
+    Raises:
+        OperationError: A class is unknown, the names are not, or none is shared.
+    """
+    old = old_names(operation, model, old_count)
+    new = operation.classes if isinstance(operation.classes, list) else [str(i) for i in range(operation.count)]
+    if operation.rows is not None:
+        return [(_index(name, new, "new"), _index(origin, old, "old")) for name, origin in operation.rows.items()]
+    if not isinstance(operation.classes, list) or not (operation.old_classes or _label_names(model)):
+        raise OperationError(
+            "init: rows needs to know which classes both heads have",
+            hint="name the new ones in classes and the old ones in old_classes, or map them in rows",
+        )
+    pairs = [(i, old.index(name)) for i, name in enumerate(new) if name in old]
+    if not pairs:
+        raise OperationError(
+            "init: rows, but the old and the new classes have no name in common",
+            hint=f"old: {', '.join(old[:5])}…; map them in rows: {{{new[0]}: {old[0]}}}",
+        )
+    return pairs
+
+
+def old_names(operation: ReplaceHeadFields, model: nn.Module, count: int) -> list[str]:
+    """The names of the old head's classes; their indices where nobody knows them.
+
+    Raises:
+        OperationError: ``old_classes`` are not as many as the old head has.
+    """
+    names = operation.old_classes or _label_names(model) or [str(i) for i in range(count)]
+    if len(names) != count:
+        raise OperationError(f"the old head has {count} classes, and {len(names)} names are given for them")
+    return names
+
+
+def initialise(
+    surgery: Surgery,
+    operation: ReplaceHeadFields,
+    new: nn.Module,
+    old: nn.Module,
+    pairs: Pairs | None,
+    *,
+    groups: int = 1,
+    block: int = 1,
+) -> None:
+    """Let the last layer ``new`` start as ``operation.init`` says.
+
+    Args:
+        surgery: Where the values are derived.
+        operation: Says how.
+        new: The new layer.
+        old: The layer in whose place it stands.
+        pairs: For ``rows``, the classes that both have.
+        groups: How often the classes repeat along the rows: a detector's anchors.
+        block: How many rows each class has: the four sides of its box.
+    """
+    if operation.init == "default":
+        return
+    for name, tensor in new.named_parameters(recurse=False):
+        if name not in ("weight", "bias"):
+            continue
+        if operation.init == "zeros":
+            surgery.derive(tensor, [tensor], torch.zeros_like)
+            continue
+        source = getattr(old, name, None)
+        if source is None:
+            continue
+        if source.shape[1:] != tensor.shape[1:]:
+            raise OperationError(
+                f"init: rows, but the rows of the old head have shape {tuple(source.shape[1:])} "
+                f"and the new ones {tuple(tensor.shape[1:])}",
+                hint="rows can be copied where the last layer reads the same features: kind: linear",
+            )
+        copy = partial(copy_rows, pairs=tuple(pairs or ()), groups=groups, block=block)
+        surgery.derive(tensor, [tensor, source], copy)
+
+
+def copy_rows(new: torch.Tensor, old: torch.Tensor, *, pairs: Pairs, groups: int, block: int) -> torch.Tensor:
+    """``new`` with the rows of some classes taken from ``old``; both ``(groups · classes · block, …)``."""
+    result = new.clone().reshape(groups, -1, block, *new.shape[1:])
+    rows = old.to(new.dtype).reshape(groups, -1, block, *old.shape[1:])
+    for target, origin in pairs:
+        result[:, target] = rows[:, origin]
+    return result.flatten(0, 2)
+
+
+def _label_names(model: nn.Module) -> list[str] | None:
+    """The class names of a transformers config, unless they are the ones it makes up."""
+    labels = getattr(getattr(model, "config", None), "id2label", None)
+    if not labels or all(name == f"LABEL_{i}" for i, name in labels.items()):
+        return None
+    return [str(labels[i]) for i in sorted(labels)]
+
+
+def _index(name: str | int, names: list[str], which: str) -> int:
+    if isinstance(name, int):
+        if not 0 <= name < len(names):
+            raise OperationError(f"rows: there is no {which} class {name}: they go from 0 to {len(names) - 1}")
+        return name
+    if name not in names:
+        raise OperationError(f"rows: no {which} class is called {name!r}", hint=suggest(name, names))
+    return names.index(name)

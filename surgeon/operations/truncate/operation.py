@@ -1,0 +1,129 @@
+"""Cut a network short, or thin its stack of blocks."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from surgeon.errors import OperationError, suggest
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import Selector
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.operations.truncate.keep_blocks import Thinning
+    from surgeon.surgery.context import Surgery
+
+
+class Truncate(Operation):
+    """End the network at a site, or keep only some of its blocks.
+
+    ``after`` makes what a site produces the output: features ``(batch, channels, …)`` or
+    ``(batch, tokens, width)``, bit for bit as in the whole network. What neither ran nor was read before
+    that leaves the tree and the file.
+
+    ``keep_blocks`` thins a stack of blocks (depth pruning): the stem, the norms and the head stay, the
+    blocks are renumbered, and the config's counts follow, so that a transformers model remains a stock
+    class and its cached generation works.
+    """
+
+    after: Selector | None = None
+    """The site at which the forward ends."""
+    keep_blocks: int | float | list[int] | None = None
+    """The first N blocks, a fraction of them from the first on (in a hybrid network, one that attends among them),
+    or the positions of those that stay."""
+    stack: Selector | None = Field(None)
+    """The container of the blocks, where the network has several stacks."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Truncate:
+        if (self.after is None) == (self.keep_blocks is None):
+            raise ValueError("exactly one of after and keep_blocks says what to cut")
+        if self.stack is not None and self.keep_blocks is None:
+            raise ValueError("stack goes with keep_blocks")
+        keep = self.keep_blocks
+        if isinstance(keep, float) and not 0 < keep < 1:
+            raise ValueError(f"a fraction lies between 0 and 1, not at {keep}")
+        if isinstance(keep, int) and keep < 1:
+            raise ValueError("at least one block has to stay")
+        if isinstance(keep, list) and (not keep or len(set(keep)) != len(keep) or min(keep) < 0):
+            raise ValueError("positions of blocks are distinct and count from 0")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Cut; see :class:`Operation`."""
+        if self.after is not None:
+            _end_at(surgery, self.after)
+        else:
+            from surgeon.operations.truncate.keep_blocks import thin
+
+            thin(surgery, [self._thinning(surgery.model, stack) for stack in self._stacks(surgery)])
+        return surgery.model
+
+    def _stacks(self, surgery: Surgery) -> list[dict[str, Any]]:
+        from surgeon.operations.truncate.keep_blocks import lists_beside
+
+        def found() -> list[dict[str, Any]]:
+            stacks: list[dict[str, Any]] = []
+            known: list[str] = []
+            for stack in surgery.roles().blocks:
+                if stack.container not in known:
+                    beside = lists_beside(surgery, stack.container, known)
+                    stacks.append(
+                        {
+                            "container": stack.container,
+                            "sites": stack.sites,
+                            "fields": stack.config_fields,
+                            "beside": beside,
+                        }
+                    )
+                    known += [stack.container, *beside]
+            return stacks
+
+        stacks = surgery.recall("stacks of blocks", found)
+        if not stacks:
+            raise OperationError(
+                f"found no stack of blocks in {type(surgery.model).__name__}",
+                hint="cut it at a site instead: after: SITE",
+            )
+        names = [stack["container"] for stack in stacks]
+        if self.stack is not None:
+            wanted = surgery.site(self.stack).name
+            chosen = [stack for stack in stacks if wanted in (stack["container"], *stack["beside"])]
+            if not chosen:
+                raise OperationError(f"{wanted} is no stack of blocks", hint=suggest(wanted, names))
+            return chosen
+        if len(stacks) > 1 and not isinstance(self.keep_blocks, float):
+            raise OperationError(
+                f"the network has {len(stacks)} stacks of blocks, and which one is meant is not said",
+                hint=f"add stack: {' | '.join(names)}, or give a fraction, which thins each of them",
+            )
+        return list(stacks)
+
+    def _thinning(self, model: nn.Module, stack: dict[str, Any]) -> Thinning:
+        from surgeon.operations.truncate.keep_blocks import Thinning, with_attention
+
+        container, count, keep = stack["container"], len(stack["sites"]), self.keep_blocks
+        if isinstance(keep, float):
+            first = list(range(max(1, ceil(keep * count - 1e-9))))
+            return Thinning(**stack, indices=with_attention(model, container, count, first))
+        positions = list(range(keep)) if isinstance(keep, int) else list(keep or [])
+        if max(positions) >= count:
+            raise OperationError(f"{container} has {count} blocks (0 to {count - 1}), not {keep}")
+        return Thinning(**stack, indices=positions)
+
+
+def _end_at(surgery: Surgery, selector: str) -> None:
+    site = surgery.site(selector)
+    if not site.name:
+        raise OperationError("the forward ends at the whole network already", hint="name a site inside it")
+    parameters = sum(p.numel() for p in surgery.model.parameters())
+    shape = surgery.shape(site)
+    surgery.cut(site)
+    for aux in surgery.role("aux"):  # would run in training, and its result be thrown away
+        surgery.remove(aux, optional=True)
+    left = sum(p.numel() for p in surgery.model.parameters())
+    surgery.note(f"ends at {site}: features {shape}; the forward exits there; {parameters - left:,} parameters less")

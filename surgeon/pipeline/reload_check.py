@@ -1,0 +1,222 @@
+"""Whether what was written is, loaded again, the network that it was written from.
+
+How far that is checked depends on the size, so that checking never takes much longer, or more memory, than
+writing did:
+
+======================  ===================================================================================
+up to :data:`RUN`       every tensor is compared to the byte with its origin (a kept one with the source's), and
+                        a forward of the network with a forward of the network loaded again
+up to :data:`COMPARED`  every kept tensor is compared to the byte with the source's
+beyond                  the beginning and the end of every kept tensor, which come to no more than that
+======================  ===================================================================================
+
+Always, the operations are replayed on a skeleton, and every tensor has to have its place. A network that was
+trained is in memory in any case: it is checked as fully as a small one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from surgeon.architectures.source import open_source
+from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
+from surgeon.errors import OperationError, VerificationError
+from surgeon.families.inputs import Inputs
+from surgeon.graph.backends import lent
+from surgeon.graph.inputs.resolve import find_inputs
+from surgeon.graph.tensors import fill, tensors_of
+from surgeon.interfaces.record import Record
+from surgeon.pipeline import api as engine
+from surgeon.pipeline.prepare import Prepared
+from surgeon.plugins import Plugins
+from surgeon.surgery.origins import Flow
+from surgeon.surgery.replay import open_skeleton
+
+RUN = 2**27
+"""Bytes of tensors up to which both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
+COMPARED = 2**26
+"""Bytes of kept tensors that are compared with the source's."""
+CHUNK = 2**22
+"""Bytes that are read at a time."""
+
+HINT = "this is a bug in surgeon or in a plugin's operation"
+
+
+@dataclass(frozen=True)
+class Reload:
+    """What was found equal.
+
+    Attributes:
+        tensors: How many tensors equal their origin to the byte; the others were not compared.
+        total: How many there are, each of which has its place.
+        outputs: How many tensors both networks gave in a forward, all of them equal; None if none was run.
+        note: Why less than all was compared.
+    """
+
+    tensors: int
+    total: int
+    outputs: int | None
+    note: str | None = None
+
+
+def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
+    """Check what :meth:`Prepared.write` wrote to ``path``.
+
+    Raises:
+        VerificationError: It differs from what it was written from.
+        SurgeonError: It cannot be loaded.
+    """
+    tensors = prepared.flow.tensors
+    if sum(tensor.nbytes for tensor in tensors.values()) <= RUN:
+        return check_in_memory(prepared.materialise(), prepared, path, plugins)
+    written = open_source(path, plugins=plugins)
+    assert written.checkpoint is not None  # an artifact has tensors
+    root, origins, mapping = open_skeleton(written, plugins)
+    Flow(root, origins, written.checkpoint, mapping, 0).check()
+    source = prepared.source.checkpoint
+    kept = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
+    size = sum(tensors[name].nbytes for name in kept)
+    budget = None if size <= COMPARED else COMPARED // len(kept)
+    wrong = [
+        name
+        for name, entry in kept.items()
+        if source and not _same_stored((written.checkpoint, name), (source, entry), budget)
+    ]
+    if wrong:
+        raise _wrong(path, f"holds other values than {prepared.source.location}: {', '.join(wrong[:3])}")
+    note = f"no forward past {RUN / 1e6:.0f} MB"
+    if budget is not None:
+        note += f"; of kept tensors the first and last {budget // 2 / 1e3:,.0f} kB"
+    return Reload(len(kept), len(tensors), None, note)
+
+
+class Recorded(Protocol):
+    """What knows how a network was made."""
+
+    record: Record
+
+
+def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: Plugins) -> Reload:
+    """Check what was written to ``path`` from ``model``.
+
+    Raises:
+        VerificationError: It differs from ``model``.
+        SurgeonError: It cannot be loaded.
+    """
+    loaded = engine.load(path, plugins=plugins)
+    own, again = dict(tensors_of(model)), dict(tensors_of(loaded))
+    if wrong := sorted(own.keys() ^ again.keys()):
+        raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
+    if wrong := [name for name in own if not engine.same_bytes(again[name], own[name].cpu())]:
+        raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
+    surgeries = prepared.record.surgeries
+    try:
+        found = find_inputs(model, surgeries[-1].inputs if surgeries else None, families=plugins.families())
+    except OperationError as error:
+        return Reload(len(own), len(own), None, f"no forward: {error.message}")
+    met = ""
+    for inputs in found.candidates():
+        try:
+            expected = _forward(model, inputs, again)
+        except Exception as error:  # whatever a network raises on inputs that do not suit it
+            met = met or _first_line(error)
+            continue
+        try:
+            outputs = _forward(loaded, inputs, again)
+        except Exception as error:
+            raise _wrong(path, f"loads as a network that does not run: {_first_line(error)}") from error
+        _compare_outputs(outputs, expected, path)
+        return Reload(len(own), len(own), len(expected))
+    return Reload(len(own), len(own), None, f"no forward: inputs {found.origin} do not run ({met})")
+
+
+def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
+    """The source's entry that holds a tensor to the byte; None for one that is new, derived or cast."""
+    source, entry = prepared.source.checkpoint, prepared.flow.entry(name)
+    if source is None or entry is None or source.entries[entry].dtype != tensor.dtype:
+        return None
+    return entry
+
+
+def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], budget: int | None) -> bool:
+    """Whether two entries hold the same bytes, or the same first and last ones where that exceeds ``budget``."""
+    stored = [checkpoint.entries[name].stored() for checkpoint, name in (one, other)]
+    if not all(stored):
+        return engine.same_bytes(one[0].read(one[1]), other[0].read(other[1]))
+    length, theirs = (sum(span.length for span in spans) for spans in stored)
+    if length != theirs:
+        return False
+    half = length if budget is None else budget // 2
+    parts = [(0, length)] if length <= 2 * half else [(0, half), (length - half, length)]
+    for start, end in parts:
+        for at in range(start, end, CHUNK):
+            size = min(CHUNK, end - at)
+            pieces = [read_bytes(list(_between(spans, at, at + size))) for spans in stored]
+            if not _equal(*pieces):
+                return False
+    return True
+
+
+def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteRange]:
+    """What of ``spans``, one behind the other, lies between two places."""
+    at = 0
+    for span in spans:
+        first, last = max(start - at, 0), min(end - at, span.length)
+        if first < last:
+            yield span.part(first, last - first)
+        at += span.length
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # As words, and by numpy: torch.equal goes byte by byte, in threads that wait for each other.
+    words = len(one) // 8 * 8
+    heads = [tensor[:words].numpy().view(np.int64) for tensor in (one, other)]
+    return np.array_equal(heads[0], heads[1]) and torch.equal(one[words:], other[words:])
+
+
+def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that ``model`` returns in eval mode, by the path to each.
+
+    It is lent ``tensors`` for the time: equal ones that lie differently in memory may be summed in another order.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    args, kwargs = inputs.tensors("cpu", dtype)
+    with lent(model, training=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fill(model, lambda name: tensors[name].detach())
+        inputs.set(model)
+        torch.manual_seed(0)
+        return dict(_tensors(model(*args, **kwargs), ""))
+
+
+def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in an output by the path to each; a cache of keys and values is none."""
+    if isinstance(value, torch.Tensor):
+        yield at or "output", value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _tensors(item, f"{at}.{key}" if at else str(key))
+
+
+def _compare_outputs(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
+    wrong = sorted(found.keys() ^ expected.keys())
+    wrong += [name for name in expected if name in found and not engine.same_bytes(found[name], expected[name])]
+    if wrong:
+        raise _wrong(path, f"gives other outputs than the network it was written from: {', '.join(wrong[:3])}")
+
+
+def _wrong(path: Path, what: str) -> VerificationError:
+    return VerificationError(what, where=str(path), hint=HINT)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,206 @@
+"""Recipes: a file in, a validated :class:`Recipe` out, or every mistake of the file at once with its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
+
+from surgeon import plugins as plugin_loading
+from surgeon.data.sources import as_sources, beside
+from surgeon.errors import RecipeError, SurgeonError
+from surgeon.interfaces.data import Source
+from surgeon.interfaces.inputs import InputSettings
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.selector import files_beside
+from surgeon.plugins import Plugins
+from surgeon.recipe.document import Document, Keys, dump, read
+from surgeon.recipe.problems import shown, validate
+from surgeon.recipe.train_settings import TrainSettings
+
+
+class RecipeSettings(BaseModel):
+    """What a recipe says beside its operations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str | None = Field(default=None, min_length=1)
+    """The network to operate on: a file, a folder, torchvision/NAME[@WEIGHTS], hf:ORG/NAME. A MODEL on the
+    command line stands above it. A file is looked for beside the recipe first."""
+    arch: str | None = Field(default=None, min_length=1)
+    """What builds the network: torchvision/NAME, hf:ORG/NAME, python:package.module:function; identified
+    from the checkpoint if left out."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Everything random follows from it: new weights, and the order of training samples."""
+    roles: dict[str, str | list[str]] = Field(default_factory=dict)
+    """Where the head, stem, blocks, … are, for networks in which surgeon finds them wrongly or not at all."""
+    inputs: InputSettings | None = None
+    """The input that sites are traced with, for networks whose input surgeon cannot know: a list of shapes,
+    [[2, 3, 64, 64]], or a mapping from argument to shape, to {shape: [2, 8], dtype: int64, high: 100}, or to
+    {values: [[1, 8, 8]]}."""
+    train: TrainSettings | None = None
+    """How to fine-tune the result; surgery alone if left out."""
+
+
+class Recipe(RecipeSettings):
+    """A list of operations, what to carry them out on, and what to do afterwards."""
+
+    operations: list[SerializeAsAny[Operation]] = Field(min_length=1)
+    """The steps of surgery, in order."""
+
+    _document: Document | None = PrivateAttr(None)
+    _overrides: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the recipe came from."""
+        return Path(self._document.name) if self._document else None
+
+    @property
+    def text(self) -> str:
+        """The file as it was read, to the letter; as data in YAML where overrides or Python made the recipe."""
+        if self._document and not self._overrides:
+            return self._document.text
+        if self._document:
+            head = "".join(f"# {self._document.name} with --set {each}\n" for each in self._overrides)
+            return head + dump(self._document.data)
+        return dump(self.to_dict())
+
+    @property
+    def sources(self) -> list[Source]:
+        """All data that it speaks of: to train on, to evaluate on, and what operations measure on."""
+        train = [self.train.data, self.train.evaluate] if self.train else []
+        given = [*train, *(value for operation in self.operations for _, value in operation)]
+        return [each for some in given for each in as_sources(some) if isinstance(each, Source)]
+
+    def where(self, *keys: str | int) -> str | None:
+        """``file:line:column`` of a key, as in ``where("operations", 1, "after")``; None without a file."""
+        return self._document.where(*keys) if self._document else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as a file would hold it."""
+        data = self.model_dump(mode="json", exclude_defaults=True, exclude={"operations"})
+        return {**data, "operations": [operation_dict(operation) for operation in self.operations]}
+
+
+def load_recipe(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    plugins: Plugins | None = None,
+    needed: Mapping[str, str] | None = None,
+) -> Recipe:
+    """Read and validate a recipe. torch is not imported.
+
+    Args:
+        path: A YAML or JSON file.
+        overrides: Values to set in it, as ``operations.1.classes=7``.
+        plugins: Where its operations and sources come from; everything that is installed if left out.
+        needed: The plugins that an artifact says its recipe needs: named where they are not there.
+
+    Raises:
+        RecipeError: With every mistake of the file in ``problems``.
+    """
+    plugins = plugins or plugin_loading.load()
+    document = read(Path(path))
+    if not isinstance(document.data, dict):
+        what = "is empty" if document.data is None else f"is {shown(document.data)}, not a mapping of keys"
+        raise RecipeError(what, where=document.where(), hint="a recipe has the key 'operations': a list of steps")
+    for setting in overrides:
+        try:
+            document.override(setting)
+        except RecipeError as error:
+            document.problems.append(error)
+    fields = dict(document.data)
+    if isinstance(fields.get("$schema"), str):  # How a JSON file names the schema that editors complete it from.
+        del fields["$schema"]
+    operations = _operations(fields.pop("operations", ()), document, plugins, needed)
+    settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
+    if document.problems or settings is None:
+        raise _all(document)
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    if settings.model and (Path(path).parent / settings.model).exists():
+        values["model"] = str(Path(path).parent / settings.model)
+    if settings.train:
+        values["train"] = settings.train.beside(Path(path).parent)
+    operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
+    recipe = Recipe(operations=operations, **values)
+    recipe._document, recipe._overrides = document, tuple(overrides)
+    return recipe
+
+
+def operation_dict(operation: Operation) -> dict[str, Any]:
+    """An operation as a recipe holds it: its fields beside its name under ``op``."""
+    return {"op": operation.name, **operation.model_dump(mode="json", exclude_defaults=True)}
+
+
+def operations_from(
+    items: Sequence[Any], plugins: Plugins, *, source: str = "operations", needed: Mapping[str, str] | None = None
+) -> list[Operation]:
+    """Operations from their form in a recipe or manifest.
+
+    Args:
+        items: What is to be done.
+        plugins: Where operations and sources come from.
+        source: Where the items came from, for errors.
+        needed: The plugins that an artifact says they need.
+
+    Raises:
+        RecipeError: With every mistake in ``problems``.
+    """
+    document = Document(source, "")
+    operations = _operations(list(items), document, plugins, needed)
+    if document.problems:
+        raise _all(document)
+    return operations
+
+
+def _with_files_beside(operation: Operation, folder: Path) -> Operation:
+    """``operation`` with the files that its fields name found beside the recipe, where they lie there."""
+    found: dict[str, Any] = dict(files_beside(operation, folder))
+    for name in type(operation).model_fields:
+        if isinstance(value := getattr(operation, name), Source):
+            found[name] = beside(value, folder)
+    return operation.model_copy(update=found) if found else operation
+
+
+def _operations(items: Any, document: Document, plugins: Plugins, needed: Mapping[str, str] | None) -> list[Operation]:
+    if not isinstance(items, list):
+        what = "needs the key 'operations': a list of steps" if items == () else f"must be a list, not {shown(items)}"
+        document.problem(() if items == () else ("operations",), what, "see: surgeon ops")
+        return []
+    if not items:
+        document.problem(("operations",), "is empty: there is nothing to do", "see: surgeon ops")
+    found = (_operation(item, document, ("operations", index), plugins, needed) for index, item in enumerate(items))
+    return [operation for operation in found if operation is not None]
+
+
+def _operation(
+    item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
+) -> Operation | None:
+    if not isinstance(item, dict):
+        document.problem(at, f"must be a mapping with the key 'op', not {shown(item)}", "as in: {op: freeze, …}")
+        return None
+    name = item.get("op")
+    if not isinstance(name, str):
+        what = "needs the key 'op', the operation's name" if "op" not in item else f"op must be text, not {shown(name)}"
+        document.problem(at, what, "see: surgeon ops")
+        return None
+    try:
+        kind = plugins.operation(name, needed)
+    except SurgeonError as error:
+        document.problem((*at, "op"), error.message, error.hint)
+        return None
+    fields = {key: value for key, value in item.items() if key != "op"}
+    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {name}")
+
+
+def _all(document: Document) -> RecipeError:
+    count = len(document.problems)
+    message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
+    order = {place: number for number, place in enumerate(document.places.values())}
+    problems = sorted(document.problems, key=lambda problem: order.get(problem.where or "", math.inf))
+    return RecipeError(message, problems=problems)

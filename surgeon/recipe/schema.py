@@ -1,0 +1,112 @@
+"""The JSON Schema of recipes, from which editors complete and check them.
+
+``python -m surgeon.recipe.schema > surgeon/recipe.schema.json`` makes the file that ships with surgeon, from which
+``surgeon schema`` and ``surgeon ops`` answer where no plugin adds to it: building the schema takes longer than they.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from surgeon.interfaces.operation import Operation
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.recipe.load import Recipe, RecipeSettings
+
+
+def recipe_schema(plugins: Plugins) -> dict[str, Any]:
+    """The schema of every recipe that the operations and sources of ``plugins`` allow."""
+    operations = plugins.operations()
+    sources = plugins.sources()
+    models: list[type[BaseModel]] = [RecipeSettings, *operations.values(), *sources.values()]
+    references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = shared["$defs"]
+    place = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in models}
+    steps = []
+    for name, operation in operations.items():
+        step = definitions[place[operation]]
+        step["properties"] = {"op": {"const": name, "description": _first_line(operation)}} | step.get("properties", {})
+        step["required"] = ["op", *step.get("required", [])]
+        step["description"] = operation.documentation()
+        step["examples"] = [{"op": name} | _example(operation, step, definitions)]
+        steps.append({"$ref": f"#/$defs/{place[operation]}"})
+    for source in sources.values():
+        described = definitions[place[source]]
+        described["required"] = list(dict.fromkeys(["source", *described.get("required", [])]))
+    choice = {name: f"#/$defs/{place[source]}" for name, source in sources.items()}
+    definitions["AnySource"] = {
+        "oneOf": [{"$ref": reference} for reference in choice.values()],
+        "discriminator": {"propertyName": "source", "mapping": choice},
+    }
+    settings = definitions.pop(place[RecipeSettings])
+    item = {"oneOf": steps, "discriminator": {"propertyName": "op"}}
+    steps_described = Recipe.model_fields["operations"].description
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "surgeon recipe",
+        "description": inspect.cleandoc(Recipe.__doc__ or ""),
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["operations"],
+        "properties": {
+            "$schema": {"type": "string", "description": "Where this schema lies, for editors."},
+            **settings["properties"],
+            "operations": {"type": "array", "minItems": 1, "description": steps_described, "items": item},
+        },
+        "$defs": definitions,
+    }
+    return {key: value if key == "title" else _untitled(value) for key, value in schema.items()}
+
+
+def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What the operation's author gives as an example; else what it cannot do without, or the first key of its own."""
+    if step.get("examples"):
+        return dict(step["examples"][0])
+    required = [name for name in step["required"] if name != "op"]
+    own = [name for name in operation.__annotations__ if name in step["properties"]]
+    return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
+
+
+def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    """Some value that a field may have."""
+    if field.get("examples"):
+        return field["examples"][0]
+    if "$ref" in field:
+        inner = shared[field["$ref"].rpartition("/")[2]]
+        names = inner.get("required", [])
+        return inner["enum"][0] if "enum" in inner else {n: _sample(inner["properties"][n], shared) for n in names}
+    for part in field.get("anyOf") or field.get("oneOf") or ():
+        return _sample(part, shared)
+    if "enum" in field:
+        return field["enum"][0]
+    kind = field.get("type")
+    if kind == "array":
+        return [_sample(field.get("items", {}), shared)]
+    if kind == "object":
+        inner = field.get("additionalProperties")
+        return {"name": _sample(inner, shared)} if isinstance(inner, dict) else {}
+    return {"integer": 10, "number": 0.5, "boolean": True, "string": "SITE"}.get(str(kind))
+
+
+def _untitled(schema: Any) -> Any:
+    """Without the titles that pydantic makes of field names: editors show them in place of the keys."""
+    if isinstance(schema, list):
+        return [_untitled(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # a mapping under "title" is a field of that name, not a title
+    return {key: _untitled(value) for key, value in schema.items() if key != "title" or isinstance(value, dict)}
+
+
+def _first_line(operation: Any) -> str:
+    return str(operation.documentation().partition("\n")[0])
+
+
+if __name__ == "__main__":
+    print(json.dumps(recipe_schema(load_plugins(installed=False)), indent=2, ensure_ascii=False))

@@ -1,0 +1,192 @@
+"""What an operation may ask of the network that it is to edit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+
+from surgeon.errors import ArchitectureError, SiteError, nearest
+from surgeon.graph.roles import Roles, find_roles
+from surgeon.graph.sites import ROLES, Site, select
+from surgeon.graph.trace import Trace, trace
+from surgeon.interfaces.architecture_name import Architecture
+
+if TYPE_CHECKING:
+    from surgeon.architectures.registry import ArchitectureProvider
+    from surgeon.families.inputs import Inputs
+    from surgeon.interfaces.family import Family
+
+T = TypeVar("T")
+
+
+class Examination:
+    """Sites, roles and shapes of a skeleton as it is now, and the architectures that can be built.
+
+    Args:
+        model: The skeleton.
+        roles: Overrides of roles, as in a recipe's ``roles:``.
+        inputs: Override of the traced inputs, as in a recipe's ``inputs:``.
+        families: Declared facts of plugins.
+        architecture: What builds the network before any surgery, where that is known.
+        providers: What builds architectures, by scheme.
+        answers: What tracing found when these operations were first applied. With them a replay runs no
+            forward, and a later surgeon that would guess otherwise still rebuilds the same network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        roles: Mapping[str, Any] | None = None,
+        inputs: Any = None,
+        families: Sequence[Family] = (),
+        architecture: Architecture | None = None,
+        providers: Mapping[str, ArchitectureProvider] | None = None,
+        answers: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.architecture = architecture
+        self.removed: dict[str, str] = {}
+        self.answers: dict[str, Any] = {}
+        self.replays = answers is not None
+        self._known = dict(answers or {})
+        self._asked = 0
+        self._role_overrides = dict(roles or {})
+        self._inputs = inputs
+        self._families = families
+        self._providers = dict(providers or {})
+        self._trace: Trace | None = None
+        self._fed: Inputs | None = None
+        self._roles: Roles | None = None
+
+    def select(self, selector: str | Iterable[str]) -> list[Site]:
+        """Every site that a selector, or several, names; in the order of the tree.
+
+        Raises:
+            SiteError: It matches nothing; the error names the nearest sites, or the operation that
+                removed the site that was meant.
+        """
+        text = selector if isinstance(selector, str) else ", ".join(selector)
+        try:
+            return select(self.model, text, self.role)
+        except SiteError as error:
+            for site, by in self.removed.items():
+                if fnmatchcase(site, text) or text.startswith(f"{site}."):
+                    raise SiteError(f"{text!r} is gone: {by} removed {site}") from error
+            raise
+
+    def site(self, selector: str) -> Site:
+        """The one site that ``selector`` names.
+
+        Raises:
+            SiteError: It names none, or more than one.
+        """
+        found = self.select(selector)
+        if len(found) != 1:
+            raise SiteError(
+                f"{selector!r} names {len(found)} modules, but one is wanted",
+                hint=f"name one of: {', '.join(str(site) for site in found[:6])}",
+            )
+        return found[0]
+
+    def trace(self) -> Trace:
+        """A forward of the skeleton as it is now, without memory.
+
+        Raises:
+            TraceError: None of the ways to run it worked; the error says how to give inputs.
+        """
+        if self._trace is None:
+            self._trace = trace(self.model, self._inputs, families=self._families, first=self._fed)
+            self._fed = self._trace.inputs
+        return self._trace
+
+    def roles(self) -> Roles:
+        """The roles of the skeleton's modules as it is now, with the evidence for each."""
+        if self._roles is None:
+            # an override may name a site that surgery has removed since
+            present = {k: v for k, v in self._role_overrides.items() if not self._all_removed(v)}
+            self._roles = find_roles(self.model, self.trace, present, families=self._families)
+        return self._roles
+
+    def check_roles(self) -> None:
+        """See to it that the overrides of roles name roles and sites that there are.
+
+        Raises:
+            SiteError: One does not. A role of another name than the known ones is the user's own, unless it
+                looks like a slip of the pen.
+        """
+        for role, given in self._role_overrides.items():
+            if role not in ROLES and (near := nearest(role, ROLES)):
+                raise SiteError(f"{role!r} is no role", where=f"roles.{role}", hint=f"nearest: {', '.join(near)}")
+            for selector in [given] if isinstance(given, str) else given:
+                try:
+                    select(self.model, selector)
+                except SiteError as error:
+                    error.at(f"roles.{role}")
+                    raise
+
+    def role(self, name: str) -> list[str]:
+        """The sites in a role, in executed order; empty if there are none."""
+        return self.recall(f"role {name}", lambda: self.roles().sites(name))
+
+    def shape(self, site: Site | str) -> tuple[int, ...]:
+        """The shape of the main tensor that ``site`` produces, batch first, at the traced input."""
+        name = name_of(site)
+        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
+
+    def recall(self, question: str, answer: Callable[[], T]) -> T:
+        """The answer to a question about the traced network.
+
+        It is recorded with the recipe, and a replay takes the recorded one; so it must be JSON-able.
+        """
+        key = f"{self._asked}: {question}"
+        self._asked += 1
+        # through JSON, so that a replay is given the very types that the first run was
+        self.answers[key] = self._known[key] if key in self._known else json.loads(json.dumps(answer()))
+        return self.answers[key]  # type: ignore[no-any-return]
+
+    def locate(self, reference: str, **options: Any) -> Architecture:
+        """The architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
+
+        Args:
+            reference: Its scheme and name.
+            **options: Keyword arguments of its builder; they must be JSON-able.
+
+        Raises:
+            ArchitectureError: It is unknown.
+        """
+
+        def found() -> dict[str, Any]:
+            from surgeon.architectures.registry import parse
+
+            named = parse(reference, list(self._providers))
+            located, _ = self._providers[named.scheme].locate(named.name, weights=False)
+            return located.model_copy(update={"options": {**located.options, **options}}).model_dump(mode="json")
+
+        return Architecture.model_validate(self.recall(f"architecture {reference}", found))
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """A network with ordinary code, its values initialised; what :meth:`Surgery.new` wants for a factory.
+
+        Raises:
+            ArchitectureError: Nothing at hand builds it.
+        """
+        if architecture.scheme not in self._providers:
+            raise ArchitectureError(
+                f"nothing builds {architecture}: no provider of {architecture.scheme!r} is installed",
+                hint="install its plugin     see: surgeon plugins",
+            )
+        return self._providers[architecture.scheme].build(architecture)
+
+    def _all_removed(self, sites: Any) -> bool:
+        names = [sites] if isinstance(sites, str) else list(sites)
+        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self.removed) for n in names)
+
+
+def name_of(site: Site | str) -> str:
+    """The address of a site that is given as such or by its address."""
+    return site.name if isinstance(site, Site) else site

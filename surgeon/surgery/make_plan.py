@@ -1,0 +1,87 @@
+"""What a course of surgery comes to, as a :class:`~surgeon.surgery.plan.Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.architectures.source import Source
+from surgeon.errors import OperationError
+from surgeon.surgery.context import Surgery
+from surgeon.surgery.origins import Borrowed, Derived, Flow, Kept
+from surgeon.surgery.plan import Plan, Step, TensorFact
+
+
+def make_plan(
+    source: Source,
+    steps: Sequence[Step],
+    surgery: Surgery,
+    flow: Flow,
+    before: Mapping[str, torch.Tensor],
+    *,
+    outputs: bool,
+) -> Plan:
+    """Gather what the operations did, and what every tensor of the result is.
+
+    Args:
+        source: What was operated on.
+        steps: What each operation did.
+        surgery: The course of surgery, at its end.
+        flow: The result's tensors and their origins.
+        before: The tensors of the skeleton before the operations.
+        outputs: Whether to trace the result for its outputs.
+    """
+    notes = list(source.notes)
+    shapes: dict[str, tuple[int, ...]] = {}
+    if outputs:
+        try:
+            traced = surgery.trace()
+            shapes = dict(traced.outputs)
+            notes.append(f"shapes traced on {traced.evidence} tensors")
+        except OperationError as error:
+            notes.append(f"outputs not traced: {error.message}")
+    facts = tuple(_fact(name, tensor, flow) for name, tensor in flow.tensors.items())
+    kept = {fact.source for fact in facts if fact.origin == "kept"}
+    dropped = tuple(
+        _describe(name, tensor, "kept", name)
+        for name, tensor in before.items()
+        if name not in kept and name not in source.missing
+    )
+    return Plan(
+        source=source.location,
+        architecture=str(source.architecture) if source.architecture else "a module in memory",
+        steps=tuple(steps),
+        tensors=facts,
+        dropped=dropped,
+        outputs=shapes,
+        notes=tuple(notes),
+    )
+
+
+def _fact(name: str, tensor: torch.Tensor, flow: Flow) -> TensorFact:
+    origin = flow.origins.get(tensor)
+    if isinstance(origin, Kept):
+        return _describe(name, tensor, "kept", origin.name)
+    if isinstance(origin, Borrowed):
+        return _describe(name, tensor, "derived", f"{origin.donor}: {origin.name}", origin.by)
+    kind = "derived" if isinstance(origin, Derived) else "new"
+    return _describe(name, tensor, kind, by=getattr(origin, "by", None))
+
+
+def _describe(
+    name: str, tensor: torch.Tensor, origin: Any, source: str | None = None, by: str | None = None
+) -> TensorFact:
+    return TensorFact(
+        name=name,
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        nbytes=tensor.nbytes,
+        origin=origin,
+        source=source,
+        by=by,
+        parameter=isinstance(tensor, nn.Parameter),
+        trainable=tensor.requires_grad,
+    )

@@ -1,0 +1,219 @@
+"""Where each tensor of an edited skeleton gets its values from, and the flow of those values.
+
+Origins are kept by the identity of the tensor objects, never by name: a parameter that an operation moves
+elsewhere in the tree is still the same object, and a tie is one object in two places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from surgeon.errors import ArchitectureError, OperationError
+from surgeon.graph.tensors import tensors_of
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint.formats import Checkpoint
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Streamed from the source's tensor ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """New modules that one factory makes: run again for real when the values are wanted."""
+
+    factory: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class New:
+    """The tensor ``key`` of a new module."""
+
+    fresh: Fresh
+    key: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Computed from other tensors' values."""
+
+    sources: tuple[Origin, ...]
+    function: Callable[..., torch.Tensor]
+    by: str
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """The tensor ``name`` of another checkpoint, read when its values are wanted."""
+
+    donor: str
+    name: str
+    read: Callable[[], torch.Tensor]
+    by: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The source lacks it: an operation has to replace it or cut it away."""
+
+    name: str
+
+
+Origin = Kept | New | Derived | Borrowed | Missing
+
+
+class Origins:
+    """The origin of every tensor, by identity."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[torch.Tensor, Origin]] = {}
+
+    def set(self, tensor: torch.Tensor, origin: Origin) -> None:
+        """Say where ``tensor`` comes from; the tensor is held, so that its identity stays its own."""
+        self._of[id(tensor)] = (tensor, origin)
+
+    def get(self, tensor: torch.Tensor) -> Origin | None:
+        """Where ``tensor`` comes from; None for one that nobody has accounted for."""
+        found = self._of.get(id(tensor))
+        return found[1] if found else None
+
+    def remember(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Let ``new`` (``old`` in another dtype, say) have the origin of ``old``."""
+        origin = self.get(old)
+        if origin is not None:
+            self.set(new, origin)
+
+
+class Flow:
+    """Gives the values of an edited skeleton's tensors, one at a time.
+
+    Args:
+        model: The edited skeleton.
+        origins: Where its tensors come from.
+        checkpoint: The source's tensors, or None where nothing is kept.
+        mapping: The checkpoint's entry for each tensor name of the skeleton before surgery.
+        seed: The recipe's seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        origins: Origins,
+        checkpoint: Checkpoint | None,
+        mapping: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self.tensors = dict(tensors_of(model))
+        self.origins = origins
+        self.checkpoint = checkpoint
+        self.mapping = mapping
+        self.seed = seed
+        self._names: dict[Fresh, str] = {}
+        self._keys: dict[Fresh, set[str]] = {}
+        for name, tensor in self.tensors.items():
+            for origin in _flat(origins.get(tensor)):
+                if isinstance(origin, New):
+                    self._names.setdefault(origin.fresh, name)
+                    self._keys.setdefault(origin.fresh, set()).add(origin.key)
+        self._made: dict[Fresh, dict[str, torch.Tensor]] = {}
+
+    def check(self) -> None:
+        """Make sure that every tensor is accounted for.
+
+        Raises:
+            ArchitectureError: The source lacks tensors that no operation replaced.
+            OperationError: An operation put in tensors without saying where their values come from.
+        """
+        missing, strangers = [], []
+        for name, tensor in self.tensors.items():
+            origin = self.origins.get(tensor)
+            if origin is None:
+                strangers.append(name)
+            elif isinstance(origin, Missing):
+                missing.append(name)
+        if missing:
+            raise ArchitectureError(
+                f"the checkpoint lacks {len(missing)} tensors that the network needs: {_few(missing)}",
+                hint="replace them (replace_head for a head) or cut them away (truncate)",
+            )
+        if strangers:
+            raise OperationError(
+                f"{len(strangers)} tensors came from nowhere: {_few(strangers)}",
+                hint="make new modules with surgery.new(...), so that their values are seeded and recorded",
+            )
+
+    def entry(self, name: str) -> str | None:
+        """The checkpoint's entry that holds the tensor ``name`` byte for byte; None for any other."""
+        origin = self.origins.get(self.tensors[name])
+        return self.mapping[origin.name] if isinstance(origin, Kept) else None
+
+    def value(self, name: str) -> torch.Tensor:
+        """The values of the tensor ``name``, on the CPU (or where the source's tensor in memory is).
+
+        Raises:
+            OperationError: A derived tensor's function gave another shape than it should.
+        """
+        tensor = self.tensors[name]
+        origin = self.origins.get(tensor)
+        assert origin is not None  # check() has seen to it
+        value = self.evaluate(origin)
+        if value.shape != tensor.shape:
+            by = getattr(origin, "by", "the checkpoint")
+            raise OperationError(f"{name}: {by} gave shape {tuple(value.shape)}, not {tuple(tensor.shape)}")
+        return value.to(tensor.dtype)
+
+    def evaluate(self, origin: Origin) -> torch.Tensor:
+        """The values of a tensor with a given origin."""
+        if isinstance(origin, Kept):
+            assert self.checkpoint is not None
+            return self.checkpoint.read(self.mapping[origin.name])
+        if isinstance(origin, New):
+            return self._new(origin)
+        if isinstance(origin, Derived):
+            return origin.function(*[self.evaluate(source) for source in origin.sources])
+        if isinstance(origin, Borrowed):
+            return origin.read()
+        raise ArchitectureError(f"the checkpoint lacks {origin.name}")
+
+    def _new(self, origin: New) -> torch.Tensor:
+        """A new module is made once, and each of its tensors let go of when it has been handed out."""
+        left = self._made.get(origin.fresh, {})
+        if origin.key not in left:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_for(self.seed, self._names.get(origin.fresh, "")))
+                state = origin.fresh.factory().state_dict()
+            wanted = self._keys.get(origin.fresh, set()) | {origin.key}
+            left = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in wanted}
+        value = left.pop(origin.key)
+        if not left:
+            del self._made[origin.fresh]
+        return value.clone()
+
+
+def seed_for(seed: int, name: str) -> int:
+    """The seed of a tensor's own generator: it depends on the recipe's seed and the name, not on order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
+
+
+def _flat(origin: Origin | None) -> Iterator[Any]:
+    if isinstance(origin, Derived):
+        for source in origin.sources:
+            yield from _flat(source)
+    elif origin is not None:
+        yield origin
+
+
+def _few(names: Sequence[str], count: int = 4) -> str:
+    more = f", … ({len(names) - count} more)" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

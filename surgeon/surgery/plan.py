@@ -1,0 +1,107 @@
+"""The plan: what surgery would change, as data. ``surgeon.cli.render`` shows it to people."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TensorFact:
+    """One tensor of the result and where its values come from."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    origin: Literal["kept", "derived", "new"]
+    source: str | None = None
+    """The tensor's name in the source, for a kept one; for one of another checkpoint, that and its name there."""
+    by: str | None = None
+    """The operation that made it, for a derived or new one."""
+    parameter: bool = True
+    """False for a buffer."""
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One line of a diff: ``-`` leaves, ``+`` comes, ``~`` changes its state."""
+
+    mark: Literal["-", "+", "~"]
+    site: str
+    what: str
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one operation does."""
+
+    operation: str
+    edits: tuple[Edit, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What surgery on a model comes to, before a byte of its weights is read."""
+
+    source: str
+    architecture: str
+    steps: tuple[Step, ...]
+    tensors: tuple[TensorFact, ...]
+    """Every tensor of the result, in the order of ``state_dict``; a tied tensor stands once."""
+    dropped: tuple[TensorFact, ...]
+    """Every tensor of the source that the result does not need."""
+    outputs: dict[str, tuple[int, ...]]
+    """The named outputs and their shapes at the traced input; ``{}`` where no trace was needed or found."""
+    notes: tuple[str, ...] = ()
+    """What was found out while loading, and how sites were traced."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the result."""
+        return sum(prod(t.shape) for t in self.tensors if t.parameter)
+
+    @property
+    def trainable(self) -> int:
+        """The number of parameters of the result that training would move."""
+        return sum(prod(t.shape) for t in self.tensors if t.parameter and t.trainable)
+
+    @property
+    def parameters_before(self) -> int:
+        """The number of parameters of the source."""
+        kept = {t.source: t for t in self.tensors if t.origin == "kept" and t.parameter}
+        return sum(prod(t.shape) for t in [*kept.values(), *self.dropped] if t.parameter)
+
+    @property
+    def bytes_written(self) -> int:
+        """The bytes of tensors that the artifact will hold."""
+        return sum(t.nbytes for t in self.tensors)
+
+    @property
+    def bytes_read(self) -> int:
+        """The bytes of the source, and of other checkpoints, that tensors are copied from."""
+        return sum(t.nbytes for t in self.tensors if t.source is not None)
+
+    @property
+    def counts(self) -> str:
+        """Every tensor accounted for: ``318 of 320 tensors kept, 2 new by replace_head``."""
+        kept = sum(t.origin == "kept" for t in self.tensors)
+        text = f"{kept} of {kept + len(self.dropped)} tensors kept"
+        for origin in ("derived", "new"):
+            made: dict[str, int] = {}
+            for tensor in self.tensors:
+                if tensor.origin == origin:
+                    made[tensor.by or "?"] = made.get(tensor.by or "?", 0) + 1
+            text += "".join(f", {count} {origin} by {by}" for by, count in made.items())
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-able data, with its sums."""
+        sums = ("parameters", "parameters_before", "trainable", "bytes_read", "bytes_written", "counts")
+        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in sums}}

@@ -1,0 +1,114 @@
+"""The network that operations find: built, earlier operations replayed, matched with its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from surgeon.architectures.source import Source
+from surgeon.checkpoint.formats import Checkpoint
+from surgeon.errors import ArchitectureError, OperationError
+from surgeon.graph.skeleton import build_skeleton, skeleton_of
+from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.record import Surgeries
+from surgeon.plugins import Plugins
+from surgeon.recipe.load import operations_from
+from surgeon.surgery.carry_out import make_surgery, operate
+from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, Origins
+
+
+def open_skeleton(
+    source: Source,
+    plugins: Plugins,
+    *,
+    inplace: bool = False,
+    build: Callable[[], nn.Module] | None = None,
+) -> tuple[nn.Module, Origins, dict[str, str]]:
+    """The network before the operations to come.
+
+    Args:
+        source: Where it comes from.
+        plugins: The plugins at hand, for the operations that an artifact has been through.
+        inplace: Take the module in memory itself, not a skeleton of it.
+        build: What builds it, where the source does not know.
+
+    Returns:
+        The root, where its tensors come from, and the checkpoint's entry for each of their names.
+    """
+    if source.module is not None:
+        root = source.module if inplace else skeleton_of(source.module)
+    elif inplace:
+        raise OperationError("only a module in memory can be edited in place")
+    else:
+        root = build_skeleton(build) if build else source.skeleton()
+        for surgeries in source.surgeries:
+            root = _replay(root, surgeries, source, plugins)
+        if source.record is not None and source.checkpoint is not None:
+            _match_artifact(root, source.checkpoint)
+    names = [name for name, _ in tensors_of(root)]
+    mapping = source.mapping if source.mapping is not None else {name: name for name in names}
+    origins = Origins()
+    whole = Fresh(source.initialised)
+    for name, tensor in tensors_of(root):
+        origins.set(tensor, _first_origin(source, name, tensor, whole))
+    if source.checkpoint is not None and source.module is None:
+        _fit_dtypes(root, source.checkpoint, mapping, origins)
+    return root, origins, mapping
+
+
+def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh) -> Origin:
+    if source.checkpoint is None:
+        return New(whole, name, "the architecture's own initialisation")
+    if name in source.filled:
+        shape, dtype = tensor.shape, tensor.dtype
+        return Derived((), lambda: torch.zeros(shape, dtype=dtype), "surgeon")
+    return Missing(name) if name in source.missing else Kept(name)
+
+
+def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plugins) -> nn.Module:
+    """Carry out recorded operations on a skeleton; where its values come from does not matter."""
+    origins = Origins()
+    for name, tensor in tensors_of(root):
+        origins.set(tensor, Missing(name))
+
+    def no_values(origin: Origin) -> torch.Tensor:
+        raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
+
+    surgery = make_surgery(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
+    where = f"{source.location}: its manifest"
+    for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
+        operate(surgery, operation, None)
+    return surgery.model
+
+
+def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
+    names = {name for name, _ in tensors_of(root)}
+    stored = set(checkpoint.entries) - set(aliases_of(root))
+    if names != stored:
+        lacks, extra = sorted(names - stored), sorted(stored - names)
+        raise ArchitectureError(
+            f"{checkpoint.location}: the tensors do not fit the replayed recipe: "
+            f"{len(lacks)} lacking {lacks[:3]}, {len(extra)} too many {extra[:3]}",
+            hint="was it written by another version? surgeon check says more",
+        )
+
+
+def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:
+    """Give the skeleton the dtypes of the checkpoint, so that kept tensors are kept to the byte."""
+    old = dict(tensors_of(root))
+    dtypes = {}
+    for name, tensor in old.items():
+        entry = checkpoint.entries.get(mapping.get(name, name))
+        if entry is None:
+            continue
+        if tuple(entry.shape) != tuple(tensor.shape):
+            raise ArchitectureError(
+                f"{name} has shape {entry.shape}, not {tuple(tensor.shape)}", where=checkpoint.location
+            )
+        if entry.dtype != tensor.dtype:
+            dtypes[name] = entry.dtype
+    fill(root, lambda name: torch.empty_like(old[name], dtype=dtypes[name]), list(dtypes))
+    for name, tensor in tensors_of(root):
+        origins.remember(old[name], tensor)

@@ -1,0 +1,44 @@
+"""Load the splits that a recipe's ``train:`` section describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from surgeon.data.combine import _together, load_sources
+from surgeon.data.sources import as_sources
+from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import TrainSettings
+
+
+def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
+    """What to train on, and what to test on, of a recipe's ``train:`` section.
+
+    Raises:
+        TrainingError: Data cannot be read, or what is trained on and what is tested on do not go together.
+    """
+    train = as_sources(settings.data)
+    evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
+    loaded = load_sources([*train, *evaluate], seed)
+    parts, others = loaded[: len(train)], loaded[len(train) :]
+    first = parts[0].classes
+    alone = first and others and not any(set(part.classes) & set(first) for part in others)
+    for part in [*parts, *others]:
+        shared = set(part.classes) & set(first)
+        if any(part.classes[name] != first[name] for name in shared) or (alone and part in others):
+            where = "train.evaluate.classes" if part in others else "train.data"
+            raise TrainingError(
+                f"data have {dict(first)} classes and "
+                f"{'evaluate' if part in others else 'another source'} has {dict(part.classes)}",
+                where=where,
+            )
+        if part.inputs != parts[0].inputs:
+            raise TrainingError(
+                f"sources differ in what they feed to the network: {', '.join(parts[0].inputs)} and "
+                f"{', '.join(part.inputs)}",
+                where="train.data",
+            )
+    plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
+    if plain and len(evaluate) <= 1:
+        return replace(parts[0], test=others[0].test) if others else parts[0]
+    return _together(train, parts, evaluate or train, others or parts)
