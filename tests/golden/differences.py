@@ -21,7 +21,8 @@ def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[
     same_build = expected["environment"] == actual["environment"]
     return [
         line
-        for part in ("tensors", "plan", "manifest", "outputs")
+        for part in expected
+        if part != "environment"
         for line in _compare(part, expected[part], actual[part], same_build)
     ]
 

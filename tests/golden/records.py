@@ -62,13 +62,17 @@ def make_record(case: Case, folder: Path) -> dict[str, Any]:
         model = surgeon.load(artifact)
     else:
         source = build(case.network)
+        before = _hashes(source)
         plan = json.loads(json.dumps(surgeon.plan(source, recipe).to_dict()))
         model = surgeon.apply(source, recipe)
         surgeon.save(model, artifact)
+        assert _hashes(source) == before, "the network that was handed in has changed"
         _check_loaded(case, model, artifact)
+    made = {t["name"] for t in plan["tensors"] if t["origin"] != "kept" and not t["source"]}
     record = {
         "environment": environment(),
-        "tensors": _tensors(model, made={t["name"] for t in plan["tensors"] if t["origin"] != "kept"}),
+        "tensors": _tensors(model, made),
+        "in eval mode after train()": _lasting_eval(model),
         "plan": _short_plan(plan),
         "manifest": _short_manifest(artifact),
         "outputs": _outputs(case, model),
@@ -105,7 +109,16 @@ def _check_loaded(case: Case, model: nn.Module, artifact: Path) -> None:
     arch = getattr(families, case.network) if case.network in families.TORCHVISION else None
     loaded = surgeon.load(artifact, arch=arch)
     assert _hashes(loaded) == _hashes(model), "the artifact holds other tensors than the network in memory"
+    assert _lasting_eval(loaded) == _lasting_eval(model), "the artifact trains other modules"
     assert _outputs(case, loaded) == _outputs(case, model), "the artifact gives other outputs"
+
+
+def _lasting_eval(model: nn.Module) -> list[str]:
+    """The modules that ``train()`` leaves in eval mode: frozen norms, earlier columns."""
+    model.train()
+    names = [name for name, module in model.named_modules() if not module.training]
+    model.eval()
+    return names
 
 
 def _hashes(model: nn.Module) -> dict[str, str]:
@@ -118,7 +131,7 @@ def _hash(tensor: Tensor) -> str:
 
 
 def _tensors(model: nn.Module, made: set[str]) -> dict[str, Any]:
-    """The hash of every tensor; of those that surgery made also figures, for machines that draw other bits."""
+    """The hash of every tensor; also figures of those that surgery drew or computed, since other CPUs draw other bits."""
     hashes, tensors = _hashes(model), model.state_dict()
     return {
         name: {"hash": value, **_figures(tensors[name])} if name in made else value for name, value in hashes.items()
