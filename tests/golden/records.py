@@ -131,7 +131,7 @@ def _hash(tensor: Tensor) -> str:
 
 
 def _tensors(model: nn.Module, made: set[str]) -> dict[str, Any]:
-    """The hash of every tensor; also figures of those that surgery drew or computed, since other CPUs draw other bits."""
+    """Hash every tensor; add figures of those that surgery drew or computed, since other CPUs draw other bits."""
     hashes, tensors = _hashes(model), model.state_dict()
     return {
         name: {"hash": value, **_figures(tensors[name])} if name in made else value for name, value in hashes.items()
