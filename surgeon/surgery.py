@@ -389,9 +389,8 @@ class Surgery(Examination):
 
     def _refuse_to_waste(self, sites: Sequence[str]) -> None:
         """What an operation of this recipe has just put in is not what another was meant to cut away."""
-        modules = dict(self.model.named_modules())
         for site in sites:
-            for tensor in modules[site].parameters(recurse=False):
+            for tensor in self.model.get_submodule(site).parameters(recurse=False):
                 origin = self.origins.get(tensor)
                 if isinstance(origin, (New, Derived)) and origin.by in self.applied:
                     raise OperationError(

@@ -59,9 +59,9 @@ def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, famil
     unseen = _unseen(model, sites, {name for each in traces for name in each.used()})
     unknown = {name for name, _ in model.named_modules() if any(_inside(name, top) for top in unseen)}
     sites |= unknown
-    idle = {
+    idle = {  # under every name: what is shared has to go from all of its parents to be gone
         name
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         if name in sites - used - unknown
         and not isinstance(module, (nn.ModuleList, nn.ModuleDict))
         and next(module.parameters(), None) is not None
