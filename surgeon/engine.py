@@ -22,7 +22,7 @@ from surgeon.checkpoint.source import Source, open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.collecting import paused_collection
 from surgeon.errors import OperationError, VerificationError
-from surgeon.graph.trace import trace
+from surgeon.examination import examination_of
 from surgeon.nn.frozen import Frozen
 from surgeon.plans import Plan
 from surgeon.plugins import Plugins
@@ -174,7 +174,7 @@ def verify(
         )
     root, _, _ = open_skeleton(artifact, plugins)
     try:
-        outputs = dict(trace(root, artifact.surgeries[-1].inputs).outputs)
+        outputs = dict(examination_of(root, plugins, artifact.surgeries).trace().outputs)
     except OperationError:
         outputs = {}
     changed: list[str] = []

@@ -31,7 +31,8 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.checkpoint.source import open_source
 from surgeon.checkpoint.weights import Flow, fill, tensors_of
 from surgeon.errors import OperationError, VerificationError
-from surgeon.graph.inputs import Inputs, find_inputs
+from surgeon.examination import examination_of
+from surgeon.graph.inputs import Inputs
 from surgeon.graph.rungs import lent
 from surgeon.plugins import Plugins
 from surgeon.preparing import Prepared
@@ -115,9 +116,8 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
         raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
     if wrong := [name for name in own if not engine.same_bytes(again[name], own[name].cpu())]:
         raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
-    surgeries = prepared.record.surgeries
     try:
-        found = find_inputs(model, surgeries[-1].inputs if surgeries else None, families=plugins.families())
+        found = examination_of(model, plugins, prepared.record.surgeries).inputs()
     except OperationError as error:
         return Reload(len(own), len(own), None, f"no forward: {error.message}")
     met = ""

@@ -346,7 +346,7 @@ class Surgery(Examination):
         return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
 
     def _needed_before(self, name: str) -> tuple[list[str], list[str]]:
-        needed = needed_before(self.model, name, self.trace(), self._inputs, self._families)
+        needed = needed_before(self.model, name, self.trace(), partial(self.trace, training=True))
         if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
         if needed.unseen:

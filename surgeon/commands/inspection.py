@@ -12,9 +12,10 @@ from torch import nn
 
 from surgeon.checkpoint.source import Source, open_source
 from surgeon.errors import OperationError, SurgeonError
-from surgeon.graph.roles import Roles, find_roles
+from surgeon.examination import examination_of
+from surgeon.graph.roles import Roles
 from surgeon.graph.sites import Site, select
-from surgeon.graph.trace import Trace, trace
+from surgeon.graph.trace import Trace
 from surgeon.plugins import Plugins
 from surgeon.replay import open_skeleton
 from surgeon.report.numbers import count, shape
@@ -109,17 +110,12 @@ def examine(
     """
     source = open_source(model, arch=arch, trust_pickle=trust_pickle, key=key, plugins=plugins)
     skeleton, _, _ = open_skeleton(source, plugins)
-    traced: list[Trace] = []
-
-    def look() -> Trace:
-        if not traced:
-            traced.append(trace(skeleton))
-        return traced[0]
-
+    examination = examination_of(skeleton, plugins, source.surgeries)
+    traced: Trace | None = None
     notes = list(source.notes)
     try:
-        notes.append(f"shapes traced on {look().evidence} tensors")
+        traced = examination.trace()
+        notes.append(f"shapes traced on {traced.evidence} tensors")
     except OperationError as error:
         notes.append(f"no shapes: {error.message}")
-    roles = find_roles(skeleton, look, {}, families=plugins.families())
-    return Examined(source, skeleton, roles, traced[0] if traced else None, notes)
+    return Examined(source, skeleton, examination.roles(), traced, notes)

@@ -122,7 +122,7 @@ def test_a_real_network_cut_inside_a_block_gives_what_the_site_gave(name, site, 
 def test_what_is_merely_fetched_is_idle_and_what_ran_is_not():
     model = skeleton_of(Nested())
     traced = trace(model, FED)
-    needed = needed_before(model, "body.fc", traced, FED, ())
+    needed = needed_before(model, "body.fc", traced, lambda: trace(model, FED, training=True))
     assert needed.idle == {"body.fc2", "tail", "head"}
     assert needed.sites == {"", "body", "body.conv", "body.fc", *needed.idle}
     assert needed.in_training
@@ -136,4 +136,5 @@ def test_a_layer_that_runs_twice_is_no_place_to_end_at():
 
 def test_a_shared_layer_that_is_merely_fetched_is_idle_under_every_name():
     model = skeleton_of(Shared())
-    assert needed_before(model, "first", trace(model, FED), FED, ()).idle == {"shared", "alias", "last"}
+    needed = needed_before(model, "first", trace(model, FED), lambda: trace(model, FED, training=True))
+    assert needed.idle == {"shared", "alias", "last"}
