@@ -20,8 +20,8 @@ from surgeon.plugins import BUILTINS, HOOKS, Plugins
 SOURCE = """
 from __future__ import annotations
 
-from surgeon.hookspecs import hookimpl
-from surgeon.operation import Operation
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.operation import Operation
 
 
 class {name}(Operation):

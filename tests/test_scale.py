@@ -13,7 +13,7 @@ import json, resource, sys, time
 import torch, transformers
 from transformers import LlamaForCausalLM
 import surgeon
-from surgeon.preparing import prepare
+from surgeon.pipeline.prepare import prepare
 from surgeon.operations import Freeze, Truncate
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 torch.set_num_threads(1)
@@ -48,7 +48,7 @@ import json, resource, sys, time
 import torch, transformers
 from transformers import DeepseekV3ForCausalLM
 import surgeon
-from surgeon.preparing import prepare
+from surgeon.pipeline.prepare import prepare
 from surgeon.operations import Truncate
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 torch.set_num_threads(1)

@@ -114,7 +114,7 @@ def test_surgery_on_a_transformers_network_imports_no_more_of_torchvision_than_t
 
 END = """
 import atexit, gc, sys, threading
-from surgeon import cli
+from surgeon.cli import app as cli
 
 class Tell:
     def __del__(self):

@@ -14,10 +14,11 @@ from surgeon.architectures.source import Source, open_source
 from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.trees import ROLES, found, render_roles, render_tree
 from surgeon.errors import OperationError, SurgeonError
-from surgeon.graph.roles import Roles, find_roles
+from surgeon.graph.roles import Roles
 from surgeon.graph.sites import Site, select
-from surgeon.graph.trace import Trace, trace
+from surgeon.graph.trace import Trace
 from surgeon.plugins import Plugins
+from surgeon.surgery.inspection import examination_of
 from surgeon.surgery.replay import open_skeleton
 
 
@@ -109,17 +110,12 @@ def examine(
     """
     source = open_source(model, arch=arch, trust_pickle=trust_pickle, key=key, plugins=plugins)
     skeleton, _, _ = open_skeleton(source, plugins)
-    traced: list[Trace] = []
-
-    def look() -> Trace:
-        if not traced:
-            traced.append(trace(skeleton))
-        return traced[0]
-
+    examination = examination_of(skeleton, plugins, source.surgeries)
+    traced: Trace | None = None
     notes = list(source.notes)
     try:
-        notes.append(f"shapes traced on {look().evidence} tensors")
+        traced = examination.trace()
+        notes.append(f"shapes traced on {traced.evidence} tensors")
     except OperationError as error:
         notes.append(f"no shapes: {error.message}")
-    roles = find_roles(skeleton, look, {}, families=plugins.families())
-    return Examined(source, skeleton, roles, traced[0] if traced else None, notes)
+    return Examined(source, skeleton, examination.roles(), traced, notes)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.graph.edit import drop_tap, taps_on
-from surgeon.graph.trace import Trace, trace
+from surgeon.graph.trace import Trace
 from surgeon.nn.grafts import Grafted, Tap, hook
-
-if TYPE_CHECKING:
-    from surgeon.interfaces.family import Family
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,17 @@ class Needed:
     unseen: list[str]
 
 
-def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, families: Sequence[Family]) -> Needed:
+def needed_before(model: nn.Module, site: str, traced: Trace, in_training: Callable[[], Trace]) -> Needed:
     """What has to stay where the forward ends at ``site``.
 
     "Never called" would not be enough: Swin and multi-head attention read a child's weight without
     calling the child.
+
+    Args:
+        model: The network.
+        site: Where the forward is to end.
+        traced: A trace of it in eval mode.
+        in_training: Traces it in training mode, on the same inputs.
 
     Raises:
         OperationError: ``site`` does not run, or runs more than once.
@@ -53,15 +56,15 @@ def needed_before(model: nn.Module, site: str, traced: Trace, inputs: Any, famil
         )
     traces = [traced]
     with suppress(OperationError):
-        traces.append(trace(model, inputs, training=True, families=families, first=traced.inputs))
+        traces.append(in_training())
     sites = {name for each in traces for name in each.accessed_before(site)}
     used = {name for each in traces for name in each.used_before(site)}
     unseen = _unseen(model, sites, {name for each in traces for name in each.used()})
     unknown = {name for name, _ in model.named_modules() if any(_inside(name, top) for top in unseen)}
     sites |= unknown
-    idle = {
+    idle = {  # under every name: what is shared has to go from all of its parents to be gone
         name
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         if name in sites - used - unknown
         and not isinstance(module, (nn.ModuleList, nn.ModuleDict))
         and next(module.parameters(), None) is not None

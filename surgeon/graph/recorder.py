@@ -110,20 +110,22 @@ class Recorder:
 
     def _use(self, module: nn.Module) -> None:
         self._access(module)
-        if id(module) in self._names:
-            self._used.setdefault(id(module), self._events)
+        if id(module) in self._names and id(module) not in self._used:
+            # An event of its own: with the index of the last one, a module that was fetched early and is called
+            # right after another would count as used by the time that the other finished.
+            self._used[id(module)] = self._event()
 
     def _start(self, module: nn.Module, args: Any) -> None:
         if id(module) not in self._names:
             return
         self._use(module)
-        if isinstance(module, StemSwitch):  # any of its stems might have run
-            for stem in module.modules():
-                self._use(stem)
         site = self._names[id(module)][0]
         visit = self.visits.setdefault(site, Visit(site))
         visit.started = visit.started or self._event()
         visit.calls += 1
+        if isinstance(module, StemSwitch):  # any of its stems might have run
+            for stem in module.modules():
+                self._use(stem)
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) not in self._names:

@@ -59,6 +59,9 @@ def select(model: nn.Module, selector: str, roles: RoleSites | None = None) -> l
     for term in terms:
         excluded = term.startswith("!")
         names = _match(model, modules, term.removeprefix("!").strip(), roles)
+        if not any(name in modules for name in names):  # later names of shared modules
+            first = {id(module): name for name, module in modules.items()}
+            names = [first[id(model.get_submodule(name))] for name in names]
         (left_out if excluded else chosen).update(names)
     if all(term.startswith("!") for term in terms):
         chosen = {name for name in modules if name}

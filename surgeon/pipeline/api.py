@@ -20,7 +20,6 @@ from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
 from surgeon.errors import OperationError, VerificationError
 from surgeon.graph.tensors import fill, tensors_of
-from surgeon.graph.trace import trace
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.gc_pause import paused_collection
@@ -28,6 +27,7 @@ from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.prepare import Model, Operations, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
+from surgeon.surgery.inspection import examination_of
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.plan import Plan
@@ -176,7 +176,7 @@ def verify(
         )
     root, _, _ = open_skeleton(artifact, plugins)
     try:
-        outputs = dict(trace(root, artifact.surgeries[-1].inputs).outputs)
+        outputs = dict(examination_of(root, plugins, artifact.surgeries).trace().outputs)
     except OperationError:
         outputs = {}
     changed: list[str] = []

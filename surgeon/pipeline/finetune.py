@@ -135,6 +135,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
         operations = [each for each in operations_from(past.operations, plugins) if each.name not in HEAD_STARTS]
         if operations:
             model = _operated(model, operations, past.seed, past.roles, past.inputs, plugins)
+    setattr(model, ATTRIBUTE, record)  # the roles and inputs it has are those of the network that is trained
     return model.requires_grad_(True)
 
 

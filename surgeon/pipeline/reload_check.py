@@ -31,12 +31,12 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import OperationError, VerificationError
 from surgeon.families.inputs import Inputs
 from surgeon.graph.backends import lent
-from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.prepare import Prepared
 from surgeon.plugins import Plugins
+from surgeon.surgery.inspection import examination_of
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.replay import open_skeleton
 
@@ -117,9 +117,8 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
         raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
     if wrong := [name for name in own if not engine.same_bytes(again[name], own[name].cpu())]:
         raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
-    surgeries = prepared.record.surgeries
     try:
-        found = find_inputs(model, surgeries[-1].inputs if surgeries else None, families=plugins.families())
+        found = examination_of(model, plugins, prepared.record.surgeries).inputs()
     except OperationError as error:
         return Reload(len(own), len(own), None, f"no forward: {error.message}")
     met = ""

@@ -347,7 +347,7 @@ class Surgery(Examination):
         return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
 
     def _needed_before(self, name: str) -> tuple[list[str], list[str]]:
-        needed = needed_before(self.model, name, self.trace(), self._inputs, self._families)
+        needed = needed_before(self.model, name, self.trace(), partial(self.trace, training=True))
         if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
         if needed.unseen:
@@ -390,9 +390,8 @@ class Surgery(Examination):
 
     def _refuse_to_waste(self, sites: Sequence[str]) -> None:
         """What an operation of this recipe has just put in is not what another was meant to cut away."""
-        modules = dict(self.model.named_modules())
         for site in sites:
-            for tensor in modules[site].parameters(recurse=False):
+            for tensor in self.model.get_submodule(site).parameters(recurse=False):
                 origin = self.origins.get(tensor)
                 if isinstance(origin, (New, Derived)) and origin.by in self.applied:
                     raise OperationError(

@@ -1,15 +1,21 @@
-"""What an operation may ask of the network that it is to edit."""
+"""The one way to look at a network: what runs in it, which role its modules play, what they produce.
+
+Operations, the commands and training all look through an :class:`Examination`, so that what a plugin declares of a
+family of networks, and the roles and inputs that a recipe gave, count wherever a network is traced.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
 from surgeon.errors import ArchitectureError, SiteError, nearest
+from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.roles import Roles, find_roles
 from surgeon.graph.sites import ROLES, Site, select
 from surgeon.graph.trace import Trace, trace
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
     from surgeon.architectures.registry import ArchitectureProvider
     from surgeon.families.inputs import Inputs
     from surgeon.interfaces.family import Family
+    from surgeon.interfaces.record import Surgeries
+    from surgeon.plugins import Plugins
 
 T = TypeVar("T")
 
@@ -93,12 +101,25 @@ class Examination:
             )
         return found[0]
 
-    def trace(self) -> Trace:
+    def inputs(self) -> Inputs:
+        """What to feed the network, with what to try where that does not fit.
+
+        Raises:
+            OperationError: The recipe's inputs are malformed, or nothing says what the network takes.
+        """
+        return find_inputs(self.model, self._inputs, families=self._families)
+
+    def trace(self, *, training: bool = False) -> Trace:
         """A forward of the skeleton as it is now, without memory.
+
+        Args:
+            training: Run it in training mode, on the inputs of the last trace where there was one.
 
         Raises:
             TraceError: None of the ways to run it worked; the error says how to give inputs.
         """
+        if training:
+            return trace(self.model, self._inputs, training=True, families=self._families, first=self._fed)
         if self._trace is None:
             self._trace = trace(self.model, self._inputs, families=self._families, first=self._fed)
             self._fed = self._trace.inputs
@@ -185,6 +206,42 @@ class Examination:
     def _all_removed(self, sites: Any) -> bool:
         names = [sites] if isinstance(sites, str) else list(sites)
         return all(any(n == gone or n.startswith(f"{gone}.") for gone in self.removed) for n in names)
+
+
+def examination_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surgeries]) -> Examination:
+    """Look at a network as it is after ``surgeries``, with the roles and inputs that the last of them was given.
+
+    Args:
+        model: The network, or its skeleton.
+        plugins: The plugins at hand, which declare facts about families of networks.
+        surgeries: The recipes that the network has been through, as its record or its source holds them.
+    """
+    last = surgeries[-1] if surgeries else None
+    return Examination(
+        model,
+        roles=_present(model, last.roles) if last else None,
+        inputs=last.inputs if last else None,
+        families=plugins.families(),
+    )
+
+
+def _present(model: nn.Module, roles: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The overrides of roles without the sites that the surgery they were given for has removed."""
+    listed = {role: [given] if isinstance(given, str) else list(given) for role, given in roles.items()}
+    present = {role: [text for text in given if _names_something(model, text)] for role, given in listed.items()}
+    return {role: given for role, given in present.items() if given}
+
+
+def _names_something(model: nn.Module, selector: str) -> bool:
+    """Whether a selector matches in the network, or in the part of it that has the roles."""
+    root = getattr(model, "role_root", "")
+    parts = [(model, selector)]
+    if root:
+        parts.append((model.get_submodule(root), selector.removeprefix(f"{root}.")))
+    for part, text in parts:
+        with suppress(SiteError):
+            return bool(select(part, text))
+    return False
 
 
 def name_of(site: Site | str) -> str:

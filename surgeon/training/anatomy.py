@@ -11,7 +11,7 @@ from torch import nn
 from surgeon.errors import SiteError, TrainingError
 from surgeon.graph.sites import Site
 from surgeon.interfaces.record import record_of
-from surgeon.surgery.inspection import Examination
+from surgeon.surgery.inspection import Examination, examination_of
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -22,7 +22,7 @@ class Anatomy:
 
     Args:
         model: The network; its record, where surgeon made it, says what its roles and inputs are.
-        plugins: Whose families of networks are known; the built-in ones if left out.
+        plugins: Whose families of networks are known; the built-in and installed ones if left out.
     """
 
     def __init__(self, model: nn.Module, plugins: Plugins | None) -> None:
@@ -35,13 +35,7 @@ class Anatomy:
     def _examination(self) -> Examination:
         from surgeon.plugins import load
 
-        plugins = self._plugins or load(installed=False)
-        return Examination(
-            self._model,
-            roles=self._surgery.roles if self._surgery else None,
-            inputs=self._surgery.inputs if self._surgery else None,
-            families=plugins.families(),
-        )
+        return examination_of(self._model, self._plugins or load(), [self._surgery] if self._surgery else [])
 
     @property
     def has_blocks(self) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 
 from surgeon.advising.cases import Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
-from surgeon.cli import app as cli
+from surgeon.cli.app import app as cli
 from surgeon.errors import TrainingError
 from surgeon.plugins import load
 from surgeon.recipe.load import load_recipe

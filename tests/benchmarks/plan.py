@@ -181,10 +181,10 @@ def _as_on_the_hub(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[i
 
 
 def _plan(folder: Path, measure: Callable[[Callable[[], Any]], tuple[Any, dict[str, float]]]) -> dict[str, Any]:
-    import surgeon.engine
     import transformers
 
     import surgeon
+    import surgeon.pipeline.api
     from surgeon.operations import Freeze, Truncate
 
     getattr(transformers, json.loads((folder / "config.json").read_text())["architectures"][0])
@@ -209,10 +209,10 @@ def _counted(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def _plan_builders() -> dict[str, Any]:
-    import surgeon.engine
     import torchvision
 
     import surgeon
+    import surgeon.pipeline.api
     from surgeon.errors import SurgeonError
     from surgeon.operations import Freeze, ReplaceHead
 

@@ -343,7 +343,7 @@ def imported(code: str) -> set[str]:
 def test_naming_architectures_imports_no_library() -> None:
     modules = imported(
         """
-        from surgeon.checkpoint.architectures import parse, surgeon_architectures
+        from surgeon.architectures.registry import parse, surgeon_architectures
         surgeon_architectures(), parse("torchvision/resnet18")
         """
     )
@@ -354,9 +354,9 @@ def test_torchvision_does_not_need_transformers() -> None:
     modules = imported(
         """
         from surgeon.checkpoint.formats import memory_checkpoint
-        from surgeon.checkpoint.architectures import surgeon_architectures
-        from surgeon.checkpoint.identify import build, identify
-        from surgeon.record import Architecture
+        from surgeon.architectures.registry import surgeon_architectures
+        from surgeon.architectures.identify import build, identify
+        from surgeon.interfaces.architecture_name import Architecture
         providers = {p.scheme: p for p in surgeon_architectures()}
         model = build(providers["torchvision"], Architecture(scheme="torchvision", name="resnet18"))
         assert [p.of_module(model) for p in providers.values()].count(None) == 2
@@ -372,8 +372,8 @@ def test_transformers_does_not_reach_for_torchvisions_networks(tmp_path: Path) -
     modules = imported(
         f"""
         from surgeon.checkpoint.formats import open_checkpoint
-        from surgeon.checkpoint.architectures import surgeon_architectures
-        from surgeon.checkpoint.identify import identify
+        from surgeon.architectures.registry import surgeon_architectures
+        from surgeon.architectures.identify import identify
         providers = {{p.scheme: p for p in surgeon_architectures()}}
         found = identify(open_checkpoint({str(tmp_path)!r}), providers)
         assert [p.of_module(found.skeleton) for p in providers.values()].count(None) == 2

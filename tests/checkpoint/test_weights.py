@@ -58,7 +58,7 @@ def test_a_value_that_is_asked_for_again_is_the_same() -> None:
 PEAK = """
 import resource
 import test_weights
-from surgeon.checkpoint.weights import Flow
+from surgeon.surgery.origins import Flow
 model, origins, _ = test_weights.network(20, 2000)
 flow = Flow(model, origins, None, {}, seed=3)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

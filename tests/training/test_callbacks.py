@@ -8,7 +8,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from surgeon import hookimpl
-from surgeon.cli import app as cli
+from surgeon.cli.app import app as cli
 from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits

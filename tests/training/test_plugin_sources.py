@@ -23,7 +23,7 @@ PLUGIN = '''
 from typing import Annotated, Literal
 
 from surgeon import Source, hookimpl
-from surgeon.operation import BesideRecipe
+from surgeon.interfaces.selector import BesideRecipe
 
 
 class Points(Source):
@@ -38,7 +38,8 @@ class Points(Source):
 
     def load(self, seed):
         import torch
-        from surgeon.training.data import Columns, Splits
+        from surgeon.data.columns import Columns
+        from surgeon.interfaces.splits import Splits
 
         def make(generator):
             x = torch.randn(self.count, 4, generator=generator)

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon.cli import app as cli
+from surgeon.cli.app import app as cli
 from surgeon.training.callbacks import ProgressCallback
 
 RECIPE = """
