@@ -7,16 +7,21 @@ loaded whole.
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack_from
 from typing import Any
 
 import torch
+import torch._weights_only_unpickler
 from torch import Tensor
+from torch.storage import TypedStorage
 
 from surgeon.checkpoint.contents import (
     ByteRange,
@@ -38,6 +43,12 @@ PICKLE_LIMIT = 1 << 30
 LOCAL_HEADER = 30
 """The fixed part of a zip record's own header, before its name and extra field."""
 
+EXPANSION = 16
+"""How many times the size of its file a tensor may take in memory, as an expanded view does …"""
+
+EXPANSION_FLOOR = 64 << 20
+"""… or how many bytes, where that is more."""
+
 
 class NotLazyError(Exception):
     """A file whose tensors cannot be placed in it without reading them."""
@@ -57,14 +68,16 @@ def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) 
     """
     with damage_at(str(path)):
         try:
-            places = _storages(path)
-            content = _unpickle_without_values(path)
+            archive = _open_archive(path)
+            if archive.byte_order != sys.byteorder:
+                raise NotLazyError("it was written on a machine of the other byte order")
+            content = _unpickle_without_values(archive)
             tensors, notes = find_state_dict(content, key)
-            entries = {name: _entry(path, name, tensor, places) for name, tensor in tensors.items()}
+            entries = {name: _entry(name, tensor, archive) for name, tensor in tensors.items()}
         except NotLazyError as reason:
             return _open_whole(path, "pytorch zip", trust_pickle, key, str(reason))
     views: dict[str, Hashable] = {
-        name: (_start(t), t.storage_offset(), t.dtype, t.shape, t.stride()) for name, t in tensors.items() if t.numel()
+        name: (_record(t), t.storage_offset(), t.dtype, t.shape, t.stride()) for name, t in tensors.items() if t.numel()
     }
     return Checkpoint(
         str(path),
@@ -80,68 +93,126 @@ def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) 
 def _open_whole(path: Path, form: str, trust_pickle: bool, key: str | None, reason: str) -> Checkpoint:
     content, notes = unpickle(path, trust_pickle=trust_pickle)
     with damage_at(str(path)):
-        tensors, found = find_state_dict(content, key)
+        tensors, chosen = find_state_dict(content, key)
+        size = path.stat().st_size
+        for name, tensor in tensors.items():
+            if tensor.is_quantized:
+                raise CheckpointError(
+                    f"tensor '{name}' is quantized ({tensor.dtype}), and surgeon edits plain values only",
+                    hint="save the state_dict() from before quantization, or one whose tensors are dequantize()d",
+                )
+            _check_expansion(name, tensor, size)
         checkpoint = memory_checkpoint(tensors, str(path))
     checkpoint.format = form
     checkpoint.files = [path]
-    checkpoint.notes = [f"loaded whole into memory: {reason}", *notes, *found]
+    checkpoint.notes = [f"loaded whole into memory: {reason}", *notes, *chosen]
     checkpoint.manifest = manifest_in(getattr(content, "_metadata", None))
     return checkpoint
 
 
-def _unpickle_without_values(path: Path) -> Any:
+class _Storages:
+    """Makes the meta storage for each persistent id of a pickle, and remembers which record it stands for.
+
+    The reader of ``torch.load`` computes the places of records from their numbers, and so exchanges those that
+    lie in another order. Here a record is looked up by its name.
+    """
+
+    def __init__(self, archive: _Archive) -> None:
+        self._archive = archive
+        self._made: dict[str, TypedStorage] = {}
+
+    def __call__(self, claim: Any) -> TypedStorage:
+        """Make the storage that a persistent id ``("storage", class, key, device, count)`` names."""
+        _, kind, key, _, count = claim
+        made = self._made.get(key)
+        if made is not None:
+            return made
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        record = f"{self._archive.root}/data/{key}"
+        size = count * dtype.itemsize
+        place = self._archive.records.get(record)
+        if place is None:
+            raise CheckpointError(f"its pickle names the record {record}, which the archive lacks")
+        if place.length != size:
+            raise CheckpointError(
+                f"its record {record} has {place.length} bytes, not the {size} that its pickle claims"
+            )
+        storage = torch.UntypedStorage(size, device="meta")  # type: ignore[no-untyped-call]
+        storage.record = record  # type: ignore[attr-defined]
+        made = TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+        if size:  # as torch.load: the first claim on a record holds, unless it is empty
+            self._made[key] = made
+        return made
+
+
+def _unpickle_without_values(archive: _Archive) -> Any:
+    data = read_bytes([archive.records[f"{archive.root}/data.pkl"]]).numpy().tobytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # torch leaves the place of each storage in the file on the meta storages that it makes. A
-            # FakeTensorMode would too, but takes a second and a half to import and is seven times slower.
-            with path.open("rb") as file:  # given a path, torch.load would judge it by its extension
-                return torch.load(file, map_location="meta", weights_only=True, mmap=False)
+            # The unpickler of torch.load(weights_only=True): it builds tensors and plain containers only.
+            unpickler = torch._weights_only_unpickler.Unpickler(io.BytesIO(data), encoding="utf-8")
+            unpickler.persistent_load = _Storages(archive)  # type: ignore[method-assign]
+            return unpickler.load()  # type: ignore[no-untyped-call]
+        except CheckpointError:
+            raise
         except Exception as error:
             # Unsafe, damaged, or without a meta form (sparse, quantized): loading it whole tells which.
             raise NotLazyError("it holds sparse, quantized or pickled objects") from error
+        finally:
+            # torch keeps a list of sparse tensors until it has validated them; those on meta have no values.
+            with suppress(Exception):
+                torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
 
 
-def _storages(path: Path) -> dict[int, int]:
-    """Where each storage begins in the file → its length, from the archive's own directory."""
+@dataclass(frozen=True)
+class _Archive:
+    """The directory of a zip archive of ``torch.save``."""
+
+    root: str
+    """The folder in the archive that everything lies in."""
+    records: dict[str, ByteRange]
+    """Where the bytes of each record lie, by its full name."""
+
+    @property
+    def byte_order(self) -> str:
+        """``little`` or ``big``; torch writes neither on little-endian machines before 2.0."""
+        span = self.records.get(f"{self.root}/byteorder")
+        if span is None:
+            return "little"
+        # Not by zipfile: torch can write archives without check sums (set_crc32_options).
+        return read_bytes([span.part(0, min(span.length, 16))]).numpy().tobytes().decode("latin-1")
+
+
+def _open_archive(path: Path) -> _Archive:
+    """Read the directory of the archive ``path``, and check that each record is where it says."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            root = _root([record.filename for record in records])
-            order = f"{root}/byteorder"
-            native = order not in archive.namelist() or archive.read(order) == sys.byteorder.encode()
+            infos = archive.infolist()
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"a truncated or damaged zip archive ({error})") from error
-    storages: dict[int, int] = {}
-    keys: list[int] = []
+    root = _root([info.filename for info in infos])
+    records: dict[str, ByteRange] = {}
     with path.open("rb", buffering=0) as file:
-        for record in sorted(records, key=lambda record: record.header_offset):
-            if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+        for info in sorted(infos, key=lambda info: info.header_offset):
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                 raise CheckpointError(
-                    f"its record {record.filename} is compressed or encrypted",
+                    f"its record {info.filename} is compressed or encrypted",
                     hint="unpack it and zip it again without compression (zip -0 -r)",
                 )
-            if record.filename == f"{root}/data.pkl" and record.file_size > PICKLE_LIMIT:
-                raise CheckpointError(f"its data.pkl claims {record.file_size} bytes")
-            folder, _, key = record.filename.rpartition("/")
-            if folder != f"{root}/data":
-                continue
-            file.seek(record.header_offset)
+            file.seek(info.header_offset)
             header = file.read(LOCAL_HEADER)
             if header[:4] != b"PK\3\4" or len(header) < LOCAL_HEADER:
-                raise CheckpointError(f"its record {record.filename} is not where the archive says")
-            start = record.header_offset + LOCAL_HEADER + sum(unpack_from("<HH", header, 26))
-            if start + record.file_size > size:
-                raise CheckpointError(f"its record {record.filename} reaches beyond the end of the file")
-            storages[start] = record.file_size
-            keys.append(int(key) if key.isdecimal() else -1)
-    # torch computes the places of records from their numbers, which is wrong where those were shuffled.
-    if keys != sorted(keys):
-        raise NotLazyError("its records are not in the order of torch.save")
-    if not native:
-        raise NotLazyError("it was written on a machine of the other byte order")
-    return storages
+                raise CheckpointError(f"its record {info.filename} is not where the archive says")
+            start = info.header_offset + LOCAL_HEADER + sum(unpack_from("<HH", header, 26))
+            if start + info.file_size > size:
+                raise CheckpointError(f"its record {info.filename} reaches beyond the end of the file")
+            records[info.filename] = ByteRange(path, start, info.file_size)
+    pickled = records[f"{root}/data.pkl"].length
+    if pickled > PICKLE_LIMIT:
+        raise CheckpointError(f"its data.pkl claims {pickled} bytes")
+    return _Archive(root, records)
 
 
 def _root(names: list[str]) -> str:
@@ -174,28 +245,40 @@ def _root(names: list[str]) -> str:
     return root
 
 
-def _start(tensor: Tensor) -> int | None:
-    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-    return start if isinstance(start, int) else None
+def _record(tensor: Tensor) -> str | None:
+    record = getattr(tensor.untyped_storage(), "record", None)
+    return record if isinstance(record, str) else None
 
 
-def _entry(path: Path, name: str, tensor: Tensor, places: dict[int, int]) -> Entry:
+def _check_expansion(name: str, tensor: Tensor, size: int) -> None:
+    """Refuse a view (of stride 0, say) that would take far more memory than a file of ``size`` bytes has."""
+    needed = tensor.numel() * tensor.dtype.itemsize
+    if needed > max(EXPANSION * size, EXPANSION_FLOOR):
+        raise CheckpointError(
+            f"tensor '{name}' would take {needed} bytes in memory, and the file has {size}",
+            hint="if it is an expanded view that is meant so, save a clone() of a smaller tensor instead",
+        )
+
+
+def _entry(name: str, tensor: Tensor, archive: _Archive) -> Entry:
     shape = tuple(tensor.shape)
     if not is_plain(tensor):
         raise NotLazyError(f"'{name}' is not a plain dense tensor")
-    start = _start(tensor)
+    record = _record(tensor)
+    if record is None:
+        raise NotLazyError(f"'{name}' has no record in the archive")
+    place = archive.records[record]
     if not tensor.numel():
-        return Entry(name, shape, tensor.dtype, ByteRange(path, start or 0, 0))
-    if start is None or start not in places:
-        raise NotLazyError("its records are not where torch.save puts them")
+        return Entry(name, shape, tensor.dtype, place.part(0, 0))
     item = tensor.dtype.itemsize
     begin = int(tensor.storage_offset()) * item
     reach = sum((count - 1) * stride for count, stride in zip(shape, tensor.stride(), strict=True)) + 1
-    if begin + reach * item > places[start]:
+    if begin < 0 or min(tensor.stride(), default=0) < 0 or begin + reach * item > place.length:
         raise CheckpointError(f"tensor '{name}' reaches beyond its storage")
+    span = place.part(begin, reach * item)
     if tensor.is_contiguous():
-        return Entry(name, shape, tensor.dtype, ByteRange(path, start + begin, reach * item))
-    span = ByteRange(path, start + begin, reach * item)
+        return Entry(name, shape, tensor.dtype, span)
+    _check_expansion(name, tensor, place.path.stat().st_size)
     return Entry(name, shape, tensor.dtype, load=_view(span, tensor.dtype, shape, tensor.stride()))
 
 
