@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from surgeon.surgery import Surgery
 
 CLASS_TOKENS = ("class_token", "cls_token")
-CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 WIDTHS = ("out_features", "out_channels", "num_features", "num_channels", "embedding_dim")
 LOOK_BACK = 8
 """How many layers before a site may tell its width; further back they speak of something else."""
