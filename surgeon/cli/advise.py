@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgeon.cli.app import options
+from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.outputs import refuse_to_replace, write_text
 from surgeon.errors import RecipeError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from surgeon.cli.app import options
+from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError

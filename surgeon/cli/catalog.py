@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from surgeon.cli.app import options
+from surgeon.cli import options
 from surgeon.errors import OutputError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.cli.app import options
+from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.errors import OutputError, RecipeError
 

@@ -25,6 +25,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from surgeon.errors import SiteError, nearest
+from surgeon.nn.mixing import base_of
 
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 """What modules may be for; a recipe may name further roles."""
@@ -97,7 +98,7 @@ def _match(model: nn.Module, modules: dict[str, nn.Module], term: str, roles: Ro
         return [""]
     if term.startswith("type:"):
         pattern = term[5:]
-        found = [n for n, m in modules.items() if any(fnmatchcase(c.__name__, pattern) for c in type(m).__mro__)]
+        found = [n for n, m in modules.items() if any(fnmatchcase(c, pattern) for c in _class_names(m))]
         if not found:
             classes = {type(m).__name__ for m in modules.values()}
             raise _nothing(model, term, [f"type:{name}" for name in classes])
@@ -117,6 +118,12 @@ def _match(model: nn.Module, modules: dict[str, nn.Module], term: str, roles: Ro
     if not found:
         raise _nothing(model, term, [name for name in modules if name])
     return found
+
+
+def _class_names(module: nn.Module) -> set[str]:
+    """The names of its class and of those that this derives from, or was mixed from."""
+    cls = type(module)
+    return {c.__name__ for c in (*cls.__mro__, *base_of(cls).__mro__)}
 
 
 def _match_role(model: nn.Module, modules: dict[str, nn.Module], term: str, roles: RoleSites | None) -> list[str]:

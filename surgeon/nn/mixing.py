@@ -7,33 +7,50 @@ each of them, and ``isinstance`` would no longer hold. Instances deepcopy and pi
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from torch import nn
 
 
-def mixed(mixin: type, base: type) -> type:
-    """The class ``mixin`` + ``base``, the same one each time it is asked for."""
-    made: type = _mixed(mixin, base)
+def mixed(mixin: type[Mixin], base: type) -> type:
+    """Make the class ``mixin`` + ``base``; the same two give the same class every time."""
+    made: type = _mixed(cast("Any", mixin), base)
     return made
 
 
 @cache
 def _mixed(mixin: Any, base: Any) -> Any:
-    name, bases = f"{mixin.__name__}{base.__name__}", (mixin, base)
-    return type(name, bases, {"__module__": mixin.__module__})
+    made = mixin.mix(base)
+    made.mixed_from = (mixin, base)
+    return made
 
 
-def blank(mixin: type, base: type) -> nn.Module:
-    """An instance without state, for copy and pickle to fill."""
+def base_of(cls: type) -> type:
+    """Return the class that ``cls`` was mixed from, or ``cls`` itself where nothing was mixed into it."""
+    base: type = cls.__dict__.get("mixed_from", (None, cls))[1]
+    return base
+
+
+def blank(mixin: type[Mixin], base: type) -> nn.Module:
+    """Make an instance without state, for copy and pickle to fill."""
     cls: Any = mixed(mixin, base)
     instance: nn.Module = cls.__new__(cls)
     return instance
 
 
 class Mixin:
-    """A base for mixins: it makes instances of the mixed classes deepcopy and pickle."""
+    """A base for mixins: it makes instances of the mixed classes deepcopy and pickle.
+
+    Attributes:
+        mixed_from: The mixin and the class that it was mixed into; set on every mixed class.
+    """
+
+    mixed_from: ClassVar[tuple[type[Mixin], type]]
+
+    @classmethod
+    def mix(cls, base: type) -> type:
+        """Make the class for :func:`mixed`."""
+        return type(f"{cls.__name__}{base.__name__}", (cls, base), {"__module__": cls.__module__})
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        mixin, base = type(self).__bases__
-        return blank, (mixin, base), self.__dict__
+        return blank, type(self).mixed_from, self.__dict__

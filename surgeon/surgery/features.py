@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 CLASS_TOKENS = ("class_token", "cls_token")
-
-
-CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
-
-
+CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 WIDTHS = ("out_features", "out_channels", "num_features", "num_channels", "embedding_dim")
 
 

@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from surgeon.errors import TrainingError
+from surgeon.nn.frozen import FrozenBatchNorm
 
 
 class SeparateNorms:
@@ -32,7 +33,9 @@ class SeparateNorms:
     def __init__(self, model: nn.Module, keep: int | None = None) -> None:
         self.domain: Tensor | None = None
         self.keep = keep
-        self.norms = {name: norm for name, norm in model.named_modules() if isinstance(norm, _BatchNorm)}
+        self.norms = {
+            name: norm for name, norm in model.named_modules() if isinstance(norm, (_BatchNorm, FrozenBatchNorm))
+        }
         if not self.norms:
             raise TrainingError(
                 f"{type(model).__name__} has no BatchNorm to separate domains in", where="train.domain_bn"
@@ -50,7 +53,7 @@ class SeparateNorms:
             for norm in self.norms.values():
                 del norm.forward
 
-    def _forward(self, name: str, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    def _forward(self, name: str, norm: _NormBase, forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
         if not norm.training or self.domain is None:
             return forward(features)
         if len(features) != len(self.domain):
@@ -64,7 +67,7 @@ class SeparateNorms:
         parts = [self._one(norm, forward, features[some], domain) for domain, some in rows.items()]
         return torch.cat(parts)[torch.cat([*rows.values()]).argsort()]
 
-    def _one(self, norm: _BatchNorm, forward: Callable[[Tensor], Tensor], part: Tensor, domain: int) -> Tensor:
+    def _one(self, norm: _NormBase, forward: Callable[[Tensor], Tensor], part: Tensor, domain: int) -> Tensor:
         if part.numel() > part.shape[1] or norm.running_mean is None:
             tracked = norm.track_running_stats
             norm.track_running_stats = tracked and self.keep in (None, domain)

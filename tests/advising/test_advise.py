@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from surgeon import cli
 from surgeon.advising.cases import Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
-from surgeon.cli.app import app as cli
 from surgeon.errors import TrainingError
 from surgeon.plugins import load
 from surgeon.recipe.load import load_recipe

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 import surgeon
-from surgeon.cli.app import run
+from surgeon.cli import run
 from surgeon.interfaces.record import Surgeries
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from surgeon import hookimpl
-from surgeon.cli.app import app as cli
+from surgeon import cli, hookimpl
 from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon.cli.app import run
+from surgeon.cli import run
 from surgeon.data.combine import load_source
 from surgeon.data.sources import Digits
 from surgeon.errors import PluginError, RecipeError, TrainingError

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon.cli.app import app as cli
+from surgeon import cli
 from surgeon.data.digits import load_data
 from surgeon.nn.zero_shot import with_classes
 from surgeon.recipe.train_settings import Digits

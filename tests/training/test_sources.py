@@ -15,7 +15,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 import surgeon
-from surgeon.cli.app import app as cli
+from surgeon import cli
 from surgeon.data.combine import load_source
 from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Objective

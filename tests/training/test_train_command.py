@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import surgeon
-from surgeon.cli.app import app as cli
+from surgeon import cli
 from surgeon.training.callbacks import ProgressCallback
 
 RECIPE = """

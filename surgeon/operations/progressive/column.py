@@ -13,7 +13,7 @@ from surgeon.errors import OperationError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.architecture_name import Architecture
-from surgeon.nn.frozen import Frozen
+from surgeon.nn.frozen import thaw_norm
 from surgeon.operations._shared.reinitialize import disconnect, drawn_by, redraw
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def _twin(surgery: Surgery, last: nn.Module, architecture: Architecture | None) 
     """A skeleton like ``last``, not connected to anything; all of it trains but what its builder freezes."""
     twin = skeleton_of(last)
     for module in twin.modules():
-        if isinstance(module, Frozen):
-            module.__class__ = type(module).__bases__[1]
+        thaw_norm(module)
     disconnect(twin)
     frozen: set[str] = set()
     if architecture is not None and not all(p.requires_grad for p in last.parameters()):
