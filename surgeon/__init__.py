@@ -34,6 +34,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from surgeon.advising.advice import Advice
+    from surgeon.advising.advise import advise
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         RecipeError,
         SiteError,
         SurgeonError,
+        SurgeonWarning,
         TrainingError,
         VerificationError,
     )
@@ -75,8 +78,14 @@ if TYPE_CHECKING:
         Unfreeze,
         ZeroShot,
     )
-    from surgeon.pipeline.api import apply, load, plan, save, verify
+    from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.finetune import finetune
+    from surgeon.pipeline.network_view import NetworkView, inspect
+    from surgeon.pipeline.run import RunProgress, RunReport, run_recipe, run_training
+    from surgeon.plugins import Plugins, load_plugins
+    from surgeon.recipe.catalog import describe_operations
     from surgeon.recipe.load import Recipe, load_recipe
+    from surgeon.recipe.schema import recipe_schema
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.surgery.context import Surgery
     from surgeon.surgery.plan import Plan
@@ -86,6 +95,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "surgeon.advising.advice": ("Advice",),
+    "surgeon.advising.advise": ("advise",),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -95,6 +106,7 @@ _HOMES = {
         "RecipeError",
         "SiteError",
         "SurgeonError",
+        "SurgeonWarning",
         "TrainingError",
         "VerificationError",
     ),
@@ -136,16 +148,35 @@ _HOMES = {
         "ZeroShot",
     ),
     "surgeon.pipeline.api": (
+        "Verification",
         "apply",
+        "check",
         "load",
         "plan",
         "save",
         "verify",
     ),
+    "surgeon.pipeline.finetune": ("finetune",),
+    "surgeon.pipeline.network_view": (
+        "NetworkView",
+        "inspect",
+    ),
+    "surgeon.pipeline.run": (
+        "RunProgress",
+        "RunReport",
+        "run_recipe",
+        "run_training",
+    ),
+    "surgeon.plugins": (
+        "Plugins",
+        "load_plugins",
+    ),
+    "surgeon.recipe.catalog": ("describe_operations",),
     "surgeon.recipe.load": (
         "Recipe",
         "load_recipe",
     ),
+    "surgeon.recipe.schema": ("recipe_schema",),
     "surgeon.recipe.train_settings": ("TrainSettings",),
     "surgeon.surgery.context": ("Surgery",),
     "surgeon.surgery.plan": ("Plan",),
@@ -157,6 +188,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptInput",
     "AddClasses",
+    "Advice",
     "Append",
     "Architecture",
     "ArchitectureError",
@@ -168,6 +200,7 @@ __all__ = [
     "GradientReversal",
     "Insert",
     "Multitask",
+    "NetworkView",
     "Objective",
     "Operation",
     "OperationError",
@@ -175,12 +208,15 @@ __all__ = [
     "Penalty",
     "Plan",
     "PluginError",
+    "Plugins",
     "Progressive",
     "Recipe",
     "RecipeError",
     "Record",
     "Reinit",
     "ReplaceHead",
+    "RunProgress",
+    "RunReport",
     "Schedule",
     "Selector",
     "Site",
@@ -190,6 +226,7 @@ __all__ = [
     "Stage",
     "Stems",
     "SurgeonError",
+    "SurgeonWarning",
     "Surgery",
     "TrainReport",
     "TrainSettings",
@@ -197,15 +234,25 @@ __all__ = [
     "Transfer",
     "Truncate",
     "Unfreeze",
+    "Verification",
     "VerificationError",
     "ZeroShot",
     "__version__",
+    "advise",
     "apply",
+    "check",
+    "describe_operations",
+    "finetune",
     "hookimpl",
+    "inspect",
     "load",
+    "load_plugins",
     "load_recipe",
     "plan",
+    "recipe_schema",
     "record_of",
+    "run_recipe",
+    "run_training",
     "save",
     "train",
     "verify",

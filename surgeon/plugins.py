@@ -267,6 +267,10 @@ def load(extra: Sequence[str] = (), *, installed: bool = True) -> Plugins:
     return plugins
 
 
+load_plugins = load
+"""The public name of :func:`load`: ``surgeon.load`` loads a network."""
+
+
 def _imported(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
