@@ -23,7 +23,7 @@ from transformers.models.rt_detr.modeling_rt_detr import RTDetrFrozenBatchNorm2d
 import surgeon
 from surgeon.nn.frozen import Frozen, freeze_norm, thaw_norm
 from surgeon.nn.mixing import blank
-from surgeon.operations import Freeze, Reinit
+from surgeon.operations import Freeze, Multitask, Reinit
 from surgeon.training.domains import SeparateNorms
 
 NETWORKS = ["resnet", "mobilenet", "densenet"]
@@ -336,3 +336,12 @@ def test_domains_need_no_separating_where_all_norms_are_frozen():
     with norms.installed():
         norms.domain = torch.tensor([0, 1])
         assert torch.equal(model(images), _frozen("resnet").eval()(images))
+
+
+def test_a_head_on_a_frozen_norm_pools_the_same_positions():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(1, 8, 3), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(64, 2)).eval()
+    x = torch.rand(2, 1, 10)  # the norm gives eight channels at eight positions
+    head = Multitask(tasks={"age": {"kind": "regression", "classes": 1, "at": "1"}})
+    expected = surgeon.apply(model, [head], inputs=[2, 1, 10])(x)["age"]
+    assert torch.equal(surgeon.apply(model, [Freeze(sites="1"), head], inputs=[2, 1, 10])(x)["age"], expected)
