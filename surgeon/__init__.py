@@ -81,7 +81,8 @@ if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
-    from surgeon.pipeline.run import RunProgress, RunReport, run_recipe, run_training
+    from surgeon.pipeline.run import RunProgress, RunReport, run_recipe
+    from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
     from surgeon.recipe.load import Recipe, load_recipe
@@ -165,8 +166,8 @@ _HOMES = {
         "RunProgress",
         "RunReport",
         "run_recipe",
-        "run_training",
     ),
+    "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (
         "Plugins",
         "load_plugins",
@@ -261,9 +262,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from surgeon.interfaces.distribution import surgeon_version
 
-        return version("surgeon")
+        return surgeon_version() or "0"
     if name not in _HOME_OF:
         raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)

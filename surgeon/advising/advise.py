@@ -16,6 +16,7 @@ from surgeon.advising.asking import Asked, asked_for
 from surgeon.advising.picture import picture_of
 from surgeon.advising.prescribing import alternatives, placed, recipe
 from surgeon.advising.watching import Watch, watched
+from surgeon.data.requirements import require
 from surgeon.data.sources import as_sources
 from surgeon.errors import OperationError, RecipeError, SiteError, TrainingError, name_nearest_option
 from surgeon.graph.inputs.resolve import described
@@ -90,6 +91,7 @@ def advise(
         SurgeonError: The source or the data are at fault; the class of the error says which.
     """
     plugins, progress = plugins or load_plugins(), progress or RunProgress()
+    require("train", "advice")
     asked = _asked(data, plugins)
     chosen = model if model is not None else asked.top.get("model")
     if chosen is None:

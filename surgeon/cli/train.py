@@ -55,7 +55,7 @@ def train(
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.progress import TerminalProgress
-    from surgeon.pipeline.run import is_artifact, is_first_process, run_training
+    from surgeon.pipeline.training_run import is_artifact, is_first_process, run_training
     from surgeon.recipe.load import load_recipe
 
     silent = quiet or as_json or not is_first_process()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from surgeon.data.requirements import require
 from surgeon.data.sources import Digits
 from surgeon.errors import RecipeError, SurgeonError, TrainingError, suggest
 from surgeon.plugins import Plugins
@@ -23,10 +24,13 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
         needs_data: The settings must name data; False where the caller passes datasets.
 
     Raises:
+        TrainingError: Packages that fine-tuning needs are not installed.
         RecipeError: With every mistake in ``problems``, each at its place.
     """
     settings = recipe.train
     assert settings is not None  # the caller has checked
+    if here:
+        require("train", "the recipe's train: section")
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
     problems += _in_callbacks(recipe, settings, plugins)
     if not needs_data:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from surgeon.architectures.source import Source
+from surgeon.data.requirements import require
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation, asked_of_training
 from surgeon.interfaces.record import ATTRIBUTE, Record
@@ -86,6 +87,7 @@ def finetune(
             where=str(recipe.path) if recipe.path else None,
             hint="add train: to the recipe, or pass settings=surgeon.TrainSettings(...); surgeon.apply does not train",
         )
+    require("train", "fine-tuning")
     if settings is None:
         check_training(recipe, plugins, here=True, needs_data=data is None)
     prepared = prepare(
