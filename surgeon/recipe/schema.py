@@ -70,12 +70,14 @@ def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
 
 
 def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What the operation's author gives as an example; else what it cannot do without, or the first key of its own."""
+    """Get the author's example; else make one of the required keys, or of the first key."""
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]
-    own = [name for name in operation.__annotations__ if name in step["properties"]]
-    return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
+    declared = (vars(cls).get("__annotations__", {}) for cls in operation.__mro__)  # the class's own fields first
+    first = next((name for names in declared for name in names if name in step["properties"]), None)
+    names = required or ([first] if first else [])
+    return {name: _sample(step["properties"][name], shared) for name in names}
 
 
 def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:

@@ -34,7 +34,7 @@ train:
   epochs: 2
   data: {source: digits, classes: [5, 6]}
 """
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
