@@ -109,6 +109,16 @@ def test_importing_surgeon_and_describing_operations_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_defaults_of_fields_are_given_by_keyword_so_that_type_checkers_see_them():
+    positional = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCE.parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field" and node.args
+    ]
+    assert positional == []
+
+
 @pytest.mark.slow
 def test_a_users_script_is_clean_under_strict_mypy_and_mistakes_are_found(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)

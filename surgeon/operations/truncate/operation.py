@@ -35,7 +35,7 @@ class Truncate(Operation):
     keep_blocks: int | float | list[int] | None = None
     """The first N blocks, a fraction of them from the first on (in a hybrid network, one that attends among them),
     or the positions of those that stay."""
-    stack: Selector | None = Field(None)
+    stack: Selector | None = Field(default=None)
     """The container of the blocks, where the network has several stacks."""
 
     @model_validator(mode="after")
