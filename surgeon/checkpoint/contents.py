@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
+from itertools import groupby
 from math import prod
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surgeon.checkpoint.statedict import copies, main_part
 from surgeon.errors import CheckpointError, suggest
 
 AGAIN = "it is truncated or damaged: copy or download it again"
@@ -111,20 +112,31 @@ class Checkpoint:
         return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
     def prefix_candidates(self) -> list[str]:
-        """The prefixes that all names share, shortest first: ``["", "model.", "model.backbone."]``.
+        """List the prefixes under which the network may lie, shortest first: ``["", "model.", "model.backbone."]``.
 
-        Whether ``model.`` is a wrapper's or the network's own (LlamaForCausalLM has one) cannot be told
-        from the names; whoever matches an architecture tries :meth:`without_prefix` on each.
+        Those are the prefixes that all names share, or all but those of tensors that only a training used
+        (losses, metrics, projection heads). Whether ``model.`` comes from a wrapper or from the network
+        (LlamaForCausalLM has one) cannot be seen in the names: match an architecture with
+        :meth:`without_prefix` of each, beginning with the first.
+
+        Raises:
+            CheckpointError: A training kept its network twice (MoCo's ``encoder_q`` and ``encoder_k``).
         """
-        shared: list[str] | None = None
-        for name in self.entries:
-            parents = name.split(".")[:-1]
-            if shared is None:
-                shared = parents
-                continue
-            while parents[: len(shared)] != shared:
-                shared = shared[:-1]
-        return list(accumulate((f"{part}." for part in shared or ()), initial=""))
+        candidates = [""]
+        shapes = {name: entry.shape for name, entry in self.entries.items()}
+        while part := main_part(shapes):
+            candidates.append(f"{candidates[-1]}{part}.")
+            shapes = {name[len(part) + 1 :]: shape for name, shape in shapes.items() if name.startswith(f"{part}.")}
+        if both := copies(shapes):
+            labels = [candidates[-1] + part for part in both]
+            counts = [sum(name.startswith(f"{part}.") for name in shapes) for part in both]
+            listed = ", ".join(f"{label} ({count} tensors)" for label, count in zip(labels, counts, strict=True))
+            raise CheckpointError(
+                f"it holds the same network twice: {listed}",
+                where=self.location,
+                hint=f"choose one with --key, such as --key {labels[0]}",
+            )
+        return candidates
 
     def without_prefix(self, prefix: str) -> Checkpoint:
         """This checkpoint with ``prefix`` taken off; names that lack it are left out, as a note says."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from surgeon.checkpoint.contents import Checkpoint
-
-ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Modules that torch.compile, FSDP and activation checkpointing put between a parent and its child."""
+from surgeon.checkpoint.statedict import ANYWHERE
 
 LEADING = "module."
 """DataParallel's, DistributedDataParallel's and AveragedModel's name for what they wrap."""

@@ -6,7 +6,7 @@ without holes (https://huggingface.co/docs/safetensors). The rules are those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,25 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
         whole = Checkpoint(str(path), "", {}, files=[path])
         for shard, tensors in names.items():
             _add_shard(whole, open_shard(path.parent / shard), set(tensors))
+    return whole
+
+
+def open_shards(paths: Sequence[Path], open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Read shards that have no index, in the order given, with ``open_shard(path)`` for each.
+
+    Raises:
+        CheckpointError: A tensor is in two of them.
+    """
+    whole = Checkpoint(str(paths[0].parent), "", {})
+    for path in paths:
+        part = open_shard(path)
+        if twice := sorted(part.entries.keys() & whole.entries.keys()):
+            raise CheckpointError(
+                f"{len(twice)} of its tensors are in another shard too: {', '.join(twice[:3])}",
+                where=str(path),
+                hint="the shards are of different models: copy or download them again, with their index",
+            )
+        _add_shard(whole, part, set(part.entries))
     return whole
 
 
