@@ -237,6 +237,7 @@ def damage_at(where: str, what: str = "damaged") -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
+        error.message = error.message.replace("\n", "\\n")  # names come from the file
         error.hint = error.hint or AGAIN
         if not error.where:
             error.at(where)

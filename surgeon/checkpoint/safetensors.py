@@ -56,7 +56,7 @@ def open_safetensors(path: Path) -> Checkpoint:
     """
     with damage_at(str(path)):
         header, start = _header(path)
-        metadata = header.pop("__metadata__", None) or {}
+        metadata = _metadata(header.pop("__metadata__", None))
         size = path.stat().st_size
         placed = [_entry(path, name, fact, start) for name, fact in header.items()]
         # By place, then length: empty tensors share a place with the tensor that follows them.
@@ -173,8 +173,15 @@ def _entry(path: Path, name: str, fact: Any, start: int) -> tuple[Entry, ByteRan
     return Entry(name, tuple(shape), dtype, span), span
 
 
-def _aliases(metadata: Any, entries: dict[str, Entry]) -> dict[str, str]:
+def _metadata(value: Any) -> dict[str, str]:
+    """The header's ``__metadata__``, which maps text to text, as the reference reader wants it."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise CheckpointError("its '__metadata__' is not an object of strings")
+    return value
+
+
+def _aliases(metadata: dict[str, str], entries: dict[str, Entry]) -> dict[str, str]:
     """Tied names that ``safetensors.torch.save_model`` left out and noted in the metadata, alias → name."""
-    if not isinstance(metadata, dict):
-        raise CheckpointError("its '__metadata__' is not an object")
     return {alias: name for alias, name in metadata.items() if alias not in entries and name in entries}
