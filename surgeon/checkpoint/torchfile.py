@@ -40,6 +40,9 @@ PICKLE_LIMIT = 1 << 30
 LOCAL_HEADER = 30
 """The fixed part of a zip record's own header, before its name and extra field."""
 
+DIRECTORY = 0x10
+"""The attribute of a folder in a zip archive, from MS-DOS."""
+
 EXPANSION = 16
 """How many times the size of its file a tensor may take in memory, as an expanded view does …"""
 
@@ -167,7 +170,9 @@ class _Archive:
     @property
     def byte_order(self) -> str:
         """``little`` or ``big``; torch writes neither on little-endian machines before 2.0."""
-        span = self.records.get(f"{self.root}/byteorder")
+        # torch takes no notice of case in the names of records.
+        name = f"{self.root}/byteorder".lower()
+        span = next((span for record, span in self.records.items() if record.lower() == name), None)
         if span is None:
             return "little"
         # Not by zipfile: torch can write archives without check sums (set_crc32_options).
@@ -191,6 +196,11 @@ def _open_archive(path: Path) -> _Archive:
                     f"its record {info.filename} is compressed or encrypted",
                     hint="unpack it and zip it again without compression (zip -0 -r)",
                 )
+            # Over either of these torch hands out memory that it has not filled.
+            if info.compress_size != info.file_size:
+                raise CheckpointError(f"its record {info.filename} has two lengths")
+            if info.file_size and info.external_attr & DIRECTORY:
+                raise CheckpointError(f"its record {info.filename} is marked as a folder")
             file.seek(info.header_offset)
             header = file.read(LOCAL_HEADER)
             if header[:4] != b"PK\3\4" or len(header) < LOCAL_HEADER:
