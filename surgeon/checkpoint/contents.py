@@ -75,7 +75,7 @@ class Checkpoint:
     format: str
     entries: dict[str, Entry]
     notes: list[str] = field(default_factory=list)
-    """What was found out and done while opening, one line each."""
+    """What was seen and done while opening, one line each."""
     aliases: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     folder: Path | None = None
@@ -86,7 +86,7 @@ class Checkpoint:
     """The ``surgeon.json`` of an artifact."""
 
     def read(self, name: str) -> Tensor:
-        """The tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
+        """Read the tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
 
         Reads the bytes of this tensor only.
 
@@ -107,7 +107,7 @@ class Checkpoint:
             )
 
     def fingerprint(self) -> str:
-        """A SHA-256 of the names, shapes and dtypes, whatever their order."""
+        """Compute a SHA-256 of the names, shapes and dtypes, whatever their order."""
         facts = [[e.name, list(e.shape), str(e.dtype)] for e in self.entries.values()]
         return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
@@ -139,7 +139,7 @@ class Checkpoint:
         return candidates
 
     def without_prefix(self, prefix: str) -> Checkpoint:
-        """This checkpoint with ``prefix`` taken off; names that lack it are left out, as a note says."""
+        """Take ``prefix`` off; names that lack it are left out, as a note says."""
         if not prefix:
             return self
         names = {name: name.removeprefix(prefix) for name in self.entries if name.startswith(prefix)}
@@ -151,7 +151,7 @@ class Checkpoint:
         return self.renamed(names, note)
 
     def renamed(self, names: Mapping[str, str], note: str) -> Checkpoint:
-        """The tensors in ``names`` (old → new) under their new names, with ``note`` added."""
+        """Give the tensors in ``names`` (old → new) under their new names, with ``note`` added."""
         entries = {new: replace(self.entries[old], name=new) for old, new in names.items()}
         canonical: dict[str, str] = {}
         aliases: dict[str, str] = {}
@@ -163,7 +163,7 @@ class Checkpoint:
 
 
 def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -> Checkpoint:
-    """A checkpoint of tensors that are in memory already; reading one copies it.
+    """Make a checkpoint of tensors that are in memory already; reading one copies it.
 
     Args:
         tensors: A ``state_dict``; tied tensors (one storage, one view of it) become aliases.
@@ -179,7 +179,7 @@ def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -
 
 
 def memory_entry(name: str, tensor: Tensor) -> Entry:
-    """An entry whose values are those of ``tensor``."""
+    """Make an entry whose values are those of ``tensor``."""
 
     def load() -> Tensor:
         own = tensor.detach().cpu().clone()
@@ -191,14 +191,14 @@ def memory_entry(name: str, tensor: Tensor) -> Entry:
 
 
 def aliases_of(views: Mapping[str, Hashable]) -> dict[str, str]:
-    """Alias → first name, for names whose views of memory (or of a file) are the same."""
+    """Map alias → first name, for names whose views of memory (or of a file) are the same."""
     first: dict[Hashable, str] = {}
-    found = {name: first.setdefault(view, name) for name, view in views.items()}
-    return {name: canonical for name, canonical in found.items() if name != canonical}
+    canonical = {name: first.setdefault(view, name) for name, view in views.items()}
+    return {name: twin for name, twin in canonical.items() if name != twin}
 
 
 def read_bytes(spans: Sequence[ByteRange]) -> Tensor:
-    """The bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
+    """Read the bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
 
     Raises:
         CheckpointError: A file ends early, or cannot be read.

@@ -112,7 +112,7 @@ def open_file(path: Path, *, trust_pickle: bool = False, key: str | None = None)
 
 
 def foreign(names: Iterable[str], where: str) -> CheckpointError | None:
-    """The error for a file, or a folder of files, whose names are those of another format; None for others."""
+    """Make the error for a file, or a folder of files, whose names are those of another format; None for others."""
     names = list(names)
     for pattern, what, action in FOREIGN:
         if any(map(pattern.search, names)):

@@ -113,7 +113,7 @@ def _check_gathered(checkpoint: Checkpoint, folder: Path, names: list[str]) -> N
 
 
 def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """``checkpoint`` with the configuration and the manifest that lie in ``folder``."""
+    """Add the configuration and the manifest that lie in ``folder`` to ``checkpoint``."""
     config = read_object(folder / "config.json")
     manifest = read_object(folder / "surgeon.json")
     if config is None and manifest is None:
@@ -129,7 +129,7 @@ def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def belongs_to_folder(path: Path) -> bool:
-    """Whether a file's name is that of a folder's weights, so that a config beside it is about it."""
+    """Say whether a file's name is that of a folder's weights, so that a config beside it is about it."""
     return path.name in WEIGHTS or bool(VARIANT.match(path.name))
 
 

@@ -125,7 +125,7 @@ def check_legacy(path: Path) -> None:
 
 
 def refusal(path: Path, would_run: list[str]) -> CheckpointError:
-    """The error for a pickle that is not trusted."""
+    """Make the error for a pickle that is not trusted."""
     return CheckpointError(
         f"loading it would run code from its pickle: {_few(would_run)}",
         where=str(path),
@@ -134,13 +134,13 @@ def refusal(path: Path, would_run: list[str]) -> CheckpointError:
 
 
 def unsafe_globals(path: Path) -> list[str]:
-    """The classes and functions that loading ``path`` would call, beside those that make plain tensors."""
+    """List the classes and functions that loading ``path`` would call, beside those that make plain tensors."""
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except ValueError:  # a file from before PyTorch 1.6: not a zip archive
-        found = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
+        names = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
     # What the author wrote says more than the parts of torch that it is made of.
-    return sorted(found, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
+    return sorted(names, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
 
 
 def _is_harmless(name: str) -> bool:
@@ -150,22 +150,22 @@ def _is_harmless(name: str) -> bool:
 
 def _globals_of_legacy(path: Path) -> set[str]:
     """The globals in the four pickles (magic number, version, system, content) at a legacy file's start."""
-    found: set[str] = set()
+    names: set[str] = set()
     data = io.BytesIO(path.read_bytes())
     strings: list[str] = []
     try:
         for _ in range(4):
             for opcode, argument, _ in pickletools.genops(data):
                 if opcode.name == "GLOBAL":
-                    found.add(str(argument).replace(" ", "."))
+                    names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL":
-                    found.add(".".join(strings[-2:]))
+                    names.add(".".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
     except Exception:
-        # A damaged pickle ends the scan; what was found until there is what would have run.
-        return found
-    return found
+        # A damaged pickle ends the scan: the names until there are what would have run.
+        return names
+    return names
 
 
 def _few(names: list[str]) -> str:

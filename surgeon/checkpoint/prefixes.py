@@ -15,7 +15,7 @@ AVERAGED = "n_averaged"
 
 
 def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """``checkpoint`` under the names of the network inside its wrappers, with a note for each taken off.
+    """Give the tensors the names of the network inside its wrappers, with a note for each taken off.
 
     Only names that no network would choose are taken off. A prefix such as ``model.`` may be the network's
     own: see :meth:`Checkpoint.prefix_candidates`.

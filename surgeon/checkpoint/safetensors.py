@@ -1,4 +1,4 @@
-"""Safetensors, single and sharded: the header is parsed here, so that every tensor's bytes are known.
+"""Safetensors, single and sharded: the header is parsed here, so that the place of every tensor's bytes is at hand.
 
 Format: eight bytes of header length, a JSON header (name → dtype, shape, data_offsets), then the values,
 without holes (https://huggingface.co/docs/safetensors). The rules are those of the reference reader.
@@ -44,7 +44,7 @@ DTYPES = {
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Whether the first bytes of a file are a plausible header length and the start of a JSON object."""
+    """Say whether the first bytes of a file are a plausible header length and the start of a JSON object."""
     return len(head) > 8 and head[6:9] == b"\0\0{"
 
 
@@ -69,13 +69,13 @@ def open_safetensors(path: Path) -> Checkpoint:
             end += span.length
         if end != size:
             raise CheckpointError(f"its header promises {end} bytes and it has {size}")
-        found = {entry.name: entry for entry, _ in placed}
-        aliases = _aliases(metadata, found)
+        entries = {entry.name: entry for entry, _ in placed}
+        aliases = _aliases(metadata, entries)
         for alias, name in aliases.items():
-            fact = found[name]
-            found[alias] = Entry(alias, fact.shape, fact.dtype, fact.bytes)
+            twin = entries[name]
+            entries[alias] = Entry(alias, twin.shape, twin.dtype, twin.bytes)
         manifest = manifest_in(metadata)
-    return Checkpoint(str(path), "safetensors", found, aliases=aliases, files=[path], manifest=manifest)
+    return Checkpoint(str(path), "safetensors", entries, aliases=aliases, files=[path], manifest=manifest)
 
 
 def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -87,7 +87,7 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
     with damage_at(str(path)):
         weight_map = parse_object(path.read_bytes()).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError("it is no index of shards: it has no 'weight_map'")
+            raise CheckpointError("it is not an index of shards: it has no 'weight_map'")
         names: dict[str, list[str]] = {}
         for tensor, shard in weight_map.items():
             # An index comes from a stranger: it may name its neighbours, never a path elsewhere.

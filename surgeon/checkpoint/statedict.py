@@ -48,7 +48,7 @@ SAME = 0.9
 
 @dataclass(frozen=True)
 class StateDict:
-    """A dictionary of tensors and where it was found."""
+    """A dictionary of tensors and where it lies."""
 
     path: tuple[str, ...]
     tensors: dict[str, Tensor]
@@ -65,7 +65,7 @@ class StateDict:
 
 
 def find_state_dict(content: Any, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
+    """Find the state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
 
     Args:
         content: What was saved: mappings, tensors, ``nn.Module`` (which stands for its state dict).
@@ -77,7 +77,7 @@ def find_state_dict(content: Any, key: str | None = None) -> tuple[dict[str, Ten
     """
     if isinstance(content, Tensor):
         raise CheckpointError("it holds a single tensor, not a state dict")
-    everything = [found for found in _walk(content, ()) if found.tensors]
+    everything = [state for state in _walk(content, ()) if state.tensors]
     if not everything:
         what = type(content).__name__
         raise CheckpointError(
@@ -112,20 +112,20 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
 
 def _models(everything: list[StateDict]) -> list[StateDict]:
     """Those that may be the model: not an optimizer's, nor tensors that merely stand beside or inside one."""
-    possible = [found for found in everything if not any(map(BESIDE.search, found.path))] or everything
+    possible = [state for state in everything if not any(map(BESIDE.search, state.path))] or everything
     dropped: set[tuple[str, ...]] = set()
     for outer in possible:
-        inner = [found for found in possible if found.path != outer.path and _inside(found, outer)]
+        inner = [state for state in possible if state.path != outer.path and _inside(state, outer)]
         if not inner:
             continue
-        deeper = sum(len(found.tensors) for found in inner)
-        usual = any(USUAL.search(part) for found in inner for part in found.path[len(outer.path) :])
+        deeper = sum(len(state.tensors) for state in inner)
+        usual = any(USUAL.search(part) for state in inner for part in state.path[len(outer.path) :])
         # {"epoch": tensor(3), "model": {…}} is a counter and a model; {"fc.weight": …, "x": {…}} is one.
         if usual or deeper > len(outer.tensors):
             dropped.add(outer.path)
         else:
-            dropped.update(found.path for found in inner)
-    return [found for found in possible if found.path not in dropped]
+            dropped.update(state.path for state in inner)
+    return [state for state in possible if state.path not in dropped]
 
 
 def _inside(inner: StateDict, outer: StateDict) -> bool:
@@ -243,7 +243,7 @@ def _notes(content: Any, chosen: StateDict, everything: list[StateDict]) -> list
     if chosen.path and isinstance(content, Mapping):
         beside = [str(name) for name in content if name != chosen.path[0]]
     else:
-        beside = [found.label for found in everything if found.path != chosen.path]
+        beside = [state.label for state in everything if state.path != chosen.path]
     if beside:
         notes.append(f"beside the state dict, ignored: {_few(beside)}")
     inside = [name for name in chosen.others if name not in beside]
@@ -257,5 +257,5 @@ def _few(names: list[str]) -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether its values are just the bytes of its storage: dense, not quantized, not lazily conjugated."""
+    """Say whether its values are just the bytes of its storage: dense, not quantized, not lazily conjugated."""
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_conj() and not tensor.is_neg()

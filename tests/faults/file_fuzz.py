@@ -3,6 +3,8 @@
     python tests/faults/file_fuzz.py --mutants 10000          # all formats, as long as it takes
     python tests/faults/file_fuzz.py --format zip --first 4711 --mutants 1   # one of them again
 
+A mutant with a fault is kept in the folder ``surgeon-mutants`` for temporary files.
+
 A mutant must end in a SurgeonError or in what ``torch.load(weights_only=True)`` (``safetensors``) reads too;
 within ten seconds and 500 MB. Each run of mutants has a process of its own, which is started again behind a
 mutant that kills it.
@@ -16,6 +18,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +30,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.file_mutants import mutant
+
 SECONDS = 10
 MEGABYTES = 500
 FORMATS = ("zip", "legacy", "safetensors")
@@ -37,6 +44,7 @@ BESIDE = re.compile(
 """How torch refuses what surgeon does not look at: a tensor outside of the chosen state dict that has a stride
 below 0 or reaches beyond its storage, an alignment that is no number, a serialization id that is no text."""
 
+KEPT = Path(tempfile.gettempdir()) / "surgeon-mutants"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -54,6 +62,7 @@ def fuzz(form: str, first: int, count: int) -> tuple[Counter[str], list[str]]:
     faults: list[str] = []
     at, end = first, first + count
     while at < end:
+        KEPT.mkdir(exist_ok=True)
         command = [
             sys.executable,
             __file__,
@@ -77,6 +86,7 @@ def fuzz(form: str, first: int, count: int) -> tuple[Counter[str], list[str]]:
         if run.returncode:
             # Behind the last line lies the mutant that killed the process, in surgeon or in the reference.
             if "reference" not in run.stderr.rpartition("@")[2]:
+                (KEPT / f"{form}-{at}").write_bytes(mutant(form, at))
                 faults.append(f"{form} {at}: FAULT killed: {run.returncode}: {run.stderr[-600:]}")
                 outcomes["FAULT killed"] += 1
             else:
@@ -87,8 +97,6 @@ def fuzz(form: str, first: int, count: int) -> tuple[Counter[str], list[str]]:
 
 def work(form: str, first: int, count: int) -> None:
     """Try mutants in this process, and print a line of JSON for each."""
-    from faults.file_mutants import mutant
-
     faulthandler.enable()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, _hang)
@@ -114,6 +122,8 @@ def work(form: str, first: int, count: int) -> None:
                     outcome = "read, the reference refuses what is beside it"
                 else:
                     outcome = "FAULT reference refuses"
+            if outcome.startswith("FAULT"):
+                shutil.copy(path, KEPT / f"{form}-{number}")
             print(json.dumps([number, outcome, detail]), flush=True)
 
 
@@ -165,12 +175,12 @@ def _reference(form: str, path: Path) -> Any:
 
 def _difference(tensors: dict[str, Any], aliases: dict[str, str], reference: Any) -> str:
     """What surgeon reads and the reference does not; where state dicts are nested, names are compared by their end."""
-    known: dict[str, list[Any]] = {}
+    expected: dict[str, list[Any]] = {}
     for name, tensor in _leaves(reference):
-        known.setdefault(name, []).append(tensor)
+        expected.setdefault(name, []).append(tensor)
     for name, tensor in tensors.items():
-        candidates = [t for end, group in known.items() if end == name or end.endswith(f".{name}") for t in group]
-        candidates = candidates or known.get(aliases.get(name, name), [])
+        candidates = [t for end, group in expected.items() if end == name or end.endswith(f".{name}") for t in group]
+        candidates = candidates or expected.get(aliases.get(name, name), [])
         if not any(_same(tensor, candidate) for candidate in candidates):
             return f"{name}: {tensor.flatten()[:4]} against {[c.flatten()[:4] for c in candidates]}"
     return ""

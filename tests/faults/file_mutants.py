@@ -1,4 +1,7 @@
-"""Mutants of checkpoints, by structure and by byte: each follows from a format and a number."""
+"""Mutants of checkpoints, by structure and by byte: each follows from a format and a number.
+
+(Legacy files name their storages by places in memory, and so differ a little from one process to another.)
+"""
 
 from __future__ import annotations
 
