@@ -77,19 +77,23 @@ def plugins(
     from surgeon.cli.render.consoles import show
 
     loaded: Plugins = context.obj
-    if loaded.manager.list_name_plugin():  # makes names that two plugins claim known; ours alone claim none twice
-        loaded.operations()
-        loaded.sources()
+    loaded.try_all()
     if as_json:
         print_json(
             {
-                "plugins": [{"name": name, "hooks": hooks} for name, hooks in loaded.listing()],
+                "plugins": [
+                    {"name": name, "origin": loaded.origin(name), "hooks": hooks} for name, hooks in loaded.listing()
+                ],
                 "failures": {name: str(error) for name, error in loaded.failures.items()},
                 "conflicts": {name: error.message for name, error in loaded.conflicts.items()},
             }
         )
     else:
-        show(render_plugins(loaded.listing(), loaded.failures, loaded.conflicts))
+        show(
+            render_plugins(
+                [(loaded.origin(name), hooks) for name, hooks in loaded.listing()], loaded.failures, loaded.conflicts
+            )
+        )
 
 
 def print_json(data: Any) -> None:
