@@ -81,7 +81,8 @@ if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
-    from surgeon.pipeline.run import RunProgress, RunReport, run_recipe
+    from surgeon.pipeline.run import run_recipe
+    from surgeon.pipeline.run_report import RunProgress, RunReport
     from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
@@ -162,10 +163,10 @@ _HOMES = {
         "NetworkView",
         "inspect",
     ),
-    "surgeon.pipeline.run": (
+    "surgeon.pipeline.run": ("run_recipe",),
+    "surgeon.pipeline.run_report": (
         "RunProgress",
         "RunReport",
-        "run_recipe",
     ),
     "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (

@@ -25,7 +25,7 @@ from surgeon.interfaces.selector import Selector, files_beside
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch
 from surgeon.pipeline.prepare import prepare
-from surgeon.pipeline.run import RunProgress
+from surgeon.pipeline.run_report import RunProgress
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import load_recipe

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from surgeon.cli.render.consoles import counting, show, working
 from surgeon.cli.render.plans import render_plan
-from surgeon.pipeline.run import RunProgress
+from surgeon.pipeline.run_report import RunProgress
 from surgeon.surgery.plan import Plan
 
 
