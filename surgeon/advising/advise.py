@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from surgeon.advising.advice import Advice, measure
@@ -159,7 +160,9 @@ def _measured(
     earlier = prepared.record.model_copy(update={"surgeries": prepared.record.surgeries[:-1]})
 
     def untrained() -> nn.Module:
-        network = from_scratch(prepared.source, earlier, plugins)
+        with torch.random.fork_rng(devices=[]):  # the same fresh weights for the same seed, whatever ran before
+            torch.manual_seed(seed)
+            network = from_scratch(prepared.source, earlier, plugins)
         return engine.apply(network, [watch], inplace=True, plugins=plugins, **options)
 
     splits = load_splits(asked.settings, seed)
