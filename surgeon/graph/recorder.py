@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils import _pytree
 
+from surgeon.interfaces.composite import composite_of
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
-from surgeon.nn.stems import StemSwitch
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,17 @@ class Recorder:
         visit = self.visits.setdefault(site, Visit(site))
         visit.started = visit.started or self._event()
         visit.calls += 1
-        if isinstance(module, StemSwitch):  # any of its stems might have run
-            for stem in module.modules():
-                self._use(stem)
+        self._use_choices(module)
+
+    def _use_choices(self, module: nn.Module) -> None:
+        """Count all the parts as used of which a composite runs only some: any of them might have run."""
+        for choice in composite_of(module).choices:
+            part = module
+            for name in choice.split("."):
+                part = part._modules.get(name) or nn.Module()
+                self._use(part)
+            for inner in part.modules():
+                self._use(inner)
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) not in self._names:

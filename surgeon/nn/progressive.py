@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.composite import Composite, Entry
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
 from surgeon.nn.outputs import Outputs
@@ -43,8 +44,17 @@ class ProgressiveNetwork(nn.Module):
 
     @property
     def role_root(self) -> str:
-        """The site below which the roles (the head, the blocks) are: the newest column."""
+        """The site of the newest column, which the roles (the head, the blocks) refer to."""
         return f"columns.{len(self.tasks) - 1}"
+
+    def surgeon_composite(self) -> Composite:
+        """Describe the columns: all see the same input, and the newest one has the roles."""
+        return Composite(
+            root=self.role_root,
+            entries=tuple(Entry(f"columns.{index}") for index in range(len(self.columns))),
+            built=self.role_root,
+            architecture=self.architectures[-1],
+        )
 
     def train(self, mode: bool = True) -> ProgressiveNetwork:
         """Set the newest column's mode; the others stay in eval mode."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon.interfaces.composite import Composite
 
 ARGUMENT = "stem"
 """The keyword argument of the network's forward that chooses."""
@@ -41,6 +42,10 @@ class StemSwitch(nn.Module):
     def names(self) -> list[str]:
         """The names of the stems."""
         return list(self.stems)
+
+    def surgeon_composite(self) -> Composite:
+        """Describe the stems: one of them runs, chosen by an argument that the network's pre-hook reads."""
+        return Composite(keywords=(ARGUMENT,), choices=tuple(f"stems.{name}" for name in self.stems))
 
     def __getattr__(self, name: str) -> Any:
         """What networks read of their stem (the dtype of its weight) is the running one's."""
@@ -104,8 +109,3 @@ class StemSwitch(nn.Module):
     def extra_repr(self) -> str:
         """The stem that runs."""
         return f"active={self.active}"
-
-
-def stem_names(model: nn.Module) -> list[str]:
-    """The names of the stems of ``model``, in the order of their numbers; empty where it has one stem only."""
-    return next((module.names for module in model.modules() if isinstance(module, StemSwitch)), [])

@@ -111,15 +111,13 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
 
 
 def _built(surgery: Surgery) -> dict[str, torch.Tensor]:
-    """The tensors that the network's architecture initialises; of several columns, the newest one's."""
-    from surgeon.nn.progressive import ProgressiveNetwork
+    """Build the tensors that the network's architecture initialises, by their names in the whole network."""
+    from surgeon.interfaces.composite import composite_of
     from surgeon.operations._shared.reinitialize import drawn_by
 
-    model = surgery.model
-    if not isinstance(model, ProgressiveNetwork):
-        return drawn_by(surgery, surgery.architecture)
-    found = drawn_by(surgery, model.architectures[-1] or surgery.architecture)
-    return {f"{model.role_root}.{name}": tensor for name, tensor in found.items()}
+    facts = composite_of(surgery.model)
+    tensors = drawn_by(surgery, facts.architecture or surgery.architecture)
+    return {f"{facts.built}.{name}".lstrip("."): tensor for name, tensor in tensors.items()}
 
 
 def _held_elsewhere(model: nn.Module, owners: set[int]) -> dict[int, str]:

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.interfaces.training import Objective
-from surgeon.nn.grafts import Grafted
-from surgeon.nn.progressive import ProgressiveNetwork
-from surgeon.nn.stems import ARGUMENT, stem_names
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy
 
 Batch = Mapping[str, Tensor]
@@ -49,14 +47,8 @@ class Call:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Sequence[str]) -> Call:
-        """Find out from ``model`` itself: what wraps it later (DDP, torch.compile) no longer tells."""
-        networks = model.columns if isinstance(model, ProgressiveNetwork) else [model]
-        parameters = [
-            {*inspect.signature(network.forward).parameters, *([ARGUMENT] if stem_names(network) else [])}
-            for network in networks
-        ]  # which stem a sample goes through is heard by a hook, not by the forward itself
-        by_name = all(name in each for name in inputs for each in parameters)
-        return cls(tuple(inputs), by_name, _lone_output(model))
+        """Read it from ``model`` itself: what wraps it later (DDP, torch.compile) hides the signature."""
+        return cls(tuple(inputs), set(inputs) <= keywords_of(model), composite_of(model).lone_output or MAIN[0])
 
     def __call__(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         """Run ``model``, or what wraps it, on the input columns of ``batch``."""
@@ -65,11 +57,24 @@ class Call:
         return named_outputs(model(*(batch[name] for name in self.inputs)), self.lone)
 
 
-def _lone_output(model: nn.Module) -> str:
-    """A branch that is all that a network returns comes as a plain tensor, and keeps its name."""
-    if isinstance(model, Grafted) and model.network_output is None and len(model.grafts) == 1:
-        return str(next(iter(model.grafts.keys())))
-    return MAIN[0]
+def keywords_of(model: nn.Module) -> set[str]:
+    """List the arguments that a network's forward takes by name.
+
+    They are those of its signature, those that a pre-hook of one of its parts reads (the stem that a sample goes
+    through), and, where the signature ends in ``**kwargs``, those that all parts take which it passes them on to.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    facts = composite_of(model)
+    names.update(facts.keywords)
+    for hook in model._forward_pre_hooks.values():
+        owner = getattr(hook, "__self__", None)
+        if isinstance(owner, nn.Module):
+            names.update(composite_of(owner).keywords)
+    parts = [model.get_submodule(entry.site) for entry in facts.shared if has_part(model, entry.site)]
+    if parts and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= set.intersection(*(keywords_of(part) for part in parts))
+    return names
 
 
 def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
