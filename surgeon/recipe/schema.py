@@ -69,7 +69,8 @@ def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mappin
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]
-    own = [name for name in operation.__annotations__ if name in step["properties"]]
+    fields = operation.__annotations__ or operation.model_fields  # one that inherits all of its fields annotates none
+    own = [name for name in fields if name in step["properties"]]
     return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
 
 
