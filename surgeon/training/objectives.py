@@ -1,4 +1,4 @@
-"""Outputs with names meet labels with names: one masked loss for each objective."""
+"""Match named outputs with named labels, and compute one masked loss for each objective."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from surgeon.training.losses import Loss, bce, classes_second, cross_entropy
 
 Batch = Mapping[str, Tensor]
 MAIN = ("logits", "out")
-"""What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
+"""The names of a network's main output in transformers and, for segmentation, in torchvision."""
 
 
 def named_outputs(output: Any, lone: str = MAIN[0]) -> dict[str, Tensor]:
-    """The tensors that a model returned, by name; a lone tensor is called ``lone``."""
+    """Name the tensors that a model returned; a lone tensor is called ``lone``."""
     if isinstance(output, Tensor):
         return {lone: output}
     if isinstance(output, tuple) and hasattr(output, "_asdict"):
@@ -78,13 +78,13 @@ def keywords_of(model: nn.Module) -> set[str]:
 
 
 def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
-    """Cross-entropy of the model's own prediction, unless ``given`` objectives already train it.
+    """Return cross-entropy of the model's main output, unless ``given`` objectives already train it.
 
-    An output without a gradient, of which everything is frozen, is not to be trained: an earlier column's, say.
+    An output without a gradient does not count, because all that makes it is frozen: that of an earlier column.
 
     Raises:
-        TrainingError: No output has a gradient; or nothing is given, and which output is the model's own
-            prediction is not known.
+        TrainingError: No output has a gradient; or no objective is given and several outputs could be
+            the main one.
     """
     trained = [name for name, output in outputs.items() if output.requires_grad]
     main = next((name for name in MAIN if name in trained), None)
@@ -114,12 +114,12 @@ class Target:
     loss: Loss
 
     def labelled(self, batch: Batch) -> Tensor:
-        """Which samples have a label, or a part of one ``(batch,)``."""
+        """Mark the samples that have a label, or a part of one ``(batch,)``."""
         target = batch[self.objective.label]
         return present(target).reshape(len(target), -1).any(1)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of each sample ``(batch,)``, and which of them have a label ``(batch,)``."""
+        """Compute the loss of each sample ``(batch,)`` and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe)
@@ -131,7 +131,7 @@ class Target:
         return values.where(valid, 0), valid
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
-        """The share of a sample's labels that is predicted right ``(batch,)``; None where none can be right."""
+        """Compute the share of a sample's labels predicted right ``(batch,)``; None if the loss has no such notion."""
         prediction, target = outputs[self.objective.output], batch[self.objective.label]
         if self.loss is cross_entropy:
             right = classes_second(prediction, target).argmax(1) == target
@@ -144,7 +144,7 @@ class Target:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of ``values`` over the ``valid``; a zero that still has a gradient where there is none."""
+    """Average ``values`` over the ``valid``; where there are none, a zero that still has a gradient."""
     return values.sum() / valid.sum().clamp(min=1)
 
 
@@ -163,16 +163,16 @@ def prepare(
     """
     targets = []
     for objective in objectives:
-        for kind, name, known in (
+        for kind, name, available in (
             ("output", objective.output, outputs),
             ("loss", objective.loss, losses),
             ("label", objective.label, batch),
         ):
-            if name not in known:
+            if name not in available:
                 raise TrainingError(
-                    f"no {kind} {name!r} (there are: {', '.join(known)})",
+                    f"no {kind} {name!r} (there are: {', '.join(available)})",
                     where=f"train.objectives: {kind}",
-                    hint=suggest(name, known),
+                    hint=suggest(name, available),
                 )
         if objective.weight and not outputs[objective.output].requires_grad:
             raise TrainingError(
