@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from surgeon.graph.sites import Site
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.architecture_name import Architecture
+    from surgeon.interfaces.composite import Composite, Entry
     from surgeon.interfaces.data import Source
     from surgeon.interfaces.family import Family
     from surgeon.interfaces.hooks import hookimpl
@@ -115,6 +116,7 @@ _HOMES = {
     "surgeon.graph.sites": ("Site",),
     "surgeon.interfaces.architecture": ("ArchitectureProvider",),
     "surgeon.interfaces.architecture_name": ("Architecture",),
+    "surgeon.interfaces.composite": ("Composite", "Entry"),
     "surgeon.interfaces.data": ("Source",),
     "surgeon.interfaces.family": ("Family",),
     "surgeon.interfaces.hooks": ("hookimpl",),
@@ -196,7 +198,9 @@ __all__ = [
     "ArchitectureError",
     "ArchitectureProvider",
     "CheckpointError",
+    "Composite",
     "Conserve",
+    "Entry",
     "Family",
     "Freeze",
     "GradientReversal",

@@ -74,10 +74,11 @@ def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mappin
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]
-    declared = (vars(cls).get("__annotations__", {}) for cls in operation.__mro__)  # the class's own fields first
-    first = next((name for names in declared for name in names if name in step["properties"]), None)
-    names = required or ([first] if first else [])
-    return {name: _sample(step["properties"][name], shared) for name in names}
+    fields = (
+        [name for name in inspect.get_annotations(cls) if name in step["properties"]] for cls in operation.__mro__
+    )
+    own = next((names for names in fields if names), [])  # a base may have declared all of them
+    return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
 
 
 def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:

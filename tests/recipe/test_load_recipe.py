@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -228,8 +229,7 @@ class First(Operation):
 
     title: Inner
 
-    def apply(self, model, surgery):
-        """Leave the model as it is."""
+    def apply(self, model: Any, surgery: Any) -> Any:
         return model
 
 
@@ -238,8 +238,7 @@ class Second(Operation):
 
     parts: dict[str, Inner]
 
-    def apply(self, model, surgery):
-        """Leave the model as it is."""
+    def apply(self, model: Any, surgery: Any) -> Any:
         return model
 
 
