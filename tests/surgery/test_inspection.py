@@ -172,8 +172,12 @@ def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder,
 def test_a_role_in_the_part_of_a_network_that_has_the_roles_counts(folder, plugins):
     from examined_pair import Pair
 
-    whole = nn.Module()
-    whole.net, whole.role_root = Pair(), "net"
+    class Whole(nn.Module):
+        def surgeon_composite(self):
+            return surgeon.Composite(root="net")
+
+    whole = Whole()
+    whole.net = Pair()
     for head in ("project", "net.project"):
         surgeries = [Surgeries(operations=[], roles={"head": head})]
         assert inspection_of(whole, plugins, surgeries).role("head") == ["net.project"]
