@@ -71,6 +71,11 @@ class Examination:
         self._fed: Inputs | None = None
         self._roles: Roles | None = None
 
+    @property
+    def families(self) -> Sequence[Family]:
+        """The facts that plugins declare about families of networks."""
+        return self._families
+
     def select(self, selector: str | Iterable[str]) -> list[Site]:
         """Every site that a selector, or several, names; in the order of the tree.
 

@@ -60,7 +60,7 @@ class Truncate(Operation):
         else:
             from surgeon.operations.truncate.keep_blocks import thin
 
-            thin(surgery, [self._thinning(surgery.model, stack) for stack in self._stacks(surgery)])
+            thin(surgery, [self._thinning(surgery, stack) for stack in self._stacks(surgery)])
         return surgery.model
 
     def _stacks(self, surgery: Surgery) -> list[dict[str, Any]]:
@@ -103,13 +103,13 @@ class Truncate(Operation):
             )
         return list(stacks)
 
-    def _thinning(self, model: nn.Module, stack: dict[str, Any]) -> Thinning:
+    def _thinning(self, surgery: Surgery, stack: dict[str, Any]) -> Thinning:
         from surgeon.operations.truncate.keep_blocks import Thinning, with_attention
 
         container, count, keep = stack["container"], len(stack["sites"]), self.keep_blocks
         if isinstance(keep, float):
             first = list(range(max(1, ceil(keep * count - 1e-9))))
-            return Thinning(**stack, indices=with_attention(model, container, count, first))
+            return Thinning(**stack, indices=with_attention(surgery, container, count, first))
         positions = list(range(keep)) if isinstance(keep, int) else list(keep or [])
         if max(positions) >= count:
             raise OperationError(f"{container} has {count} blocks (0 to {count - 1}), not {keep}")
