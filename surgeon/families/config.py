@@ -223,7 +223,7 @@ class NetworkConfig:
     def computes_kinds(self, container: str) -> bool:
         """Whether the kinds of blocks are worked out from other fields and cannot be listed one by one."""
         names = self._blocks(container)
-        return not {f for f in self._present(names.entries) if f in names.kinds}
+        return not {f for f in self._present(names.entries) if f in names.kinds} and not self._present(names.cycles)
 
     def attending(self, container: str, count: int) -> list[int]:
         """The positions of the blocks whose caches know how long the text is; empty where the config does not say."""
@@ -265,6 +265,9 @@ class NetworkConfig:
             value = self.get(field)
             if field not in changes and isinstance(value, (list, tuple)):
                 changes[field] = remaining(value, moved)
+        for field in self._about(container, names.cycles):
+            if (cycle := self.get(field)) and self.kinds(container, count):
+                changes[field] = type(cycle)(cycle[i % len(cycle)] for i in indices)
         for field in self._about(container, names.states):
             changes[field] = shortened_states(self.get(field), moved)
         for field, last in [(f, False) for f in names.first] + [(f, True) for f in names.last]:

@@ -133,4 +133,3 @@ def _in_order(stack: Stack, traced: Trace) -> bool:
 
 def _join(name: str, child: str) -> str:
     return f"{name}.{child}" if name else child
-

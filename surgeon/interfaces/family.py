@@ -26,6 +26,7 @@ class BlockFields:
         counts: The number of blocks (``num_hidden_layers``).
         depths: A list with the number of blocks of each stage (``depths``).
         entries: A list with an entry for each block (``layer_types``, ``attention_window``).
+        cycles: A list that is repeated until every block has an entry (``block_types``).
         kinds: Where the kind of each block stands, as a field or as a property computed from other fields.
         attends: The kinds whose cache tells a decoder how long the text is; ``!`` excludes.
         positions: A list of the positions of some blocks (``full_attn_idxs``). Blocks that go leave the list.
@@ -40,6 +41,7 @@ class BlockFields:
     counts: tuple[str, ...] = ()
     depths: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
+    cycles: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     attends: tuple[str, ...] = ("*attention*",)
     positions: tuple[str, ...] = ()

@@ -28,11 +28,12 @@ BLOCKS = BlockFields(
         "encoder_layers", "decoder_layers", "num_hidden_layers", "num_block_repeats",
     ),
     entries=(
-        "layer_types", "layers_block_type", "block_types", "mlp_layer_types", "attention_layers", "attn_layers",
+        "layer_types", "layers_block_type", "mlp_layer_types", "attention_layers", "attn_layers",
         "no_rope_layers", "layer_rope_theta", "num_attention_heads_per_layer", "num_key_value_heads_per_layer",
         "gnn_layers_types", "attention_window", "activation_sparsity_pattern", "intermediate_size",
         "sliding_windows", "indexer_types",
     ),
+    cycles=("block_types",),
     kinds=("layer_types", "layers_block_type"),
     attends=("*attention*", "hybrid", "!linear*"),
     positions=(

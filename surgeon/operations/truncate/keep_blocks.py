@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+from surgeon.architectures.same_structure import differing_setting
 from surgeon.errors import OperationError
 from surgeon.families.registry import configs_in
-from surgeon.families.transformers.fields import BLOCK_REFERENCES, INDEX_ATTRIBUTES
+from surgeon.families.transformers.fields import BLOCK_REFERENCES, INDEX_ATTRIBUTES, MUTABLE
 from surgeon.graph.blocks import CONTAINERS
+from surgeon.graph.skeleton import build_skeleton
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from surgeon.surgery.context import Surgery
+
 
 @dataclass(frozen=True)
 class Thinning:
@@ -53,6 +58,7 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
     if not cut:
         return
     before = surgery.recall("outputs before thinning", lambda: _outputs(surgery))
+    cls = stock_class(surgery.model)
     for stack in cut:
         _slice(surgery, stack)
     try:
@@ -68,6 +74,23 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
             f"without those blocks of {' and '.join(stack.container for stack in cut)} the outputs change: {change}",
             hint="keep the blocks that this comes from, or that change the shape (usually the first of a stage)",
         )
+    if cls is not None and not surgery.replays and (reason := _unlike_stock(surgery, cls, cut)):
+        surgery.note(f"no config of {cls.__name__} builds this, so that only surgeon.load opens the result: {reason}")
+
+
+def stock_class(model: nn.Module) -> Any:
+    """The class of transformers that ``model`` is built by; None for anything else."""
+    return type(model) if type(model).__module__.startswith("transformers.models.") else None
+
+
+def _unlike_stock(surgery: Surgery, cls: Any, stacks: Sequence[Thinning]) -> str | None:
+    """Say how the blocks differ from those that ``from_pretrained`` of the result would build; None if they agree."""
+    config = cast("Any", surgery.model).config
+    try:
+        rebuilt = build_skeleton(lambda: cls(type(config).from_dict(config.to_dict())))
+    except Exception as error:  # whatever the class raises: it does not build such a network
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return differing_setting(surgery.model, rebuilt, within=[stack.container for stack in stacks], mutable=MUTABLE)
 
 
 def _slice(surgery: Surgery, stack: Thinning) -> None:
@@ -90,10 +113,30 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     places = {old: new for new, old in enumerate(indices)}
     for (module, name), value in [found for index in indices for found in _references(blocks[index])]:
         setattr(module, name, places.get(value, value))
+    _slice_parameters(surgery, stack)
     _update_configs(surgery, stack, moved)
     kept = f"the first {len(indices)}" if indices == list(range(len(indices))) else f"{indices}"
     along = f", and with them {', '.join(stack.beside)}" if stack.beside else ""
     surgery.note(f"{container} keeps {kept} of {len(sites)} blocks, sliced in place{along}")
+
+
+def _slice_parameters(surgery: Surgery, stack: Thinning) -> None:
+    """Slice the parameters that have a row for each block after one for the stem: a learned sum of hidden states."""
+    names = {
+        name for config, _ in configs_in(surgery.model, surgery.families) for name in config.fields.block_parameters
+    }
+    for site, module in list(surgery.model.named_modules()):
+        for name in names & module._parameters.keys():
+            weight = module._parameters[name]
+            if weight is not None and weight.shape[0] == len(stack.sites) + 1:
+                rows = [0, *(index + 1 for index in stack.indices)]
+                surgery.reshape(site, name, (len(rows), *weight.shape[1:]), partial(rows_of, rows=rows))
+                surgery.note(f"{f'{site}.{name}'.lstrip('.')} keeps the weights of the hidden states that are left")
+
+
+def rows_of(weight: torch.Tensor, *, rows: Sequence[int]) -> torch.Tensor:
+    """Some rows of a parameter ``(rows, …)``, in the order given."""
+    return weight[list(rows)].clone()
 
 
 def lists_beside(surgery: Surgery, container: str, others: Sequence[str]) -> list[str]:
@@ -158,25 +201,39 @@ def changed_output(
     def follows(was: int, now: int) -> bool:
         return was == now or any(was - count in (0, 1) and was - now == count - kept for count, kept in numbers)
 
+    def shorter(was: int, now: int) -> bool:
+        """Whether a list lost an entry, or two, for each block that went; of one stack or of several."""
+        lost = {0}
+        for count, kept in numbers:
+            lost |= {some + times * (count - kept) for some in lost for times in (1, 2)}
+        return was - now in lost
+
     def change(was: Any, now: Any, name: str) -> str | None:
         if not (isinstance(was, dict) and isinstance(now, dict)):
             shapes = isinstance(was, list) and isinstance(now, list) and len(was) == len(now)
             return None if shapes and all(map(follows, was, now)) else f"{name} from {was} to {now}"
         if was.keys() != now.keys() and all(key.isdigit() for key in (*was, *now)):
             # an entry that is None, or stands elsewhere in the outputs too, is not among the keys
-            if not follows(max(map(int, was)) + 1, max(map(int, now)) + 1):
+            if not shorter(_length(was), _length(now)):
                 return f"{name} from {len(was)} entries to {len(now)}"
-            each = [[change(old, new, f"{name}.{key}") for old in was.values()] for key, new in now.items()]
-            return next((reasons[-1] for reasons in each if all(reasons)), None)
+            entries = [[change(old, new, f"{name}.{key}") for old in was.values()] for key, new in now.items()]
+            return next((reasons[-1] for reasons in entries if all(reasons)), None)
         for key in sorted(was.keys() | now.keys()):
             place = f"{name}.{key}".lstrip(".")
+            if key not in now and isinstance(was[key], dict) and shorter(_length(was[key]), 0):
+                continue  # a list that has lost all of its entries
             if key not in was or key not in now:
                 return f"{place} is {'new' if key in now else 'gone'}"
-            if found := change(was[key], now[key], place):
-                return found
+            if reason := change(was[key], now[key], place):
+                return reason
         return None
 
     return change(_tree(before), _tree(after), "")
+
+
+def _length(entries: Mapping[str, Any]) -> int:
+    """How long a list is, by the greatest number among its keys."""
+    return max((int(key) + 1 if key.isdigit() else 0 for key in entries), default=0)
 
 
 def _tree(outputs: Mapping[str, list[int]]) -> dict[str, Any]:
@@ -275,10 +332,9 @@ def _update_configs(surgery: Surgery, stack: Thinning, moved: Mapping[int, int])
     copied from their config change with it.
     """
     for config, modules in configs_in(surgery.model, surgery.families, around=stack.container):
-        changes = config.keep_blocks(
-            stack.container, len(stack.sites), stack.indices, fields=stack.fields, moved=moved
-        )
+        changes = config.keep_blocks(stack.container, len(stack.sites), stack.indices, fields=stack.fields, moved=moved)
         for field, (old, new) in changes.items():
-            for module in modules:
+            # a list of as many entries is the config's; a number might be another's that happens to be equal
+            for module in surgery.model.modules() if isinstance(old, list) else modules:
                 if type(copied := vars(module).get(field)) is type(old) and copied == old:
                     setattr(module, field, new)
