@@ -13,6 +13,7 @@ from torch import nn
 from surgeon.errors import OperationError, suggest
 from surgeon.families.inputs import BATCH, Inputs, Spec
 from surgeon.families.registry import families_of
+from surgeon.graph.inputs.declared import declared_inputs
 from surgeon.interfaces.inputs import TensorSettings
 from surgeon.nn.progressive import ProgressiveNetwork
 
@@ -48,6 +49,8 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
     if isinstance(model, ProgressiveNetwork):
         return _from_columns(model, families)
     for family in families_of(model, families):
+        if family.inputs:
+            return declared_inputs(model, family, families)
         if family.shapes:
             return _from_family(model, family)
     if hasattr(getattr(model, "config", None), "to_dict") and hasattr(model, "main_input_name"):
