@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.architecture_name import Architecture
     from surgeon.interfaces.data import Source
-    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.family import Argument, BlockFields, ConfigFields, Family
     from surgeon.interfaces.hooks import hookimpl
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
@@ -102,7 +102,12 @@ _HOMES = {
     "surgeon.interfaces.architecture": ("ArchitectureProvider",),
     "surgeon.interfaces.architecture_name": ("Architecture",),
     "surgeon.interfaces.data": ("Source",),
-    "surgeon.interfaces.family": ("Family",),
+    "surgeon.interfaces.family": (
+        "Argument",
+        "BlockFields",
+        "ConfigFields",
+        "Family",
+    ),
     "surgeon.interfaces.hooks": ("hookimpl",),
     "surgeon.interfaces.operation": ("Operation",),
     "surgeon.interfaces.record": (
@@ -161,7 +166,10 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "ArchitectureProvider",
+    "Argument",
+    "BlockFields",
     "CheckpointError",
+    "ConfigFields",
     "Conserve",
     "Family",
     "Freeze",

@@ -121,6 +121,29 @@ class Argument:
 class Family:
     """Facts about the networks of some classes.
 
+    A plugin returns them from ``surgeon_families``. For a network that keeps its settings in ``self.cfg``::
+
+        Family(
+            "lab ViT",
+            classes=("lab.vit.ViT",),
+            head=("head",),
+            blocks=("layers",),
+            positions=("positions",),
+            inputs=(Argument("images", "batch channels height width"),),
+            config=ConfigFields(
+                attribute="cfg",
+                blocks=(BlockFields(counts=("depth",), entries=("drop_rates",), positions=("global_layers",)),),
+                class_count=("classes",),
+                class_names=("names",),
+                channels=("channels",),
+                image_size=("side",),
+                patch_size=("patch",),
+            ),
+        )
+
+    Then ``truncate`` keeps ``cfg.depth`` and ``cfg.drop_rates`` true, ``replace_head`` ``cfg.classes``, and
+    ``adapt_input`` interpolates ``positions`` for another ``cfg.side``.
+
     Paths are sites in which ``*`` and ``?`` match within one name; paths that a network lacks are passed over.
 
     Attributes:

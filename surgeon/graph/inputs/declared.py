@@ -53,7 +53,9 @@ def _lookup(model: nn.Module, families: Sequence[Family]) -> Lookup:
         for name in names:
             if name == "batch":
                 return BATCH
-            values = [holder.image_size if name in ("height", "width") else holder.get(name) for holder in holders]
+            values = [holder.get(name) for holder in holders]
+            if name in ("height", "width"):
+                values = [*(holder.image_size for holder in holders), *values]
             if numbers := [value for value in values if isinstance(value, int)]:
                 return numbers[0]
         return None
