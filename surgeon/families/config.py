@@ -239,6 +239,18 @@ class NetworkConfig:
         states = {field: taken(self.get(field), count, states=True) for field in self._about(container, names.states)}
         return {field: positions for field, positions in {**read, **states}.items() if positions}
 
+    def read_blocks(self, container: str, count: int) -> dict[int, int]:
+        """For each block that reads keys and values of another one, the position of that one."""
+        kinds = self.kinds(container, count) or [""] * count
+        read: dict[int, int] = {}
+        for modes in (self.get(field) for field in self._blocks(container).sharing):
+            if isinstance(modes, (list, tuple)) and len(modes) == count:
+                stores = [i for i, mode in enumerate(modes) if mode == "store"]
+                for index in (i for i, mode in enumerate(modes) if mode == "reuse"):
+                    before = [i for i in stores if i < index and kinds[i] == kinds[index]]
+                    read |= {index: before[-1]} if before else {}
+        return read
+
     def keep_blocks(
         self, container: str, count: int, indices: Sequence[int], *, fields: Iterable[str], moved: Mapping[int, int]
     ) -> dict[str, tuple[Any, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -23,7 +23,7 @@ _BUILT_IN_IDS = frozenset(map(id, BUILT_IN))
 def families_of(model: nn.Module, families: Sequence[Family] = ()) -> list[Family]:
     """The families that ``model`` belongs to: those of plugins first."""
     plugged = [family for family in families if id(family) not in _BUILT_IN_IDS and family.holds(model)]
-    return [*plugged, *_built_in(type(model))]
+    return [*plugged, *_built_in(cast("Any", type(model)))]
 
 
 @lru_cache(maxsize=4096)

@@ -35,6 +35,8 @@ class BlockFields:
             numbers count from the end.
         first: How many of the first blocks are of another kind (``first_k_dense_replace``).
         last: How many of the last blocks are of another kind (``num_kv_shared_layers``).
+        sharing: A list that says of each block whether it stores its keys and values (``store``) or reads those of
+            the last block of its kind that does (``reuse``).
     """
 
     container: str = "*"
@@ -49,6 +51,7 @@ class BlockFields:
     states: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
+    sharing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

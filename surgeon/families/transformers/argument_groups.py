@@ -9,25 +9,25 @@ from typing import Any
 
 from surgeon.families.expressions import specs_of
 from surgeon.families.inputs import Spec
-from surgeon.families.transformers.arguments import BY_NAME, WORDS, choices
+from surgeon.families.transformers.arguments import BY_NAME, choices, words
 from surgeon.families.transformers.quantities import quantities_of
 from surgeon.interfaces.family import Argument
 
 Choices = dict[str, list[Spec]]
 
 _whole = partial(Argument, dtype="int64")
+_sides = partial(Argument, dtype="int64", low="grid", high="grid+1")
 _mask = partial(Argument, dtype="int64", low="1")
 
 IMAGE = "num_channels|in_channels|3 height width"
 PATCH = "num_channels|3*patch_side|16*patch_side|16"
 POOLED = "grid*pooling_kernel_size|1"
 QUERIES = "latent_query_num|64"
-SIDES = {"low": "grid", "high": "grid+1"}
 
 _ROBOT = (
     Argument("pixel_values", f"batch 1 {IMAGE}"),
     Argument("pixel_attention_mask", "batch 1", dtype="bool", low="1"),
-    _whole("input_ids", "batch patch_count+tokens", **WORDS, first="image_token patch_count"),
+    words("input_ids", "batch patch_count+tokens", first="image_token patch_count"),
     _mask("attention_mask", "batch patch_count+tokens"),
     Argument("state", "batch max_state_dim|32"),
     Argument("noise", "batch chunk_size|tokens max_action_dim|32"),
@@ -42,7 +42,7 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
         (
             Argument("pixel_values", f"batch grid*grid {PATCH}"),
             _mask("pixel_attention_mask", "batch grid*grid"),
-            _whole("spatial_shapes", "batch 2", **SIDES),
+            _sides("spatial_shapes", "batch 2"),
         ),
     ),
     (  # patches with the column and row of each, which are pooled in squares (Gemma 4)
@@ -56,14 +56,14 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
         "pixel_values target_sizes",
         (
             Argument("pixel_values", "1 num_channels|3 patch_side|16 patch_side|16*batch*grid*grid"),
-            _whole("target_sizes", "batch 2", **SIDES),
+            _sides("target_sizes", "batch 2"),
         ),
     ),
     (  # a mask over the words says where an image's features go (Kosmos-2)
         "pixel_values input_ids image_embeds_position_mask",
         (
             Argument("pixel_values", f"batch {IMAGE}"),
-            _whole("input_ids", f"batch {QUERIES}+tokens", **WORDS),
+            words("input_ids", f"batch {QUERIES}+tokens"),
             _whole("image_embeds_position_mask", f"batch {QUERIES}+tokens", high="1", first=f"1 {QUERIES}"),
         ),
     ),

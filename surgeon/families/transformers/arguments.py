@@ -23,21 +23,22 @@ _mask = partial(Argument, dtype="int64", low="1")
 CHANNELS = "num_channels|in_channels|in_chans|3"
 PATCH_CHANNELS = "in_channels|in_chans|num_channels|3"
 WIDTH = "hidden_size|d_model|64"
-WORDS = {"low": "word_low", "high": "word_high", "last": "end"}
-DECODER_WORDS = {name: f"decoder.{quantity}" for name, quantity in WORDS.items()}
+words = partial(Argument, dtype="int64", low="word_low", high="word_high", last="end")
+"""Words that end with the end-of-sentence token and hold no other token with a meaning of its own."""
+_decoder_words = partial(Argument, dtype="int64", low="decoder.word_low", high="decoder.word_high", last="decoder.end")
 
 ARGUMENTS: tuple[Argument, ...] = (
     # words; sound in tokens of several codebooks: a row for each, or side by side, the words before them
     *(
-        _whole(name, shape, **WORDS)
+        words(name, shape)
         for name in ("input_ids", "tasks_input_ids", "classes_input_ids")
         for shape in ("batch tokens", "batch*codebooks tokens", "batch tokens codebooks", "batch tokens codebooks+1")
     ),
-    _whole("decoder_input_ids", "batch tokens", **DECODER_WORDS),
-    _whole("decoder_input_ids", "batch*decoder.codebooks tokens", **DECODER_WORDS),
-    _whole("decoder_input_ids", "batch tokens decoder.codebooks", **DECODER_WORDS),
-    _whole("decoder_input_ids", "batch tokens decoder.codebooks+1", **DECODER_WORDS),
-    _whole("decoder_input_ids", "batch tokens decoder_channels", **DECODER_WORDS),
+    _decoder_words("decoder_input_ids", "batch tokens"),
+    _decoder_words("decoder_input_ids", "batch*decoder.codebooks tokens"),
+    _decoder_words("decoder_input_ids", "batch tokens decoder.codebooks"),
+    _decoder_words("decoder_input_ids", "batch tokens decoder.codebooks+1"),
+    _decoder_words("decoder_input_ids", "batch tokens decoder_channels"),
     _whole("qformer_input_ids", "batch tokens", high="qformer.vocabulary"),
     _whole("token_type_ids", "batch tokens", high="1"),
     _mask("attention_mask", "batch tokens"),
@@ -49,7 +50,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     *(Argument(name, f"batch tokens {WIDTH}") for name in ("inputs_embeds", "query_embeds")),
     Argument("inputs", f"batch tokens {WIDTH}"),
     *(
-        _whole("inputs", shape, **WORDS)
+        words("inputs", shape)
         for shape in ("batch tokens", "batch*codebooks tokens", "batch tokens codebooks", "batch tokens codebooks+1")
     ),
     Argument("encoder_hidden_states", "batch tokens encoder_hidden_size"),

@@ -44,6 +44,8 @@ BLOCKS = BlockFields(
     ),
     features=("deepstack*_indexes", "extract_layers"),
     first=("first_k_dense_replace", "num_dense_layers"),
+    last=("num_kv_shared_layers",),
+    sharing=("kv_sharing_modes",),
 )  # fmt: skip
 
 TRANSFORMERS_CONFIG = ConfigFields(

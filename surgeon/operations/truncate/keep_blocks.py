@@ -100,7 +100,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     _refuse_to_lose_shared_tensors(container, blocks, indices)
     _refuse_to_lose_attention(surgery, stack)
     _refuse_to_lose_features(surgery, stack)
-    _refuse_to_lose_references(stack, blocks)
+    _refuse_to_lose_references(surgery, stack, blocks)
     stays = [children.index(blocks[i]) for i in indices]
     # what a container holds beside its blocks (a downsampling layer) stays in its place
     others = [i for i, child in enumerate(children) if child not in blocks]
@@ -282,15 +282,17 @@ def _refuse_to_lose_features(surgery: Surgery, stack: Thinning) -> None:
                 )
 
 
-def _refuse_to_lose_references(stack: Thinning, blocks: Sequence[nn.Module]) -> None:
-    """The last layers of Gemma 3n read keys and values of an earlier one, which they know by its position."""
-    for index in stack.indices:
-        for _, value in _references(blocks[index]):
-            if 0 <= value < len(blocks) and value not in stack.indices:
-                raise OperationError(
-                    f"block {value} of {stack.container} cannot go: block {index} reads its keys and values",
-                    hint=f"keep it: keep_blocks: {sorted({value, *stack.indices})}",
-                )
+def _refuse_to_lose_references(surgery: Surgery, stack: Thinning, blocks: Sequence[nn.Module]) -> None:
+    """The last layers of Gemma 3n read keys and values of an earlier one."""
+    read = {index: value for index in stack.indices for _, value in _references(blocks[index])}
+    for config, _ in configs_in(surgery.model, surgery.families, around=stack.container):
+        read |= config.read_blocks(stack.container, len(blocks))
+    for index, value in read.items():
+        if index in stack.indices and 0 <= value < len(blocks) and value not in stack.indices:
+            raise OperationError(
+                f"block {value} of {stack.container} cannot go: block {index} reads its keys and values",
+                hint=f"keep it: keep_blocks: {sorted({value, *stack.indices})}",
+            )
 
 
 def _references(block: nn.Module) -> list[tuple[tuple[nn.Module, str], int]]:
