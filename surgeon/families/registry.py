@@ -13,6 +13,7 @@ from surgeon.families.stack import Stack
 from surgeon.families.torchvision import TORCHVISION
 from surgeon.families.transformers.fields import MODULE_SETTINGS, TRANSFORMERS_CONFIG
 from surgeon.families.transformers.heads import TRANSFORMERS
+from surgeon.interfaces.composite import root_of
 from surgeon.interfaces.family import ConfigFields, Family
 from surgeon.interfaces.hooks import hookimpl
 
@@ -74,8 +75,9 @@ def configs_in(
             attributes.setdefault(family.config.attribute, family.config)
     attributes.setdefault("config", TRANSFORMERS_CONFIG)
     configs: dict[int, tuple[NetworkConfig, list[nn.Module]]] = {}
+    root = root_of(model)
     for name, module in model.named_modules():
-        if around is not None and not _is_around(name, around, getattr(model, "role_root", "")):
+        if around is not None and not _is_around(name, around, root):
             continue
         for attribute, fields in attributes.items():
             config: Any = getattr(module, attribute, None)

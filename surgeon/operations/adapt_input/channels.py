@@ -10,7 +10,7 @@ from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.families.registry import configs_in, settings_of
-from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.interfaces.composite import composite_of
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -23,8 +23,7 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         OperationError: They are no convolutions over all channels, or the network does not run with them.
     """
     model = surgery.model
-    if isinstance(model, ProgressiveNetwork):
-        raise OperationError("the columns of a progressive network see one input", hint="put adapt_input before it")
+    refuse_shared_input(model)
     old = 0
     for site in surgery.select(selector):
         layer = site.module
@@ -44,6 +43,20 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         _recount(surgery, site.name, old, channels)
     _adapt_preparation(surgery, old, channels, init)
     surgery.recall("outputs with other channels", lambda: _runs(surgery, channels))
+
+
+def refuse_shared_input(model: nn.Module) -> None:
+    """Check that no other part of the network receives the input that is to change.
+
+    Raises:
+        OperationError: Several parts, such as the columns of a progressive network, receive the same input.
+    """
+    shared = composite_of(model).shared
+    if len(shared) > 1:
+        raise OperationError(
+            f"{', '.join(entry.site for entry in shared)} receive the same input, and only one of them would change",
+            hint="put adapt_input before the operation that adds them (progressive)",
+        )
 
 
 def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tensor:

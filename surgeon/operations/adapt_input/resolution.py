@@ -16,7 +16,7 @@ from surgeon.families.config import NetworkConfig
 from surgeon.families.registry import config_of, configs_in, families_of, settings_of
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import tensors_of
-from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.operations.adapt_input.channels import refuse_shared_input
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -30,8 +30,7 @@ def adapt_resolution(surgery: Surgery, side: int) -> None:
             interpolated; or the side is no multiple of its patches.
     """
     model = surgery.model
-    if isinstance(model, ProgressiveNetwork):
-        raise OperationError("the columns of a progressive network see one input", hint="put adapt_input before it")
+    refuse_shared_input(model)
     declared = [path for family in families_of(model, surgery.families) for path in family.positions]
     if declared:
         _adapt_declared(surgery, declared, side)
