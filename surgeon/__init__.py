@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.architecture_name import Architecture
     from surgeon.interfaces.composite import Composite, Entry
     from surgeon.interfaces.data import Source
-    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.family import Argument, BlockFields, ConfigFields, Family
     from surgeon.interfaces.hooks import hookimpl
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
@@ -118,7 +118,12 @@ _HOMES = {
     "surgeon.interfaces.architecture_name": ("Architecture",),
     "surgeon.interfaces.composite": ("Composite", "Entry"),
     "surgeon.interfaces.data": ("Source",),
-    "surgeon.interfaces.family": ("Family",),
+    "surgeon.interfaces.family": (
+        "Argument",
+        "BlockFields",
+        "ConfigFields",
+        "Family",
+    ),
     "surgeon.interfaces.hooks": ("hookimpl",),
     "surgeon.interfaces.operation": ("Operation",),
     "surgeon.interfaces.record": (
@@ -197,8 +202,11 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "ArchitectureProvider",
+    "Argument",
+    "BlockFields",
     "CheckpointError",
     "Composite",
+    "ConfigFields",
     "Conserve",
     "Entry",
     "Family",

@@ -68,6 +68,11 @@ class Inspection:
         self._last_inputs: Inputs | None = None
         self._roles: Roles | None = None
 
+    @property
+    def families(self) -> Sequence[Family]:
+        """The facts that plugins declare about families of networks."""
+        return self._families
+
     def select(self, selector: str | Iterable[str]) -> list[Site]:
         """List the sites that a selector, or several, names; in the order of the tree.
 
