@@ -20,8 +20,10 @@ from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.inspect import check, inspect
 from surgeon.cli.predict import predict
+from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.errors import SurgeonError
+from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -65,6 +67,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     plugins = None
+    if warning := name_clash():
+        print(f"warning: {warning}", file=sys.stderr)
     try:
         plugins = load_plugins(_named_plugins(arguments))
         app = make_app(plugins)
@@ -106,9 +110,7 @@ def _start(
 ) -> None:
     """Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks."""
     if version:
-        from importlib.metadata import version as version_of
-
-        print(f"surgeon {version_of('surgeon')}")
+        print(f"surgeon {surgeon_version() or '(not installed)'}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
 
