@@ -48,13 +48,17 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         if self.settings.kind == "ema":
             self._update()
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Take the weights at the end of a late epoch into the mean."""
         late = state.global_step >= self.settings.start * state.max_steps
         if self.settings.kind == "swa" and (late or control.should_training_stop):
             self._update()
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Leave the average in the network."""
         if not self.count:
             return

@@ -30,6 +30,7 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
         self.model = model
         self.args = args
         self.norm: Any = None
+        self.watching = True
         self.rate = args.learning_rate
 
     def check_loss(self, total: torch.Tensor, parts: Mapping[str, torch.Tensor], state: TrainerState) -> None:
@@ -38,7 +39,7 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
         Raises:
             TrainingError: It is not finite.
         """
-        if math.isfinite(total.item()):
+        if not self.watching or math.isfinite(total.item()):
             return
         bad = [name for name, value in parts.items() if not math.isfinite(value.item())]
         what = f"the loss of {', '.join(bad)}" if bad else "the loss"

@@ -28,31 +28,28 @@ ALL = "all"
 """The key of measures over all test samples, beside those of each domain."""
 
 
-def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """A row for each sample: its domain (or -1), then by objective :data:`COLUMNS` and what :func:`_kept` keeps."""
+def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, list[int]]:
+    """A row for each sample: its domain (or -1), then by objective :data:`COLUMNS` and what :func:`_kept` keeps.
+
+    Returns the rows, and how many columns each objective has.
+    """
     size = len(next(iter(batch.values())))
     device = next(iter(outputs.values())).device
     domain = batch["domain"].float() if "domain" in batch else torch.full((size,), -1.0, device=device)
-    return torch.cat([domain[:, None], *(_row(target, outputs, batch) for target in targets)], dim=1)
-
-
-def widths(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> list[int]:
-    """How many columns of :func:`rows` each objective has."""
-    return [_row(target, outputs, batch).shape[1] for target in targets]
+    made = [_row(target, outputs, batch) for target in targets]
+    return torch.cat([domain[:, None], *made], dim=1), [part.shape[1] for part in made]
 
 
 def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
     values, valid = target.losses(outputs, batch)
     nothing = torch.full_like(values, torch.nan)
     scores = target.scores(outputs, batch)
-    label = batch[target.objective.label]
-    elements = labelled_elements(label) if scores is None or not target.of_classes else _classes_labelled(target, batch)
     fixed = torch.stack(
         [
             values.float().masked_fill(~valid, torch.nan),
             nothing if scores is None else scores.float(),
             target.mass(batch),
-            elements,
+            _elements(target, batch),
             _nll(target, outputs, batch) if target.of_classes else nothing,
         ],
         dim=1,
@@ -60,10 +57,11 @@ def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
     return torch.cat([fixed, _kept(target, outputs, batch)], dim=1)
 
 
-def _classes_labelled(target: Target, batch: Batch) -> Tensor:
+def _elements(target: Target, batch: Batch) -> Tensor:
+    """How many labels each sample has; a vector of probabilities is one."""
     label = target.labels(batch)
-    if label.is_floating_point():
-        return present(label).all(-1).reshape(len(label), -1).sum(1).float()
+    if target.of_classes and label.is_floating_point():
+        return present(label).all(-1).float()
     return labelled_elements(label)
 
 

@@ -46,7 +46,9 @@ class Mixing:
         if PICTURES not in batch or batch[PICTURES].ndim != 4:
             raise _refused("there are no pictures to mix", "leave mix out")
         if len(training) != 1:
-            raise _refused(f"{len(training)} objectives train, and only the labels of one can be mixed", "leave mix out")
+            raise _refused(
+                f"{len(training)} objectives train, and only the labels of one can be mixed", "leave mix out"
+            )
         target = training[0]
         if not target.of_classes or batch[target.objective.label].ndim != 1:
             raise _refused("it needs one class for each picture, trained by cross_entropy", "leave mix out")

@@ -16,7 +16,7 @@ from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.label_columns import classes_counted, column_of
+from surgeon.training.column_values import classes_counted, column_of
 from surgeon.training.losses import Loss, bce, cross_entropy, next_token
 
 WHERE = "train.class_weights"
@@ -72,9 +72,7 @@ class LossOptions:
         if isinstance(given, Mapping):
             return self._by_name(objective, given, count)
         if isinstance(given, str) or not isinstance(given, (list, tuple, Tensor)):
-            raise TrainingError(
-                f"class weights are balanced, a list or a mapping of names, not {given!r}", where=WHERE
-            )
+            raise TrainingError(f"class weights are balanced, a list or a mapping of names, not {given!r}", where=WHERE)
         weights = [float(weight) for weight in given]
         if len(weights) != count:
             raise TrainingError(
@@ -113,7 +111,9 @@ class LossOptions:
         for name in given:
             if str(name) not in names:
                 raise TrainingError(
-                    f"no class {str(name)!r} (there are: {', '.join(names)})", where=WHERE, hint=suggest(str(name), names)
+                    f"no class {str(name)!r} (there are: {', '.join(names)})",
+                    where=WHERE,
+                    hint=suggest(str(name), names),
                 )
         chosen = {str(name): float(weight) for name, weight in given.items()}
         return self._weights(objective, cross_entropy, [chosen.get(name, 1.0) for name in names])

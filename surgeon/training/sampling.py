@@ -12,7 +12,7 @@ from torch.utils.data import Sampler, WeightedRandomSampler
 from surgeon.data.combine import DOMAIN
 from surgeon.data.labels import IGNORED
 from surgeon.errors import TrainingError
-from surgeon.training.label_columns import column_of
+from surgeon.training.column_values import column_of
 from surgeon.training.objectives import Target
 
 

@@ -25,7 +25,7 @@ from surgeon.training.base_trainer import BaseTrainer
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.finite import FiniteGuard
-from surgeon.training.metrics import means, rows, total_loss, widths
+from surgeon.training.metrics import means, rows, total_loss
 from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
 from surgeon.training.optimizing import parameter_groups
@@ -181,7 +181,9 @@ class ObjectiveTrainer(BaseTrainer):
             self._seen.setdefault("penalty_loss", []).append(penalty.detach())
         if model.training:
             self._last = total.detach()
-            losses = {name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")}
+            losses = {
+                name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")
+            }
             if _processes() == 1:  # among several, all stop together, at the norm of the gradients that they share
                 self.guard.check_loss(self._last, losses, self.state)
         return (total, outputs) if return_outputs else total
@@ -200,6 +202,19 @@ class ObjectiveTrainer(BaseTrainer):
         """The losses of the last batch, and how well the domains are told apart."""
         last = {name: values[-1].item() for name, values in self._seen.items() if not name.endswith("_labels")}
         return {"loss": self._last.item(), **last} if self._last is not None else last
+
+    def history(self) -> list[dict[str, float]]:
+        """What was logged in training: losses, and what was measured in between; call it before measuring again."""
+        return [
+            entry
+            for entry in self.state.log_history
+            if "loss" in entry or any(name.startswith("eval_") for name in entry)
+        ]
+
+    def forget(self) -> None:
+        """Drop the losses of batches that are no part of training."""
+        self._seen.clear()
+        self._last = None
 
     def _note(self, target: Target, loss: Tensor, valid: Tensor, outputs: dict[str, Tensor], batch: Batch) -> None:
         output = target.objective.output
@@ -295,8 +310,7 @@ class ObjectiveTrainer(BaseTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = self.run_model(model, inputs)
-            table = rows(self.targets, outputs, inputs)
-            self.widths = widths(self.targets, outputs, inputs)
+            table, self.widths = rows(self.targets, outputs, inputs)
         return None, table, table.new_zeros(len(table))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:

@@ -23,8 +23,8 @@ def column_of(dataset: Any, name: str) -> Tensor:
     Raises:
         TrainingError: Samples have no such column, or of different shapes.
     """
-    if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
-        return torch.as_tensor(columns[name])
+    if (whole := _whole(dataset, name)) is not None:
+        return whole
     values = [_value(dataset, index, name) for index in range(len(dataset))]
     if len({tuple(value.shape) for value in values}) > 1:
         raise TrainingError(f"the labels {name!r} differ in shape from sample to sample")
@@ -33,10 +33,8 @@ def column_of(dataset: Any, name: str) -> Tensor:
 
 def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
     """How often each class is a label, ``(classes,)``; of tokens and pixels too."""
-    if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
-        parts = [torch.as_tensor(columns[name])]
-    else:
-        parts = [_value(dataset, index, name) for index in range(len(dataset))]
+    whole = _whole(dataset, name)
+    parts = [_value(dataset, index, name) for index in range(len(dataset))] if whole is None else [whole]
     total = torch.zeros(classes, dtype=torch.long)
     for part in parts:
         labels = part[present(part)].reshape(-1).long()
@@ -54,20 +52,29 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
     digest = hashlib.sha256()
     names = [name for name in sorted(first) if name not in inputs]
     labels = {name: hashlib.sha256() for name in names}
-    for index in range(size):
-        for name in names:
-            _add(labels[name], _value(dataset, index, name))
+    for name in names:
+        whole = _whole(dataset, name)
+        for index in range(size):
+            _add(labels[name], _value(dataset, index, name) if whole is None else whole[index])
     for index in np.linspace(0, size - 1, min(PROBED, size), dtype=int).tolist():
         for name, value in sorted(dataset[index].items()):
             if name in inputs and not _varies(dataset):
                 digest.update(name.encode())
                 _add(digest, value)
-    return {"samples": size, "labels": {n: d.hexdigest()[:16] for n, d in labels.items()}, "inputs": digest.hexdigest()[:16]}
+    shown = {name: value.hexdigest()[:16] for name, value in labels.items()}
+    return {"samples": size, "labels": shown, "inputs": digest.hexdigest()[:16]}
+
+
+def _whole(dataset: Any, name: str) -> Tensor | None:
+    """The column of a dataset that can say it at once: by ``label_values(name)``, or held in memory."""
+    if callable(values := getattr(dataset, "label_values", None)):
+        return torch.as_tensor(values(name))
+    if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
+        return torch.as_tensor(columns[name])
+    return None
 
 
 def _value(dataset: Any, index: int, name: str) -> Tensor:
-    if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
-        return torch.as_tensor(columns[name][index])
     rows, encoders = getattr(dataset, "rows", None), getattr(dataset, "encoders", ())
     for encode in encoders if rows is not None else ():
         column = getattr(encode, "column", None)
