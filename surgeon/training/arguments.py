@@ -60,20 +60,17 @@ def _trackers(given: Any) -> list[TrainingError]:
     )
 
     names = [given] if isinstance(given, str) else list(given or ())
+    installed = get_available_reporting_integrations() if any(name not in ("none", "all") for name in names) else []
     problems = []
     for name in names:
-        if name in ("none", "all") or name in (installed := get_available_reporting_integrations()):
+        if name in ("none", "all", *installed) or (name == "flyte" and find_spec("flytekit") is not None):
             continue
-        hint: str | None
-        if name not in INTEGRATION_TO_CALLBACK:
-            what, hint = f"transformers knows no tracker {name!r}", suggest(str(name), INTEGRATION_TO_CALLBACK)
-        elif name == "flyte" and find_spec("flytekit") is not None:
-            continue
-        else:
+        if name in INTEGRATION_TO_CALLBACK:
             package = {"tensorboard": TENSORBOARD, "azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}.get(name, name)
             what, hint = f"{name} is not installed", f"python -m pip install {package}, or report_to: none"
-        if installed and name not in INTEGRATION_TO_CALLBACK:
-            hint = hint or f"installed are: {', '.join(installed)}"
+        else:
+            what = f"transformers knows no tracker {name!r}"
+            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"it knows: {', '.join(INTEGRATION_TO_CALLBACK)}"
         problems.append(TrainingError(what, where="train.arguments.report_to", hint=hint))
     return problems
 

@@ -97,9 +97,9 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
                     value.copy_(latest)
             elif self.settings.kind == "ema":
                 decay = min(self.settings.decay, (1 + number) / (10 + number))
-                get_ema_multi_avg_fn(decay)(old, new, number)
+                get_ema_multi_avg_fn(decay)(old, new, number)  # type: ignore[no-untyped-call]
             else:
-                get_swa_multi_avg_fn()(old, new, number)
+                get_swa_multi_avg_fn()(old, new, number)  # type: ignore[no-untyped-call]
         self.count += 1
 
     def _current(self) -> dict[str, Tensor]:

@@ -127,8 +127,10 @@ def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]
 
 
 def _said(path: str, before: Any, now: Any) -> str:
-    if path.startswith("data.") and (path.endswith(".inputs") or ".labels." in path):
-        return f"{path.removeprefix('data.').rpartition('.')[0] if path.endswith('.inputs') else path.removeprefix('data.')} are others"
+    if path.startswith("data.") and path.endswith(".inputs"):
+        return f"the inputs of the {path.split('.')[1]}"
+    if path.startswith("data.") and ".labels." in path:
+        return f"the labels {path.rpartition('.')[2]!r} of the {path.split('.')[1]}"
     return f"{path} was {_short(before)} and is {_short(now)}"
 
 

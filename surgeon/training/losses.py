@@ -111,7 +111,15 @@ def next_token(
         target: The tokens themselves ``(batch, tokens)``, or -100 where they do not count.
         weight: The weight of each token of the vocabulary.
         label_smoothing: The share of every label that is spread over the vocabulary.
+
+    Raises:
+        TrainingError: The shapes do not go together.
     """
+    if prediction.ndim != 3 or prediction.shape[:2] != target.shape or target.is_floating_point():
+        raise TrainingError(
+            f"next_token takes predictions (batch, tokens, vocabulary) and whole numbers (batch, tokens), not "
+            f"{tuple(prediction.shape)} and {str(target.dtype).removeprefix('torch.')} {tuple(target.shape)}"
+        )
     return cross_entropy(prediction[:, :-1], target[:, 1:], weight=weight, label_smoothing=label_smoothing)
 
 

@@ -108,7 +108,7 @@ def of_ranking(outputs: Tensor, targets: Tensor) -> Measures:
 
     valid = present(targets)
     labels = targets[valid].long()
-    if outputs.shape[1] != 2 or len(labels.unique()) != 2:
+    if outputs.shape[1] != 2 or len(torch.bincount(labels, minlength=2).nonzero()) != 2:
         return {}
     return {"auroc": binary_auroc(outputs[valid].softmax(1)[:, 1], labels).item()}
 

@@ -108,7 +108,7 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
 
 def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """The columns of each objective."""
-    return list(table[:, 1:].split(list(sizes), dim=1))
+    return list(torch.split(table[:, 1:], list(sizes), dim=1))
 
 
 def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:

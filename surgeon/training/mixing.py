@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError
 from surgeon.recipe.train_settings import MixSettings
-from surgeon.training.objectives import Batch, Target, classes_second
+from surgeon.training.losses import classes_second
+from surgeon.training.objectives import Batch, Target
 
 PICTURES = "pixel_values"
 

@@ -89,7 +89,7 @@ class LossOptions:
             valid = present(labels)
             yes = labels.nan_to_num().sum(0)
             none = (yes == 0) | (yes == valid.sum(0))
-            return ((valid.sum(0) - yes) / yes.clamp(min=1e-12)).masked_fill(none, 1.0).tolist()  # type: ignore[no-any-return]
+            return ((valid.sum(0) - yes) / yes.clamp(min=1e-12)).masked_fill(none, 1.0).tolist()
         counts = classes_counted(self.splits.train, objective.label, count)
         classes = counts.nonzero().flatten().numpy()
         if not len(classes):
@@ -98,7 +98,7 @@ class LossOptions:
         # sklearn counts labels; each class once with its count as a weight is the same
         balanced = compute_class_weight("balanced", classes=classes, y=np.repeat(classes, counts[classes].numpy()))
         weights[torch.as_tensor(classes)] = torch.as_tensor(balanced, dtype=torch.float32)
-        return weights.tolist()  # type: ignore[no-any-return]
+        return weights.tolist()
 
     def _by_name(self, objective: Objective, given: Mapping[Any, Any], count: int) -> list[float]:
         names = class_names(self.model, self.splits, objective.label, count)

@@ -89,7 +89,9 @@ def find_rate(trainer: ObjectiveTrainer) -> float:
         optimizer = trainer.create_optimizer()
         schedule = ExponentialLR(optimizer, (HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
         trainer.model.to(trainer.args.device)
-        smoothed, rates, losses = 0.0, [], []
+        smoothed = 0.0
+        rates: list[float] = []
+        losses: list[float] = []
         batches = chain.from_iterable(trainer.get_train_dataloader() for _ in repeat(None))
         for step in range(STEPS):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
@@ -143,6 +145,6 @@ def _put_back(trainer: ObjectiveTrainer) -> Iterator[None]:
             module.training = mode
         trainer._mass, trainer.current_gradient_accumulation_steps = batches, parts
         trainer.optimizer = trainer.lr_scheduler = None
-        trainer.optimizer_cls_and_kwargs = None
+        del trainer.optimizer_cls_and_kwargs
         trainer.guard.watching = True
         trainer.forget()

@@ -65,7 +65,7 @@ def make_sampler(
             hint="use class_weights, or sampling: uniform",
         )
     present = groups != IGNORED
-    values, group, counts = groups[present].unique(return_inverse=True, return_counts=True)
+    values, group, counts = torch.unique(groups[present], return_inverse=True, return_counts=True)
     weights = torch.ones(len(groups), dtype=torch.float64)
     weights[present] = int(present.sum()) / (len(values) * counts[group].double())
     return EpochSampler(weights, seed)

@@ -204,12 +204,18 @@ class ObjectiveTrainer(BaseTrainer):
         return {"loss": self._last.item(), **last} if self._last is not None else last
 
     def history(self) -> list[dict[str, float]]:
-        """What was logged in training: losses, and what was measured in between; call it before measuring again."""
-        return [
-            entry
-            for entry in self.state.log_history
-            if "loss" in entry or any(name.startswith("eval_") for name in entry)
-        ]
+        """What was logged in training: losses, and what was measured in between, an entry for each step.
+
+        To be called before the network is measured again.
+        """
+        entries: list[dict[str, float]] = []
+        for entry in self.state.log_history:
+            if "loss" in entry or any(name.startswith("eval_") for name in entry):
+                if entries and entries[-1].get("step") == entry.get("step"):
+                    entries[-1] = {**entries[-1], **entry}
+                else:
+                    entries.append(dict(entry))
+        return entries
 
     def forget(self) -> None:
         """Drop the losses of batches that are no part of training."""
