@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.inspect import check, inspect
+from surgeon.cli.interrupts import TYPED
 from surgeon.cli.predict import predict
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
@@ -28,18 +30,35 @@ from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 
-INTERRUPTED = 130
 QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
 """Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The process is to end: by a signal other than Ctrl-C's, whose number is the argument."""
 
 
 def main() -> None:
     """Run the command line on the process's arguments, and end the process."""
     codes = [1]
+    _listen()
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
     sys.exit(codes[0])
+
+
+def _listen() -> None:
+    """Take SIGTERM and SIGHUP as Ctrl-C: so that what was begun is tidied up, and a person is shown how to go on."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it, and that stays
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise Stopped(number)
 
 
 def _end(code: int) -> None:
@@ -67,6 +86,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     plugins = None
+    TYPED.set(tuple(arguments))
     if warning := name_clash():
         print(f"warning: {warning}", file=sys.stderr)
     try:
@@ -74,9 +94,11 @@ def _run(arguments: Sequence[str]) -> int:
         app = make_app(plugins)
         code = app(list(arguments), prog_name="surgeon", standalone_mode=False, obj=plugins)
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as error:
+        first = error if isinstance(error, KeyboardInterrupt) else error.__cause__  # typer makes an Abort of it
+        number = first.args[0] if isinstance(first, Stopped) else signal.SIGINT
+        print("\n".join(["interrupted", *getattr(first, "__notes__", ())]), file=sys.stderr)
+        return 128 + int(number)
     except BrokenPipeError:
         return 1
     except SurgeonError as error:

@@ -76,12 +76,14 @@ def apply(
         with working("loading it again", quiet=silent):
             checked = check_streamed(prepared, path, context.obj)
     else:
+        from surgeon.cli.interrupts import starting_over_explained
         from surgeon.pipeline.finetune import checkpoints_beside, finetune, ready, save_curve, save_trained
 
         folder = checkpoints_beside(path, read.train, force=force)
         with counting("reading", prepared.plan.bytes_written, quiet=silent) as progress:
             trainee = ready(prepared, progress)
-        edited, training = finetune(trainee, read.train, plugins=context.obj, checkpoints=folder, quiet=silent)
+        with starting_over_explained():
+            edited, training = finetune(trainee, read.train, plugins=context.obj, checkpoints=folder, quiet=silent)
         save_trained(edited, prepared, path, force=force)
         save_curve(training, path)
         with working("loading it again", quiet=silent):

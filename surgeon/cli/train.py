@@ -91,12 +91,14 @@ def train(
         trainee, inputs = _trainee(recipe, given, made, arch, seed, key, trust_pickle, plugins)
     if first:
         check_output(out, force=force, inputs=inputs)
+    from surgeon.cli.interrupts import going_on_explained
     from surgeon.pipeline import api as engine
     from surgeon.pipeline.finetune import save_curve, train_ready
 
-    report = train_ready(
-        trainee, recipe.train, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=silent
-    )
+    with going_on_explained(folder):
+        report = train_ready(
+            trainee, recipe.train, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=silent
+        )
     if not first:
         return
     engine.save(trainee.model, out, force=force)
