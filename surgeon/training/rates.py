@@ -128,7 +128,7 @@ def _put_back(trainer: ObjectiveTrainer) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     learnt = [parameter.detach().clone() for parameter in trainer.weighing.parameters]
     batches, trainer._mass = trainer._mass, None
-    parts, trainer.current_gradient_accumulation_steps = trainer.current_gradient_accumulation_steps, 1
+    trainer.current_gradient_accumulation_steps = 1
     trainer.guard.watching = False
     try:
         with torch.random.fork_rng():
@@ -143,7 +143,7 @@ def _put_back(trainer: ObjectiveTrainer) -> Iterator[None]:
         model.zero_grad()
         for module, mode in modes.items():
             module.training = mode
-        trainer._mass, trainer.current_gradient_accumulation_steps = batches, parts
+        trainer._mass = batches
         trainer.optimizer = trainer.lr_scheduler = None
         del trainer.optimizer_cls_and_kwargs
         trainer.guard.watching = True

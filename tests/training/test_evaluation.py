@@ -22,7 +22,7 @@ def test_dropping_the_last_batch_of_training_drops_no_test_sample():
 def test_batches_are_as_large_as_those_of_training_unless_said_otherwise(arguments, size):
     sizes = []
     model = make()
-    model.a.register_forward_hook(lambda module, args, output: sizes.append(len(output)) if not model.training else 0)
+    model.a.register_forward_hook(lambda _, args, output: None if model.training else sizes.append(len(output)))
     train(model, by_sgd(epochs=1, batch_size=5, arguments=arguments), data=splits(), quiet=True)
     assert max(sizes) == size
 

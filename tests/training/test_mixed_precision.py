@@ -47,7 +47,7 @@ def test_a_network_comes_back_in_full_precision_and_pickles_and_copies():
 def test_it_comes_back_in_full_precision_where_training_ends_with_an_exception(monkeypatch):
     model = make()
     monkeypatch.setattr(ProgressCallback, "on_step_end", lambda *args, **kwargs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(TrainingError, match="ZeroDivisionError"):
         train(model, by_sgd(epochs=1, arguments=HALF), data=splits(), quiet=True)
     assert "forward" not in model.__dict__
     assert inside(model) == torch.float32

@@ -52,7 +52,7 @@ def test_balanced_class_weights_are_the_inverse_of_how_often_a_class_occurs():
 def test_class_weights_by_name_are_those_of_the_classes():
     names = {0: "cat", 1: "dog", 2: "owl"}
     assert options({"owl": 3}, id2label=names) == [1, 1, 3]
-    with pytest.raises(TrainingError, match="no class 'owk'.*\n.*nearest: owl"):
+    with pytest.raises(TrainingError, match=r"no class 'owk'.*\n.*nearest: owl"):
         options({"owk": 3}, id2label=names)
     with pytest.raises(TrainingError, match="have no names"):
         options({"owl": 3})
@@ -249,7 +249,7 @@ def vit() -> ViTForImageClassification:
             patch_size=4,
             num_channels=1,
             num_labels=3,
-        )  # fmt: skip
+        )
     )
 
 
@@ -317,7 +317,7 @@ def test_losses_of_plugins_take_options_and_say_which_they_take():
     expected = 3 * (make().eval()(X).sum(1) ** 2).mean().item()
     assert report.before["logits_loss"] == pytest.approx(expected, rel=1e-5)
     wrong = Objective.model_validate({"output": "logits", "loss": {"power": {"exponant": 3.0}}})
-    with pytest.raises(TrainingError, match="takes no option 'exponant'.*\n.*nearest: exponent"):
+    with pytest.raises(TrainingError, match=r"takes no option 'exponant'.*\n.*nearest: exponent"):
         train(make(), by_sgd(objectives=[wrong]), data=splits(), quiet=True, plugins=plugins)
 
 
