@@ -20,7 +20,7 @@ from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.inspect import check, inspect
-from surgeon.cli.interrupts import TYPED
+from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
 from surgeon.cli.startup.name_clash import name_clash
@@ -30,35 +30,19 @@ from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 
+INTERRUPTED = 128 + signal.SIGINT
 QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
 """Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
-
-
-class Stopped(KeyboardInterrupt):
-    """The process is to end: by a signal other than Ctrl-C's, whose number is the argument."""
 
 
 def main() -> None:
     """Run the command line on the process's arguments, and end the process."""
     codes = [1]
-    _listen()
+    listen()
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
     sys.exit(codes[0])
-
-
-def _listen() -> None:
-    """Take SIGTERM and SIGHUP as Ctrl-C: so that what was begun is tidied up, and a person is shown how to go on."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it, and that stays
-            signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Stopped(number)
 
 
 def _end(code: int) -> None:
@@ -94,12 +78,11 @@ def _run(arguments: Sequence[str]) -> int:
         plugins = choice.load()
         app = make_app(plugins)
         code = app(choice.rest, prog_name="surgeon", standalone_mode=False, obj=plugins)
+        if code == INTERRUPTED:  # typer has made that of a KeyboardInterrupt
+            return _interrupted()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort) as error:
-        first = error if isinstance(error, KeyboardInterrupt) else error.__cause__  # typer makes an Abort of it
-        number = first.args[0] if isinstance(first, Stopped) else signal.SIGINT
-        print("\n".join(["interrupted", *getattr(first, "__notes__", ())]), file=sys.stderr)
-        return 128 + int(number)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
     except BrokenPipeError:
         return 1
     except SurgeonError as error:
@@ -108,6 +91,12 @@ def _run(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # what typer raises at a mistake in the arguments
             return _tell(_usage_error(error), arguments)
         return _tell(_bug(error, plugins), arguments)
+
+
+def _interrupted() -> int:
+    """Say so, and return the exit code by the signal."""
+    print("interrupted", file=sys.stderr)
+    return 128 + STOPPED[-1] if STOPPED else INTERRUPTED
 
 
 def make_app(plugins: Plugins) -> typer.Typer:
