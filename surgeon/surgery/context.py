@@ -56,9 +56,9 @@ class Surgery(Examination):
 
     def begin(self, label: str) -> None:
         """Start the journal of the next operation."""
-        if self.label:
-            self.applied.add(self.label)
+        self.applied |= {self.label} - {""}
         self.label = label
+        self._answers.begin(label)
         self.notes, self.claims, self.state_claims = [], [], []
 
     # ---- editing
@@ -220,7 +220,7 @@ class Surgery(Examination):
     def tap(self, site: Site | str) -> Tap:
         """A tap that reads what ``site`` produces; it copies where something later overwrites that."""
         name = name_of(site)
-        overwritten, calls = self.recall(f"tap {name}", lambda: self._visit(name))
+        overwritten, calls = self.recall("tap", lambda: self._visit(name), subject=name)
         if not calls:
             raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
         if calls > 1:
@@ -263,7 +263,7 @@ class Surgery(Examination):
         name = name_of(site)
         self._never_skip(name)
         shape = self.shape(name)
-        needed, idle = self.recall(f"cut {name}", lambda: self._needed_before(name))
+        needed, idle = self.recall("cut", lambda: self._needed_before(name), subject=name)
         grafted = self.graft()
         keep = {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"} | set(needed)
         doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
@@ -274,7 +274,7 @@ class Surgery(Examination):
         children = {module: module._modules.copy() for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
-        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before, name)):
+        if self.recall("cut lengths", lambda: not self._begins_as(before, name), subject=name):
             for module, those in children.items():
                 module._modules = those
             prune(self.model, keep | {"exit"}, lengths=True)
@@ -373,7 +373,7 @@ class Surgery(Examination):
         for name in idle:
             replace_module(self.model, name, nn.Identity())
         self._retrace()
-        if self.recall(f"{end} without what is idle", works):
+        if self.recall("idle", works, subject=end):
             return list(idle)
         for name, module in modules.items():
             replace_module(self.model, name, module)

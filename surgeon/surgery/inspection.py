@@ -6,7 +6,6 @@ family of networks, and the roles and inputs that a recipe gave, count wherever 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -20,6 +19,7 @@ from surgeon.graph.roles import Roles, find_roles
 from surgeon.graph.sites import ROLES, Site, select
 from surgeon.graph.trace import Trace, trace
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.surgery.answers import Answers
 
 if TYPE_CHECKING:
     from surgeon.architectures.registry import ArchitectureProvider
@@ -59,10 +59,8 @@ class Examination:
         self.model = model
         self.architecture = architecture
         self.removed: dict[str, str] = {}
-        self.answers: dict[str, Any] = {}
         self.replays = answers is not None
-        self._known = dict(answers or {})
-        self._asked = 0
+        self._answers = Answers(answers or {})
         self._role_overrides = dict(roles or {})
         self._inputs = inputs
         self._families = families
@@ -152,23 +150,30 @@ class Examination:
 
     def role(self, name: str) -> list[str]:
         """The sites in a role, in executed order; empty if there are none."""
-        return self.recall(f"role {name}", lambda: self.roles().sites(name))
+        return self.recall("role", lambda: self.roles().sites(name), subject=name)
 
     def shape(self, site: Site | str) -> tuple[int, ...]:
         """The shape of the main tensor that ``site`` produces, batch first, at the traced input."""
         name = name_of(site)
-        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
+        return tuple(self.recall("shape", lambda: list(self.trace().shape(name)), subject=name))
 
-    def recall(self, question: str, answer: Callable[[], T]) -> T:
-        """The answer to a question about the traced network.
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What :meth:`recall` has returned so far, by stable names: the manifest keeps it for replays."""
+        return self._answers.given
 
-        It is recorded with the recipe, and a replay takes the recorded one; so it must be JSON-able.
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "") -> T:
+        """Answer a question about the traced network, and record the answer with the recipe.
+
+        A replay takes the recorded answer instead of tracing. The record is found by the operation that runs, by
+        ``kind`` and by ``subject``; keep those as they are, and artifacts go on loading.
+
+        Args:
+            kind: What is wanted, in a word or two: ``shape``.
+            answer: Finds it out; the result must be JSON-able.
+            subject: What it is wanted of: the address of a site.
         """
-        key = f"{self._asked}: {question}"
-        self._asked += 1
-        # through JSON, so that a replay is given the very types that the first run was
-        self.answers[key] = self._known[key] if key in self._known else json.loads(json.dumps(answer()))
-        return self.answers[key]  # type: ignore[no-any-return]
+        return self._answers.recall(kind, subject, answer)
 
     def locate(self, reference: str, **options: Any) -> Architecture:
         """The architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
@@ -188,7 +193,7 @@ class Examination:
             located, _ = self._providers[named.scheme].locate(named.name, weights=False)
             return located.model_copy(update={"options": {**located.options, **options}}).model_dump(mode="json")
 
-        return Architecture.model_validate(self.recall(f"architecture {reference}", found))
+        return Architecture.model_validate(self.recall("architecture", found, subject=reference))
 
     def build(self, architecture: Architecture) -> nn.Module:
         """A network with ordinary code, its values initialised; what :meth:`Surgery.new` wants for a factory.

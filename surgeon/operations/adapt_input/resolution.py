@@ -108,7 +108,7 @@ def _adapt_transformers(surgery: Surgery, side: int) -> None:
     for each in configs_of(model):
         if _side_of(each) is not None:
             _set_side(each, side)
-    surgery.recall("outputs at another resolution", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
+    surgery.recall("outputs at image size", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
 
 
 def _rebuilt(model: nn.Module, side: int) -> nn.Module:

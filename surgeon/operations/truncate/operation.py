@@ -83,7 +83,7 @@ class Truncate(Operation):
                     known += [stack.container, *beside]
             return stacks
 
-        stacks = surgery.recall("stacks of blocks", found)
+        stacks = surgery.recall("stacks", found)
         if not stacks:
             raise OperationError(
                 f"found no stack of blocks in {type(surgery.model).__name__}",
