@@ -13,6 +13,7 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +55,7 @@ class Plugins:
         manager: The pluggy manager that they are registered with.
         failures: Plugins that could not be loaded, by name.
         conflicts: Names that more than one plugin claims, with who claims them; filled as hooks are called.
+        trusted: What the caller lets run beside plugins: modules and functions that recipes and manifests name.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.failures: dict[str, PluginError] = {}
         self.conflicts: dict[str, PluginError] = {}
+        self.trusted: frozenset[str] = frozenset()
         self._offers: dict[str, dict[str, Any]] = {}
         self._owners: dict[tuple[str, str], str] = {}
 
@@ -86,7 +89,18 @@ class Plugins:
 
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """The providers of skeletons by scheme. Imports torch."""
-        return self._named("surgeon_architectures", "architecture", lambda offer: [(p.scheme, p) for p in offer])
+        named = self._named("surgeon_architectures", "architecture", lambda offer: [(p.scheme, p) for p in offer])
+        return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
+
+    def trusting(self, names: Iterable[str]) -> Plugins:
+        """The same plugins for a caller who lets further code run.
+
+        Args:
+            names: Modules, as ``package.module``, or single functions, as ``package.module:function``.
+        """
+        plugins = copy(self)  # what has been gathered of plugins is shared
+        plugins.trusted = self.trusted.union(names)
+        return plugins
 
     def losses(self) -> dict[str, Callable[..., Any]]:
         """The losses by name. Imports torch."""

@@ -211,12 +211,33 @@ def _config(values: dict[str, Any], where: str) -> Any:
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
+    if remote := next(_remote(values), None):
+        raise ArchitectureError(
+            f"its config names code or files on the hub ({remote}), which surgeon never fetches while it builds",
+            where=where,
+            hint="take the key out of config.json: transformers' own code is used then",
+        )
     try:
         return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ArchitectureError(
             f"its config is refused by transformers: {str(error).strip().splitlines()[0]}", where=where
         ) from error
+
+
+def _remote(values: Any) -> Iterator[str]:
+    """What a config says that lets a library fetch code or files: kernels of the hub, timm's ``hf-hub:`` names."""
+    if isinstance(values, list):
+        for item in values:
+            yield from _remote(item)
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        texts = [text for text in (value.values() if isinstance(value, dict) else [value]) if isinstance(text, str)]
+        kernels = "_implementation" in str(key) and any("/" in text for text in texts)
+        if kernels or any(text.startswith(("hf-hub:", "hf_hub:", "local-dir:")) for text in texts):
+            yield f"{key}: {', '.join(texts)}"
+        yield from _remote(value)
 
 
 def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:

@@ -51,6 +51,7 @@ def advise(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -63,8 +64,9 @@ def advise(
     cases (small or large, similar or different), and from the case a recipe.
     """
     from surgeon.advising.asking import asked_for
+    from surgeon.architectures.trust import with_trust
 
-    plugins: Plugins = context.obj
+    plugins: Plugins = with_trust(context.obj, trust_code or (), model, arch)
     asked = asked_for(data, plugins)
     chosen = model or asked.top.get("model")
     if chosen is None:
@@ -87,7 +89,13 @@ def advise(
     if as_json:
         print_json({**advice.to_dict(), "recipe": str(output), "picture": str(picture)})
     elif not quiet:
-        show(render_advice(advice, str(output), str(picture)))
+        show(render_advice(advice, str(output), str(picture), _command(output, top)))
+
+
+def _command(recipe: Path, top: dict[str, Any]) -> str:
+    """The command that carries the recipe out; code that it names has to be trusted by whoever types it."""
+    modules = [text.split(":")[1] for text in (top["model"], top.get("arch") or "") if text.startswith("python:")]
+    return " ".join([f"surgeon apply {recipe}", *(f"--trust-code {module}" for module in dict.fromkeys(modules))])
 
 
 def _advice(

@@ -40,6 +40,7 @@ def apply(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     no_train: Annotated[bool, typer.Option("--no-train", help="Leave the recipe's train: section out.")] = False,
     as_json: options.Json = False,
@@ -65,7 +66,7 @@ def apply(
     path = output or Path("out") / recipe.stem
     check_output(path, force=force, inputs=[])
     told = as_json or not quiet
-    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent, outputs=told)
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, trust_code, silent, outputs=told)
     check_output(path, force=force, inputs=prepared.inputs)
     if not silent:
         show(render_plan(prepared.plan))
@@ -74,18 +75,18 @@ def apply(
         with counting("writing", prepared.plan.bytes_written, quiet=silent) as progress:
             prepared.write(path, force=force, progress=progress)
         with working("loading it again", quiet=silent):
-            checked = check_streamed(prepared, path, context.obj)
+            checked = check_streamed(prepared, path, prepared.plugins)
     else:
         from surgeon.pipeline.finetune import checkpoints_beside, finetune, ready, save_curve, save_trained
 
         folder = checkpoints_beside(path, read.train, force=force)
         with counting("reading", prepared.plan.bytes_written, quiet=silent) as progress:
             trainee = ready(prepared, progress)
-        edited, training = finetune(trainee, read.train, plugins=context.obj, checkpoints=folder, quiet=silent)
+        edited, training = finetune(trainee, read.train, plugins=prepared.plugins, checkpoints=folder, quiet=silent)
         save_trained(edited, prepared, path, force=force)
         save_curve(training, path)
         with working("loading it again", quiet=silent):
-            checked = check_in_memory(edited, prepared, path, context.obj)
+            checked = check_in_memory(edited, prepared, path, prepared.plugins)
     if as_json:
         report = training.to_dict() if training else None
         print_json(
@@ -112,6 +113,7 @@ def plan(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -126,7 +128,7 @@ def plan(
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.plans import render_plan
 
-    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, quiet or as_json)
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, trust_code, quiet or as_json)
     if as_json:
         print_json(prepared.plan.to_dict())
     elif not quiet:
@@ -163,6 +165,7 @@ def _prepare(
     seed: int | None,
     key: str | None,
     trust_pickle: bool,
+    trust_code: list[str] | None,
     silent: bool,
     *,
     outputs: bool = True,
@@ -170,6 +173,7 @@ def _prepare(
     from surgeon.cli.render.consoles import working
 
     given: dict[str, Any] = {"arch": arch, "seed": seed, "key": key, "trust_pickle": trust_pickle}
+    given["trust_code"] = trust_code or ()
     with working("reading the model and planning", quiet=silent):
         from surgeon.pipeline.prepare import prepare
 

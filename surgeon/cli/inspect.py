@@ -24,6 +24,7 @@ def inspect(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -32,11 +33,13 @@ def inspect(
     Every site in the tree is an address that a selector in a recipe may name.
     """
     defer()
+    from surgeon.architectures.trust import with_trust
     from surgeon.cli.inspect_model import examine
     from surgeon.cli.render.consoles import show, working
 
     with working("reading the model", quiet=as_json):
-        examined = examine(model, arch=arch, key=key, trust_pickle=trust_pickle, plugins=context.obj)
+        plugins = with_trust(context.obj, trust_code or (), model, arch)
+        examined = examine(model, arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
         examined.narrow(select)
     if as_json:
         print_json(examined.to_dict())
@@ -55,6 +58,7 @@ def check(
     ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -71,7 +75,9 @@ def check(
     with working("loading the artifact", quiet=quiet or as_json):
         from surgeon.pipeline import api as engine
 
-        found = engine.verify(artifact, source, trust_pickle=trust_pickle, plugins=context.obj)
+        found = engine.verify(
+            artifact, source, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj
+        )
     if as_json:
         print_json(dataclasses.asdict(found))
     elif not quiet:

@@ -52,6 +52,11 @@ def train(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
+    trust_recipe: Annotated[
+        bool,
+        typer.Option("--trust-recipe", help="Let an artifact's own recipe read files and use the network."),
+    ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -66,8 +71,13 @@ def train(
     """
     first = os.environ.get("RANK", "0") == "0"
     silent = quiet or as_json or not first
-    plugins: Plugins = context.obj
+    from surgeon.architectures.trust import with_trust
+
+    plugins: Plugins = with_trust(context.obj, trust_code or (), model, arch)
     recipe, path = _recipe(what, settings, plugins)
+    plugins = with_trust(plugins, (), *recipe.typed)
+    if _is_artifact(what) and not trust_recipe:
+        _refuse_to_reach(recipe, what)
     if recipe.train is None:
         raise RecipeError(
             "the recipe has no train: section", where=str(what), hint="give one that has: surgeon train RECIPE ARTIFACT"
@@ -109,6 +119,31 @@ def train(
     elif not quiet:
         show(render_training(report))
         show(render_saved(out, checked))
+
+
+def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:
+    """Refuse the recipe inside an artifact that reads files elsewhere or uses the network.
+
+    Code is not looked at here: it has --trust-code. Nor is what training does without: the model that the artifact
+    was made from, and the donors of tensors that it holds by now.
+    """
+    from surgeon.recipe.reach import reaches
+
+    inside = (artifact if artifact.is_dir() else artifact.parent / artifact.stem).resolve()
+    beyond = [
+        reach
+        for reach in reaches(recipe)
+        if reach.kind != "code"
+        and reach.where not in ("model", "arch")
+        and not (reach.where.startswith("operations.") and reach.where.endswith(".donor"))
+        and not (reach.kind == "file" and Path(reach.what).resolve().is_relative_to(inside))
+    ]
+    if beyond:
+        raise RecipeError(
+            f"the recipe inside it reaches for {', '.join(map(str, beyond[:4]))}",
+            where=str(artifact),
+            hint="if you trust it: --trust-recipe; or train by a recipe of yours: surgeon train RECIPE ARTIFACT",
+        )
 
 
 def _is_artifact(path: Path) -> bool:

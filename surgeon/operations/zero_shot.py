@@ -163,7 +163,7 @@ class AddClasses(Operation):
             refuse_known(head, [] if self.only else names)
             return {"classes": names, "values": values.tolist()}
 
-        rows = surgery.recall("classes", ordered)
+        rows = surgery.recall("classes", ordered, outside=True)
         count = len(rows["classes"]) + (0 if self.only else len(head.classes))
         widen = partial(_widened, rows=rows["values"], only=self.only)
         surgery.reshape(site, "table", (count, len(head.attributes)), widen)
@@ -186,7 +186,7 @@ def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[
         found["values"] = read.values
         return {"classes": read.classes, "attributes": read.attributes}
 
-    header = surgery.recall("table", names, subject=attributes)
+    header = surgery.recall("table", names, subject=attributes, outside=True)
     zeros = [[0.0] * len(header["attributes"])] * len(header["classes"])
     return {**header, "values": found.get("values", zeros)}
 

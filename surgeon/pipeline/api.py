@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.source import Source, open_source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
@@ -98,6 +99,7 @@ def load(
     *,
     arch: Callable[[], nn.Module] | str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
@@ -110,13 +112,14 @@ def load(
         arch: What builds the network before surgery, where the manifest does not say: an architecture's
             name, or a function without arguments.
         trust_pickle: Let pickles in the file execute.
+        trust_code: Modules that the manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins at hand; by default the built-in and installed ones.
 
     Raises:
         CheckpointError: The file is missing, damaged or unsafe.
         ArchitectureError: The tensors do not fit the network; every one has to.
     """
-    plugins = plugins or load_plugins()
+    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
     named = arch if isinstance(arch, str) else None
     source = open_source(path, arch=named, trust_pickle=trust_pickle, plugins=plugins)
     build = arch if callable(arch) else None
@@ -152,6 +155,7 @@ def verify(
     source: str | Path | nn.Module | None = None,
     *,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> Verification:
     """Check that an artifact is what its manifest says.
@@ -163,12 +167,13 @@ def verify(
         path: The artifact.
         source: What it was made from; without it, nothing is compared.
         trust_pickle: Let pickles in the source execute.
+        trust_code: Modules that the manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins at hand.
 
     Raises:
         VerificationError: It has no manifest, or a frozen tensor differs from the source's.
     """
-    plugins = plugins or load_plugins()
+    plugins = with_trust(plugins or load_plugins(), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(

@@ -16,7 +16,7 @@ from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.prepare import Prepared
 from surgeon.plugins import Plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.load import Recipe, operations_from
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.checkpoints import RUN
 from surgeon.training.curve import draw
@@ -142,7 +142,8 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
 def _operated(
     model: nn.Module, operations: list[Operation], seed: int, roles: object, inputs: object, plugins: Plugins
 ) -> nn.Module:
-    return engine.apply(model, operations, seed=seed, roles=roles, inputs=inputs, plugins=plugins, inplace=True)
+    recipe = Recipe.recorded(operations)
+    return engine.apply(model, recipe, seed=seed, roles=roles, inputs=inputs, plugins=plugins, inplace=True)
 
 
 def save_trained(model: nn.Module, prepared: Prepared, path: Path, *, force: bool = False) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.source import Source, open_source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pieces import Piece
@@ -25,6 +27,7 @@ from surgeon.pipeline.manifest import contents
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
+from surgeon.recipe.reach import reaches
 from surgeon.surgery.carry_out import make_surgery, operate
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import make_record
@@ -48,6 +51,8 @@ class Prepared:
     recipe: Recipe
     inputs: list[Path]
     """The files that values come from: nothing is written there."""
+    plugins: Plugins
+    """The plugins at hand, with the code that may run."""
 
     def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
         """Let the weights flow in, and return the network.
@@ -104,6 +109,7 @@ def prepare(
     inputs: Any = None,
     trust_pickle: bool = False,
     key: str | None = None,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
     inplace: bool = False,
     outputs: bool = True,
@@ -120,6 +126,7 @@ def prepare(
         inputs: Overrides of the inputs that traces use: shapes, or tensors like those that it is called with.
         trust_pickle: Let pickles in the source execute.
         key: Which of several state dicts in the source.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins at hand; by default the built-in and installed ones.
         inplace: Edit a module in memory itself, not a copy.
         outputs: Whether the plan is to say what the result puts out, for which it is traced once more.
@@ -129,6 +136,7 @@ def prepare(
     """
     plugins = plugins or load_plugins()
     recipe = as_recipe(operations, plugins)
+    plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
     if chosen is None:
         raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
@@ -166,11 +174,12 @@ def prepare(
     return Prepared(
         model=surgery.model,
         flow=flow,
-        plan=planned,
+        plan=dataclasses.replace(planned, reaches=tuple(reaches(recipe))),
         record=make_record(source, surgeries),
         source=source,
         recipe=recipe,
         inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],
+        plugins=plugins,
     )
 
 

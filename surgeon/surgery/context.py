@@ -107,7 +107,7 @@ class Surgery(Examination):
     def donor(self, reference: str) -> Donor:
         """Another checkpoint, by whatever names a model; its tensors' names and shapes are known, no weight is read.
 
-        A replay has no use for it: ask only within :meth:`recall`.
+        Ask only within :meth:`recall`, with ``outside=True``: a replay must not open it.
 
         Raises:
             CheckpointError: It is missing, damaged or unsafe.

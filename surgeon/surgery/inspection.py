@@ -162,7 +162,7 @@ class Examination:
         """What :meth:`recall` has returned so far, by stable names: the manifest keeps it for replays."""
         return self._answers.given
 
-    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "") -> T:
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
         """Answer a question about the traced network, and record the answer with the recipe.
 
         A replay takes the recorded answer instead of tracing. The record is found by the operation that runs, by
@@ -172,8 +172,18 @@ class Examination:
             kind: What is wanted, in a word or two: ``shape``.
             answer: Finds it out; the result must be JSON-able.
             subject: What it is wanted of: the address of a site.
+            outside: The answer comes from a file or the network. A replay never looks there.
+
+        Raises:
+            ArchitectureError: In a replay, an answer from outside is not recorded.
         """
-        return self._answers.recall(kind, subject, answer)
+
+        def refuse() -> T:
+            raise ArchitectureError(
+                f"the manifest does not hold what {subject!r} gave", hint="make the artifact again from its recipe"
+            )
+
+        return self._answers.recall(kind, subject, refuse if outside and self.replays else answer)
 
     def locate(self, reference: str, **options: Any) -> Architecture:
         """The architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
@@ -193,7 +203,7 @@ class Examination:
             located, _ = self._providers[named.scheme].locate(named.name, weights=False)
             return located.model_copy(update={"options": {**located.options, **options}}).model_dump(mode="json")
 
-        return Architecture.model_validate(self.recall("architecture", found, subject=reference))
+        return Architecture.model_validate(self.recall("architecture", found, subject=reference, outside=True))
 
     def build(self, architecture: Architecture) -> nn.Module:
         """A network with ordinary code, its values initialised; what :meth:`Surgery.new` wants for a factory.

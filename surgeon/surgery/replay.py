@@ -9,7 +9,7 @@ from torch import nn
 
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.formats import Checkpoint
-from surgeon.errors import ArchitectureError, OperationError
+from surgeon.errors import ArchitectureError, OperationError, PluginError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.tensors import aliases_of, fill, tensors_of
 from surgeon.interfaces.record import Surgeries
@@ -79,7 +79,11 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
     surgery = make_surgery(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
     where = f"{source.location}: its manifest"
     for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
-        operate(surgery, operation, None)
+        try:
+            operate(surgery, operation, None)
+        except PluginError as error:
+            what = f"its manifest cannot be replayed: {operation.name} {error.message}"
+            raise ArchitectureError(what, where=source.location) from error
     return surgery.model
 
 
