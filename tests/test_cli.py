@@ -15,6 +15,7 @@ import torch
 import torchvision
 
 import surgeon
+from surgeon.checkpoint.digests import BLANK, LENGTH, digest_of, place_in
 from surgeon.cli import app as cli
 
 RECIPE = """\
@@ -386,6 +387,9 @@ def test_check_finds_a_changed_frozen_tensor(here: Path, checkpoint: Path, told:
     length = int.from_bytes(data[:8], "little")
     start, _ = json.loads(data[8 : 8 + length])["conv1.0.weight"]["data_offsets"]
     data[8 + length + start] ^= 1
+    digest = 8 + place_in(bytes(data[8 : 8 + length]))
+    data[digest : digest + LENGTH] = BLANK.encode()
+    data[digest : digest + LENGTH] = digest_of(bytes(data)).encode()  # as if it had been written so
     (here / "net.safetensors").write_bytes(data)
     code, _, err = told("check", "net.safetensors", "--source", checkpoint)
     assert code == 10

@@ -10,11 +10,13 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.outputs import tidy
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError
 
 if TYPE_CHECKING:
     from surgeon.pipeline.prepare import Prepared
+    from surgeon.pipeline.reload_check import Reload
     from surgeon.recipe.load import Recipe
 
 Output = Annotated[
@@ -65,17 +67,22 @@ def apply(
 
     path = output or Path("out") / recipe.stem
     check_output(path, force=force, inputs=[])
+    tidy(path, quiet=silent)
     told = as_json or not quiet
     prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, trust_code, silent, outputs=told)
     check_output(path, force=force, inputs=prepared.inputs)
     if not silent:
         show(render_plan(prepared.plan))
     training = None
+    checked: list[Reload] = []
     if read.train is None or no_train:
+
+        def reload(written: Path) -> None:
+            with working("loading it again", quiet=silent):
+                checked.append(check_streamed(prepared, written, prepared.plugins))
+
         with counting("writing", prepared.plan.bytes_written, quiet=silent) as progress:
-            prepared.write(path, force=force, progress=progress)
-        with working("loading it again", quiet=silent):
-            checked = check_streamed(prepared, path, prepared.plugins)
+            prepared.write(path, force=force, progress=progress, check=reload)
     else:
         from surgeon.pipeline.finetune import checkpoints_beside, finetune, ready, save_curve, save_trained
 
@@ -83,10 +90,13 @@ def apply(
         with counting("reading", prepared.plan.bytes_written, quiet=silent) as progress:
             trainee = ready(prepared, progress)
         edited, training = finetune(trainee, read.train, plugins=prepared.plugins, checkpoints=folder, quiet=silent)
-        save_trained(edited, prepared, path, force=force)
+
+        def reload_trained(written: Path) -> None:
+            with working("loading it again", quiet=silent):
+                checked.append(check_in_memory(edited, prepared, written, prepared.plugins))
+
+        save_trained(edited, prepared, path, force=force, check=reload_trained)
         save_curve(training, path)
-        with working("loading it again", quiet=silent):
-            checked = check_in_memory(edited, prepared, path, prepared.plugins)
     if as_json:
         report = training.to_dict() if training else None
         print_json(
@@ -94,13 +104,13 @@ def apply(
                 "output": str(path),
                 "plan": prepared.plan.to_dict(),
                 "training": report,
-                "reloaded": dataclasses.asdict(checked),
+                "reloaded": dataclasses.asdict(checked[0]),
             }
         )
     elif not quiet:
         if training is not None:
             show(render_training(training))
-        show(render_saved(path, checked))
+        show(render_saved(path, checked[0]))
 
 
 def plan(

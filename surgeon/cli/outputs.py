@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def refuse_to_replace(*paths: Path, force: bool) -> None:
             raise OutputError("exists already", where=str(path), hint="--force replaces it; -o names another place")
         if not path.parent.is_dir():
             raise OutputError("there is no such folder", where=str(path.parent))
+
+
+def tidy(path: Path, *, quiet: bool) -> None:
+    """Remove what runs that were killed have left beside the output ``path``, and say how much it was."""
+    from surgeon.checkpoint.scratch import clear_leftovers
+
+    freed = clear_leftovers(path.parent)
+    if freed and not quiet:
+        from surgeon.cli.render.numbers import size
+
+        print(f"removed {size(freed)} that an interrupted run left in {path.parent}", file=sys.stderr)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.outputs import tidy
 from surgeon.errors import OutputError, RecipeError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def train(
     given = str(what) if made else model
     if first:
         check_output(out, force=force, inputs=[])
+        tidy(out, quiet=silent)
         _check_folder(folder, resume=resume, force=force)
     with working("reading the model", quiet=silent):
         trainee, inputs = _trainee(recipe, given, made, arch, seed, key, trust_pickle, plugins)
@@ -109,16 +111,20 @@ def train(
     )
     if not first:
         return
-    engine.save(trainee.model, out, force=force)
+    checked = []
+
+    def reload(written: Path) -> None:
+        with working("loading it again", quiet=silent):
+            checked.append(check_in_memory(trainee.model, trainee, written, plugins))
+
+    engine.save(trainee.model, out, force=force, check=reload)
     save_curve(report, out)
     _tidy(folder, recipe.train)
-    with working("loading it again", quiet=silent):
-        checked = check_in_memory(trainee.model, trainee, out, plugins)
     if as_json:
-        print_json({"output": str(out), "training": report.to_dict(), "reloaded": dataclasses.asdict(checked)})
+        print_json({"output": str(out), "training": report.to_dict(), "reloaded": dataclasses.asdict(checked[0])})
     elif not quiet:
         show(render_training(report))
-        show(render_saved(out, checked))
+        show(render_saved(out, checked[0]))
 
 
 def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:

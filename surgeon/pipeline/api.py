@@ -24,6 +24,7 @@ from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.gc_pause import paused_collection
+from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.prepare import Model, Operations, prepare
 from surgeon.plugins import Plugins
@@ -71,13 +72,17 @@ def apply(
     return edited
 
 
-def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
+def save(
+    model: nn.Module, path: str | Path, *, force: bool = False, check: Callable[[Path], object] | None = None
+) -> Path:
     """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
 
     Args:
         model: A network that surgeon made, or any whose architecture surgeon can tell.
         path: Where to; it must not exist unless ``force``.
         force: Replace what is there.
+        check: Looks at what was written before it takes its place. If it raises, what is there stays, and what was
+            written is kept as ``NAME.rejected``.
 
     Raises:
         OutputError: The place exists or cannot be written to.
@@ -89,7 +94,7 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
-    write(path, contents(model, pieces, record))
+    write(path, contents(model, pieces, record), check=check, keep_rejected=True)
     return path
 
 
@@ -100,6 +105,7 @@ def load(
     arch: Callable[[], nn.Module] | str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
+    verify: bool = False,
     plugins: Plugins | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
@@ -113,15 +119,19 @@ def load(
             name, or a function without arguments.
         trust_pickle: Let pickles in the file execute.
         trust_code: Modules that the manifest names (``python:package.module:function``) and that may run.
+        verify: Compare all bytes of an artifact with their digests; else the manifest and the small files beside
+            the weights are.
         plugins: The plugins at hand; by default the built-in and installed ones.
 
     Raises:
-        CheckpointError: The file is missing, damaged or unsafe.
+        CheckpointError: The file is missing, damaged, unsafe or not as it was written.
         ArchitectureError: The tensors do not fit the network; every one has to.
     """
     plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
     named = arch if isinstance(arch, str) else None
     source = open_source(path, arch=named, trust_pickle=trust_pickle, plugins=plugins)
+    if verify:
+        verify_bytes(source)
     build = arch if callable(arch) else None
     root, origins, mapping = open_skeleton(source, plugins, build=build)
     flow = Flow(root, origins, source.checkpoint and mapped(source.checkpoint), mapping, 0)
@@ -141,6 +151,7 @@ class Verification:
         changed: The tensors that were kept by surgery and differ from the source (training moved them).
         frozen_changed: Those of ``changed`` that the manifest says are frozen: there should be none.
         outputs: The outputs of a forward and their shapes; ``{}`` where none could be traced.
+        digests: How many files equal their recorded digest; 0 where none are recorded (surgeon 0.1.0).
     """
 
     tensors: int
@@ -148,6 +159,7 @@ class Verification:
     changed: tuple[str, ...]
     frozen_changed: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
+    digests: int = 0
 
 
 def verify(
@@ -160,8 +172,8 @@ def verify(
 ) -> Verification:
     """Check that an artifact is what its manifest says.
 
-    It is rebuilt from its manifest, its tensors are matched with the network's, and those that surgery kept
-    are compared with the source's, byte for byte.
+    Its files are compared with their digests and its recipe with the manifest. It is rebuilt from its manifest, its
+    tensors are matched with the network's, and those that surgery kept are compared with the source's, byte for byte.
 
     Args:
         path: The artifact.
@@ -171,7 +183,8 @@ def verify(
         plugins: The plugins at hand.
 
     Raises:
-        VerificationError: It has no manifest, or a frozen tensor differs from the source's.
+        CheckpointError: A file has changed since it was written.
+        VerificationError: It has no manifest or is not what that says, or a frozen tensor differs from the source's.
     """
     plugins = with_trust(plugins or load_plugins(), trust_code, source)
     artifact = open_source(path, plugins=plugins)
@@ -179,7 +192,9 @@ def verify(
         raise VerificationError(
             f"{path} has no manifest, so there is nothing to hold it to", hint="check takes what surgeon apply wrote"
         )
+    integrity = verify_bytes(artifact)
     root, _, _ = open_skeleton(artifact, plugins)
+    compare_with_manifest(root, artifact)
     try:
         outputs = dict(examination_of(root, plugins, artifact.surgeries).trace().outputs)
     except OperationError:
@@ -199,7 +214,7 @@ def verify(
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
         )
-    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs)
+    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
 
 
 def _kept_pairs(kept: dict[str, str], origin: Source) -> dict[str, str]:

@@ -146,10 +146,17 @@ def _operated(
     return engine.apply(model, recipe, seed=seed, roles=roles, inputs=inputs, plugins=plugins, inplace=True)
 
 
-def save_trained(model: nn.Module, prepared: Prepared, path: Path, *, force: bool = False) -> Path:
-    """Write the trained network with the record of its surgery and training."""
+def save_trained(
+    model: nn.Module,
+    prepared: Prepared,
+    path: Path,
+    *,
+    force: bool = False,
+    check: Callable[[Path], object] | None = None,
+) -> Path:
+    """Write the trained network with the record of its surgery and training; see :func:`~surgeon.save`."""
     setattr(model, ATTRIBUTE, prepared.record)
-    return engine.save(model, path, force=force)
+    return engine.save(model, path, force=force, check=check)
 
 
 def save_curve(report: TrainReport, path: Path) -> Path:

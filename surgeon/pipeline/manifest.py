@@ -12,9 +12,8 @@ from torch import nn
 from surgeon.checkpoint.pieces import Contents, Piece
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
-from surgeon.interfaces.record import Record
+from surgeon.interfaces.record import FORMAT, Record
 
-FORMAT = 1
 PACKAGES = ("surgeon", "torch", "torchvision", "transformers")
 
 

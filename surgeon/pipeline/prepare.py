@@ -75,8 +75,21 @@ class Prepared:
     def _is_derived(self, name: str) -> bool:
         return self.flow.entry(name) is None
 
-    def write(self, path: str | Path, *, force: bool = False, progress: Callable[[int], None] | None = None) -> Path:
+    def write(
+        self,
+        path: str | Path,
+        *,
+        force: bool = False,
+        progress: Callable[[int], None] | None = None,
+        check: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Stream the result to disk without ever holding it in memory.
+
+        Args:
+            path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
+            force: Replace what is there.
+            progress: Called with a number of bytes each time some have been written.
+            check: Looks at what was written before it takes its place; what is there stays if it raises.
 
         Raises:
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
@@ -84,7 +97,7 @@ class Prepared:
         path = Path(path)
         check_output(path, force=force, inputs=self.inputs)
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress)
+        write(path, contents(self.model, pieces, self.record), progress, check=check)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version as installed_version
 
 import torch
 from torch import nn
 
+from surgeon.architectures.artifact_record import writer_of
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import ArchitectureError, OperationError, PluginError
@@ -95,8 +97,20 @@ def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
         raise ArchitectureError(
             f"{checkpoint.location}: the tensors do not fit the replayed recipe: "
             f"{len(lacks)} lacking {lacks[:3]}, {len(extra)} too many {extra[:3]}",
-            hint="was it written by another version? surgeon check says more",
+            hint=_versions(checkpoint),
         )
+
+
+def _versions(checkpoint: Checkpoint) -> str:
+    """Which packages the artifact was written with, where those at hand are others."""
+    packages = ("surgeon", "torch", "torchvision", "transformers")
+    written = {package: writer_of(checkpoint.manifest or {}, package) for package in packages}
+    other = [
+        f"{package} {then} (here {now})"
+        for package, then in written.items()
+        if then and (now := installed_version(package)) != then
+    ]
+    return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
 
 
 def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:

@@ -12,6 +12,7 @@ import torch
 from families import vgg
 
 import surgeon
+from surgeon.checkpoint.digests import sealed
 from surgeon.cli.app import run
 from surgeon.errors import ArchitectureError, SurgeonError
 from surgeon.recipe.reach import reaches
@@ -48,12 +49,12 @@ def artifact(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def edit(artifact: Path, **changes: Any) -> None:
-    """Change the record in a manifest."""
+    """Change the record in a manifest, as somebody would who wants it to pass for unchanged."""
     manifest = json.loads((artifact / "surgeon.json").read_text())
     record = manifest["record"]
     record.update({key: value for key, value in changes.items() if key in record})
     record["surgeries"][-1].update({key: value for key, value in changes.items() if key in record["surgeries"][-1]})
-    (artifact / "surgeon.json").write_text(json.dumps(manifest))
+    (artifact / "surgeon.json").write_text(json.dumps(sealed(manifest)))
 
 
 COMMANDS = {
@@ -154,7 +155,7 @@ def test_a_donor_that_a_manifest_names_is_not_opened(folder: Path, monkeypatch: 
     assert surgeon.load("out", arch=vgg) is not None
     manifest = json.loads(Path("out/surgeon.json").read_text())
     manifest["record"]["surgeries"][-1]["answers"] = {}
-    Path("out/surgeon.json").write_text(json.dumps(manifest))
+    Path("out/surgeon.json").write_text(json.dumps(sealed(manifest)))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a file that a manifest names was opened")

@@ -69,11 +69,14 @@ def _reloaded(found: Reload) -> str:
 
 
 def render_verification(artifact: str, found: Verification) -> RenderableType:
-    """What was checked of an artifact, and how it came out."""
+    """Show what was checked of an artifact, and how it came out."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("tensors", f"{found.tensors}, every one accounted for")
+    many = f"{found.digests} file{'s' if found.digests != 1 else ''}"
+    recorded = f"{many} as written, by digest" if found.digests else "no digests recorded: made by surgeon 0.1.0"
+    grid.add_row("bytes", recorded)
     if found.kept is None:
         grid.add_row("kept", "not compared; --source MODEL compares them")
     else:
