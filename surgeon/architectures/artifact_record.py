@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from surgeon.checkpoint.digests import check_files, check_manifest
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import CheckpointError
+from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
 from surgeon.interfaces.record import FORMAT, Record
 
 
@@ -40,10 +40,11 @@ def _check_format(manifest: dict[str, Any], where: str) -> None:
     if type(form) is not int or form < 1:
         raise _damaged(f"format: {form!r} is not the number of a format", where)
     if form > FORMAT:
+        wanted = f"'{DISTRIBUTION}>={writer}'" if (writer := writer_of(manifest, "surgeon")) else f"-U {DISTRIBUTION}"
         raise CheckpointError(
-            f"its manifest has format {form}, and surgeon {version('surgeon')} reads up to {FORMAT}",
+            f"its manifest has format {form}, and surgeon {surgeon_version() or ''} reads up to {FORMAT}",
             where=where,
-            hint=f"pip install 'surgeon>={writer_of(manifest, 'surgeon') or 'the version that wrote it'}'",
+            hint=f"install the surgeon that wrote it: python -m pip install {wanted}",
         )
 
 

@@ -14,6 +14,7 @@ from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import ArchitectureError, OperationError, PluginError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.recipe.load import operations_from
@@ -103,12 +104,13 @@ def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
 
 def _versions(checkpoint: Checkpoint) -> str:
     """Which packages the artifact was written with, where those at hand are others."""
-    packages = ("surgeon", "torch", "torchvision", "transformers")
-    written = {package: writer_of(checkpoint.manifest or {}, package) for package in packages}
+    installed = {name: installed_version(name) for name in ("torch", "torchvision", "transformers")}
+    installed["surgeon"] = surgeon_version() or "unknown"
+    written = {package: writer_of(checkpoint.manifest or {}, package) for package in installed}
     other = [
-        f"{package} {then} (here {now})"
+        f"{package} {then} (here {installed[package]})"
         for package, then in written.items()
-        if then and (now := installed_version(package)) != then
+        if then and installed[package] != then
     ]
     return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
 
