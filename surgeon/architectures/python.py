@@ -74,7 +74,7 @@ class PythonFunction(ArchitectureProvider):
                 where=where,
                 hint=f"read it; if you trust it: --trust-code {path}, or in Python trust_code={path!r}",
             )
-        function = _attribute(_imported(path, where), path, attribute, where)
+        function: Callable[..., Any] = _attribute(_imported(path, where), path, attribute, where)
         _check_function(function, path, where)
         return function
 
