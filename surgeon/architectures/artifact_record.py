@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from surgeon.architectures.limits import check_request
 from surgeon.checkpoint.digests import check_files, check_manifest
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import CheckpointError
@@ -32,6 +33,8 @@ def read_record(checkpoint: Checkpoint) -> Record:
         raise _damaged(what, checkpoint.location) from error
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"files: {error}", checkpoint.location) from error
+    for surgeries in record.surgeries:
+        check_request(surgeries.operations, surgeries.inputs, f"{checkpoint.location}: its manifest")
     return record
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgeon.architectures.limits import check_request
 from surgeon.architectures.source import Source, open_source
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
@@ -160,6 +161,7 @@ def prepare(
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
+    check_request(surgeries.operations, surgeries.inputs, str(recipe.path or "the recipe"))
     root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
     before = dict(tensors_of(root))
     flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
