@@ -350,7 +350,7 @@ def _text(column: str, tokenizer: str, max_length: int) -> tuple[_Text, list[str
     from transformers import AutoTokenizer
 
     try:
-        made = AutoTokenizer.from_pretrained(tokenizer)
+        made = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
