@@ -115,7 +115,8 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     if head.names:
         if not named and not all(re.fullmatch(r"-?\d+", name) for name in head.names):
             return Numbering(head.names)  # whole numbers are places in the head's list
-        if set(data) != set(head.names) and (trained or not set(data) <= set(head.names)):
+        exact = bool(trained) and not head.partial
+        if not set(data) <= set(head.names) or (exact and set(data) != set(head.names)):
             raise differing(label, head.names, data)
         return Numbering(head.names, by_name=True)
     if named:

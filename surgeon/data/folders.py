@@ -19,7 +19,27 @@ SPLIT_NAMES = {
 }
 """Folders at the top that are splits, where all are such; in capitals too."""
 PICTURES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .jp2 .j2k .ico .avif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".jp2",
+        ".j2k",
+        ".ico",
+        ".avif",
+    ]
 )
 SYSTEM_FOLDERS = ("__MACOSX",)
 SHOWN = 3

@@ -20,6 +20,8 @@ class Head:
     """The number of its classes, where it is known."""
     names: tuple[str, ...] = ()
     """The names of its classes in order, where it has any."""
+    partial: bool = False
+    """Whether the data may lack some of them, as of a head that scores classes by what they are like."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from surgeon.surgery.make_record import make_record
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.plan import Plan
 from surgeon.surgery.replay import open_skeleton
+from surgeon.training.class_names import restore_names
 
 
 def plan(model: Model | None, operations: Operations, **options: Any) -> Plan:
@@ -125,6 +126,7 @@ def load(
     flow.check()
     fill(root, flow.value)
     setattr(root, ATTRIBUTE, make_record(source, None))
+    restore_names(root)
     return root.eval()
 
 

@@ -124,7 +124,16 @@ def train_ready(
         quiet=quiet,
         plugins=plugins,
     )
-    trainee.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
+    trainee.record.training.append(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "report": measures(report),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [each.model_dump(mode="json") for each in (*(settings.objectives or ()), *asked.objectives)],
+            "surgeries": len(trainee.record.surgeries),
+        }
+    )
     return report
 
 
@@ -162,5 +171,7 @@ def measures(report: TrainReport) -> dict[str, object]:
     """The part of a report that is the same in every run: an artifact must not depend on the clock."""
     data = report.to_dict()
     return {
-        key: value for key, value in data.items() if key not in {"seconds", "samples_per_second", "history", "device"}
+        key: value
+        for key, value in data.items()
+        if key not in {"seconds", "samples_per_second", "history", "device", "data"}
     }

@@ -35,6 +35,11 @@ class TrainReport:
     tasks: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
     """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``,
     and what the kind of task has of ``accuracy``, ``f1``, ``mae`` and ``r2``."""
+    validation_samples: int = 0
+    """Held-out samples that choices were made by; 0 where nothing needed them."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What was trained on: ``classes`` (names by label column), ``split`` (rule, seed, counts and a digest of what was
+    held out) and ``notes`` (what was read and left out)."""
 
     @property
     def accuracy_before(self) -> float | None:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,28 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from surgeon.data.combine import load_source
+from surgeon.data.combine import by_names_of, load_source, with_validation
+from surgeon.data.network import Network
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import check_arguments, training_arguments
-from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback, progress_bar
+from surgeon.training.callbacks import (
+    EpochCallback,
+    ProgressCallback,
+    ProgressReport,
+    ScheduleCallback,
+    progress_bar,
+    say_notes,
+)
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
+from surgeon.training.class_names import adopt_names, network_of
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
+from surgeon.training.label_check import check_labels, described
 from surgeon.training.load_splits import load_splits
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.metrics import by_task_and_domain
@@ -36,7 +46,7 @@ from surgeon.training.objectives import Call, Target, default_objectives, prepar
 from surgeon.training.optimizing import rate_factors
 from surgeon.training.penalties import Run
 from surgeon.training.report import TrainReport
-from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
+from surgeon.training.stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
 from surgeon.training.trainer import ObjectiveTrainer
 from surgeon.training.unfreezing import Unfreezing
 
@@ -89,7 +99,13 @@ def train(
             resume.
     """
     check_arguments(settings.arguments)
-    splits = _splits(settings, data, seed)
+    asked = [*(settings.objectives or ()), *objectives]
+    network = network_of(model, asked, default=settings.objectives is None)
+    splits = _splits(settings, data, seed, network)
+    known = plugins.callbacks() if plugins else surgeon_callbacks()
+    if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, known))):
+        splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
+    adopt_names(model, splits.names, asked)
     if settings.baseline == "scratch" and baseline is None:
         raise TrainingError(
             "a baseline from scratch needs a function that makes the same network with fresh weights",
@@ -101,14 +117,16 @@ def train(
     job = _Job(
         settings=settings,
         splits=splits,
-        objectives=[*(settings.objectives or ()), *objectives],
+        objectives=asked,
         schedules=schedules,
         penalties=penalties,
         stages=stages,
         plugins=plugins,
         seed=seed,
         checkpoints=checkpoints,
+        network=network,
     )
+    say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
     if settings.baseline == "none" or baseline is None:
@@ -135,6 +153,7 @@ class _Job:
     plugins: Plugins | None
     seed: int
     checkpoints: bool
+    network: Network
 
     def run(
         self, model: nn.Module, output_dir: Path | None, progress: ProgressReport, *, resume: bool = False
@@ -214,6 +233,8 @@ class _Job:
             device=str(device),
             seed=self.seed,
             tasks=tasks,
+            validation_samples=0 if self.splits.validation is None else len(self.splits.validation),  # type: ignore[arg-type]
+            data=described(self.splits),
         )
 
     def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:
@@ -251,6 +272,7 @@ class _Job:
             wanted = [*(default_objectives(free, wanted) if free else ()), *wanted]
         losses = self.plugins.losses() if self.plugins else surgeon_losses()
         targets = prepare(wanted, losses, outputs, batch, self.splits.classes)
+        check_labels(targets, outputs, batch, self.splits)
         return targets, {name: output.requires_grad for name, output in outputs.items()}
 
     def _cache(self, model: nn.Module, device: torch.device) -> FeatureCache | None:
@@ -312,18 +334,18 @@ class _Job:
             anatomy=anatomy,
             outputs=reached,
             trained={target.objective.output for target in targets if target.objective.weight},
-            load=partial(load_source, seed=self.seed),
+            load=partial(load_source, seed=self.seed, network=replace(self.network, heads={})),
             seed=self.seed,
             ending=ending,
         )
         return [penalty.begin(run) for penalty in self.penalties]
 
 
-def _splits(settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
+def _splits(settings: TrainSettings, data: Splits | None, seed: int, network: Network) -> Splits:
     if data is not None:
         if settings.data is not None or settings.evaluate is not None:
             raise TrainingError("data are given twice: in the settings and from Python", where="train.data")
-        return data
+        return by_names_of(network, data)
     if settings.data is None:
         raise TrainingError("nothing to train on", where="train.data", hint="data: {source: digits}")
-    return load_splits(settings, seed)
+    return load_splits(settings, seed, network)

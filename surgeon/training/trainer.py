@@ -55,12 +55,13 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             train_dataset=splits.train if cache is None else cache.dataset(),
-            eval_dataset=splits.test,
+            eval_dataset=splits.test if splits.validation is None else splits.validation,
             data_collator=splits.collate,
             compute_metrics=self._metrics,
             **kwargs,
         )
         self.settings = settings
+        self.test = splits.test
         self.targets = list(targets)
         self.penalties: list[Term] = []
         self.factors = factors
@@ -88,7 +89,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     def measure(self) -> dict[str, float]:
         """Losses and accuracies on the test samples, by objective."""
         known = (f"{target.objective.output}_{what}" for target in self.targets for what in COLUMNS[:2])
-        metrics = self.evaluate()
+        metrics = self.evaluate(self.test)
         return {name: metrics[f"eval_{name}"] for name in known if f"eval_{name}" in metrics}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
