@@ -135,8 +135,8 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     raise TrainingError(
         f"the head has {head.count} classes, and {label!r} holds the whole numbers {listed(data)}",
         where="train.data",
-        hint="classes are counted from 0 on; for other numbers give the head as many classes as there are, or say which "
-        "of them mark a missing label: na: [-1]",
+        hint="classes are counted from 0 on; give the head as many classes as there are numbers, or say which of them "
+        "mark a missing label: na: [-1]",
     )
 
 

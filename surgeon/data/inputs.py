@@ -36,6 +36,7 @@ def undecoded(source: TableSource, part: Part) -> Part:
 def make_inputs(
     source: TableSource, data: Read, network: Network, seed: int
 ) -> tuple[list[Encoder], tuple[str, ...], Collate]:
+    """The encoders of a source's inputs, what the inputs are called, and what makes a batch of them."""
     collate = Collate()
     where = data.places["train"]
     if source.kind == "images":
@@ -118,7 +119,8 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
         try:
             sound({sound.column: value}, int(part.numbers[position]), False)
         except TrainingError as error:
-            return error.message if error.hint is None else f"{error.message} ({error.hint})"
+            text = error.message.removeprefix(f"row {int(part.numbers[position])} ").removeprefix("has ")
+            return text if error.hint is None else f"{text} ({error.hint})"
         return None
 
     return problems(part.rows[sound.column][:], check)

@@ -25,7 +25,8 @@ def hold_out(size: int, fraction: float, *, strata: Rows | None = None, groups: 
     Args:
         size: The number of rows.
         fraction: The share to hold out.
-        strata: The class of each row; every class of at least two rows is then on both sides.
+        strata: The class of each row, negative where it has none; every class of at least two rows is then on both
+            sides.
         groups: The group of each row; none is then on both sides.
 
     Raises:
@@ -100,10 +101,11 @@ def _allotted(
     if strata is None or not (sizes > 1).any():
         whole = np.concatenate(classes) if classes else np.zeros(0, np.int64)
         return [(whole, total)]
-    low = np.minimum(1, sizes) if least else (sizes > 1).astype(int)
+    labelled = np.array([strata[rows[0]] >= 0 for rows in classes])  # rows without a label need not be on both sides
+    low = labelled & (sizes >= (1 if least else 2))
     high = sizes if least else np.maximum(sizes - 1, 0)
     quota = sizes * total / size
-    counts = np.clip(np.floor(quota).astype(int), low, high)
+    counts = np.clip(np.floor(quota).astype(int), low.astype(int), high)
     # one at a time to the class that is the furthest behind its share, or taken from the one that is ahead
     while (missing := total - counts.sum()) != 0:
         room = counts < high if missing > 0 else counts > low
