@@ -110,9 +110,8 @@ class Together(Dataset[dict[str, Tensor]]):
     def label_values(self, name: str) -> Tensor | None:
         """All labels of a column, where every source knows its own."""
         values = [member.label_values(name) for member in self.members]
-        return (
-            None if any(each is None for each in values) else torch.cat([each for each in values if each is not None])
-        )
+        given = [each for each in values if each is not None]
+        return torch.cat(given) if len(given) == len(values) else None
 
     def unvaried(self) -> Together:
         """The same samples, never varied."""
@@ -271,8 +270,8 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     note = f"validation: {len(held)} of {size} training samples are held out, for choices that need them"
     return replace(
         splits,
-        train=Chosen(train, kept),
-        validation=Chosen(unvaried(train), held),
+        train=Chosen(train, kept.tolist()),
+        validation=Chosen(unvaried(train), held.tolist()),
         notes=(*splits.notes, note),
         split=record,
     )

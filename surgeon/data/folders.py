@@ -18,29 +18,11 @@ SPLIT_NAMES = {
     "test": "test",
 }
 """Folders at the top that are splits, where all are such; in capitals too."""
-PICTURES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".jp2",
-        ".j2k",
-        ".ico",
-        ".avif",
-    ]
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico"),
 )
+"""What pictures are called, in capitals too."""
 SYSTEM_FOLDERS = ("__MACOSX",)
 SHOWN = 3
 

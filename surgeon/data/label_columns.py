@@ -120,10 +120,11 @@ def read_labels(
         values = values.astype(np.float64)
         values[np.isin(values, numbers)] = np.nan
         missing = np.isnan(values)
-        whole = bool((values[~missing] == np.round(values[~missing])).all())
+        whole = bool(np.equal(values[~missing], np.round(values[~missing])).all())
         made = column("whole" if whole else "real", missing, none, (), values)
-        if np.isinf(values).any():
-            raise made.problem(np.isinf(values), "a label is a finite number")
+        endless: Array = np.isinf(values)
+        if endless.any():
+            raise made.problem(endless, "a label is a finite number")
         return made
 
     def of_bools(values: Array, missing: Array) -> LabelColumn:
@@ -246,7 +247,7 @@ def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) 
 
 def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
     """Lists of numbers as one array; missing ones are NaN."""
-    first = next((each for each in values if each is not None), [])
+    first: Any = next((each for each in values if each is not None), [])
     try:
         shape = np.asarray(first, np.float64).shape
     except (TypeError, ValueError) as error:

@@ -144,7 +144,7 @@ class OpenTable:
     def _absent(self, part: str, target: str, values: Tensor, numbering: Numbering | None) -> list[str]:
         if numbering is None or not numbering.names or values.is_floating_point():
             return []
-        present = set(values.unique().tolist())
+        present = set(np.unique(values.numpy()).tolist())
         absent = [name for number, name in enumerate(numbering.names) if number not in present]
         if not absent or len(absent) == len(numbering.names):
             return []

@@ -169,9 +169,5 @@ def save_curve(report: TrainReport, path: Path) -> Path:
 
 def measures(report: TrainReport) -> dict[str, object]:
     """The part of a report that is the same in every run: an artifact must not depend on the clock."""
-    data = report.to_dict()
-    return {
-        key: value
-        for key, value in data.items()
-        if key not in {"seconds", "samples_per_second", "history", "device", "data"}
-    }
+    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
+    return {key: value for key, value in report.to_dict().items() if key not in left_out}

@@ -41,7 +41,7 @@ def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch
                     f"{part} sample {sample}: {label!r} is {value:g}, and {target.objective.loss} of the output "
                     f"{target.objective.output!r} takes 0 to {highest}",
                     where="train.data",
-                    hint="a missing label is -100 among whole numbers and NaN among others; in tables, na: says what is",
+                    hint="a missing label is -100 among whole numbers and NaN among others; in a table, na: says what",
                 )
 
 

@@ -53,7 +53,8 @@ def splits(*sources: dict, evaluate: object = None, seed: int = 0):
 
 def test_settings_are_read_and_digits_loaded_without_the_library_for_tables():
     code = (
-        "import sys; from surgeon.recipe.train_settings import TrainSettings; from surgeon.training.load_splits import load_splits;"
+        "import sys; from surgeon.recipe.train_settings import TrainSettings;"
+        "from surgeon.training.load_splits import load_splits;"
         "load_splits(TrainSettings(data={'source': 'digits'}));"
         "sys.exit('datasets' in sys.modules or 'torchvision' in sys.modules)"
     )
