@@ -35,8 +35,8 @@ def images(path: Path, **more: Any) -> dict[str, Any]:
     return {"source": "images", "path": str(path), "pixels": PIXELS, **more}
 
 
-def table(path: Path, text: str, targets: Any = None, **more: Any) -> dict[str, Any]:
-    path.write_text(text)
+def table(path: Path, content: str, targets: Any = None, /, **more: Any) -> dict[str, Any]:
+    path.write_text(content)
     numbers = {} if {"image", "text", "audio"} & set(more) else {"numbers": {"x": ["x"]}}
     return {"source": "table", "path": str(path), "targets": targets or {"labels": "y"}, **numbers, **more}
 
