@@ -201,7 +201,8 @@ class _Job:
                 callbacks=[*callbacks, *asked],
             )
             told.live = trainer.live
-            before = trainer.measure()
+            with step_errors_explained(settings):
+                before = trainer.measure()
             with ExitStack() as ending:
                 trainer.penalties = self._terms(model, anatomy, targets, reached, trainer, ending)
                 started = time.perf_counter()

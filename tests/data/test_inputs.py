@@ -119,7 +119,7 @@ def test_texts_are_cut_after_the_positions_of_the_network_and_those_that_were_ar
     assert f"{path}: 1 of 12 texts are empty" in loaded.notes
     with pytest.raises(TrainingError, match="max_length is 32, and the network has positions for 16 tokens"):
         load({**source, "max_length": 32}, network=Network(positions=16))
-    assert not any("cut" in note for note in load(source).notes)
+    assert not any(" cut after " in note for note in load(source).notes)
 
 
 def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path):
