@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")
 
 
+def in_yaml(names: Sequence[str]) -> str:
+    """``names`` as a list for a recipe, each one text; their number where they are many."""
+    if len(names) > SHOWN:
+        return str(len(names))
+    plain = re.compile(r"(?!(?i:true|false|null|yes|no|on|off)$)[^\W\d][\w-]*( [\w-]+)*")
+    return f"[{', '.join(name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)}]"
+
+
 def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingError:
     """The error for classes of the head and of the data that are not the same ones."""
     only_head = [name for name in head if name not in data]
@@ -87,7 +96,7 @@ def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingE
         f"the classes of the head and those of {label!r} differ: only in the head: {listed(only_head) or 'none'}; "
         f"only in the data: {listed(only_data) or 'none'}",
         where="train.data",
-        hint=f"name the data's classes: replace_head: classes: [{listed(data)}]",
+        hint=f"give it a head for the data's classes: replace_head: classes: {in_yaml(data)}",
     )
 
 

@@ -196,7 +196,9 @@ def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: He
     if head.loss == CLASS_LOSS:
         odd = ~missing & (values != np.round(np.nan_to_num(values)))
         if odd.any():
-            raise column.problem(_of_rows(odd), "cross_entropy needs whole numbers", "for values use mse or huber")
+            raise column.problem(
+                _of_rows(odd), "cross_entropy needs whole numbers", "for values: problem_type: regression"
+            )
     low = ~missing & (values < 0)
     high = ~missing & (values >= (head.count if head.count is not None else np.inf))
     if head.loss == CLASS_LOSS and (low | high).any():

@@ -162,9 +162,24 @@ def _images(source: TableSource) -> Read:
             table = datasets.Dataset.from_dict({"image": paths, "label": [label for _, label in rows]})
             made.parts[part] = Part.of(table, [path for path, _ in rows])
             made.places[part] = str(folder.root)
+    _check_apart(made.parts)
     if len(made.parts) > 1:
         made.rule = "by folder"
     return made
+
+
+def _check_apart(parts: Mapping[str, Part]) -> None:
+    """Refuse a picture, by its file, in two parts."""
+    seen: dict[str, str] = {}
+    for name, part in parts.items():
+        for path in part.rows["image"][:]:
+            other = seen.setdefault(os.path.realpath(path), name)
+            if other != name:
+                raise TrainingError(
+                    f"{path} is a {other} sample and a {name} sample: what is held out would be trained on",
+                    where="train.data",
+                    hint="keep the folders apart",
+                )
 
 
 def _only(parts: Mapping[str, Any], name: str, root: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -59,9 +60,14 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
     return made
 
 
-def network_of(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True) -> Network:
-    """What data for ``model`` have to fit; see :func:`heads`."""
-    return Network(heads(model, objectives, default=default), positions(model), vocabulary(model))
+def network_of(
+    model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True, partial: bool = False
+) -> Network:
+    """What data for ``model`` have to fit; see :func:`heads`. With ``partial`` they may lack some of its classes."""
+    given = heads(model, objectives, default=default)
+    if partial:
+        given = {label: replace(head, partial=True) for label, head in given.items()}
+    return Network(given, positions(model), vocabulary(model))
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:

@@ -41,6 +41,14 @@ def table(path: Path, content: str, targets: Any = None, /, **more: Any) -> dict
     return {"source": "table", "path": str(path), "targets": targets or {"labels": "y"}, **numbers, **more}
 
 
+def alone(source: dict[str, Any]) -> dict[str, Any]:
+    """``source`` with all of its rows to train on, tested on a copy of them."""
+    path = Path(source["path"])
+    copied = path.with_name(f"copy-{path.name}")
+    copied.write_bytes(path.read_bytes())
+    return {**source, "test_path": str(copied)}
+
+
 def load(data: Any, head: Head | None = None, evaluate: Any = None, network: Network = ANY) -> Any:
     given = Network({"labels": head}) if head is not None else network
     return load_splits(TrainSettings(data=data, evaluate=evaluate), 0, given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from making import by_x, folder, images, labels, load, table
 
-from surgeon.data.class_names import Levels, natural, number_classes
+from surgeon.data.class_names import Levels, in_yaml, natural, number_classes
 from surgeon.data.network import Head
 from surgeon.errors import TrainingError
 
@@ -130,3 +130,11 @@ def test_the_classes_that_a_dataset_lists_keep_its_order_until_the_head_has_name
     loaded = load(source, Head(count=2))
     assert (by_x(loaded.train), loaded.names["labels"]) == ({0: 0, 1: 1}, ("owl", "cat"))
     assert by_x(load(source, Head(count=2, names=("cat", "owl"))).train) == {0: 1, 1: 0}
+
+
+@pytest.mark.parametrize("names", [["False", "True"], ["01", "2"], ["a, b", "c"], ["null", "käse"], ["x y", "-1"]])
+def test_the_classes_that_a_hint_names_are_read_as_they_are(names):
+    from surgeon.recipe.document import parse
+
+    assert parse(f"classes: {in_yaml(names)}", "r.yaml").data == {"classes": names}
+    assert in_yaml([str(number) for number in range(40)]) == "40"

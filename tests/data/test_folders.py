@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from making import COLOURS, folder, images, labels, load, picture
+from pydantic import ValidationError
 
 from surgeon.data.folders import read_folder
 from surgeon.errors import TrainingError
@@ -114,3 +115,16 @@ def test_classes_that_are_numerals_are_counted_in_their_order(tmp_path):
     assert loaded.names["labels"] == tuple(names)
     shutil.rmtree(tmp_path / "10")
     assert load(images(tmp_path)).names["labels"] == tuple(name for name in names if name != "10")
+
+
+def test_a_picture_that_is_trained_on_is_not_tested_on(tmp_path):
+    path = folder(tmp_path / "pets")
+    (tmp_path / "linked").symlink_to(path, target_is_directory=True)
+    with pytest.raises(TrainingError, match="0.png is a train sample and a test sample"):
+        load(images(path, test_path=str(tmp_path / "linked")))
+    with pytest.raises(ValidationError, match="test_path and path are the same"):
+        load(images(path, test_path=str(path)))
+    with pytest.raises(ValidationError, match="folds and test_path both say what is held out"):
+        load(images(path, test_path=str(tmp_path / "linked"), folds={"count": 2, "index": 0}))
+    with pytest.raises(ValidationError, match="there are folds 0 to 1, and no 2"):
+        load(images(path, folds={"count": 2, "index": 2}))

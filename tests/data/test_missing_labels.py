@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from making import by_x, load, table
+from making import alone, by_x, load, table
 
 from surgeon.data.network import Head
 from surgeon.errors import TrainingError
@@ -43,12 +43,12 @@ def test_minus_one_is_missing_where_declared_and_refused_with_its_row_where_not(
     with pytest.raises(
         TrainingError, match=r"t\.csv, row 2: 'y' is -1 \(and 3 more rows\); bce needs labels from 0 to 1"
     ):
-        load({**source, "test_path": source["path"]}, Head(loss="bce"))
+        load(alone(source), Head(loss="bce"))
 
 
 def test_questions_with_a_mark_for_uncertain_are_refused_until_it_is_declared(tmp_path):
     text = "x,a,b\n" + "1,1.0,\n2,-1.0,0.0\n3,0.0,1.0\n" * 4
-    source = table(tmp_path / "t.csv", text, {"labels": ["a", "b"]}, test_path=str(tmp_path / "t.csv"))
+    source = alone(table(tmp_path / "t.csv", text, {"labels": ["a", "b"]}))
     with pytest.raises(TrainingError, match=r"row 1: 'a' is -1 .*bce needs labels from 0 to 1") as caught:
         load(source, Head(loss="bce", count=2))
     assert "na: [-1]" in str(caught.value)
@@ -62,7 +62,7 @@ def test_questions_with_a_mark_for_uncertain_are_refused_until_it_is_declared(tm
 @pytest.mark.parametrize("target", ["y", ["y", "z"]])
 def test_minus_100_among_values_is_refused_with_its_row_until_it_is_said_what_it_is(tmp_path, target):
     text = "x,y,z\n" + "1,0.5,1\n2,-100,2\n" * 4
-    source = table(tmp_path / "t.csv", text, {"labels": target}, test_path=str(tmp_path / "t.csv"))
+    source = alone(table(tmp_path / "t.csv", text, {"labels": target}))
     for head in (VALUES, Head(loss=None)):
         with pytest.raises(TrainingError, match=r"row 1: 'y' is -100 .*may mark a missing label"):
             load(source, head)
@@ -78,7 +78,7 @@ def test_a_class_out_of_range_among_tokens_or_a_fraction_is_refused_with_its_row
     with pytest.raises(TrainingError, match=r"row 3: 'y' is \[0, 1, 9\]; classes are numbered from 0, up to 2"):
         load(source, Head(count=3))
     assert by_x(load(source, Head(count=10)).train)[3] == [0, 1, 9]
-    half = table(tmp_path / "h.csv", "x,y\n" + "1,1\n2,0.5\n" * 4, test_path=str(tmp_path / "h.csv"))
+    half = alone(table(tmp_path / "h.csv", "x,y\n" + "1,1\n2,0.5\n" * 4))
     with pytest.raises(TrainingError, match=r"row 1: 'y' is 0.5 .*cross_entropy needs whole numbers"):
         load(half, Head(count=2))
 

@@ -145,7 +145,7 @@ def test_tasks_have_names_of_their_own():
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     tasks = {
         "kind": {"classes": ["b", "a"], "label": "kind"},
-        "age": {"classes": 1, "type": "regression", "label": "age"},
+        "age": {"classes": 1, "kind": "regression", "label": "age"},
     }
     edited = surgeon.apply(net, [surgeon.Multitask(tasks=tasks, original="keep")])
     asked = [Objective(output="kind", label="kind"), Objective(output="age", loss="mse", label="age")]
