@@ -74,7 +74,7 @@ def test_minus_100_among_values_is_refused_with_its_row_until_it_is_said_what_it
 
 def test_a_class_out_of_range_among_tokens_or_a_fraction_is_refused_with_its_row(tmp_path):
     rows = [{"x": x, "y": [0, 1, 2 + 7 * (x == 3)]} for x in range(8)]
-    source = table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)), test_path=str(tmp_path / "t.jsonl"))
+    source = alone(table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))))
     with pytest.raises(TrainingError, match=r"row 3: 'y' is \[0, 1, 9\]; classes are numbered from 0, up to 2"):
         load(source, Head(count=3))
     assert by_x(load(source, Head(count=10)).train)[3] == [0, 1, 9]
@@ -85,7 +85,7 @@ def test_a_class_out_of_range_among_tokens_or_a_fraction_is_refused_with_its_row
 
 def test_tokens_without_a_label_are_declared(tmp_path):
     rows = [{"x": x, "y": [-100, x % 2, -100]} for x in range(8)]
-    source = table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)), test_path=str(tmp_path / "t.jsonl"))
+    source = alone(table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))))
     with pytest.raises(TrainingError, match=r"row 0: 'y' is \[-100, 0, -100\]") as caught:
         load(source, Head(count=2))
     assert "na: [-100]" in str(caught.value)
@@ -103,7 +103,7 @@ def test_tokens_without_a_label_are_declared(tmp_path):
 )
 def test_lists_that_are_no_labels_are_refused(tmp_path, values, message):
     rows = [{"x": float(x), "y": value} for x, value in enumerate(values)]
-    source = table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)), test_path=str(tmp_path / "t.jsonl"))
+    source = alone(table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows))))
     with pytest.raises(TrainingError, match=message):
         load(source, Head(count=2))
 

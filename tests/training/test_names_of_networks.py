@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from making import folder, tokenizer
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -22,9 +22,6 @@ from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import class_names, network_of, positions, vocabulary
 from surgeon.training.session import train
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
-from making import folder, tokenizer
 
 TINY = {
     "vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
