@@ -214,9 +214,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from surgeon.interfaces.distribution import surgeon_version
 
-        return version("surgeon")
+        return surgeon_version() or "0"
     if name not in _HOME_OF:
         raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from surgeon.data.requirements import require
 from surgeon.data.sources import Digits
 from surgeon.errors import RecipeError, SurgeonError, TrainingError, suggest
 from surgeon.plugins import Plugins
@@ -22,10 +23,13 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool) -> None:
             for bfloat16 may be planned where there is no GPU.
 
     Raises:
+        TrainingError: Packages that fine-tuning needs are not installed.
         RecipeError: With every mistake in ``problems``, each at its place.
     """
     settings = recipe.train
     assert settings is not None  # the caller has seen to it
+    if here:
+        require("train", "the recipe's train: section")
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
     problems += _in_callbacks(recipe, settings, plugins)
     if settings.data is None:

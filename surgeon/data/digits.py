@@ -119,7 +119,7 @@ def _bundled_digits() -> tuple[Tensor, Tensor]:
     except ImportError as error:
         raise TrainingError(
             "the data source 'digits' comes with scikit-learn, which is not installed",
-            hint="python -m pip install scikit-learn",
+            hint="python -m pip install 'surgeon-torch[train]'",
         ) from error
     bunch = load_digits()
     return torch.from_numpy(bunch.images).float(), torch.from_numpy(bunch.target).long()

@@ -2,8 +2,7 @@
 
 A grafted network is an instance of its own class with :class:`Grafted` mixed in, so that no name in its
 tree, and no key in its state dict, changes. Hooks are bound methods of modules in the same tree: they
-survive ``deepcopy``, pickling and ``torch.compile(fullgraph=True)``. ``torch.export`` needs ``strict=True``
-where a network ends early (its non-strict tracer keeps a call stack that an early end leaves unbalanced).
+survive ``deepcopy``, pickling, ``torch.compile(fullgraph=True)`` and ``torch.export``.
 """
 
 from __future__ import annotations
@@ -104,9 +103,13 @@ class Grafted(Mixin):
         Returns:
             The one output as it is, or :class:`Outputs` where there are several.
         """
+        calls = _calls_in_export()
+        depth = len(calls)
         try:
             output = super().forward(*args, **kwargs)  # type: ignore[misc]
         except Exit:
+            while len(calls) > depth:
+                calls.popitem()
             output = None if self.exit is None else self.exit.value
         if self.grafts:
             output = self._with_branches(output, self._mask(args, kwargs))
@@ -136,6 +139,19 @@ class Grafted(Mixin):
             self.exit.value = None
         for branch in self.grafts.values():
             cast("Branch", branch).tap.value = None
+
+
+def _calls_in_export() -> OrderedDict[str, Any]:
+    """Get the stack of modules being called that a non-strict ``torch.export`` keeps; elsewhere an empty one.
+
+    Its tracer takes a module off when that returns, not when it is left by an exception, as by an early end.
+    """
+    if torch.compiler.is_dynamo_compiling() or not torch.compiler.is_exporting():
+        return OrderedDict()
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    calls: OrderedDict[str, Any] | None = getattr(getattr(get_proxy_mode(), "tracer", None), "module_stack", None)
+    return OrderedDict() if calls is None else calls
 
 
 def _with_signature_of(own: Any) -> Any:

@@ -24,7 +24,9 @@ class Freeze(Operation):
 
     Frozen parameters get ``requires_grad=False`` and never enter the optimizer. That alone leaves the
     running mean and variance of BatchNorm drifting, so frozen norm layers also stay in eval mode, through
-    ``.train()``, deepcopy, saving and ``torch.compile``; ``norms: train`` lets them follow the data.
+    ``.train()``, deepcopy, saving, ``torch.compile``, ``update_bn`` and ``convert_sync_batchnorm``; ``norms: train``
+    lets them follow the data. ``model.requires_grad_(True)`` lets all parameters train again, those of frozen norms
+    too, and their statistics still stay.
 
     Say what to freeze in exactly one way: ``sites``, ``up_to`` or ``all_but``.
     """

@@ -12,10 +12,11 @@ from torch import nn
 from surgeon.checkpoint.pieces import Contents, Piece
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
+from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Record
 
 FORMAT = 1
-PACKAGES = ("surgeon", "torch", "torchvision", "transformers")
+PACKAGES = ("torch", "torchvision", "transformers")
 
 
 def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
@@ -82,7 +83,8 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    ours = surgeon_version()
+    found = {"surgeon": ours} if ours else {}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -52,7 +52,7 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
             TrainingError(
                 "tensorboard is not installed",
                 where="train.arguments.report_to",
-                hint="pip install surgeon[tensorboard]",
+                hint="python -m pip install 'surgeon-torch[tensorboard]'",
             )
         )
     return problems

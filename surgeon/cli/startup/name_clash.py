@@ -1,0 +1,23 @@
+"""Notice another project's package of the same name, whose files may have replaced some of ours."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+
+from surgeon.interfaces.distribution import DISTRIBUTION
+
+OTHER = "surgeon"
+
+
+def name_clash() -> str | None:
+    """A warning if the distribution ``surgeon``, another project, has installed files into this package's folder."""
+    try:
+        other = distribution(OTHER)
+    except PackageNotFoundError:
+        return None
+    if not any(file.parts and file.parts[0] == "surgeon" for file in other.files or ()):
+        return None
+    return (
+        f"the distribution '{OTHER}' {other.version} is another project whose files lie over '{DISTRIBUTION}': "
+        f"python -m pip uninstall {OTHER}, then python -m pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    )

@@ -1,0 +1,37 @@
+"""Refuse early, with the one command that helps, where an optional package is missing. Imports none of them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from surgeon.errors import TrainingError
+from surgeon.interfaces.distribution import DISTRIBUTION
+
+EXTRAS = {
+    "train": {
+        "accelerate": "accelerate",
+        "datasets": "datasets",
+        "torchmetrics": "torchmetrics",
+        "scikit-learn": "sklearn",
+        "scipy": "scipy",
+    },
+}
+"""The packages of each extra in ``pyproject.toml``, with the module that each provides."""
+
+
+def require(extra: str, what: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Args:
+        extra: A key of :data:`EXTRAS`.
+        what: What needs them, as a noun: ``fine-tuning``.
+
+    Raises:
+        TrainingError: Some are missing; the hint is the command that installs them.
+    """
+    missing = [package for package, module in EXTRAS[extra].items() if find_spec(module) is None]
+    if missing:
+        raise TrainingError(
+            f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            hint=f"python -m pip install '{DISTRIBUTION}[{extra}]'",
+        )
