@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,7 +17,7 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
 from surgeon.data.rows import Chosen, label_values
 from surgeon.data.sources import Split
-from surgeon.data.splitting import digest, hold_out
+from surgeon.data.splitting import digest, hold_out, others
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.splits import Splits
@@ -262,7 +261,7 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     if values is not None and values.ndim == 1 and not values.is_floating_point():
         strata = values.numpy()
     held = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
-    kept = np.setdiff1d(np.arange(size), held)
+    kept = others(size, held)
     ids = train.row_ids(held) if hasattr(train, "row_ids") else held.tolist()
     record = dict(splits.split)
     record["validation"] = f"{fraction:g} of the training samples" + (", by class" if strata is not None else "")

@@ -70,6 +70,13 @@ def draw(size: int, count: int, seed: int, *, strata: Rows | None = None) -> Row
     return _rows(chosen)
 
 
+def others(size: int, held: Rows) -> Rows:
+    """The rows that are not held out (numpy's ``setdiff1d`` takes ten seconds for a million)."""
+    kept = np.ones(size, bool)
+    kept[held] = False
+    return _rows(kept)
+
+
 def digest(ids: Iterable[object]) -> str:
     """A digest of what is held out, whatever its order."""
     text = "\n".join(sorted(map(str, ids)))

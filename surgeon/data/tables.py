@@ -28,7 +28,7 @@ from surgeon.data.readers import (
     target_columns,
 )
 from surgeon.data.rows import Collate, Rows, unlabelled
-from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out
+from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -301,7 +301,7 @@ def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
 
 def _divide(table: OpenTable, held: Any) -> None:
     train = table.parts["train"]
-    kept = np.setdiff1d(np.arange(len(train)), held)
+    kept = others(len(train), held)
     labels = table.labels["train"]
     for name, positions in (("train", kept), ("test", held)):
         table.parts[name] = train.select(positions)
