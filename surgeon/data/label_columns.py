@@ -176,7 +176,7 @@ def read_labels(
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         values = _lists(arrow.to_pylist(), name, where, rows)
         values[np.isin(values, numbers)] = np.nan
-        empty: Array = np.isnan(values).reshape(len(values), -1).all(1)
+        empty: Array = np.asarray(np.isnan(values).reshape(len(values), -1).all(1))
         return column("list", empty, none, (), values)
     raise TrainingError(f"{where}: {name!r} holds values of the type {kind}, which are no labels", where="train.data")
 
