@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,26 +54,29 @@ def apply(
     read = _read(context, recipe, model, settings)
     if read.train is None or no_train:
         defer()
+    from surgeon.cli.interrupts import starting_over_explained
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.progress import TerminalProgress
     from surgeon.pipeline.run import run_recipe
 
-    report = run_recipe(
-        model,
-        read,
-        output or Path("out") / recipe.stem,
-        train=not no_train,
-        force=force,
-        arch=arch,
-        seed=seed,
-        key=key,
-        trust_pickle=trust_pickle,
-        plugins=context.obj,
-        outputs=as_json or not quiet,
-        progress=TerminalProgress(quiet=silent),
-        quiet=silent,
-    )
+    trains = read.train is not None and not no_train
+    with starting_over_explained() if trains else nullcontext():
+        report = run_recipe(
+            model,
+            read,
+            output or Path("out") / recipe.stem,
+            train=not no_train,
+            force=force,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            plugins=context.obj,
+            outputs=as_json or not quiet,
+            progress=TerminalProgress(quiet=silent),
+            quiet=silent,
+        )
     if as_json:
         print_json(report.to_dict())
     elif not quiet:

@@ -52,6 +52,7 @@ def train(
     OUT.checkpoints (one after every epoch, the last is kept, unless arguments: {save_strategy: …} says otherwise),
     and --resume goes on from there, to the same weights. torchrun -m surgeon train … trains with several processes.
     """
+    from surgeon.cli.interrupts import going_on_explained
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.progress import TerminalProgress
@@ -66,21 +67,23 @@ def train(
                 hint=f"surgeon train {what}, or surgeon train RECIPE {what}",
             )
         model = str(what)
-    report = run_training(
-        model,
-        None if itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
-        output or Path("out") / (f"{what.stem}-trained" if itself else what.stem),
-        overrides=settings or () if itself else (),
-        resume=resume,
-        force=force,
-        arch=arch,
-        seed=seed,
-        key=key,
-        trust_pickle=trust_pickle,
-        plugins=context.obj,
-        progress=TerminalProgress(quiet=silent),
-        quiet=silent,
-    )
+    out = output or Path("out") / (f"{what.stem}-trained" if itself else what.stem)
+    with going_on_explained(out.with_name(f"{out.name}.checkpoints")):
+        report = run_training(
+            model,
+            None if itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
+            out,
+            overrides=settings or () if itself else (),
+            resume=resume,
+            force=force,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            plugins=context.obj,
+            progress=TerminalProgress(quiet=silent),
+            quiet=silent,
+        )
     if not is_first_process() or report.training is None:
         return
     if as_json:

@@ -174,6 +174,7 @@ def prepare(
             "text": recipe.text,
             "plugins": _foreign(recipe, plugins),
             "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
+            "derived": [fact.name for fact in planned.tensors if fact.origin == "derived"],
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
             "donors": {name: donor.fingerprint for name, donor in journal.donors.items()},
         }

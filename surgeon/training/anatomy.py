@@ -48,6 +48,13 @@ class Anatomy:
         names = {name for name, _ in self._model.named_parameters()}
         return names if self._surgery is None else names & self._surgery.kept.keys()
 
+    @cached_property
+    def inherited(self) -> set[str]:
+        """Like :attr:`kept`, with the parameters that an operation derived from the source's or a donor's values."""
+        if self._surgery is None:
+            return self.kept
+        return self.kept | ({name for name, _ in self._model.named_parameters()} & set(self._surgery.derived))
+
     def sites(self, selectors: Sequence[str]) -> list[Site]:
         """What ``selectors`` name; ``head`` alone means the role, and the heads of branches.
 

@@ -74,7 +74,7 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
             f"without those blocks of {' and '.join(stack.container for stack in cut)} the outputs change: {change}",
             hint="keep the blocks that this comes from, or that change the shape (usually the first of a stage)",
         )
-    if cls is not None and not surgery.replays and (reason := _unlike_stock(surgery, cls, cut)):
+    if cls is not None and (reason := surgery.recall("no stock config", lambda: _unlike_stock(surgery, cls, cut))):
         surgery.note(f"no config of {cls.__name__} builds this, so that only surgeon.load opens the result: {reason}")
 
 
