@@ -74,6 +74,7 @@ def predict(
     from surgeon.nn.zero_shot import with_classes
     from surgeon.pipeline import api as engine
     from surgeon.recipe.load import operations_from
+    from surgeon.training.class_names import network_of
     from surgeon.training.load_splits import load_splits
     from surgeon.training.predicting import predict as run
 
@@ -83,7 +84,8 @@ def predict(
         past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
         if add_classes is not None:
             model = with_classes(model, mapping_of(read_table(add_classes)), only=only)
-        splits = load_splits(asked.settings, asked.top.get("seed", 0) if seed is None else seed)
+        drawn = asked.top.get("seed", 0) if seed is None else seed
+        splits = load_splits(asked.settings, drawn, network_of(model, partial=True))
     with working("predicting", quiet=quiet or as_json):
         operations = operations_from(past, plugins) if past else []
         found = run(model, splits, operations, part=part, output=called)

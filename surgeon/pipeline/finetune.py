@@ -194,7 +194,16 @@ def train_ready(
         plugins=plugins,
         data=data,
     )
-    trainee.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
+    trainee.record.training.append(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "report": measures(report),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [each.model_dump(mode="json") for each in (*(settings.objectives or ()), *asked.objectives)],
+            "surgeries": len(trainee.record.surgeries),
+        }
+    )
     return report
 
 
@@ -219,7 +228,5 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
 
 def measures(report: TrainReport) -> dict[str, object]:
     """Select the part of a report that is the same in every run: an artifact must not depend on the clock."""
-    data = report.to_dict()
-    return {
-        key: value for key, value in data.items() if key not in {"seconds", "samples_per_second", "history", "device"}
-    }
+    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
+    return {key: value for key, value in report.to_dict().items() if key not in left_out}

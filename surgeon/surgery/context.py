@@ -28,8 +28,8 @@ class Surgery(ModuleEdits):
     """Look at a skeleton and edit it; every edit is recorded, so that it can be planned, refused and replayed.
 
     Look: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``, ``inputs``,
-    ``recall``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``, ``borrow``,
-    ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``.
+    ``recall``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``,
+    ``borrow``, ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``.
     Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
