@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from surgeon.advising.advice import Advice, measure
-from surgeon.advising.asking import Asked, asked_for
 from surgeon.advising.picture import picture_of
 from surgeon.advising.prescribing import alternatives, placed, recipe
 from surgeon.advising.watching import Watch, watched
@@ -30,6 +29,7 @@ from surgeon.pipeline.prepare import prepare
 from surgeon.pipeline.run_report import RunProgress
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
+from surgeon.recipe.data_argument import Asked, asked_for
 from surgeon.recipe.load import load_recipe
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model

@@ -61,7 +61,7 @@ def advise(
     held out in turn, beside those of fresh weights. From that and from how much data there are follows one of four
     cases (small or large, similar or different), and from the case a recipe.
     """
-    from surgeon.advising.asking import asked_for
+    from surgeon.recipe.data_argument import asked_for
 
     plugins: Plugins = context.obj
     asked = asked_for(data, plugins)

@@ -119,25 +119,25 @@ def _folders(folder: Path, found: PictureFolder) -> list[Path]:
     inside = []
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            if not _hidden(path.name):
+            if not is_hidden(path.name):
                 inside.append(path)
             else:
-                found.left_out += [_below(file, found.root) for file in _files(path)]
+                found.left_out += [_below(file, found.root) for file in walk_files(path)]
         else:
             (found.unclassed if _is_picture(path) else found.left_out).append(_below(path, found.root))
     return inside
 
 
 def _pictures(folder: Path, found: PictureFolder) -> Iterator[Path]:
-    for path in _files(folder):
-        hidden = any(_hidden(part) for part in path.relative_to(folder).parts)
+    for path in walk_files(folder):
+        hidden = any(is_hidden(part) for part in path.relative_to(folder).parts)
         if not hidden and _is_picture(path):
             yield path
         else:
             found.left_out.append(_below(path, found.root))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def walk_files(folder: Path) -> Iterator[Path]:
     """All files below ``folder``; folders that are links are followed, each once."""
     seen: set[str] = set()
     for where, inside, files in os.walk(folder, followlinks=True):
@@ -150,12 +150,13 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(where, file) for file in sorted(files))
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or what a system leaves behind."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def _is_picture(path: Path) -> bool:
-    return not _hidden(path.name) and path.suffix.lower() in PICTURES
+    return not is_hidden(path.name) and path.suffix.lower() in PICTURES
 
 
 def _below(path: Path, root: Path) -> str:

@@ -199,7 +199,7 @@ def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTa
     data.parts = {name: undecoded(source, part) for name, part in data.parts.items()}
     encoders, inputs, collate = make_inputs(source, data, network, seed)
     notes = data.notes + check_inputs(source, data, encoders, network)
-    labels = _labels(source, data, network)
+    labels = read_columns(source, data, network)
     table = OpenTable(source, data.parts, labels, encoders, inputs, collate, data.places, notes)
     _hold_out(table, data, network)
     if source.samples is not None:
@@ -207,7 +207,9 @@ def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTa
     return table
 
 
-def _labels(source: TableSource, data: Read, network: Network) -> dict[str, dict[str, LabelColumn | list[LabelColumn]]]:
+def read_columns(
+    source: TableSource, data: Read, network: Network
+) -> dict[str, dict[str, LabelColumn | list[LabelColumn]]]:
     """The label columns of every part; what a column holds is decided over all parts."""
     import pyarrow
 

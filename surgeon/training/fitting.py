@@ -24,10 +24,19 @@ def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], 
     first = splits.collate([splits.train[i] for i in range(min(2, len(splits.train)))])  # type: ignore[arg-type]
     device = next(model.parameters()).device
     batch = {name: column.to(device) for name, column in first.items()}
-    inputs = {name: batch[name] for name in splits.inputs}
     model.eval()
+    return outputs_of(model, Call.of(model, splits.inputs), batch), batch
+
+
+def outputs_of(model: nn.Module, call: Call, batch: Batch) -> dict[str, Tensor]:
+    """Run ``model`` on a batch; returns its outputs by name.
+
+    Raises:
+        TrainingError: The model does not accept it.
+    """
+    inputs = {name: batch[name] for name in call.inputs}
     try:
-        return Call.of(model, splits.inputs)(model, batch), batch
+        return call(model, batch)
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         raise _misfit(model, inputs, error) from error
 

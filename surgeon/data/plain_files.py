@@ -1,0 +1,167 @@
+"""Sort the files that a path, a folder or a pattern names: pictures, sounds, texts and tables. No torch here."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from surgeon.data.folders import PICTURES, SPLIT_NAMES, is_hidden, walk_files
+from surgeon.data.readers import READERS
+from surgeon.errors import TrainingError
+
+FileKind: TypeAlias = Literal["image", "audio", "text", "table", "saved"]
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aiff", ".aif", ".opus")
+TEXTS = (".txt",)
+TABLES = tuple(READERS)
+SAVED = ("dataset_info.json", "dataset_dict.json")
+"""What lies in a folder that ``datasets`` wrote."""
+CALLED = {"image": "pictures", "audio": "sounds", "text": "texts", "table": "tables", "saved": "datasets"}
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class File:
+    """One file with samples.
+
+    Attributes:
+        path: Where it lies.
+        name: What a person calls it: its path below the folder that was given, or the path that was given.
+        label: The folder that may be its class; None where it lies in none.
+        part: The split whose folder it lies in; None where there are no such folders.
+    """
+
+    path: Path
+    name: str
+    label: str | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one kind.
+
+    Attributes:
+        kind: What they are.
+        files: They themselves.
+        root: What was given, for messages.
+        notes: What was left out.
+    """
+
+    kind: FileKind
+    files: list[File]
+    root: str
+    notes: list[str] = field(default_factory=list)
+
+
+def kind_of(path: Path) -> FileKind | None:
+    """What a file holds, by its suffix; None where that says nothing."""
+    suffix = path.suffix.lower()
+    for kind, suffixes in (("image", PICTURES), ("audio", SOUNDS), ("text", TEXTS), ("table", TABLES)):
+        if suffix in suffixes:
+            return kind  # type: ignore[return-value]
+    return None
+
+
+def is_path(given: str) -> bool:
+    """Whether a text names files that are there, or is written like a path or a pattern."""
+    if Path(given).exists():
+        return True
+    return not given.lstrip().startswith(("{", "[")) and (_is_pattern(given) or "/" in given or "." in given)
+
+
+def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:
+    """The files that paths, folders and patterns name, by kind, in the order in which they are given.
+
+    Args:
+        given: Files, folders, and patterns as ``shots/*.png`` or ``shots/**/*.png``.
+        wanted: The kinds that the network takes; they decide what of a folder with several kinds is read.
+
+    Raises:
+        TrainingError: There is no such file, or one of a kind that is not read.
+    """
+    sorted_files: list[Files] = []
+    lone: list[File] = []
+
+    def flush() -> None:
+        for kind in dict.fromkeys(kind_of(file.path) for file in lone):
+            assert kind is not None
+            some = [file for file in lone if kind_of(file.path) == kind]
+            sorted_files.append(Files(kind, some, some[0].name if len(some) == 1 else f"{len(some)} {CALLED[kind]}"))
+        lone.clear()
+
+    for text in given:
+        for path in _paths(text):
+            if path.is_dir():
+                flush()
+                sorted_files += _in_folder(path, wanted)
+            elif kind_of(path) is None:
+                raise TrainingError(
+                    f"{path} is no picture, sound, text or table by its name",
+                    hint=f"pictures: {', '.join(PICTURES[:5])}, …; sounds: {SOUNDS[0]}; texts: {TEXTS[0]} with one "
+                    f"text a line; tables: {', '.join(TABLES)}",
+                )
+            else:
+                lone.append(File(path, str(path)))
+    flush()
+    return sorted_files
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text)
+
+
+def _paths(text: str) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.exists():
+        return [path]
+    if not _is_pattern(text):
+        raise TrainingError(f"{text} does not exist")
+    matched = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+    several = [each for each in matched if each.is_file() and not is_hidden(each.name)] or matched
+    if not several:
+        raise TrainingError(f"no file matches {text}")
+    return several
+
+
+def _in_folder(root: Path, wanted: Collection[str]) -> list[Files]:
+    if any((root / name).is_file() for name in SAVED):
+        return [Files("saved", _saved_splits(root), str(root))]
+    tops = [path for path in sorted(root.iterdir()) if path.is_dir() and not is_hidden(path.name)]
+    splits = bool(tops) and all(path.name.lower() in SPLIT_NAMES for path in tops)
+    files: list[File] = []
+    left_out: list[str] = []
+    for path in walk_files(root):
+        below = path.relative_to(root)
+        if any(map(is_hidden, below.parts)) or kind_of(path) is None:
+            left_out.append(below.as_posix())
+            continue
+        folders = below.parts[:-1]
+        part = SPLIT_NAMES[folders[0].lower()] if splits and folders else None
+        inside = folders[1:] if part else folders
+        files.append(File(path, below.as_posix(), inside[0] if inside else None, part))
+    kinds = list(dict.fromkeys(kind_of(file.path) for file in files))
+    chosen = [kind for kind in kinds if kind in wanted] or kinds
+    left_out += [file.name for file in files if kind_of(file.path) not in chosen]
+    if not chosen:
+        raise TrainingError(f"{root} holds no picture, sound, text or table")
+    notes = []
+    if left_out:
+        more = ", …" if len(left_out) > SHOWN else ""
+        notes.append(f"{root}: left out {len(left_out)} files ({', '.join(left_out[:SHOWN])}{more})")
+    made = []
+    for kind in chosen:
+        assert kind is not None
+        made.append(Files(kind, [file for file in files if kind_of(file.path) == kind], str(root), notes))
+        notes = []
+    return made
+
+
+def _saved_splits(root: Path) -> list[File]:
+    if not (root / SAVED[1]).is_file():
+        return [File(root, str(root))]
+    splits = json.loads((root / SAVED[1]).read_text(encoding="utf-8"))["splits"]
+    return [File(root, name, part=SPLIT_NAMES.get(name.lower(), name)) for name in splits]

@@ -1,0 +1,360 @@
+"""Read all of a source to predict from it: nothing is held out, and labels may be missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from surgeon.data.class_names import Levels, Numbering, differing, listed
+from surgeon.data.inputs import check_inputs, make_inputs, undecoded
+from surgeon.data.label_columns import LabelColumn, class_tensor
+from surgeon.data.labels import IGNORED
+from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.data.plain_files import Files
+from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns
+from surgeon.data.rows import Rows
+from surgeon.data.sources import Saved, Table
+from surgeon.data.tables import read_columns
+from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+
+LABEL = "label"
+"""The column of the folder that a file lies in."""
+Collate = Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]
+
+
+@dataclass
+class Samples:
+    """Samples to predict from.
+
+    Attributes:
+        rows: They themselves, as mappings of column names to tensors.
+        names: What each is called: its file, or its row.
+        inputs: The columns that the network is called with.
+        collate: Makes a batch.
+        parts: The split that each belongs to; empty where there are none.
+        shown: Labels as the data have them, by label column, where they have no class numbers.
+        classes: The names of classes, or of questions, by label column.
+        domains: The names of the domains that the column ``domain`` counts.
+        notes: What was read, and what was left out.
+    """
+
+    rows: Dataset[Any]
+    names: list[str]
+    inputs: tuple[str, ...]
+    collate: Collate
+    parts: list[str] = field(default_factory=list)
+    shown: dict[str, list[Any]] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    domains: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
+    """The samples of the wanted parts, one after the other."""
+    made = []
+    for part in wanted:
+        rows = getattr(splits, part)
+        if rows is None:
+            continue
+        size = len(rows)
+        names = rows.row_ids(range(size)) if hasattr(rows, "row_ids") else [str(number) for number in range(size)]
+        plain = rows.unvaried() if hasattr(rows, "unvaried") else rows
+        notes = [] if made else list(splits.notes)
+        classes = {label: tuple(given) for label, given in splits.names.items()}
+        parts = [part] * size
+        made.append(
+            Samples(plain, names, splits.inputs, splits.collate, parts, {}, classes, tuple(splits.domains), notes)
+        )
+    return made
+
+
+def read_files(files: Files, like: TableSource, label: str | None, network: Network, *, strict: bool) -> list[Samples]:
+    """Pictures, sounds or texts, with the folders that they lie in as classes where they are such.
+
+    Args:
+        files: The files.
+        like: Columns and preprocessing; of its columns only that of the files' kind is used.
+        label: The label column that classes are of; None where no label is of classes.
+        network: What the data have to fit.
+        strict: Refuse what does not go with the network's classes; else it is shown as it stands.
+
+    Raises:
+        TrainingError: One cannot be read; or, if ``strict``, the classes are not the network's.
+    """
+    import datasets
+
+    names, values, folders, parts = _entries(files)
+    odd, labelled = _folders_as_classes(files, folders, label, network, strict=strict)
+    notes = [*files.notes, *odd, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
+    columns: dict[str, list[Any]] = {files.kind: values}
+    settings: dict[str, Any] = {"image": None, "audio": None, "text": None, "numbers": {}, "targets": {}, "group": None}
+    settings[files.kind] = files.kind
+    if labelled and label is not None:
+        columns[LABEL] = [folder or "" for folder in folders]
+        settings["targets"] = {label: LABEL}
+    source = Table.model_construct(**{**dict(like), **settings, "source": "table", "path": files.root})
+    part = Part.of(datasets.Dataset.from_dict(columns), names)
+    data = Read({"train": part}, notes=notes, places={"train": files.root})
+    samples = _samples(source, data, network, strict=strict)
+    if any(parts):
+        samples.parts = [parts[int(number)] or "" for number in samples.rows.numbers]  # type: ignore[attr-defined]
+    return [samples]
+
+
+def read_tables(files: Files, like: TableSource, network: Network, *, strict: bool, lone: bool) -> list[Samples]:
+    """The rows of tables, or of a saved dataset; columns of labels may be missing unless ``strict``.
+
+    Args:
+        files: The tables.
+        like: Columns and preprocessing.
+        network: What the data have to fit.
+        strict: Refuse labels that are missing or do not go with the network's; else they are shown as they stand.
+        lone: Whether this is all that is read, so that a row's number says which it is.
+
+    Raises:
+        TrainingError: One cannot be read, or lacks an input; or, if ``strict``, a label.
+    """
+    made = []
+    kind = Saved if files.kind == "saved" else Table
+    for file in files.files:
+        settings = {**dict(like), "source": files.kind, "path": str(file.path), "group": None}
+        settings |= {"validation_path": None, "test_path": None}
+        if files.kind == "saved":
+            settings |= {"split": (file.part and file.name) or "train", "validation_split": None, "test_split": None}
+        source = kind.model_construct(**settings)
+        there = _columns_there(source)
+        targets = {}
+        for target, given in like.targets.items():
+            missing = [column for column in ([given] if isinstance(given, str) else given) if column not in there]
+            if not missing:
+                targets[target] = given
+            elif strict:
+                raise TrainingError(
+                    f"{file.path} has no column {missing[0]!r}, which holds the labels {target!r} "
+                    f"(there are: {', '.join(there)})",
+                    hint="surgeon predict needs no labels",
+                )
+        source = source.model_copy(update={"targets": targets})
+        data = read(source)
+        data.parts["train"].ids = _row_names(source, data, "" if lone else file.name)
+        samples = _samples(source, data, network, strict=strict)
+        if file.part:
+            samples.parts = [file.part] * len(samples)
+        made.append(samples)
+    return made
+
+
+def read_source(source: TableSource, network: Network, *, strict: bool) -> list[Samples]:
+    """All rows of a source as a recipe writes it, part by part.
+
+    Raises:
+        TrainingError: It cannot be read; or, if ``strict``, its labels do not go with the network's.
+    """
+    whole = read(source)
+    made = []
+    for name, part in whole.parts.items():
+        check_columns(source, part.rows.column_names, called(source))
+        if part.ids is None:
+            part.ids = _row_names(source, Read({"train": part}), "")
+        data = Read({"train": part}, whole.text, [] if made else whole.notes, None, whole.folder)
+        data.places = {"train": whole.places[name]}
+        samples = _samples(source, data, network, strict=strict)
+        if len(whole.parts) > 1:
+            samples.parts = [name] * len(samples)
+        made.append(samples)
+    return made
+
+
+def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
+    check_columns(source, data.parts["train"].rows.column_names, called(source))
+    data.parts["train"] = undecoded(source, data.parts["train"])
+    encoders, inputs, collate = make_inputs(source, data, network, 0)
+    notes = [*data.notes, *check_inputs(source, data, encoders, network)]
+    part = data.parts["train"]
+    labels: dict[str, Tensor] = {}
+    shown: dict[str, list[Any]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    for target in target_columns(source):
+        head = network.head(target)
+        try:
+            labels[target], names[target] = _numbered(_only(source, target), target, data, network)
+        except TrainingError as error:
+            if strict:
+                raise
+            shown[target] = _as_they_stand(source, target, part)
+            notes.append(f"the labels {target!r} are shown as they stand: {error.message}")
+            continue
+        notes += _absent(target, labels[target], head, data.places["train"])
+    wanted = [column for column in columns_of(_only(source, None)) if source.kind != "images" or column == "image"]
+    rows = Rows(
+        part.rows.select_columns(wanted),
+        encoders,
+        labels,
+        numbers=part.numbers,
+        where=data.places["train"],
+        ids=part.ids,
+        varied=False,
+    )
+    given = {target: each for target, each in names.items() if each}
+    return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes)
+
+
+def _only(source: TableSource, target: str | None) -> TableSource:
+    """The source with the columns of one label, or of none."""
+    if source.kind == "images":
+        return source
+    targets = {} if target is None else {target: source.targets[target]}
+    return source.model_copy(update={"targets": targets, "group": None})
+
+
+def _numbered(source: TableSource, target: str, data: Read, network: Network) -> tuple[Tensor, tuple[str, ...]]:
+    import numpy as np
+    import torch
+
+    head = network.head(target)
+    column = read_columns(source, data, network)["train"][target]
+    if isinstance(column, LabelColumn):
+        numbering = numbered_by(target, column.levels(trained=False), head)
+        return class_tensor(target, column, numbering, head), numbering.names
+    values = torch.from_numpy(np.stack([each.values for each in column], 1)).float()
+    return values, tuple(each.name for each in column)
+
+
+def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
+    """How labels become the network's class numbers: by its names, never by an order of the data's own.
+
+    Raises:
+        TrainingError: There is a class that the network has not, or it has no names for classes that have.
+    """
+    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
+        return Numbering()
+    if head.names:
+        if set(level.names) <= set(head.names):
+            return Numbering(head.names, by_name=True)
+        numerals = any(name.lstrip("-").isdigit() for name in head.names)
+        if level.kind == "whole" and not numerals:
+            return Numbering(head.names)  # whole numbers are places in the list of names
+        if level.kind == "bool" and head.loss == "bce":
+            return Numbering()
+        error = differing(target, head.names, level.names)
+        error.hint = "leave out what is of other classes, or rename it to the class that it is of"
+        raise error
+    if level.kind == "text":
+        raise TrainingError(
+            f"the data name the classes {listed(level.names)} of {target!r}, and the network has no names for its "
+            "classes, so that nobody knows which is which",
+            hint="say their names, in the order of the network's outputs: classes=[…], or --classes a,b,c",
+        )
+    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+
+
+def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
+    if not head.names or values.is_floating_point():
+        return []
+    there = set(values.reshape(-1).tolist())
+    absent = [name for number, name in enumerate(head.names) if number not in there]
+    missing = int((values == IGNORED).sum())
+    notes = [f"{where}: no sample of {listed(absent)} ({target!r})"] if 0 < len(absent) < len(head.names) else []
+    return notes + ([f"{where}: {missing} samples have no {target!r}"] if missing else [])
+
+
+def _as_they_stand(source: TableSource, target: str, part: Part) -> list[Any]:
+    column = target_columns(source)[target]
+    if isinstance(column, str):
+        return list(part.rows[column][:])
+    return [list(row) for row in zip(*(part.rows[each][:] for each in column), strict=True)]
+
+
+def _entries(files: Files) -> tuple[list[str], list[str], list[str | None], list[str | None]]:
+    """Names, values, folders and splits of samples: a sample for each file, of a text for each line."""
+    if files.kind != "text":
+        values = [str(file.path.absolute()) for file in files.files]
+        labels, parts = [file.label for file in files.files], [file.part for file in files.files]
+        return [file.name for file in files.files], values, labels, parts
+    names, values, folders, splits = [], [], [], []
+    for file in files.files:
+        for number, line in enumerate(_lines(file.path), 1):
+            if line.strip():
+                names.append(f"{file.name}:{number}")
+                values.append(line)
+                folders.append(file.label)
+                splits.append(file.part)
+    if not values:
+        raise TrainingError(f"{files.root} holds no text")
+    return names, values, folders, splits
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is no text in UTF-8: {error.reason}", hint="save it as UTF-8") from error
+
+
+def _folders_as_classes(
+    files: Files, folders: Sequence[str | None], label: str | None, network: Network, *, strict: bool
+) -> tuple[list[str], bool]:
+    """What is to be said of the folders, and whether they are classes."""
+    given = list(dict.fromkeys(folder for folder in folders if folder is not None))
+    if not given:
+        if strict and label is not None:
+            raise TrainingError(
+                f"{files.root} has no folder for each class, so that there is nothing to compare with",
+                hint="as in: cats/1.jpg, dogs/7.png, …; surgeon predict needs no classes",
+            )
+        return [], False
+    names = network.head(label).names if label is not None else ()
+    if label is not None and (strict or not names or set(given) & set(names)):
+        return [], True
+    what = "a class of the network" if len(given) == 1 else "classes of the network"
+    return [f"{files.root}: the folders {listed(given)} are not {what}, and are not read as labels"], False
+
+
+def _columns_there(source: TableSource) -> list[str]:
+    """The columns that a table has."""
+    if source.kind == "table" and Path(source.path).suffix.lower() in (".csv", ".tsv"):
+        from pyarrow import ArrowInvalid, csv
+
+        default = "\t" if Path(source.path).suffix.lower() == ".tsv" else ","
+        parse = csv.ParseOptions(delimiter=source.separator or default, newlines_in_values=True)
+        try:
+            return list(csv.open_csv(source.path, parse_options=parse).schema.names)
+        except ArrowInvalid:
+            return []  # reading it says what is wrong
+    bare = source.model_copy(update={"targets": {}})
+    return list(read(bare).parts["train"].rows.column_names)
+
+
+def _row_names(source: TableSource, data: Read, prefix: str) -> list[str]:
+    """Rows by their files, where every row has a file of its own; else by their numbers."""
+    rows = data.parts["train"].rows
+    column = getattr(source, "image", None) or getattr(source, "audio", None)
+    if source.kind != "images" and column is not None and column in rows.column_names:
+        values = rows.features[column]
+        if getattr(values, "dtype", None) in ("string", "large_string"):
+            return [str(value) for value in rows[column][:]]
+    return [f"{prefix}:{number}" if prefix else str(number) for number in range(len(rows))]
+
+
+def limited(samples: Samples, part: str) -> Samples:
+    """The samples of one part."""
+    from surgeon.data.rows import Chosen
+
+    positions = [number for number, each in enumerate(samples.parts) if each == part]
+    return dataclasses.replace(
+        samples,
+        rows=Chosen(samples.rows, positions),
+        names=[samples.names[number] for number in positions],
+        parts=[part] * len(positions),
+        shown={label: [values[number] for number in positions] for label, values in samples.shown.items()},
+    )
