@@ -80,8 +80,10 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.evaluation import evaluate
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
+    from surgeon.pipeline.prediction import predict
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
     from surgeon.pipeline.training_run import run_training
@@ -92,6 +94,8 @@ if TYPE_CHECKING:
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.surgery.context import Surgery
     from surgeon.surgery.plan import Plan
+    from surgeon.training.evaluating import Evaluation
+    from surgeon.training.predicting import Predictions
     from surgeon.training.report import TrainReport
     from surgeon.training.session import train
 
@@ -165,11 +169,13 @@ _HOMES = {
         "save",
         "verify",
     ),
+    "surgeon.pipeline.evaluation": ("evaluate",),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
         "NetworkView",
         "inspect",
     ),
+    "surgeon.pipeline.prediction": ("predict",),
     "surgeon.pipeline.run": ("run_recipe",),
     "surgeon.pipeline.run_report": (
         "RunProgress",
@@ -189,6 +195,8 @@ _HOMES = {
     "surgeon.recipe.train_settings": ("TrainSettings",),
     "surgeon.surgery.context": ("Surgery",),
     "surgeon.surgery.plan": ("Plan",),
+    "surgeon.training.evaluating": ("Evaluation",),
+    "surgeon.training.predicting": ("Predictions",),
     "surgeon.training.report": ("TrainReport",),
     "surgeon.training.session": ("train",),
 }
@@ -209,6 +217,7 @@ __all__ = [
     "ConfigFields",
     "Conserve",
     "Entry",
+    "Evaluation",
     "Family",
     "Freeze",
     "GradientReversal",
@@ -223,6 +232,7 @@ __all__ = [
     "Plan",
     "PluginError",
     "Plugins",
+    "Predictions",
     "Progressive",
     "Recipe",
     "RecipeError",
@@ -256,6 +266,7 @@ __all__ = [
     "apply",
     "check",
     "describe_operations",
+    "evaluate",
     "finetune",
     "hookimpl",
     "inspect",
@@ -263,6 +274,7 @@ __all__ = [
     "load_plugins",
     "load_recipe",
     "plan",
+    "predict",
     "recipe_schema",
     "record_of",
     "run_recipe",

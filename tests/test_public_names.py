@@ -51,6 +51,9 @@ def main(model: nn.Module, recipe: Path) -> float | None:
     second: surgeon.TrainReport = surgeon.train(trained, settings, seed=1)
     advice: surgeon.Advice = surgeon.advise(model, {"source": "digits"}, at=["layer1"])
     advice.save("advised.yaml")
+    predicted: surgeon.Predictions = surgeon.predict("out", ["shots", "one.png"], on_error="skip")
+    evaluated: surgeon.Evaluation = surgeon.evaluate(again, "shots", classes=["cat", "dog"])
+    print(predicted.rows, predicted.to_table(), evaluated.main, evaluated.to_dict())
     run: surgeon.RunReport = surgeon.run_recipe(model, recipe, "made", train=False)
     surgeon.run_training("made", None, "trained", resume=True)
     print(run.reload, second.after, surgeon.describe_operations()["freeze"], surgeon.recipe_schema(plugins))
@@ -87,9 +90,21 @@ def test_every_command_has_a_function():
         "ops": "describe_operations",
         "schema": "recipe_schema",
     }
-    functions |= {"plugins": "load_plugins", "predict": None}  # predicting is to have a function of its own
-    commands = ("apply", "plan", "train", "advise", "predict", "inspect", "check", "ops", "schema", "plugins")
-    missing = [name for name in commands if (f := functions.get(name, name)) and f not in surgeon.__all__]
+    functions |= {"plugins": "load_plugins"}
+    commands = (
+        "apply",
+        "plan",
+        "train",
+        "advise",
+        "predict",
+        "evaluate",
+        "inspect",
+        "check",
+        "ops",
+        "schema",
+        "plugins",
+    )
+    missing = [name for name in commands if functions.get(name, name) not in surgeon.__all__]
     assert missing == []
 
 

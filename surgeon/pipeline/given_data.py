@@ -1,0 +1,248 @@
+"""What predictions are made from: paths, sources, recipes or datasets, read as the network was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from surgeon.data.network import CLASS_LOSS, Network
+from surgeon.data.plain_files import File, Files, is_path, sort_files
+from surgeon.data.requirements import require
+from surgeon.data.sources import as_sources
+from surgeon.data.whole import Samples, from_splits, limited, read_files, read_source, read_tables
+from surgeon.errors import RecipeError, TrainingError
+from surgeon.interfaces.data import Source
+from surgeon.interfaces.record import Record
+from surgeon.interfaces.splits import Splits
+from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind
+from surgeon.plugins import Plugins
+from surgeon.recipe.data_argument import Asked, asked_for
+from surgeon.recipe.document import parse
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.class_names import network_of
+from surgeon.training.load_splits import load_splits
+
+Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[str | Path]"
+"""A file, a folder, a pattern, or several of these; a source as a recipe writes it; a recipe; datasets from Python."""
+PARTS = ("train", "validation", "test")
+LABELS = "labels"
+RECIPES = (".yaml", ".yml")
+RECIPE_KEYS = {"train", "data", "source", "operations"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read.
+
+    Attributes:
+        record: How the network was made and trained.
+        recorded: How its samples became inputs.
+        network: What the data have to fit: classes by name, positions, vocabulary.
+        plugins: The plugins.
+        part: Which part of the data; all of them if None.
+        seed: Draws samples, where a source draws; that of the recipe if None.
+        on_error: What to do with a sample that cannot be read.
+        strict: Whether labels have to be there, and to go with the network's classes.
+    """
+
+    record: Record | None
+    recorded: RecordedInputs
+    network: Network
+    plugins: Plugins
+    part: str | None = None
+    seed: int | None = None
+    on_error: str = "fail"
+    strict: bool = False
+
+    def samples(self, data: Data) -> list[Samples]:
+        """Everything that ``data`` names.
+
+        Raises:
+            TrainingError: It is not there, cannot be read, or does not go with the network.
+            RecipeError: A source is not written as it must be.
+        """
+        require("train", "reading data")
+        if isinstance(data, Splits):
+            return self._wanted(from_splits(data, PARTS if self.part is None else (self.part,)))
+        if isinstance(data, Source):
+            return self._of_sources([data], self.seed or 0)
+        if isinstance(data, Mapping):
+            return self._written(json.dumps(data))
+        given = [data] if isinstance(data, (str, Path)) else list(data)
+        if not given:
+            raise TrainingError("no data are named")
+        made: list[Samples] = []
+        paths: list[str] = []
+        for each in given:
+            text = str(each)
+            if _is_recipe(text) or not is_path(text):
+                made += self._written(text)
+            else:
+                paths.append(text)
+        return made + (self._of_paths(paths) if paths else [])
+
+    def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
+        like = self.recorded.source().model_copy(update={"on_error": self.on_error})
+        sorted_files = sort_files(paths, self.recorded.kinds)
+        lone = len(sorted_files) == 1 and len(sorted_files[0].files) == 1
+        made: list[Samples] = []
+        for files in sorted_files:
+            check_kind(self.recorded, files.kind, files.root)
+            if self.part is not None and not any(file.part for file in files.files):
+                made += self._part_as_in_training(files)
+                continue
+            if files.kind in ("table", "saved"):
+                found = read_tables(files, like, self.network, strict=self.strict, lone=lone)
+            else:
+                found = read_files(files, self._prepared(like, files), self._label(), self.network, strict=self.strict)
+            found[0].notes += self._said_of(files)
+            made += [limited(each, self.part) for each in found] if self.part is not None else found
+        return self._wanted(made)
+
+    def _prepared(self, like: Any, files: Files) -> Any:
+        if files.kind == "text" and like.tokenizer is None:
+            raise TrainingError(
+                f"which tokenizer makes tokens of {files.root}? Neither a record nor files beside the weights say",
+                hint="write the source out: {source: table, path: …, text: …, tokenizer: …, targets: {labels: …}}",
+            )
+        return like
+
+    def _said_of(self, files: Files) -> list[str]:
+        """What has to be known of how files are read, and of whether they were trained on."""
+        notes = []
+        if not self.recorded.trained and files.kind == "image":
+            notes.append("nothing says how pictures become inputs: 224 x 224 pixels and ImageNet's means are assumed")
+        trained_on = [Path(each["path"]).resolve() for each in self.recorded.sources if each.get("path")]
+        if self.part is None and Path(files.root).exists() and Path(files.root).resolve() in trained_on:
+            notes.append(
+                f"{files.root} is what the network was trained on, most of it; part test (--part test) is held out"
+            )
+        return notes
+
+    def _part_as_in_training(self, files: Files) -> list[Samples]:
+        """The part of a folder or a table that training would hold out."""
+        kinds = {"table": "table", "saved": "saved", "image": "images"}
+        wanted = [each for each in self.recorded.sources if each["source"] == kinds.get(files.kind)]
+        if not wanted or (files.kind != "image" and len(files.files) > 1):
+            raise TrainingError(
+                f"{files.root} has no part {self.part!r}: the network was not trained on data of this kind",
+                hint="leave the part out, and all of it is read",
+            )
+        other = {"path": files.root, "validation_path": None, "test_path": None}
+        changed = {name: value for name, value in other.items() if name in wanted[0]}
+        return self._written(json.dumps({**wanted[0], **changed, "domain": None, "labels": "visible"}))
+
+    def _written(self, text: str) -> list[Samples]:
+        """A recipe, or a source written out; what it leaves out is as in training."""
+        asked = asked_for(self._completed(text), self.plugins)
+        seed = asked.top.get("seed", 0) if self.seed is None else self.seed
+        if self.part is not None:
+            return self._wanted(from_splits(load_splits(asked.settings, seed, self.network), (self.part,)))
+        return self._of_settings(asked, seed)
+
+    def _of_settings(self, asked: Asked, seed: int) -> list[Samples]:
+        settings = asked.settings
+        given = [
+            source for each in (settings.data, settings.evaluate) if each is not None for source in as_sources(each)
+        ]
+        return self._of_sources(given, seed, settings)
+
+    def _of_sources(self, sources: Sequence[Any], seed: int, settings: TrainSettings | None = None) -> list[Samples]:
+        tables = [source for source in sources if getattr(source, "kind", None)]
+        domains = any(source.domain is not None for source in sources)
+        if len(tables) < len(sources) or domains or self.part is not None:
+            how = settings or TrainSettings(data=list(sources) if len(sources) > 1 else sources[0])
+            wanted = PARTS if self.part is None else (self.part,)
+            return self._wanted(from_splits(load_splits(how, seed, self.network), wanted))
+        made: list[Samples] = []
+        for source in sources:
+            if source.kind == "table":
+                named = (("train", source.path), ("validation", source.validation_path), ("test", source.test_path))
+                several = sum(path is not None for _, path in named) > 1
+                files = [File(Path(path), path, part=part if several else None) for part, path in named if path]
+                lone = len(sources) == 1 and not several
+                table = Files("table", files, source.path)
+                made += read_tables(table, source, self.network, strict=self.strict, lone=lone)
+            else:
+                made += read_source(source, self.network, strict=self.strict)
+        return self._wanted(made)
+
+    def _completed(self, text: str) -> str:
+        """A source written out, with what it leaves out of inputs as in training."""
+        if Path(text).exists():
+            return text
+        try:
+            written = parse(text, "--data").data
+        except RecipeError:
+            return text  # reading it says what is wrong
+        if not isinstance(written, dict) or "source" not in written:
+            return text
+        kind = written["source"]
+        names: tuple[str, ...] = ()
+        if kind == "images":
+            names = ("pixels",)
+        elif kind in TABLES:
+            names = ("pixels", "waves", "tokenizer", "max_length", "na", "targets")
+            if not {"image", "text", "audio", "numbers"} & set(written):
+                names += ("image", "text", "audio", "numbers")
+        fields = {name: value for name in names if (value := self.recorded.fields.get(name)) is not None}
+        if "text" not in written and "text" not in fields:
+            fields.pop("tokenizer", None)
+        if kind in TABLES and "targets" not in written:
+            fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
+        plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
+        if kind in (*TABLES, "images"):
+            plain["on_error"] = self.on_error
+        more = {name: value for name, value in plain.items() if name not in written}
+        return json.dumps({**written, **more}) if more else text
+
+    def _label(self) -> str | None:
+        """The label column that folders may be the classes of."""
+        heads = self.network.heads
+        label = LABELS if LABELS in heads else next(iter(heads), LABELS)
+        head = self.network.head(label)
+        of_classes = head.loss in (CLASS_LOSS, None) or (head.loss == "bce" and len(head.names) == 2)
+        return label if of_classes else None
+
+    def _wanted(self, samples: list[Samples]) -> list[Samples]:
+        some = [each for each in samples if len(each)]
+        if not some:
+            what = "samples" if self.part is None else f"{self.part} samples"
+            raise TrainingError(f"the data have no {what}")
+        return some
+
+
+def named_network(model: nn.Module, classes: Sequence[str] | None) -> Network:
+    """What data for ``model`` have to fit, with names for its classes where the caller gives them."""
+    network = network_of(model, partial=True)
+    if classes is None:
+        return network
+    head = network.head(LABELS)
+    names = tuple(map(str, classes))
+    if head.count is not None and head.count != len(names):
+        raise TrainingError(f"{len(names)} classes are named, and the network has {head.count}")
+    if len(set(names)) < len(names):
+        raise TrainingError("a class is named twice")
+    loss = head.loss or CLASS_LOSS
+    heads = {**network.heads, LABELS: replace(head, names=names, count=len(names), loss=loss)}
+    return replace(network, heads=heads)
+
+
+def _is_recipe(text: str) -> bool:
+    """Whether a path is that of a recipe and not of a table: a JSON file may be either."""
+    path = Path(text)
+    if path.suffix.lower() in RECIPES:
+        return True
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError):
+        return False
+    several = content if isinstance(content, list) else [content]
+    return bool(several) and all(isinstance(each, dict) and RECIPE_KEYS & set(each) for each in several)

@@ -1,0 +1,132 @@
+"""How samples become a network's input: as its record says that they did when it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgeon.data.settings import Pixels, Waves
+from surgeon.data.sources import Table
+from surgeon.errors import TrainingError
+from surgeon.interfaces.record import Record
+
+COLUMNS = ("image", "text", "audio", "numbers")
+"""What names the columns that are fed to a network."""
+PREPARED = ("pixels", "waves", "tokenizer", "max_length")
+"""How what is in them becomes its input."""
+LABELLED = ("targets", "na")
+TABLES = ("table", "saved", "hub")
+IN_MINUS_1_TO_1 = 0.5
+"""Mean and deviation that bring pixels of 0…1 to -1…1, as those of the bundled digits are."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class RecordedInputs:
+    """What a network was trained on, as far as plain files can be read likewise.
+
+    Attributes:
+        fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na`` and ``pixels``, ``waves``,
+            ``tokenizer``, ``max_length``, as a source of data has them; only what is recorded.
+        sources: The sources of the last training as its record holds them.
+        refusal: Why plain files cannot be read as they were in training; None where they can.
+        trained: Whether the network was trained by surgeon.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[Mapping[str, Any], ...] = ()
+    refusal: str | None = None
+    trained: bool = False
+
+    @property
+    def kinds(self) -> set[str]:
+        """What kinds of files the network takes, by its record."""
+        return {name for name in COLUMNS if self.fields.get(name)}
+
+    def source(self) -> Table:
+        """A source of data with these fields, which names no file."""
+        fields = {name: value for name, value in self.fields.items() if value is not None}
+        return Table.model_construct(**{"source": "table", "path": "", "targets": {}, **fields})
+
+
+def recorded_inputs(record: Record | None, home: Path | None) -> RecordedInputs:
+    """Decide how plain files become a network's input.
+
+    Args:
+        record: What the network's manifest says.
+        home: The folder of the artifact, whose tokenizer is taken where the recorded one is not there any more.
+    """
+    own = None
+    if home is not None and any((home / name).is_file() for name in TOKENIZER_FILES):
+        own = str(home)
+    entry = record.training[-1] if record is not None and record.training else None
+    if entry is None:
+        return RecordedInputs({"tokenizer": own} if own else {})
+    data = entry.get("settings", {}).get("data")
+    if data is None:
+        return RecordedInputs(refusal="it was trained on datasets from Python", trained=True)
+    sources = tuple(data) if isinstance(data, list) else (data,)
+    found = [_fields(source, own) for source in sources]
+    if odd := [source["source"] for source, fields in zip(sources, found, strict=True) if fields is None]:
+        why = f"it was trained on the source {odd[0]!r}, which does not say how plain files become its input"
+        return RecordedInputs({}, sources, why, trained=True)
+    first = found[0] or {}
+    for name in (*COLUMNS, *PREPARED):
+        values = [(fields or {}).get(name) for fields in found]
+        if any(value != values[0] for value in values):
+            why = f"it was trained on sources of which each has {name} of its own"
+            return RecordedInputs({}, sources, why, trained=True)
+    return RecordedInputs(first, sources, trained=True)
+
+
+def _fields(source: Mapping[str, Any], own: str | None) -> dict[str, Any] | None:
+    """What one source of a record says of inputs; None where it says nothing."""
+    kind = source.get("source")
+    if kind == "digits":
+        channels = source.get("channels", 3)
+        scale = [IN_MINUS_1_TO_1] * channels
+        pixels = Pixels(size=source.get("size", 64), channels=channels, mean=scale, std=scale)
+        return {"image": "image", "pixels": pixels, "targets": {source.get("column", "labels"): "label"}}
+    if kind == "images":
+        fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
+    elif kind in TABLES:
+        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length")
+        fields = {name: source[name] for name in names if source.get(name) is not None}
+    else:
+        return None
+    fields["pixels"] = Pixels.model_validate(source.get("pixels") or {})
+    fields["waves"] = Waves.model_validate(source.get("waves") or {})
+    tokenizer = fields.get("tokenizer")
+    if own is not None and (tokenizer is None or not Path(tokenizer).exists()):
+        fields["tokenizer"] = own
+    return fields
+
+
+def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
+    """Refuse files of a kind that the network was not trained on.
+
+    Raises:
+        TrainingError: They are, or nothing says how they become its input.
+    """
+    if recorded.refusal is not None:
+        raise TrainingError(
+            f"{what} cannot be read as in training: {recorded.refusal}",
+            hint="write the source out, with how samples become inputs: {source: images, path: …, pixels: {size: …}}; "
+            "in Python, hand over surgeon.Splits",
+        )
+    kinds = recorded.kinds
+    if kind in ("table", "saved"):
+        if not kinds or not (set(recorded.fields) & set(COLUMNS)):
+            raise TrainingError(
+                f"which columns of {what} are fed to the network? Its record does not say",
+                hint=f"write the source out: {{source: table, path: {what}, image: …, targets: {{labels: …}}}}",
+            )
+        return
+    if kinds and kinds != {kind}:
+        names = ", ".join(sorted(kinds))
+        raise TrainingError(
+            f"the network was trained on the inputs {names}, and {what} is read as {kind} alone",
+            hint="hand over a table with the columns that it was trained on" if len(kinds) > 1 else None,
+        )
