@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,39 @@ Data = Annotated[
         "'{source: digits, classes: [5, 6, 7]}'.",
         show_default=False,
     ),
+]
+Samples = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DATA...",
+        help="Pictures, sounds, text files (a text a line), tables, folders of these with or without a folder for "
+        "each class, patterns; a recipe; or a source written out: '{source: table, path: …}'.",
+        show_default=False,
+    ),
+]
+MoreSamples = Annotated[
+    list[str] | None, typer.Option("--data", metavar="DATA", help="The same as DATA. Repeatable.", show_default=False)
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,C",
+        help="The names of the classes in the order of the outputs, where the network has none.",
+        show_default=False,
+    ),
+]
+Part = Annotated[
+    Literal["train", "validation", "test"] | None,
+    typer.Option("--part", help="Only this part of the data, as training takes it.", show_default=False),
+]
+OnError = Annotated[
+    Literal["fail", "skip"], typer.Option("--on-error", help="What to do with a sample that cannot be read.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="How many samples are computed at a time.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="Where to compute, as in cuda; a GPU if there is one.", show_default=False),
 ]
 Arch = Annotated[
     str | None,

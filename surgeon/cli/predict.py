@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.outputs import refuse_to_replace, write_table
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SurgeonError
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -24,7 +24,8 @@ def predict(
     artifact: Annotated[
         str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
     ],
-    data: options.Data,
+    samples: options.Samples = None,
+    data: options.MoreSamples = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT.csv", help="Write all samples to a table.", show_default=False),
@@ -43,8 +44,13 @@ def predict(
         str | None,
         typer.Option("--of", metavar="NAME", help="Which output; the network's own if left out.", show_default=False),
     ] = None,
-    part: Annotated[Literal["test", "train"], typer.Option("--part", help="Which samples of the data.")] = "test",
+    classes: options.Classes = None,
+    part: options.Part = None,
+    on_error: options.OnError = "fail",
+    batch_size: options.BatchSize = 64,
+    device: options.Device = None,
     arch: options.Arch = None,
+    key: options.Key = None,
     seed: options.Seed = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
@@ -54,53 +60,61 @@ def predict(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a network makes of samples.
+    """Say what a network makes of samples, read as in training: a row for each, classes by name.
 
-    Classes and yes/no questions come as probabilities, values as they are, a row for each sample.
+    Classes and yes/no questions come as probabilities, values as they are. Labels may be missing.
     """
-    from surgeon.advising.asking import asked_for
-    from surgeon.architectures.trust import with_trust
-
-    plugins: Plugins = with_trust(context.obj, trust_code or (), artifact, arch)
+    plugins: Plugins = context.obj
     if only and add_classes is None:
         raise OutputError("--only is of the classes that --add-classes adds, and none are added")
-    asked = asked_for(data, plugins)
     if output is not None:
         refuse_to_replace(output, force=force)
+    given = all_samples(samples, data)
     from surgeon.cli.render.consoles import show, working
     from surgeon.cli.render.predictions import render_predictions
-    from surgeon.interfaces.record import record_of
-    from surgeon.nn.attribute_table import mapping_of, read_table
-    from surgeon.nn.zero_shot import with_classes
-    from surgeon.pipeline import api as engine
-    from surgeon.recipe.load import operations_from
-    from surgeon.training.class_names import network_of
-    from surgeon.training.load_splits import load_splits
-    from surgeon.training.predicting import predict as run
+    from surgeon.pipeline import prediction
 
-    with working("reading the model and the data", quiet=quiet or as_json):
-        model = engine.load(artifact, arch=arch, trust_pickle=trust_pickle, plugins=plugins)
-        record = record_of(model)
-        past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
-        if add_classes is not None:
-            model = with_classes(model, mapping_of(read_table(add_classes)), only=only)
-        drawn = asked.top.get("seed", 0) if seed is None else seed
-        splits = load_splits(asked.settings, drawn, network_of(model, partial=True))
     with working("predicting", quiet=quiet or as_json):
-        operations = operations_from(past, plugins) if past else []
-        found = run(model, splits, operations, part=part, output=called)
-    if output is not None:
-        write_table(output, [found.header, *found.rows()])
-    if as_json:
-        print_json(
-            {
-                "output": found.output,
-                "kind": found.kind,
-                "names": list(found.names),
-                "values": found.values.tolist(),
-                "labels": found.labels,
-                "table": str(output) if output else None,
-            }
+        predicted = prediction.predict(
+            artifact,
+            given,
+            output=called,
+            classes=split_names(classes),
+            part=part,
+            on_error=on_error,
+            add_classes=add_classes,
+            only=only,
+            batch_size=batch_size,
+            device=device,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            plugins=plugins,
         )
+    if output is not None:
+        write_table(output, predicted.to_table())
+    if as_json:
+        print_json({**predicted.to_dict(), "table": str(output) if output else None})
     elif not quiet:
-        show(render_predictions(found, SHOWN, str(output) if output else None))
+        show(render_predictions(predicted, SHOWN, str(output) if output else None))
+
+
+def all_samples(samples: list[str] | None, data: list[str] | None) -> list[str]:
+    """What is named behind the model and by ``--data``.
+
+    Raises:
+        SurgeonError: Nothing is.
+    """
+    given = [*(samples or ()), *(data or ())]
+    if not given:
+        error = SurgeonError("no data are named", hint="as in: surgeon predict ARTIFACT pictures/")
+        error.exit_code = 2
+        raise error
+    return given
+
+
+def split_names(given: str | None) -> list[str] | None:
+    """Class names that are written with commas between them."""
+    return None if given is None else [name.strip() for name in given.split(",")]

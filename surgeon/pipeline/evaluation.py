@@ -67,7 +67,7 @@ def evaluate(
         trust_code=trust_code,
         plugins=plugins,
     )
-    facts = named_network(ready.model, classes)
+    facts = named_network(ready.model, ready.operations, classes)
     recorded = recorded_inputs(ready.record, ready.home)
     reading = Reading(ready.record, recorded, facts, ready.plugins, part, seed, on_error, strict=True)
     samples = reading.samples(data)

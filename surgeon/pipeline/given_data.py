@@ -17,6 +17,7 @@ from surgeon.data.sources import as_sources
 from surgeon.data.whole import Samples, from_splits, limited, read_files, read_source, read_tables
 from surgeon.errors import RecipeError, TrainingError
 from surgeon.interfaces.data import Source
+from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind
@@ -26,6 +27,7 @@ from surgeon.recipe.document import parse
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
 from surgeon.training.load_splits import load_splits
+from surgeon.training.predicting import known_objectives
 
 Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[str | Path]"
 """A file, a folder, a pattern, or several of these; a source as a recipe writes it; a recipe; datasets from Python."""
@@ -141,8 +143,13 @@ class Reading:
         """A recipe, or a source written out; what it leaves out is as in training."""
         asked = asked_for(self._completed(text), self.plugins)
         seed = asked.top.get("seed", 0) if self.seed is None else self.seed
-        if self.part is not None:
-            return self._wanted(from_splits(load_splits(asked.settings, seed, self.network), (self.part,)))
+        recipe = self.strict and Path(text).is_file()
+        part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were trained on
+        if part is not None:
+            made = from_splits(load_splits(asked.settings, seed, self.network), (part,))
+            if recipe and self.part is None and made:
+                made[0].notes.append(f"{text}: its test samples; part says otherwise (--part train)")
+            return self._wanted(made)
         return self._of_settings(asked, seed)
 
     def _of_settings(self, asked: Asked, seed: int) -> list[Samples]:
@@ -217,9 +224,9 @@ class Reading:
         return some
 
 
-def named_network(model: nn.Module, classes: Sequence[str] | None) -> Network:
+def named_network(model: nn.Module, operations: Sequence[Operation], classes: Sequence[str] | None) -> Network:
     """What data for ``model`` have to fit, with names for its classes where the caller gives them."""
-    network = network_of(model, partial=True)
+    network = network_of(model, known_objectives(model, operations), partial=True)
     if classes is None:
         return network
     head = network.head(LABELS)

@@ -91,7 +91,7 @@ def predict(
     if add_classes is not None:
         table = add_classes if isinstance(add_classes, Mapping) else mapping_of(read_table(add_classes))
         network = with_classes(network, table, only=only)
-    facts = named_network(network, classes)
+    facts = named_network(network, ready.operations, classes)
     recorded = recorded_inputs(ready.record, ready.home)
     reading = Reading(ready.record, recorded, facts, ready.plugins, part, seed, on_error)
     samples = reading.samples(data)

@@ -120,7 +120,7 @@ def _head(model: nn.Module, record: Record | None, objective: Objective) -> Head
     output = objective.output
     for name, module in model.named_modules():
         if name == f"grafts.{output}.head" and isinstance(module, ZeroShotHead):
-            classes = tuple(map(str, module.classes))
+            classes = tuple(map(str, module.names))
             return Head(objective.loss, len(classes), classes, partial=True)
     names, count, replaced = _recorded(record, objective)
     if not replaced and output in MAIN:

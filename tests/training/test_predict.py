@@ -49,8 +49,20 @@ def made(tmp_path, monkeypatch):
 
 def told(capfd, *arguments: str) -> dict:
     capfd.readouterr()
-    assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--json", *arguments]) == 0
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--part", "test", "--json", *arguments]) == 0
     return json.loads(capfd.readouterr().out)
+
+
+def values(found: dict) -> torch.Tensor:
+    """The probabilities, or values, of all rows."""
+    return torch.tensor(
+        [list(row[next(k for k in ("probabilities", "values") if k in row)].values()) for row in found["rows"]]
+    )
+
+
+def given_labels(found: dict) -> list | None:
+    """The labels of all rows."""
+    return [row["label"] for row in found["rows"]] if "label" in found["rows"][0] else None
 
 
 def test_classes_come_as_probabilities_under_their_names(made, capfd):
@@ -59,15 +71,16 @@ def test_classes_come_as_probabilities_under_their_names(made, capfd):
     with torch.no_grad():
         expected = model(TEST["pixel_values"]).softmax(1)
     assert (found["kind"], found["names"]) == ("class", ["five", "six"])
-    torch.testing.assert_close(torch.tensor(found["values"]), expected)
-    assert found["labels"] == TEST["labels"].tolist()
+    torch.testing.assert_close(values(found), expected)
+    assert given_labels(found) == [["five", "six"][i] for i in TEST["labels"].tolist()]
     with open("all.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["sample", "class", "five", "six", "label"]
+    assert list(rows[0]) == ["sample", "part", "class", "five", "six", "label"]
     assert [row["class"] for row in rows] == [["five", "six"][i] for i in expected.argmax(1).tolist()]
     assert cli.run(["predict", "made", *TRUST, "--data", DATA, "-o", "all.csv"]) == 8, "nothing is replaced unasked"
     assert cli.run(["predict", "made", *TRUST, "--data", DATA]) == 0
-    assert f"{len(rows)} samples, the first 10 shown" in capfd.readouterr().out
+    everything = len(rows) + 8
+    assert f"{everything} samples, the first 10 shown" in capfd.readouterr().out
 
 
 def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, capfd):
@@ -76,11 +89,11 @@ def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, 
     with torch.no_grad():
         outputs = model(TEST["pixel_values"])
     found = told(capfd, "--of", "asked")
-    assert (found["kind"], found["names"], found["labels"]) == ("yes", ["a", "b"], None)
-    torch.testing.assert_close(torch.tensor(found["values"]), outputs.asked.sigmoid())
+    assert (found["kind"], found["names"], given_labels(found)) == ("yes", ["a", "b"], None)
+    torch.testing.assert_close(values(found), outputs.asked.sigmoid())
     found = told(capfd, "--of", "size")
     assert found["kind"] == "value"
-    torch.testing.assert_close(torch.tensor(found["values"]), outputs.size.reshape(-1, 1))
+    torch.testing.assert_close(values(found), outputs.size.reshape(-1, 1))
     assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--of", "sise"]) == 9
     assert "nearest: size" in capfd.readouterr().err
 
@@ -95,7 +108,7 @@ def test_classes_never_seen_are_added_on_the_command_line_as_in_python(made, cap
             expected = with_classes(model, new, only=only)(TEST["pixel_values"]).logits.softmax(1)
         found = told(capfd, "--add-classes", "more.csv", *more)
         assert found["names"] == [*([] if only else ["horse", "zebra"]), "whale", "clownfish"]
-        torch.testing.assert_close(torch.tensor(found["values"]), expected)
+        torch.testing.assert_close(values(found), expected)
     assert told(capfd)["names"] == ["horse", "zebra"], "the artifact is as it was"
 
 
@@ -103,7 +116,7 @@ def test_a_network_that_surgeon_did_not_make_has_classes_by_number(made, capfd):
     capfd.readouterr()
     assert cli.run(["predict", "net.pt", *ARCH, "--data", DATA, "--part", "train", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert (found["kind"], found["names"], len(found["values"])) == ("class", ["0", "1", "2", "3"], 8)
+    assert (found["kind"], found["names"], len(found["rows"])) == ("class", ["0", "1", "2", "3"], 8)
 
 
 @pytest.mark.parametrize(

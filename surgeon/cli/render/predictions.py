@@ -15,26 +15,31 @@ COLUMNS = 8
 """How many columns a person is shown: of classes the likeliest, of others the first."""
 
 
-def render_predictions(found: Predictions, samples: int, path: str | None) -> RenderableType:
+def render_predictions(predicted: Predictions, samples: int, path: str | None) -> RenderableType:
     """The first samples, and where all of them lie."""
+    from surgeon.training.predicting import shown
+
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("sample", justify="right")
-    classes = found.kind == "class"
-    for heading in ("class", "probability", "next") if classes else found.names[:COLUMNS]:
-        table.add_column(heading, no_wrap=True, justify="left" if heading in ("class", "next") else "right")
-    if found.labels is not None:
-        table.add_column("label", justify="right")
-    for number, row in enumerate(found.values[:samples].tolist()):
+    table.add_column("sample")
+    if predicted.parts:
+        table.add_column("part")
+    classes = predicted.kind == "class"
+    for heading in ("class", "probability", "next") if classes else predicted.names[:COLUMNS]:
+        table.add_column(Text(heading), no_wrap=True, justify="left" if heading in ("class", "next") else "right")
+    if predicted.labels is not None:
+        table.add_column("label", justify="left")
+    for number, row in enumerate(predicted.values[:samples].tolist()):
         if classes:
             best, *others = sorted(range(len(row)), key=lambda index: -row[index])
-            after = ", ".join(f"{found.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
-            cells = [found.names[best], f"{100 * row[best]:.1f} %", after]
+            after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
+            cells = [predicted.names[best], f"{100 * row[best]:.1f} %", after]
         else:
-            cells = [f"{100 * value:.1f} %" if found.kind == "yes" else f"{value:.4g}" for value in row[:COLUMNS]]
-        label = found.labels[number] if found.labels is not None else None
-        cells += [] if found.labels is None else ["" if label is None else f"{label:g}"]
-        table.add_row(str(number), *cells)
-    count = len(found.values)
-    told = f"{count} samples" + (f", the first {samples} shown" if count > samples else "")
+            cells = [f"{100 * value:.1f} %" if predicted.kind == "yes" else f"{value:.4g}" for value in row[:COLUMNS]]
+        cells = [predicted.samples[number], *([predicted.parts[number]] if predicted.parts else []), *cells]
+        cells += [] if predicted.labels is None else [shown(predicted.labels[number])]
+        table.add_row(*map(Text, cells))
+    count = len(predicted)
+    size = f"{count} samples" + (f", the first {samples} shown" if count > samples else "")
     where = f"all of them in {path}" if path else "-o OUT.csv writes all of them"
-    return Group(table, Text(f"output {found.output}: {told}; {where}", style="dim"))
+    notes = [Text(f"note: {note}", style="dim") for note in predicted.notes]
+    return Group(table, *notes, Text(f"output {predicted.output}: {size}; {where}", style="dim"))

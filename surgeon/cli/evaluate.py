@@ -1,0 +1,82 @@
+"""Measuring a network: ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from surgeon.cli import options
+from surgeon.cli.catalog import print_json
+from surgeon.cli.outputs import refuse_to_replace, write_text
+from surgeon.cli.predict import all_samples, split_names
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
+
+
+def evaluate(
+    context: typer.Context,
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
+    ],
+    samples: options.Samples = None,
+    data: options.MoreSamples = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT.json", help="Write all measures as JSON.", show_default=False),
+    ] = None,
+    classes: options.Classes = None,
+    part: options.Part = None,
+    on_error: options.OnError = "fail",
+    batch_size: options.BatchSize = 64,
+    device: options.Device = None,
+    arch: options.Arch = None,
+    key: options.Key = None,
+    seed: options.Seed = None,
+    plugin: options.PluginNames = None,
+    trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a network on data with labels, read as in training.
+
+    Classes: accuracy, balanced accuracy, each class, confusion matrix. Questions: AUROC, average precision. Values: R²,
+    MAE, RMSE. Texts of a language model: perplexity.
+    """
+    plugins: Plugins = context.obj
+    if output is not None:
+        refuse_to_replace(output, force=force)
+    given = all_samples(samples, data)
+    import json
+
+    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.render.evaluations import render_evaluation
+    from surgeon.pipeline import evaluation
+
+    with working("measuring", quiet=quiet or as_json):
+        measured = evaluation.evaluate(
+            artifact,
+            given,
+            classes=split_names(classes),
+            part=part,
+            on_error=on_error,
+            batch_size=batch_size,
+            device=device,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            plugins=plugins,
+        )
+    if output is not None:
+        write_text(output, json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    if as_json:
+        print_json(measured.to_dict())
+    elif not quiet:
+        show(render_evaluation(measured))

@@ -1,0 +1,68 @@
+"""Measures of a network as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from surgeon.training.evaluating import Evaluation
+
+WIDEST = 12
+"""The confusion matrix is shown for up to so many classes."""
+SHARES = ("accuracy", "balanced_accuracy")
+BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
+
+
+def render_evaluation(measured: Evaluation) -> RenderableType:
+    """The measures of every output: in a line, by class, and the confusion matrix."""
+    parts: list[RenderableType] = [Text(f"note: {note}", style="dim") for note in measured.notes]
+    for output, by_domain in measured.measures.items():
+        for domain, values in by_domain.items():
+            whose = output if domain == "all" else f"{output}, {domain}"
+            numbers = "  ".join(f"{name} {_number(name, value)}" for name, value in _plain(values))
+            parts.append(Text(f"{whose}: {numbers}"))
+            if domain == "all":
+                parts += _tables(values, measured.names.get(output, ()))
+    return Group(*parts)
+
+
+def _plain(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    yield from ((name, value) for name, value in values.items() if isinstance(value, (int, float)))
+
+
+def _tables(values: Mapping[str, Any], names: Sequence[str]) -> Iterator[RenderableType]:
+    for key, heading in BY_NAME.items():
+        rows: Mapping[str, Mapping[str, Any]] = values.get(key) or {}
+        if rows:
+            columns = list(next(iter(rows.values())))
+            table = _table([heading, *columns])
+            for name, row in rows.items():
+                table.add_row(Text(name), *(_number(column, row[column]) for column in columns))
+            yield table
+    matrix = values.get("confusion")
+    if matrix and len(matrix) <= WIDEST:
+        called = list(names) if len(names) == len(matrix) else [str(number) for number in range(len(matrix))]
+        table = _table(["right \\ predicted", *called])
+        for name, row in zip(called, matrix, strict=True):
+            table.add_row(Text(name), *map(str, row))
+        yield table
+
+
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for number, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if number else "left")
+    return table
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    return f"{100 * value:.1f} %" if name in SHARES else f"{value:.4g}"
