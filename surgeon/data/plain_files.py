@@ -68,9 +68,7 @@ def kind_of(path: Path) -> FileKind | None:
 
 def is_path(given: str) -> bool:
     """Whether a text names files that are there, or is written like a path or a pattern."""
-    if Path(given).exists():
-        return True
-    return not given.lstrip().startswith(("{", "[")) and (_is_pattern(given) or "/" in given or "." in given)
+    return Path(given).exists() or _is_pattern(given) or "/" in given or "." in given
 
 
 def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:

@@ -13,6 +13,7 @@ from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
 from surgeon.surgery.opened import Model
 from surgeon.training.evaluating import Evaluation, evaluate_samples
+from surgeon.training.parts import is_language_model
 from surgeon.training.predicting import BATCH
 
 
@@ -69,7 +70,9 @@ def evaluate(
     )
     facts = named_network(ready.model, ready.operations, classes)
     recorded = recorded_inputs(ready.record, ready.home)
-    reading = Reading(ready.record, recorded, facts, ready.plugins, part, seed, on_error, strict=True)
+    reading = Reading(
+        ready.record, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
+    )
     samples = reading.samples(data)
     return evaluate_samples(
         ready.model, samples, facts, ready.operations, ready.plugins.losses(), batch_size=batch_size

@@ -22,7 +22,7 @@ from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind
 from surgeon.plugins import Plugins
-from surgeon.recipe.data_argument import Asked, asked_for
+from surgeon.recipe.data_argument import Asked, asked_for, is_written_out
 from surgeon.recipe.document import parse
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
@@ -50,6 +50,7 @@ class Reading:
         seed: Draws samples, where a source draws; that of the recipe if None.
         on_error: What to do with a sample that cannot be read.
         strict: Whether labels have to be there, and to go with the network's classes.
+        next_tokens: Whether the network predicts the next token, so that texts are their own labels.
     """
 
     record: Record | None
@@ -60,6 +61,7 @@ class Reading:
     seed: int | None = None
     on_error: str = "fail"
     strict: bool = False
+    next_tokens: bool = False
 
     def samples(self, data: Data) -> list[Samples]:
         """Everything that ``data`` names.
@@ -82,7 +84,7 @@ class Reading:
         paths: list[str] = []
         for each in given:
             text = str(each)
-            if _is_recipe(text) or not is_path(text):
+            if is_written_out(text) or _is_recipe(text) or not is_path(text):
                 made += self._written(text)
             else:
                 paths.append(text)
@@ -130,7 +132,8 @@ class Reading:
         """The part of a folder or a table that training would hold out."""
         kinds = {"table": "table", "saved": "saved", "image": "images"}
         wanted = [each for each in self.recorded.sources if each["source"] == kinds.get(files.kind)]
-        if not wanted or (files.kind != "image" and len(files.files) > 1):
+        one = Path(files.root).is_dir() if files.kind == "image" else len(files.files) == 1
+        if not wanted or not one:
             raise TrainingError(
                 f"{files.root} has no part {self.part!r}: the network was not trained on data of this kind",
                 hint="leave the part out, and all of it is read",
@@ -143,7 +146,7 @@ class Reading:
         """A recipe, or a source written out; what it leaves out is as in training."""
         asked = asked_for(self._completed(text), self.plugins)
         seed = asked.top.get("seed", 0) if self.seed is None else self.seed
-        recipe = self.strict and Path(text).is_file()
+        recipe = self.strict and not is_written_out(text) and Path(text).is_file()
         part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were trained on
         if part is not None:
             made = from_splits(load_splits(asked.settings, seed, self.network), (part,))
@@ -181,7 +184,7 @@ class Reading:
 
     def _completed(self, text: str) -> str:
         """A source written out, with what it leaves out of inputs as in training."""
-        if Path(text).exists():
+        if not is_written_out(text) and Path(text).exists():
             return text
         try:
             written = parse(text, "--data").data
@@ -210,6 +213,8 @@ class Reading:
 
     def _label(self) -> str | None:
         """The label column that folders may be the classes of."""
+        if self.next_tokens:
+            return None
         heads = self.network.heads
         label = LABELS if LABELS in heads else next(iter(heads), LABELS)
         head = self.network.head(label)

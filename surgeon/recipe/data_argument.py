@@ -43,11 +43,11 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
     Raises:
         RecipeError: It is none of what it may be, with every mistake in ``problems``.
     """
-    path = Path(given)
-    if path.is_dir():
+    path = Path() if is_written_out(given) else Path(given)
+    if path != Path() and path.is_dir():
         document = _below(Document("--data", given, {"source": "images", "path": given}), ("train", "data"))
         return Asked(_settings(document, plugins).train or TrainSettings(), name=given)
-    if path.suffix in RECIPES or path.is_file():
+    if path != Path() and (path.suffix in RECIPES or path.is_file()):
         if path.suffix not in RECIPES:
             hint = f"which columns? --data '{{source: table, path: {given}, image: …, targets: {{labels: …}}}}'"
             raise RecipeError("is a table, not a recipe", where=given, hint=hint)
@@ -72,6 +72,11 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
     if settings.model and (folder / settings.model).exists():
         top["model"] = str(folder / settings.model)
     return Asked(settings.train.beside(folder), top, given)
+
+
+def is_written_out(given: str) -> bool:
+    """Whether a text is a source in YAML or JSON and no path: such a text may be too long for a path."""
+    return given.lstrip().startswith(("{", "[")) or "\n" in given
 
 
 def _below(document: Document, keys: Keys) -> Document:
