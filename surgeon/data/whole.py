@@ -61,7 +61,7 @@ class Samples:
 
 def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
     """The samples of the wanted parts, one after the other."""
-    made = []
+    made: list[Samples] = []
     for part in wanted:
         rows = getattr(splits, part)
         if rows is None:
@@ -161,7 +161,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
         TrainingError: It cannot be read; or, if ``strict``, its labels do not go with the network's.
     """
     whole = read(source)
-    made = []
+    made: list[Samples] = []
     for name, part in whole.parts.items():
         check_columns(source, part.rows.column_names, called(source))
         if part.ids is None:

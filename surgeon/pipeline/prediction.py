@@ -14,8 +14,8 @@ from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, record_of
-from surgeon.nn.attribute_table import mapping_of, read_table
-from surgeon.nn.zero_shot import Row, with_classes
+from surgeon.nn.attribute_table import Row, mapping_of, read_table
+from surgeon.nn.zero_shot import with_classes
 from surgeon.pipeline.api import load
 from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.recorded_inputs import recorded_inputs
