@@ -29,8 +29,8 @@ class Surgery(ModuleEdits):
 
     Look: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``, ``inputs``,
     ``recall``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``,
-    ``borrow``, ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``.
-    Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
+    ``borrow``, ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
+    ``wrap``. Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def tap(self, site: Site | str) -> Tap:
