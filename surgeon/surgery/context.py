@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -84,10 +84,18 @@ class Surgery(Examination):
         dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
         if dtype is not None:
             module = module.to(dtype)
-        fresh = Fresh(build)
-        for key, tensor in tensors_of(module):
-            self.origins.set(tensor, New(fresh, key, self.label))
+        self.draw(dict(tensors_of(module)), build)
         return module
+
+    def draw(self, tensors: Mapping[str, torch.Tensor], factory: Callable[[], nn.Module]) -> None:
+        """Let tensors, by their names in its ``state_dict``, take the values of a module that ``factory`` builds."""
+        fresh = Fresh(factory)
+        for key, tensor in tensors.items():
+            self.origins.set(tensor, New(fresh, key, self.label))
+
+    def is_made(self, tensor: torch.Tensor) -> bool:
+        """Whether the values of a tensor are an earlier operation's, not the source's."""
+        return isinstance(origin := self.origins.get(tensor), (New, Derived, Borrowed)) and origin.by in self.applied
 
     def derive(
         self,

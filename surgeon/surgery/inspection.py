@@ -170,6 +170,13 @@ class Examination:
         self.answers[key] = self._known[key] if key in self._known else json.loads(json.dumps(answer()))
         return self.answers[key]  # type: ignore[no-any-return]
 
+    def is_recorded(self, question: str) -> bool:
+        """Whether :meth:`recall` can answer: on a first run always, in a replay if that question was put then.
+
+        An operation that learns to ask more can tell artifacts from before that.
+        """
+        return not self.replays or any(key.endswith(f": {question}") for key in self._known)
+
     def locate(self, reference: str, **options: Any) -> Architecture:
         """The architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
 
