@@ -8,7 +8,7 @@ class is built twice, for different counts: what differs in shape has the count.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from torch import nn
 from surgeon.architectures.hf_siblings import NewParts, build_stock
 from surgeon.errors import OperationError
 from surgeon.families.transformers.tasks import does
-from surgeon.graph.tensors import tensors_of
 from surgeon.operations._shared.labels import set_labels
 from surgeon.operations.replace_head.class_rows import copy_rows, shared_classes
 
@@ -45,15 +44,16 @@ def counted_tensors(cls: Any, config: Any, field: str) -> dict[str, tuple[int, i
         field: The setting that counts: ``num_labels``.
 
     Returns:
-        For each tensor the size of its first dimension, and how much of that is one class's.
+        For each tensor, by every name of a tied one, the size of its first dimension, and how much of that is one
+        class's.
 
     Raises:
         ArchitectureError: The class cannot be built with another count.
     """
-    before = dict(tensors_of(build_stock(cls, config)))
+    before = build_stock(cls, config).state_dict(keep_vars=True)
     count = getattr(config, field)
     _set_count(config, field, count + 1)
-    after = dict(tensors_of(build_stock(cls, config)))
+    after = build_stock(cls, config).state_dict(keep_vars=True)
     differing = {}
     for name, tensor in before.items():
         other = after.get(name)
@@ -79,7 +79,7 @@ def replace_counted(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     if operation.aux == "keep":
         aux = surgery.role("aux")
         counted = {n: size for n, size in counted.items() if not any(n.startswith(f"{site}.") for site in aux)}
-    present, built = dict(tensors_of(model)), dict(tensors_of(before))
+    present, built = model.state_dict(keep_vars=True), before.state_dict(keep_vars=True)
     if any(name not in present or present[name].shape != built[name].shape for name in counted):
         return False
     sites = list(dict.fromkeys(name.rpartition(".")[0] for name in counted))
@@ -100,10 +100,11 @@ def replace_counted(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     parts = NewParts(cls, config)
     _follow_settings(model, before, after)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    for site in _with_shared(before, sites):
-        module = after.get_submodule(site)
-        old = model.get_submodule(site)
-        _put(surgery, parts, site, module, old, dtype, operation, pairs, counted)
+    if dtype is not None:
+        _cast(after, counted, dtype)
+    drawn: set[int] = set()
+    for site in sites:
+        _put(surgery, parts, site, after.get_submodule(site), operation, pairs, counted, drawn)
     _note(surgery, counted, operation.count)
     return True
 
@@ -118,10 +119,17 @@ def _set_count(config: Any, field: str, number: int) -> None:
         text().vocab_size = number
 
 
-def _with_shared(model: nn.Module, sites: list[str]) -> Iterator[str]:
-    """Yield each site with its further addresses: a decoder often holds the detector's heads too."""
-    wanted = {id(model.get_submodule(site)) for site in sites}
-    yield from (name for name, module in model.named_modules(remove_duplicate=False) if id(module) in wanted)
+def _cast(model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
+    """Give parameters another dtype; a tied one stays one."""
+    cast: dict[int, nn.Parameter] = {}
+    for name in names:
+        path, _, key = name.rpartition(".")
+        table = model.get_submodule(path)._parameters
+        old = table.get(key)
+        if old is not None and old.is_floating_point() and old.dtype != dtype and id(old) not in cast:
+            cast[id(old)] = nn.Parameter(old.to(dtype), requires_grad=old.requires_grad)
+        if old is not None:
+            table[key] = cast.get(id(old), old)
 
 
 def _put(
@@ -129,14 +137,14 @@ def _put(
     parts: NewParts,
     site: str,
     module: nn.Module,
-    old: nn.Module,
-    dtype: torch.dtype | None,
     operation: ReplaceHeadFields,
     pairs: list[tuple[int, int]] | None,
     counted: Mapping[str, tuple[int, int]],
+    drawn: set[int],
 ) -> None:
-    """Put ``module`` in the place of ``old``; what of the old one has no class count stays."""
-    if surgery.model.get_submodule(site) is module:
+    """Put ``module`` at ``site``; what of the module there has no class count stays."""
+    old = surgery.model.get_submodule(site)
+    if old is module:  # shared with a site that was seen to
         return
     for name, child in old.named_children():
         if name in module._modules:
@@ -150,10 +158,11 @@ def _put(
             if before is not None and before.shape == tensor.shape and f"{site}.{name}" not in counted:
                 table[name] = before  # type: ignore[assignment]
                 continue
-            if dtype is not None and tensor.is_floating_point() and isinstance(tensor, nn.Parameter):
-                table[name] = nn.Parameter(tensor.to(dtype), requires_grad=tensor.requires_grad)
-            fresh[name] = table[name]
-    surgery.draw({name: t for name, t in fresh.items() if t is not None}, partial(parts.draw, site, sorted(fresh)))
+            if id(tensor) not in drawn:
+                fresh[name] = tensor
+    drawn.update(map(id, fresh.values()))
+    if fresh:
+        surgery.draw(fresh, partial(parts.draw, site, sorted(fresh)))
     for name, tensor in fresh.items():
         before = getattr(old, name, None)
         if isinstance(tensor, nn.Parameter) and isinstance(before, torch.Tensor):
@@ -204,6 +213,6 @@ def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module) -> N
 
 
 def _note(surgery: Surgery, counted: Mapping[str, Any], count: int) -> None:
-    if len(counted) > 2:
+    if len({name.rpartition(".")[0] for name in counted}) > 1:
         shown = ", ".join(list(counted)[:3]) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
         surgery.note(f"{len(counted)} tensors have the class count, and change with it to {count}: {shown}")
