@@ -22,6 +22,7 @@ from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents
+from surgeon.pipeline.still_runs import refuse_if_broken
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
@@ -150,6 +151,8 @@ def prepare(
     ]
     flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
     flow.check()
+    if outputs and recipe.must_run:
+        refuse_if_broken(surgery, source, plugins, surgeries)
     planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
     donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
