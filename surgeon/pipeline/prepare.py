@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
 from surgeon.pipeline.gc_pause import paused_collection
-from surgeon.pipeline.manifest import contents
+from surgeon.pipeline.manifest import contents, reload_note
 from surgeon.pipeline.still_runs import refuse_if_broken
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -154,6 +154,8 @@ def prepare(
     if outputs and recipe.must_run:
         refuse_if_broken(surgery, source, plugins, surgeries)
     planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
+    if outputs and (note := reload_note(surgery.model, surgeries.inputs)):
+        planned = replace(planned, notes=(*planned.notes, note))
     donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
         update={
