@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Literal
 
 import pytest
+from torch import nn
 
 import surgeon
 import surgeon.operations
 from surgeon import plugins
 from surgeon.errors import OperationError, PluginError, TrainingError
+from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.operation import Operation
 from surgeon.plugins import BUILTINS, HOOKS, Plugins
@@ -28,6 +31,9 @@ class {name}(Operation):
     \"\"\"Do it.\"\"\"
 
     depth: int = 1
+
+    def apply(self, model, surgery):
+        return model
 
 
 @hookimpl
@@ -116,6 +122,7 @@ def test_an_installed_package_is_found_by_its_entry_point(site_packages: Path) -
     loaded = plugins.load()
     assert "shine" in loaded.operations()
     assert ("shiny", ["surgeon_operations"]) in loaded.listing()
+    assert loaded.foreign({"operation": [loaded.operation("shine")]}) == {"operation shine": "shiny_plugin 1.0"}
 
 
 def test_an_installed_plugin_that_fails_to_import_is_put_aside_and_named(site_packages: Path) -> None:
@@ -123,7 +130,7 @@ def test_an_installed_plugin_that_fails_to_import_is_put_aside_and_named(site_pa
     loaded = plugins.load()
     assert "no_such_thing_at_all" in loaded.failures["broken"].message
     assert "truncate" in loaded.operations()
-    with pytest.raises(OperationError, match=r"unknown operation 'glow'\n.*\n.*failed to load: broken"):
+    with pytest.raises(OperationError, match=r"unknown operation 'glow'\n.*\n.*'broken', which failed: .*no_such"):
         loaded.operation("glow")
 
 
@@ -186,61 +193,126 @@ def test_a_plugin_that_is_not_there_is_named(name: str) -> None:
         plugins.load([name], installed=False)
 
 
+def test_a_name_of_ours_stays_ours_and_the_claim_is_listed(tmp_path: Path) -> None:
+    loaded = plugins.load([write(tmp_path, "one", SOURCE.format(name="Freeze"))], installed=False)
+    assert loaded.operation("freeze") is surgeon.Freeze
+    message = loaded.conflicts["operation freeze"].message
+    assert "surgeon.operations" in message
+    assert "one.py" in message
+    assert "built-in" in message
+
+
 def test_a_name_that_two_plugins_claim_names_both_and_blocks_only_itself(tmp_path: Path) -> None:
-    files = [write(tmp_path, name, SOURCE.format(name="Freeze")) for name in ("one",)]
+    files = [write(tmp_path, name, SOURCE.format(name="Glow")) for name in ("one", "two")]
     loaded = plugins.load(files, installed=False)
-    assert "freeze" not in loaded.operations()
+    assert "glow" not in loaded.operations()
     assert "truncate" in loaded.operations()
-    with pytest.raises(PluginError, match=r"operation 'freeze'.*surgeon\.operations and .*one\.py"):
-        loaded.operation("freeze")
+    with pytest.raises(PluginError, match=r"operation 'glow'.*one\.py and .*two\.py"):
+        loaded.operation("glow")
 
 
-def test_losses_and_architectures_that_two_plugins_claim_are_refused_too() -> None:
+def test_losses_and_architectures_of_ours_stay_ours_too() -> None:
+    class Mine(ArchitectureProvider):
+        scheme = "torchvision"
+
+        def names(self) -> list[str]:
+            return []
+
+        def build(self, architecture: object) -> nn.Module:
+            return nn.Identity()
+
     @hookimpl
     def surgeon_losses() -> dict[str, object]:
-        return {"mse": print}
+        return {"mse": lambda prediction, target: prediction - target}
 
     @hookimpl
     def surgeon_architectures() -> list[object]:
-        return [SimpleNamespace(scheme="torchvision")]
+        return [Mine()]
 
     loaded = Plugins()
     loaded.register(module("m", surgeon_losses=surgeon_losses, surgeon_architectures=surgeon_architectures), "mine")
-    with pytest.raises(PluginError, match=r"loss 'mse'.*surgeon\.training\.losses and mine"):
-        loaded.loss("mse")
-    with pytest.raises(PluginError, match="architecture 'torchvision'"):
-        loaded.architecture("torchvision")
+    assert loaded.loss("mse").__module__ == "surgeon.training.losses"
+    assert not isinstance(loaded.architecture("torchvision"), Mine)
+    assert {"loss mse", "architecture torchvision"} <= set(loaded.conflicts)
     with pytest.raises(TrainingError, match=r"unknown loss 'cross_entropi'\n.*cross_entropy"):
         loaded.loss("cross_entropi")
 
 
-@pytest.mark.parametrize("offer", [RuntimeError("no disk"), 7, [object()]])
-def test_a_hook_that_raises_or_returns_nonsense_is_named(offer: object) -> None:
-    @hookimpl
-    def surgeon_operations() -> object:
+class NoApply(Operation):
+    """Do nothing."""
+
+
+class Unscheming(ArchitectureProvider):
+    def names(self) -> list[str]:
+        return []
+
+    def build(self, architecture: object) -> nn.Module:
+        return nn.Identity()
+
+
+class NoLoad(surgeon.Source):
+    source: Literal["empty"] = "empty"
+
+
+@pytest.mark.parametrize(
+    ("hook", "offer", "reason"),
+    [
+        ("surgeon_operations", RuntimeError("no disk"), "RuntimeError: no disk"),
+        ("surgeon_operations", None, "returned None instead of a list of Operation classes"),
+        ("surgeon_operations", 7, "returned 7 instead of"),
+        ("surgeon_operations", "widen", "returned 'widen' instead of"),
+        ("surgeon_operations", [object], "not a class derived from Operation"),
+        ("surgeon_operations", [surgeon.Freeze(up_to="a")], "not a class derived from Operation"),
+        ("surgeon_operations", [NoApply], "NoApply defines no apply"),
+        ("surgeon_architectures", [Unscheming], "not an ArchitectureProvider"),
+        ("surgeon_architectures", [Unscheming()], "has no scheme"),
+        ("surgeon_sources", [NoLoad], "defines no load"),
+        ("surgeon_sources", [int], "no class derived"),
+        ("surgeon_losses", [print], "instead of a mapping of names to losses"),
+        ("surgeon_losses", {"one": lambda prediction: prediction}, "does not take 2 arguments"),
+        ("surgeon_losses", {"none": None}, "not a callable under a name"),
+        ("surgeon_callbacks", None, "returned None instead of a mapping"),
+        ("surgeon_families", ["mine"], "not a Family"),
+    ],
+)
+def test_a_hook_that_raises_or_returns_nonsense_is_put_aside_and_the_rest_works(
+    hook: str, offer: object, reason: str
+) -> None:
+    def function() -> object:
         if isinstance(offer, Exception):
             raise offer
         return offer
 
+    function.__name__ = hook
     loaded = Plugins()
-    loaded.register(module("m", surgeon_operations=surgeon_operations), "mine")
-    with pytest.raises(PluginError, match=r"plugin 'mine' raised in surgeon_operations: \w+Error"):
-        loaded.operations()
+    loaded.register(module("m", **{hook: hookimpl(function)}), "mine")
+    loaded.try_all()
+    assert reason in loaded.failures["mine"].message
+    assert hook in str(loaded.failures["mine"])
+    assert "truncate" in loaded.operations()
+    assert "torchvision" in loaded.architectures()
+    with pytest.raises(OperationError, match="it may be in the plugin 'mine', which failed"):
+        loaded.operation("widen")
 
 
 def test_a_plugins_facts_stand_before_the_builtin_ones() -> None:
+    mine = surgeon.Family(name="mine", classes=("my.Network",))
+
     @hookimpl
     def surgeon_families() -> list[object]:
-        return ["mine"]
+        return [mine]
 
     loaded = Plugins()
     loaded.register(module("m", surgeon_families=surgeon_families), "mine")
-    assert loaded.families()[0] == "mine"
+    assert loaded.families()[0] is mine
 
 
 def test_a_plugin_may_be_an_object_with_methods() -> None:
     class Paint(Operation):
         """Paint."""
+
+        def apply(self, model: nn.Module, surgery: object) -> nn.Module:
+            return model
 
     class Bundle:
         @hookimpl
@@ -254,3 +326,28 @@ def test_a_plugin_may_be_an_object_with_methods() -> None:
 
 def test_every_hook_is_one_that_plugins_calls() -> None:
     assert set(HOOKS) == {*BUILTINS, "surgeon_commands"}
+
+
+@pytest.mark.parametrize(
+    ("pinned", "without", "there"),
+    [(None, [], True), (None, ["shiny"], False), (None, ["shiny_plugin"], False), ("", [], False), ("shiny", [], True)],
+)
+def test_installed_plugins_are_pinned_and_left_out_by_name(
+    site_packages: Path, monkeypatch: pytest.MonkeyPatch, pinned: str | None, without: list[str], there: bool
+) -> None:
+    installed(site_packages, "shiny_plugin", SOURCE.format(name="Shine"), "shiny")
+    if pinned is not None:
+        monkeypatch.setenv("SURGEON_PLUGINS", pinned)
+    assert ("shine" in plugins.load(without=without).operations()) is there
+
+
+def test_leaving_out_a_plugin_that_is_not_installed_names_the_nearest(site_packages: Path) -> None:
+    installed(site_packages, "shiny_plugin", SOURCE.format(name="Shine"), "shiny")
+    with pytest.raises(PluginError, match=r"--without names the plugin 'shinny'[\s\S]*nearest: shiny"):
+        plugins.load(without=["shinny"])
+
+
+def test_a_missing_plugin_is_named_by_its_distribution() -> None:
+    needed = {"operation lora": "surgeon-lora 0.3"}
+    with pytest.raises(OperationError, match=r"python -m pip install 'surgeon-lora==0\.3'"):
+        plugins.load(installed=False).operation("lora", needed)

@@ -97,20 +97,51 @@ def misfit(found: Match) -> ArchitectureError:
 def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvider]) -> Match:
     """Ask every provider which architecture ``checkpoint`` belongs to.
 
+    What a provider of surgeon's own recognises stands, whatever is installed beside it: a plugin never changes what
+    a file is taken for. Other providers that fit it too are named in a note. A provider that raises is left out.
+
     Raises:
-        ArchitectureError: None knows it; the closest candidates are named.
+        ArchitectureError: None recognises it (the closest candidates are named), or several of the plugins' do.
     """
     refused: ArchitectureError | None = None
-    for scheme in sorted(providers):
+    matches: dict[str, Match] = {}
+    notes: list[str] = []
+    for scheme, provider in sorted(providers.items(), key=lambda item: (not _built_in(item[1]), item[0])):
         try:
-            found = providers[scheme].identify(checkpoint)
+            match = provider.identify(checkpoint)
         except ArchitectureError as error:
             refused = refused or error
             continue
-        if found is not None:
-            return found
-    raise refused or ArchitectureError(
-        f"the architecture of these {len(checkpoint.entries)} tensors is unknown ({few(checkpoint.entries)})",
-        where=checkpoint.location,
-        hint="say what built it: --arch torchvision/NAME, --arch hf:ORG/NAME or --arch python:package.module:function",
-    )
+        except Exception as error:
+            if _built_in(provider):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            notes.append(f"the provider of {scheme!r} could not look at this file: {reason}")
+            continue
+        if match is not None:
+            matches[scheme] = match
+    chosen = next((match for scheme, match in matches.items() if _built_in(providers[scheme])), None)
+    if chosen is None and len(matches) > 1:
+        names = [str(match.architecture) for match in matches.values()]
+        raise ArchitectureError(
+            f"its {len(checkpoint.entries)} tensors fit {' and '.join(names)}",
+            where=checkpoint.location,
+            hint=f"say which: --arch {names[0]}, or arch: {names[0]} in the recipe",
+        )
+    chosen = chosen or next(iter(matches.values()), None)
+    if chosen is None:
+        raise refused or ArchitectureError(
+            f"the architecture of these {len(checkpoint.entries)} tensors is unknown ({few(checkpoint.entries)})",
+            where=checkpoint.location,
+            hint="say what built it: --arch torchvision/NAME, --arch hf:ORG/NAME or "
+            "--arch python:package.module:function" + "".join(f"\n    {note}" for note in notes),
+        )
+    others = [str(match.architecture) for match in matches.values() if match is not chosen]
+    if others:
+        notes.append(f"{' and '.join(others)} fits too: --arch {others[0]} takes it for that")
+    chosen.notes.extend(notes)
+    return chosen
+
+
+def _built_in(provider: ArchitectureProvider) -> bool:
+    return type(provider).__module__.partition(".")[0] == "surgeon"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
+from itertools import groupby
 from math import prod
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surgeon.checkpoint.statedict import copies, main_part
 from surgeon.errors import CheckpointError, suggest
 
 AGAIN = "it is truncated or damaged: copy or download it again"
@@ -74,7 +75,7 @@ class Checkpoint:
     format: str
     entries: dict[str, Entry]
     notes: list[str] = field(default_factory=list)
-    """What was found out and done while opening, one line each."""
+    """What was seen and done while opening, one line each."""
     aliases: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     folder: Path | None = None
@@ -85,7 +86,7 @@ class Checkpoint:
     """The ``surgeon.json`` of an artifact."""
 
     def read(self, name: str) -> Tensor:
-        """The tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
+        """Read the tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
 
         Reads the bytes of this tensor only.
 
@@ -106,28 +107,39 @@ class Checkpoint:
             )
 
     def fingerprint(self) -> str:
-        """A SHA-256 of the names, shapes and dtypes, whatever their order."""
+        """Compute a SHA-256 of the names, shapes and dtypes, whatever their order."""
         facts = [[e.name, list(e.shape), str(e.dtype)] for e in self.entries.values()]
         return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
     def prefix_candidates(self) -> list[str]:
-        """The prefixes that all names share, shortest first: ``["", "model.", "model.backbone."]``.
+        """List the prefixes under which the network may lie, shortest first: ``["", "model.", "model.backbone."]``.
 
-        Whether ``model.`` is a wrapper's or the network's own (LlamaForCausalLM has one) cannot be told
-        from the names; whoever matches an architecture tries :meth:`without_prefix` on each.
+        Those are the prefixes that all names share, or all but those of tensors that only a training used
+        (losses, metrics, projection heads). Whether ``model.`` comes from a wrapper or from the network
+        (LlamaForCausalLM has one) cannot be seen in the names: match an architecture with
+        :meth:`without_prefix` of each, beginning with the first.
+
+        Raises:
+            CheckpointError: A training kept its network twice (MoCo's ``encoder_q`` and ``encoder_k``).
         """
-        shared: list[str] | None = None
-        for name in self.entries:
-            parents = name.split(".")[:-1]
-            if shared is None:
-                shared = parents
-                continue
-            while parents[: len(shared)] != shared:
-                shared = shared[:-1]
-        return list(accumulate((f"{part}." for part in shared or ()), initial=""))
+        candidates = [""]
+        shapes = {name: entry.shape for name, entry in self.entries.items()}
+        while part := main_part(shapes):
+            candidates.append(f"{candidates[-1]}{part}.")
+            shapes = {name[len(part) + 1 :]: shape for name, shape in shapes.items() if name.startswith(f"{part}.")}
+        if both := copies(shapes):
+            labels = [candidates[-1] + part for part in both]
+            counts = [sum(name.startswith(f"{part}.") for name in shapes) for part in both]
+            listed = ", ".join(f"{label} ({count} tensors)" for label, count in zip(labels, counts, strict=True))
+            raise CheckpointError(
+                f"it holds the same network twice: {listed}",
+                where=self.location,
+                hint=f"choose one with --key, such as --key {labels[0]}",
+            )
+        return candidates
 
     def without_prefix(self, prefix: str) -> Checkpoint:
-        """This checkpoint with ``prefix`` taken off; names that lack it are left out, as a note says."""
+        """Take ``prefix`` off; names that lack it are left out, as a note says."""
         if not prefix:
             return self
         names = {name: name.removeprefix(prefix) for name in self.entries if name.startswith(prefix)}
@@ -139,7 +151,7 @@ class Checkpoint:
         return self.renamed(names, note)
 
     def renamed(self, names: Mapping[str, str], note: str) -> Checkpoint:
-        """The tensors in ``names`` (old → new) under their new names, with ``note`` added."""
+        """Give the tensors in ``names`` (old → new) under their new names, with ``note`` added."""
         entries = {new: replace(self.entries[old], name=new) for old, new in names.items()}
         canonical: dict[str, str] = {}
         aliases: dict[str, str] = {}
@@ -151,7 +163,7 @@ class Checkpoint:
 
 
 def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -> Checkpoint:
-    """A checkpoint of tensors that are in memory already; reading one copies it.
+    """Make a checkpoint of tensors that are in memory already; reading one copies it.
 
     Args:
         tensors: A ``state_dict``; tied tensors (one storage, one view of it) become aliases.
@@ -167,7 +179,7 @@ def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -
 
 
 def memory_entry(name: str, tensor: Tensor) -> Entry:
-    """An entry whose values are those of ``tensor``."""
+    """Make an entry whose values are those of ``tensor``."""
 
     def load() -> Tensor:
         own = tensor.detach().cpu().clone()
@@ -179,14 +191,14 @@ def memory_entry(name: str, tensor: Tensor) -> Entry:
 
 
 def aliases_of(views: Mapping[str, Hashable]) -> dict[str, str]:
-    """Alias → first name, for names whose views of memory (or of a file) are the same."""
+    """Map alias → first name, for names whose views of memory (or of a file) are the same."""
     first: dict[Hashable, str] = {}
-    found = {name: first.setdefault(view, name) for name, view in views.items()}
-    return {name: canonical for name, canonical in found.items() if name != canonical}
+    canonical = {name: first.setdefault(view, name) for name, view in views.items()}
+    return {name: twin for name, twin in canonical.items() if name != twin}
 
 
 def read_bytes(spans: Sequence[ByteRange]) -> Tensor:
-    """The bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
+    """Read the bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
 
     Raises:
         CheckpointError: A file ends early, or cannot be read.
@@ -225,6 +237,7 @@ def damage_at(where: str, what: str = "damaged") -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
+        error.message = error.message.replace("\n", "\\n")  # names come from the file
         error.hint = error.hint or AGAIN
         if not error.where:
             error.at(where)

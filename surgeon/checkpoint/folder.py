@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from surgeon.checkpoint.contents import Checkpoint, damage_at
-from surgeon.checkpoint.files import open_file
+from surgeon.checkpoint.files import below_key, foreign, open_file
 from surgeon.checkpoint.jsonfiles import read_object
+from surgeon.checkpoint.safetensors import open_shards
 from surgeon.errors import CheckpointError
 
 WEIGHTS = (
@@ -18,7 +20,19 @@ WEIGHTS = (
 )
 """The names under which a folder's weights are looked for, in transformers' own order of preference."""
 
+VARIANT = re.compile(
+    r"^(?:model|pytorch_model)\.(?:(?P<file>(?!index\b)\w+)\.(?:safetensors|bin)(?:\.index\.json)?"
+    r"|(?:safetensors|bin)\.index\.(?P<index>\w+)\.json)$"
+)
+"""Weights that ``save_pretrained(variant="fp16")`` wrote."""
+
+SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>(?:\.\w+)?\.(?:safetensors|bin))$")
+"""One file of several, as ``save_pretrained`` names them."""
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+BESIDE = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state\w*|random_states\w*)\.\w+$")
+"""What a Trainer keeps beside the weights under the same suffixes."""
 
 
 def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
@@ -27,15 +41,79 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
     Raises:
         CheckpointError: There are no weights under the usual names, or they are damaged.
     """
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        raise _without_model(folder)
-    checkpoint = with_neighbours(open_file(found, trust_pickle=trust_pickle, key=key), folder)
+    with damage_at(str(folder), "cannot be read"):
+        names = sorted(path.name for path in folder.iterdir())
+    whole = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    notes: list[str] = []
+    if whole is None:
+        whole, notes = _variant(folder, names)
+    shards = [] if whole else _shards(folder, names)
+    if whole:
+        checkpoint = open_file(folder / whole, trust_pickle=trust_pickle, key=key)
+    elif shards:
+        notes = [f"no index: the {len(shards)} shards that lie here are taken as one model"]
+        checkpoint = open_shards(shards, lambda shard: open_file(shard, trust_pickle=trust_pickle))
+        checkpoint = below_key(checkpoint, key)
+    else:
+        raise _without_model(folder, names)
+    _check_gathered(checkpoint, folder, names)
+    checkpoint = with_neighbours(replace(checkpoint, notes=[*notes, *checkpoint.notes]), folder)
     return replace(checkpoint, location=str(folder))
 
 
+def _variant(folder: Path, names: list[str]) -> tuple[str | None, list[str]]:
+    """The weights of the one variant that lies in ``folder``, safetensors before others, and a note on it."""
+    variants: dict[str, list[str]] = {}
+    for name in names:
+        match = VARIANT.match(name)
+        if match:
+            variants.setdefault(match["file"] or match["index"], []).append(name)
+    if not variants:
+        return None, []
+    files = [min(group, key=lambda name: ".safetensors" not in name) for group in variants.values()]
+    if len(files) > 1:
+        hint = f"name one of its files: {', '.join(str(folder / name) for name in files[:4])}"
+        raise CheckpointError(f"it holds the variants {', '.join(variants)}", where=str(folder), hint=hint)
+    return files[0], [f"variant '{next(iter(variants))}' taken from {files[0]}: there is no other"]
+
+
+def _shards(folder: Path, names: list[str]) -> list[Path]:
+    """The files of the one model that lies in ``folder`` in shards without an index."""
+    models: dict[tuple[str, str, int], dict[int, str]] = {}
+    for name in names:
+        match = SHARD.match(name)
+        if match:
+            model = match["stem"], match["suffix"], int(match["count"])
+            models.setdefault(model, {})[int(match["number"])] = name
+    if not models:
+        return []
+    if len(models) > 1:
+        listed = ", ".join(next(iter(shards.values())) for shards in models.values())
+        hint = "put the shards of each model into a folder of its own, with its index"
+        raise CheckpointError(f"it holds shards of {len(models)} models: {listed}", where=str(folder), hint=hint)
+    ((stem, suffix, count), shards) = models.popitem()
+    absent = [number for number in range(1, count + 1) if number not in shards]
+    if absent or len(shards) > count:
+        missing = ", ".join(f"{stem}-{number:05d}-of-{count:05d}{suffix}" for number in absent[:3])
+        raise CheckpointError(
+            f"{len(absent)} of its {count} shards are missing: {missing}",
+            where=str(folder),
+            hint=f"put the missing files into {folder}, and the index if there is one",
+        )
+    return [folder / shards[number] for number in sorted(shards)]
+
+
+def _check_gathered(checkpoint: Checkpoint, folder: Path, names: list[str]) -> None:
+    """Refuse what DeepSpeed's ZeRO-3 leaves in the place of weights that it has not gathered."""
+    empty = [entry.name for entry in checkpoint.entries.values() if entry.shape == (0,)]
+    error = foreign([name for name in names if name.startswith(("zero_to_fp32", "global_step"))], str(folder))
+    if empty and error:
+        error.message += f", whose weights were not gathered: {len(empty)} tensors are empty, such as {empty[0]}"
+        raise error
+
+
 def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """``checkpoint`` with the configuration and the manifest that lie in ``folder``."""
+    """Add the configuration and the manifest that lie in ``folder`` to ``checkpoint``."""
     config = read_object(folder / "config.json")
     manifest = read_object(folder / "surgeon.json")
     if config is None and manifest is None:
@@ -51,17 +129,20 @@ def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def belongs_to_folder(path: Path) -> bool:
-    """Whether a file's name is that of a folder's weights, so that a config beside it is about it."""
-    return path.name in WEIGHTS
+    """Say whether a file's name is that of a folder's weights, so that a config beside it is about it."""
+    return path.name in WEIGHTS or bool(VARIANT.match(path.name))
 
 
-def _without_model(folder: Path) -> CheckpointError:
-    with damage_at(str(folder), "cannot be read"):
-        names = sorted(path.name for path in folder.iterdir())
+def _without_model(folder: Path, names: list[str]) -> CheckpointError:
     if "adapter_model.safetensors" in names or "adapter_model.bin" in names:
         hint = "merge it into its base model with PEFT's merge_and_unload() and save that"
         return CheckpointError("a PEFT adapter without its base model", where=str(folder), hint=hint)
-    loose = [name for name in names if name.endswith(SUFFIXES)]
+    other = foreign(names, str(folder))
+    loose = [
+        name for name in names if name.endswith(SUFFIXES) and not BESIDE.match(name) and foreign([name], "") is None
+    ]
+    if other and not loose:
+        return other
     hint = f"it has no {WEIGHTS[0]}, {WEIGHTS[2]} or their index"
     if loose:
         hint = f"name one of its files: {', '.join(str(folder / name) for name in loose[:4])}"

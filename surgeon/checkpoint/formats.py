@@ -9,6 +9,7 @@ Formats are told by content, never by a file's name. No pickle is run that could
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,30 @@ from surgeon.checkpoint.files import open_file
 from surgeon.checkpoint.folder import belongs_to_folder, open_folder, with_neighbours
 from surgeon.checkpoint.prefixes import without_wrappers
 from surgeon.errors import CheckpointError, nearest
+
+QUANTIZED: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("gptq", re.compile(r"\.g_idx$")),
+    ("awq", re.compile(r"\.qzeros$")),
+    ("bitsandbytes", re.compile(r"\.quant_state\.bitsandbytes__\w+$|\.SCB$")),
+    ("compressed-tensors", re.compile(r"\.weight_packed$")),
+    ("hqq", re.compile(r"\.W_q$")),
+    ("mxfp4", re.compile(r"_proj_blocks$")),
+    ("fp8", re.compile(r"\.weight_scale(_inv)?$")),
+)
+"""The method of quantization that a tensor's name shows, where no ``config.json`` says it."""
+
+DEQUANTIZE = {
+    "bitsandbytes": "convert it: AutoModelForCausalLM.from_pretrained(folder).dequantize().save_pretrained(new_folder)",
+    "fp8": "convert it: AutoModelForCausalLM.from_pretrained(folder, quantization_config="
+    "FineGrainedFP8Config(dequantize=True)).save_pretrained(new_folder)",
+    "mxfp4": "convert it: AutoModelForCausalLM.from_pretrained(folder, quantization_config="
+    "Mxfp4Config(dequantize=True)).save_pretrained(new_folder)",
+    "compressed-tensors": "convert it: AutoModelForCausalLM.from_pretrained(folder, quantization_config="
+    "CompressedTensorsConfig(run_compressed=False)).save_pretrained(new_folder)",
+    "gptq": "take the checkpoint that it was made from: GPTQModel and transformers run it, but cannot undo GPTQ",
+    "awq": "take the checkpoint that it was made from: AutoAWQ and transformers run it, but cannot undo AWQ",
+}
+"""What to do about weights that were quantized by each method."""
 
 __all__ = ["ByteRange", "Checkpoint", "Entry", "memory_checkpoint", "open_checkpoint"]
 
@@ -50,7 +75,33 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
         raise CheckpointError("it holds no tensors", where=checkpoint.location, hint="save the model again")
     if checkpoint.manifest is not None:
         return checkpoint  # an artifact's names are exactly those of its network
+    _check_quantization(checkpoint)
     return without_wrappers(checkpoint)
+
+
+def _check_quantization(checkpoint: Checkpoint) -> None:
+    """Refuse weights that are packed or scaled: their tensors are not the values of the network's parameters."""
+    config = checkpoint.config or {}
+    text = config.get("text_config")
+    described = config.get("quantization_config") or (isinstance(text, dict) and text.get("quantization_config"))
+    method = None
+    if described:
+        method = str(described.get("quant_method", "")) if isinstance(described, dict) else ""
+        method = method or "bitsandbytes"  # the only one before transformers wrote a method
+    else:
+        names = checkpoint.entries
+        scaled = any(entry.dtype.is_floating_point and entry.dtype.itemsize == 1 for entry in names.values())
+        for kind, end in QUANTIZED:
+            if any(end.search(name) for name in names) and (kind != "fp8" or scaled):
+                method = kind
+                break
+    if method is None:
+        return
+    raise CheckpointError(
+        f"its weights are quantized ({method}), and surgeon edits plain values only",
+        where=checkpoint.location,
+        hint=DEQUANTIZE.get(method, "take the checkpoint from before quantization that it was made from"),
+    )
 
 
 def _missing(path: Path, location: str) -> CheckpointError:

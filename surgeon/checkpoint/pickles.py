@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import pickletools
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
+import torch._weights_only_unpickler
+from torch.storage import TypedStorage
 
 from surgeon.checkpoint.contents import damage_at
 from surgeon.errors import CheckpointError
@@ -50,8 +54,78 @@ def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
     return content, [f"pickle trusted, as asked: it ran {_few(would_run) or 'nothing that could be named'}"]
 
 
+def unpickle_tensors(file: IO[bytes], make_storage: Callable[[Any], TypedStorage]) -> Any:
+    """Read one pickle as ``torch.load(weights_only=True)`` does, with storages of our making.
+
+    Args:
+        file: Where the pickle begins; afterwards it stands behind it.
+        make_storage: Makes the storage that a persistent id describes.
+
+    Raises:
+        Exception: Whatever torch raises over a damaged or unsafe pickle.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            unpickler = torch._weights_only_unpickler.Unpickler(file, encoding="utf-8")
+            unpickler.persistent_load = make_storage  # type: ignore[method-assign]
+            return unpickler.load()  # type: ignore[no-untyped-call]
+        finally:
+            # torch keeps a list of sparse tensors until it has validated them; those of ours have no values.
+            with suppress(Exception):
+                torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+
+
+class _LegacyStorages:
+    """Makes storages without values, and counts what a legacy file claims of them.
+
+    Args:
+        size: The bytes of the file, which no storages together can exceed.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.made: dict[Any, TypedStorage] = {}
+        self._size = size
+
+    def __call__(self, claim: Any) -> TypedStorage:
+        """Make the storage of ``("storage", class, key, device, count, view)``; its views are taken for it."""
+        _, kind, key, _, count, _ = claim
+        if key not in self.made:
+            size = count * kind.dtype.itemsize
+            self._size -= size
+            if size < 0 or self._size < 0:
+                raise CheckpointError(f"its storage {key} claims {size} bytes, which the file does not have")
+            storage = torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+            self.made[key] = TypedStorage(  # type: ignore[no-untyped-call]
+                wrap_storage=storage, dtype=kind.dtype, _internal=True
+            )
+        return self.made[key]
+
+
+def check_legacy(path: Path) -> None:
+    """Make sure that a file from before PyTorch 1.6 holds the values of each storage that its tensors use.
+
+    ``torch.load`` gives out uninitialised memory where the file's list of storages lacks one.
+
+    Raises:
+        CheckpointError: It lacks one, or claims more bytes than it has.
+    """
+    storages = _LegacyStorages(path.stat().st_size)
+    try:
+        with path.open("rb") as file:
+            for _ in range(4):  # magic number, version, system, content
+                unpickle_tensors(file, storages)
+            stored = set(unpickle_tensors(file, storages))
+    except CheckpointError:
+        raise
+    except Exception:
+        return  # unsafe or damaged: torch.load says which
+    if absent := [str(key) for key in storages.made if key not in stored]:
+        raise CheckpointError(f"it lacks the values of {len(absent)} of its storages: {_few(absent)}")
+
+
 def refusal(path: Path, would_run: list[str]) -> CheckpointError:
-    """The error for a pickle that is not trusted."""
+    """Make the error for a pickle that is not trusted."""
     return CheckpointError(
         f"loading it would run code from its pickle: {_few(would_run)}",
         where=str(path),
@@ -60,13 +134,13 @@ def refusal(path: Path, would_run: list[str]) -> CheckpointError:
 
 
 def unsafe_globals(path: Path) -> list[str]:
-    """The classes and functions that loading ``path`` would call, beside those that make plain tensors."""
+    """List the classes and functions that loading ``path`` would call, beside those that make plain tensors."""
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except ValueError:  # a file from before PyTorch 1.6: not a zip archive
-        found = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
+        names = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
     # What the author wrote says more than the parts of torch that it is made of.
-    return sorted(found, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
+    return sorted(names, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
 
 
 def _is_harmless(name: str) -> bool:
@@ -76,22 +150,22 @@ def _is_harmless(name: str) -> bool:
 
 def _globals_of_legacy(path: Path) -> set[str]:
     """The globals in the four pickles (magic number, version, system, content) at a legacy file's start."""
-    found: set[str] = set()
+    names: set[str] = set()
     data = io.BytesIO(path.read_bytes())
     strings: list[str] = []
     try:
         for _ in range(4):
             for opcode, argument, _ in pickletools.genops(data):
                 if opcode.name == "GLOBAL":
-                    found.add(str(argument).replace(" ", "."))
+                    names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL":
-                    found.add(".".join(strings[-2:]))
+                    names.add(".".join(strings[-2:]))
                 elif isinstance(argument, str):
                     strings.append(argument)
     except Exception:
-        # A damaged pickle ends the scan; what was found until there is what would have run.
-        return found
-    return found
+        # A damaged pickle ends the scan: the names until there are what would have run.
+        return names
+    return names
 
 
 def _few(names: list[str]) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from surgeon.checkpoint.contents import Checkpoint
-
-ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Modules that torch.compile, FSDP and activation checkpointing put between a parent and its child."""
+from surgeon.checkpoint.statedict import ANYWHERE
 
 LEADING = "module."
 """DataParallel's, DistributedDataParallel's and AveragedModel's name for what they wrap."""
@@ -17,7 +15,7 @@ AVERAGED = "n_averaged"
 
 
 def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """``checkpoint`` under the names of the network inside its wrappers, with a note for each taken off.
+    """Give the tensors the names of the network inside its wrappers, with a note for each taken off.
 
     Only names that no network would choose are taken off. A prefix such as ``model.`` may be the network's
     own: see :meth:`Checkpoint.prefix_candidates`.

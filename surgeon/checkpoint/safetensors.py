@@ -1,4 +1,4 @@
-"""Safetensors, single and sharded: the header is parsed here, so that every tensor's bytes are known.
+"""Safetensors, single and sharded: the header is parsed here, so that the place of every tensor's bytes is at hand.
 
 Format: eight bytes of header length, a JSON header (name → dtype, shape, data_offsets), then the values,
 without holes (https://huggingface.co/docs/safetensors). The rules are those of the reference reader.
@@ -6,7 +6,7 @@ without holes (https://huggingface.co/docs/safetensors). The rules are those of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ DTYPES = {
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Whether the first bytes of a file are a plausible header length and the start of a JSON object."""
+    """Say whether the first bytes of a file are a plausible header length and the start of a JSON object."""
     return len(head) > 8 and head[6:9] == b"\0\0{"
 
 
@@ -56,7 +56,7 @@ def open_safetensors(path: Path) -> Checkpoint:
     """
     with damage_at(str(path)):
         header, start = _header(path)
-        metadata = header.pop("__metadata__", None) or {}
+        metadata = _metadata(header.pop("__metadata__", None))
         size = path.stat().st_size
         placed = [_entry(path, name, fact, start) for name, fact in header.items()]
         # By place, then length: empty tensors share a place with the tensor that follows them.
@@ -69,13 +69,13 @@ def open_safetensors(path: Path) -> Checkpoint:
             end += span.length
         if end != size:
             raise CheckpointError(f"its header promises {end} bytes and it has {size}")
-        found = {entry.name: entry for entry, _ in placed}
-        aliases = _aliases(metadata, found)
+        entries = {entry.name: entry for entry, _ in placed}
+        aliases = _aliases(metadata, entries)
         for alias, name in aliases.items():
-            fact = found[name]
-            found[alias] = Entry(alias, fact.shape, fact.dtype, fact.bytes)
+            twin = entries[name]
+            entries[alias] = Entry(alias, twin.shape, twin.dtype, twin.bytes)
         manifest = manifest_in(metadata)
-    return Checkpoint(str(path), "safetensors", found, aliases=aliases, files=[path], manifest=manifest)
+    return Checkpoint(str(path), "safetensors", entries, aliases=aliases, files=[path], manifest=manifest)
 
 
 def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -87,7 +87,7 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
     with damage_at(str(path)):
         weight_map = parse_object(path.read_bytes()).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError("it is no index of shards: it has no 'weight_map'")
+            raise CheckpointError("it is not an index of shards: it has no 'weight_map'")
         names: dict[str, list[str]] = {}
         for tensor, shard in weight_map.items():
             # An index comes from a stranger: it may name its neighbours, never a path elsewhere.
@@ -103,6 +103,25 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
         whole = Checkpoint(str(path), "", {}, files=[path])
         for shard, tensors in names.items():
             _add_shard(whole, open_shard(path.parent / shard), set(tensors))
+    return whole
+
+
+def open_shards(paths: Sequence[Path], open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Read shards that have no index, in the order given, with ``open_shard(path)`` for each.
+
+    Raises:
+        CheckpointError: A tensor is in two of them.
+    """
+    whole = Checkpoint(str(paths[0].parent), "", {})
+    for path in paths:
+        part = open_shard(path)
+        if twice := sorted(part.entries.keys() & whole.entries.keys()):
+            raise CheckpointError(
+                f"{len(twice)} of its tensors are in another shard too: {', '.join(twice[:3])}",
+                where=str(path),
+                hint="the shards are of different models: copy or download them again, with their index",
+            )
+        _add_shard(whole, part, set(part.entries))
     return whole
 
 
@@ -154,8 +173,15 @@ def _entry(path: Path, name: str, fact: Any, start: int) -> tuple[Entry, ByteRan
     return Entry(name, tuple(shape), dtype, span), span
 
 
-def _aliases(metadata: Any, entries: dict[str, Entry]) -> dict[str, str]:
+def _metadata(value: Any) -> dict[str, str]:
+    """The header's ``__metadata__``, which maps text to text, as the reference reader wants it."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise CheckpointError("its '__metadata__' is not an object of strings")
+    return value
+
+
+def _aliases(metadata: dict[str, str], entries: dict[str, Entry]) -> dict[str, str]:
     """Tied names that ``safetensors.torch.save_model`` left out and noted in the metadata, alias → name."""
-    if not isinstance(metadata, dict):
-        raise CheckpointError("its '__metadata__' is not an object")
     return {alias: name for alias, name in metadata.items() if alias not in entries and name in entries}

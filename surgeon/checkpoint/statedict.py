@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +20,35 @@ USUAL = re.compile(r"state_dict|model|ema|net|module|params|weights|teacher|stud
 """In the keys under which training code puts a state dict."""
 
 BESIDE = re.compile(
-    r"optim|^opt$|sched|(^|_)scaler$|^amp$|rng_state|random_state|^callbacks$|^loops$|^criterion|^loss"
+    r"optim|^opt$|sched|(^|_)scaler$|^amp$|rng_state|random_state|^callbacks$|^loops$|^criterion|(^|_)loss(es)?(_|$)"
     r"|^hyper_?param|^hparams$|^args$|^cfg$|^config$"
 )
 """In the keys of what stands beside a state dict in a training checkpoint; never a model."""
 
+ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
+"""Modules that torch.compile, FSDP and activation checkpointing put between a parent and its child."""
+
+WRAPPERS = ANYWHERE | {"module"}
+"""With DataParallel's, DistributedDataParallel's and AveragedModel's name for what they wrap."""
+
+TRAINING = re.compile(
+    r"criterion|(^|_)loss(es)?(_|$)|metrics?$|(^|_)(acc|accuracy|f1|auroc|precision|recall|iou|confmat)(_?\d+)?$"
+    r"|^queue(_ptr)?$|project(ion|or)|(^|_)proj(_head)?$|predictor|prototypes|^(dino_|ibot_|mlp_|ssl_)?head$"
+    r"|(^|_)(ema|center|centers|temperature|logit_scale|n_averaged|num_updates)$"
+)
+"""In the first part of the names of tensors that only a training used: losses, metrics, heads of
+self-supervised learning (MoCo, SimCLR, BYOL, DINO, SwAV), averages."""
+
+SECOND = re.compile(r"(^|_)(k|key|teacher|target|momentum|ema|averaged|shadow)(_|$)")
+"""In the first part of the names of the second copy that a training keeps of its network."""
+
+SAME = 0.9
+"""The share of a second copy's tensors that the first has too: each may have a head of its own."""
+
 
 @dataclass(frozen=True)
 class StateDict:
-    """A dictionary of tensors and where it was found."""
+    """A dictionary of tensors and where it lies."""
 
     path: tuple[str, ...]
     tensors: dict[str, Tensor]
@@ -44,19 +65,19 @@ class StateDict:
 
 
 def find_state_dict(content: Any, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
+    """Find the state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
 
     Args:
         content: What was saved: mappings, tensors, ``nn.Module`` (which stands for its state dict).
         key: Where the wanted one is: ``model_ema``, ``ema.model``; or the beginning of the names of the
-            tensors that are wanted (``encoder_q``).
+            tensors that are wanted (``encoder_q``); or the one and then the other (``teacher.backbone``).
 
     Raises:
         CheckpointError: There is none, there are several and ``key`` is None, or ``key`` names none.
     """
     if isinstance(content, Tensor):
         raise CheckpointError("it holds a single tensor, not a state dict")
-    everything = [found for found in _walk(content, ()) if found.tensors]
+    everything = [state for state in _walk(content, ()) if state.tensors]
     if not everything:
         what = type(content).__name__
         raise CheckpointError(
@@ -91,20 +112,20 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
 
 def _models(everything: list[StateDict]) -> list[StateDict]:
     """Those that may be the model: not an optimizer's, nor tensors that merely stand beside or inside one."""
-    possible = [found for found in everything if not any(map(BESIDE.search, found.path))] or everything
+    possible = [state for state in everything if not any(map(BESIDE.search, state.path))] or everything
     dropped: set[tuple[str, ...]] = set()
     for outer in possible:
-        inner = [found for found in possible if found.path != outer.path and _inside(found, outer)]
+        inner = [state for state in possible if state.path != outer.path and _inside(state, outer)]
         if not inner:
             continue
-        deeper = sum(len(found.tensors) for found in inner)
-        usual = any(USUAL.search(part) for found in inner for part in found.path[len(outer.path) :])
+        deeper = sum(len(state.tensors) for state in inner)
+        usual = any(USUAL.search(part) for state in inner for part in state.path[len(outer.path) :])
         # {"epoch": tensor(3), "model": {…}} is a counter and a model; {"fc.weight": …, "x": {…}} is one.
         if usual or deeper > len(outer.tensors):
             dropped.add(outer.path)
         else:
-            dropped.update(found.path for found in inner)
-    return [found for found in possible if found.path not in dropped]
+            dropped.update(state.path for state in inner)
+    return [state for state in possible if state.path not in dropped]
 
 
 def _inside(inner: StateDict, outer: StateDict) -> bool:
@@ -112,26 +133,109 @@ def _inside(inner: StateDict, outer: StateDict) -> bool:
 
 
 def _by_key(key: str, everything: list[StateDict], models: list[StateDict]) -> tuple[dict[str, Tensor], list[str]]:
-    named = [found for found in everything if found.label == key] or [
-        found for found in everything if found.path and found.path[-1] == key
+    labelled = [state for state in everything if state.label == key] or [
+        state for state in everything if state.path and state.path[-1] == key
     ]
-    below = [found for found in models if ".".join((*found.path, ""))[: len(key) + 1] == f"{key}."]
-    matches = named or below
-    if not matches:
-        # Not a dictionary's key: the beginning of tensor names, such as one of the encoders of MoCo.
-        matches = [
-            StateDict((*found.path, key), part)
-            for found in models
-            if (part := {n.removeprefix(f"{key}."): t for n, t in found.tensors.items() if n.startswith(f"{key}.")})
-        ]
+    inside = [state for state in models if ".".join((*state.path, ""))[: len(key) + 1] == f"{key}."]
+    matches = labelled or inside or _parts(key, models) or _parts(key, everything)
     if len(matches) == 1:
         return matches[0].tensors, [f"state dict taken from '{matches[0].label}'"]
     if matches:
         listed = ", ".join(map(str, matches))
         raise CheckpointError(f"key '{key}' names {len(matches)} state dicts: {listed}", hint="give one in full")
-    labels = [found.label for found in everything if found.label]
-    hint = suggest(key, labels) or (f"it has: {', '.join(labels[:8])}" if labels else "its state dict is bare: no key")
+    labels = [state.label for state in everything if state.label]
+    parts = list(dict.fromkeys(part for state in models for part in parts_of(state.tensors)))
+    hint = suggest(key, [*labels, *parts])
+    if not hint:
+        hint = f"it has: {', '.join(labels[:8])}" if labels else "its state dict is bare: leave --key out"
+        if parts and not labels:
+            hint += f", or give the beginning of its names: {', '.join(parts[:6])}"
     raise CheckpointError(f"no state dict under key '{key}'", hint=hint)
+
+
+def _parts(key: str, states: list[StateDict]) -> list[StateDict]:
+    """The tensors of each state dict whose names begin with ``key``, or with what it has behind their path."""
+    parts = []
+    for state in states:
+        ends = [".".join(state.path[start:]) for start in range(len(state.path))]
+        prefixes = [key, *(key.removeprefix(f"{end}.") for end in ends if key.startswith(f"{end}."))]
+        for prefix in prefixes:
+            if names := below(state.tensors, prefix):
+                tensors = {new: state.tensors[old] for old, new in names.items()}
+                parts.append(StateDict((*state.path, prefix), tensors))
+                break
+    return parts
+
+
+def below(names: Iterable[str], prefix: str) -> dict[str, str]:
+    """Find the names below ``prefix``, which may leave out the parts that wrappers put in.
+
+    Returns:
+        Name → what follows the prefix: ``{"module.encoder_q.fc.weight": "fc.weight"}`` for ``encoder_q``.
+    """
+    names = list(names)
+    plain = {name: name.removeprefix(f"{prefix}.") for name in names if name.startswith(f"{prefix}.")}
+    wanted = [part for part in prefix.split(".") if part not in WRAPPERS]
+    if plain or not wanted:
+        return plain
+    unwrapped = {}
+    for name in names:
+        parts = name.split(".")
+        for part in wanted:
+            while parts and parts[0] in WRAPPERS:
+                parts = parts[1:]
+            if not parts or parts[0] != part:
+                break
+            parts = parts[1:]
+        else:
+            if parts:
+                unwrapped[name] = ".".join(parts)
+    return unwrapped if len(set(unwrapped.values())) == len(unwrapped) else {}
+
+
+def parts_of(names: Iterable[str]) -> dict[str, int]:
+    """Count the tensors under each first part of their names, behind the parts that all of them share."""
+    names = list(names)
+    while len(first := Counter(name.partition(".")[0] for name in names)) == 1 and all("." in name for name in names):
+        inner = [name.partition(".")[2] for name in names]
+        if not any("." in name for name in inner):
+            break
+        names = inner
+    return {part: count for part, count in first.items() if any(name.startswith(f"{part}.") for name in names)}
+
+
+def main_part(names: Iterable[str]) -> str | None:
+    """Name the first part under which all of the network lies: the others, if any, only a training used."""
+    parts: dict[str, bool] = {}
+    for name in names:
+        part, dot, _ = name.partition(".")
+        parts[part] = parts.get(part, True) and bool(dot)
+    if len(parts) > 1:
+        parts = {part: is_module for part, is_module in parts.items() if not TRAINING.search(part)}
+    if len(parts) != 1:
+        return None
+    part, is_module = parts.popitem()
+    return part if is_module else None
+
+
+def copies(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Name the first parts under which a training keeps its network and a second copy of it, if it does.
+
+    Args:
+        shapes: The shape of each tensor by its name.
+    """
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        part, _, rest = name.partition(".")
+        if "." in rest:  # a layer with a weight and a bias has many of its like, a network has not
+            parts.setdefault(part, {})[rest] = shape
+    for second, tensors in parts.items():
+        if SECOND.search(second):
+            for first, others in parts.items():
+                shared = tensors.items() & others.items()
+                if first != second and len(shared) >= SAME * len(tensors):
+                    return [first, second]
+    return []
 
 
 def _notes(content: Any, chosen: StateDict, everything: list[StateDict]) -> list[str]:
@@ -139,7 +243,7 @@ def _notes(content: Any, chosen: StateDict, everything: list[StateDict]) -> list
     if chosen.path and isinstance(content, Mapping):
         beside = [str(name) for name in content if name != chosen.path[0]]
     else:
-        beside = [found.label for found in everything if found.path != chosen.path]
+        beside = [state.label for state in everything if state.path != chosen.path]
     if beside:
         notes.append(f"beside the state dict, ignored: {_few(beside)}")
     inside = [name for name in chosen.others if name not in beside]
@@ -153,5 +257,5 @@ def _few(names: list[str]) -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether its values are just the bytes of its storage: dense, not quantized, not lazily conjugated."""
+    """Say whether its values are just the bytes of its storage: dense, not quantized, not lazily conjugated."""
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_conj() and not tensor.is_neg()

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack_from
 from typing import Any
 
 import torch
-import torch._weights_only_unpickler
 from torch import Tensor
 from torch.storage import TypedStorage
 
@@ -33,7 +30,7 @@ from surgeon.checkpoint.contents import (
     read_bytes,
 )
 from surgeon.checkpoint.jsonfiles import manifest_in
-from surgeon.checkpoint.pickles import unpickle
+from surgeon.checkpoint.pickles import check_legacy, unpickle, unpickle_tensors
 from surgeon.checkpoint.statedict import find_state_dict, is_plain
 from surgeon.errors import CheckpointError
 
@@ -42,6 +39,9 @@ PICKLE_LIMIT = 1 << 30
 
 LOCAL_HEADER = 30
 """The fixed part of a zip record's own header, before its name and extra field."""
+
+DIRECTORY = 0x10
+"""The attribute of a folder in a zip archive, from MS-DOS."""
 
 EXPANSION = 16
 """How many times the size of its file a tensor may take in memory, as an expanded view does …"""
@@ -56,6 +56,8 @@ class NotLazyError(Exception):
 
 def open_legacy(path: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
     """Load a file from before PyTorch 1.6, or one saved without the zip archive, whole."""
+    with damage_at(str(path)):
+        check_legacy(path)
     return _open_whole(path, "pytorch legacy", trust_pickle, key, "no zip archive (PyTorch < 1.6)")
 
 
@@ -147,22 +149,13 @@ class _Storages:
 
 def _unpickle_without_values(archive: _Archive) -> Any:
     data = read_bytes([archive.records[f"{archive.root}/data.pkl"]]).numpy().tobytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            # The unpickler of torch.load(weights_only=True): it builds tensors and plain containers only.
-            unpickler = torch._weights_only_unpickler.Unpickler(io.BytesIO(data), encoding="utf-8")
-            unpickler.persistent_load = _Storages(archive)  # type: ignore[method-assign]
-            return unpickler.load()  # type: ignore[no-untyped-call]
-        except CheckpointError:
-            raise
-        except Exception as error:
-            # Unsafe, damaged, or without a meta form (sparse, quantized): loading it whole tells which.
-            raise NotLazyError("it holds sparse, quantized or pickled objects") from error
-        finally:
-            # torch keeps a list of sparse tensors until it has validated them; those on meta have no values.
-            with suppress(Exception):
-                torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+    try:
+        return unpickle_tensors(io.BytesIO(data), _Storages(archive))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # Unsafe, damaged, or without a meta form (sparse, quantized): loading it whole tells which.
+        raise NotLazyError("it holds sparse, quantized or pickled objects") from error
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,9 @@ class _Archive:
     @property
     def byte_order(self) -> str:
         """``little`` or ``big``; torch writes neither on little-endian machines before 2.0."""
-        span = self.records.get(f"{self.root}/byteorder")
+        # torch takes no notice of case in the names of records.
+        name = f"{self.root}/byteorder".lower()
+        span = next((span for record, span in self.records.items() if record.lower() == name), None)
         if span is None:
             return "little"
         # Not by zipfile: torch can write archives without check sums (set_crc32_options).
@@ -201,6 +196,11 @@ def _open_archive(path: Path) -> _Archive:
                     f"its record {info.filename} is compressed or encrypted",
                     hint="unpack it and zip it again without compression (zip -0 -r)",
                 )
+            # Over either of these torch hands out memory that it has not filled.
+            if info.compress_size != info.file_size:
+                raise CheckpointError(f"its record {info.filename} has two lengths")
+            if info.file_size and info.external_attr & DIRECTORY:
+                raise CheckpointError(f"its record {info.filename} is marked as a folder")
             file.seek(info.header_offset)
             header = file.read(LOCAL_HEADER)
             if header[:4] != b"PK\3\4" or len(header) < LOCAL_HEADER:
@@ -209,6 +209,12 @@ def _open_archive(path: Path) -> _Archive:
             if start + info.file_size > size:
                 raise CheckpointError(f"its record {info.filename} reaches beyond the end of the file")
             records[info.filename] = ByteRange(path, start, info.file_size)
+    # Where torch reads another archive in the same bytes, or none, nothing of it can be trusted.
+    reader: Any = torch._C.PyTorchFileReader(str(path))
+    seen = {f"{root}/{name}" for name in reader.get_all_records()}
+    for name, span in records.items():
+        if name not in seen or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
+            raise CheckpointError(f"its record {name} is another for torch than for zipfile")
     pickled = records[f"{root}/data.pkl"].length
     if pickled > PICKLE_LIMIT:
         raise CheckpointError(f"its data.pkl claims {pickled} bytes")

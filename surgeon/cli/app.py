@@ -9,16 +9,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from itertools import pairwise
 from typing import Annotated
 
 import typer
 
+from surgeon.cli import options
 from surgeon.cli.advise import advise
 from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.inspect import check, inspect
+from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
@@ -26,7 +27,6 @@ from surgeon.errors import SurgeonError
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
 
 INTERRUPTED = 130
 QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
@@ -70,9 +70,10 @@ def _run(arguments: Sequence[str]) -> int:
     if warning := name_clash():
         print(f"warning: {warning}", file=sys.stderr)
     try:
-        plugins = load_plugins(_named_plugins(arguments))
+        choice = PluginChoice.read(arguments)
+        plugins = choice.load()
         app = make_app(plugins)
-        code = app(list(arguments), prog_name="surgeon", standalone_mode=False, obj=plugins)
+        code = app(choice.rest, prog_name="surgeon", standalone_mode=False, obj=plugins)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
@@ -99,26 +100,24 @@ def make_app(plugins: Plugins) -> typer.Typer:
     app.callback(invoke_without_command=True)(_start)
     for command in (apply, plan, train, advise, predict, inspect, check, ops, schema, list_plugins):
         app.command()(command)
-    for error in plugins.add_commands(app):
-        print(f"warning: {error}", file=sys.stderr)
+    add_commands(app, plugins)
     return app
 
 
 def _start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    plugin: options.PluginNames = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="NAME", help="Leave an installed plugin out. Repeatable.")
+    ] = None,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Leave all installed plugins out.")] = False,
 ) -> None:
     """Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks."""
     if version:
         print(f"surgeon {surgeon_version() or '(not installed)'}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
-
-
-def _named_plugins(arguments: Sequence[str]) -> list[str]:
-    """What ``--plugin`` names: known before the arguments are parsed, since a plugin may add commands."""
-    names = [after for option, after in pairwise(arguments) if option == "--plugin"]
-    return names + [each.partition("=")[2] for each in arguments if each.startswith("--plugin=")]
 
 
 def _tell(error: SurgeonError, arguments: Sequence[str]) -> int:

@@ -74,19 +74,23 @@ def plugins(
     from surgeon.cli.render.consoles import show
 
     known: Plugins = context.obj
-    if known.manager.list_name_plugin():  # so that names which two plugins claim come to light: ours alone claim none
-        known.operations()
-        known.sources()
+    known.try_all()
     if as_json:
         print_json(
             {
-                "plugins": [{"name": name, "hooks": hooks} for name, hooks in known.listing()],
+                "plugins": [
+                    {"name": name, "origin": known.origin(name), "hooks": hooks} for name, hooks in known.listing()
+                ],
                 "failures": {name: str(error) for name, error in known.failures.items()},
                 "conflicts": {name: error.message for name, error in known.conflicts.items()},
             }
         )
     else:
-        show(render_plugins(known.listing(), known.failures, known.conflicts))
+        show(
+            render_plugins(
+                [(known.origin(name), hooks) for name, hooks in known.listing()], known.failures, known.conflicts
+            )
+        )
 
 
 def _schema(plugins: Plugins) -> dict[str, Any]:

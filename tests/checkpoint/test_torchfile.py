@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import warnings
 import zipfile
@@ -210,6 +211,74 @@ def test_a_record_of_another_length_than_its_pickle_claims_is_refused(
     records = [(name, change(data) if name == "x/data/0" else data) for name, data in records_of(tmp_path / "x.pt")]
     with pytest.raises(CheckpointError, match=r"x/data/0 has \d+ bytes, not the 12"):
         open_checkpoint(zipped(tmp_path / "y.pt", records))
+
+
+def patched(path: Path, name: bytes, offset: int, value: bytes) -> Path:
+    """Change a field of a record in the archive's directory; the field's place counts from the entry's begin."""
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(name) - 46
+    assert data[entry : entry + 4] == b"PK\1\2"
+    data[entry + offset : entry + offset + len(value)] = value
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [(20, b"\x0d", "two lengths"), (38, b"\x10", "marked as a folder")],
+    ids=["lengths", "folder"],
+)
+def test_a_record_of_which_torch_reads_nothing_is_refused(
+    tmp_path: Path, offset: int, value: bytes, message: str
+) -> None:
+    """torch gives out uninitialised memory for it."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=f"x/data/0 .*{message}"):
+        open_checkpoint(patched(tmp_path / "x.pt", b"x/data/0", offset, value))
+
+
+def test_the_byte_order_is_read_whatever_the_case_of_its_name(tmp_path: Path) -> None:
+    """torch takes no notice of case: ``BYTEORDER`` says ``big`` to it too."""
+    torch.save({"a": torch.arange(5)}, tmp_path / "x.pt")
+    records = dict(records_of(tmp_path / "x.pt"))
+    del records["x/byteorder"]
+    records["x/BYTEORDER"] = b"big"
+    checkpoint = assert_as_torch(zipped(tmp_path / "y.pt", records.items()))
+    assert checkpoint.read("a")[1] == 1 << 56
+
+
+def test_an_archive_that_torch_reads_otherwise_than_zipfile_is_refused(tmp_path: Path) -> None:
+    """A version that is no number: torch refuses the archive, so its records mean nothing."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "x.pt")
+    records = dict(records_of(tmp_path / "x.pt")) | {"x/version": b"x"}
+    with pytest.raises(CheckpointError, match="version"):
+        open_checkpoint(zipped(tmp_path / "y.pt", records.items()))
+
+
+def legacy(content: object, path: Path) -> bytes:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
+def test_a_legacy_file_that_lacks_the_values_of_a_storage_is_refused(tmp_path: Path) -> None:
+    """torch gives out uninitialised memory for it."""
+    path = tmp_path / "x.pt"
+    data = legacy({"a": torch.ones(3), "b": torch.ones(3)}, path)
+    at = data.rindex(b"\x80\x02]")  # the list of the storages whose values follow
+    keys = sorted(pickle.loads(data[at:]))
+    values = data[at + len(pickle.dumps(keys, 2)) :]
+    path.write_bytes(data[:at] + pickle.dumps(keys[:1], 2) + values)
+    with pytest.raises(CheckpointError, match=f"lacks the values of 1 of its storages: {keys[1]}"):
+        open_checkpoint(path)
+
+
+def test_a_legacy_file_cannot_claim_more_than_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    data = legacy({"a": torch.ones(258)}, path)
+    assert data.count(b"M\x02\x01") == 2  # the storage's length, and the tensor's
+    path.write_bytes(data.replace(b"M\x02\x01", b"J\xff\xff\xff\x7f", 1))
+    with pytest.raises(CheckpointError, match="claims 8589934588 bytes"):
+        open_checkpoint(path)
 
 
 def test_a_record_that_the_archive_lacks_is_named(tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ def fact(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
         ({"a": fact("F32", [True, 3], 0, 12)}, "not described"),  # type: ignore[list-item]
         ({"a": None}, "not described"),
         ({"__metadata__": [1], "a": fact("F32", [3], 0, 12)}, "__metadata__"),
+        ({"__metadata__": [], "a": fact("F32", [3], 0, 12)}, "__metadata__"),
+        ({"__metadata__": {"a": 1}, "a": fact("F32", [3], 0, 12)}, "__metadata__"),
         ({"a": fact("F32", [3], 0, 12), "__metadata__": {"surgeon": "nonsense"}}, "damaged"),
     ],
 )

@@ -1,0 +1,124 @@
+"""Plugins on the command line: which are loaded, and the commands that they add.
+
+The options stand anywhere on the line and are read before the rest is parsed, since a plugin may add commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import typer
+from typer.main import get_command, get_command_name
+
+from surgeon.errors import PluginError
+from surgeon.interfaces.import_plugin import one_line
+from surgeon.plugins import Plugins, load, run_hook
+
+HOOK = "surgeon_commands"
+
+
+@dataclass
+class PluginChoice:
+    """What the line says of plugins.
+
+    Attributes:
+        rest: The arguments without what was said of plugins.
+        extra: What ``--plugin`` names.
+        without: What ``--without`` names.
+        installed: False after ``--no-plugins``.
+    """
+
+    rest: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    installed: bool = True
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> PluginChoice:
+        """Take the options ``--plugin``, ``--without`` and ``--no-plugins`` out of ``arguments``."""
+        choice = cls()
+        valued = {"--plugin": choice.extra, "--without": choice.without}
+        waiting = list(arguments)
+        while waiting:
+            argument = waiting.pop(0)
+            option, has_value, value = argument.partition("=")
+            if argument == "--":
+                choice.rest += [argument, *waiting]
+                break
+            if argument == "--no-plugins":
+                choice.installed = False
+            elif argument in valued and waiting:
+                valued[argument].append(waiting.pop(0))
+            elif option in valued and has_value:
+                valued[option].append(value)
+            else:
+                choice.rest.append(argument)
+        return choice
+
+    def load(self) -> Plugins:
+        """The plugins of this run; ``surgeon plugins`` lists one that cannot be loaded instead of failing.
+
+        Raises:
+            PluginError: One that was named cannot be loaded.
+        """
+        strict = self.rest[:1] != ["plugins"]
+        return load(self.extra, installed=self.installed, without=self.without, strict=strict)
+
+
+def add_commands(app: typer.Typer, plugins: Plugins) -> None:
+    """Add the commands of plugins to ``app``; one that would break the others is put aside with its reason."""
+    for plugin, function in plugins.command_hooks():
+        part = typer.Typer()
+        try:
+            run_hook(plugins.origin(plugin), HOOK, lambda f=function, p=part: f(p))  # type: ignore[misc]
+        except PluginError as error:
+            plugins.fail(plugin, error)
+            continue
+        for reason in _take_over(app, part):
+            plugins.fail(plugin, PluginError(reason, where=f"plugin {plugins.origin(plugin)!r}, {HOOK}"))
+
+
+def _take_over(app: typer.Typer, part: typer.Typer) -> list[str]:
+    """Move the commands and groups of ``part`` that work into ``app``; returns why others do not."""
+    reasons = []
+    if part.registered_callback is not None:
+        reasons.append("adds a callback, which would take the place of surgeon's own options: add commands only")
+    present = {name for name in map(_name, app.registered_commands) if name}
+    present |= {group.name for group in app.registered_groups if group.name}
+    for command in part.registered_commands:
+        name = _name(command)
+        trial = typer.Typer()
+        trial.registered_commands.append(command)
+        if reason := _unusable(name, present, trial):
+            reasons.append(reason)
+            continue
+        app.registered_commands.append(command)
+        present.add(name)
+    for group in part.registered_groups:
+        trial = typer.Typer()
+        trial.registered_groups.append(group)
+        if reason := _unusable(group.name or "", present, trial):
+            reasons.append(reason)
+            continue
+        app.registered_groups.append(group)
+        present.add(group.name or "")
+    return reasons
+
+
+def _unusable(name: str, present: set[str], trial: typer.Typer) -> str | None:
+    if not name:
+        return "adds a command without a name"
+    if name in present:
+        return f"adds the command {name!r}, which there is already"
+    try:
+        get_command(trial)
+    except Exception as error:  # an annotation that does not resolve, a type that typer has no parser for, …
+        return f"adds the command {name!r}, which cannot be built: {type(error).__name__}: {one_line(error)}"
+    return None
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    if command.name:
+        return command.name
+    return get_command_name(command.callback.__name__) if command.callback else ""

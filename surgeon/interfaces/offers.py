@@ -1,0 +1,150 @@
+"""Check what a plugin's hook returns, and name each thing in it. Imports no torch.
+
+Every value that crosses the border is checked here, once: what follows may rely on it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from surgeon.errors import PluginError
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.data import source_name
+from surgeon.interfaces.operation import Operation
+
+Named = list[tuple[str, Any]]
+
+
+def operations(offer: Any) -> Named:
+    """Operation classes, by the names that recipes use.
+
+    Raises:
+        PluginError: Something else was returned, or a class that cannot be carried out.
+    """
+    named = []
+    for kind in _listed(offer, "a list of Operation classes"):
+        if not (isinstance(kind, type) and issubclass(kind, Operation)):
+            hint = "list the class itself, not an instance" if isinstance(kind, Operation) else None
+            raise PluginError(f"returned {_shown(kind)}, which is not a class derived from Operation", hint=hint)
+        if kind.apply is Operation.apply:
+            raise PluginError(f"{kind.__name__} defines no apply(model, surgery)")
+        if not kind.name.isidentifier():
+            raise PluginError(f"{kind.__name__} has the name {kind.name!r}: use letters, digits and underscores")
+        named.append((kind.name, kind))
+    return named
+
+
+def architectures(offer: Any) -> Named:
+    """Providers of architectures, by their schemes.
+
+    Raises:
+        PluginError: Something else was returned.
+    """
+    named = []
+    for provider in _listed(offer, "a list of ArchitectureProvider instances"):
+        if not isinstance(provider, ArchitectureProvider):
+            is_class = isinstance(provider, type) and issubclass(provider, ArchitectureProvider)
+            hint = f"list an instance: {provider.__name__}()" if is_class else None
+            raise PluginError(f"returned {_shown(provider)}, which is not an ArchitectureProvider", hint=hint)
+        scheme = getattr(provider, "scheme", None)
+        if not isinstance(scheme, str) or not scheme:
+            raise PluginError(f"{type(provider).__name__} has no scheme", hint='for example: scheme = "timm"')
+        named.append((scheme, provider))
+    return named
+
+
+def sources(offer: Any) -> Named:
+    """Classes of data sources, by the names that recipes use.
+
+    Raises:
+        PluginError: Something else was returned, or a class without a name or ``load``.
+    """
+    named = []
+    for kind in _listed(offer, "a list of Source classes"):
+        try:
+            named.append((source_name(kind), kind))
+        except TypeError as error:
+            raise PluginError(str(error)) from error
+    return named
+
+
+def losses(offer: Any) -> Named:
+    """Losses by name; each is called with a prediction and a target.
+
+    Raises:
+        PluginError: Something else was returned, or a value that takes fewer than two arguments.
+    """
+    return _callables(offer, "losses", 2)
+
+
+def callbacks(offer: Any) -> Named:
+    """Callbacks of the Trainer by name: classes, or functions that make one.
+
+    Raises:
+        PluginError: Something else was returned.
+    """
+    return _callables(offer, "callbacks", 0)
+
+
+def families(offer: Any) -> Named:
+    """Families of networks, by their names.
+
+    Raises:
+        PluginError: Something else was returned.
+    """
+    from surgeon.interfaces.family import Family
+
+    named = []
+    for family in _listed(offer, "a list of Family instances"):
+        if not isinstance(family, Family):
+            raise PluginError(f"returned {_shown(family)}, which is not a Family")
+        named.append((family.name, family))
+    return named
+
+
+CHECKS: Mapping[str, Callable[[Any], Named]] = {
+    "surgeon_operations": operations,
+    "surgeon_architectures": architectures,
+    "surgeon_families": families,
+    "surgeon_losses": losses,
+    "surgeon_sources": sources,
+    "surgeon_callbacks": callbacks,
+}
+"""What checks the value that each hook returns."""
+
+
+def _listed(offer: Any, wanted: str) -> Iterable[Any]:
+    if offer is None:
+        raise PluginError(f"returned None instead of {wanted}", hint="is a return statement missing?")
+    if isinstance(offer, (str, bytes, Mapping, type)) or not isinstance(offer, Iterable):
+        raise PluginError(f"returned {_shown(offer)} instead of {wanted}")
+    return list(offer)
+
+
+def _callables(offer: Any, what: str, arguments: int) -> Named:
+    if not isinstance(offer, Mapping):
+        shown = "None" if offer is None else _shown(offer)
+        raise PluginError(f"returned {shown} instead of a mapping of names to {what}")
+    for name, function in offer.items():
+        if not isinstance(name, str) or not callable(function):
+            raise PluginError(f"returned {name!r}: {_shown(function)}, which is not a callable under a name")
+        if arguments and not _takes(function, arguments):
+            raise PluginError(f"{name!r} does not take {arguments} arguments, (prediction, target)")
+    return list(offer.items())
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    return text if len(text) <= 80 else f"a {type(value).__name__}"

@@ -1,0 +1,63 @@
+"""Providers of plugins beside ours: what a file is taken for does not depend on what is installed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from surgeon.architectures.fit import fit
+from surgeon.architectures.identify import build, identify
+from surgeon.checkpoint.formats import memory_checkpoint
+from surgeon.errors import ArchitectureError
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.match import Match
+from surgeon.plugins import load
+
+
+class Twin(ArchitectureProvider):
+    """Builds torchvision's ResNet-18 under another scheme, and recognises it."""
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme  # type: ignore[misc]
+
+    def names(self) -> list[str]:
+        return ["twin"]
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        return torchvision.models.resnet18()
+
+    def identify(self, checkpoint):
+        architecture = Architecture(scheme=self.scheme, name="twin")
+        skeleton = build(self, architecture)
+        return Match(architecture, checkpoint, skeleton, fit(skeleton, checkpoint, {n: n for n in checkpoint.entries}))
+
+
+class Raising(Twin):
+    def identify(self, checkpoint):
+        raise KeyError("pretrained_cfg")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return memory_checkpoint(torchvision.models.resnet18().state_dict())
+
+
+def test_a_file_of_torchvision_stays_one_and_the_other_reading_is_noted(checkpoint):
+    match = identify(checkpoint, {"aaa": Twin("aaa"), **load(installed=False).architectures()})
+    assert str(match.architecture) == "torchvision/resnet18"
+    assert any("aaa/twin fits too" in note for note in match.notes)
+
+
+def test_a_provider_that_raises_is_left_out_and_noted(checkpoint):
+    match = identify(checkpoint, {"aaa": Raising("aaa"), **load(installed=False).architectures()})
+    assert str(match.architecture) == "torchvision/resnet18"
+    assert any("'aaa' could not look at this file: KeyError" in note for note in match.notes)
+
+
+def test_two_plugins_that_recognise_a_file_are_both_named():
+    other = memory_checkpoint({"w": torch.ones(2)})
+    with pytest.raises(ArchitectureError, match="fit aaa/twin and bbb/twin"):
+        identify(other, {"aaa": Twin("aaa"), "bbb": Twin("bbb")})
