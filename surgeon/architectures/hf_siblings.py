@@ -67,7 +67,7 @@ class NewParts:
         Seed torch before.
         """
         model = self._build()
-        module = model.get_submodule(site)
+        module: nn.Module = model.get_submodule(site)
         wanted = _allocate(module, names)
         for part in module.modules():
             if hasattr(part, "reset_parameters") and any(id(p) in wanted for p in part.parameters(recurse=False)):
@@ -76,9 +76,8 @@ class NewParts:
         _mark(model, site, wanted)
         model.initialize_weights()
         values = module.state_dict()
-        if any(_is_unset(values[name]) for name in names):
-            # A parameter that only the constructor sets.
-            return self._cls._from_config(copy.deepcopy(self._config)).get_submodule(site)  # type: ignore[no-any-return]
+        if any(_is_unset(values[name]) for name in names):  # a parameter that only the constructor sets
+            module = self._cls._from_config(copy.deepcopy(self._config)).get_submodule(site)
         return module
 
     def _build(self) -> Any:
@@ -100,7 +99,7 @@ def _allocate(module: nn.Module, names: Collection[str]) -> dict[int, torch.Tens
     for name in names:
         path, _, key = name.rpartition(".")
         owner = module.get_submodule(path)
-        table = owner._parameters if key in owner._parameters else owner._buffers
+        table: Any = owner._parameters if key in owner._parameters else owner._buffers
         old: Any = table[key]
         if old.is_meta:
             if id(old) not in replaced:

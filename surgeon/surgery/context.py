@@ -70,8 +70,7 @@ class Surgery(Examination):
         like: Site | nn.Module | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        """A new module, without values as yet: they are drawn when the weights flow in, from a generator
-        seeded by the recipe's seed and the name that the module has in the network by then.
+        """Make a module whose values are drawn when the weights flow in, seeded by the recipe's seed and its name.
 
         Args:
             factory: Builds the module from the arguments that follow. It is called twice, now and when
@@ -103,19 +102,14 @@ class Surgery(Examination):
         sources: Sequence[torch.Tensor],
         function: Callable[..., torch.Tensor],
     ) -> None:
-        """Let ``tensor`` be computed from the values of ``sources`` when the weights flow in.
-
-        ``tensor`` may be among its own sources: then the function is given what it would have been.
-        """
+        """Let ``tensor`` be computed from the values of ``sources``, itself perhaps, when the weights flow in."""
         origins = [self.origins.get(source) for source in sources]
         if any(origin is None for origin in origins):
             raise OperationError("a source of a derived tensor is no tensor of this network")
         self.origins.set(tensor, Derived(tuple(o for o in origins if o is not None), function, self.label))
 
     def donor(self, reference: str) -> Donor:
-        """Another checkpoint, by whatever names a model; its tensors' names and shapes are known, no weight is read.
-
-        A replay has no use for it: ask only within :meth:`recall`.
+        """Open another checkpoint; no weight is read. A replay does not need it: call it only within :meth:`recall`.
 
         Raises:
             CheckpointError: It is missing, damaged or unsafe.
@@ -179,7 +173,7 @@ class Surgery(Examination):
         self._changed(name)
 
     def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
-        """Add ``module`` as a child; whoever adds it sees to it that something calls it."""
+        """Add ``module`` as a child; the caller makes sure that something calls it."""
         owner = self.model.get_submodule(name_of(parent))
         if hasattr(owner, name):
             raise OperationError(f"{name_of(parent) or '.'} has {name!r} already")
@@ -253,7 +247,7 @@ class Surgery(Examination):
         return branch
 
     def graft(self) -> Grafted:
-        """The root, made ready for branches and an early end."""
+        """Make the root ready for branches and an early end."""
         try:
             return graft(self.model)
         except ValueError as error:
@@ -366,10 +360,7 @@ class Surgery(Examination):
         return sorted(needed.sites), sorted(needed.idle)
 
     def _silence(self, idle: Sequence[str], end: str, shape: tuple[int, ...]) -> list[str]:
-        """Put identities in the place of modules that a forward up to ``end`` fetches and does not use.
-
-        Where the network does not run with them after all, everything stays.
-        """
+        """Put identities in the place of modules that a forward up to ``end`` fetches and does not use, if it runs."""
         modules = {name: self.model.get_submodule(name) for name in idle}
 
         def works() -> bool:
@@ -397,7 +388,7 @@ class Surgery(Examination):
             )
 
     def _refuse_to_waste(self, sites: Sequence[str]) -> None:
-        """What an operation of this recipe has just put in is not what another was meant to cut away."""
+        """Refuse to cut away what an operation of this recipe put in."""
         for site in sites:
             for tensor in self.model.get_submodule(site).parameters(recurse=False):
                 origin = self.origins.get(tensor)

@@ -34,7 +34,7 @@ class DiffersError(Exception):
 
 
 def names() -> list[str]:
-    """List ``become/TYPE/TASK/CLASS`` and ``count/TYPE/TASK/CLASS`` for every class that a task has, detection first."""
+    """List ``become/TYPE/TASK/CLASS`` and ``count/TYPE/TASK/CLASS`` for every class of a task, detection first."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     become, count, base = [], [], []
@@ -119,7 +119,10 @@ def _compare(edited: nn.Module, stock: nn.Module, reference: nn.Module, loading:
         raise DiffersError(f"{wrong[0]} has shape {tuple(ours[wrong[0]].shape)}, not {tuple(theirs[wrong[0]].shape)}")
     if wrong := [n for n in ours if not torch.equal(ours[n], again[n])]:
         raise DiffersError(f"from_pretrained gives other values for {wrong[0]}")
-    fresh = {*loading["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"])}
+    fresh = {
+        *loading["missing_keys"],
+        *(key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]),
+    }
     values: dict[int, Tensor] = {}
     for name, tensor in reference.state_dict(keep_vars=True).items():
         if name in fresh:
@@ -146,7 +149,8 @@ def _run(task: str, edited: nn.Module, stock: nn.Module, reference: nn.Module, s
             ours = dict(tensors_in(edited(*args, **kwargs)))
             torch.manual_seed(0)
             again = dict(tensors_in(stock(*args, **kwargs)))
-        if ours.keys() != again.keys() or any(not torch.equal(ours[n], again[n]) for n in ours if ours[n].isfinite().all()):
+        finite = [n for n in ours if ours[n].isfinite().all()]
+        if ours.keys() != again.keys() or not all(torch.equal(ours[n], again[n]) for n in finite):
             raise DiffersError("from_pretrained of the result gives other outputs")
         return _loss(task, edited, reference, args, kwargs)
     return "the reference does not run on the inputs of a trace"
@@ -209,10 +213,10 @@ def render(results: Sequence[Result], versions: str) -> str:
     lines = [
         "## Task classes",
         "",
-        f"Made by `PYTHONPATH=tests python -m zoo --tasks` on {versions}. `become`: the class without a head (for `base`, "
-        "one with a head) becomes the class for the task; `count`: the class gets three labels. Compared with "
-        "`from_pretrained(num_labels=3, ignore_mismatched_sizes=True)`: names, shapes, loaded values, outputs after plain "
-        "`from_pretrained`, and a finite loss.",
+        f"Made by `PYTHONPATH=tests python -m zoo --tasks` on {versions}. `become`: the class without a head (for "
+        "`base`, one with a head) becomes the class for the task; `count`: the class gets three labels. Compared with "
+        "`from_pretrained(num_labels=3, ignore_mismatched_sizes=True)`: names, shapes, loaded values, outputs after "
+        "plain `from_pretrained`, and a finite loss.",
         "",
         f"{len(results)} of {len(names())} checks have been run.",
         "",
@@ -249,3 +253,9 @@ def put_section(page: str, section: str) -> str:
         return page.rstrip("\n") + "\n\n" + section
     _, heading, after = rest.partition("\n## ")
     return before + section + (heading + after if heading else "")
+
+
+def with_section_of(page: str, old: str) -> str:
+    """Take the section on task classes over from an earlier page, if it has one."""
+    _, heading, rest = old.partition("## Task classes\n")
+    return put_section(page, heading + rest.partition("\n## ")[0] + "\n") if heading else page

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
-from surgeon.errors import ArchitectureError, OperationError
+from surgeon.errors import OperationError
 from surgeon.families.transformers.tasks import COUNTED, does
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.operations._shared.labels import set_labels
@@ -72,7 +72,8 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
         return f"{cls.__name__}, built from this config, has {blocks[0]}, which this network lacks"
     hooked = [site for site in _dissolved(model, fitting) if _has_hooks(model.get_submodule(site))]
     if hooked:
-        return f"an earlier operation put something at {hooked[0] or 'the output'}, for which {cls.__name__} has no place"
+        place = hooked[0] or "the output"
+        return f"an earlier operation put something at {place}, for which {cls.__name__} has no place"
     return ""
 
 
@@ -91,8 +92,9 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     target = build_stock(cls, config)
     fitting = _fit(model, target, keep)
     parts = NewParts(cls, config)
-    dropped = _dropped(model, target, fitting)
-    lost = [name for name in dropped if surgery.is_made(dict(tensors_of(model))[name])]
+    dropped = _dropped(model, fitting)
+    tensors = dict(tensors_of(model))
+    lost = [name for name in dropped if surgery.is_made(tensors[name])]
     if lost:
         raise OperationError(
             f"{cls.__name__} has no place for {lost[0]}, which an earlier operation made",
@@ -102,7 +104,9 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     _draw(surgery, target, fitting, parts, operation)
     target.train(model.training)
     surgery.wrap(target)
-    surgery.note(f"{old_class} becomes {cls.__name__}, a stock class: {_counted(fitting)} of the trunk stay")
+    total = len(dict(tensors_of(target)))
+    kept = total - len(fitting.new)
+    surgery.note(f"{old_class} becomes {cls.__name__}, a stock class: {kept} of its {total} tensors are kept")
     if fitting.new:
         surgery.note(f"new: {', '.join(_sites(target, fitting.new))}")
     if dropped:
@@ -166,18 +170,19 @@ def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
 def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> Fitting:
     """Find the place of every tensor."""
     fitting = Fitting()
-    old, new = dict(tensors_of(model)), dict(tensors_of(target))
-    every = {name: t for name, t in model.state_dict(keep_vars=True).items()}
+    new = dict(tensors_of(target))
+    every = model.state_dict(keep_vars=True)
     trunk = _trunk(target)
     names: dict[str, str] = {}
     for name, tensor in new.items():
         inside = not trunk or name.startswith(f"{trunk}.")
         if not_to_keep is not None and (name in not_to_keep or not inside):
             continue
-        match = next((n for n in _old_names(name, model, target) if n in every and every[n].shape == tensor.shape), None)
+        candidates = [n for n in _old_names(name, model, target) if n in every]
+        match = next((n for n in candidates if every[n].shape == tensor.shape), None)
         if match is not None:
             names[name] = match
-    _fit_modules(model, target, names, fitting, set(old))
+    _fit_modules(model, target, names, fitting)
     fitting.new = [name for name in new if name not in names]
     fitting.lacking = [
         name
@@ -190,9 +195,7 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> F
     return fitting
 
 
-def _fit_modules(
-    model: nn.Module, target: nn.Module, names: Mapping[str, str], fitting: Fitting, old: set[str]
-) -> None:
+def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], fitting: Fitting) -> None:
     """Let modules move whole where every tensor in them does, else descend."""
     modules = dict(model.named_modules(remove_duplicate=False))
     aliases = aliases_of(target)
@@ -236,9 +239,10 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _dropped(model: nn.Module, target: nn.Module, fitting: Fitting) -> list[str]:
+def _dropped(model: nn.Module, fitting: Fitting) -> list[str]:
     """The tensors of the old network that have no place in the new one."""
-    stays = {id(t) for site in fitting.modules.values() for t in model.get_submodule(site).state_dict(keep_vars=True).values()}
+    moved = [model.get_submodule(site).state_dict(keep_vars=True) for site in fitting.modules.values()]
+    stays = {id(tensor) for tensors in moved for tensor in tensors.values()}
     every = model.state_dict(keep_vars=True)
     stays |= {id(every[name]) for name in fitting.tensors.values()}
     return [name for name, tensor in tensors_of(model) if id(tensor) not in stays]
@@ -250,7 +254,7 @@ def _dropped(model: nn.Module, target: nn.Module, fitting: Fitting) -> list[str]
 def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fitting) -> None:
     """Put modules and tensors of the old network in their places in the new one."""
     every = model.state_dict(keep_vars=True)
-    twins = {name: tensor for name, tensor in target.state_dict(keep_vars=True).items()}
+    twins = target.state_dict(keep_vars=True)
     moved: dict[int, torch.Tensor] = {}
     for path, site in fitting.modules.items():
         module, old = target.get_submodule(path), model.get_submodule(site)
@@ -270,12 +274,10 @@ def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fittin
                     table[name] = moved[id(tensor)]  # type: ignore[assignment]
 
 
-def _draw(
-    surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts, operation: ReplaceHeadFields
-) -> None:
+def _draw(surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts, operation: ReplaceHeadFields) -> None:
     """Say how the new tensors get their values."""
-    dtype = next((p.dtype for n, p in target.named_parameters() if n not in fitting.new and p.is_floating_point()), None)
     new = set(fitting.new)
+    dtype = next((p.dtype for n, p in target.named_parameters() if n not in new and p.is_floating_point()), None)
     groups: dict[str, list[str]] = {}
     for name in fitting.new:
         groups.setdefault(_site(target, name, new), []).append(name)
@@ -314,8 +316,5 @@ def _site(model: nn.Module, name: str, new: set[str]) -> str:
 def _sites(model: nn.Module, names: list[str]) -> list[str]:
     """The topmost modules that hold these tensors and no others, and the tensors that are left."""
     chosen = set(names)
-    return list(dict.fromkeys(_site(model, name, chosen) or name for name in names))
-
-
-def _counted(fitting: Fitting) -> str:
-    return f"{len(fitting.modules)} modules" + (f" and {len(fitting.tensors)} tensors" if fitting.tensors else "")
+    sites = list(dict.fromkeys(_site(model, name, chosen) or name for name in names))
+    return [site for site in sites if not any(site.startswith(f"{other}.") for other in sites)]
