@@ -69,6 +69,7 @@ class NewParts:
         model = self._build()
         module: nn.Module = model.get_submodule(site)
         wanted = _allocate(module, names)
+        part: Any
         for part in module.modules():
             if hasattr(part, "reset_parameters") and any(id(p) in wanted for p in part.parameters(recurse=False)):
                 with _only(part, wanted):

@@ -64,8 +64,7 @@ def apply(
 
     path = output or Path("out") / recipe.stem
     check_output(path, force=force, inputs=[])
-    told = as_json or not quiet
-    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent, outputs=told)
+    prepared = _prepare(context, read, model, arch, seed, key, trust_pickle, silent)
     check_output(path, force=force, inputs=prepared.inputs)
     if not silent:
         show(render_plan(prepared.plan))

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 NUMBERS = (bool, int, float, str, type(None))
 
 
+def own_class(model: nn.Module) -> type[nn.Module]:
+    """Return the class of a network without what surgery has mixed into it."""
+    return next(cls for cls in type(model).__mro__ if not cls.__module__.startswith("surgeon."))
+
+
 def count_field(model: nn.Module) -> str:
     """Name the setting that counts the outputs: CTC scores characters, all others labels."""
     config: Any = model.config
@@ -68,8 +73,6 @@ def replace_counted(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     Raises:
         OperationError: The head is of several parts, and the operation describes another.
     """
-    from surgeon.operations.replace_head.stock import own_class
-
     model = surgery.model
     config: Any = model.config
     cls, field = own_class(model), count_field(model)

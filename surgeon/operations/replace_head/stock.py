@@ -16,7 +16,12 @@ from surgeon.architectures.hf_siblings import stock_class
 from surgeon.errors import ArchitectureError, OperationError, suggest
 from surgeon.families.transformers.tasks import AUTOMATIC, FIXED, class_for, does, tasks_of
 from surgeon.graph.edit import exit_site
-from surgeon.operations.replace_head.class_counts import count_field, counted_tensors, replace_counted
+from surgeon.operations.replace_head.class_counts import (
+    count_field,
+    counted_tensors,
+    own_class,
+    replace_counted,
+)
 from surgeon.operations.replace_head.sibling import become, unfit
 from surgeon.surgery.features import logits_branch
 
@@ -52,11 +57,6 @@ def to_stock_class(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     if reason and way == "graft":
         surgery.note(f"a graft, not a stock class of transformers: {reason}")
     return False
-
-
-def own_class(model: nn.Module) -> type[nn.Module]:
-    """Return the class of a network without what surgery has mixed into it."""
-    return next(cls for cls in type(model).__mro__ if not cls.__module__.startswith("surgeon."))
 
 
 def is_stock(model: nn.Module) -> bool:
