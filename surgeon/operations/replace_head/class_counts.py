@@ -8,7 +8,7 @@ class is built twice, for different counts: what differs in shape has the count.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def replace_counted(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
         _set_count(config, field, operation.count)
     after = build_stock(cls, copy.deepcopy(config))
     parts = NewParts(cls, config)
-    _follow_settings(model, before, after)
+    _follow_settings(model, before, after, set(sites))
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     if dtype is not None:
         _cast(after, counted, dtype)
@@ -202,11 +202,11 @@ def _pairs(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> li
     return pairs
 
 
-def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module) -> None:
-    """Let modules know the new count: set what differs between the class built for the old and for the new one."""
+def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module, replaced: Collection[str]) -> None:
+    """Let modules that stay know the new count: set what differs between the class built for the old and for the new one."""
     old, new = (dict(tree.named_modules(remove_duplicate=False)) for tree in (before, after))
     for path, module in model.named_modules(remove_duplicate=False):
-        if path not in old or path not in new:
+        if path not in old or path not in new or path in replaced:
             continue
         for name, value in vars(new[path]).items():
             former = vars(old[path]).get(name)

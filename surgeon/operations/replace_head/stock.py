@@ -44,6 +44,13 @@ def to_stock_class(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     """
     if operation.task == "graft" or not surgery.is_recorded(QUESTION):
         return False
+    if not is_stock(surgery.model):
+        if operation.task == "auto":
+            return False
+        raise OperationError(
+            f"task: {operation.task}: {type(surgery.model).__name__} is not a class of transformers",
+            hint="leave task out",
+        )
     way, name, reason = surgery.recall(QUESTION, lambda: list(_choose(operation, surgery.model)))
     if way == "count":
         return replace_counted(operation, surgery)
@@ -52,7 +59,8 @@ def to_stock_class(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
         return True
     if operation.task != "auto":
         raise OperationError(
-            f"task: {operation.task}: {reason}", hint="task: graft puts a head of surgeon's on the features"
+            f"task: {operation.task}: {reason}",
+            hint="leave task out, or say task: base and put a head on that",
         )
     if reason and way == "graft":
         surgery.note(f"a graft, not a stock class of transformers: {reason}")
@@ -66,8 +74,6 @@ def is_stock(model: nn.Module) -> bool:
 
 def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, str]:
     """Return the way (``count``, ``become``, ``graft`` or empty), the class and the reason for a graft."""
-    if not is_stock(model):
-        return "", "", f"{type(model).__name__} is not a class of transformers"
     if exit_site(model) is not None:
         return "graft", "", "its forward ends early"
     if logits_branch(model) is not None:
