@@ -30,9 +30,10 @@ class Pixels(BaseModel):
     """What is subtracted from each channel (0…1); ImageNet's means if left out, 0.5 for grey pictures."""
     std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
     """What each channel is divided by then; ImageNet's deviations if left out, 0.5 for grey pictures."""
-    augment: list[Literal["flip", "crop", "rotate", "colour"]] = Field(default_factory=list)
+    augment: list[Literal["flip", "crop", "rotate", "colour", "randaugment", "erase"]] = Field(default_factory=list)
     """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
-    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour)."""
+    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations
+    drawn from torchvision's RandAugment (randaugment), a random rectangle set to the mean in one of four (erase)."""
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:

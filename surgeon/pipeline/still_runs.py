@@ -5,25 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from surgeon.errors import OperationError, SurgeonError
-from surgeon.surgery.inspection import Examination
-from surgeon.surgery.replay import open_skeleton
+from surgeon.surgery.inspection import Inspection
+from surgeon.surgery.replay import open_from
 
 if TYPE_CHECKING:
-    from surgeon.architectures.source import Source
     from surgeon.interfaces.record import Surgeries
-    from surgeon.plugins import Plugins
     from surgeon.surgery.context import Surgery
+    from surgeon.surgery.opened import OpenedNetwork
 
 
-def refuse_if_broken(surgery: Surgery, source: Source, plugins: Plugins, surgeries: Surgeries) -> None:
+def refuse_if_broken(surgery: Surgery, opened: OpenedNetwork, surgeries: Surgeries) -> None:
     """Trace the result; where that fails, trace the source too.
 
     A network that could not be run before says nothing: it may take inputs that nobody can guess.
 
     Args:
         surgery: The surgery at its end.
-        source: What it was made from.
-        plugins: The plugins at hand.
+        opened: The network that it was made from.
         surgeries: The recipe, with the inputs that it gives.
 
     Raises:
@@ -34,15 +32,15 @@ def refuse_if_broken(surgery: Surgery, source: Source, plugins: Plugins, surgeri
         return
     except OperationError as error:
         problem = error
-    families = plugins.families()
+    families = opened.options.plugins.families()
     # An operation may have changed what the network takes; then the recipe's inputs are right for the source only.
-    if surgeries.inputs is not None and _runs(Examination(surgery.model, families=families)):
+    if surgeries.inputs is not None and _runs(Inspection(surgery.model, families=families)):
         return
     try:
-        before, _, _ = open_skeleton(source, plugins)
+        before = open_from(opened.source, opened.options).root
     except SurgeonError:
         return
-    if not _runs(Examination(before, inputs=surgeries.inputs, families=families)):
+    if not _runs(Inspection(before, inputs=surgeries.inputs, families=families)):
         return
     raise OperationError(
         f"the source runs, and the result does not: {problem.message}",
@@ -50,7 +48,7 @@ def refuse_if_broken(surgery: Surgery, source: Source, plugins: Plugins, surgeri
     ) from problem
 
 
-def _runs(network: Examination) -> bool:
+def _runs(network: Inspection) -> bool:
     try:
         network.trace()
     except OperationError:

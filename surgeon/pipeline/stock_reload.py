@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgeon.architectures.huggingface import MUTABLE
 from surgeon.architectures.same_structure import settings_of
 from surgeon.errors import OperationError
+from surgeon.families.transformers.fields import MUTABLE
 from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.tensors import fill, tensors_of

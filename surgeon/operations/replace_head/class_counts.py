@@ -203,7 +203,7 @@ def _pairs(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> li
 
 
 def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module, replaced: Collection[str]) -> None:
-    """Let modules that stay know the new count: set what differs between the class built for the old and for the new one."""
+    """Set in modules that stay what differs between the class built for the old and for the new count."""
     old, new = (dict(tree.named_modules(remove_duplicate=False)) for tree in (before, after))
     for path, module in model.named_modules(remove_duplicate=False):
         if path not in old or path not in new or path in replaced:

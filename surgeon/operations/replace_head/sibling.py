@@ -18,9 +18,9 @@ from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
 from surgeon.errors import OperationError
+from surgeon.families.registry import config_of
 from surgeon.families.transformers.tasks import COUNTED, does
 from surgeon.graph.tensors import aliases_of, tensors_of
-from surgeon.operations._shared.labels import set_labels
 from surgeon.operations.replace_head.class_counts import counted_tensors
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
         ArchitectureError: The class cannot be built from the network's config.
     """
     config = copy.deepcopy(model.config)
-    shell = _Shell(config)
+    shell = copy.copy(model)  # the same modules, with a config to try things on
+    shell.config = config
     _set_up(operation, shell)
     target = build_stock(cls, config)
     fitting = _fit(model, target, _not_to_keep(operation, cls, config))
@@ -113,19 +114,14 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
         surgery.note(f"left out: {', '.join(_sites(model, dropped))}")
 
 
-class _Shell:
-    """Holds a config where a network would."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-
 def _set_up(operation: ReplaceHeadFields, model: Any) -> None:
     """Let the config say how many classes there will be."""
+    config = config_of(model)
+    assert config is not None  # every network of transformers has one
     if operation.classes is not None:
-        set_labels(model, operation.classes, operation.problem_type)
+        config.set_labels(operation.classes, operation.problem_type)
     elif operation.task == "question_answering":
-        set_labels(model, 2, None)
+        config.set_labels(2, None)
 
 
 def _not_to_keep(operation: ReplaceHeadFields, cls: Any, config: Any) -> set[str] | None:

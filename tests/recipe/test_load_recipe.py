@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from surgeon import plugins
-from surgeon.cli.render.catalog import operations_of
 from surgeon.errors import RecipeError
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 from surgeon.plugins import Plugins
+from surgeon.recipe.catalog import operations_of
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
 from surgeon.recipe.schema import recipe_schema
 
@@ -34,7 +35,7 @@ train:
   epochs: 2
   data: {source: digits, classes: [5, 6]}
 """
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +229,17 @@ class First(Operation):
 
     title: Inner
 
+    def apply(self, model: Any, surgery: Any) -> Any:
+        return model
+
 
 class Second(Operation):
     """Two."""
 
     parts: dict[str, Inner]
+
+    def apply(self, model: Any, surgery: Any) -> Any:
+        return model
 
 
 def test_the_schema_says_what_the_loader_takes(builtin: Plugins) -> None:
