@@ -68,7 +68,7 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
             f"{cls.__name__} would have a trunk of which this network lacks {len(fitting.lacking)} of {len(trunk)} "
             f"tensors ({', '.join(fitting.lacking[:2])}, …)"
         )
-    blocks = [name for name in fitting.lacking if any(part.isdigit() for part in name.split("."))]
+    blocks = [name for name in fitting.lacking if _is_in_a_list_of(name, model, target)]
     if blocks:
         return f"{cls.__name__}, built from this config, has {blocks[0]}, which this network lacks"
     hooked = [site for site in _dissolved(model, fitting) if _has_hooks(model.get_submodule(site))]
@@ -143,6 +143,14 @@ def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
     if isinstance(end, int):
         text.pad_token_id = end
         surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
+
+
+def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
+    """Whether a tensor belongs to an entry of a list that the old network has too, as a block does."""
+    parts = name.split(".")
+    sites = {site for site, _ in model.named_modules()}
+    lists = [".".join(parts[:i]) for i, part in enumerate(parts) if part.isdigit()]
+    return any(site in sites for path in lists for site in _old_names(path, model, target))
 
 
 # ---- what goes where
