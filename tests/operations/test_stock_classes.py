@@ -115,6 +115,14 @@ def test_a_base_gets_a_language_head_tied_as_its_config_says(tied, tmp_path):
     assert torch.equal(loaded.lm_head.weight, edited.lm_head.weight)
 
 
+def test_a_tied_embedding_stays_where_the_head_comes_first_in_the_tree():
+    model = tf.CamembertModel(tf.CamembertConfig(**TOKENS, pad_token_id=1))
+    edited = surgeon.apply(model, [ReplaceHead(task="masked_lm")])
+    assert next(iter(edited._modules)) == "lm_head"
+    assert torch.equal(edited.roberta.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight)
+    assert edited.lm_head.decoder.weight is edited.roberta.embeddings.word_embeddings.weight
+
+
 def test_a_trained_language_head_stays_in_another_class_that_has_it():
     model = tf.BertForPreTraining(tf.BertConfig(**TOKENS))
     edited = surgeon.apply(model, [ReplaceHead(task="masked_lm")])

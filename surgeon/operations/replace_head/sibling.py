@@ -178,11 +178,17 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> F
     every = model.state_dict(keep_vars=True)
     trunk = _trunk(target)
     names: dict[str, str] = {}
+    twins: dict[int, list[str]] = {}
+    for name, tensor in target.state_dict(keep_vars=True).items():
+        twins.setdefault(id(tensor), []).append(name)
     for name, tensor in new.items():
-        inside = not trunk or name.startswith(f"{trunk}.")
-        if not_to_keep is not None and (name in not_to_keep or not inside):
-            continue
-        candidates = [n for n in _old_names(name, model, target) if n in every]
+        # A tied tensor may be named after the head first, which the old network lacks.
+        places = [
+            twin
+            for twin in twins.get(id(tensor), [name])
+            if not_to_keep is None or (twin not in not_to_keep and (not trunk or twin.startswith(f"{trunk}.")))
+        ]
+        candidates = [n for place in places for n in _old_names(place, model, target) if n in every]
         match = next((n for n in candidates if every[n].shape == tensor.shape), None)
         if match is not None:
             names[name] = match
