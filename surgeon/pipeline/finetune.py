@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from surgeon.architectures.source import Source
+from surgeon.architectures.trust import TrustCode
 from surgeon.data.requirements import require
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation, asked_of_training
@@ -21,7 +22,7 @@ from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.load import Recipe, operations_from
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
@@ -49,6 +50,7 @@ def finetune(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply a recipe and train the result by its ``train:`` section; return the network, in eval mode, and the report.
@@ -72,6 +74,7 @@ def finetune(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -99,6 +102,7 @@ def finetune(
         inputs=inputs,
         key=key,
         trust_pickle=trust_pickle,
+        trust_code=trust_code,
         plugins=plugins,
         outputs=False,
     )
@@ -190,7 +194,16 @@ def train_ready(
         plugins=plugins,
         data=data,
     )
-    trainee.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
+    trainee.record.training.append(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "report": measures(report),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [each.model_dump(mode="json") for each in (*(settings.objectives or ()), *asked.objectives)],
+            "surgeries": len(trainee.record.surgeries),
+        }
+    )
     return report
 
 
@@ -202,7 +215,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
         if operations:
             model = engine.apply(
                 model,
-                operations,
+                Recipe.recorded(operations),
                 seed=past.seed,
                 roles=past.roles,
                 inputs=past.inputs,
@@ -215,7 +228,5 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
 
 def measures(report: TrainReport) -> dict[str, object]:
     """Select the part of a report that is the same in every run: an artifact must not depend on the clock."""
-    data = report.to_dict()
-    return {
-        key: value for key, value in data.items() if key not in {"seconds", "samples_per_second", "history", "device"}
-    }
+    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
+    return {key: value for key, value in report.to_dict().items() if key not in left_out}

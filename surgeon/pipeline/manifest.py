@@ -13,10 +13,9 @@ from surgeon.checkpoint.pieces import Contents, Piece
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
-from surgeon.interfaces.record import Record
+from surgeon.interfaces.record import FORMAT, Record
 from surgeon.pipeline.stock_reload import stock_difference
 
-FORMAT = 1
 PACKAGES = ("torch", "torchvision", "transformers")
 
 

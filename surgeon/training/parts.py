@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
+from surgeon.data.network import ANY, Network
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
@@ -141,6 +143,7 @@ def make_terms(
     trainer: ObjectiveTrainer,
     ending: ExitStack,
     seed: int,
+    network: Network = ANY,
 ) -> list[Term]:
     """The terms that penalties add to the loss, from the values that the network has now.
 
@@ -161,7 +164,7 @@ def make_terms(
         anatomy=anatomy,
         outputs=outputs,
         trained={target.objective.output for target in targets if target.objective.weight},
-        load=partial(load_source, seed=seed),
+        load=partial(load_source, seed=seed, network=replace(network, heads={})),
         seed=seed,
         ending=ending,
     )
