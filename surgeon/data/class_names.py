@@ -118,7 +118,10 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
         return Numbering()
     named = bool(kinds & {"text", "bool"})
     if head.loss not in (CLASS_LOSS, None):
-        return _questions(label, _union(sources), head.loss) if "text" in kinds else Numbering()
+        answers = _union(sources)
+        if head.loss == "bce" and len(head.names) == 2 and set(answers) <= set(head.names):
+            answers = list(head.names)  # those that it was trained with, also where the data have one of them only
+        return _questions(label, answers, head.loss) if "text" in kinds else Numbering()
     trained = [each for each in sources if each.trained]
     data = _union(trained or sources)
     if head.names:

@@ -33,6 +33,8 @@ Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[s
 """A file, a folder, a pattern, or several of these; a source as a recipe writes it; a recipe; datasets from Python."""
 PARTS = ("train", "validation", "test")
 LABELS = "labels"
+SKIP = "on_error: skip"
+"""What reading a damaged sample suggests to a recipe."""
 RECIPES = (".yaml", ".yml")
 RECIPE_KEYS = {"train", "data", "source", "operations"}
 
@@ -71,6 +73,19 @@ class Reading:
             RecipeError: A source is not written as it must be.
         """
         require("train", "reading data")
+        try:
+            return self._read(data)
+        except TrainingError as error:
+            if (error.where or "").startswith("train.data"):
+                error.where = None  # there is no recipe with such a key here
+            hint = error.hint or ""
+            if "--set" in hint:
+                error.hint = None
+            elif SKIP in hint:
+                error.hint = hint.replace(SKIP, 'on_error="skip", or --on-error skip')
+            raise
+
+    def _read(self, data: Data) -> list[Samples]:
         if isinstance(data, Splits):
             return self._wanted(from_splits(data, PARTS if self.part is None else (self.part,)))
         if isinstance(data, Source):

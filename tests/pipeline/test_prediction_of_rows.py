@@ -43,11 +43,13 @@ def texts(tmp_path_factory) -> Path:
     return root
 
 
-def of_numbers(root: Path, task: dict, columns: str, lines: list[str], targets: dict, epochs: int = 40) -> nn.Module:
+def of_numbers(
+    root: Path, task: dict, columns: str, lines: list[str], targets: dict, epochs: int = 40, **more: object
+) -> nn.Module:
     """An MLP with a head for ``task``, trained on a CSV file of ``lines``."""
     (root / "rows.csv").write_text("\n".join([columns, *lines]) + "\n")
     data = {"source": "table", "path": str(root / "rows.csv"), "numbers": {"x": ["p", "q"]}, "targets": targets}
-    settings = {"data": data, "epochs": epochs, "learning_rate": 0.05, "batch_size": 16}
+    settings = {"data": data, "epochs": epochs, "learning_rate": 0.05, "batch_size": 16, **more}
     recipe = {"operations": [task], "train": settings, "roles": {"head": "2"}, "inputs": [[2, 2]]}
     (root / "recipe.json").write_text(json.dumps(recipe))
     torch.manual_seed(0)
@@ -148,6 +150,33 @@ def test_questions_are_answered_each_by_its_name(tmp_path):
     assert measured["auroc"] > 0.9
     assert set(measured["per_label"]) == {"right", "up"}
     assert "ap" in measured
+
+
+def test_two_answers_of_one_logit_keep_the_names_of_training(tmp_path):
+    lines = [f"{p},{q},{'yes' if q > 0 else 'no'}" for p, q in grid()]
+    objectives = [{"output": "logits", "loss": "bce"}]
+    task = {"op": "replace_head", "classes": 1}
+    model = of_numbers(tmp_path, task, "p,q,fit", lines, {"labels": "fit"}, objectives=objectives)
+    (tmp_path / "some.csv").write_text("p,q,fit\n0.5,0.8,yes\n-0.2,0.9,yes\n")
+    predicted = surgeon.predict(model, tmp_path / "some.csv")
+    assert (predicted.kind, predicted.names, predicted.classes) == ("class", ("no", "yes"), ["yes", "yes"])
+    with torch.no_grad():
+        expected = model(torch.tensor([[0.5, 0.8], [-0.2, 0.9]])).sigmoid()
+    torch.testing.assert_close(predicted.values[:, 1:], expected)
+    assert surgeon.evaluate(model, tmp_path / "some.csv").main["accuracy"] == 1
+    (tmp_path / "more.csv").write_text("p,q,fit\n0.5,0.8,perhaps\n")
+    with pytest.raises(TrainingError, match="only in the data: perhaps"):
+        surgeon.evaluate(model, tmp_path / "more.csv")
+
+
+def test_a_head_with_a_count_has_the_names_of_the_data_it_was_trained_on(tmp_path):
+    lines = [f"{p},{q},{'up' if q > 0 else 'down'}" for p, q in grid()]
+    task = {"op": "replace_head", "classes": 2}
+    model = of_numbers(tmp_path, task, "p,q,way", lines, {"labels": "way"})
+    (tmp_path / "some.csv").write_text("p,q,way\n0.5,0.8,up\n")
+    again = surgeon.load(surgeon.save(model, tmp_path / "out"))
+    assert surgeon.predict(again, tmp_path / "some.csv").classes == ["up"]
+    assert surgeon.evaluate(again, tmp_path / "some.csv").main["accuracy"] == 1
 
 
 def test_values_are_numbers_and_measured_by_r2_and_mae(tmp_path):
