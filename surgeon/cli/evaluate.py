@@ -38,6 +38,7 @@ def evaluate(
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    trust_recipe: options.TrustTokenizer = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -72,6 +73,7 @@ def evaluate(
             key=key,
             trust_pickle=trust_pickle,
             trust_code=trust_code or (),
+            trust_recipe=trust_recipe,
             plugins=plugins,
         )
     if output is not None:

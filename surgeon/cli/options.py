@@ -99,6 +99,9 @@ TrustCode = Annotated[
         help="Let code of a module run that the recipe or an artifact names. Repeatable.",
     ),
 ]
+TrustTokenizer = Annotated[
+    bool, typer.Option("--trust-recipe", help="Let a tokenizer be fetched that an artifact's record names.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

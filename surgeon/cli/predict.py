@@ -55,6 +55,7 @@ def predict(
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    trust_recipe: options.TrustTokenizer = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -91,6 +92,7 @@ def predict(
             key=key,
             trust_pickle=trust_pickle,
             trust_code=trust_code or (),
+            trust_recipe=trust_recipe,
             plugins=plugins,
         )
     if output is not None:

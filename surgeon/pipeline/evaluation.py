@@ -32,6 +32,7 @@ def evaluate(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
+    trust_recipe: bool = False,
     plugins: Plugins | None = None,
 ) -> Evaluation:
     """Measure how good a network is on data with labels, read as it was trained.
@@ -53,6 +54,7 @@ def evaluate(
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that a manifest names and that may run.
+        trust_recipe: Let a tokenizer be fetched that the record names.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -69,7 +71,7 @@ def evaluate(
         plugins=plugins,
     )
     facts = named_network(ready.model, ready.operations, classes)
-    recorded = recorded_inputs(ready.record, ready.home)
+    recorded = recorded_inputs(ready.record, ready.home, trusted=trust_recipe)
     reading = Reading(
         ready.record, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
     )

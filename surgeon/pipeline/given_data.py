@@ -20,7 +20,7 @@ from surgeon.interfaces.data import Source
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
-from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind
+from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind, check_tokenizer
 from surgeon.plugins import Plugins
 from surgeon.recipe.data_argument import Asked, asked_for, is_written_out
 from surgeon.recipe.document import parse
@@ -112,24 +112,17 @@ class Reading:
         made: list[Samples] = []
         for files in sorted_files:
             check_kind(self.recorded, files.kind, files.root)
+            check_tokenizer(self.recorded, files.kind, files.root)
             if self.part is not None and not any(file.part for file in files.files):
                 made += self._part_as_in_training(files)
                 continue
             if files.kind in ("table", "saved"):
                 found = read_tables(files, like, self.network, strict=self.strict, lone=lone)
             else:
-                found = read_files(files, self._prepared(like, files), self._label(), self.network, strict=self.strict)
+                found = read_files(files, like, self._label(), self.network, strict=self.strict)
             found[0].notes += self._said_of(files)
             made += [limited(each, self.part) for each in found] if self.part is not None else found
         return self._wanted(made)
-
-    def _prepared(self, like: Any, files: Files) -> Any:
-        if files.kind == "text" and like.tokenizer is None:
-            raise TrainingError(
-                f"which tokenizer makes tokens of {files.root}? Neither a record nor files beside the weights say",
-                hint="write the source out: {source: table, path: …, text: …, tokenizer: …, targets: {labels: …}}",
-            )
-        return like
 
     def _said_of(self, files: Files) -> list[str]:
         """What has to be known of how files are read, and of whether they were trained on."""

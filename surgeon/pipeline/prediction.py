@@ -46,6 +46,7 @@ def predict(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
+    trust_recipe: bool = False,
     plugins: Plugins | None = None,
 ) -> Predictions:
     """Say what a network makes of samples, a row for each, classes by their names.
@@ -70,6 +71,7 @@ def predict(
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that a manifest names and that may run.
+        trust_recipe: Let a tokenizer be fetched that the record names.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -92,7 +94,7 @@ def predict(
         table = add_classes if isinstance(add_classes, Mapping) else mapping_of(read_table(add_classes))
         network = with_classes(network, table, only=only)
     facts = named_network(network, ready.operations, classes)
-    recorded = recorded_inputs(ready.record, ready.home)
+    recorded = recorded_inputs(ready.record, ready.home, trusted=trust_recipe)
     reading = Reading(ready.record, recorded, facts, ready.plugins, part, seed, on_error)
     samples = reading.samples(data)
     return predict_samples(network, samples, facts, ready.operations, output=output, batch_size=batch_size)

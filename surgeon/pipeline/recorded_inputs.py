@@ -39,6 +39,8 @@ class RecordedInputs:
     sources: tuple[Mapping[str, Any], ...] = ()
     refusal: str | None = None
     trained: bool = False
+    distant: str | None = None
+    """A tokenizer that the record names, and that would have to be fetched."""
 
     @property
     def kinds(self) -> set[str]:
@@ -51,12 +53,13 @@ class RecordedInputs:
         return Table.model_construct(**{"source": "table", "path": "", "targets": {}, **fields})
 
 
-def recorded_inputs(record: Record | None, home: Path | None) -> RecordedInputs:
+def recorded_inputs(record: Record | None, home: Path | None, *, trusted: bool = False) -> RecordedInputs:
     """Decide how plain files become a network's input.
 
     Args:
         record: What the network's manifest says.
-        home: The folder of the artifact, whose tokenizer is taken where the recorded one is not there any more.
+        home: The folder of the artifact, whose own tokenizer comes before the recorded one.
+        trusted: Whether a tokenizer that the record names may be fetched.
     """
     own = None
     if home is not None and any((home / name).is_file() for name in TOKENIZER_FILES):
@@ -78,7 +81,10 @@ def recorded_inputs(record: Record | None, home: Path | None) -> RecordedInputs:
         if any(value != values[0] for value in values):
             why = f"it was trained on sources of which each has {name} of its own"
             return RecordedInputs({}, sources, why, trained=True)
-    return RecordedInputs(first, sources, trained=True)
+    distant = first.get("tokenizer")
+    if distant is None or trusted or Path(distant).exists():
+        return RecordedInputs(first, sources, trained=True)
+    return RecordedInputs({**first, "tokenizer": None}, sources, trained=True, distant=str(distant))
 
 
 def _fields(source: Mapping[str, Any], own: str | None) -> dict[str, Any] | None:
@@ -98,8 +104,7 @@ def _fields(source: Mapping[str, Any], own: str | None) -> dict[str, Any] | None
         return None
     fields["pixels"] = Pixels.model_validate(source.get("pixels") or {})
     fields["waves"] = Waves.model_validate(source.get("waves") or {})
-    tokenizer = fields.get("tokenizer")
-    if own is not None and (tokenizer is None or not Path(tokenizer).exists()):
+    if own is not None and fields.get("text"):
         fields["tokenizer"] = own
     return fields
 
@@ -130,3 +135,22 @@ def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
             f"the network was trained on the inputs {names}, and {what} is read as {kind} alone",
             hint="hand over a table with the columns that it was trained on" if len(kinds) > 1 else None,
         )
+
+
+def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
+    """Refuse texts where nothing says which tokenizer makes tokens of them.
+
+    Raises:
+        TrainingError: Nothing does, or what does would have to be fetched without consent.
+    """
+    if recorded.fields.get("tokenizer") is not None or (kind != "text" and not recorded.fields.get("text")):
+        return
+    if recorded.distant is not None:
+        raise TrainingError(
+            f"the network was trained with the tokenizer {recorded.distant!r}, which is not here and would be fetched",
+            hint="if you trust it: --trust-recipe, or trust_recipe=True",
+        )
+    raise TrainingError(
+        f"which tokenizer makes tokens of {what}? Neither a record nor files beside the weights say",
+        hint="write the source out: {source: table, path: …, text: …, tokenizer: …}",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,21 @@ def test_a_table_without_the_input_names_its_columns(texts, tmp_path):
         surgeon.predict(texts / "out", tmp_path / "new.csv")
 
 
+def test_a_tokenizer_beside_the_weights_comes_first_and_none_is_fetched_unasked(texts, tmp_path):
+    out = shutil.copytree(texts / "out", tmp_path / "out")
+    (tmp_path / "new.txt").write_text("a bad film\n")
+    model = surgeon.load(out)
+    record = surgeon.record_of(model)
+    record.training[-1]["settings"]["data"]["tokenizer"] = "somebody/tokens"
+    with pytest.raises(TrainingError, match="'somebody/tokens', which is not here and would be fetched"):
+        surgeon.predict(model, tmp_path / "new.txt")
+    with pytest.raises(TrainingError, match="cannot be loaded"):  # nothing can be fetched here
+        surgeon.predict(model, tmp_path / "new.txt", trust_recipe=True)
+    surgeon.save(model, tmp_path / "other")
+    tokenizer(tmp_path / "other")
+    assert surgeon.predict(tmp_path / "other", tmp_path / "new.txt").classes == ["dislike"]
+
+
 def test_pictures_are_refused_by_a_network_of_texts(texts, tmp_path):
     from PIL import Image
 
@@ -174,9 +190,8 @@ def test_a_head_with_a_count_has_the_names_of_the_data_it_was_trained_on(tmp_pat
     task = {"op": "replace_head", "classes": 2}
     model = of_numbers(tmp_path, task, "p,q,way", lines, {"labels": "way"})
     (tmp_path / "some.csv").write_text("p,q,way\n0.5,0.8,up\n")
-    again = surgeon.load(surgeon.save(model, tmp_path / "out"))
-    assert surgeon.predict(again, tmp_path / "some.csv").classes == ["up"]
-    assert surgeon.evaluate(again, tmp_path / "some.csv").main["accuracy"] == 1
+    assert surgeon.predict(model, tmp_path / "some.csv").classes == ["up"]
+    assert surgeon.evaluate(model, tmp_path / "some.csv").main["accuracy"] == 1
 
 
 def test_values_are_numbers_and_measured_by_r2_and_mae(tmp_path):
