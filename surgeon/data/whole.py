@@ -17,7 +17,7 @@ from surgeon.data.label_columns import LabelColumn, class_tensor
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.data.plain_files import Files
-from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns
+from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns, there
 from surgeon.data.rows import Rows
 from surgeon.data.sources import Saved, Table
 from surgeon.data.tables import read_columns
@@ -132,16 +132,16 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
         if files.kind == "saved":
             settings |= {"split": (file.part and file.name) or "train", "validation_split": None, "test_split": None}
         source = kind.model_construct(**settings)
-        there = _columns_there(source)
+        columns = _columns_there(source)
         targets = {}
         for target, given in like.targets.items():
-            missing = [column for column in ([given] if isinstance(given, str) else given) if column not in there]
+            missing = [column for column in ([given] if isinstance(given, str) else given) if column not in columns]
             if not missing:
                 targets[target] = given
             elif strict:
                 raise TrainingError(
                     f"{file.path} has no column {missing[0]!r}, which holds the labels {target!r} "
-                    f"(there are: {', '.join(there)})",
+                    f"(there are: {', '.join(columns)})",
                     hint="surgeon predict needs no labels",
                 )
         source = source.model_copy(update={"targets": targets})
@@ -328,9 +328,10 @@ def _columns_there(source: TableSource) -> list[str]:
         default = "\t" if Path(source.path).suffix.lower() == ".tsv" else ","
         parse = csv.ParseOptions(delimiter=source.separator or default, newlines_in_values=True)
         try:
-            return list(csv.open_csv(source.path, parse_options=parse).schema.names)
-        except ArrowInvalid:
-            return []  # reading it says what is wrong
+            return list(csv.open_csv(there(source.path), parse_options=parse).schema.names)
+        except (ArrowInvalid, UnicodeDecodeError) as error:
+            said = str(error).splitlines()[0]
+            raise TrainingError(f"{source.path} cannot be read: {said}", hint="a table is text in UTF-8") from error
     bare = source.model_copy(update={"targets": {}})
     return list(read(bare).parts["train"].rows.column_names)
 

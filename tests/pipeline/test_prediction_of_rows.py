@@ -118,6 +118,16 @@ def test_a_table_without_the_input_names_its_columns(texts, tmp_path):
         surgeon.predict(texts / "out", tmp_path / "new.csv")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00r\n", b"", b'{"review": '])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_damaged_table_is_named(texts, tmp_path, content, suffix):
+    (tmp_path / f"new{suffix}").write_bytes(content)
+    with pytest.raises(TrainingError, match=rf"new{suffix}"):
+        surgeon.predict(texts / "out", tmp_path / f"new{suffix}")
+    with pytest.raises(TrainingError, match=r"gone\.csv does not exist"):
+        surgeon.predict(texts / "out", {"source": "table", "path": str(tmp_path / "gone.csv")})
+
+
 def test_a_tokenizer_beside_the_weights_comes_first_and_none_is_fetched_unasked(texts, tmp_path):
     out = shutil.copytree(texts / "out", tmp_path / "out")
     (tmp_path / "new.txt").write_text("a bad film\n")
