@@ -1,7 +1,7 @@
 """Artifacts: what ``apply`` writes, whole or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml`` and,
-where the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or ``.pt`` file
+where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A single ``.safetensors`` or ``.pt`` file
 carries the manifest in its metadata.
 """
 
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from surgeon.checkpoint.companions import write_companions
 from surgeon.checkpoint.copying import Progress
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
 from surgeon.checkpoint.safetensors_writing import write_safetensors
@@ -130,6 +131,7 @@ def _write_folder(folder: Path, contents: Contents, progress: Progress | None) -
     (folder / RECIPE).write_text(contents.recipe, encoding="utf-8")
     if contents.config is not None:
         _write_json(folder / CONFIG, contents.config)
+    write_companions(folder, contents.companions)
 
 
 def _shards(pieces: list[Piece]) -> list[list[Piece]]:

@@ -34,7 +34,9 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
         "frozen": sorted(n for n, p in model.named_parameters() if not p.requires_grad),
         "versions": _versions(),
     }
-    return Contents(pieces, manifest, recipe_of(record), stock_config(model))
+    if record.companions:
+        manifest["companions"] = {companion.name: companion.fact() for companion in record.companions}
+    return Contents(pieces, manifest, recipe_of(record), stock_config(model), record.companions)
 
 
 def recipe_of(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
+from surgeon.pipeline.companions import Sizes, adapt
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents
 from surgeon.plugins import Plugins
@@ -27,7 +29,7 @@ from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.surgery.carry_out import make_surgery, operate
 from surgeon.surgery.make_plan import make_plan
-from surgeon.surgery.make_record import make_record
+from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.plan import Plan
 from surgeon.surgery.replay import open_skeleton
@@ -139,8 +141,9 @@ def prepare(
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
+    companions = companions_of(source)
     root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
-    before = dict(tensors_of(root))
+    before, sizes = dict(tensors_of(root)), Sizes.of(root)
     flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
     surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate, architecture=source.architecture)
     surgery.check_roles()
@@ -151,6 +154,8 @@ def prepare(
     flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
     flow.check()
     planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
+    beside = adapt(companions, recipe.operations, sizes, surgery.model)
+    planned = dataclasses.replace(planned, notes=(*planned.notes, *beside.notes))
     donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
         update={
@@ -167,7 +172,7 @@ def prepare(
         model=surgery.model,
         flow=flow,
         plan=planned,
-        record=make_record(source, surgeries),
+        record=make_record(source, surgeries, beside.companions),
         source=source,
         recipe=recipe,
         inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],
