@@ -1,7 +1,8 @@
 """Artifacts: what ``apply`` writes, whole or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml`` and,
-where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A single ``.safetensors`` or ``.pt`` file
+where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A
+single ``.safetensors`` or ``.pt`` file
 carries the manifest in its metadata.
 """
 

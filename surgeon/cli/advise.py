@@ -106,7 +106,7 @@ def _advice(
     from surgeon.pipeline import api as engine
     from surgeon.pipeline.finetune import from_scratch
     from surgeon.pipeline.prepare import prepare
-    from surgeon.training.load_splits import load_splits
+    from surgeon.training.load_splits import load_splits, sources_of, stated_for
 
     seed = top.get("seed", 0)
     watch: Any = Watch(sites=at)
@@ -130,7 +130,7 @@ def _advice(
     def untrained() -> Any:
         return engine.apply(from_scratch(prepared.source, earlier, plugins), [watch], inplace=True, **given)
 
-    splits = load_splits(asked.settings, seed)
+    splits = load_splits(asked.settings, seed, stated_for(prepared.record, sources_of(asked.settings)))
     return measure(
         prepared.materialise(), untrained, sites, splits, asked.settings, seed=seed, samples=samples, large=large
     )

@@ -16,19 +16,25 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.sources import Split
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
+from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 from surgeon.interfaces.splits import Splits
 
 DOMAIN = "domain"
 """The column that says which domain a sample is of."""
 
 
-def load_source(source: Source, seed: int = 0) -> Splits:
+def load_source(source: Source, seed: int = 0, stated: Preprocessing = UNKNOWN) -> Splits:
     """The splits of one source; see :func:`load_sources`."""
-    return load_sources([source], seed)[0]
+    return load_sources([source], seed, stated)[0]
 
 
-def load_sources(sources: Sequence[Source], seed: int) -> list[Splits]:
-    """The splits of each source, with classes that are told by name numbered over all of them.
+def load_sources(sources: Sequence[Source], seed: int, stated: Preprocessing = UNKNOWN) -> list[Splits]:
+    """The splits of each source, with classes given by name numbered over all of them.
+
+    Args:
+        sources: Where samples come from.
+        seed: What is drawn is drawn by it.
+        stated: How the network's checkpoint has samples prepared.
 
     Raises:
         TrainingError: One cannot be read.
@@ -38,7 +44,7 @@ def load_sources(sources: Sequence[Source], seed: int) -> list[Splits]:
     if tables:
         from surgeon.data.tables import load_tables
 
-        numbered = dict(zip(map(id, tables), load_tables(tables, seed), strict=True))
+        numbered = dict(zip(map(id, tables), load_tables(tables, seed, stated), strict=True))
     splits = []
     for source in sources:
         splits.append(numbered.get(id(source)) or source.load(seed))
@@ -127,4 +133,5 @@ def _together(
         classes,
         domains,
         parts[0].collate,
+        parts[0].preprocessing,
     )

@@ -16,13 +16,17 @@ from torch.utils.data import Dataset, default_collate
 from surgeon.data.audio import Sound
 from surgeon.data.labels import IGNORED
 from surgeon.data.pictures import Picture
+from surgeon.data.texts import open_texts
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 from surgeon.interfaces.splits import Splits
 
 TableSource: TypeAlias = Any
 """A source of :mod:`surgeon.data.sources` of the kind images, table, saved or hub."""
 Encoder: TypeAlias = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
 """Called with a row, its number and whether it is to be varied; returns columns of the batch."""
+FILES = ("images", "table")
+"""The kinds of sources that lie in files of a path, beside which others may lie."""
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 # Which samples are held out must not depend on a recipe's seed, as for the digits.
 SPLIT_SEED = 20260
@@ -54,15 +58,37 @@ class Rows(Dataset[dict[str, Tensor]]):
 class Collate:
     """Makes a batch; sequences are filled up to the longest with a value of each column's own."""
 
-    padding: dict[str, int] = field(default_factory=dict)
+    padding: dict[str, float] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+    """Columns of pictures; those of different sizes are filled up below and at the right with zeros, where ``fill``."""
+    fill: bool = False
 
     def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """``samples`` as a batch."""
-        batch = default_collate([{k: v for k, v in s.items() if k not in self.padding} for s in samples])
+        filled = {name: self._filled(name, samples) for name in self.pictures}
+        others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
+        batch = {**filled, **(default_collate(others) if others[0] else {})}
         for name, value in self.padding.items():
             columns = [sample[name] for sample in samples]
             batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
         return dict(batch)
+
+    def _filled(self, name: str, samples: list[dict[str, Tensor]]) -> Tensor:
+        columns = [sample[name] for sample in samples]
+        sizes = sorted({tuple(column.shape) for column in columns})
+        if len(sizes) == 1:
+            return torch.stack(columns)
+        if not self.fill or len({len(size) for size in sizes}) > 1:
+            raise TrainingError(
+                f"the checkpoint's processor makes {name} of {sizes[0]} and of {sizes[-1]}, which make no batch",
+                where="train.data.pixels",
+                hint="give them one size, pixels: {size: …}, or batch_size: 1",
+            )
+        most = [max(size[axis] for size in sizes) for axis in range(len(sizes[0]))]
+        batch = columns[0].new_zeros((len(columns), *most))
+        for place, column in zip(batch, columns, strict=True):
+            place[tuple(slice(side) for side in column.shape)] = column
+        return batch
 
 
 @dataclass
@@ -96,14 +122,17 @@ class OpenTable:
             return set()
         return {value for rows in (self.train, self.test) for value in rows.unique(column) if value is not None}
 
-    def datasets(self, names: Mapping[str, list[str]], seed: int) -> tuple[Rows, Rows, tuple[str, ...], Collate]:
+    def datasets(
+        self, names: Mapping[str, list[str]], seed: int, stated: Preprocessing = UNKNOWN
+    ) -> tuple[Rows, Rows, tuple[str, ...], Collate, dict[str, Any]]:
         """The samples, the names of the inputs, and how batches are made.
 
         Args:
             names: The classes of labels that are told by names, in order, over all sources.
             seed: What training samples are varied by.
+            stated: How the checkpoint has samples prepared.
         """
-        encoders, inputs, collate = self._inputs(seed)
+        encoders, inputs, collate, used = self._inputs(seed, stated)
         for target, column in self.targets.items():
             if isinstance(column, list):
                 encoders.append(_Vector(target, column))
@@ -111,35 +140,47 @@ class OpenTable:
                 values = (self.train.with_format(None)[column], self.test.with_format(None)[column])
                 feature = self.train.features[column]
                 encoders.append(_label(target, column, feature, [v for some in values for v in some], names))
-        return Rows(self.train, encoders, varied=True), Rows(self.test, encoders, varied=False), inputs, collate
+        train, test = Rows(self.train, encoders, varied=True), Rows(self.test, encoders, varied=False)
+        return train, test, inputs, collate, used
 
-    def _inputs(self, seed: int) -> tuple[list[Encoder], tuple[str, ...], Collate]:
+    def _inputs(
+        self, seed: int, stated: Preprocessing
+    ) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
         source, collate = self.source, Collate()
-        if source.kind == "images":
-            return [Picture("image", source.pixels, Path(source.path), seed)], ("pixel_values",), collate
+        images = source.kind == "images"
+        column = "image" if images else source.image
         encoders: list[Encoder] = []
         inputs: list[str] = []
-        folder = Path(source.path).parent if source.kind == "table" else Path()
-        if source.image is not None:
-            encoders.append(Picture(source.image, source.pixels, folder, seed))
-            inputs.append("pixel_values")
-        if source.text is not None and source.tokenizer is not None:
-            encode, names, collate.padding = _text(source.text, source.tokenizer, source.max_length)
-            encoders.append(encode)
-            inputs += names
+        used: dict[str, Any] = {}
+        folder = Path(source.path if images else Path(source.path).parent) if source.kind in FILES else Path()
+        if column is not None:
+            picture = Picture(column, source.pixels, folder, seed, stated)
+            encoders.append(picture)
+            inputs += picture.names
+            collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
+            used["pictures"] = picture.used
+        if images:
+            return encoders, tuple(inputs), collate, used
+        if source.text is not None:
+            texts = open_texts(source.text, source.tokenizer, source.max_length, stated)
+            encoders.append(texts)
+            collate.padding |= texts.padding
+            inputs += texts.names
+            used["texts"] = {"max_length": texts.max_length}
         if source.audio is not None:
-            sound = Sound(source.audio, source.waves, folder)
+            sound = Sound(source.audio, source.waves, folder, stated)
             encoders.append(sound)
             inputs += sound.names
-            collate.padding |= dict.fromkeys(sound.names, 0)
+            collate.padding |= sound.padding
+            used["sounds"] = sound.used
         for name, columns in source.numbers.items():
             encoders.append(_Numbers(name, columns))
             inputs.append(name)
-        return encoders, tuple(inputs), collate
+        return encoders, tuple(inputs), collate, used
 
 
-def load_tables(sources: Sequence[Any], seed: int) -> list[Splits]:
-    """The splits of each source (images, table, saved, hub), with classes told by name numbered over all of them.
+def load_tables(sources: Sequence[Any], seed: int, stated: Preprocessing = UNKNOWN) -> list[Splits]:
+    """The splits of each source (images, table, saved, hub), with classes given by name numbered over all of them.
 
     Raises:
         TrainingError: One cannot be read.
@@ -153,9 +194,9 @@ def load_tables(sources: Sequence[Any], seed: int) -> list[Splits]:
     ordered = {target: sorted(found) for target, found in names.items()}
     splits = []
     for table in opened:
-        train, test, inputs, collate = table.datasets(ordered, seed)
+        train, test, inputs, collate, used = table.datasets(ordered, seed, stated)
         classes = {target: len(ordered[target]) for target in table.targets if target in ordered}
-        splits.append(Splits(train, test, inputs, classes, collate=collate))
+        splits.append(Splits(train, test, inputs, classes, collate=collate, preprocessing=used))
     return splits
 
 
@@ -332,31 +373,3 @@ def _label(target: str, column: str, feature: Any, values: list[Any], names: Map
         return _Number(target, column, False, tuple(torch.as_tensor(known[0]).shape))
     whole = all(float(v).is_integer() and v >= 0 for v in known)
     return _Number(target, column, whole, ())
-
-
-@dataclass
-class _Text:
-    column: str
-    tokenizer: Any
-    max_length: int
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        encoded = self.tokenizer(row[self.column] or "", truncation=True, max_length=self.max_length)
-        return {name: torch.tensor(value) for name, value in encoded.items()}
-
-
-def _text(column: str, tokenizer: str, max_length: int) -> tuple[_Text, list[str], dict[str, int]]:
-    """How texts become tokens, what the columns are called, and what each is filled up with."""
-    from transformers import AutoTokenizer
-
-    try:
-        made = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
-    if made.pad_token_id is None:
-        made.pad_token = made.eos_token
-    encode = _Text(column, made, max_length)
-    names = list(encode({column: "a"}, 0, False))
-    fills = {"input_ids": made.pad_token_id or 0, "token_type_ids": made.pad_token_type_id}
-    return encode, names, {name: fills.get(name, 0) for name in names}

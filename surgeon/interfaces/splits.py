@@ -26,3 +26,5 @@ class Splits:
     """The names of the domains that the column ``domain`` counts, if there is one."""
     collate: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]] = default_collate
     """Makes a batch of samples."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """How pictures, sounds and texts become inputs, as plain values; see :mod:`surgeon.interfaces.preprocessing`."""

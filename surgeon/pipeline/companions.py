@@ -11,10 +11,14 @@ from typing import Any
 
 from torch import nn
 
+from surgeon.architectures.preprocessing import UNSAID, describes
 from surgeon.checkpoint.companions import Companion, summarise
+from surgeon.data.settings import Pixels
 from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.preprocessing import TRANSFORMERS, side_of, with_channels, with_side
+from surgeon.interfaces.record import Record
+from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.pipeline.manifest import stock_config
 
 POOLED = ("word_embedding_dimension", "embedding_dimension")
@@ -65,7 +69,7 @@ def adapt(companions: Iterable[Companion], operations: Sequence[Operation], befo
     """
     kept, notes = list(companions), []
     for operation in operations:
-        if operation.name == "adapt_input":
+        if isinstance(operation, AdaptInput):
             kept, said = _adapt_processors(kept, operation)
             notes += said
     sizes = Sizes.of(after)
@@ -99,7 +103,7 @@ def _vocabulary(model: nn.Module) -> int | None:
     return int(weight.shape[0]) if weight is not None and weight.ndim == 2 else None
 
 
-def _adapt_processors(companions: list[Companion], operation: Any) -> tuple[list[Companion], list[str]]:
+def _adapt_processors(companions: list[Companion], operation: AdaptInput) -> tuple[list[Companion], list[str]]:
     """The processors of pictures for the channels and the size that ``adapt_input`` made."""
     notes: list[str] = []
     changed = []
@@ -117,7 +121,31 @@ def _adapt_processors(companions: list[Companion], operation: Any) -> tuple[list
     return changed, notes
 
 
-def _adapted(config: dict[str, Any], operation: Any, notes: list[str], name: str) -> dict[str, Any]:
+def adapt_preprocessing(stated: dict[str, Any], operations: Sequence[Operation]) -> dict[str, Any]:
+    """What a record says of how pictures become inputs, for the channels and the size that operations made."""
+    pictures = stated.get("pictures")
+    if pictures is None:
+        return stated
+    for operation in operations:
+        if isinstance(operation, AdaptInput):
+            if operation.channels is not None:
+                pictures = with_channels(pictures, operation.channels, repeat=operation.init == "repeat")
+            if operation.image_size is not None:
+                pictures = with_side(pictures, operation.image_size) or pictures
+    return {**stated, "pictures": pictures}
+
+
+def unsaid(record: Record, sources: Sequence[Any]) -> list[str]:
+    """The note for a plan whose training reads pictures, where the checkpoint says nothing of how."""
+    read = [source for source in sources if getattr(source, "kind", "") == "images" or getattr(source, "image", None)]
+    pixels = [given for source in read if isinstance(given := getattr(source, "pixels", None), Pixels)]
+    silent = [given for given in pixels if given.mean is None or given.std is None]
+    if not silent or "pictures" in record.preprocessing or describes(record.companions, "pictures"):
+        return []
+    return [UNSAID]
+
+
+def _adapted(config: dict[str, Any], operation: AdaptInput, notes: list[str], name: str) -> dict[str, Any]:
     pictures: dict[str, Any] = {"library": TRANSFORMERS, "config": config}
     if operation.channels is not None and "image_mean" in config:
         pictures = with_channels(pictures, operation.channels, repeat=operation.init == "repeat")

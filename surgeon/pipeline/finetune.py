@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from surgeon.architectures.preprocessing import updated
 from surgeon.architectures.source import Source
 from surgeon.errors import OutputError
 from surgeon.interfaces.operation import Operation, asked_of_training
@@ -124,7 +125,11 @@ def train_ready(
         quiet=quiet,
         plugins=plugins,
     )
-    trainee.record.training.append({"settings": settings.model_dump(mode="json"), "report": measures(report)})
+    entry = {"settings": settings.model_dump(mode="json"), "report": measures(report)}
+    if used := trainee.record.preprocessing:
+        entry["preprocessing"] = dict(used)
+        trainee.record.carry(updated(trainee.record.companions, used))
+    trainee.record.training.append(entry)
     return report
 
 

@@ -29,7 +29,7 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
     """
     manifest: dict[str, Any] = {
         "format": FORMAT,
-        "record": record.model_dump(mode="json"),
+        "record": record.model_dump(mode="json", exclude=set() if record.preprocessing else {"preprocessing"}),
         "aliases": aliases_of(model),
         "frozen": sorted(n for n, p in model.named_parameters() if not p.requires_grad),
         "versions": _versions(),

@@ -21,7 +21,7 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
-from surgeon.pipeline.companions import Sizes, adapt
+from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, unsaid
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents
 from surgeon.plugins import Plugins
@@ -155,7 +155,6 @@ def prepare(
     flow.check()
     planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
     beside = adapt(companions, recipe.operations, sizes, surgery.model)
-    planned = dataclasses.replace(planned, notes=(*planned.notes, *beside.notes))
     donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
     surgeries = surgeries.model_copy(
         update={
@@ -168,11 +167,15 @@ def prepare(
             "donors": {name: donor.fingerprint for name, donor in surgery.donors.items()},
         }
     )
+    record = make_record(source, surgeries, beside.companions)
+    record.preprocessing = adapt_preprocessing(record.preprocessing, recipe.operations)
+    notes = [*planned.notes, *beside.notes, *unsaid(record, recipe.sources)]
+    planned = dataclasses.replace(planned, notes=tuple(notes))
     return Prepared(
         model=surgery.model,
         flow=flow,
         plan=planned,
-        record=make_record(source, surgeries, beside.companions),
+        record=record,
         source=source,
         recipe=recipe,
         inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from surgeon.architectures.preprocessing import stated_by
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.companions import Companion, read_companions
 from surgeon.interfaces.record import Record, Surgeries
@@ -25,6 +26,7 @@ def make_record(source: Source, surgeries: Surgeries | None, companions: Sequenc
             source=source.location,
             fingerprint=source.checkpoint.fingerprint() if source.checkpoint else None,
             notes=list(source.notes),
+            preprocessing=stated_by(source),
         )
     record.carry(companions_of(source, check=False) if companions is None else companions)
     if surgeries is not None:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from torch import nn
+
+from surgeon.architectures.preprocessing import preprocessing_of
 from surgeon.data.combine import _together, load_sources
 from surgeon.data.sources import as_sources
 from surgeon.errors import TrainingError
+from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
+from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
 
 
-def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
+def load_splits(settings: TrainSettings, seed: int = 0, stated: Preprocessing = UNKNOWN) -> Splits:
     """What to train on, and what to test on, of a recipe's ``train:`` section.
+
+    Args:
+        settings: The section.
+        seed: What is drawn is drawn by it.
+        stated: How the network's checkpoint has samples prepared:
+            :func:`surgeon.architectures.preprocessing.preprocessing_of`.
 
     Raises:
         TrainingError: Data cannot be read, or what is trained on and what is tested on do not go together.
     """
     train = as_sources(settings.data)
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
-    loaded = load_sources([*train, *evaluate], seed)
+    loaded = load_sources([*train, *evaluate], seed, stated)
     parts, others = loaded[: len(train)], loaded[len(train) :]
     first = parts[0].classes
     alone = first and others and not any(set(part.classes) & set(first) for part in others)
@@ -42,3 +55,22 @@ def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
     if plain and len(evaluate) <= 1:
         return replace(parts[0], test=others[0].test) if others else parts[0]
     return _together(train, parts, evaluate or train, others or parts)
+
+
+def stated_for(model: nn.Module | Record, sources: Sequence[Any]) -> Preprocessing:
+    """How the checkpoint of ``model`` has samples of ``sources`` prepared; what they do not hold is not looked at.
+
+    Raises:
+        CheckpointError: A file beside the weights cannot be used; it names the file.
+    """
+    columns = {"image": "pictures", "audio": "sounds", "text": "texts"}
+    kinds = {kind for column, kind in columns.items() if any(getattr(each, column, None) for each in sources)}
+    if any(getattr(each, "kind", None) == "images" for each in sources):
+        kinds.add("pictures")
+    return preprocessing_of(model, kinds)
+
+
+def sources_of(settings: TrainSettings) -> list[Any]:
+    """All sources of a ``train:`` section."""
+    given = (settings.data, settings.evaluate)
+    return [source for sources in given if sources is not None for source in as_sources(sources)]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from transformers import set_seed
 
 from surgeon.data.combine import load_source
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
@@ -29,7 +29,7 @@ from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
-from surgeon.training.load_splits import load_splits
+from surgeon.training.load_splits import load_splits, sources_of, stated_for
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.metrics import by_task_and_domain
 from surgeon.training.objectives import Call, Target, default_objectives, prepare
@@ -89,7 +89,7 @@ def train(
             resume.
     """
     check_arguments(settings.arguments)
-    splits = _splits(settings, data, seed)
+    splits = _splits(model, settings, data, seed)
     if settings.baseline == "scratch" and baseline is None:
         raise TrainingError(
             "a baseline from scratch needs a function that makes the same network with fresh weights",
@@ -200,6 +200,8 @@ class _Job:
             )
         device = trainer.args.device
         model.to(home).eval()
+        if (record := record_of(model)) is not None:
+            record.preprocessing |= dict(self.splits.preprocessing)
         samples = len(self.splits.train)  # type: ignore[arg-type]
         return TrainReport(
             before=before,
@@ -312,18 +314,18 @@ class _Job:
             anatomy=anatomy,
             outputs=reached,
             trained={target.objective.output for target in targets if target.objective.weight},
-            load=partial(load_source, seed=self.seed),
+            load=lambda source: load_source(source, self.seed, stated_for(model, [source])),
             seed=self.seed,
             ending=ending,
         )
         return [penalty.begin(run) for penalty in self.penalties]
 
 
-def _splits(settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
+def _splits(model: nn.Module, settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
     if data is not None:
         if settings.data is not None or settings.evaluate is not None:
             raise TrainingError("data are given twice: in the settings and from Python", where="train.data")
         return data
     if settings.data is None:
         raise TrainingError("nothing to train on", where="train.data", hint="data: {source: digits}")
-    return load_splits(settings, seed)
+    return load_splits(settings, seed, stated_for(model, sources_of(settings)))

@@ -140,7 +140,7 @@ def test_pooling_is_given_the_new_width(tmp_path: Path) -> None:
 
 
 def test_a_trained_module_of_another_width_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OperationError, match="2_Dense/model.safetensors was trained on vectors of width 16"):
+    with pytest.raises(OperationError, match=r"2_Dense/model.safetensors was trained on vectors of width 16"):
         adapt(companions(folders.sentences(tmp_path / "st")), [], Sizes(16, None), wide(12))
 
 
