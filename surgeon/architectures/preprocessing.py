@@ -1,4 +1,4 @@
-"""Find out how a checkpoint has its samples prepared: by its processor's files, its weights' transforms, its data config."""
+"""Find out how a checkpoint has its samples prepared: by its processor's files, its weights' transforms, timm's config."""
 
 from __future__ import annotations
 
@@ -80,9 +80,8 @@ def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) 
         notes = (UNSAID,)
     tokenizer: dict[str, bytes] = {}
     if "texts" in kinds and any(companion.kind == "tokenizer" for companion in companions.values()):
-        tokenizer = {
-            name: each.data for name, each in companions.items() if each.kind in ("tokenizer", "chat template")
-        }
+        kept = ("tokenizer", "chat template")
+        tokenizer = {name: companion.data for name, companion in companions.items() if companion.kind in kept}
         tokenizer |= {"config.json": json.dumps(config).encode()} if (config := _config(record)) else {}
     return Preprocessing(
         pictures=found.get("pictures"),

@@ -41,12 +41,12 @@ class Pixels(BaseModel):
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:
-        for name in ("mean", "std"):
-            given = getattr(self, name)
-            if given is not None and len(given) != (self.channels or len(self.mean or given)):
-                raise ValueError(
-                    f"{name} has {len(given)} numbers for {self.channels or len(self.mean or ())} channels"
-                )
+        counts = {name: len(value) for name in ("mean", "std") if (value := getattr(self, name)) is not None}
+        channels: int | None = self.channels
+        for name, count in counts.items():
+            channels = channels or count
+            if count != channels:
+                raise ValueError(f"{name} has {count} numbers for {channels} channels")
         return self
 
 

@@ -39,7 +39,7 @@ def read_sound(where: Path | bytes, name: str) -> tuple[Samples, int]:
         return _by_soundfile(data, name)
     if data[:4] not in RIFF:
         raise TrainingError(
-            f"{name} cannot be read as a .wav file, and every other kind of sound needs soundfile, which is not installed",
+            f"{name} cannot be read as a .wav file, and other kinds of sounds need soundfile, which is not installed",
             where="train.data",
             hint=install_command("audio"),
         )

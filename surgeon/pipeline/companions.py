@@ -5,14 +5,16 @@ Which files these are, :mod:`surgeon.checkpoint.companions` says.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from surgeon.architectures.preprocessing import UNSAID, describes
-from surgeon.checkpoint.companions import Companion, summarise
+from surgeon.checkpoint.companions import Companion, read_companions, summarise
 from surgeon.data.settings import Pixels
 from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
@@ -143,6 +145,25 @@ def unsaid(record: Record, sources: Sequence[Any]) -> list[str]:
     if not silent or "pictures" in record.preprocessing or describes(record.companions, "pictures"):
         return []
     return [UNSAID]
+
+
+def with_tokenizer(companions: Sequence[Companion], tokenizer: str) -> list[Companion]:
+    """``companions`` with the tokenizer that training used, instead of one that lay beside the weights.
+
+    Args:
+        companions: What lies beside the weights.
+        tokenizer: A folder, or a name on the hub.
+    """
+    from transformers import AutoTokenizer
+
+    kinds = ("tokenizer", "chat template")
+    with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
+        folder = Path(tokenizer)
+        if not folder.is_dir():
+            folder = Path(scratch)
+            AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+        files = [companion for companion in read_companions(folder) if companion.kind in kinds]
+    return sorted([*files, *(each for each in companions if each.kind not in kinds)], key=lambda each: each.name)
 
 
 def _adapted(config: dict[str, Any], operation: AdaptInput, notes: list[str], name: str) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from surgeon.errors import OutputError
 from surgeon.interfaces.operation import Operation, asked_of_training
 from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Prepared
 from surgeon.plugins import Plugins
 from surgeon.recipe.load import operations_from
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.checkpoints import RUN
 from surgeon.training.curve import draw
+from surgeon.training.load_splits import sources_of
 from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 
@@ -128,7 +130,9 @@ def train_ready(
     entry = {"settings": settings.model_dump(mode="json"), "report": measures(report)}
     if used := trainee.record.preprocessing:
         entry["preprocessing"] = dict(used)
-        trainee.record.carry(updated(trainee.record.companions, used))
+        tokenizer = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
+        companions = trainee.record.companions
+        trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
     trainee.record.training.append(entry)
     return report
 
