@@ -1,4 +1,4 @@
-"""Find out how a checkpoint has its samples prepared: by its processor's files, its weights' transforms, timm's config."""
+"""Find out how a checkpoint has samples prepared: by its processor's files, its weights' transforms, timm's config."""
 
 from __future__ import annotations
 

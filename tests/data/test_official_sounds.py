@@ -70,7 +70,7 @@ def test_a_sound_of_another_rate_is_resampled(tmp_path: Path) -> None:
 def test_a_file_that_is_no_wav_names_the_extra_without_soundfile(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sound_files, "find_spec", lambda name: None)
     (tmp_path / "a.flac").write_bytes(b"fLaC\0\0")
-    with pytest.raises(TrainingError, match="a.flac cannot be read as a .wav") as caught:
+    with pytest.raises(TrainingError, match=r"a\.flac cannot be read as a \.wav") as caught:
         Sound("file", Waves(), tmp_path)({"file": "a.flac"}, 0, False)
     assert "[audio]" in str(caught.value.hint)
 
