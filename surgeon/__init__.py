@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from surgeon.graph.sites import Site
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.architecture_name import Architecture
+    from surgeon.interfaces.composite import Composite, Entry
     from surgeon.interfaces.data import Source
     from surgeon.interfaces.family import Family
     from surgeon.interfaces.hooks import hookimpl
@@ -101,6 +102,7 @@ _HOMES = {
     "surgeon.graph.sites": ("Site",),
     "surgeon.interfaces.architecture": ("ArchitectureProvider",),
     "surgeon.interfaces.architecture_name": ("Architecture",),
+    "surgeon.interfaces.composite": ("Composite", "Entry"),
     "surgeon.interfaces.data": ("Source",),
     "surgeon.interfaces.family": ("Family",),
     "surgeon.interfaces.hooks": ("hookimpl",),
@@ -162,7 +164,9 @@ __all__ = [
     "ArchitectureError",
     "ArchitectureProvider",
     "CheckpointError",
+    "Composite",
     "Conserve",
+    "Entry",
     "Family",
     "Freeze",
     "GradientReversal",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -228,11 +229,17 @@ class First(Operation):
 
     title: Inner
 
+    def apply(self, model: Any, surgery: Any) -> Any:
+        return model
+
 
 class Second(Operation):
     """Two."""
 
     parts: dict[str, Inner]
+
+    def apply(self, model: Any, surgery: Any) -> Any:
+        return model
 
 
 def test_the_schema_says_what_the_loader_takes(builtin: Plugins) -> None:

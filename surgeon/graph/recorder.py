@@ -1,4 +1,4 @@
-"""What is heard of the modules of a network while it runs."""
+"""Record which modules of a network run, in which order, and what they produce."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils import _pytree
 
+from surgeon.interfaces.composite import composite_of
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
-from surgeon.nn.stems import StemSwitch
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What is kept of a tensor."""
+    """The shape and dtype of a tensor that a module produced."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -28,10 +28,10 @@ class TensorSpec:
 
 @dataclass
 class Visit:
-    """What a trace knows of one site that was called.
+    """Describe the calls of one site during a trace.
 
     Attributes:
-        site: Its address; of a module with several, the first.
+        site: Its address; the first one if the module has several.
         calls: How often it was called.
         started: The index of the event of its first call.
         finished: The indices of the events of its completions; empty where the forward ended inside it.
@@ -49,7 +49,7 @@ class Visit:
 
 
 class Recorder:
-    """Listens to the modules of one network."""
+    """Listen to the modules of one network through hooks."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -91,7 +91,7 @@ class Recorder:
                 handle.remove()
 
     def _listen_last(self, module: nn.Module) -> None:
-        """Hear what the module's own hooks make of its output, but before one of them ends the forward."""
+        """Record the output after the module's hooks have changed it, but before one of them ends the forward."""
         hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
         keys = list(hooks)
         owners = [getattr(hook, "__self__", None) for hook in hooks.values()]
@@ -111,8 +111,8 @@ class Recorder:
     def _use(self, module: nn.Module) -> None:
         self._access(module)
         if id(module) in self._names and id(module) not in self._used:
-            # An event of its own: with the index of the last one, a module that was fetched early and is called
-            # right after another would count as used by the time that the other finished.
+            # A new event: with the index of the last one, a module whose attribute was looked up early and that is
+            # called right after another would count as used by the time that the other finished.
             self._used[id(module)] = self._event()
 
     def _start(self, module: nn.Module, args: Any) -> None:
@@ -123,9 +123,17 @@ class Recorder:
         visit = self.visits.setdefault(site, Visit(site))
         visit.started = visit.started or self._event()
         visit.calls += 1
-        if isinstance(module, StemSwitch):  # any of its stems might have run
-            for stem in module.modules():
-                self._use(stem)
+        self._use_choices(module)
+
+    def _use_choices(self, module: nn.Module) -> None:
+        """Count all the parts as used of which a composite runs only some: any of them might have run."""
+        for choice in composite_of(module).choices:
+            part = module
+            for name in choice.split("."):
+                part = part._modules.get(name) or nn.Module()
+                self._use(part)
+            for inner in part.modules():
+                self._use(inner)
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) not in self._names:
@@ -147,7 +155,7 @@ class Recorder:
         self._finish(module, args, output)
 
     def look_back(self) -> None:
-        """Find out which of the produced tensors were written to later; views share their counter."""
+        """Mark the sites whose output was later written to in place; views share their version counter."""
         for site, tensor, version in self._produced:
             self.visits[site].overwritten |= tensor._version != version
         self._produced.clear()
@@ -160,12 +168,12 @@ class Recorder:
 
     @property
     def accessed(self) -> dict[str, int]:
-        """Each site that was called or read, under all of its names, and the index of the first time."""
+        """Sites that were called or read, under all of their names, with the index of the first time."""
         return self._by_name(self._accessed)
 
     @property
     def used(self) -> dict[str, int]:
-        """Each site that was called, or of which something was read: to be fetched alone does not count."""
+        """Sites that were called, or of which something was read; looking up the module alone does not count."""
         return self._by_name(self._used)
 
     def _by_name(self, events: dict[int, int]) -> dict[str, int]:

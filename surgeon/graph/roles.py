@@ -17,6 +17,7 @@ from surgeon.families.stack import Stack
 from surgeon.families.transformers.block_settings import with_config_fields
 from surgeon.graph.blocks import declared_stacks, found_stacks
 from surgeon.graph.sites import ROLES, select
+from surgeon.interfaces.composite import root_of
 from surgeon.interfaces.family import Family
 from surgeon.nn.grafts import TRUNK_OUTPUT, Grafted
 
@@ -264,7 +265,7 @@ def find_roles(
         overrides: What a recipe says under ``roles:``; it wins.
         families: Declared facts of plugins; they come before the built-in ones.
     """
-    root = getattr(model, "role_root", "")
+    root = root_of(model)
     if not root:
         return Roles(model, trace, overrides or {}, list(families_of(model, families)))
     part = model.get_submodule(root)

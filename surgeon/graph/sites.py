@@ -25,6 +25,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from surgeon.errors import SiteError, nearest
+from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.nn.mixing import base_of
 
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
@@ -43,6 +44,11 @@ class Site:
 
     def __str__(self) -> str:
         return self.name or "."
+
+
+def other_heads(model: nn.Module) -> list[Site]:
+    """List the heads that a composite has beside the one with the role ``head``: its branches, its other towers'."""
+    return [Site(path, model.get_submodule(path)) for path in composite_of(model).heads if has_part(model, path)]
 
 
 def select(model: nn.Module, selector: str, roles: RoleSites | None = None) -> list[Site]:

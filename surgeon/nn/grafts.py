@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
+from surgeon.interfaces.composite import METHOD, ORDINARY, Composite
 from surgeon.nn.features import PRINCIPAL, main_tensor, with_main_tensor
 from surgeon.nn.mixing import Mixin, mixed
 from surgeon.nn.outputs import Outputs
@@ -96,6 +98,16 @@ class Grafted(Mixin):
         super().__init_subclass__(**kwargs)
         if len(cls.__bases__) == 2:  # mixed with a network, whose forward's signature others look up
             cls.forward = _with_signature_of(cls.__bases__[1].forward)  # type: ignore[method-assign, attr-defined]
+
+    def surgeon_composite(self) -> Composite:
+        """Describe the branches, on top of what the network says of itself: their heads, and a lone one's name."""
+        inherited = getattr(super(), METHOD, None)
+        facts: Composite = ORDINARY if inherited is None else inherited()
+        if not self.grafts:
+            return facts
+        alone = self.network_output is None and len(self.grafts) == 1
+        lone = next(iter(self.grafts.keys())) if alone else facts.lone_output
+        return replace(facts, heads=(*facts.heads, "grafts"), lone_output=lone)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's own forward, up to its exit, then the branches.

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.composite import Composite, Entry
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
 from surgeon.nn.outputs import Outputs
 
 
 class ProgressiveNetwork(nn.Module):
-    """Columns, one a task, that see the same input; each is fed laterally by those before it.
+    """Run columns, one for each task, on the same input; lateral connections feed each from those before it.
 
     Progressive neural networks (Rusu et al. 2016, arXiv:1606.04671). All columns but the newest stay in eval
     mode through :meth:`train` and run without gradients.
@@ -29,7 +30,7 @@ class ProgressiveNetwork(nn.Module):
         columns: The networks.
         laterals: For each column, the connections that enter it; none for the first.
         sites: For each column, its sites at which lateral connections enter or may be read.
-        architectures: For each column what builds it, where that is another one than the first's.
+        architectures: What builds each column; None if it is the architecture of the first.
     """
 
     def __init__(self, first: nn.Module, task: str, sites: list[str]) -> None:
@@ -43,8 +44,17 @@ class ProgressiveNetwork(nn.Module):
 
     @property
     def role_root(self) -> str:
-        """The site below which the roles (the head, the blocks) are: the newest column."""
+        """The site of the newest column, which the roles (the head, the blocks) refer to."""
         return f"columns.{len(self.tasks) - 1}"
+
+    def surgeon_composite(self) -> Composite:
+        """Describe the columns: all see the same input, and the newest one has the roles."""
+        return Composite(
+            root=self.role_root,
+            entries=tuple(Entry(f"columns.{index}") for index in range(len(self.columns))),
+            built=self.role_root,
+            architecture=self.architectures[-1],
+        )
 
     def train(self, mode: bool = True) -> ProgressiveNetwork:
         """Set the newest column's mode; the others stay in eval mode."""
@@ -75,9 +85,9 @@ class ProgressiveNetwork(nn.Module):
 def _named(task: str, column: nn.Module, output: Any) -> Iterator[tuple[str, Any]]:
     branches = getattr(column, "grafts", {})
     if isinstance(output, Mapping) and branches:
-        own = {name: value for name, value in output.items() if name not in branches}
-        if own:
-            yield task, _main(own)
+        trunk = {name: value for name, value in output.items() if name not in branches}
+        if trunk:
+            yield task, _main(trunk)
         for name in branches:
             yield f"{task}_{name}", _main(output[name])
     else:
@@ -85,6 +95,6 @@ def _named(task: str, column: nn.Module, output: Any) -> Iterator[tuple[str, Any
 
 
 def _main(output: Any) -> Any:
-    """The main tensor; what has none (a backbone's lists of maps) as it is."""
+    """Return the main tensor, or the output itself if it has none (a backbone's lists of maps)."""
     tensor = main_tensor(output)
     return output if tensor is None else tensor

@@ -1,7 +1,7 @@
-"""Several stems in front of one trunk, of which each batch, or each sample, goes through one.
+"""Several stems in front of one trunk; a batch, or each sample of it, goes through one of them.
 
 model(images, stem="greek")             # all of them through one stem
-model(images, stem=torch.tensor([0, 1]))  # each through its own, by its number
+model(images, stem=torch.tensor([0, 1]))  # a stem for each sample, by number
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon.interfaces.composite import Composite
 
 ARGUMENT = "stem"
-"""The keyword argument of the network's forward that chooses."""
+"""The keyword argument of the network's forward that chooses the stem."""
 
 
 class StemSwitch(nn.Module):
-    """Stems by name, in the place of one; the one that is chosen runs.
+    """Hold stems by name in the place of one, and run the one that is chosen.
 
-    The first switch of a network hears its forward's argument ``stem`` by a pre-hook, a bound method of its own, and
-    tells the others. Without the argument, the stem chosen last stays; the first at the beginning.
+    The first switch of a network reads the argument ``stem`` of its forward in a pre-hook, :meth:`choose`, and passes
+    the choice on to the others. Without the argument, the stem chosen last stays; at first, the first one.
 
     Shapes: those of the stems, which must agree in what they produce.
 
@@ -42,8 +43,12 @@ class StemSwitch(nn.Module):
         """The names of the stems."""
         return list(self.stems)
 
+    def surgeon_composite(self) -> Composite:
+        """Describe the stems: one of them runs, chosen by an argument that the network's pre-hook reads."""
+        return Composite(keywords=(ARGUMENT,), choices=tuple(f"stems.{name}" for name in self.stems))
+
     def __getattr__(self, name: str) -> Any:
-        """What networks read of their stem (the dtype of its weight) is the running one's."""
+        """Read what networks look up on their stem (the dtype of its weight) from the one that runs."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -52,13 +57,13 @@ class StemSwitch(nn.Module):
             return getattr(self.stems[self.active], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the chosen stem makes of the input; of each sample its own where numbers chose."""
+        """Run the chosen stem, or for each sample the one that its number names."""
         if self.numbers is None:
             return self.stems[self.active](*args, **kwargs)
         return self._routed(self.numbers, args, kwargs)
 
     def choose(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The pre-hook of the network: takes the argument out and lets all switches follow it."""
+        """Take the argument out of the network's arguments and let all switches follow it; a pre-hook."""
         kwargs = dict(kwargs)
         stem = kwargs.pop(ARGUMENT, None)
         for switch in (self, *self.others):
@@ -66,7 +71,7 @@ class StemSwitch(nn.Module):
         return args, kwargs
 
     def follow(self, stem: str | torch.Tensor | None) -> None:
-        """Let the stem ``stem`` run from now on, or for this once each sample's own.
+        """Run the stem ``stem`` from now on, or, for one call, the stem that each sample's number names.
 
         Raises:
             OperationError: There is no stem of that name.
@@ -78,7 +83,7 @@ class StemSwitch(nn.Module):
             self.active = stem
 
     def _routed(self, numbers: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        """Each sample through its own stem alone, so that its norms see no other's."""
+        """Run the samples of each stem apart, so that its norms see no others."""
         if int(numbers.min()) < 0 or int(numbers.max()) >= len(self.stems):
             raise OperationError(f"stems go by numbers from 0 to {len(self.stems) - 1}", hint=", ".join(self.stems))
         batch, result = len(numbers), None
@@ -102,10 +107,5 @@ class StemSwitch(nn.Module):
         return result
 
     def extra_repr(self) -> str:
-        """The stem that runs."""
+        """Show the stem that runs."""
         return f"active={self.active}"
-
-
-def stem_names(model: nn.Module) -> list[str]:
-    """The names of the stems of ``model``, in the order of their numbers; empty where it has one stem only."""
-    return next((module.names for module in model.modules() if isinstance(module, StemSwitch)), [])

@@ -77,11 +77,11 @@ def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], li
 
 def _select(surgery: Surgery, selector: str) -> list[Site]:
     """A role may go without its @ where no module is called so; the heads of branches are heads too."""
-    if selector in ("head", "@head") and (branches := getattr(surgery.model, "grafts", None)):
-        from surgeon.graph.sites import Site
+    from surgeon.graph.sites import other_heads
 
+    if selector in ("head", "@head") and (others := other_heads(surgery.model)):
         own = [] if not surgery.role("head") and selector == "head" else surgery.select("@head")
-        return [*own, Site("grafts", branches)]
+        return [*own, *others]
     if selector.isidentifier() and not hasattr(surgery.model, selector):
         try:
             return surgery.select(f"@{selector}")

@@ -1,4 +1,4 @@
-"""reinit: draw part of a trained network afresh."""
+"""reinit: initialise part of a trained network again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 class Reinit(Operation):
-    """Draw the parameters and statistics of part of a network afresh; the rest keeps its values.
+    """Initialise the parameters and statistics of part of a network again; the rest keeps its values.
 
-    Values are those of the architecture's own initialisation, where it knows the tensor, else those that each
-    layer gives itself; drawn from the recipe's seed. The weights that they replace are never read.
+    Values come from the initialisation of the architecture, where it has the tensor, else from the
+    ``reset_parameters`` of the layer; they are drawn from the recipe's seed. The weights that they replace are
+    never read.
 
     The upper layers are the ones most specific to the old task (Yosinski et al. 2014); with few samples a BERT is
-    fine-tuned better, and more stably, with the last of them drawn afresh (Zhang et al. 2021, arXiv:2006.05987).
+    fine-tuned better, and more stably, with the last of them initialised again (Zhang et al. 2021, arXiv:2006.05987).
 
     Say what in exactly one way: ``sites`` or ``last``.
     """
@@ -35,18 +36,18 @@ class Reinit(Operation):
     model_config = ConfigDict(json_schema_extra={"examples": [{"last": 2}]})
 
     sites: Selector | Annotated[list[Selector], Field(min_length=1)] | None = None
-    """What to draw afresh, with everything below it; ``!…`` leaves out."""
+    """What to initialise again, with everything below it; ``!…`` leaves out."""
     last: PositiveInt | None = None
     """The last so many blocks, and all that runs behind the first of them, the head included."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Reinit:
         if (self.sites is None) == (self.last is None):
-            raise ValueError("exactly one of sites and last says what to draw afresh")
+            raise ValueError("give exactly one of sites and last")
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Draw the tensors of the sites afresh; see :class:`Operation`."""
+        """Initialise the tensors of the sites again; see :class:`Operation`."""
         from surgeon.operations._shared.selection import as_list, last_blocks, with_exceptions
 
         if self.last is not None:
@@ -56,12 +57,12 @@ class Reinit(Operation):
         names = set(reinitialise(surgery, sites))
         frozen = sum(not p.requires_grad for n, p in surgery.model.named_parameters() if n in names)
         if frozen:
-            surgery.note(f"{frozen} of the parameters drawn afresh are frozen, and stay random")
+            surgery.note(f"{frozen} of the initialised parameters are frozen, and stay random")
         return surgery.model
 
 
 def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] = ()) -> list[str]:
-    """Draw the tensors that belong to ``sites`` themselves, not to modules below them, afresh.
+    """Initialise the tensors that belong to ``sites`` themselves, not to modules below them, again.
 
     Args:
         surgery: Where the origins are kept.
@@ -95,7 +96,7 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
             surgery.note(f"{alias} is one tensor with {first}, which keeps its values")
     if not names:
         raise OperationError(
-            "there is nothing to draw afresh: the sites hold no tensors of their own",
+            "there is nothing to initialise: the sites hold no tensors",
             hint="surgeon inspect shows the sites and their parameters",
         )
     unknown = redraw(surgery, surgery.model, _built(surgery), names)
@@ -103,7 +104,7 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
     lost = [name for name in unknown if isinstance(tensors[name], nn.Parameter)]
     if lost:
         raise OperationError(
-            f"nothing says how to initialise {len(lost)} parameters afresh: {', '.join(lost[:3])}",
+            f"nothing says how to initialise {len(lost)} parameters: {', '.join(lost[:3])}",
             hint="say what built the network (--arch), or leave them out: !SITE",
         )
     # what is no parameter and no layer resets (a table of positions) is a constant of the architecture
@@ -111,24 +112,22 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
 
 
 def _built(surgery: Surgery) -> dict[str, torch.Tensor]:
-    """The tensors that the network's architecture initialises; of several columns, the newest one's."""
-    from surgeon.nn.progressive import ProgressiveNetwork
+    """Build the tensors that the network's architecture initialises, by their names in the whole network."""
+    from surgeon.interfaces.composite import composite_of
     from surgeon.operations._shared.reinitialize import drawn_by
 
-    model = surgery.model
-    if not isinstance(model, ProgressiveNetwork):
-        return drawn_by(surgery, surgery.architecture)
-    found = drawn_by(surgery, model.architectures[-1] or surgery.architecture)
-    return {f"{model.role_root}.{name}": tensor for name, tensor in found.items()}
+    facts = composite_of(surgery.model)
+    tensors = drawn_by(surgery, facts.architecture or surgery.architecture)
+    return {f"{facts.built}.{name}".lstrip("."): tensor for name, tensor in tensors.items()}
 
 
 def _held_elsewhere(model: nn.Module, owners: set[int]) -> dict[int, str]:
     """The tensors that modules other than ``owners`` hold too, with their names there."""
-    found: dict[int, str] = {}
+    holders: dict[int, str] = {}
     for path, module in model.named_modules():
         if id(module) in owners:
             continue
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
-                found.setdefault(id(tensor), f"{path}.{name}".lstrip("."))
-    return found
+                holders.setdefault(id(tensor), f"{path}.{name}".lstrip("."))
+    return holders

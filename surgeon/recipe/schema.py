@@ -69,7 +69,10 @@ def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mappin
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]
-    own = [name for name in operation.__annotations__ if name in step["properties"]]
+    fields = (
+        [name for name in inspect.get_annotations(cls) if name in step["properties"]] for cls in operation.__mro__
+    )
+    own = next((names for names in fields if names), [])  # a base may have declared all of them
     return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
 
 

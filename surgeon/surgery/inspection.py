@@ -20,6 +20,7 @@ from surgeon.graph.roles import Roles, find_roles
 from surgeon.graph.sites import ROLES, Site, select
 from surgeon.graph.trace import Trace, trace
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.composite import root_of
 
 if TYPE_CHECKING:
     from surgeon.architectures.registry import ArchitectureProvider
@@ -234,7 +235,7 @@ def _present(model: nn.Module, roles: Mapping[str, Any]) -> dict[str, list[str]]
 
 def _names_something(model: nn.Module, selector: str) -> bool:
     """Whether a selector matches in the network, or in the part of it that has the roles."""
-    root = getattr(model, "role_root", "")
+    root = root_of(model)
     parts = [(model, selector)]
     if root:
         parts.append((model.get_submodule(root), selector.removeprefix(f"{root}.")))

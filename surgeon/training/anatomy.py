@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from surgeon.errors import SiteError, TrainingError
-from surgeon.graph.sites import Site
+from surgeon.graph.sites import Site, other_heads
 from surgeon.interfaces.record import record_of
 from surgeon.surgery.inspection import Examination, examination_of
 
@@ -91,9 +91,9 @@ class Anatomy:
 
     def _select(self, selector: str) -> list[Site]:
         examination = self._examination
-        if selector in ("head", "@head") and (branches := getattr(self._model, "grafts", None)):
+        if selector in ("head", "@head") and (others := other_heads(self._model)):
             own = examination.select("@head") if examination.role("head") else []
-            return [*own, Site("grafts", branches)]
+            return [*own, *others]
         if selector.isidentifier() and not hasattr(self._model, selector):
             try:
                 return examination.select(f"@{selector}")

@@ -1,4 +1,4 @@
-"""Outputs with names meet labels with names: one masked loss for each objective."""
+"""Match named outputs with named labels, and compute one masked loss for each objective."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from torch import Tensor, nn
 
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.interfaces.training import Objective
-from surgeon.nn.grafts import Grafted
-from surgeon.nn.progressive import ProgressiveNetwork
-from surgeon.nn.stems import ARGUMENT, stem_names
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy
 
 Batch = Mapping[str, Tensor]
 MAIN = ("logits", "out")
-"""What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
+"""The names of a network's main output in transformers and, for segmentation, in torchvision."""
 
 
 def named_outputs(output: Any, lone: str = MAIN[0]) -> dict[str, Tensor]:
-    """The tensors that a model returned, by name; a lone tensor is called ``lone``."""
+    """Name the tensors that a model returned; a lone tensor is called ``lone``."""
     if isinstance(output, Tensor):
         return {lone: output}
     if isinstance(output, tuple) and hasattr(output, "_asdict"):
@@ -49,14 +47,8 @@ class Call:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Sequence[str]) -> Call:
-        """Find out from ``model`` itself: what wraps it later (DDP, torch.compile) no longer tells."""
-        networks = model.columns if isinstance(model, ProgressiveNetwork) else [model]
-        parameters = [
-            {*inspect.signature(network.forward).parameters, *([ARGUMENT] if stem_names(network) else [])}
-            for network in networks
-        ]  # which stem a sample goes through is heard by a hook, not by the forward itself
-        by_name = all(name in each for name in inputs for each in parameters)
-        return cls(tuple(inputs), by_name, _lone_output(model))
+        """Read it from ``model`` itself: what wraps it later (DDP, torch.compile) hides the signature."""
+        return cls(tuple(inputs), set(inputs) <= keywords_of(model), composite_of(model).lone_output or MAIN[0])
 
     def __call__(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         """Run ``model``, or what wraps it, on the input columns of ``batch``."""
@@ -65,21 +57,34 @@ class Call:
         return named_outputs(model(*(batch[name] for name in self.inputs)), self.lone)
 
 
-def _lone_output(model: nn.Module) -> str:
-    """A branch that is all that a network returns comes as a plain tensor, and keeps its name."""
-    if isinstance(model, Grafted) and model.network_output is None and len(model.grafts) == 1:
-        return str(next(iter(model.grafts.keys())))
-    return MAIN[0]
+def keywords_of(model: nn.Module) -> set[str]:
+    """List the arguments that a network's forward takes by name.
+
+    They are those of its signature, those that a pre-hook of one of its parts reads (the stem that a sample goes
+    through), and, where the signature ends in ``**kwargs``, those that all parts take which it passes them on to.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    facts = composite_of(model)
+    names.update(facts.keywords)
+    for hook in model._forward_pre_hooks.values():
+        owner = getattr(hook, "__self__", None)
+        if isinstance(owner, nn.Module):
+            names.update(composite_of(owner).keywords)
+    parts = [model.get_submodule(entry.site) for entry in facts.shared if has_part(model, entry.site)]
+    if parts and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= set.intersection(*(keywords_of(part) for part in parts))
+    return names
 
 
 def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
-    """Cross-entropy of the model's own prediction, unless ``given`` objectives already train it.
+    """Return cross-entropy of the model's main output, unless ``given`` objectives already train it.
 
-    An output without a gradient, of which everything is frozen, is not to be trained: an earlier column's, say.
+    An output without a gradient does not count, because all that makes it is frozen: that of an earlier column.
 
     Raises:
-        TrainingError: No output has a gradient; or nothing is given, and which output is the model's own
-            prediction is not known.
+        TrainingError: No output has a gradient; or no objective is given and several outputs could be
+            the main one.
     """
     trained = [name for name, output in outputs.items() if output.requires_grad]
     main = next((name for name in MAIN if name in trained), None)
@@ -109,12 +114,12 @@ class Target:
     loss: Loss
 
     def labelled(self, batch: Batch) -> Tensor:
-        """Which samples have a label, or a part of one ``(batch,)``."""
+        """Mark the samples that have a label, or a part of one ``(batch,)``."""
         target = batch[self.objective.label]
         return present(target).reshape(len(target), -1).any(1)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of each sample ``(batch,)``, and which of them have a label ``(batch,)``."""
+        """Compute the loss of each sample ``(batch,)`` and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe)
@@ -126,7 +131,7 @@ class Target:
         return values.where(valid, 0), valid
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
-        """The share of a sample's labels that is predicted right ``(batch,)``; None where none can be right."""
+        """Compute the share of a sample's labels predicted right ``(batch,)``; None if the loss has no such notion."""
         prediction, target = outputs[self.objective.output], batch[self.objective.label]
         if self.loss is cross_entropy:
             right = classes_second(prediction, target).argmax(1) == target
@@ -139,7 +144,7 @@ class Target:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of ``values`` over the ``valid``; a zero that still has a gradient where there is none."""
+    """Average ``values`` over the ``valid``; where there are none, a zero that still has a gradient."""
     return values.sum() / valid.sum().clamp(min=1)
 
 
@@ -158,16 +163,16 @@ def prepare(
     """
     targets = []
     for objective in objectives:
-        for kind, name, known in (
+        for kind, name, available in (
             ("output", objective.output, outputs),
             ("loss", objective.loss, losses),
             ("label", objective.label, batch),
         ):
-            if name not in known:
+            if name not in available:
                 raise TrainingError(
-                    f"no {kind} {name!r} (there are: {', '.join(known)})",
+                    f"no {kind} {name!r} (there are: {', '.join(available)})",
                     where=f"train.objectives: {kind}",
-                    hint=suggest(name, known),
+                    hint=suggest(name, available),
                 )
         if objective.weight and not outputs[objective.output].requires_grad:
             raise TrainingError(

@@ -203,7 +203,7 @@ def test_relative_positions_are_refused_by_name():
 
 
 def test_columns_see_one_input():
-    with pytest.raises(OperationError, match="put adapt_input before it"):
+    with pytest.raises(OperationError, match="put adapt_input before the operation"):
         surgeon.plan(build("resnet"), [Progressive(task="b"), AdaptInput(channels=1)])
 
 

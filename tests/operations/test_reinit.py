@@ -1,4 +1,4 @@
-"""Part of a network drawn afresh."""
+"""Part of a network is initialised again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_last_block_and_what_runs_behind_it_are_drawn_afresh(name):
     model = build(name)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(1)  # so that what is drawn afresh differs for certain, a bias of zeros too
+            parameter.add_(1)  # so that a new value differs for certain, also that of a bias of zeros
     edited = surgeon.apply(model, [Reinit(last=1)])
     changed = differing(model, edited)
     expected = {key for key, _ in model.named_parameters() if key.startswith(LAST[name])}
@@ -127,7 +127,7 @@ def test_the_plan_shows_what_is_drawn_afresh_and_reads_none_of_it():
 
 def test_frozen_parameters_that_become_random_are_told():
     plan = surgeon.plan(build("resnet"), [Freeze(sites="fc"), Reinit(sites="fc")])
-    assert plan.steps[1].notes == ("2 of the parameters drawn afresh are frozen, and stay random",)
+    assert plan.steps[1].notes == ("2 of the initialised parameters are frozen, and stay random",)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_to_draw_is_said_in_one_way(fields, words):
     [
         (build("resnet"), {"last": 9}, "found 8 blocks in ResNet, not 9"),
         (build("resnet"), {"sites": "relu"}, "hold no tensors"),
-        (Own().eval(), {"sites": "."}, "nothing says how to initialise 1 parameters afresh: scale"),
+        (Own().eval(), {"sites": "."}, "nothing says how to initialise 1 parameters: scale"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(model, fields, words):

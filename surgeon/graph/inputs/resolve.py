@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from torch import nn
 from surgeon.errors import OperationError, suggest
 from surgeon.families.inputs import BATCH, Inputs, Spec
 from surgeon.families.registry import families_of
+from surgeon.interfaces.composite import Entry, composite_of, has_part
 from surgeon.interfaces.inputs import TensorSettings
-from surgeon.nn.progressive import ProgressiveNetwork
 
 if TYPE_CHECKING:
     from surgeon.interfaces.family import Family
@@ -28,8 +29,8 @@ IMAGE_SIDES = (64, 224, 32, 28, 16, 8, 128, 96, 256, 299, 384, 512)
 def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
     """What to feed ``model``.
 
-    A recipe's override first; then the declared facts of its family, a transformers config, and at last the
-    evidence of its first layer. The columns of a progressive network take what the first one does.
+    A recipe's override first; then what the parts take that a composite says its inputs enter; then the declared
+    facts of its family, a transformers config, and at last the evidence of its first layer.
 
     Args:
         model: The network.
@@ -45,8 +46,9 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
         return override
     if override is not None:
         return _from_override(override)
-    if isinstance(model, ProgressiveNetwork):
-        return _from_columns(model, families)
+    entries = [entry for entry in composite_of(model).entries if has_part(model, entry.site)]
+    if entries:
+        return _from_entries(model, entries, families)
     for family in families_of(model, families):
         if family.shapes:
             return _from_family(model, family)
@@ -57,18 +59,88 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
     return _from_first_layer(model)
 
 
-def _from_columns(model: ProgressiveNetwork, families: Sequence[Family]) -> Inputs:
-    found = find_inputs(model.columns[0], families=families)
-    settings = {
-        f"columns.{index}.{path}": value
-        for index, column in enumerate(model.columns)
-        for family in [each for each in families_of(column, families) if each.shapes][:1]
-        for path, value in family.settings
-    }
+def _from_entries(model: nn.Module, entries: Sequence[Entry], families: Sequence[Family]) -> Inputs:
+    """What the parts take, put together: the parts that share all arguments are fed what the first of them takes."""
+    shared = [entry for entry in entries if entry.arguments is None]
+    settings: dict[str, Any] = {}
+    for entry in shared:
+        settings |= _settings(model.get_submodule(entry.site), entry.site, families)
+    ways: list[list[Inputs]] = []
+    if shared:
+        first = find_inputs(model.get_submodule(shared[0].site), families=families)
+        if len(shared) == len(entries):
+            return _with_settings(first, settings)
+        ways.append(list(first.candidates()))
+    for entry in entries:
+        if entry.arguments is not None:
+            ways.append(_renamed(model, entry, entry.arguments, families))
+            settings |= ways[-1][0].settings
+    combined = [
+        _merged([way[min(i, len(way) - 1)] for way in ways], settings) for i in range(max(len(way) for way in ways))
+    ]
+    return replace(combined[0], alternatives=tuple(combined[1:]))
+
+
+def _with_settings(inputs: Inputs, settings: dict[str, Any]) -> Inputs:
+    """The same inputs and alternatives with ``settings`` in place of their settings."""
     return replace(
-        found,
+        inputs,
         settings=settings,
-        alternatives=tuple(replace(each, settings=settings) for each in found.alternatives),
+        alternatives=tuple(_with_settings(way, settings) for way in inputs.alternatives),
+        fallback=inputs.fallback and _with_settings(inputs.fallback, settings),
+    )
+
+
+def _settings(part: nn.Module, site: str, families: Sequence[Family]) -> dict[str, Any]:
+    """The attributes to set while a part runs, by their paths in the whole network."""
+    inside: dict[str, Any] = {}
+    for entry in composite_of(part).entries:
+        if has_part(part, entry.site):
+            inside |= _settings(part.get_submodule(entry.site), entry.site, families)
+    declared = next((family for family in families_of(part, families) if family.shapes), None)
+    if declared is not None:
+        inside |= dict(declared.settings)
+    return {f"{site}.{path}": value for path, value in inside.items()}
+
+
+def _renamed(model: nn.Module, entry: Entry, arguments: Mapping[str, str], families: Sequence[Family]) -> list[Inputs]:
+    """What a part takes, under the names that the composite's forward has for it.
+
+    Raises:
+        OperationError: The part takes no such argument.
+    """
+    part = model.get_submodule(entry.site)
+    order = list(inspect.signature(part.forward).parameters)
+    settings = _settings(part, entry.site, families)
+    ways = []
+    for way in find_inputs(part, families=families).candidates():
+        values = {**dict(zip(order, way.args, strict=False)), **way.kwargs}
+        kwargs = {ours: values[theirs] for ours, theirs in arguments.items() if theirs in values}
+        origin = f"{entry.site}: {way.origin}"
+        ways.append(replace(way, args=(), kwargs=kwargs, training=(), settings=settings, origin=origin))
+    complete = [way for way in ways if len(way.kwargs) == len(arguments)]
+    if complete:
+        return complete
+    missing = next(ours for ours in arguments if ours not in ways[0].kwargs)
+    parameter = inspect.signature(model.forward).parameters.get(missing)
+    if parameter is not None and parameter.default is not parameter.empty:
+        return ways
+    raise OperationError(
+        f"nothing says what to feed {type(model).__name__} as {missing!r}: for {entry.site} "
+        f"({type(part).__name__}) no {arguments[missing]!r} was derived",
+        hint=suggest(arguments[missing], order) or f"say it: `inputs: {{{missing}: [2, 8]}}` in the recipe",
+    )
+
+
+def _merged(ways: Sequence[Inputs], settings: dict[str, Any]) -> Inputs:
+    """The inputs of several parts as those of one forward."""
+    return Inputs(
+        args=tuple(spec for way in ways for spec in way.args),
+        kwargs={name: spec for way in ways for name, spec in way.kwargs.items()},
+        origin="; ".join(way.origin for way in ways),
+        settings=settings,
+        values=any(way.values for way in ways),
+        placeholders=max(way.placeholders for way in ways),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.interfaces.composite import composite_of
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -25,8 +25,7 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         OperationError: They are no convolutions over all channels, or the network does not run with them.
     """
     model = surgery.model
-    if isinstance(model, ProgressiveNetwork):
-        raise OperationError("the columns of a progressive network see one input", hint="put adapt_input before it")
+    refuse_shared_input(model)
     old = 0
     for site in surgery.select(selector):
         layer = site.module
@@ -46,6 +45,20 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         _recount(model, site.name, old, channels)
     _adapt_preparation(surgery, old, channels, init)
     surgery.recall("outputs with other channels", lambda: _runs(surgery, channels))
+
+
+def refuse_shared_input(model: nn.Module) -> None:
+    """Check that no other part of the network receives the input that is to change.
+
+    Raises:
+        OperationError: Several parts, such as the columns of a progressive network, receive the same input.
+    """
+    shared = composite_of(model).shared
+    if len(shared) > 1:
+        raise OperationError(
+            f"{', '.join(entry.site for entry in shared)} receive the same input, and only one of them would change",
+            hint="put adapt_input before the operation that adds them (progressive)",
+        )
 
 
 def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tensor:

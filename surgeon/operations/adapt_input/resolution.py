@@ -14,8 +14,7 @@ from torch.nn import functional
 from surgeon.errors import OperationError
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import tensors_of
-from surgeon.nn.progressive import ProgressiveNetwork
-from surgeon.operations.adapt_input.channels import configs_of, with_parts
+from surgeon.operations.adapt_input.channels import configs_of, refuse_shared_input, with_parts
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -29,8 +28,7 @@ def adapt_resolution(surgery: Surgery, side: int) -> None:
             interpolated; or the side is no multiple of its patches.
     """
     model = surgery.model
-    if isinstance(model, ProgressiveNetwork):
-        raise OperationError("the columns of a progressive network see one input", hint="put adapt_input before it")
+    refuse_shared_input(model)
     from torchvision.models import VisionTransformer
 
     if isinstance(model, VisionTransformer):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import OperationError
 from surgeon.graph.blocks import CONTAINERS
+from surgeon.interfaces.composite import root_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -324,7 +325,7 @@ def _changes(config: Any, stack: Thinning, moved: Mapping[int, int]) -> dict[str
 
 def _configs(model: nn.Module, container: str) -> list[tuple[Any, list[nn.Module]]]:
     """The configs of what holds the blocks, and of what is in them, with those whose config each is."""
-    top = getattr(model, "role_root", "")  # the earlier columns keep theirs
+    top = root_of(model)  # the other parts of a composite keep theirs
     configs: dict[int, tuple[Any, list[nn.Module]]] = {}
     for name, module in model.named_modules():
         holds = not name or f"{container}.".startswith(f"{name}.")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from surgeon.cli.startup import lazy_imports
+
 START = """
 import sys
-from surgeon.deferring import defer
+from surgeon.cli.startup.lazy_imports import defer
 defer()
 defer()
 import torch, torchvision
@@ -52,7 +55,7 @@ def test_optimisers_are_imported_when_one_is_called() -> None:
     assert_runs(
         """
 import sys
-from surgeon.deferring import defer
+from surgeon.cli.startup.lazy_imports import defer
 defer()
 import scipy
 from scipy.optimize import linear_sum_assignment
@@ -69,7 +72,7 @@ def test_what_is_imported_already_stays_as_it_is() -> None:
     assert_runs(
         """
 import scipy.optimize
-from surgeon.deferring import defer
+from surgeon.cli.startup.lazy_imports import defer
 real = scipy.optimize.minimize
 defer()
 from scipy.optimize import minimize
@@ -78,6 +81,48 @@ assert minimize is real
     )
 
 
-def assert_runs(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.mark.parametrize("release", ["2.15.0", "2.15.0a0+git1234", "3.0", "nonsense"])
+def test_with_a_torch_newer_than_it_was_tried_with_nothing_is_put_off(release: str) -> None:
+    newer = f"""
+import importlib.metadata
+real = importlib.metadata.version
+importlib.metadata.version = lambda name: {release!r} if name in ("torch", "scipy") else real(name)
+"""
+    assert_runs(
+        newer
+        + """
+import sys
+from surgeon.cli.startup import lazy_imports
+before = list(sys.meta_path)
+lazy_imports.defer()
+assert sys.meta_path == before
+import scipy.optimize, torch, torchvision
+assert "torch._dynamo.eval_frame" in sys.modules
+assert type(scipy.optimize).__name__ == "module"
+assert type(torch._dynamo).__name__ == type(torch._dynamo.utils).__name__ == "module"
+"""
+    )
+
+
+def test_a_command_runs_with_a_torch_newer_than_it_was_tried_with(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("operations: [{op: replace_head, classes: 3}]")
+    code = """
+import importlib.metadata, sys
+real = importlib.metadata.version
+importlib.metadata.version = lambda name: "99.0" if name in ("torch", "scipy") else real(name)
+from surgeon.cli.app import run
+code = run(["plan", "r.yaml", "torchvision/squeezenet1_1"])
+assert "torch._dynamo.eval_frame" in sys.modules
+sys.exit(code)
+"""
+    assert_runs(code, tmp_path)
+
+
+@pytest.mark.parametrize("library", lazy_imports.NEWEST)
+def test_the_installed_libraries_are_ones_that_it_was_tried_with(library: str) -> None:
+    assert lazy_imports.is_tried(library), f"raise NEWEST[{library!r}] and see that the tests of this file pass"
+
+
+def assert_runs(code: str, folder: Path | None = None) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr

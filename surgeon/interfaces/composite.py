@@ -1,0 +1,133 @@
+"""Say what a network made of several networks is like: where its inputs enter and which part the roles refer to.
+
+A module that is a composite defines ``surgeon_composite()``, which returns a :class:`Composite`. That is all it takes
+for surgery, traces and training to work on it; columns, stems and branches say what they are the same way::
+
+    class TwoTowers(nn.Module):
+        def surgeon_composite(self) -> surgeon.Composite:
+            return surgeon.Composite(
+                root="vision",
+                entries=(
+                    surgeon.Entry("vision", {"image": "pixel_values"}),
+                    surgeon.Entry("text", {"words": "input_ids"}),
+                ),
+            )
+
+        def forward(self, image, words): ...
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from surgeon.errors import PluginError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.interfaces.architecture_name import Architecture
+
+METHOD = "surgeon_composite"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part of a composite that inputs of the whole network enter.
+
+    Attributes:
+        site: The path of the part.
+        arguments: For each argument of the composite's forward that the part receives, what the part's own forward
+            calls it. None if the composite passes all of its arguments on as they are.
+    """
+
+    site: str
+    arguments: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Facts about a composite. Each has a default that is right for an ordinary network.
+
+    All paths are relative to the composite. Those that it lacks, because surgery removed the part, are passed over.
+
+    Attributes:
+        root: The part that the roles (``@head``, ``@blocks``) refer to: the one that surgery is about. Empty for the
+            whole network.
+        entries: The parts that the inputs enter. Empty if the network's own family, config or first layer says what
+            it takes.
+        keywords: Keyword arguments of the forward that its signature does not show, because a pre-hook or
+            ``**kwargs`` receives them.
+        choices: Parts of which a forward runs only some. A trace counts all of them as used where the composite runs.
+        heads: Parts that ``head`` means beside the head of ``root`` when something is frozen or gets a learning rate.
+        lone_output: What a training objective calls the output where the forward returns a single tensor.
+        built: The part that the checkpoint's architecture builds; ``reinit`` draws its tensors. Empty for the whole
+            network.
+        architecture: What builds that part, where it is not the checkpoint's architecture.
+    """
+
+    root: str = ""
+    entries: tuple[Entry, ...] = ()
+    keywords: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    lone_output: str | None = None
+    built: str = ""
+    architecture: Architecture | None = None
+
+    @property
+    def shared(self) -> tuple[Entry, ...]:
+        """The entries that receive all arguments of the forward as they are."""
+        return tuple(entry for entry in self.entries if entry.arguments is None)
+
+
+class SupportsComposite(Protocol):
+    """A module that says what it is made of."""
+
+    def surgeon_composite(self) -> Composite:
+        """Describe the module as it is now."""
+        ...
+
+
+ORDINARY = Composite()
+"""The facts of a network that is no composite."""
+
+
+def composite_of(model: nn.Module) -> Composite:
+    """Ask ``model`` what it is made of; :data:`ORDINARY` if it does not say.
+
+    The method is looked up on the class, as Python does with special methods: a module that passes unknown attributes
+    on to a part of it does not answer for that part.
+
+    Raises:
+        PluginError: ``surgeon_composite()`` returns something else than a :class:`Composite`.
+    """
+    method = getattr(type(model), METHOD, None)
+    if method is None:
+        return ORDINARY
+    facts = method(model)
+    if not isinstance(facts, Composite):
+        name = type(model).__name__
+        raise PluginError(
+            f"{name}.{METHOD}() returns a {type(facts).__name__} instead of a Composite",
+            hint="return surgeon.Composite(root=…, entries=(…)) from it",
+        )
+    return facts
+
+
+def root_of(model: nn.Module) -> str:
+    """Return the path of the part that the roles of ``model`` refer to; empty for all of it."""
+    root = composite_of(model).root
+    return root if has_part(model, root) else ""
+
+
+def has_part(model: nn.Module, path: str) -> bool:
+    """Check whether ``model`` has a module at ``path``."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
