@@ -60,6 +60,7 @@ def apply(
     from surgeon.cli.render.consoles import counting, show, working
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.plans import render_plan
+    from surgeon.pipeline.companions import left_behind
     from surgeon.pipeline.reload_check import check_in_memory, check_streamed
 
     path = output or Path("out") / recipe.stem
@@ -100,6 +101,8 @@ def apply(
         if training is not None:
             show(render_training(training))
         show(render_saved(path, checked))
+        if note := left_behind(path, prepared.record.companions):
+            show(note)
 
 
 def plan(

@@ -91,15 +91,26 @@ class PictureTransform:
             self.fills = bool(getattr(processor, "do_pad", False))
             self.make = lambda picture: tensors_of_one(processor(images=picture, return_tensors="pt"))
         mode = "L" if self.channels == 1 else "RGB"
-        probe = self.make(Image.new(mode, (64, 64)))
+        probe = self._made(Image.new(mode, (64, 64)))
         taken = {PIXELS} if arguments is None else arguments
         self.names = [name for name in probe if name in taken] or list(probe)[:1]
         self.size: tuple[int, int] = tuple(probe[self.names[0]].shape[-2:])  # type: ignore[assignment]
 
     def __call__(self, picture: Image) -> dict[str, Tensor]:
         """The inputs of a decoded picture, without a batch dimension."""
-        made = self.make(picture)
+        made = self._made(picture)
         return {name: made[name] for name in self.names}
+
+    def _made(self, picture: Image) -> dict[str, Tensor]:
+        try:
+            return self.make(picture)
+        except Exception as error:  # whatever a processor raises at a picture, or at settings that do not go together
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrainingError(
+                f"the checkpoint's processor refuses a picture of {picture.width} x {picture.height} pixels: {said}",
+                where="train.data",
+                hint="look at the preprocessor_config.json beside the weights",
+            ) from error
 
 
 def _by_torchvision(pictures: Mapping[str, Any]) -> Callable[[Any], dict[str, Tensor]]:

@@ -58,14 +58,19 @@ class Picture:
         picture = self._open(row[self.column], index)
         try:
             picture = decode_picture(picture, self.transform.channels)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # PIL reads the pixels only here
             raise TrainingError(f"row {index}: the picture in {self.column!r}: {error}", where="train.data") from error
         if varied and self.varies:
             with torch.random.fork_rng(devices=[]):
                 text = f"{self.seed} {int(self.epoch)} {index}"
                 torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
                 picture = self.vary(picture)
-        return {name: value.as_subclass(Tensor) for name, value in self.transform(picture).items()}
+        try:
+            made = self.transform(picture)
+        except TrainingError as error:
+            error.message = f"row {index}: {error.message}"
+            raise
+        return {name: value.as_subclass(Tensor) for name, value in made.items()}
 
     def _open(self, value: Any, index: int) -> Any:
         from PIL import Image

@@ -73,6 +73,9 @@ def apply(
 def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
     """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
 
+    A folder also gets what lay beside the weights that the model was loaded from: tokenizer, processor, licence. A
+    single file holds the weights alone.
+
     Args:
         model: A network that surgeon made, or any whose architecture surgeon can tell.
         path: Where to; it must not exist unless ``force``.

@@ -28,6 +28,8 @@ POOLED = ("word_embedding_dimension", "embedding_dimension")
 SENTENCES = "sentence-transformers modules"
 PARTS = ("image_processor", "video_processor")
 """The processors of pictures inside a ``processor_config.json``."""
+SINGLE = (".safetensors", ".pt")
+"""The suffixes of artifacts that are one file."""
 WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
@@ -145,6 +147,13 @@ def unsaid(record: Record, sources: Sequence[Any]) -> list[str]:
     if not silent or "pictures" in record.preprocessing or describes(record.companions, "pictures"):
         return []
     return [UNSAID]
+
+
+def left_behind(path: Path, companions: Sequence[Companion]) -> str | None:
+    """Say what a single file does not hold of what lies beside the weights; None where nothing is left behind."""
+    if not companions or path.suffix not in SINGLE:
+        return None
+    return f"not in the file: {summarise(companions)}; -o {path.with_suffix('')} writes a folder that holds them"
 
 
 def with_tokenizer(companions: Sequence[Companion], tokenizer: str) -> list[Companion]:

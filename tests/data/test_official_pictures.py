@@ -39,8 +39,8 @@ FEW = [
     ),
 ]
 MANY = [
-    *("blip", "chinese_clip", "cvt", "data2vec-vision", "depth_anything", "dinov2", "dinov2_with_registers", "dpt"),
-    *("donut-swin", "flava", "focalnet", "git", "groupvit", "ijepa", "imagegpt", "kosmos-2", "mobilenet_v1"),
+    *("blip", "chinese_clip", "cvt", "data2vec-vision", "depth_anything", "dinov2", "dpt"),
+    *("donut-swin", "flava", "focalnet", "git", "groupvit", "ijepa", "kosmos-2", "mobilenet_v1"),
     *("mobilenet_v2", "owlvit", "perceiver", "pvt", "pvt_v2", "regnet", "resnet", "segformer", "swiftformer"),
     *("swinv2", "textnet", "vit_mae", "vit_msn", "xclip", "yolos", "detr", "rt_detr", "conditional_detr"),
 ]

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import surgeon
+from surgeon.cli import app as cli
 from surgeon.errors import CheckpointError, OperationError
 from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.operations.replace_head.operation import ReplaceHead
@@ -158,3 +159,12 @@ def test_new_channels_change_mean_and_deviation(tmp_path: Path) -> None:
     out = prepare(folders.vit(tmp_path / "vit"), AdaptInput(channels=1)).write(tmp_path / "out")
     processor = transformers.AutoImageProcessor.from_pretrained(out)
     assert (list(processor.image_mean), list(processor.image_std)) == ([0.5], [0.5])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_what_a_single_file_does_not_hold_is_said(bert: Path, tmp_path: Path, capfd, suffix: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("operations: [{op: truncate, keep_blocks: 2}]\n")
+    out = tmp_path / f"out{suffix}"
+    assert cli.run(["apply", str(tmp_path / "recipe.yaml"), str(bert), "-o", str(out)]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "not in the file: tokenizer (2 files), chat template, licence, base model's card" in said
