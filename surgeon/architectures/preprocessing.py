@@ -141,7 +141,9 @@ def _described(kind: str, record: Record | None, companions: Mapping[str, Compan
         if config := _config(record):
             (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
-            processor = getattr(transformers, AUTO[kind]).from_pretrained(folder, local_files_only=True)
+            processor = getattr(transformers, AUTO[kind]).from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
             return {"library": TRANSFORMERS, "config": json.loads(processor.to_json_string())}
         except Exception as error:  # whatever a processor raises at its own settings, or at a package that is missing
             said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")

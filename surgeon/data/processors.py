@@ -29,7 +29,7 @@ def load_processor(kind: str, config: Mapping[str, Any]) -> Any:
     with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(dict(config)))
         try:
-            return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+            return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a processor raises at its own settings, or at a package that is missing
             said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
             raise TrainingError(
@@ -53,7 +53,7 @@ def load_tokenizer(files: Mapping[str, bytes]) -> Any:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # by what is wrong with the files: OSError, KeyError, the Rust library's own
             said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
             raise TrainingError(

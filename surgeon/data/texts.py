@@ -81,7 +81,7 @@ def _named(tokenizer: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(tokenizer)
+        return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except Exception as error:  # by what is wrong with the files: OSError, ValueError, KeyError, the Rust library's own
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error

@@ -170,7 +170,7 @@ def with_tokenizer(companions: Sequence[Companion], tokenizer: str) -> list[Comp
         folder = Path(tokenizer)
         if not folder.is_dir():
             folder = Path(scratch)
-            AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(folder)
         files = [companion for companion in read_companions(folder) if companion.kind in kinds]
     return sorted([*files, *(each for each in companions if each.kind not in kinds)], key=lambda each: each.name)
 
