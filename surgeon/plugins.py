@@ -21,12 +21,12 @@ import pluggy
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
 from surgeon.interfaces.import_plugin import file_or_module, imported, one_line
-from surgeon.interfaces.offers import CHECKS, Named
 
 if TYPE_CHECKING:
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.data import Source
     from surgeon.interfaces.family import Family
+    from surgeon.interfaces.offers import Named
     from surgeon.interfaces.operation import Operation
 
 GROUP = "surgeon"
@@ -231,6 +231,8 @@ class Plugins:
 
     def _call(self, hook: str) -> list[tuple[str, Named]]:
         """What each plugin offers through ``hook``, checked and named; one that fails is put aside."""
+        from surgeon.interfaces.offers import CHECKS  # imports pydantic, which `surgeon --version` does without
+
         offers = []
         for plugin, function in self._implementations(hook):
             try:
