@@ -321,6 +321,10 @@ def load(
     return plugins
 
 
+load_plugins = load
+"""The public name of :func:`load`: ``surgeon.load`` loads a network."""
+
+
 def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:
     """The entry points of installed plugins, less those that are left out."""
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))

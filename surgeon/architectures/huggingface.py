@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
+from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
 
@@ -28,15 +29,6 @@ IGNORED = ["*/*", "consolidated*"]
 
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
-
-# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
-# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads.
-MUTABLE = frozenset(
-    (
-        *("shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"),
-        "main_input_name",
-    )
-)
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})

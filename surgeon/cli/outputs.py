@@ -1,4 +1,4 @@
-"""The small files that commands write beside artifacts: recipes, pictures, tables."""
+"""Write the small files that commands leave beside artifacts: recipes, pictures, tables."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from surgeon.errors import OutputError
+from surgeon.pipeline.text_files import refuse_to_replace, write_text
 
-
-def refuse_to_replace(*paths: Path, force: bool) -> None:
-    """Refuse places that cannot be written to, or should not be, before any work is done.
-
-    Raises:
-        OutputError: One is a folder, or exists while ``force`` is not set, or is in a folder that does not exist.
-    """
-    for path in paths:
-        if path.is_dir() or (path.exists() and not force):
-            raise OutputError("exists already", where=str(path), hint="--force replaces it; -o names another place")
-        if not path.parent.is_dir():
-            raise OutputError("there is no such folder", where=str(path.parent))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, its line ends as they are.
-
-    Raises:
-        OutputError: The place cannot be written to.
-    """
-    try:
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=str(path)) from error
+__all__ = ["refuse_to_replace", "write_table", "write_text"]
 
 
 def write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:

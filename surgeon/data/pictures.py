@@ -45,8 +45,10 @@ class Picture:
         self.used = chosen_pictures(pixels, stated)
         self.transform = PictureTransform(self.used, stated.arguments)
         self.names = self.transform.names
-        variations = (_variation(name, self.transform.size) for name in pixels.augment)
+        variations = (_variation(name, self.transform.size) for name in pixels.augment if name != "erase")
         self.vary = v2.Compose([v2.ToImage(), *variations, v2.ToPILImage()])
+        # of the finished picture, in which the mean is 0
+        self.erase = v2.RandomErasing(p=0.25) if "erase" in pixels.augment else None
         self.varies = bool(pixels.augment)
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,7 +66,12 @@ class Picture:
             with torch.random.fork_rng(devices=[]):
                 text = f"{self.seed} {int(self.epoch)} {index}"
                 torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-                picture = self.vary(picture)
+                made = self._finish(self.vary(picture), index)
+                name = self.names[0]
+                return made if self.erase is None else made | {name: self.erase(made[name])}
+        return self._finish(picture, index)
+
+    def _finish(self, picture: Any, index: int) -> dict[str, Tensor]:
         try:
             made = self.transform(picture)
         except TrainingError as error:
@@ -92,4 +99,6 @@ def _variation(name: str, size: tuple[int, int]) -> v2.Transform:
         return v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True)
     if name == "rotate":
         return v2.RandomRotation(15)
+    if name == "randaugment":
+        return v2.RandAugment()
     return v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)

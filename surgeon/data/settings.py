@@ -35,9 +35,10 @@ class Pixels(BaseModel):
     """What is subtracted from each channel (0…1)."""
     std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
     """What each channel is divided by then."""
-    augment: list[Literal["flip", "crop", "rotate", "colour"]] = Field(default_factory=list)
+    augment: list[Literal["flip", "crop", "rotate", "colour", "randaugment", "erase"]] = Field(default_factory=list)
     """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
-    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour)."""
+    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations
+    drawn from torchvision's RandAugment (randaugment), a random rectangle set to the mean in one of four (erase)."""
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:

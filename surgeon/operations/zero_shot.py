@@ -43,7 +43,7 @@ class ZeroShot(HeadFields, Operation):
     attributes: Attributes
     """What each class is like: a CSV file (a header with the attributes' names, a line for each class, its name
     first), looked for beside the recipe first; or a mapping of class to numbers, or to {attribute: number}."""
-    method: Literal["dap", "bilinear", "cosine"] = Field("bilinear")
+    method: Literal["dap", "bilinear", "cosine"] = Field(default="bilinear")
     """How classes are scored; for dap attributes lie between 0 and 1."""
     at: Selector | None = None
     """The site whose features the head reads; by default those that the network's own head reads."""

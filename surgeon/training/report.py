@@ -32,9 +32,13 @@ class TrainReport:
     test_samples: int
     device: str
     seed: int
-    tasks: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
-    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``,
-    and what the kind of task has of ``accuracy``, ``f1``, ``mae`` and ``r2``."""
+    tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``, and
+    what :mod:`surgeon.training.measures` says of the kind of task: ``accuracy``, ``balanced_accuracy``, ``f1``,
+    ``per_class`` and ``confusion`` of classes, ``auroc`` and ``ap`` of yes/no questions, ``perplexity`` of tokens,
+    ``mae``, ``rmse`` and ``r2`` of values."""
+    learning_rate: float = 0.0
+    """The peak learning rate, also where the recipe left it to surgeon."""
 
     @property
     def accuracy_before(self) -> float | None:

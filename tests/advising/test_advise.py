@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import surgeon
 from surgeon import cli
 from surgeon.advising.cases import Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
@@ -248,3 +249,35 @@ def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
     assert rest["labels"].tolist() == [0, 1, 1]
     assert isinstance(model, nn.Module)
     assert not model.training
+
+
+REFERENCE = "python:advised_network:build"
+
+
+def test_the_function_gives_everything_that_the_command_writes(net, capfd):
+    told = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
+    advice = surgeon.advise("net.pt", DATA, arch=REFERENCE)
+    assert advice.recipe == (net / "advised.yaml").read_text()
+    assert advice.picture == (net / "advised.svg").read_text()
+    assert json.loads(json.dumps(advice.to_dict())).items() <= told.items()
+
+
+def test_advice_on_a_module_and_a_source_as_data_is_saved_and_runs(net):
+    import advised_network
+
+    torch.manual_seed(0)
+    data = {"source": "digits", "classes": [5, 6, 7], "per_class": 8, "size": 16, "channels": 1}
+    advice = surgeon.advise(advised_network.build(), data, arch=REFERENCE, at=["blocks.1", "blocks.3"], seed=2)
+    assert [worth.site for worth in advice.curve] == ["blocks.1", "blocks.3"]
+    recipe, picture = advice.save(net / "mine.yaml")
+    assert (recipe.name, picture.name) == ("mine.yaml", "mine.svg")
+    loaded = load_recipe(recipe)
+    assert (loaded.model, loaded.seed, loaded.train.data.per_class) == (None, 2, 8)
+    assert surgeon.plan(advised_network.build(), loaded).counts
+    with pytest.raises(surgeon.OutputError, match="exists already"):
+        advice.save(net / "mine.yaml")
+
+
+def test_settings_that_name_no_data_are_refused(net):
+    with pytest.raises(surgeon.RecipeError, match="name no data"):
+        surgeon.advise("net.pt", surgeon.TrainSettings(epochs=2), arch=REFERENCE)

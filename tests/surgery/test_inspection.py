@@ -17,7 +17,7 @@ from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch
 from surgeon.pipeline.prepare import prepare
 from surgeon.plugins import Plugins, load
-from surgeon.surgery.inspection import Examination, examination_of
+from surgeon.surgery.inspection import Inspection, inspection_of
 from surgeon.training.anatomy import Anatomy
 
 NETWORK = """
@@ -172,11 +172,15 @@ def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder,
 def test_a_role_in_the_part_of_a_network_that_has_the_roles_counts(folder, plugins):
     from examined_pair import Pair
 
-    whole = nn.Module()
-    whole.net, whole.role_root = Pair(), "net"
+    class Whole(nn.Module):
+        def surgeon_composite(self):
+            return surgeon.Composite(root="net")
+
+    whole = Whole()
+    whole.net = Pair()
     for head in ("project", "net.project"):
         surgeries = [Surgeries(operations=[], roles={"head": head})]
-        assert examination_of(whole, plugins, surgeries).role("head") == ["net.project"]
+        assert inspection_of(whole, plugins, surgeries).role("head") == ["net.project"]
 
 
 def test_examining_feeds_the_inputs_of_the_last_recipe(folder, plugins):
@@ -185,8 +189,8 @@ def test_examining_feeds_the_inputs_of_the_last_recipe(folder, plugins):
     operations = [surgeon.Freeze(sites="conv")]
     model = surgeon.apply(Pair(), operations, inputs={"image": [1, 3, 8, 8], "table": [1, 4]}, plugins=plugins)
     surgeries = surgeon.record_of(model).surgeries
-    assert examination_of(model, plugins, surgeries).trace().outputs == {"output": (1, 5)}
-    assert examination_of(model, plugins, ()).trace().outputs == {"output": (2, 5)}
+    assert inspection_of(model, plugins, surgeries).trace().outputs == {"output": (1, 5)}
+    assert inspection_of(model, plugins, ()).trace().outputs == {"output": (2, 5)}
 
 
 def test_the_baseline_from_scratch_has_the_roles_of_the_network(folder, plugins):
@@ -197,7 +201,7 @@ def test_the_baseline_from_scratch_has_the_roles_of_the_network(folder, plugins)
     assert (depths["second.linear.weight"], last) == (2, 3)
 
 
-def test_only_an_examination_traces_a_network_or_looks_for_its_roles_and_inputs():
+def test_only_an_inspection_traces_a_network_or_looks_for_its_roles_and_inputs():
     root = Path(surgeon.__file__).parent
     reserved = {"trace", "find_roles", "find_inputs"}
     callers = {
@@ -207,4 +211,4 @@ def test_only_an_examination_traces_a_network_or_looks_for_its_roles_and_inputs(
         if isinstance(node, ast.ImportFrom) and reserved & {alias.name for alias in node.names}
     }
     inside = {path for path in callers if path.parent.name == "graph"}
-    assert callers - inside == {Path(inspect.getfile(Examination))}
+    assert callers - inside == {Path(inspect.getfile(Inspection))}

@@ -60,7 +60,7 @@ def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str]
         return
     drop_auxiliary(surgery)
     if is_vocabulary_head(surgery.model, module):
-        untie(surgery.model)
+        untie(surgery.model, surgery.families)
     if isinstance(module, nn.Linear):
         surgery.replace(sites[0], surgery.new(nn.Identity))
 
