@@ -1,8 +1,8 @@
-"""Say how pictures and sounds become a network's input."""
+"""Say how pictures and sounds become a network's input, and how samples are held out in folds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,9 +12,6 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Pixels(BaseModel):
@@ -68,3 +65,20 @@ class Waves(BaseModel):
     """Whether each sound is brought to mean 0 and variance 1."""
     mask: bool | None = None
     """Whether ``attention_mask`` says where a shorter sound has been filled up with zeros."""
+
+
+class Folds(BaseModel):
+    """One fold of a cross-validation: every sample is tested on in one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: int = Field(ge=2)
+    """How many folds there are."""
+    index: int = Field(ge=0)
+    """Which of them is held out, from 0 on; the others are trained on."""
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.index >= self.count:
+            raise ValueError(f"there are folds 0 to {self.count - 1}, and no {self.index}")
+        return self

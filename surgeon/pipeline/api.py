@@ -33,6 +33,7 @@ from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.plan import Plan
 from surgeon.surgery.replay import open_from, open_network
+from surgeon.training.class_names import restore_names
 
 
 @name_nearest_option
@@ -217,6 +218,7 @@ def load_opened(opened: OpenedNetwork) -> nn.Module:
     flow.check()
     fill(opened.root, flow.value)
     setattr(opened.root, ATTRIBUTE, make_record(opened.source, None))
+    restore_names(opened.root)
     return opened.root.eval()
 
 

@@ -118,6 +118,9 @@ class TrainSettings(BaseModel):
     """What to train on: a source, or several together. Python callers may hand datasets to ``train`` instead."""
     evaluate: Sources | None = None
     """Whose test samples to evaluate on; those of ``data`` if left out."""
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """The share of the training samples that is held out where something chooses by samples that are not trained on
+    (early stopping, the best weights, eval_strategy) and the data name none for it; test samples are never used so."""
     objectives: list[Objective] | None = Field(default=None, min_length=1)
     """The losses; cross-entropy of the output ``logits`` against the column ``labels`` if left out.
     What operations ask for (a domain branch, task heads) is added to them."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surgeon.data.labels import present
+from surgeon.data.rows import label_values
 from surgeon.errors import TrainingError
 
 PROBED = 32
@@ -67,8 +68,8 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
 
 def _whole(dataset: Any, name: str) -> Tensor | None:
     """The column of a dataset that can say it at once: by ``label_values(name)``, or held in memory."""
-    if callable(values := getattr(dataset, "label_values", None)):
-        return torch.as_tensor(values(name))
+    if (values := label_values(dataset, name)) is not None:
+        return values
     if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
         return torch.as_tensor(columns[name])
     return None

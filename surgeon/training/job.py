@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from surgeon.data.network import ANY, Network
 from surgeon.errors import TrainingError
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
@@ -25,6 +26,7 @@ from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.column_values import digest_of
 from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
 from surgeon.training.foreign import foreign_errors_explained
+from surgeon.training.label_check import check_labels, described
 from surgeon.training.metrics import by_task_and_domain, task_of
 from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Call, Target
@@ -56,6 +58,8 @@ class Job:
     plugins: Plugins | None
     seed: int
     checkpoints: bool
+    network: Network = ANY
+    """What the data have to fit."""
     fresh: bool = False
     """Whether the network starts from fresh weights."""
 
@@ -75,6 +79,7 @@ class Job:
         targets = make_targets(
             model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
         )
+        check_labels(targets, outputs, batch, self.splits)
         tasks = [task_of(target, outputs, batch) for target in targets]
         epochs = None if "max_steps" in settings.arguments else settings.epochs
         waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
@@ -122,7 +127,16 @@ class Job:
             with ExitStack() as ending:
                 reached = {name: output.requires_grad for name, output in outputs.items()}
                 trainer.penalties = make_terms(
-                    self.penalties, model, self.splits, anatomy, targets, reached, trainer, ending, self.seed
+                    self.penalties,
+                    model,
+                    self.splits,
+                    anatomy,
+                    targets,
+                    reached,
+                    trainer,
+                    ending,
+                    self.seed,
+                    self.network,
                 )
                 started = time.perf_counter()
                 trainer.train(resume_from_checkpoint=last)
@@ -156,6 +170,8 @@ class Job:
             seed=self.seed,
             tasks=measured,
             learning_rate=float(args.learning_rate),
+            validation_samples=0 if self.splits.validation is None else len(self.splits.validation),  # type: ignore[arg-type]
+            data=described(self.splits),
         )
 
     def _views(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
+from surgeon.data.network import ANY, Network
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
@@ -17,7 +19,7 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
-from surgeon.training.load_splits import stated_for
+from surgeon.training.load_splits import prepared_as
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
 from surgeon.training.options import LossOptions
@@ -141,6 +143,7 @@ def make_terms(
     trainer: ObjectiveTrainer,
     ending: ExitStack,
     seed: int,
+    network: Network = ANY,
 ) -> list[Term]:
     """The terms that penalties add to the loss, from the values that the network has now.
 
@@ -161,7 +164,7 @@ def make_terms(
         anatomy=anatomy,
         outputs=outputs,
         trained={target.objective.output for target in targets if target.objective.weight},
-        load=lambda source: load_source(source, seed, stated_for(model, [source])),
+        load=lambda source: load_source(source, seed, prepared_as(replace(network, heads={}), model, [source])),
         seed=seed,
         ending=ending,
     )

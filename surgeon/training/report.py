@@ -39,6 +39,11 @@ class TrainReport:
     ``mae``, ``rmse`` and ``r2`` of values."""
     learning_rate: float = 0.0
     """The peak learning rate, also where the recipe left it to surgeon."""
+    validation_samples: int = 0
+    """Held-out samples that choices were made by; 0 where nothing needed them."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What was trained on: ``classes`` (names by label column), ``split`` (rule, seed, counts and a digest of what was
+    held out) and ``notes`` (what was read and left out)."""
 
     @property
     def accuracy_before(self) -> float | None:

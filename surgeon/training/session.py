@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 from torch import nn
 from transformers import set_seed
 
+from surgeon.data.combine import by_names_of, with_validation
+from surgeon.data.network import Network
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.arguments import check_arguments
-from surgeon.training.callbacks import ProgressReport, progress_bar
+from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
+from surgeon.training.class_names import adopt_names, network_of
 from surgeon.training.job import Job
-from surgeon.training.load_splits import load_splits, sources_of, stated_for
+from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.rates import for_baseline
 from surgeon.training.report import TrainReport
+from surgeon.training.stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -70,7 +74,14 @@ def train(
             resume.
     """
     check_arguments(settings.arguments)
-    splits = _splits(model, settings, data, seed)
+    wanted = [*(settings.objectives or ()), *objectives]
+    network = network_of(model, wanted, default=settings.objectives is None)
+    network = prepared_as(network, model, sources_of(settings))
+    splits = _splits(settings, data, seed, network)
+    offered = plugins.callbacks() if plugins else surgeon_callbacks()
+    if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):
+        splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
+    adopt_names(model, splits.names, wanted)
     if settings.compared is not None and baseline is None:
         raise TrainingError(
             "a baseline from scratch needs a function that makes the same network with fresh weights",
@@ -82,14 +93,16 @@ def train(
     job = Job(
         settings=settings,
         splits=splits,
-        objectives=[*(settings.objectives or ()), *objectives],
+        objectives=wanted,
         schedules=schedules,
         penalties=penalties,
         stages=stages,
         plugins=plugins,
         seed=seed,
         checkpoints=checkpoints,
+        network=network,
     )
+    say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
     if settings.compared is None or baseline is None:
@@ -103,11 +116,11 @@ def train(
     return dataclasses.replace(report, baseline=scratch.after)
 
 
-def _splits(model: nn.Module, settings: TrainSettings, data: Splits | None, seed: int) -> Splits:
+def _splits(settings: TrainSettings, data: Splits | None, seed: int, network: Network) -> Splits:
     if data is not None:
         if settings.data is not None or settings.evaluate is not None:
             raise TrainingError("data are given twice: in the settings and from Python", where="train.data")
-        return data
+        return by_names_of(network, data)
     if settings.data is None:
         raise TrainingError("nothing to train on", where="train.data", hint="data: {source: digits}")
-    return load_splits(settings, seed, stated_for(model, sources_of(settings)))
+    return load_splits(settings, seed, network)

@@ -62,12 +62,13 @@ class ObjectiveTrainer(BaseTrainer):
     ) -> None:
         super().__init__(
             train_dataset=splits.train if cache is None else cache.dataset(),
-            eval_dataset=splits.test,
+            eval_dataset=splits.test if splits.validation is None else splits.validation,
             data_collator=splits.collate,
             compute_metrics=self._metrics,
             **kwargs,
         )
         self.settings = settings
+        self.test = splits.test
         self.targets = list(targets)
         self.penalties: list[Term] = []
         self.factors = factors
@@ -100,7 +101,7 @@ class ObjectiveTrainer(BaseTrainer):
 
     def measure(self) -> dict[str, float]:
         """Losses and accuracies on the test samples, by objective."""
-        metrics = self.evaluate()
+        metrics = self.evaluate(self.test)
         names = (f"{target.objective.output}_{what}" for target in self.targets for what in ("loss", "accuracy"))
         return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 import surgeon
 from surgeon.cli import app as cli
+from surgeon.data.network import ANY
 from surgeon.errors import TrainingError
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.load_splits import load_splits, sources_of, stated_for
+from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 
 TRAINING = "train: {{data: {data}, epochs: 1, batch_size: 4}}\n"
 
@@ -34,7 +35,9 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def trained(tmp_path: Path, folder: Path, data: str, operations: str = "{op: replace_head, classes: [a, b]}") -> Path:
+def trained(
+    tmp_path: Path, folder: Path, data: str, operations: str = "{op: replace_head, classes: [dark, light]}"
+) -> Path:
     """What ``surgeon apply`` writes of a recipe with a ``train:`` section."""
     (tmp_path / "recipe.yaml").write_text(f"operations: [{operations}]\n" + TRAINING.format(data=data))
     out = tmp_path / "out"
@@ -45,7 +48,7 @@ def trained(tmp_path: Path, folder: Path, data: str, operations: str = "{op: rep
 def first(model: torch.nn.Module, data: dict) -> dict[str, torch.Tensor]:
     """The first sample that ``predict`` would feed to a network."""
     settings = TrainSettings(data=data)
-    splits = load_splits(settings, 0, stated_for(model, sources_of(settings)))
+    splits = load_splits(settings, 0, prepared_as(ANY, model, sources_of(settings)))
     return {name: splits.test[0][name] for name in splits.inputs}
 
 
@@ -94,7 +97,7 @@ def test_the_plan_says_where_imagenets_means_are_taken(tmp_path: Path, pictures:
     folder = folders.vit(tmp_path / "vit")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "operations: [{op: replace_head, classes: [a, b]}]\n"
+        "operations: [{op: replace_head, classes: [dark, light]}]\n"
         + TRAINING.format(data=f"{{source: images, path: {pictures}}}")
     )
     assert not any("ImageNet" in note for note in surgeon.plan(folder, recipe).notes)

@@ -212,7 +212,7 @@ def test_a_source_that_cannot_be_named_or_loaded_is_refused_with_its_plugin(
 
 def test_a_name_that_surgeons_own_source_has_is_refused_with_both_owners(tmp_path: Path, plugin: str) -> None:
     Path(plugin).write_text(PLUGIN.replace('"points"', '"digits"'))
-    with pytest.raises(RecipeError, match=r"source 'digits' is claimed by 2 plugins: surgeon\.training\.sources and"):
+    with pytest.raises(RecipeError, match=r"source 'digits' is claimed by 2 plugins: surgeon\.data\.sources and"):
         surgeon.load_recipe(written(tmp_path, "{source: digits}"), plugins=load([plugin], installed=False))
 
 
