@@ -136,7 +136,7 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
 def _number_problems(encode: Numbers, part: Part) -> dict[int, str]:
     from pyarrow import types
 
-    table = part.rows.select_columns(encode.columns).with_format("arrow")[:]
+    table = part.rows.select_columns(list(dict.fromkeys(encode.columns))).with_format("arrow")[:]
     said: dict[int, str] = {}
     for column in encode.columns:
         kind = table[column].type
