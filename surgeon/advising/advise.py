@@ -17,6 +17,7 @@ from surgeon.advising.asking import Asked, asked_for
 from surgeon.advising.picture import picture_of
 from surgeon.advising.prescribing import alternatives, placed, recipe
 from surgeon.advising.watching import Watch, watched
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.data.network import ANY
 from surgeon.data.requirements import require
 from surgeon.data.sources import as_sources
@@ -55,6 +56,7 @@ def advise(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
     progress: RunProgress | None = None,
 ) -> Advice:
@@ -80,6 +82,7 @@ def advise(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
         progress: Called on the way.
 
@@ -92,7 +95,8 @@ def advise(
         TrainingError: The model has no weights, or the data cannot be judged by.
         SurgeonError: The source or the data are at fault; the class of the error says which.
     """
-    plugins, progress = plugins or load_plugins(), progress or RunProgress()
+    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    progress = progress or RunProgress()
     require("train", "advice")
     asked = _asked(data, plugins)
     chosen = model if model is not None else asked.top.get("model")

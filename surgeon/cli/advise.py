@@ -49,6 +49,7 @@ def advise(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -83,6 +84,7 @@ def advise(
         seed=seed,
         key=key,
         trust_pickle=trust_pickle,
+        trust_code=trust_code or (),
         plugins=plugins,
         progress=TerminalProgress(quiet=quiet or as_json),
     )
@@ -90,4 +92,10 @@ def advise(
     if as_json:
         print_json({**advice.to_dict(), "recipe": str(recipe), "picture": str(picture)})
     elif not quiet:
-        show(render_advice(advice, str(recipe), str(picture)))
+        show(render_advice(advice, str(recipe), str(picture), _command(recipe, model or asked.top["model"], arch)))
+
+
+def _command(recipe: Path, model: str, arch: str | None) -> str:
+    """The command that carries the recipe out; the user must allow code that it names."""
+    modules = [text.split(":")[1] for text in (model, arch or "") if text.startswith("python:")]
+    return " ".join([f"surgeon apply {recipe}", *(f"--trust-code {module}" for module in dict.fromkeys(modules))])

@@ -10,6 +10,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.outputs import tidy
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError
 
@@ -39,6 +40,7 @@ def apply(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     no_train: Annotated[bool, typer.Option("--no-train", help="Leave the recipe's train: section out.")] = False,
     as_json: options.Json = False,
@@ -60,18 +62,21 @@ def apply(
     from surgeon.cli.render.progress import TerminalProgress
     from surgeon.pipeline.run import run_recipe
 
+    path = output or Path("out") / recipe.stem
+    tidy(path, quiet=silent)
     trains = read.train is not None and not no_train
     with starting_over_explained() if trains else nullcontext():
         report = run_recipe(
             model,
             read,
-            output or Path("out") / recipe.stem,
+            path,
             train=not no_train,
             force=force,
             arch=arch,
             seed=seed,
             key=key,
             trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
             plugins=context.obj,
             outputs=as_json or not quiet,
             progress=TerminalProgress(quiet=silent),
@@ -95,6 +100,7 @@ def plan(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -113,7 +119,14 @@ def plan(
         from surgeon.pipeline.api import plan as plan_changes
 
         planned = plan_changes(
-            model, read, arch=arch, seed=seed, key=key, trust_pickle=trust_pickle, plugins=context.obj
+            model,
+            read,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            plugins=context.obj,
         )
     if as_json:
         print_json(planned.to_dict())

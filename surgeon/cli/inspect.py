@@ -24,6 +24,7 @@ def inspect(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -38,7 +39,9 @@ def inspect(
         from surgeon.cli.render.networks import network_dict, render_network, render_sites
         from surgeon.pipeline.network_view import inspect as look_at
 
-        view = look_at(model, arch=arch, key=key, trust_pickle=trust_pickle, plugins=context.obj)
+        view = look_at(
+            model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj
+        )
         selected = view.select(select) if select is not None else None
     if as_json:
         print_json(network_dict(view, selected))
@@ -57,6 +60,7 @@ def check(
     ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -73,7 +77,7 @@ def check(
     with working("loading the artifact", quiet=quiet or as_json):
         from surgeon.pipeline.api import verify
 
-        verified = verify(artifact, source, trust_pickle=trust_pickle, plugins=context.obj)
+        verified = verify(artifact, source, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj)
     if as_json:
         print_json(dataclasses.asdict(verified))
     elif not quiet:

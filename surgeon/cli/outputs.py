@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from surgeon.pipeline.text_files import refuse_to_replace, write_text
 
-__all__ = ["refuse_to_replace", "write_table", "write_text"]
+__all__ = ["refuse_to_replace", "tidy", "write_table", "write_text"]
+
+
+def tidy(path: Path, *, quiet: bool) -> None:
+    """Remove what runs that were killed have left beside the output ``path``, and say how much it was."""
+    from surgeon.checkpoint.scratch import clear_leftovers
+
+    freed = clear_leftovers(path.parent)
+    if freed and not quiet:
+        from surgeon.cli.render.numbers import size
+
+        print(f"removed {size(freed)} that an interrupted run left in {path.parent}", file=sys.stderr)
 
 
 def write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:

@@ -48,6 +48,7 @@ def predict(
     seed: options.Seed = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -58,8 +59,9 @@ def predict(
     Classes and yes/no questions come as probabilities, values as they are, a row for each sample.
     """
     from surgeon.advising.asking import asked_for
+    from surgeon.architectures.trust import with_trust
 
-    plugins: Plugins = context.obj
+    plugins: Plugins = with_trust(context.obj, trust_code or (), artifact, arch)
     if only and add_classes is None:
         raise OutputError("--only is of the classes that --add-classes adds, and none are added")
     asked = asked_for(data, plugins)

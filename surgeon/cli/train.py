@@ -9,6 +9,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.outputs import tidy
 from surgeon.errors import OutputError
 
 
@@ -40,6 +41,11 @@ def train(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
+    trust_recipe: Annotated[
+        bool,
+        typer.Option("--trust-recipe", help="Let an artifact's own recipe read files and use the network."),
+    ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -68,6 +74,8 @@ def train(
             )
         model = str(what)
     out = output or Path("out") / (f"{what.stem}-trained" if itself else what.stem)
+    if is_first_process():
+        tidy(out, quiet=silent)
     with going_on_explained(out.with_name(f"{out.name}.checkpoints")):
         report = run_training(
             model,
@@ -80,6 +88,8 @@ def train(
             seed=seed,
             key=key,
             trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            trust_recipe=trust_recipe,
             plugins=context.obj,
             progress=TerminalProgress(quiet=silent),
             quiet=silent,

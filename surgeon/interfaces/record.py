@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTRIBUTE = "surgeon_record"
+FORMAT = 2
+"""The form of a manifest that this surgeon writes; it reads all up to this one. 1: no digests, numbered answers."""
 
 
 class Surgeries(BaseModel):

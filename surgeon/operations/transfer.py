@@ -70,7 +70,7 @@ class Transfer(Operation):
         from surgeon.operations.reinit import reinitialise
 
         sites, names = self._chosen(surgery)
-        found = surgery.recall(f"{self.donor} for {len(names)} tensors", lambda: self._matched(surgery, names))
+        found = surgery.recall("donor", lambda: self._matched(surgery, names), subject=self.donor, outside=True)
         tensors = dict(tensors_of(surgery.model))
         for name, theirs in found["pairs"].items():
             surgery.borrow(tensors[name], self.donor, theirs)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.source import Source, open_source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
@@ -25,6 +26,7 @@ from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
+from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
@@ -32,7 +34,7 @@ from surgeon.plugins import load as load_plugins
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.plan import Plan
-from surgeon.surgery.replay import open_from, open_network
+from surgeon.surgery.replay import open_from
 from surgeon.training.class_names import restore_names
 
 
@@ -47,6 +49,7 @@ def plan(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> Plan:
     """Say what operations would change. No weight is read and nothing is written.
@@ -63,6 +66,7 @@ def plan(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -81,6 +85,7 @@ def plan(
         inputs=inputs,
         key=key,
         trust_pickle=trust_pickle,
+        trust_code=trust_code,
         plugins=plugins,
     ).plan
 
@@ -98,6 +103,7 @@ def apply(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> nn.Module:
     """Apply operations to a model and return the result, filled with its weights.
@@ -118,6 +124,7 @@ def apply(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -140,6 +147,7 @@ def apply(
             inputs=inputs,
             key=key,
             trust_pickle=trust_pickle,
+            trust_code=trust_code,
             plugins=plugins,
             inplace=inplace,
             outputs=False,
@@ -156,7 +164,9 @@ def apply(
 
 
 @name_nearest_option
-def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
+def save(
+    model: nn.Module, path: str | Path, *, force: bool = False, check: Callable[[Path], object] | None = None
+) -> Path:
     """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
 
     A folder also gets what lay beside the weights that the model was loaded from: tokenizer, processor, licence. A
@@ -166,6 +176,8 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
         model: A network that surgeon made, or any whose architecture surgeon can identify.
         path: Where to write; nothing may exist there unless ``force``.
         force: Replace what exists there.
+        check: Inspects what was written before it takes its place. If it raises, what was there stays, and what was
+            written is kept as ``NAME.rejected``.
 
     Raises:
         OutputError: The place exists or cannot be written to.
@@ -177,7 +189,7 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
-    write(path, contents(model, pieces, record))
+    write(path, contents(model, pieces, record), check=check, keep_rejected=True)
     return path
 
 
@@ -189,6 +201,8 @@ def load(
     arch: Callable[[], nn.Module] | str | None = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    verify: bool = False,
     plugins: Plugins | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
@@ -202,14 +216,21 @@ def load(
             name, or a function without arguments.
         key: Which of several state dicts in the file to take.
         trust_pickle: Let pickles in the file run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        verify: Compare all bytes of an artifact with their digests; else the manifest and the small files beside
+            the weights are.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
-        CheckpointError: The file is missing, damaged or unsafe.
+        CheckpointError: The file is missing, damaged, unsafe or not as it was written.
         ArchitectureError: The tensors do not fit the network; every one must.
     """
-    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins or load_plugins())
-    return load_opened(open_network(path, options))
+    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
+    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
+    source = options.source(path)
+    if verify:
+        verify_bytes(source)
+    return load_opened(open_from(source, options))
 
 
 def load_opened(opened: OpenedNetwork) -> nn.Module:
@@ -232,6 +253,7 @@ class Verification:
         changed: The tensors that surgery kept and that differ from the source (training moved them).
         frozen_changed: The frozen ones among ``changed``: there should be none.
         outputs: The outputs of a forward and their shapes; ``{}`` if it could not be traced.
+        digests: How many files equal their recorded digest; 0 where none are recorded (surgeon 0.1.0).
     """
 
     tensors: int
@@ -239,6 +261,7 @@ class Verification:
     changed: tuple[str, ...]
     frozen_changed: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
+    digests: int = 0
 
 
 @name_nearest_option
@@ -247,31 +270,37 @@ def verify(
     source: str | Path | nn.Module | None = None,
     *,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> Verification:
     """Check that an artifact is what its manifest says.
 
-    The network is rebuilt from the manifest and the tensors are matched with it; those that surgery kept are
-    compared with the source's, byte for byte.
+    Its files are compared with their digests and its recipe with the manifest. The network is rebuilt from the
+    manifest and the tensors are matched with it; those that surgery kept are compared with the source's, byte for
+    byte.
 
     Args:
         path: The artifact.
         source: What it was made from; without it, nothing is compared.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
-        VerificationError: It has no manifest, or a frozen tensor differs from the source's.
+        CheckpointError: A file has changed since it was written.
+        VerificationError: It has no manifest or is not what that says, or a frozen tensor differs from the source's.
     """
-    plugins = plugins or load_plugins()
+    plugins = with_trust(plugins or load_plugins(), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(
             f"{path} has no manifest, so there is nothing to compare it with",
             hint="check takes what surgeon apply wrote",
         )
+    integrity = verify_bytes(artifact)
     opened = open_from(artifact, OpenOptions(plugins=plugins))
     root = opened.root
+    compare_with_manifest(root, artifact)
     try:
         outputs = dict(opened.inspect().trace().outputs)
     except OperationError:
@@ -291,7 +320,7 @@ def verify(
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
         )
-    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs)
+    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
 
 
 check = verify

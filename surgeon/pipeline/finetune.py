@@ -12,6 +12,7 @@ from torch import nn
 
 from surgeon.architectures.preprocessing import updated
 from surgeon.architectures.source import Source
+from surgeon.architectures.trust import TrustCode
 from surgeon.data.requirements import require
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation, asked_of_training
@@ -23,7 +24,7 @@ from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.load import Recipe, operations_from
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
@@ -52,6 +53,7 @@ def finetune(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply a recipe and train the result by its ``train:`` section; return the network, in eval mode, and the report.
@@ -75,6 +77,7 @@ def finetune(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
@@ -102,6 +105,7 @@ def finetune(
         inputs=inputs,
         key=key,
         trust_pickle=trust_pickle,
+        trust_code=trust_code,
         plugins=plugins,
         outputs=False,
     )
@@ -221,7 +225,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
         if operations:
             model = engine.apply(
                 model,
-                operations,
+                Recipe.recorded(operations),
                 seed=past.seed,
                 roles=past.roles,
                 inputs=past.inputs,

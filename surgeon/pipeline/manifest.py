@@ -15,9 +15,8 @@ from surgeon.families.transformers.fields import MUTABLE
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
-from surgeon.interfaces.record import Record
+from surgeon.interfaces.record import FORMAT, Record
 
-FORMAT = 1
 PACKAGES = ("torch", "torchvision", "transformers")
 
 

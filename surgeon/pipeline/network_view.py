@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import OperationError, SurgeonError, name_nearest_option
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site
@@ -89,6 +90,7 @@ def inspect(
     arch: str | None = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> NetworkView:
     """Show a network's sites, roles and shapes. No weight is read.
@@ -98,13 +100,15 @@ def inspect(
         arch: What builds the network, where the source does not say.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
         CheckpointError: The source is missing, damaged or unsafe.
         ArchitectureError: The network cannot be identified or built.
     """
-    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins or load_plugins())
+    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
     inspection = opened.inspect()
     trace: Trace | None = None

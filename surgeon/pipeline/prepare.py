@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from surgeon.architectures.limits import check_request
 from surgeon.architectures.source import Source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pieces import Piece
@@ -27,6 +29,7 @@ from surgeon.pipeline.manifest import contents
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
+from surgeon.recipe.reach import reaches
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -67,6 +70,11 @@ class Prepared:
         """What the network was opened from."""
         return self.opened.source
 
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins of the run, with the code that may run."""
+        return self.opened.options.plugins
+
     def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
         """Fill the skeleton with its weights, and return the network.
 
@@ -88,8 +96,21 @@ class Prepared:
     def _is_derived(self, name: str) -> bool:
         return self.flow.entry(name) is None
 
-    def write(self, path: str | Path, *, force: bool = False, progress: Callable[[int], None] | None = None) -> Path:
+    def write(
+        self,
+        path: str | Path,
+        *,
+        force: bool = False,
+        progress: Callable[[int], None] | None = None,
+        check: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Stream the result to disk without ever holding it in memory.
+
+        Args:
+            path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
+            force: Replace what is there.
+            progress: Called with a number of bytes each time some have been written.
+            check: Inspects what was written before it takes its place; if it raises, what was there stays.
 
         Raises:
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
@@ -97,7 +118,7 @@ class Prepared:
         path = Path(path)
         check_output(path, force=force, inputs=self.inputs)
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress)
+        write(path, contents(self.model, pieces, self.record), progress, check=check)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
@@ -122,6 +143,7 @@ def prepare(
     inputs: Any = None,
     trust_pickle: bool = False,
     key: str | None = None,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
     inplace: bool = False,
     outputs: bool = True,
@@ -138,6 +160,7 @@ def prepare(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         trust_pickle: Let pickles in the source run code.
         key: Which of several state dicts in the source to take.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
         inplace: Edit a module in memory itself, not a copy.
         outputs: Trace the result, so that the plan says what it returns.
@@ -147,6 +170,7 @@ def prepare(
     """
     plugins = plugins or load_plugins()
     recipe = as_recipe(operations, plugins)
+    plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
     if chosen is None:
         raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
@@ -157,6 +181,7 @@ def prepare(
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
+    check_request(surgeries.operations, surgeries.inputs, str(recipe.path or "the recipe"))
     opened = open_network(chosen, options, inplace=inplace)
     companions = companions_of(opened.source)
     before, sizes = dict(tensors_of(opened.root)), Sizes.of(opened.root)
@@ -191,7 +216,7 @@ def prepare(
     return Prepared(
         model=course.root,
         flow=flow,
-        plan=planned,
+        plan=dataclasses.replace(planned, reaches=tuple(reaches(recipe))),
         record=record,
         opened=opened,
         recipe=recipe,

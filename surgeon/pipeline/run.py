@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surgeon.architectures.trust import TrustCode
 from surgeon.checkpoint.artifact import check_output
 from surgeon.errors import name_nearest_option
 from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.companions import left_behind
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
-from surgeon.pipeline.reload_check import check_streamed
+from surgeon.pipeline.reload_check import Reload, check_streamed
 from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -36,6 +37,7 @@ def run_recipe(
     inputs: Any = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
     outputs: bool = True,
     progress: RunProgress | None = None,
@@ -59,6 +61,7 @@ def run_recipe(
         inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         plugins: The plugins; the built-in and installed ones if left out.
         outputs: Trace the result, so that the plan says what it returns.
         progress: Called on the way.
@@ -86,9 +89,11 @@ def run_recipe(
             inputs=inputs,
             key=key,
             trust_pickle=trust_pickle,
+            trust_code=trust_code,
             plugins=plugins,
             outputs=outputs,
         )
+    plugins = prepared.plugins
     check_output(path, force=force, inputs=prepared.inputs)
     if note := left_behind(path, prepared.record.companions):
         prepared.plan = dataclasses.replace(prepared.plan, notes=(*prepared.plan.notes, note))
@@ -97,8 +102,12 @@ def run_recipe(
         from surgeon.pipeline.trained_artifact import train_and_write
 
         return train_and_write(prepared, settings, path, force, plugins, progress, quiet)
+    checked: list[Reload] = []
+
+    def reload(written: Path) -> None:
+        with progress.step("loading it again"):
+            checked.append(check_streamed(prepared, written, plugins))
+
     with progress.step("writing", prepared.plan.bytes_written) as count:
-        prepared.write(path, force=force, progress=count)
-    with progress.step("loading it again"):
-        reload = check_streamed(prepared, path, plugins)
-    return RunReport(path, prepared.plan, None, reload)
+        prepared.write(path, force=force, progress=count, check=reload)
+    return RunReport(path, prepared.plan, None, checked[0])

@@ -41,11 +41,16 @@ def save_trained(
     trainee: Trainee, report: TrainReport, path: Path, force: bool, plugins: Plugins, progress: RunProgress
 ) -> Reload:
     """Write a trained network and the curve of its training, and check what was written."""
-    engine.save(trainee.model, path, force=force)
+    checked: list[Reload] = []
+
+    def reload(written: Path) -> None:
+        with progress.step("loading it again"):
+            checked.append(check_in_memory(trainee.model, trainee, written, plugins))
+
+    engine.save(trainee.model, path, force=force, check=reload)
     picture = path.with_name(f"{path.name}.svg")
     picture.write_text(draw(report.history, f"training of {path.name}"), encoding="utf-8")
-    with progress.step("loading it again"):
-        return check_in_memory(trainee.model, trainee, path, plugins)
+    return checked[0]
 
 
 def _folder_if_wanted(path: Path, settings: TrainSettings, *, force: bool) -> Path | None:

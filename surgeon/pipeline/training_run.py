@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
 from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
@@ -21,6 +22,7 @@ from surgeon.pipeline.trained_artifact import save_trained
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.reach import reaches
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -43,6 +45,8 @@ def run_training(
     seed: int | None = None,
     key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    trust_recipe: bool = False,
     plugins: Plugins | None = None,
     progress: RunProgress | None = None,
     quiet: bool = True,
@@ -65,6 +69,8 @@ def run_training(
         seed: The seed of training and of new values, instead of the recipe's.
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        trust_recipe: Let the recipe inside an artifact read files elsewhere and use the network.
         plugins: The plugins; the built-in and installed ones if left out.
         progress: Called on the way.
         quiet: Show no progress bar while training.
@@ -75,7 +81,11 @@ def run_training(
         TrainingError: Settings, data and model do not fit together, or there is no such run to resume.
     """
     plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins = with_trust(plugins, trust_code, model, arch)
     recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
+    plugins = with_trust(plugins, (), *recipe.typed)
+    if operations is None and model is not None and not trust_recipe:
+        _refuse_to_reach(recipe, Path(model))
     if operations is not None and overrides:
         raise RecipeError("overrides are for the artifact's own recipe", hint="load_recipe(path, overrides=...)")
     settings = recipe.train
@@ -172,6 +182,29 @@ def _trainee(
         plugins=options.plugins,
     )
     return ready(prepared)
+
+
+def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:
+    """Refuse the recipe inside an artifact that reads files elsewhere or uses the network.
+
+    Code is not looked at here: it has ``trust_code``. Nor is what training does without: the model that the artifact
+    was made from, and the donors of tensors that it holds by now.
+    """
+    inside = (artifact if artifact.is_dir() else artifact.parent / artifact.stem).resolve()
+    beyond = [
+        reach
+        for reach in reaches(recipe)
+        if reach.kind != "code"
+        and reach.where not in ("model", "arch")
+        and not (reach.where.startswith("operations.") and reach.where.endswith(".donor"))
+        and not (reach.kind == "file" and Path(reach.what).resolve().is_relative_to(inside))
+    ]
+    if beyond:
+        raise RecipeError(
+            f"the recipe inside it reaches for {', '.join(map(str, beyond[:4]))}",
+            where=str(artifact),
+            hint="if you trust it: --trust-recipe; or train by a recipe of yours: surgeon train RECIPE ARTIFACT",
+        )
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:

@@ -28,9 +28,9 @@ class Surgery(ModuleEdits):
     """Look at a skeleton and edit it; every edit is recorded, so that it can be planned, refused and replayed.
 
     Look: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``, ``inputs``,
-    ``recall``, ``locate``, ``build``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``, ``borrow``,
-    ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``.
-    Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
+    ``recall``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``,
+    ``borrow``, ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
+    ``wrap``. Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def tap(self, site: Site | str) -> Tap:
@@ -40,7 +40,7 @@ class Surgery(ModuleEdits):
             SiteError: ``site`` does not run in a forward.
         """
         name = name_of(site)
-        overwritten, calls = self.recall(f"tap {name}", lambda: self._visit(name))
+        overwritten, calls = self.recall("tap", lambda: self._visit(name), subject=name)
         if not calls:
             raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
         if calls > 1:
@@ -99,7 +99,7 @@ class Surgery(ModuleEdits):
         name, journal = name_of(site), self._journal
         self._never_skip(name)
         shape = self.shape(name)
-        needed, idle = self.recall(f"cut {name}", lambda: self._needed_before(name))
+        needed, idle = self.recall("cut", lambda: self._needed_before(name), subject=name)
         grafted = self.graft()
         keep = {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"} | set(needed)
         doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
@@ -110,7 +110,7 @@ class Surgery(ModuleEdits):
         children = {module: module._modules.copy() for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
-        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before, name)):
+        if self.recall("cut lengths", lambda: not self._begins_as(before, name), subject=name):
             for module, those in children.items():
                 module._modules = those
             prune(self.model, keep | {"exit"}, lengths=True)
@@ -201,7 +201,7 @@ class Surgery(ModuleEdits):
         for name in idle:
             replace_module(self.model, name, nn.Identity())
         self._retrace()
-        if self.recall(f"{end} without what is idle", works):
+        if self.recall("idle", works, subject=end):
             return list(idle)
         for name, module in modules.items():
             replace_module(self.model, name, module)

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from surgeon.architectures.donor import open_donor
-from surgeon.errors import OperationError, PluginError, SurgeonError
+from surgeon.architectures.donor import Donor, open_donor
+from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Surgeries
@@ -51,7 +51,7 @@ class Course:
             root,
             journal=self.journal,
             value=value,
-            open_donor=partial(open_donor, plugins=plugins),
+            open_donor=_no_donor if replay else partial(open_donor, plugins=plugins),
             roles=surgeries.roles,
             inputs=surgeries.inputs,
             families=plugins.families(),
@@ -102,3 +102,7 @@ class Course:
             )
         revalued = values.edits(Values.of(surgery.model, journal.origins))
         return Step(operation.describe(), (*before.edits(after), *revalued), tuple(journal.notes))
+
+
+def _no_donor(reference: str) -> Donor:
+    raise ArchitectureError("a replay opens no other checkpoint", where=reference)

@@ -154,23 +154,29 @@ class Inspection:
 
     def role(self, name: str) -> list[str]:
         """List the sites in a role, in executed order; empty if there are none."""
-        return self.recall(f"role {name}", lambda: self.roles().sites(name))
+        return self.recall("role", lambda: self.roles().sites(name), subject=name)
 
     def shape(self, site: Site | str) -> tuple[int, ...]:
         """Get the shape of the main tensor that ``site`` produces, batch first, at the traced input."""
         name = name_of(site)
-        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
+        return tuple(self.recall("shape", lambda: list(self.trace().shape(name)), subject=name))
 
-    def recall(self, question: str, answer: Callable[[], T]) -> T:
-        """Return the answer to a question about the traced network, and record it with the recipe.
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
+        """Answer a question about the traced network, and record the answer with the recipe.
 
-        A replay returns the recorded answer without running a forward, so the answer must be JSON-able.
+        A replay takes the recorded answer instead of tracing. The record is found by the operation that runs, by
+        ``kind`` and by ``subject``; keep those as they are, and artifacts go on loading.
 
         Args:
-            question: Names the answer in the record.
-            answer: Computes it on the first run.
+            kind: What is wanted, in a word or two: ``shape``.
+            answer: Computes it on the first run; the result must be JSON-able.
+            subject: What it is wanted of: the address of a site.
+            outside: The answer comes from a file or the network. A replay never looks there.
+
+        Raises:
+            ArchitectureError: In a replay, an answer from outside is not recorded.
         """
-        return self._journal.recall(question, answer)
+        return self._journal.recall(kind, answer, subject=subject, outside=outside)
 
     def locate(self, reference: str, **options: Any) -> Architecture:
         """Find the architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
@@ -190,7 +196,7 @@ class Inspection:
             located, _ = self._providers[named.scheme].locate(named.name, weights=False)
             return located.model_copy(update={"options": {**located.options, **options}}).model_dump(mode="json")
 
-        return Architecture.model_validate(self.recall(f"architecture {reference}", locate))
+        return Architecture.model_validate(self.recall("architecture", locate, subject=reference, outside=True))
 
     def build(self, architecture: Architecture) -> nn.Module:
         """Build a network with initialised values. Pass this method to :meth:`Surgery.new` as the factory.

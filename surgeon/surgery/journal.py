@@ -6,12 +6,13 @@ here; the engine reads it to refuse edits that no verb made, to draw up the plan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from surgeon.architectures.donor import Donor
+from surgeon.errors import ArchitectureError
+from surgeon.surgery.answers import Answers
 from surgeon.surgery.origins import Origins
 
 T = TypeVar("T")
@@ -31,7 +32,6 @@ class Journal:
         retrained: Sites whose training state it changed.
         branches: The outputs that operations added, with the operation that added each.
         removed: The sites that operations removed, with the operation that removed each.
-        answers: What tracing answered, for the manifest.
         donors: The other checkpoints that were opened, by reference.
     """
 
@@ -44,9 +44,10 @@ class Journal:
     retrained: list[str] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
     removed: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
     donors: dict[str, Donor] = field(default_factory=dict)
-    _questions: int = 0
+
+    def __post_init__(self) -> None:
+        self._answers = Answers(self.recorded or {})
 
     @property
     def replays(self) -> bool:
@@ -58,6 +59,7 @@ class Journal:
         if self.operation:
             self.finished.add(self.operation)
         self.operation = operation
+        self._answers.begin(operation)
         self.notes, self.changed, self.retrained = [], [], []
 
     def note(self, text: str) -> None:
@@ -65,12 +67,27 @@ class Journal:
         if text not in self.notes:
             self.notes.append(text)
 
-    def recall(self, question: str, answer: Callable[[], T]) -> T:
-        """Return the recorded answer to a question about the traced network; compute and record it on the first run."""
-        key = f"{self._questions}: {question}"
-        self._questions += 1
-        if self.recorded is not None and key in self.recorded:
-            self.answers[key] = self.recorded[key]
-        else:  # through JSON, so that a replay gets the same types as the first run
-            self.answers[key] = json.loads(json.dumps(answer()))
-        return self.answers[key]  # type: ignore[no-any-return]
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What :meth:`recall` has returned so far, by stable names, for the manifest."""
+        return self._answers.given
+
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
+        """Return the recorded answer to a question about the traced network; compute and record it on the first run.
+
+        Args:
+            kind: What is wanted, in a word or two: ``shape``.
+            answer: Computes it; the result must be JSON-able.
+            subject: What it is wanted of: the address of a site.
+            outside: The answer comes from a file or the network, where a replay never looks.
+
+        Raises:
+            ArchitectureError: In a replay, an answer from outside is not recorded.
+        """
+
+        def refuse() -> T:
+            raise ArchitectureError(
+                f"the manifest does not hold what {subject!r} gave", hint="make the artifact again from its recipe"
+            )
+
+        return self._answers.recall(kind, subject, refuse if outside and self.replays else answer)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version as installed_version
 
 import torch
 from torch import nn
 
+from surgeon.architectures.artifact_record import writer_of
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.formats import Checkpoint
-from surgeon.errors import ArchitectureError, OperationError
+from surgeon.errors import ArchitectureError, OperationError, PluginError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.recipe.load import operations_from
@@ -80,7 +83,11 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
     course = Course(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
     where = f"{source.location}: its manifest"
     for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
-        course.operate(operation)
+        try:
+            course.operate(operation)
+        except PluginError as error:
+            what = f"its manifest cannot be replayed: {operation.name} {error.message}"
+            raise ArchitectureError(what, where=source.location) from error
     return course.root
 
 
@@ -92,8 +99,21 @@ def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
         raise ArchitectureError(
             f"{checkpoint.location}: the tensors do not fit the replayed recipe: "
             f"{len(lacks)} lacking {lacks[:3]}, {len(extra)} too many {extra[:3]}",
-            hint="was it written by another version? surgeon check says more",
+            hint=_versions(checkpoint),
         )
+
+
+def _versions(checkpoint: Checkpoint) -> str:
+    """Name the packages that the artifact was written with, where the installed versions differ."""
+    installed = {name: installed_version(name) for name in ("torch", "torchvision", "transformers")}
+    installed["surgeon"] = surgeon_version() or "unknown"
+    written = {package: writer_of(checkpoint.manifest or {}, package) for package in installed}
+    other = [
+        f"{package} {then} (here {installed[package]})"
+        for package, then in written.items()
+        if then and installed[package] != then
+    ]
+    return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
 
 
 def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:

@@ -33,6 +33,15 @@ TAKEN = {
     "do_train": "a train: section trains; leave it out, or use --no-train",
     "do_eval": "surgeon measures before and after training; eval_strategy measures in between",
     "do_predict": "surgeon measures before and after training; eval_strategy measures in between",
+    **dict.fromkeys(
+        (
+            *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"),
+            *("hub_revision", "push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"),
+            *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        ),
+        "no recipe publishes anything; push the artifact yourself, with huggingface_hub.upload_folder",
+    ),
+    "logging_dir": "logs go beside surgeon's own output (-o)",
     "resume_from_checkpoint": "use surgeon train --resume, or train(..., resume=True)",
 }
 """Arguments that the loop sets itself, and what to use instead."""

@@ -128,6 +128,7 @@ def net(tmp_path, monkeypatch):
 
 
 ARCH = ["--arch", "python:advised_network:build"]
+TRUST = ["--trust-code", "advised_network"]
 DATA = "{source: digits, classes: [5, 6, 7], per_class: 8, size: 16, channels: 1}"
 
 
@@ -147,7 +148,7 @@ def test_the_recipe_runs_as_it_is_written(net, capfd):
     text = (net / "advised.yaml").read_text()
     assert text.startswith("# The case: small, ")
     assert load_recipe(net / "advised.yaml").train.data.per_class == 8
-    run = ["--set", "train.epochs=1", "--json", "-o", "out"]
+    run = ["--set", "train.epochs=1", "--json", "-o", "out", *TRUST]
     assert cli.run(["apply", "advised.yaml", *run]) == 0
     assert json.loads(capfd.readouterr().out)["training"]["train_samples"] == 24
     assert cli.run(["advise", "--data", DATA, "--model", "net.pt", *ARCH]) == 8, "nothing is replaced unasked"
@@ -180,7 +181,7 @@ def test_every_case_has_a_recipe_that_can_be_planned(net, capfd, monkeypatch, la
         (1000, 2): ["replace_head", "freeze"],
     }
     assert operations == expected[large, [RISES, FALLS, NO_USE].index(curve)]
-    run = ["-q", "-o", "out", "--set", "train.epochs=1", "--set", "train.baseline=none"]
+    run = ["-q", "-o", "out", "--set", "train.epochs=1", "--set", "train.baseline=none", *TRUST]
     assert cli.run(["apply", "advised.yaml", *run]) == 0
 
 
@@ -207,7 +208,7 @@ def test_data_may_be_a_recipes_train_section_whose_settings_stand_above_the_advi
     recipe = load_recipe(net / "sub" / "advised.yaml")
     assert (recipe.seed, recipe.train.epochs, recipe.train.objectives[0].loss) == (4, 2, "mse")
     assert "path: points.csv" in (net / "sub" / "advised.yaml").read_text(), "beside the recipe, as it was"
-    assert cli.run(["apply", "sub/advised.yaml", "-q", "-o", "out"]) == 0
+    assert cli.run(["apply", "sub/advised.yaml", "-q", "-o", "out", *TRUST]) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import transformers
 
 import surgeon
 from surgeon.cli import app as cli
-from surgeon.errors import CheckpointError, OperationError
+from surgeon.errors import CheckpointError, OperationError, SurgeonError
 from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.operations.replace_head.operation import ReplaceHead
 from surgeon.operations.truncate.operation import Truncate
@@ -168,3 +168,12 @@ def test_what_a_single_file_does_not_hold_is_said(bert: Path, tmp_path: Path, ca
     assert cli.run(["apply", str(tmp_path / "recipe.yaml"), str(bert), "-o", str(out)]) == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "not in the file: tokenizer (2 files), chat template, licence, base model's card" in said
+
+
+def test_a_file_of_a_module_that_changed_since_it_was_written_is_noticed(tmp_path: Path) -> None:
+    out = prepare(folders.sentences(tmp_path / "st"), THINNED).write(tmp_path / "out")
+    surgeon.verify(out)
+    (out / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 17}')
+    with pytest.raises(SurgeonError, match="changed") as caught:
+        surgeon.verify(out)
+    assert str(caught.value.where).endswith("1_Pooling/config.json")

@@ -61,6 +61,7 @@ def surgeon_families():
 """
 
 REFERENCE = "python:examined_pair:Pair"
+TRUST = ["--trust-code", "examined_pair"]
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_inspect_shows_the_shapes_of_a_network_that_a_plugin_knows(folder, plugi
 
 def test_check_reports_the_outputs_of_a_network_that_a_plugin_knows(folder, plugin, plugins, capsys):
     out = applied(folder, *plugin)
-    assert answer(capsys, "check", str(out), *plugin)["outputs"] == {"output": [2, 5]}
-    assert engine.verify(out, plugins=plugins).outputs == {"output": (2, 5)}
+    assert answer(capsys, "check", str(out), *plugin, *TRUST)["outputs"] == {"output": [2, 5]}
+    assert engine.verify(out, plugins=plugins, trust_code="examined_pair").outputs == {"output": (2, 5)}
 
 
 def test_the_reload_check_runs_a_network_that_a_plugin_knows(folder, plugin, capsys):
@@ -125,7 +126,7 @@ def test_the_reload_check_runs_a_network_that_a_plugin_knows(folder, plugin, cap
 
 
 def test_training_finds_the_head_of_a_network_that_a_plugin_knows(folder, plugin, plugins):
-    model = surgeon.load(applied(folder, *plugin), plugins=plugins)
+    model = surgeon.load(applied(folder, *plugin), plugins=plugins, trust_code="examined_pair")
     assert [site.name for site in Anatomy(model, plugins).sites(["head"])] == ["classify"]
 
 
@@ -154,17 +155,18 @@ operations: [{op: freeze, sites: conv}]
 def test_what_a_recipe_said_of_a_network_counts_for_its_artifact(folder, capsys):
     (folder / "recipe.yaml").write_text(SAID)
     out = applied(folder)
-    told = answer(capsys, "inspect", str(out))
+    told = answer(capsys, "inspect", str(out), *TRUST)
     assert told["outputs"] == {"output": [2, 5]}
     assert [head["site"] for head in told["roles"]["head"]] == ["project"]
-    assert answer(capsys, "check", str(out))["outputs"] == {"output": [2, 5]}
-    assert [site.name for site in Anatomy(surgeon.load(out), None).sites(["head", "mine"])] == ["project", "table"]
+    assert answer(capsys, "check", str(out), *TRUST)["outputs"] == {"output": [2, 5]}
+    model = surgeon.load(out, trust_code="examined_pair")
+    assert [site.name for site in Anatomy(model, None).sites(["head", "mine"])] == ["project", "table"]
 
 
 def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder, capsys):
     said = SAID.replace("head: project", "head: classify").replace("freeze, sites: conv", "truncate, after: first")
     (folder / "recipe.yaml").write_text(said)
-    told = answer(capsys, "inspect", str(applied(folder)))
+    told = answer(capsys, "inspect", str(applied(folder)), *TRUST)
     assert told["outputs"] == {"output": [2, 8]}
     assert told["roles"]["head"] == []
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import surgeon
 from surgeon import plugins
+from surgeon.checkpoint.digests import sealed
 from surgeon.errors import ArchitectureError
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.operation import Operation
@@ -85,7 +86,7 @@ def test_operations_of_a_missing_plugin_are_named_with_it(artifact, options):
     last = manifest["record"]["surgeries"][-1]
     last["operations"] = [{"op": "prune_heads"}]
     last["plugins"] = {"operation prune_heads": "pruner"}
-    (artifact / "surgeon.json").write_text(json.dumps(manifest))
+    (artifact / "surgeon.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(surgeon.SurgeonError, match="pruner"):
         open_network(artifact, options)
 

@@ -75,6 +75,9 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("tensors", f"{verified.tensors}, every one accounted for")
+    many = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
+    recorded = f"{many} as written, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
+    grid.add_row("bytes", recorded)
     if verified.kept is None:
         grid.add_row("kept", "not compared; --source MODEL compares them")
     else:

@@ -42,7 +42,7 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         layer.in_channels = channels
         _recount(surgery, site.name, old, channels)
     _adapt_preparation(surgery, old, channels, init)
-    surgery.recall("outputs with other channels", lambda: _runs(surgery, channels))
+    surgery.recall("outputs with channels", lambda: _runs(surgery, channels))
 
 
 def refuse_shared_input(model: nn.Module) -> None:

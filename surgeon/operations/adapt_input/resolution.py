@@ -130,7 +130,7 @@ def _adapt_transformers(surgery: Surgery, side: int) -> None:
     for config in _configs(surgery):
         if config.image_size is not None:
             config.set_image_size(side)
-    surgery.recall("outputs at another resolution", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
+    surgery.recall("outputs at image size", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
 
 
 def _rebuilt(surgery: Surgery, side: int) -> nn.Module:

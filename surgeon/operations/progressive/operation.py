@@ -234,7 +234,7 @@ def _stage_ends(surgery: Surgery, column: str) -> list[str]:
     Sites are those of the column itself.
     """
     blocks = surgery.role("blocks")
-    ends = surgery.recall(f"stages of the column {column}", lambda: _ends(surgery, column, blocks))
+    ends = surgery.recall("stages", lambda: _ends(surgery, column, blocks), subject=column)
     return [site.removeprefix(f"{column}.") for site in ends]
 
 

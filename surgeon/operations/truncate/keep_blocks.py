@@ -57,12 +57,12 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
             surgery.note(f"{stack.container} keeps all of its {len(stack.sites)} blocks")
     if not cut:
         return
-    before = surgery.recall("outputs before thinning", lambda: _outputs(surgery))
+    before = surgery.recall("outputs before", lambda: _outputs(surgery))
     cls = stock_class(surgery.model)
     for stack in cut:
         _slice(surgery, stack)
     try:
-        after = surgery.recall("outputs after thinning", lambda: _outputs(surgery))
+        after = surgery.recall("outputs after", lambda: _outputs(surgery))
     except OperationError as error:
         raise OperationError(
             f"the network no longer runs: {error.message}",

@@ -83,7 +83,7 @@ class Truncate(Operation):
                     listed += [stack.container, *beside]
             return stacks
 
-        stacks = surgery.recall("stacks of blocks", described)
+        stacks = surgery.recall("stacks", described)
         if not stacks:
             raise OperationError(
                 f"{type(surgery.model).__name__} has no repeated blocks to thin",
