@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.architectures.config_reading import refused
 from surgeon.architectures.limits import check_config
+from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -307,23 +308,26 @@ def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
 
 
 def _snapshot(name: str, *, weights: bool) -> Path:
-    """The folder of a repository in the hub's cache, with its config and its weights in one format."""
+    """The folder of a repository in the hub's cache: its config, its weights in one format, and what lies beside."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     repository, _, revision = name.partition("@")
 
-    def fetch(patterns: list[str]) -> Path:
+    def fetch(patterns: list[str], ignored: list[str] | None = None) -> Path:
+        allowed = [*CONFIG, *patterns]
         return Path(
             snapshot_download(
-                repository, revision=revision or None, allow_patterns=[*CONFIG, *patterns], ignore_patterns=IGNORED
+                repository, revision=revision or None, allow_patterns=allowed, ignore_patterns=ignored or IGNORED
             )
         )
 
     try:
-        folder = fetch(SAFETENSORS if weights else [])
+        folder = fetch([*SAFETENSORS, *DOWNLOADS] if weights else [])
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch(BIN)
+        if weights:
+            fetch([*FOLDER_DOWNLOADS], ["*/*/*"])
     except (HFValidationError, OSError, ValueError) as error:  # network, absent and gated repositories are OSErrors
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
