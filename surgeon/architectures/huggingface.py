@@ -26,7 +26,7 @@ BIN = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 IGNORED = ["*/*", "consolidated*"]
 
 # Buffers that earlier releases saved and the current one computes.
-COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
+COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.(attention\.)?masked_bias$")
 
 # What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
 # Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads.
@@ -156,13 +156,21 @@ class HuggingFace(ArchitectureProvider):
             yield others
 
     def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
-        """Buffers that are computed now, what the class says to ignore, and heads that it has not."""
+        """Match buffers that are computed now, what the class says to ignore, and heads that it lacks."""
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         base = getattr(skeleton, prefix, skeleton) if prefix else skeleton
         tops = {prefix, *dict(skeleton.named_children()), *dict(base.named_children())} - {""}
         others = rf"^(?!(?:{'|'.join(map(re.escape, sorted(tops)))})\.)"
         ignored = sorted(skeleton._keys_to_ignore_on_load_unexpected or ())  # type: ignore[arg-type]
-        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *ignored, others)))
+        saved = skeleton.state_dict()
+        computed = [f"^{re.escape(name)}$" for name, _ in skeleton.named_buffers() if name not in saved]
+        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, others)))
+
+    def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
+        """Find poolers and heads that other classes of the same model type have, and this one lacks."""
+        from surgeon.architectures.hf_siblings import of_siblings
+
+        return of_siblings(self, architecture, _classes(), names)
 
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """The tensors as transformers rearranges them on loading (fused experts, split projections), read lazily."""
@@ -273,12 +281,12 @@ def _placed(name: str, prefix: str, tensors: dict[str, Any]) -> str:
 
 def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
     """A folder with a config, and whether its weights are wanted and there."""
-    from surgeon.checkpoint.folder import WEIGHTS
+    from surgeon.checkpoint.folder import holds_weights
 
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
-    return folder, weights and any((folder / each).is_file() for each in WEIGHTS)
+    return folder, weights and holds_weights(folder)
 
 
 def _snapshot(name: str, *, weights: bool) -> Path:

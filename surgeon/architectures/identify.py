@@ -43,13 +43,21 @@ def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint
         ArchitectureError: It does not fit; the message counts and names the tensors.
     """
     best = _best(provider, architecture, checkpoint)
+    _leave_out_siblings(provider, best)
     if not best.fit.contained:
         converted = provider.convert(best.skeleton, checkpoint)
         if converted is not None:
             best = _best(provider, best.architecture, converted)
+            _leave_out_siblings(provider, best)
     if not best.fit.contained:
         raise misfit(best)
     return best
+
+
+def _leave_out_siblings(provider: ArchitectureProvider, best: Match) -> None:
+    """Leave out what the file holds of other networks on the same trunk, where nothing else is wrong with it."""
+    if best.fit.unexpected and not best.fit.misshaped:
+        best.fit.leave_out(provider.leftovers(best.architecture, best.fit.unexpected))
 
 
 def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint: Checkpoint) -> Match:

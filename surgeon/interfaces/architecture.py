@@ -78,6 +78,13 @@ class ArchitectureProvider(ABC):
         """Tensors that a file may hold and the skeleton need not have, by their names."""
         return None
 
+    def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
+        """Return those of ``names`` that belong to other networks on the same trunk, and may be left out.
+
+        Asked only where a file does not fit. A tensor of the trunk must never be among them.
+        """
+        return set()
+
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """``checkpoint`` in the layout of ``skeleton``, for a library that rearranges tensors on loading."""
         return None

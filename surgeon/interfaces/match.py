@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,11 @@ class Fit:
         """True when every tensor of the file has its place, and there are enough of them."""
         wanted = len(self.mapping) + len(self.missing)
         return not self.unexpected and not self.misshaped and len(self.mapping) >= COVERAGE * wanted
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Count ``names`` among the superfluous entries instead of the unexpected ones."""
+        self.dropped.extend(name for name in self.unexpected if name in names)
+        self.unexpected = [name for name in self.unexpected if name not in names]
 
     def counts(self) -> str:
         """``3 missing, 1 unexpected``; ``fits`` when nothing is wrong."""
