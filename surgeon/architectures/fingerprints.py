@@ -46,8 +46,8 @@ class Row:
     body: int
     """Digest of the keys outside the top-level modules that hold class-dependent tensors."""
     tensors: int
-    tops: str
-    """The names of the top-level modules."""
+    children: str
+    """The names of the top-level modules, in order."""
     free: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     """Option → key → (the dimension that it sets, by which factor); factor 0 for a position embedding."""
     defaults: dict[str, int] = field(default_factory=dict)
@@ -200,7 +200,7 @@ def _closest(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
         shapes = {naming[name]: shape for name, shape in shapes_of(candidate).items()}
         tops = Keys(shapes).tops
         for row in table():
-            if len(tops & set(row.tops.split())) * 2 >= len(tops) and not _is_twin(row.name):
+            if len(tops & set(row.children.split())) * 2 >= len(tops) and not _is_twin(row.name):
                 compared.append(_match(provider, row, candidate, naming))
     contained = [match for match in compared if match.fit.contained]
     if contained:

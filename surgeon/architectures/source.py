@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from surgeon.architectures.identify import build, identify, match
 from surgeon.architectures.registry import is_reference, meant, parse
@@ -32,7 +33,7 @@ class Source:
     checkpoint: Checkpoint | None
     """Its values; None where they come from the builder's own initialisation."""
     module: nn.Module | None
-    """The module, for one that is in memory."""
+    """The module, for one that is in memory, or that a trusted pickle holds."""
     location: str
     notes: list[str] = field(default_factory=list)
     surgeries: list[Surgeries] = field(default_factory=list)
@@ -127,6 +128,8 @@ def open_source(
         architecture = _named(arch, providers)
     if checkpoint.manifest is not None:
         return _from_artifact(checkpoint, architecture, providers)
+    if architecture is None and checkpoint.module is not None:
+        return _from_pickle(checkpoint, providers)
     if architecture is None:
         return _from_match(identify(checkpoint, providers), providers)
     return _from_match(match(providers[architecture.scheme], architecture, checkpoint), providers)
@@ -162,6 +165,29 @@ def _from_module(module: nn.Module, arch: str | None, providers: dict[str, Archi
         record=record,
         provider=providers.get(architecture.scheme) if architecture else None,
     )
+
+
+def _from_pickle(checkpoint: Checkpoint, providers: dict[str, ArchitectureProvider]) -> Source:
+    """Take the module that a trusted pickle holds: strides, dilation and activations show in no tensor."""
+    module: nn.Module = checkpoint.module
+    while (inner := _wrapped(module)) is not None:
+        module = inner
+    source = _from_module(module.eval(), None, providers)
+    assert source.checkpoint is not None  # a module brings its tensors
+    source.checkpoint = replace(source.checkpoint, location=checkpoint.location, files=checkpoint.files)
+    source.location = checkpoint.location
+    source.notes = [*checkpoint.notes, f"the file holds the module itself ({type(module).__name__}), used as it is"]
+    if source.architecture is None:
+        source.notes.append("what builds this module is not known: to write an artifact, say --arch python:package.module:function")
+    return source
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """Return the network inside what runs, compiles or averages it; None for a network itself."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
+        return module.module
+    inner = getattr(module, "_orig_mod", None)  # torch.compile's OptimizedModule
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def _from_builder(architecture: Architecture, location: str, providers: dict[str, ArchitectureProvider]) -> Source:
