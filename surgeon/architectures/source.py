@@ -178,7 +178,9 @@ def _from_pickle(checkpoint: Checkpoint, providers: dict[str, ArchitectureProvid
     source.location = checkpoint.location
     source.notes = [*checkpoint.notes, f"the file holds the module itself ({type(module).__name__}), used as it is"]
     if source.architecture is None:
-        source.notes.append("what builds this module is not known: to write an artifact, say --arch python:package.module:function")
+        source.notes.append(
+            "what builds this module is not known: to write an artifact, say --arch python:package.module:function"
+        )
     return source
 
 

@@ -1,0 +1,193 @@
+"""Find out which of torchvision's builders made the tensors of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from surgeon.architectures.fingerprints import Keys, Row, is_twin, table
+from surgeon.architectures.fit import fit, naming_notes, shapes_of
+from surgeon.architectures.identify import build, unprefixed
+from surgeon.architectures.torchvision_names import REPLACED, readings, unseen
+from surgeon.architectures.torchvision_variants import COLOURS, Trunk, read_head, trunks
+from surgeon.checkpoint.statedict import parts_of
+from surgeon.errors import ArchitectureError
+from surgeon.interfaces.architecture import ArchitectureProvider
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.match import Match, few
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint.formats import Checkpoint
+
+FEW = 8
+"""Tensors that may differ in a network which is still said to resemble one of torchvision's: a stem and a head."""
+
+
+def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | None:
+    """Which builder made the tensors of ``checkpoint``; None when they resemble no builder's at all.
+
+    Digests first: only the network that they name is built, to confirm it. Where none agrees, networks with another
+    head, another first convolution or numbers for names are tried; at last every builder with similar top-level
+    modules is built and compared key by key.
+
+    Raises:
+        ArchitectureError: Several fit, or none does; the closest are named with what they lack.
+    """
+    for candidate in unprefixed(checkpoint):
+        for naming in readings(candidate.entries):
+            shapes = {naming[name]: shape for name, shape in shapes_of(candidate).items()}
+            keys = Keys(shapes)
+            for test in (Row.has_trunk_of, Row.has_body_of):
+                rows = [row for row in table() if test(row, keys)]
+                found = [_match(provider, row, candidate, naming) for row in rows]
+                found = [match for match in found if match.fit.contained]
+                if found:
+                    return _only(found, checkpoint)
+    if variants := _variants(provider, checkpoint):
+        return _only(variants, checkpoint)
+    _suggest_key(checkpoint)
+    return _closest(provider, checkpoint)
+
+
+def _suggest_key(checkpoint: Checkpoint) -> None:
+    """Refuse a file that holds a network beside other parts, such as a decoder, and say how to take it alone.
+
+    Raises:
+        ArchitectureError: It does.
+    """
+    for prefix in checkpoint.prefix_candidates():
+        whole = checkpoint.without_prefix(prefix)
+        for part, size in parts_of(whole.entries).items():
+            inner = whole.without_prefix(f"{part}.")
+            name = _name_of(inner) if len(inner.entries) < len(whole.entries) else None
+            if name is not None:
+                others = [name for name in whole.entries if not name.startswith(f"{part}.")]
+                raise ArchitectureError(
+                    f"{size} of its {len(checkpoint.entries)} tensors, under '{prefix}{part}', are torchvision/{name}; "
+                    f"{len(others)} beside them are not ({few(others)})",
+                    where=checkpoint.location,
+                    hint=f"--key {prefix}{part} takes that network alone; for all of it say what built it: "
+                    "--arch python:package.module:function",
+                )
+
+
+def _name_of(checkpoint: Checkpoint) -> str | None:
+    keys = Keys(shapes_of(checkpoint))
+    exact = (row.name for row in table() if row.has_trunk_of(keys) or row.has_body_of(keys))
+    return next(exact, None) or next((trunk.row.name for trunk in trunks(checkpoint)), None)
+
+
+def _variants(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Match]:
+    """Match networks that were changed where a tensor shows it; those that fit best of the first prefix that fits."""
+    for candidate in unprefixed(checkpoint):
+        matches = [match for trunk in trunks(candidate) if (match := _varied(provider, trunk, candidate)).fit.contained]
+        if matches:
+            least = min(match.fit.cost for match in matches)
+            return [match for match in matches if match.fit.cost == least]
+    return []
+
+
+def _varied(provider: ArchitectureProvider, trunk: Trunk, checkpoint: Checkpoint) -> Match:
+    """Match a file with a network whose trunk it holds, its head rebuilt or left out."""
+    stock = _match(provider, trunk.row, checkpoint, trunk.naming).skeleton
+    shapes = {trunk.naming[name]: shape for name, shape in shapes_of(checkpoint).items()}
+    head = read_head(stock, trunk.row.heads, shapes, set(trunk.row.children.split()))
+    naming = {name: head.renamed.get(new, new) for name, new in trunk.naming.items() if new not in head.left_out}
+    entries = {name: entry for name, entry in checkpoint.entries.items() if name in naming}
+    kept = replace(checkpoint, entries=entries)
+    replaced = {**trunk.replaced, **head.replaced}
+    match = _match(provider, trunk.row, kept, naming, {REPLACED: replaced} if replaced else {})
+    match.notes.extend([*trunk.notes, *head.notes])
+    return match
+
+
+def _match(
+    provider: ArchitectureProvider,
+    row: Row,
+    checkpoint: Checkpoint,
+    naming: dict[str, str],
+    extra: dict[str, Any] | None = None,
+) -> Match:
+    shapes = {naming[name]: shape for name, shape in shapes_of(checkpoint).items()}
+    options = {**row.options, **(row.read_options(shapes) or {}), **(extra or {})}
+    plain = Architecture(scheme=provider.scheme, name=row.name, options=options)
+    form = next(f for f in provider.complete(plain, checkpoint) if row.options.items() <= f.options.items())
+    skeleton = build(provider, form)
+    return Match(form, checkpoint, skeleton, fit(skeleton, checkpoint, naming), naming_notes(naming))
+
+
+def _only(found: list[Match], checkpoint: Checkpoint) -> Match:
+    """The one match, or the plain one of twins.
+
+    Raises:
+        ArchitectureError: Networks that differ fit alike.
+    """
+    fewest: dict[str, Match] = {}
+    for match in found:
+        name = match.architecture.name
+        if name not in fewest or match.fit.cost < fewest[name].fit.cost:
+            fewest[name] = match
+    first, *others = fewest.values()
+    keys = {name: tensor.shape for name, tensor in first.skeleton.state_dict().items()}
+    twins: list[str] = []
+    different: list[str] = []
+    for other in others:
+        same = {name: tensor.shape for name, tensor in other.skeleton.state_dict().items()} == keys
+        (twins if same else different).append(other.architecture.name)
+    if different:
+        several = sorted(fewest.values(), key=lambda match: match.fit.cost)
+        raise ArchitectureError(
+            f"its {len(checkpoint.entries)} tensors fit {len(fewest)} networks: " + _listed(several),
+            where=checkpoint.location,
+            hint=f"say which: --arch {several[0].architecture}",
+        )
+    first.notes.insert(0, f"identified as {first.architecture} from its keys and shapes")
+    if twins:
+        first.notes.insert(1, f"{' and '.join(twins)} has the same tensors: the plain one is taken")
+    first.notes.extend(unseen(first.architecture))
+    return first
+
+
+def _closest(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | None:
+    compared: list[Match] = []
+    for candidate in unprefixed(checkpoint):
+        *_, naming = readings(candidate.entries)
+        shapes = {naming[name]: shape for name, shape in shapes_of(candidate).items()}
+        tops = Keys(shapes).tops
+        for row in table():
+            if len(tops & set(row.children.split())) * 2 >= len(tops) and not is_twin(row.name):
+                compared.append(_match(provider, row, candidate, naming))
+    contained = [match for match in compared if match.fit.contained]
+    if contained:
+        return _only(contained, checkpoint)
+    compared = [match for match in compared if len(match.fit.mapping) > len(match.fit.misshaped)]
+    if not compared:
+        return None
+    best = sorted(compared, key=lambda match: match.fit.cost)
+    _refuse_kernel(best[0], checkpoint)
+    raise ArchitectureError(
+        f"the architecture of these {len(checkpoint.entries)} tensors is unknown; closest: {_listed(best)}",
+        where=checkpoint.location,
+        hint=f"say what built it: --arch {best[0].architecture} or --arch python:package.module:function",
+    )
+
+
+def _refuse_kernel(match: Match, checkpoint: Checkpoint) -> None:
+    """Say what a first convolution of another size leaves open.
+
+    Raises:
+        ArchitectureError: That is all that is wrong with the trunk.
+    """
+    for name, (want, have) in match.fit.misshaped.items():
+        if len(want) >= 4 and want[1] == COLOURS and want[2:] != have[2:] and match.fit.cost <= FEW:
+            old, new = ("×".join(map(str, shape[2:])) for shape in (want, have))
+            raise ArchitectureError(
+                f"resembles {match.architecture}, but its first convolution {name.removesuffix('.weight')} is {new}, "
+                f"not {old}: no tensor shows its stride and padding, nor whether pooling follows it",
+                where=checkpoint.location,
+                hint="write the network as a function and say --arch python:package.module:function",
+            )
+
+
+def _listed(matches: list[Match]) -> str:
+    return few((f"{match.architecture.name} ({match.fit.counts()})" for match in matches), 4)
