@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from surgeon.architectures.fingerprints import Keys, Row, is_twin, table
@@ -10,7 +12,6 @@ from surgeon.architectures.fit import fit, naming_notes, shapes_of
 from surgeon.architectures.identify import build, unprefixed
 from surgeon.architectures.torchvision_names import REPLACED, readings, unseen
 from surgeon.architectures.torchvision_variants import COLOURS, Trunk, read_head, trunks
-from surgeon.checkpoint.statedict import parts_of
 from surgeon.errors import ArchitectureError
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
@@ -33,41 +34,57 @@ def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     Raises:
         ArchitectureError: Several fit, or none does; the closest are named with what they lack.
     """
+    exact = _exact(provider, checkpoint)
+    if _cost(exact) == 0:
+        return _only(exact, checkpoint)
+    # A head without a bias lacks one as torchvision builds it, and nothing as it was built.
+    if matches := min(exact, _variants(provider, checkpoint), key=_cost):
+        return _only(matches, checkpoint)
+    return _closest(provider, checkpoint)
+
+
+def _exact(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Match]:
+    """Match the networks whose digest the file has, whatever its classes, or with its head gone."""
     for candidate in unprefixed(checkpoint):
         for naming in readings(candidate.entries):
             shapes = {naming[name]: shape for name, shape in shapes_of(candidate).items()}
             keys = Keys(shapes)
             for test in (Row.has_trunk_of, Row.has_body_of):
-                rows = [row for row in table() if test(row, keys)]
-                found = [_match(provider, row, candidate, naming) for row in rows]
-                found = [match for match in found if match.fit.contained]
-                if found:
-                    return _only(found, checkpoint)
-    if variants := _variants(provider, checkpoint):
-        return _only(variants, checkpoint)
-    _suggest_key(checkpoint)
-    return _closest(provider, checkpoint)
+                matches = [_match(provider, row, candidate, naming) for row in table() if test(row, keys)]
+                if contained := [match for match in matches if match.fit.contained]:
+                    return contained
+    return []
 
 
-def _suggest_key(checkpoint: Checkpoint) -> None:
+def _cost(matches: list[Match]) -> float:
+    return min((match.fit.cost for match in matches), default=inf)
+
+
+def _suggest_key(checkpoint: Checkpoint, fitting: int) -> None:
     """Refuse a file that holds a network beside other parts, such as a decoder, and say how to take it alone.
 
+    Args:
+        checkpoint: The file.
+        fitting: How many of its tensors fit the builder that is closest to all of it. A segmentation network of
+            torchvision is not to be taken for its backbone, which is dilated there.
+
     Raises:
-        ArchitectureError: It does.
+        ArchitectureError: It holds one.
     """
     for prefix in checkpoint.prefix_candidates():
         whole = checkpoint.without_prefix(prefix)
-        for part, size in parts_of(whole.entries).items():
-            inner = whole.without_prefix(f"{part}.")
-            name = _name_of(inner) if len(inner.entries) < len(whole.entries) else None
+        for part, size in Counter(name.partition(".")[0] for name in whole.entries if "." in name).items():
+            if not fitting < size < len(whole.entries):
+                continue
+            name = _name_of(whole.without_prefix(f"{part}."))
             if name is not None:
                 others = [name for name in whole.entries if not name.startswith(f"{part}.")]
                 raise ArchitectureError(
                     f"{size} of its {len(checkpoint.entries)} tensors, under '{prefix}{part}', are torchvision/{name}; "
                     f"{len(others)} beside them are not ({few(others)})",
                     where=checkpoint.location,
-                    hint=f"--key {prefix}{part} takes that network alone; for all of it say what built it: "
-                    "--arch python:package.module:function",
+                    hint=f"--key {prefix}{part} takes that network alone, with torchvision's strides and pooling; "
+                    "for all of it say what built it: --arch python:package.module:function",
                 )
 
 
@@ -82,8 +99,7 @@ def _variants(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Ma
     for candidate in unprefixed(checkpoint):
         matches = [match for trunk in trunks(candidate) if (match := _varied(provider, trunk, candidate)).fit.contained]
         if matches:
-            least = min(match.fit.cost for match in matches)
-            return [match for match in matches if match.fit.cost == least]
+            return [match for match in matches if match.fit.cost == _cost(matches)]
     return []
 
 
@@ -161,9 +177,11 @@ def _closest(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     if contained:
         return _only(contained, checkpoint)
     compared = [match for match in compared if len(match.fit.mapping) > len(match.fit.misshaped)]
-    if not compared:
-        return None
     best = sorted(compared, key=lambda match: match.fit.cost)
+    fitting = [len(match.fit.mapping) + len(match.fit.filled) - len(match.fit.misshaped) for match in best]
+    _suggest_key(checkpoint, max(fitting, default=0))
+    if not best:
+        return None
     _refuse_kernel(best[0], checkpoint)
     raise ArchitectureError(
         f"the architecture of these {len(checkpoint.entries)} tensors is unknown; closest: {_listed(best)}",
