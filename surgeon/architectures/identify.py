@@ -106,7 +106,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
     """Ask every provider which architecture ``checkpoint`` belongs to.
 
     What a provider of surgeon's own recognises stands, whatever is installed beside it: a plugin never changes what
-    a file is taken for. Other providers that fit it too are named in a note. A provider that raises is left out.
+    a file is taken for. Only a network with a part rebuilt or left out gives way to one that fits as it is. Other
+    providers that fit it too are named in a note. A provider that raises is left out.
 
     Raises:
         ArchitectureError: None recognises it (the closest candidates are named), or several of the plugins' do.
@@ -128,6 +129,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
             continue
         if match is not None:
             matches[scheme] = match
+    if not all(match.changed for match in matches.values()):
+        matches = {scheme: match for scheme, match in matches.items() if not match.changed}
     chosen = next((match for scheme, match in matches.items() if _built_in(providers[scheme])), None)
     if chosen is None and len(matches) > 1:
         names = [str(match.architecture) for match in matches.values()]

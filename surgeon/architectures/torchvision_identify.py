@@ -37,8 +37,11 @@ def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     exact = _exact(provider, checkpoint)
     if _cost(exact) == 0:
         return _only(exact, checkpoint)
+    variants = _variants(provider, checkpoint)
+    names = {match.architecture.name for match in exact}
     # A head without a bias lacks one as torchvision builds it, and nothing as it was built.
-    if matches := min(exact, _variants(provider, checkpoint), key=_cost):
+    same = [match for match in variants if match.architecture.name in names]
+    if matches := min(exact, same, key=_cost) if exact else variants:
         return _only(matches, checkpoint)
     return _closest(provider, checkpoint)
 
@@ -114,6 +117,7 @@ def _varied(provider: ArchitectureProvider, trunk: Trunk, checkpoint: Checkpoint
     replaced = {**trunk.replaced, **head.replaced}
     match = _match(provider, trunk.row, kept, naming, {REPLACED: replaced} if replaced else {})
     match.notes.extend([*trunk.notes, *head.notes])
+    match.changed = True
     return match
 
 

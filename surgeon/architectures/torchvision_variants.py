@@ -292,7 +292,9 @@ def _made(layer: list[Any], stock: nn.Module) -> nn.Module:
         channels, bias = sizes
         settings = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         options = {name: getattr(stock, name) for name in settings}
-        return type(stock)(channels, stock.out_channels, bias=bias, **options)  # type: ignore[call-arg]
+        convolution: nn.Module = type(stock)(channels, stock.out_channels, bias=bias, **options)
+        return convolution
     if kind == "Linear":
         return nn.Linear(sizes[0], sizes[1], bias=sizes[2])
-    return {"Dropout": nn.Dropout, "BatchNorm1d": nn.BatchNorm1d}[kind](*sizes)
+    others: dict[str, type[nn.Module]] = {"Dropout": nn.Dropout, "BatchNorm1d": nn.BatchNorm1d}
+    return others[kind](*sizes)

@@ -75,6 +75,8 @@ class Match:
     skeleton: nn.Module
     fit: Fit
     notes: list[str] = field(default_factory=list)
+    changed: bool = False
+    """Whether it is the provider's network with a part rebuilt or left out: an exact match comes before it."""
 
 
 def few(names: Iterable[str], count: int = 3) -> str:
