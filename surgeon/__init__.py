@@ -34,6 +34,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from surgeon.advising.advice import Advice
+    from surgeon.advising.advise import advise
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         RecipeError,
         SiteError,
         SurgeonError,
+        SurgeonWarning,
         TrainingError,
         VerificationError,
     )
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.architecture_name import Architecture
     from surgeon.interfaces.composite import Composite, Entry
     from surgeon.interfaces.data import Source
-    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.family import Argument, BlockFields, ConfigFields, Family
     from surgeon.interfaces.hooks import hookimpl
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
@@ -76,8 +79,16 @@ if TYPE_CHECKING:
         Unfreeze,
         ZeroShot,
     )
-    from surgeon.pipeline.api import apply, load, plan, save, verify
+    from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.finetune import finetune
+    from surgeon.pipeline.network_view import NetworkView, inspect
+    from surgeon.pipeline.run import run_recipe
+    from surgeon.pipeline.run_report import RunProgress, RunReport
+    from surgeon.pipeline.training_run import run_training
+    from surgeon.plugins import Plugins, load_plugins
+    from surgeon.recipe.catalog import describe_operations
     from surgeon.recipe.load import Recipe, load_recipe
+    from surgeon.recipe.schema import recipe_schema
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.surgery.context import Surgery
     from surgeon.surgery.plan import Plan
@@ -87,6 +98,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "surgeon.advising.advice": ("Advice",),
+    "surgeon.advising.advise": ("advise",),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -96,6 +109,7 @@ _HOMES = {
         "RecipeError",
         "SiteError",
         "SurgeonError",
+        "SurgeonWarning",
         "TrainingError",
         "VerificationError",
     ),
@@ -104,7 +118,12 @@ _HOMES = {
     "surgeon.interfaces.architecture_name": ("Architecture",),
     "surgeon.interfaces.composite": ("Composite", "Entry"),
     "surgeon.interfaces.data": ("Source",),
-    "surgeon.interfaces.family": ("Family",),
+    "surgeon.interfaces.family": (
+        "Argument",
+        "BlockFields",
+        "ConfigFields",
+        "Family",
+    ),
     "surgeon.interfaces.hooks": ("hookimpl",),
     "surgeon.interfaces.operation": ("Operation",),
     "surgeon.interfaces.record": (
@@ -138,16 +157,35 @@ _HOMES = {
         "ZeroShot",
     ),
     "surgeon.pipeline.api": (
+        "Verification",
         "apply",
+        "check",
         "load",
         "plan",
         "save",
         "verify",
     ),
+    "surgeon.pipeline.finetune": ("finetune",),
+    "surgeon.pipeline.network_view": (
+        "NetworkView",
+        "inspect",
+    ),
+    "surgeon.pipeline.run": ("run_recipe",),
+    "surgeon.pipeline.run_report": (
+        "RunProgress",
+        "RunReport",
+    ),
+    "surgeon.pipeline.training_run": ("run_training",),
+    "surgeon.plugins": (
+        "Plugins",
+        "load_plugins",
+    ),
+    "surgeon.recipe.catalog": ("describe_operations",),
     "surgeon.recipe.load": (
         "Recipe",
         "load_recipe",
     ),
+    "surgeon.recipe.schema": ("recipe_schema",),
     "surgeon.recipe.train_settings": ("TrainSettings",),
     "surgeon.surgery.context": ("Surgery",),
     "surgeon.surgery.plan": ("Plan",),
@@ -159,12 +197,16 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AdaptInput",
     "AddClasses",
+    "Advice",
     "Append",
     "Architecture",
     "ArchitectureError",
     "ArchitectureProvider",
+    "Argument",
+    "BlockFields",
     "CheckpointError",
     "Composite",
+    "ConfigFields",
     "Conserve",
     "Entry",
     "Family",
@@ -172,6 +214,7 @@ __all__ = [
     "GradientReversal",
     "Insert",
     "Multitask",
+    "NetworkView",
     "Objective",
     "Operation",
     "OperationError",
@@ -179,12 +222,15 @@ __all__ = [
     "Penalty",
     "Plan",
     "PluginError",
+    "Plugins",
     "Progressive",
     "Recipe",
     "RecipeError",
     "Record",
     "Reinit",
     "ReplaceHead",
+    "RunProgress",
+    "RunReport",
     "Schedule",
     "Selector",
     "Site",
@@ -194,6 +240,7 @@ __all__ = [
     "Stage",
     "Stems",
     "SurgeonError",
+    "SurgeonWarning",
     "Surgery",
     "TrainReport",
     "TrainSettings",
@@ -201,15 +248,25 @@ __all__ = [
     "Transfer",
     "Truncate",
     "Unfreeze",
+    "Verification",
     "VerificationError",
     "ZeroShot",
     "__version__",
+    "advise",
     "apply",
+    "check",
+    "describe_operations",
+    "finetune",
     "hookimpl",
+    "inspect",
     "load",
+    "load_plugins",
     "load_recipe",
     "plan",
+    "recipe_schema",
     "record_of",
+    "run_recipe",
+    "run_training",
     "save",
     "train",
     "verify",

@@ -1,9 +1,15 @@
-"""The errors that a user meets, each with an exit code of its own."""
+"""The errors and warnings that a user sees; every class of errors has its own exit code."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class SurgeonError(Exception):
@@ -28,7 +34,7 @@ class SurgeonError(Exception):
         return f"{head}\n    {self.hint}" if self.hint else head
 
     def at(self, where: str) -> SurgeonError:
-        """Put ``where`` in front of what the error already knows of its place."""
+        """Put ``where`` in front of the place that the error already names."""
         self.where = f"{where}: {self.where}" if self.where else where
         return self
 
@@ -99,6 +105,10 @@ class VerificationError(SurgeonError):
     exit_code = 10
 
 
+class SurgeonWarning(UserWarning):
+    """A part of what was given has no effect here; the warning says how to give it effect."""
+
+
 def nearest(name: str, candidates: Iterable[str], *, count: int = 3) -> list[str]:
     """The candidates that resemble ``name`` most, best first."""
     return difflib.get_close_matches(name, sorted(set(candidates)), n=count, cutoff=0.5)
@@ -109,3 +119,25 @@ def suggest(name: str, candidates: Iterable[str], *, see: str | None = None) -> 
     close = nearest(name, candidates)
     parts = ([f"nearest: {', '.join(close)}"] if close else []) + ([f"see: {see}"] if see else [])
     return "     ".join(parts) or None
+
+
+def name_nearest_option(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a call of ``function`` with an unknown keyword argument fail with the nearest name that it takes.
+
+    Python itself suggests a name only from 3.13 on.
+    """
+    options = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name not in options:
+                hint = suggest(name, options) or f"it takes: {', '.join(options)}"
+                raise TypeError(f"surgeon.{function.__name__} takes no option {name!r}; {hint}")
+        return function(*args, **kwargs)
+
+    return checked

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,7 @@ class Plugins:
         manager: The pluggy manager that they are registered with.
         failures: What failed, by the name of the plugin; filled as hooks are called.
         conflicts: Names that more than one plugin claims, with who claims them; filled as hooks are called.
+        trusted: What the caller lets run beside plugins: modules and functions that recipes and manifests name.
         distributions: The distribution and version that each installed plugin came in, by the plugin's name.
     """
 
@@ -72,6 +74,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.failures: dict[str, PluginError] = {}
         self.conflicts: dict[str, PluginError] = {}
+        self.trusted: frozenset[str] = frozenset()
         self.distributions: dict[str, tuple[str, str]] = {}
         self._offers: dict[str, dict[str, Any]] = {}
         self._owners: dict[tuple[str, str], str] = {}
@@ -98,7 +101,18 @@ class Plugins:
 
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """The providers of skeletons by scheme. Imports torch."""
-        return self._named("surgeon_architectures", "architecture")
+        named = self._named("surgeon_architectures", "architecture")
+        return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
+
+    def trusting(self, names: Iterable[str]) -> Plugins:
+        """The same plugins for a caller who lets further code run.
+
+        Args:
+            names: Modules, as ``package.module``, or single functions, as ``package.module:function``.
+        """
+        plugins = copy(self)  # what has been gathered of plugins is shared
+        plugins.trusted = self.trusted.union(names)
+        return plugins
 
     def losses(self) -> dict[str, Callable[..., Any]]:
         """The losses by name. Imports torch."""
@@ -319,6 +333,10 @@ def load(
                 raise
             plugins.fail(name, error)
     return plugins
+
+
+load_plugins = load
+"""The public name of :func:`load`: ``surgeon.load`` loads a network."""
 
 
 def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:

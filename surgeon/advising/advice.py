@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from surgeon.advising.watching import collect
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
+from surgeon.pipeline.text_files import refuse_to_replace, write_text
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.fitting import first_outputs
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What was measured, and what follows.
+    """The measurement, the case that it makes, and the recipe that follows.
 
     Attributes:
         curve: The worth of each site's features, in the order in which they run.
@@ -33,7 +35,9 @@ class Advice:
         outputs: The number of outputs that a head needs.
         samples: The labelled training samples.
         probed: How many of them were looked at.
-        floor: The score of who knows nothing.
+        floor: The score of a guess that ignores the features.
+        recipe: The text of the recipe that follows.
+        picture: The worth of each site's features, as SVG.
     """
 
     curve: tuple[Worth, ...]
@@ -44,10 +48,24 @@ class Advice:
     samples: int
     probed: int
     floor: float
+    recipe: str = ""
+    picture: str = ""
+
+    def save(self, path: str | Path, *, force: bool = False) -> tuple[Path, Path]:
+        """Write the recipe to ``path``, and the picture beside it as ``.svg``; return both places.
+
+        Raises:
+            OutputError: One exists while ``force`` is not set, or cannot be written to.
+        """
+        recipe, picture = Path(path), Path(path).with_suffix(".svg")
+        refuse_to_replace(recipe, picture, force=force)
+        write_text(recipe, self.recipe)
+        write_text(picture, self.picture)
+        return recipe, picture
 
     @property
     def measure(self) -> str:
-        """What the scores are."""
+        """The name of the score."""
         return "accuracy" if self.classes else "R²"
 
     def to_dict(self) -> dict[str, Any]:

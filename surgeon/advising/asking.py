@@ -29,10 +29,12 @@ class Asked:
     Attributes:
         settings: A ``train:`` section.
         top: ``model``, ``seed``, … as the recipe writes them, with the model's file found beside it.
+        name: How the data were named, for people.
     """
 
     settings: TrainSettings
     top: dict[str, Any] = field(default_factory=dict)
+    name: str = "--data"
 
 
 def asked_for(given: str, plugins: Plugins) -> Asked:
@@ -44,7 +46,7 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
     path = Path(given)
     if path.is_dir():
         document = _below(Document("--data", given, {"source": "images", "path": given}), ("train", "data"))
-        return Asked(_settings(document, plugins).train or TrainSettings())
+        return Asked(_settings(document, plugins).train or TrainSettings(), name=given)
     if path.suffix in RECIPES or path.is_file():
         if path.suffix not in RECIPES:
             hint = f"which columns? --data '{{source: table, path: {given}, image: …, targets: {{labels: …}}}}'"
@@ -69,7 +71,7 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
     top = {key: document.data[key] for key in TOP if document.data.get(key) is not None}
     if settings.model and (folder / settings.model).exists():
         top["model"] = str(folder / settings.model)
-    return Asked(settings.train.beside(folder), top)
+    return Asked(settings.train.beside(folder), top, given)
 
 
 def _below(document: Document, keys: Keys) -> Document:

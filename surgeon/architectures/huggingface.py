@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgeon.architectures.config_reading import refused
+from surgeon.architectures.limits import check_config
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
+from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
 
@@ -27,15 +30,6 @@ IGNORED = ["*/*", "consolidated*"]
 
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.(attention\.)?masked_bias$")
-
-# What a forward sets in its modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations,
-# Funnel counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads.
-MUTABLE = frozenset(
-    (
-        *("shift_size", "window_size", "cached_sequence_length", "pooling_mult", "seq_len", "expert_capacity"),
-        "main_input_name",
-    )
-)
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
@@ -66,10 +60,8 @@ class HuggingFace(ArchitectureProvider):
             )
         try:
             return cls._from_config(config)  # type: ignore[no-any-return]  # as AutoModel.from_config does
-        except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise ArchitectureError(
-                f"cannot be built: {type(error).__name__}: {str(error).strip().splitlines()[0]}", where=where
-            ) from error
+        except Exception as error:  # whatever a class of transformers raises on such a config
+            raise refused(error, "cannot be built", architecture.options["config"], where) from error
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
         """A class by its name, or what ``config.json`` of a repository or folder says.
@@ -91,21 +83,29 @@ class HuggingFace(ArchitectureProvider):
         config = _read_config(folder / "config.json")
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
-    def of_config(self, config: dict[str, Any], where: str) -> Architecture:
+    def of_config(self, config: dict[str, Any], where: str, tensors: int | None = None) -> Architecture:
         """The class that a ``config.json`` names; its base class where it names none.
+
+        Args:
+            config: The config, as JSON holds it.
+            where: Where it lies.
+            tensors: How many tensors the weights beside it have.
 
         Raises:
             ArchitectureError: It needs code from outside transformers, or its weights are quantised.
         """
         if config.get("quantization_config"):
-            method = config["quantization_config"].get("quant_method", "an unknown method")
+            quantised = config["quantization_config"]
+            method = (quantised if isinstance(quantised, dict) else {}).get("quant_method", "an unknown method")
             raise ArchitectureError(
                 f"its weights are quantised ({method}), and cannot be edited",
                 where=where,
                 hint="take the unquantised checkpoint that it was made from",
             )
-        loaded = _config(config, where)
+        loaded = _config(config, where, tensors)
         named = config.get("architectures") or []
+        if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+            raise ArchitectureError(f"architectures: {named!r} is not a list of class names", where=where)
         name = named[0] if named else _base_class(loaded, where)
         self._class(name, where)
         return Architecture(scheme=self.scheme, name=name, options={"config": _plain(loaded)})
@@ -135,13 +135,14 @@ class HuggingFace(ArchitectureProvider):
 
         if checkpoint.config is None or "model_type" not in checkpoint.config:
             return None
-        return match(self, self.of_config(checkpoint.config, checkpoint.location), checkpoint)
+        architecture = self.of_config(checkpoint.config, checkpoint.location, len(checkpoint.entries))
+        return match(self, architecture, checkpoint)
 
     def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
         """The config beside the weights, for a class that was named without one."""
         if "config" in architecture.options or checkpoint.config is None:
             return [architecture]
-        config = _plain(_config(checkpoint.config, checkpoint.location))
+        config = _plain(_config(checkpoint.config, checkpoint.location, len(checkpoint.entries)))
         return [architecture.model_copy(update={"options": {"config": config}})]
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
@@ -203,10 +204,14 @@ def _classes() -> dict[str, set[str]]:
     return found
 
 
-def _config(values: dict[str, Any], where: str) -> Any:
+def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    if not isinstance(values, dict):
+        raise ArchitectureError(f"its config is {type(values).__name__}, not a mapping", where=where)
     model_type = values.get("model_type")
+    if model_type is not None and not isinstance(model_type, str):
+        raise ArchitectureError(f"model_type: {model_type!r} is not a name", where=where)
     if model_type not in CONFIG_MAPPING:
         if "auto_map" in values:
             raise ArchitectureError(
@@ -219,12 +224,32 @@ def _config(values: dict[str, Any], where: str) -> Any:
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
+    if remote := next(_remote(values), None):
+        raise ArchitectureError(
+            f"its config names code or files on the hub ({remote}), which surgeon never fetches while it builds",
+            where=where,
+            hint="take the key out of config.json: transformers' own code is used then",
+        )
+    check_config(values, where, tensors)
     try:
         return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ArchitectureError(
-            f"its config is refused by transformers: {str(error).strip().splitlines()[0]}", where=where
-        ) from error
+    except Exception as error:  # whatever a class of transformers raises on such a config
+        raise refused(error, "its config is refused by transformers", values, where) from error
+
+
+def _remote(values: Any) -> Iterator[str]:
+    """What a config says that lets a library fetch code or files: kernels of the hub, timm's ``hf-hub:`` names."""
+    if isinstance(values, list):
+        for item in values:
+            yield from _remote(item)
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        texts = [text for text in (value.values() if isinstance(value, dict) else [value]) if isinstance(text, str)]
+        kernels = "_implementation" in str(key) and any("/" in text for text in texts)
+        if kernels or any(text.startswith(("hf-hub:", "hf_hub:", "local-dir:")) for text in texts):
+            yield f"{key}: {', '.join(texts)}"
+        yield from _remote(value)
 
 
 def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:

@@ -1,11 +1,13 @@
-"""A user's own network: ``python:package.module:function``."""
+"""Networks of the user's own: ``python:package.module:function``, run only if the caller says so."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
+from surgeon.architectures.trust import refuse_libraries
 from surgeon.errors import ArchitectureError, suggest
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
@@ -15,19 +17,38 @@ if TYPE_CHECKING:
 
 
 class PythonFunction(ArchitectureProvider):
-    """Calls an importable function (or class) with the architecture's options."""
+    """Call a function, or a class of modules, with the architecture's options.
+
+    The name may come from a recipe or a manifest that somebody else wrote. So nothing is imported before the caller
+    has said that its module may run.
+
+    Args:
+        trusted: Modules (``package.module``) and single functions (``package.module:function``) that may run; a
+            module stands for those below it too.
+    """
 
     scheme = "python"
 
+    def __init__(self, trusted: Collection[str] = ()) -> None:
+        self._trusted = frozenset(trusted)
+
+    def trusting(self, names: Collection[str]) -> PythonFunction:
+        """Build the same, and call functions of the modules in ``names`` too."""
+        return PythonFunction(self._trusted.union(names))
+
     def names(self) -> list[str]:
-        """Empty: any importable function will do."""
+        """Return nothing: any importable function will do."""
         return []
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """Import the function, call it, and check that it returned a module."""
+        """Import the function, call it, and check that it returned a module.
+
+        Raises:
+            ArchitectureError: Its module is not trusted, or it is no function that builds a network.
+        """
         from torch import nn
 
-        function = _resolve(architecture)
+        function = self._resolve(architecture)
         try:
             model = function(**architecture.options)
         except Exception as error:  # whatever a user's function raises
@@ -41,14 +62,31 @@ class PythonFunction(ArchitectureProvider):
             raise ArchitectureError(f"returned {type(model).__name__}, not a torch.nn.Module", where=str(architecture))
         return model
 
+    def _resolve(self, architecture: Architecture) -> Callable[..., Any]:
+        where = str(architecture)
+        path, colon, attribute = architecture.name.partition(":")
+        if not (path and colon and attribute):
+            raise ArchitectureError("names no function", where=where, hint="write python:package.module:function")
+        refuse_libraries(path, where)
+        if not self._may_run(path, attribute):
+            raise ArchitectureError(
+                f"names code of the module {path}, which runs only if you say so",
+                where=where,
+                hint=f"read it; if you trust it: --trust-code {path}, or in Python trust_code={path!r}",
+            )
+        function: Callable[..., Any] = _attribute(_imported(path, where), path, attribute, where)
+        _check_function(function, path, where)
+        return function
 
-def _resolve(architecture: Architecture) -> Callable[..., Any]:
-    where = str(architecture)
-    path, colon, attribute = architecture.name.partition(":")
-    if not (path and colon and attribute):
-        raise ArchitectureError("names no function", where=where, hint="write python:package.module:function")
+    def _may_run(self, path: str, attribute: str) -> bool:
+        parts = path.split(".")
+        modules = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+        return not self._trusted.isdisjoint({*modules, f"{path}:{attribute}"})
+
+
+def _imported(path: str, where: str) -> Any:
     try:
-        module = importlib.import_module(path)
+        return importlib.import_module(path)
     except ModuleNotFoundError as error:
         raise ArchitectureError(
             f"no module named {error.name!r}",
@@ -61,16 +99,32 @@ def _resolve(architecture: Architecture) -> Callable[..., Any]:
             where=where,
             hint=f"see the whole of it: python -c 'import {path}'",
         ) from error
+
+
+def _attribute(module: Any, path: str, attribute: str, where: str) -> Any:
     target: Any = module
     for part in attribute.split("."):
-        if not hasattr(target, part):
+        if part.startswith("__") or not hasattr(target, part):
             raise ArchitectureError(
                 f"{path} has no attribute {attribute!r}", where=where, hint=suggest(part, _callables(target))
             )
         target = getattr(target, part)
-    if not callable(target):
-        raise ArchitectureError(f"{attribute!r} is a {type(target).__name__}, not a function", where=where)
-    return target  # type: ignore[no-any-return]
+    return target
+
+
+def _check_function(function: Any, path: str, where: str) -> None:
+    """Refuse what is no function, or class of modules, of the package that is named."""
+    from torch import nn
+
+    hint = "name a function of your own that returns the network"
+    if inspect.isclass(function):
+        if not issubclass(function, nn.Module):
+            raise ArchitectureError(f"{function.__name__} is no class of torch.nn.Module", where=where, hint=hint)
+    elif not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise ArchitectureError(f"is a {type(function).__name__}, not a function", where=where, hint=hint)
+    home = str(getattr(function, "__module__", None))
+    if home.partition(".")[0] != path.partition(".")[0]:
+        raise ArchitectureError(f"is code of {home}, not of {path}", where=where, hint=hint)
 
 
 def _callables(target: Any) -> list[str]:

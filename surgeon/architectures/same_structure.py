@@ -31,6 +31,39 @@ def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collectio
     )
 
 
+def differing_setting(
+    module: nn.Module, skeleton: nn.Module, *, within: Collection[str], mutable: Collection[str] = ()
+) -> str | None:
+    """Say what two trees are set to differently in some of their parts; None if they agree there.
+
+    A layer may compute a constant from its position when it is built, or from a field of the config: two layers with
+    tensors of the same shapes then give different outputs.
+
+    Args:
+        module: One of them.
+        skeleton: The other; its names and shapes are compared too.
+        within: The sites to compare, with all that lies below them.
+        mutable: Settings that a forward may have changed, and that say nothing.
+    """
+    mine, other = dict(module.named_modules()), dict(skeleton.named_modules())
+    parts = [name for name in {**mine, **other} if any(f"{name}.".startswith(f"{site}.") for site in within)]
+    for name in parts:
+        if name not in mine or name not in other:
+            return f"{name} is {'missing' if name not in mine else 'one module too many'}"
+        one, two = mine[name], other[name]
+        if type(one).__name__ != type(two).__name__:
+            return f"{name} is a {type(one).__name__}, not a {type(two).__name__}"
+        shapes = [{key: tuple(t.shape) for key, t in (*m._parameters.items(), *m._buffers.items()) if t is not None}
+                  for m in (one, two)]  # fmt: skip
+        if shapes[0] != shapes[1]:
+            return f"the tensors of {name} have other shapes"
+        settings = _settings(one, mutable), _settings(two, mutable)
+        for key in settings[0].keys() & settings[1].keys():
+            if settings[0][key] != settings[1][key]:
+                return f"{name}.{key} is {settings[0][key]}, not {settings[1][key]}"
+    return None
+
+
 def _class_name(module: nn.Module) -> str:
     # By name: torch's parametrize gives every module that it touches a class of its own.
     return f"{type(module).__module__}.{type(module).__qualname__}"

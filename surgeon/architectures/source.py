@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from surgeon.architectures.artifact_record import read_record
 from surgeon.architectures.identify import build, identify, match
 from surgeon.architectures.registry import is_reference, meant, parse
 from surgeon.checkpoint.formats import Checkpoint, memory_checkpoint, open_checkpoint
@@ -202,15 +202,7 @@ def _from_builder(architecture: Architecture, location: str, providers: dict[str
 def _from_artifact(
     checkpoint: Checkpoint, architecture: Architecture | None, providers: dict[str, ArchitectureProvider]
 ) -> Source:
-    try:
-        record = Record.model_validate((checkpoint.manifest or {}).get("record"))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise CheckpointError(
-            f"its manifest is damaged: {'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}",
-            where=checkpoint.location,
-            hint="make the artifact again",
-        ) from error
+    record = read_record(checkpoint)
     architecture = architecture or record.architecture
     if architecture is not None and architecture.scheme not in providers:
         raise ArchitectureError(

@@ -68,6 +68,8 @@ class Torchvision(ArchitectureProvider):
         builder = models.get_model_builder(name)
         accepted = inspect.signature(inspect.unwrap(builder)).parameters
         options = dict(architecture.options)
+        if asked := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
+            raise ArchitectureError(f"{', '.join(asked)}: no weights are fetched by an option", where=str(architecture))
         eps = options.pop(FROZEN_NORM, None)
         replaced = options.pop(REPLACED, None)
         arguments = {key: value for key, value in FIXED.items() if key in accepted}

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from surgeon.checkpoint.copying import Progress
+from surgeon.checkpoint.digests import digest_of, sealed
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
 from surgeon.checkpoint.safetensors_writing import write_safetensors
+from surgeon.checkpoint.scratch import appearing
 from surgeon.checkpoint.torch_writing import write_state_dict
-from surgeon.errors import OutputError
+from surgeon.errors import OutputError, SurgeonError
+
+T = TypeVar("T")
 
 MANIFEST = "surgeon.json"
 RECIPE = "recipe.yaml"
@@ -71,65 +72,85 @@ def _holds_a_model(folder: Path) -> bool:
     return any((folder / name).exists() for name in (MANIFEST, CONFIG))
 
 
-def write(path: Path, contents: Contents, progress: Progress | None = None) -> None:
-    """Write an artifact; it appears under its name only when it is complete.
+def write(
+    path: Path,
+    contents: Contents,
+    progress: Progress | None = None,
+    *,
+    check: Callable[[Path], T] | None = None,
+    keep_rejected: bool = False,
+) -> T | None:
+    """Write an artifact; it appears under its name only when it is complete and passes ``check``.
 
     Args:
         path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
         contents: What to write.
         progress: Called with the number of bytes each time some have been written.
+        check: Looks at what was written before it takes the place of what lies at ``path``; on an error that stays.
+        keep_rejected: Keep what does not pass, as ``NAME.rejected``: it cannot be made again soon.
+
+    Returns:
+        What ``check`` returns.
 
     Raises:
         OutputError: The place cannot be written to.
+        SurgeonError: It does not pass ``check``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _appearing(path) as temporary:
+        with appearing(path) as temporary:
             if path.suffix == ".safetensors":
                 metadata = {
                     "format": "pt",
-                    METADATA_KEY: json.dumps(contents.manifest),
+                    METADATA_KEY: json.dumps(sealed(contents.manifest)),
                     "recipe": contents.recipe,
                 }
-                write_safetensors(temporary, in_file_order(contents.pieces), metadata, progress)
+                write_safetensors(temporary, in_file_order(contents.pieces), metadata, progress, seal=True)
             elif path.suffix == ".pt":
                 _write_torch(temporary, contents, progress)
             else:
                 temporary.mkdir()
                 _write_folder(temporary, contents, progress)
+            return _checked(path, temporary, check, keep_rejected) if check is not None else None
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A name beside ``path``; what is there at the end takes its place, on an error nothing is left."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+def _checked(path: Path, temporary: Path, check: Callable[[Path], T], keep_rejected: bool) -> T:
+    """Run ``check``; an error speaks of the output, not of where it lies for the time being."""
     try:
-        yield scratch / path.name
-        if path.is_dir():
-            path.rename(scratch / "replaced")
-        (scratch / path.name).replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        return check(temporary)
+    except SurgeonError as error:
+        kept = path.with_name(f"{path.stem}.rejected{path.suffix}")
+        note = f"{path} stays as it was" if path.exists() else f"nothing was written to {path}"
+        if keep_rejected and not kept.exists():
+            temporary.rename(kept)
+            note += f"; what was rejected lies in {kept}"
+        error.message = error.message.replace(str(temporary), str(path))
+        error.where = (error.where or str(path)).replace(str(temporary), str(path))
+        error.hint = f"{error.hint}; {note}" if error.hint else note
+        raise
 
 
 def _write_folder(folder: Path, contents: Contents, progress: Progress | None) -> None:
     shards = _shards(in_file_order(contents.pieces))
+    digests: dict[str, str] = {}
     if len(shards) == 1:
-        write_safetensors(folder / WEIGHTS, shards[0], {"format": "pt"}, progress)
+        digests[WEIGHTS] = write_safetensors(folder / WEIGHTS, shards[0], {"format": "pt"}, progress)
     else:
         names = {}
         for number, shard in enumerate(shards, start=1):
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            write_safetensors(folder / file, shard, {"format": "pt"}, progress)
+            digests[file] = write_safetensors(folder / file, shard, {"format": "pt"}, progress)
             names.update({piece.name: file for piece in shard})
         total = sum(piece.nbytes for piece in contents.pieces)
-        _write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": total}, "weight_map": names})
-    _write_json(folder / MANIFEST, contents.manifest)
-    (folder / RECIPE).write_text(contents.recipe, encoding="utf-8")
+        index = {"metadata": {"total_size": total}, "weight_map": names}
+        digests[f"{WEIGHTS}.index.json"] = _write_text(folder / f"{WEIGHTS}.index.json", _as_json(index))
+    digests[RECIPE] = _write_text(folder / RECIPE, contents.recipe)
     if contents.config is not None:
-        _write_json(folder / CONFIG, contents.config)
+        digests[CONFIG] = _write_text(folder / CONFIG, _as_json(contents.config))
+    files = {name: {"bytes": (folder / name).stat().st_size, "xxh3": digest} for name, digest in digests.items()}
+    _write_text(folder / MANIFEST, _as_json(sealed({**contents.manifest, "files": files})))
 
 
 def _shards(pieces: list[Piece]) -> list[list[Piece]]:
@@ -144,8 +165,18 @@ def _shards(pieces: list[Piece]) -> list[list[Piece]]:
     return shards
 
 
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+def _as_json(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _write_text(path: Path, text: str) -> str:
+    """Write a text to the disk, its line ends as they are; returns its digest."""
+    data = text.encode()
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest_of(data)
 
 
 def _write_torch(path: Path, contents: Contents, progress: Progress | None) -> None:
@@ -155,6 +186,6 @@ def _write_torch(path: Path, contents: Contents, progress: Progress | None) -> N
         [piece.name for piece in contents.pieces],
         in_file_order(contents.pieces),
         contents.manifest.get("aliases", {}),
-        {METADATA_KEY: {"manifest": json.dumps(contents.manifest), "recipe": contents.recipe}},
+        {METADATA_KEY: {"manifest": json.dumps(sealed(contents.manifest)), "recipe": contents.recipe}},
         progress,
     )

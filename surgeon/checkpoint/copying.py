@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import xxhash
+
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pages import BUFFER, DIRECT, PAGE, REFUSED, Extent, Reader, down, extents, open_direct, up
 
@@ -43,9 +45,12 @@ class Writer:
         file = open_direct(path, flags)
         self.direct = file is not None
         """Whether the page cache is passed by."""
+        self.digest = ""
+        """The XXH3 digest of the file, when the context has ended."""
         self._file = os.open(path, flags, 0o666) if file is None else file
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="surgeon-writer")
         self._waiting: deque[tuple[Future[None], mmap.mmap]] = deque()
+        self._hash = xxhash.xxh3_128()
         self._reader: Reader | None = None
         self._buffer = mmap.mmap(-1, BUFFER)
         self._start_buffer(0)
@@ -66,6 +71,14 @@ class Writer:
     def tell(self) -> int:
         """How many bytes have been handed over; with :meth:`write` and :meth:`flush`, a file for zipfile."""
         return self._base + self._end
+
+    def digest_so_far(self) -> str:
+        """The XXH3 digest of all bytes that have been handed over, in hexadecimal."""
+        for job, _ in self._waiting:
+            job.result()
+        digest = self._hash.copy()
+        digest.update(memoryview(self._buffer)[self._begin : self._end])
+        return digest.hexdigest()
 
     def flush(self) -> None:
         """Do nothing: the file is complete when the context ends, and not before."""
@@ -150,11 +163,18 @@ class Writer:
                 break
             if not count:  # the source's end; whoever reads on says so
                 break
+            self._thread.submit(self._hash_copied, source, offset + done, count).result()
             done += count
             if progress:
                 progress(count)
         self._start_buffer(start + done)
         return done
+
+    def _hash_copied(self, file: int, offset: int, count: int) -> None:
+        """Take the digest of what the kernel has copied, which is in the page cache."""
+        while count and (data := os.pread(file, min(count, BUFFER), offset)):
+            self._hash.update(data)
+            offset, count = offset + len(data), count - len(data)
 
     def _start_buffer(self, position: int) -> None:
         # A byte lies as far from a page's beginning in the buffer as in the file.
@@ -181,6 +201,7 @@ class Writer:
 
     def _write_out(self, buffer: mmap.mmap, begin: int, end: int, base: int) -> None:
         view = memoryview(buffer)
+        self._hash.update(view[begin:end])
         while begin < end:
             try:
                 begin += os.pwrite(self._file, view[begin:end], base + begin)
@@ -192,6 +213,7 @@ class Writer:
 
     def _finish(self) -> None:
         length = self.tell()
+        self.digest = self.digest_so_far()
         if self.direct:  # the last page is written whole, and what is too much of it taken off
             whole = up(self._end)
             self._buffer[self._end : whole] = bytes(whole - self._end)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.checkpoint.digests import BLANK, KEY, place_in
 from surgeon.checkpoint.pages import PAGE
 from surgeon.checkpoint.pieces import LINE, Piece, write_pieces
 from surgeon.checkpoint.safetensors import DTYPES, HEADER_LIMIT
@@ -22,8 +24,13 @@ STEP = 16
 
 
 def write_safetensors(
-    path: Path, pieces: list[Piece], metadata: dict[str, str], progress: Progress | None = None
-) -> None:
+    path: Path,
+    pieces: list[Piece],
+    metadata: dict[str, str],
+    progress: Progress | None = None,
+    *,
+    seal: bool = False,
+) -> str:
     """Write ``pieces``, in the order that they are in.
 
     Args:
@@ -31,11 +38,15 @@ def write_safetensors(
         pieces: Its tensors.
         metadata: For the header's ``__metadata__``.
         progress: Called with the number of bytes each time some have been written.
+        seal: Put the digest of the file into its metadata.
+
+    Returns:
+        The digest of the file; of a sealed one, with zeros in its place.
 
     Raises:
         OutputError: Safetensors cannot hold one of the dtypes, or a header of that length.
     """
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": {**metadata, KEY: BLANK} if seal else metadata}
     offset = 0
     for piece in pieces:
         if piece.dtype not in NAMES:
@@ -58,6 +69,13 @@ def write_safetensors(
     with Writer(path) as writer:
         writer.write(len(text).to_bytes(LENGTH, "little") + text)
         write_pieces(writer, pieces, progress)
+    if seal:
+        with path.open("r+b") as file:
+            file.seek(LENGTH + place_in(text))
+            file.write(writer.digest.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    return writer.digest
 
 
 def _padding(length: int, pieces: list[Piece]) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.checkpoint.digests import RECORD as DIGEST
 from surgeon.checkpoint.pages import BUFFER
 from surgeon.checkpoint.pieces import Piece, values_of
 
@@ -119,6 +120,8 @@ def write_state_dict(
                     if progress:
                         progress(len(data))
         archive.writestr(_record(writer, "version", 0), "3\n")
+        digest = writer.digest_so_far()
+        archive.writestr(_record(writer, DIGEST, 0), digest)
 
 
 class _Feed:

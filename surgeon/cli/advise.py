@@ -1,20 +1,18 @@
-"""Advice before any surgery: ``advise``."""
+"""The command that advises how to fine-tune: ``advise``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
-from surgeon.cli.outputs import refuse_to_replace, write_text
+from surgeon.cli.outputs import refuse_to_replace
 from surgeon.errors import RecipeError
 
 if TYPE_CHECKING:
-    from surgeon.advising.advice import Advice
-    from surgeon.advising.asking import Asked
     from surgeon.plugins import Plugins
 
 
@@ -51,6 +49,7 @@ def advise(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -66,123 +65,37 @@ def advise(
 
     plugins: Plugins = context.obj
     asked = asked_for(data, plugins)
-    chosen = model or asked.top.get("model")
-    if chosen is None:
+    if model is None and "model" not in asked.top:
         raise RecipeError("there is no model to look at", where=data, hint="name it: --model MODEL")
-    picture = output.with_suffix(".svg")
-    refuse_to_replace(output, picture, force=force)
-    top: dict[str, Any] = {**asked.top, "model": chosen}
-    top |= {name: value for name, value in (("arch", arch), ("seed", seed)) if value is not None}
-    from surgeon.advising.picture import picture_of
+    refuse_to_replace(output, output.with_suffix(".svg"), force=force)
+    from surgeon.advising.advise import advise as advise_on
     from surgeon.cli.render.advice import render_advice
-    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.render.consoles import show
+    from surgeon.cli.render.progress import TerminalProgress
 
-    silent = quiet or as_json
-    with working("looking at the features of each block", quiet=silent):
-        advice = _advice(asked, top, at, large, samples, key, trust_pickle, plugins)
-    with working("trying the recipe", quiet=silent):
-        text = _recipe(advice, asked, top, output, key, trust_pickle, plugins)
-    write_text(output, text)
-    write_text(picture, picture_of(advice, f"what the features of {Path(chosen).name} are worth for {data}"))
-    if as_json:
-        print_json({**advice.to_dict(), "recipe": str(output), "picture": str(picture)})
-    elif not quiet:
-        show(render_advice(advice, str(output), str(picture)))
-
-
-def _advice(
-    asked: Asked,
-    top: dict[str, Any],
-    at: list[str] | None,
-    large: int,
-    samples: int,
-    key: str | None,
-    trust_pickle: bool,
-    plugins: Plugins,
-) -> Advice:
-    from surgeon.advising.advice import measure
-    from surgeon.advising.watching import Watch, watched
-    from surgeon.errors import TrainingError
-    from surgeon.pipeline import api as engine
-    from surgeon.pipeline.finetune import from_scratch
-    from surgeon.pipeline.prepare import prepare
-    from surgeon.training.load_splits import load_splits
-
-    seed = top.get("seed", 0)
-    watch: Any = Watch(sites=at)
-    given: dict[str, Any] = {"roles": top.get("roles"), "inputs": top.get("inputs"), "plugins": plugins, "seed": seed}
-    prepared = prepare(top["model"], [watch], arch=top.get("arch"), key=key, trust_pickle=trust_pickle, **given)
-    if prepared.source.checkpoint is None:
-        raise TrainingError(
-            f"{top['model']} has no weights, so that there is nothing to transfer",
-            hint="name trained ones, as in torchvision/resnet50@DEFAULT",
-        )
-    sites = watched(prepared.model)
-    if len(sites) < 2:
-        raise TrainingError(
-            f"{len(sites)} block is found in {top['model']}, and to compare takes two"
-            if sites
-            else f"no blocks are found in {top['model']}",
-            hint="name the sites to look at with --at; surgeon inspect shows them",
-        )
-    earlier = prepared.record.model_copy(update={"surgeries": prepared.record.surgeries[:-1]})
-
-    def untrained() -> Any:
-        return engine.apply(from_scratch(prepared.source, earlier, plugins), [watch], inplace=True, **given)
-
-    splits = load_splits(asked.settings, seed)
-    return measure(
-        prepared.materialise(), untrained, sites, splits, asked.settings, seed=seed, samples=samples, large=large
+    advice = advise_on(
+        model,
+        asked,
+        at=at,
+        large=large,
+        samples=samples,
+        folder=output.parent,
+        arch=arch,
+        seed=seed,
+        key=key,
+        trust_pickle=trust_pickle,
+        trust_code=trust_code or (),
+        plugins=plugins,
+        progress=TerminalProgress(quiet=quiet or as_json),
     )
+    recipe, picture = advice.save(output, force=force)
+    if as_json:
+        print_json({**advice.to_dict(), "recipe": str(recipe), "picture": str(picture)})
+    elif not quiet:
+        show(render_advice(advice, str(recipe), str(picture), _command(recipe, model or asked.top["model"], arch)))
 
 
-def _recipe(
-    advice: Advice,
-    asked: Asked,
-    top: dict[str, Any],
-    output: Path,
-    key: str | None,
-    trust_pickle: bool,
-    plugins: Plugins,
-) -> str:
-    """The text of the first recipe for the case that this network can be taken through."""
-    import tempfile
-
-    from surgeon.advising.prescribing import alternatives, placed, recipe
-    from surgeon.data.sources import as_sources
-    from surgeon.errors import OperationError, SiteError
-    from surgeon.interfaces.record import ATTRIBUTE
-    from surgeon.interfaces.selector import files_beside
-    from surgeon.pipeline.prepare import prepare
-    from surgeon.recipe.load import load_recipe
-    from surgeon.training.anatomy import Anatomy
-
-    def named(given: Any) -> Any:
-        sources = []
-        for source in as_sources(given):
-            files = {name: placed(path, output.parent) for name, path in files_beside(source, Path()).items()}
-            sources.append({**source.model_dump(mode="json", exclude_unset=True), **files})
-        return sources if isinstance(given, (list, tuple)) else sources[0]
-
-    settings = asked.settings
-    data = {name: named(given) for name in ("data", "evaluate") if (given := getattr(settings, name)) is not None}
-    written = {**top, "model": placed(top["model"], output.parent)}
-    problem: OperationError | SiteError | None = None
-    for operations, note in alternatives(advice):
-        why_not = f"{note}: {problem}" if note else None
-        text = recipe(advice, operations, settings, data, written, why_not=why_not)
-        with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
-            copy = Path(scratch) / output.name
-            copy.write_text(text, encoding="utf-8")
-            loaded = load_recipe(copy, plugins=plugins)
-        try:
-            prepared = prepare(top["model"], loaded, key=key, trust_pickle=trust_pickle, plugins=plugins)
-        except (OperationError, SiteError) as error:
-            problem = error
-            continue
-        setattr(prepared.model, ATTRIBUTE, prepared.record)
-        if Anatomy(prepared.model, plugins).has_blocks:
-            return text
-        return recipe(advice, operations, settings, data, written, blocks=False, why_not=why_not)
-    assert problem is not None  # there is an alternative
-    raise problem
+def _command(recipe: Path, model: str, arch: str | None) -> str:
+    """The command that carries the recipe out; the user must allow code that it names."""
+    modules = [text.split(":")[1] for text in (model, arch or "") if text.startswith("python:")]
+    return " ".join([f"surgeon apply {recipe}", *(f"--trust-code {module}" for module in dict.fromkeys(modules))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.inspect import check, inspect
+from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
 from surgeon.cli.startup.name_clash import name_clash
@@ -28,7 +30,7 @@ from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
 """Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
 
@@ -36,6 +38,7 @@ QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
 def main() -> None:
     """Run the command line on the process's arguments, and end the process."""
     codes = [1]
+    listen()
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
@@ -67,6 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     plugins = None
+    TYPED.set(tuple(arguments))
     if warning := name_clash():
         print(f"warning: {warning}", file=sys.stderr)
     try:
@@ -74,10 +78,11 @@ def _run(arguments: Sequence[str]) -> int:
         plugins = choice.load()
         app = make_app(plugins)
         code = app(choice.rest, prog_name="surgeon", standalone_mode=False, obj=plugins)
+        if code == INTERRUPTED:  # typer has made that of a KeyboardInterrupt
+            return _interrupted()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         return 1
     except SurgeonError as error:
@@ -86,6 +91,12 @@ def _run(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # what typer raises at a mistake in the arguments
             return _tell(_usage_error(error), arguments)
         return _tell(_bug(error, plugins), arguments)
+
+
+def _interrupted() -> int:
+    """Say so, and return the exit code by the signal."""
+    print("interrupted", file=sys.stderr)
+    return 128 + STOPPED[-1] if STOPPED else INTERRUPTED
 
 
 def make_app(plugins: Plugins) -> typer.Typer:

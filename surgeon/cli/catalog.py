@@ -1,4 +1,4 @@
-"""What there is to use: ``ops``, ``schema`` and ``plugins``. None of them imports torch."""
+"""The commands that list what can be used: ``ops``, ``schema`` and ``plugins``. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def ops(
     debug: options.Debug = False,
 ) -> None:
     """List the operations, or explain one."""
-    from surgeon.cli.render.catalog import operations_of, render_operation, render_operations
+    from surgeon.cli.render.catalog import render_operation, render_operations
     from surgeon.cli.render.consoles import show
+    from surgeon.recipe.catalog import describe_operations
 
     plugins: Plugins = context.obj
-    operations = operations_of(_schema(plugins))
+    operations = describe_operations(plugins)
     if name is not None:
         if name not in operations:
             plugins.operation(name)  # which says what is near, or who claims it
@@ -49,8 +50,10 @@ def schema(
 
     Editors complete and check recipes with it.
     """
+    from surgeon.recipe.catalog import schema_of
+
     plugins: Plugins = load_plugins(installed=False) if builtins else context.obj
-    text = json.dumps(_schema(plugins), indent=2, ensure_ascii=False)
+    text = json.dumps(schema_of(plugins), indent=2, ensure_ascii=False)
     if output is None:
         print(text)
         return
@@ -73,36 +76,26 @@ def plugins(
     from surgeon.cli.render.catalog import render_plugins
     from surgeon.cli.render.consoles import show
 
-    known: Plugins = context.obj
-    known.try_all()
+    loaded: Plugins = context.obj
+    loaded.try_all()
     if as_json:
         print_json(
             {
                 "plugins": [
-                    {"name": name, "origin": known.origin(name), "hooks": hooks} for name, hooks in known.listing()
+                    {"name": name, "origin": loaded.origin(name), "hooks": hooks} for name, hooks in loaded.listing()
                 ],
-                "failures": {name: str(error) for name, error in known.failures.items()},
-                "conflicts": {name: error.message for name, error in known.conflicts.items()},
+                "failures": {name: str(error) for name, error in loaded.failures.items()},
+                "conflicts": {name: error.message for name, error in loaded.conflicts.items()},
             }
         )
     else:
         show(
             render_plugins(
-                [(known.origin(name), hooks) for name, hooks in known.listing()], known.failures, known.conflicts
+                [(loaded.origin(name), hooks) for name, hooks in loaded.listing()], loaded.failures, loaded.conflicts
             )
         )
 
 
-def _schema(plugins: Plugins) -> dict[str, Any]:
-    """The schema of recipes; where no plugin adds to it, as it ships with surgeon."""
-    if plugins.add_to("surgeon_operations", "surgeon_sources"):
-        from surgeon.recipe.schema import recipe_schema
-
-        return recipe_schema(plugins)
-    shipped: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recipe.schema.json").read_text(encoding="utf-8"))
-    return shipped
-
-
 def print_json(data: Any) -> None:
-    """Print ``data`` for machines."""
+    """Print ``data`` as JSON."""
     print(json.dumps(data, indent=2, ensure_ascii=False, default=str))

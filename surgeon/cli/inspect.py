@@ -1,4 +1,4 @@
-"""Looking without changing: ``inspect`` a network, ``check`` an artifact."""
+"""The commands that look and change nothing: ``inspect`` a network, ``check`` an artifact."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def inspect(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -32,16 +33,20 @@ def inspect(
     Every site in the tree is an address that a selector in a recipe may name.
     """
     defer()
-    from surgeon.cli.inspect_model import examine
     from surgeon.cli.render.consoles import show, working
 
     with working("reading the model", quiet=as_json):
-        examined = examine(model, arch=arch, key=key, trust_pickle=trust_pickle, plugins=context.obj)
-        examined.narrow(select)
+        from surgeon.cli.render.networks import network_dict, render_network, render_sites
+        from surgeon.pipeline.network_view import inspect as look_at
+
+        view = look_at(
+            model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj
+        )
+        selected = view.select(select) if select is not None else None
     if as_json:
-        print_json(examined.to_dict())
+        print_json(network_dict(view, selected))
     else:
-        show(examined.render(depth or None))
+        show(render_network(view, depth or None) if selected is None else render_sites(selected))
 
 
 def check(
@@ -55,24 +60,25 @@ def check(
     ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Check an artifact, to the byte.
+    """Check an artifact, byte for byte.
 
-    It has to load, every tensor in it has to be accounted for, and with --source what was kept has to be
-    what the source holds.
+    It must load, every tensor in it must have its place, and with --source the tensors that were kept must equal
+    those of the source.
     """
     defer()
     from surgeon.cli.render.consoles import show, working
     from surgeon.cli.render.outcomes import render_verification
 
     with working("loading the artifact", quiet=quiet or as_json):
-        from surgeon.pipeline import api as engine
+        from surgeon.pipeline.api import verify
 
-        found = engine.verify(artifact, source, trust_pickle=trust_pickle, plugins=context.obj)
+        verified = verify(artifact, source, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(verified))
     elif not quiet:
-        show(render_verification(artifact, found))
+        show(render_verification(artifact, verified))

@@ -58,6 +58,14 @@ Key = Annotated[str | None, typer.Option("--key", help="Which of several state d
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="Let a pickle in the file run its code. Only for files you trust.")
 ]
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-code",
+        metavar="MODULE",
+        help="Let code of a module run that the recipe or an artifact names. Repeatable.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -48,6 +48,7 @@ def predict(
     seed: options.Seed = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -58,8 +59,9 @@ def predict(
     Classes and yes/no questions come as probabilities, values as they are, a row for each sample.
     """
     from surgeon.advising.asking import asked_for
+    from surgeon.architectures.trust import with_trust
 
-    plugins: Plugins = context.obj
+    plugins: Plugins = with_trust(context.obj, trust_code or (), artifact, arch)
     if only and add_classes is None:
         raise OutputError("--only is of the classes that --add-classes adds, and none are added")
     asked = asked_for(data, plugins)
@@ -72,6 +74,7 @@ def predict(
     from surgeon.nn.zero_shot import with_classes
     from surgeon.pipeline import api as engine
     from surgeon.recipe.load import operations_from
+    from surgeon.training.class_names import network_of
     from surgeon.training.load_splits import load_splits
     from surgeon.training.predicting import predict as run
 
@@ -81,7 +84,8 @@ def predict(
         past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
         if add_classes is not None:
             model = with_classes(model, mapping_of(read_table(add_classes)), only=only)
-        splits = load_splits(asked.settings, asked.top.get("seed", 0) if seed is None else seed)
+        drawn = asked.top.get("seed", 0) if seed is None else seed
+        splits = load_splits(asked.settings, drawn, network_of(model, partial=True))
     with working("predicting", quiet=quiet or as_json):
         operations = operations_from(past, plugins) if past else []
         found = run(model, splits, operations, part=part, output=called)

@@ -1,27 +1,16 @@
-"""The training loop alone: ``train``."""
+"""The command that trains: ``train``."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
-from surgeon.errors import OutputError, RecipeError
-
-if TYPE_CHECKING:
-    from surgeon.pipeline.finetune import Trainee
-    from surgeon.plugins import Plugins
-    from surgeon.recipe.load import Recipe
-    from surgeon.recipe.train_settings import TrainSettings
-
-MANIFEST = "surgeon.json"
-FILES = (".safetensors", ".pt")
+from surgeon.cli.outputs import tidy
+from surgeon.errors import OutputError
 
 
 def train(
@@ -52,6 +41,11 @@ def train(
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
+    trust_recipe: Annotated[
+        bool,
+        typer.Option("--trust-recipe", help="Let an artifact's own recipe read files and use the network."),
+    ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -60,137 +54,50 @@ def train(
     """Train by a recipe's train: section.
 
     An artifact is trained by the recipe that it was made with, or by the one that is given; a recipe's operations
-    are carried out first, unless the artifact has been through them. While it trains, checkpoints lie in
+    are applied first, unless the artifact has been through them. While it trains, checkpoints are in
     OUT.checkpoints (one after every epoch, the last is kept, unless arguments: {save_strategy: …} says otherwise),
     and --resume goes on from there, to the same weights. torchrun -m surgeon train … trains with several processes.
     """
-    first = os.environ.get("RANK", "0") == "0"
-    silent = quiet or as_json or not first
-    plugins: Plugins = context.obj
-    recipe, path = _recipe(what, settings, plugins)
-    if recipe.train is None:
-        raise RecipeError(
-            "the recipe has no train: section", where=str(what), hint="give one that has: surgeon train RECIPE ARTIFACT"
-        )
-    from surgeon.checkpoint.artifact import check_output
-    from surgeon.cli.check_settings import check_training
-    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.interrupts import going_on_explained
+    from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
-    from surgeon.pipeline.reload_check import check_in_memory
-
-    with working("checking the training settings", quiet=silent):
-        check_training(recipe, plugins, here=True)
-    made = _is_artifact(what)
-    out = output or Path("out") / (f"{path.stem}-trained" if made else path.stem)
-    folder = out.with_name(f"{out.name}.checkpoints")
-    given = str(what) if made else model
-    if first:
-        check_output(out, force=force, inputs=[])
-        _check_folder(folder, resume=resume, force=force)
-    with working("reading the model", quiet=silent):
-        trainee, inputs = _trainee(recipe, given, made, arch, seed, key, trust_pickle, plugins)
-    if first:
-        check_output(out, force=force, inputs=inputs)
-    from surgeon.pipeline import api as engine
-    from surgeon.pipeline.finetune import save_curve, train_ready
-
-    report = train_ready(
-        trainee, recipe.train, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=silent
-    )
-    if not first:
-        return
-    engine.save(trainee.model, out, force=force)
-    save_curve(report, out)
-    _tidy(folder, recipe.train)
-    with working("loading it again", quiet=silent):
-        checked = check_in_memory(trainee.model, trainee, out, plugins)
-    if as_json:
-        print_json({"output": str(out), "training": report.to_dict(), "reloaded": dataclasses.asdict(checked)})
-    elif not quiet:
-        show(render_training(report))
-        show(render_saved(out, checked))
-
-
-def _is_artifact(path: Path) -> bool:
-    return (path / MANIFEST).is_file() or (path.is_file() and path.suffix in FILES)
-
-
-def _recipe(what: Path, settings: list[str] | None, plugins: Plugins) -> tuple[Recipe, Path]:
-    """The recipe to train by, and what the output is named after."""
-    import tempfile
-
+    from surgeon.cli.render.progress import TerminalProgress
+    from surgeon.pipeline.training_run import is_artifact, is_first_process, run_training
     from surgeon.recipe.load import load_recipe
 
-    if not _is_artifact(what):
-        return load_recipe(what, overrides=settings or (), plugins=plugins), what
-    from surgeon.architectures.source import open_source
-
-    record = open_source(what, plugins=plugins).record
-    if record is None or not record.surgeries:
-        raise OutputError(f"{what} is no artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
-    needed = record.surgeries[-1].plugins
-    if what.is_dir():
-        return load_recipe(what / "recipe.yaml", overrides=settings or (), plugins=plugins, needed=needed), what
-    with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
-        copy = Path(scratch) / "recipe.yaml"
-        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
-        return load_recipe(copy, overrides=settings or (), plugins=plugins, needed=needed), what
-
-
-def _trainee(
-    recipe: Recipe,
-    given: str | None,
-    made: bool,
-    arch: str | None,
-    seed: int | None,
-    key: str | None,
-    trust_pickle: bool,
-    plugins: Plugins,
-) -> tuple[Trainee, list[Path]]:
-    """The network in memory, and the files that it came from."""
-    from surgeon.architectures.source import open_source
-    from surgeon.interfaces.record import record_of
-    from surgeon.pipeline import api as engine
-    from surgeon.pipeline.finetune import Trainee, ready
-    from surgeon.pipeline.prepare import prepare
-    from surgeon.recipe.load import operation_dict, operations_from
-
-    chosen = given if given is not None else recipe.model
-    if chosen is None:
-        raise RecipeError("there is no model to train", hint="name one: surgeon train RECIPE MODEL")
-    if _is_artifact(Path(chosen)):
-        built = arch or recipe.arch
-        source = open_source(chosen, arch=built, trust_pickle=trust_pickle, key=key, plugins=plugins)
-        done = source.record.surgeries[-1].operations if source.record and source.record.surgeries else None
-        if made or done == [operation_dict(operation) for operation in recipe.operations]:
-            model = engine.load(chosen, arch=built, trust_pickle=trust_pickle, plugins=plugins)
-            record = record_of(model)
-            assert record is not None  # load attaches it
-            operations = operations_from(record.surgeries[-1].operations, plugins)
-            own = record.surgeries[-1].seed if made else recipe.seed
-            files = source.checkpoint.files if source.checkpoint else []
-            return Trainee(model, record, source, operations, own if seed is None else seed), files
-    given_options = {"arch": arch, "seed": seed, "key": key, "trust_pickle": trust_pickle}
-    prepared = prepare(chosen, recipe, plugins=plugins, **given_options)  # type: ignore[arg-type]
-    return ready(prepared), prepared.inputs
-
-
-def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
-    from surgeon.training.checkpoints import RUN
-
-    if (folder / RUN).exists() and not (resume or force):
-        raise OutputError(
-            f"an interrupted training lies in {folder}", hint="--resume goes on with it; --force begins anew"
+    silent = quiet or as_json or not is_first_process()
+    if itself := is_artifact(what):
+        if model is not None:
+            raise OutputError(
+                f"{what} is an artifact and {model} a second model: one is trained",
+                hint=f"surgeon train {what}, or surgeon train RECIPE {what}",
+            )
+        model = str(what)
+    out = output or Path("out") / (f"{what.stem}-trained" if itself else what.stem)
+    if is_first_process():
+        tidy(out, quiet=silent)
+    with going_on_explained(out.with_name(f"{out.name}.checkpoints")):
+        report = run_training(
+            model,
+            None if itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
+            out,
+            overrides=settings or () if itself else (),
+            resume=resume,
+            force=force,
+            arch=arch,
+            seed=seed,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            trust_recipe=trust_recipe,
+            plugins=context.obj,
+            progress=TerminalProgress(quiet=silent),
+            quiet=silent,
         )
-
-
-def _tidy(folder: Path, settings: TrainSettings) -> None:
-    """Remove checkpoints that were only made to be resumed from; what was asked for stays."""
-    from surgeon.training.checkpoints import RUN
-
-    (folder / RUN).unlink(missing_ok=True)
-    if settings.arguments.get("save_strategy", "no") == "no":
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    if not is_first_process() or report.training is None:
+        return
+    if as_json:
+        print_json(report.to_dict())
+    elif not quiet:
+        show(render_training(report.training))
+        show(render_saved(report.output, report.reload))

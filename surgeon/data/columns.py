@@ -22,3 +22,7 @@ class Columns(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: column[index] for name, column in self.columns.items()}
+
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column."""
+        return self.columns.get(name)

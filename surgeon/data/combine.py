@@ -1,10 +1,10 @@
-"""Sources of data put together: classes numbered over all, domains counted, hidden labels taken out."""
+"""Sources of data put together: classes numbered over all, domains counted, hidden labels taken out, parts held out."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surgeon.data.class_names import differing
 from surgeon.data.labels import IGNORED
+from surgeon.data.network import ANY, Network
+from surgeon.data.rows import Chosen, label_values
 from surgeon.data.sources import Split
+from surgeon.data.splitting import digest, hold_out, others
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.splits import Splits
@@ -22,28 +26,39 @@ DOMAIN = "domain"
 """The column that says which domain a sample is of."""
 
 
-def load_source(source: Source, seed: int = 0) -> Splits:
+def load_source(source: Source, seed: int = 0, network: Network = ANY) -> Splits:
     """The splits of one source; see :func:`load_sources`."""
-    return load_sources([source], seed)[0]
+    return load_sources([source], seed, network)[0]
 
 
-def load_sources(sources: Sequence[Source], seed: int) -> list[Splits]:
-    """The splits of each source, with classes that are told by name numbered over all of them.
+def load_sources(
+    sources: Sequence[Source], seed: int, network: Network = ANY, trained: Sequence[bool] | None = None
+) -> list[Splits]:
+    """The splits of each source, with classes that have names numbered over all of them, by the head's names.
+
+    Args:
+        sources: What the recipe says of them.
+        seed: Draws samples and variations.
+        network: What is known of the network.
+        trained: Whether the labels of each source are trained on; of all if left out.
 
     Raises:
-        TrainingError: One cannot be read.
+        TrainingError: One cannot be read, or does not go with the network or the others.
     """
-    tables = [source for source in sources if type(source).load is Split.load]
+    decide = list(trained) if trained is not None else [True] * len(sources)
+    tables = [(source, own) for source, own in zip(sources, decide, strict=True) if type(source).load is Split.load]
     numbered: dict[int, Splits] = {}
     if tables:
         from surgeon.data.tables import load_tables
 
-        numbered = dict(zip(map(id, tables), load_tables(tables, seed), strict=True))
+        loaded = load_tables([source for source, _ in tables], seed, network, [own for _, own in tables])
+        numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:
-        splits.append(numbered.get(id(source)) or source.load(seed))
-        if not isinstance(splits[-1], Splits):
-            raise TrainingError(f"load of {type(source).__name__} returned {type(splits[-1]).__name__}, not Splits")
+        made = numbered.get(id(source)) or source.load(seed)
+        if not isinstance(made, Splits):
+            raise TrainingError(f"load of {type(source).__name__} returned {type(made).__name__}, not Splits")
+        splits.append(made if id(source) in numbered else by_names_of(network, made))
     return splits
 
 
@@ -66,6 +81,16 @@ class Member:
             full[DOMAIN] = torch.tensor(self.domain)
         return full
 
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column, where the source knows them."""
+        size = len(self.samples)  # type: ignore[arg-type]
+        if name == DOMAIN and self.domain is not None:
+            return torch.full((size,), self.domain)
+        values = None if self.hidden else label_values(self.samples, name)
+        if values is None and name in self.missing and (self.hidden or name not in self.samples[0]):
+            return self.missing[name].expand(size, *self.missing[name].shape)
+        return values
+
 
 class Together(Dataset[dict[str, Tensor]]):
     """The samples of several sources, one source after the other, all with the same columns."""
@@ -81,6 +106,16 @@ class Together(Dataset[dict[str, Tensor]]):
         which = bisect_right(self.ends, index)
         return self.members[which][index - (self.ends[which - 1] if which else 0)]
 
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column, where every source knows its own."""
+        values = [member.label_values(name) for member in self.members]
+        given = [each for each in values if each is not None]
+        return torch.cat(given) if len(given) == len(values) else None
+
+    def unvaried(self) -> Together:
+        """The same samples, never varied."""
+        return Together([replace(member, samples=unvaried(member.samples)) for member in self.members])
+
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on."""
         for member in self.members:
@@ -88,9 +123,20 @@ class Together(Dataset[dict[str, Tensor]]):
                 member.samples.set_epoch(epoch)
 
 
-def _together(
+def combined(
     train: Sequence[Source], parts: Sequence[Splits], test: Sequence[Source], others: Sequence[Splits]
 ) -> Splits:
+    """Put the training samples of ``train`` together, and the test samples of ``test``.
+
+    Args:
+        train: The sources that are trained on.
+        parts: Their splits.
+        test: The sources that are tested on.
+        others: Their splits.
+
+    Raises:
+        TrainingError: A domain is tested on that none is trained on.
+    """
     inputs = parts[0].inputs
     missing: dict[str, Tensor] = {}
     for part in [*parts, *others]:
@@ -105,26 +151,131 @@ def _together(
     if unknown:
         raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no source is trained on")
 
-    def members(sources: Sequence[Source], splits: Sequence[Splits], *, trained: bool) -> list[Member]:
-        return [
+    def together(sources: Sequence[Source], datasets: Sequence[Any], *, hide: bool) -> Together | None:
+        members = [
             Member(
-                part.train if trained else part.test,
+                samples,
                 domains.index(source.domain) if source.domain is not None else None,
-                trained and source.labels == "hidden",
+                hide and source.labels == "hidden",
                 inputs,
                 missing,
             )
-            for source, part in zip(sources, splits, strict=True)
+            for source, samples in zip(sources, datasets, strict=True)
+            if samples is not None
         ]
+        return Together(members) if members else None
 
     classes = {name: count for part in [*others, *parts] for name, count in part.classes.items()}
     if domains:
         classes[DOMAIN] = len(domains)
+    trained = together(train, [part.train for part in parts], hide=True)
+    tested = together(test, [part.test for part in others], hide=False)
+    assert trained is not None  # there is a source at least
+    assert tested is not None
     return Splits(
-        Together(members(train, parts, trained=True)),
-        Together(members(test, others, trained=False)),
+        trained,
+        tested,
         inputs,
         classes,
         domains,
         parts[0].collate,
+        validation=together(train, [part.validation for part in parts], hide=True),
+        names={name: names for part in [*others, *parts] for name, names in part.names.items()},
+        notes=tuple(dict.fromkeys(note for part in [*parts, *others] for note in part.notes)),
+        split={"sources": [dict(part.split) for part in {id(part): part for part in [*parts, *others]}.values()]},
     )
+
+
+class Renumbered(Dataset[dict[str, Tensor]]):
+    """Samples of a source that numbers its classes itself, with the numbers that the head has for their names."""
+
+    def __init__(self, samples: Any, tables: Mapping[str, Tensor]) -> None:
+        self.samples = samples
+        self.tables = dict(tables)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = dict(self.samples[index])
+        return {name: self._mapped(name, value) for name, value in sample.items()}
+
+    def _mapped(self, name: str, values: Tensor) -> Tensor:
+        if name not in self.tables:
+            return values
+        return torch.where(values == IGNORED, IGNORED, self.tables[name][values.clamp(min=0)])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        if hasattr(self.samples, "set_epoch"):
+            self.samples.set_epoch(epoch)
+
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column, where the source knows them."""
+        values = label_values(self.samples, name)
+        return None if values is None else self._mapped(name, values)
+
+
+def by_names_of(network: Network, splits: Splits) -> Splits:
+    """Number the classes that a source has names for by the names of the head.
+
+    Raises:
+        TrainingError: The head's classes are others.
+    """
+    tables = {}
+    names = dict(splits.names)
+    for label, given in splits.names.items():
+        wanted = network.head(label).names
+        if not wanted or tuple(given) == tuple(wanted):
+            continue
+        if set(given) != set(wanted):
+            raise differing(label, wanted, given)
+        tables[label] = torch.tensor([wanted.index(name) for name in given])
+        names[label] = tuple(wanted)
+    if not tables:
+        return splits
+    parts = {
+        name: None if samples is None else Renumbered(samples, tables)
+        for name, samples in (("train", splits.train), ("test", splits.test), ("validation", splits.validation))
+    }
+    return replace(splits, names=names, **parts)  # type: ignore[arg-type]
+
+
+def with_validation(splits: Splits, fraction: float, label: str | None) -> Splits:
+    """Hold validation samples out of the training samples, where the data name none.
+
+    Args:
+        splits: The data.
+        fraction: The share of the training samples.
+        label: The column of the classes to hold out by, where the samples are not told apart otherwise.
+
+    Raises:
+        TrainingError: There are too few samples, or groups, to hold one out.
+    """
+    if splits.validation is not None:
+        return splits
+    train: Any = splits.train
+    size = len(train)
+    strata = getattr(train, "strata", None)
+    values = label_values(train, label) if label is not None and strata is None else None
+    if values is not None and values.ndim == 1 and not values.is_floating_point():
+        strata = values.numpy()
+    held = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
+    kept = others(size, held)
+    ids = train.row_ids(held) if hasattr(train, "row_ids") else held.tolist()
+    record = dict(splits.split)
+    record["validation"] = f"{fraction:g} of the training samples" + (", by class" if strata is not None else "")
+    record["held_out"] = {**record.get("held_out", {}), "validation": digest(ids)}
+    note = f"validation: {len(held)} of {size} training samples are held out, for choices that need them"
+    return replace(
+        splits,
+        train=Chosen(train, kept.tolist()),
+        validation=Chosen(unvaried(train), held.tolist()),
+        notes=(*splits.notes, note),
+        split=record,
+    )
+
+
+def unvaried(samples: Any) -> Any:
+    """``samples`` without variations, where they have any."""
+    return samples.unvaried() if hasattr(samples, "unvaried") else samples

@@ -41,7 +41,11 @@ class Picture:
         self.epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by the loader's processes too
         mean, std = GREY if pixels.channels == 1 else IMAGENET
         square = (pixels.size, pixels.size)
-        self.vary = v2.Compose([v2.ToImage(), *(_variation(name, square) for name in pixels.augment)])
+        self.vary = v2.Compose(
+            [v2.ToImage(), *(_variation(name, square) for name in pixels.augment if name != "erase")]
+        )
+        # of the finished picture, in which the mean is 0
+        self.erase = v2.RandomErasing(p=0.25) if "erase" in pixels.augment else None
         self.varies = bool(pixels.augment)
         self.finish = v2.Compose(
             [
@@ -63,8 +67,11 @@ class Picture:
             with torch.random.fork_rng(devices=[]):
                 text = f"{self.seed} {int(self.epoch)} {index}"
                 torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-                picture = self.vary(picture)
-        return {"pixel_values": self.finish(picture).as_subclass(Tensor)}
+                picture = self.finish(self.vary(picture))
+                picture = picture if self.erase is None else self.erase(picture)
+        else:
+            picture = self.finish(picture)
+        return {"pixel_values": picture.as_subclass(Tensor)}
 
     def _open(self, value: Any, index: int) -> Any:
         from PIL import Image
@@ -86,4 +93,6 @@ def _variation(name: str, square: tuple[int, int]) -> v2.Transform:
         return v2.RandomResizedCrop(square, scale=(0.6, 1.0), antialias=True)
     if name == "rotate":
         return v2.RandomRotation(15)
+    if name == "randaugment":
+        return v2.RandAugment()
     return v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)

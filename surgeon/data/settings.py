@@ -1,8 +1,8 @@
-"""Say how pictures and sounds become a network's input."""
+"""Say how pictures and sounds become a network's input, and how samples are held out in folds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,9 +12,6 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Pixels(BaseModel):
@@ -30,9 +27,10 @@ class Pixels(BaseModel):
     """What is subtracted from each channel (0…1); ImageNet's means if left out, 0.5 for grey pictures."""
     std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
     """What each channel is divided by then; ImageNet's deviations if left out, 0.5 for grey pictures."""
-    augment: list[Literal["flip", "crop", "rotate", "colour"]] = Field(default_factory=list)
+    augment: list[Literal["flip", "crop", "rotate", "colour", "randaugment", "erase"]] = Field(default_factory=list)
     """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
-    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour)."""
+    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations
+    drawn from torchvision's RandAugment (randaugment), a random rectangle set to the mean in one of four (erase)."""
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:
@@ -56,3 +54,20 @@ class Waves(BaseModel):
     """Whether each sound is brought to mean 0 and variance 1."""
     mask: bool = True
     """Whether ``attention_mask`` tells the network where a shorter sound has been filled up with zeros."""
+
+
+class Folds(BaseModel):
+    """One fold of a cross-validation: every sample is tested on in one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: int = Field(ge=2)
+    """How many folds there are."""
+    index: int = Field(ge=0)
+    """Which of them is held out, from 0 on; the others are trained on."""
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.index >= self.count:
+            raise ValueError(f"there are folds 0 to {self.count - 1}, and no {self.index}")
+        return self

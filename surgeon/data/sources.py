@@ -22,7 +22,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from surgeon.data.settings import Pixels, Waves
+from surgeon.data.settings import Folds, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.selector import BesideRecipe, files_beside
@@ -74,12 +74,37 @@ class Digits(Source):
 
 
 class Split(Source):
-    """A source that ``datasets`` reads, of which a part is held out for testing."""
+    """A source of rows, of which a part is held out for testing.
+
+    What is held out is drawn by class, so that a class of at least two samples is on both sides, and is the same
+    whatever the seed. Every input is read once before training.
+    """
 
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """The share that is held out, drawn once, the same whatever the seed; not used where test samples are named."""
+    """The share of every class that is held out, the same whatever the seed; not used where test samples are named."""
+    folds: Folds | None = None
+    """Cross-validation: ``{count: 5, index: 0}`` holds out the first of five folds instead of ``test_fraction``."""
     samples: PositiveInt | None = None
-    """How many training samples to draw, by the recipe's seed; all of them if left out."""
+    """How many training samples to draw, by class and by the recipe's seed; all of them if left out."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What to do with a row whose input cannot be read (a damaged picture, a file that is not there): fail names the
+    file and the row; skip leaves the row out and says how many were."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        for keys in (("path", "validation_path", "test_path"), ("split", "validation_split", "test_split")):
+            given = [(key, value) for key in keys if (value := getattr(self, key, None))]
+            for number, (key, value) in enumerate(given):
+                if (same := next((other for other, earlier in given[:number] if earlier == value), None)) is not None:
+                    raise ValueError(f"{key} and {same} are the same: what is held out would be trained on")
+        if self.folds is None:
+            return self
+        named = [name for name in ("test_path", "test_split") if getattr(self, name, None)]
+        if "test_fraction" in self.model_fields_set:
+            named.append("test_fraction")
+        if named:
+            raise ValueError(f"folds and {named[0]} both say what is held out")
+        return self
 
     def load(self, seed: int) -> Splits:
         """The rows, each encoded when it is asked for."""
@@ -91,15 +116,21 @@ class Split(Source):
 class Images(Split):
     """A folder of pictures, in a folder for each class: ``cats/1.jpg``, ``dogs/7.png``.
 
-    The column ``labels`` holds the class by the order of the folders' names.
+    If every folder at the top is called train, val, valid, validation or test, they are splits with the folders of
+    classes inside; otherwise every folder at the top is a class, whatever it is called. A class has all pictures below
+    its folder, however deep. Hidden files, Thumbs.db, __MACOSX and what is no picture by its name are left out and
+    counted. The column ``labels`` holds the class: by the head's names, where it has any, else by the natural order of
+    the folders' names (2 before 10).
     """
 
     kind: ClassVar[str] = "images"
     source: Literal["images"]
     path: File
     """The folder; looked for beside the recipe first."""
+    validation_path: MaybeFile = None
+    """A folder of the same classes to make choices by: early stopping, the best weights."""
     test_path: MaybeFile = None
-    """A folder of the same classes to test on."""
+    """A folder of the same classes to test on; it may lack some."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
 
@@ -118,16 +149,21 @@ class Columns(Split):
     """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
     targets: dict[Name, Name | list[Name]] = Field(min_length=1)
     """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
-    are classes, in alphabetical order; whole numbers are classes as they stand; other numbers are values; a list of
-    columns is a vector. An empty field is a missing label."""
+    are classes, numbered by the head's names or else in natural order; whole numbers are classes as they stand; other
+    numbers are values; a list of columns is a vector, in the order of the head's names where these are the columns'.
+    An empty field, null and NaN are missing labels; "NA", "None" and "null" are names."""
+    na: list[str | int | float] | None = None
+    """What else marks a missing label: ``[-1]``, ``[NA, unknown]``. Where -100 is a value, ``[]`` says so."""
+    group: Name | None = None
+    """A column, such as the patient: rows of one group are never on two sides of a split."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
     waves: Waves = Waves()
     """How sounds become a network's input."""
     tokenizer: MaybeFile = None
     """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
-    max_length: PositiveInt = 512
-    """Texts are cut after so many tokens."""
+    max_length: PositiveInt | None = None
+    """Texts are cut after so many tokens; as many as tokenizer and network allow if left out (512 if neither says)."""
 
     @model_validator(mode="after")
     def _has_inputs(self) -> Self:
@@ -147,8 +183,12 @@ class Table(Columns):
     source: Literal["table"]
     path: File
     """The file; looked for beside the recipe first."""
+    validation_path: MaybeFile = None
+    """A file with the same columns to make choices by: early stopping, the best weights."""
     test_path: MaybeFile = None
     """A file with the same columns to test on."""
+    separator: str | None = Field(default=None, min_length=1, max_length=1)
+    """What stands between the cells of a CSV: a comma if left out, a tab in a .tsv file."""
 
 
 class Saved(Columns):
@@ -160,6 +200,8 @@ class Saved(Columns):
     """The folder; looked for beside the recipe first."""
     split: Name = "train"
     """The split to train on, where there are several."""
+    validation_split: Name | None = None
+    """The split to make choices by: early stopping, the best weights."""
     test_split: Name | None = None
     """The split to test on; a part of ``split`` is held out if left out."""
 
@@ -177,6 +219,8 @@ class Hub(Columns):
     """A tag or commit, so that the data stay the same."""
     split: Name = "train"
     """The split to train on."""
+    validation_split: Name | None = None
+    """The split to make choices by: early stopping, the best weights."""
     test_split: Name | None = None
     """The split to test on; a part of ``split`` is held out if left out."""
 

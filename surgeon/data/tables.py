@@ -1,362 +1,330 @@
-"""Data through ``datasets``: folders of pictures, tables, saved datasets, the hub."""
+"""From the rows of a source to samples: check the inputs, number the classes, hold parts out, encode."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
 
-from surgeon.data.audio import Sound
-from surgeon.data.labels import IGNORED
-from surgeon.data.pictures import Picture
-from surgeon.errors import TrainingError, suggest
+from surgeon.data.class_names import Levels, Numbering, number_classes, order_columns
+from surgeon.data.files import Encoder
+from surgeon.data.inputs import check_inputs, make_inputs, undecoded
+from surgeon.data.label_columns import LabelColumn, check_values, class_tensor, read_labels
+from surgeon.data.network import ANY, Head, Network
+from surgeon.data.readers import (
+    PARTS,
+    Part,
+    Read,
+    TableSource,
+    called,
+    check_columns,
+    columns_of,
+    read,
+    target_columns,
+)
+from surgeon.data.rows import Collate, Rows, unlabelled
+from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
-
-TableSource: TypeAlias = Any
-"""A source of :mod:`surgeon.data.sources` of the kind images, table, saved or hub."""
-Encoder: TypeAlias = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
-"""Called with a row, its number and whether it is to be varied; returns columns of the batch."""
-READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-# Which samples are held out must not depend on a recipe's seed, as for the digits.
-SPLIT_SEED = 20260
-
-
-class Rows(Dataset[dict[str, Tensor]]):
-    """Rows of a table, each encoded when it is asked for; training rows are varied anew in every epoch."""
-
-    def __init__(self, rows: Any, encoders: list[Encoder], *, varied: bool) -> None:
-        self.rows = rows
-        self.encoders = encoders
-        self.varied = varied
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = self.rows[index]
-        return {name: value for encode in self.encoders for name, value in encode(row, index, self.varied).items()}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Vary what is varied in the way of this epoch."""
-        for encode in self.encoders:
-            if isinstance(encode, Picture):
-                encode.set_epoch(epoch)
-
-
-@dataclass
-class Collate:
-    """Makes a batch; sequences are filled up to the longest with a value of each column's own."""
-
-    padding: dict[str, int] = field(default_factory=dict)
-
-    def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``samples`` as a batch."""
-        batch = default_collate([{k: v for k, v in s.items() if k not in self.padding} for s in samples])
-        for name, value in self.padding.items():
-            columns = [sample[name] for sample in samples]
-            batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
-        return dict(batch)
 
 
 @dataclass
 class OpenTable:
-    """A source that has been opened, before its classes are numbered.
+    """A source that has been read, checked and split, before its classes are numbered.
 
     Attributes:
-        train: The rows to train on.
-        test: The rows to test on.
         source: What the recipe says of it.
+        parts: The rows of train, test and, where there is one, validation.
+        labels: By part and target: its column, or its columns in the order of the head's outputs.
+        encoders: What makes the inputs.
+        inputs: The names of the inputs.
+        collate: Makes a batch.
+        places: Where each part was read.
+        notes: What was read and what was left out.
+        split: How the parts came about.
+        held_out: Whether the test rows were taken out of the training rows.
     """
 
-    train: Any
-    test: Any
     source: TableSource
+    parts: dict[str, Part]
+    labels: dict[str, dict[str, LabelColumn | list[LabelColumn]]]
+    encoders: list[Encoder]
+    inputs: tuple[str, ...]
+    collate: Collate
+    places: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    split: dict[str, Any] = field(default_factory=dict)
+    held_out: bool = False
 
-    @property
-    def targets(self) -> dict[str, str | list[str]]:
-        """The labels by their names in a batch."""
-        return {"labels": "label"} if self.source.kind == "images" else dict(self.source.targets)
+    def levels(self, target: str, *, trained: bool) -> Levels | None:
+        """The values of a label in the parts that decide on its classes; None for a vector."""
+        columns = [self.labels[part][target] for part in self.parts]
+        if not all(isinstance(column, LabelColumn) for column in columns):
+            return None
+        decide = ("train", "test") if self.held_out else ("train",)
+        deciding = [c for part, c in zip(self.parts, columns, strict=True) if part in decide]
+        each = [c.levels(trained=trained) for c in deciding if isinstance(c, LabelColumn)]
+        names: Sequence[str] = dict.fromkeys(name for level in each for name in level.names)  # type: ignore[assignment]
+        if each[0].kind == "text" and not self._fixed(target):
+            used = {name for c in deciding if isinstance(c, LabelColumn) for name in _used(c)}
+            names = [name for name in names if name in used]
+        return dataclasses.replace(each[0], names=tuple(names))
 
-    def class_names(self, target: str) -> set[str]:
-        """The classes of a label that is told by names; empty where it is told by numbers."""
-        column = self.targets[target]
-        if isinstance(column, list):
-            return set()
-        feature = self.train.features[column]
-        if hasattr(feature, "names"):
-            return set(feature.names)
-        if getattr(feature, "dtype", "") not in ("string", "large_string"):
-            return set()
-        return {value for rows in (self.train, self.test) for value in rows.unique(column) if value is not None}
+    def _fixed(self, target: str) -> bool:
+        """Whether the dataset itself lists its classes, also those that no row has."""
+        column = target_columns(self.source)[target]
+        return hasattr(self.parts["train"].rows.features[column], "names")
 
-    def datasets(self, names: Mapping[str, list[str]], seed: int) -> tuple[Rows, Rows, tuple[str, ...], Collate]:
-        """The samples, the names of the inputs, and how batches are made.
+    def splits(self, numberings: Mapping[str, Numbering], network: Network) -> Splits:
+        """The samples.
 
-        Args:
-            names: The classes of labels that are told by names, in order, over all sources.
-            seed: What training samples are varied by.
+        Raises:
+            TrainingError: A label does not fit its loss, or a class of a test part is not trained on.
         """
-        encoders, inputs, collate = self._inputs(seed)
-        for target, column in self.targets.items():
-            if isinstance(column, list):
-                encoders.append(_Vector(target, column))
-            else:
-                values = (self.train.with_format(None)[column], self.test.with_format(None)[column])
-                feature = self.train.features[column]
-                encoders.append(_label(target, column, feature, [v for some in values for v in some], names))
-        return Rows(self.train, encoders, varied=True), Rows(self.test, encoders, varied=False), inputs, collate
-
-    def _inputs(self, seed: int) -> tuple[list[Encoder], tuple[str, ...], Collate]:
-        source, collate = self.source, Collate()
-        if source.kind == "images":
-            return [Picture("image", source.pixels, Path(source.path), seed)], ("pixel_values",), collate
-        encoders: list[Encoder] = []
-        inputs: list[str] = []
-        folder = Path(source.path).parent if source.kind == "table" else Path()
-        if source.image is not None:
-            encoders.append(Picture(source.image, source.pixels, folder, seed))
-            inputs.append("pixel_values")
-        if source.text is not None and source.tokenizer is not None:
-            encode, names, collate.padding = _text(source.text, source.tokenizer, source.max_length)
-            encoders.append(encode)
-            inputs += names
-        if source.audio is not None:
-            sound = Sound(source.audio, source.waves, folder)
-            encoders.append(sound)
-            inputs += sound.names
-            collate.padding |= dict.fromkeys(sound.names, 0)
-        for name, columns in source.numbers.items():
-            encoders.append(_Numbers(name, columns))
-            inputs.append(name)
-        return encoders, tuple(inputs), collate
-
-
-def load_tables(sources: Sequence[Any], seed: int) -> list[Splits]:
-    """The splits of each source (images, table, saved, hub), with classes told by name numbered over all of them.
-
-    Raises:
-        TrainingError: One cannot be read.
-    """
-    opened = [open_table(source, seed) for source in sources]
-    names: dict[str, set[str]] = {}
-    for table in opened:
-        for target in table.targets:
-            if found := table.class_names(target):
-                names[target] = names.get(target, set()) | found
-    ordered = {target: sorted(found) for target, found in names.items()}
-    splits = []
-    for table in opened:
-        train, test, inputs, collate = table.datasets(ordered, seed)
-        classes = {target: len(ordered[target]) for target in table.targets if target in ordered}
-        splits.append(Splits(train, test, inputs, classes, collate=collate))
-    return splits
-
-
-def open_table(source: TableSource, seed: int) -> OpenTable:
-    """Open a source and hold a part of it out.
-
-    Raises:
-        TrainingError: It is not there, cannot be read, lacks a column, or has fewer samples than asked for.
-    """
-    train, test = _read(source)
-    if test is None:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
-        held = min(len(train) - 1, max(1, round(len(train) * source.test_fraction)))
-        if len(train) < 2:
-            raise TrainingError(f"{_called(source)} has {len(train)} samples, of which none can be held out")
-        train, test = train.select(sorted(order[held:])), train.select(sorted(order[:held]))
-    if source.samples is not None:
-        if source.samples > len(train):
-            raise TrainingError(
-                f"data.samples asks for {source.samples}, and {_called(source)} has {len(train)} not held out",
-                hint="ask for less, or leave samples out for all",
+        made = {}
+        notes = list(self.notes)
+        columns = [column for column in columns_of(self.source) if column in self._input_columns()]
+        for name in self.parts:
+            part = self.parts[name]
+            labels = {}
+            for target in self.labels[name]:
+                values = self._tensor(name, target, numberings, network.head(target))
+                labels[target] = values
+                if missing := unlabelled(values):
+                    notes.append(f"{self.places[name]}: {missing} of {len(values)} {name} rows have no {target!r}")
+                notes += self._absent(name, target, values, numberings.get(target))
+            made[name] = Rows(
+                part.rows.select_columns(columns),
+                self.encoders,
+                labels,
+                numbers=part.numbers,
+                where=self.places[name],
+                groups=self._groups(part),
+                strata=self._strata(name, network),
+                ids=part.ids,
+                varied=name == "train",
             )
-        draw = torch.Generator().manual_seed(seed)
-        train = train.select(sorted(torch.randperm(len(train), generator=draw)[: source.samples].tolist()))
-    for column in _columns(source):
-        if column not in train.column_names:
-            raise TrainingError(
-                f"{_called(source)} has no column {column!r} (there are: {', '.join(train.column_names)})",
-                where="train.data",
-                hint=suggest(column, train.column_names),
-            )
-    sounds = getattr(source, "audio", None)
-    if sounds is not None and hasattr(train.features[sounds], "decode"):  # of datasets' own reading, which needs more
-        undecoded = dataclasses.replace(train.features[sounds], decode=False)
-        train, test = (rows.cast_column(sounds, undecoded) for rows in (train, test))
-    return OpenTable(train, test, source)
-
-
-def _read(source: TableSource) -> tuple[Any, Any]:
-    """The rows to train on and, where they are named, those to test on."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if source.kind == "images":
-            folders = [_there(source.path)] + ([_there(source.test_path)] if source.test_path else [])
-            found = [datasets.load_dataset("imagefolder", data_dir=str(f), split="train") for f in folders]
-            for rows, folder in zip(found, folders, strict=True):
-                if "label" not in rows.column_names:
-                    raise TrainingError(f"{folder} holds no folder for each class", hint="cats/1.jpg, dogs/7.png, …")
-            return found[0], found[1] if len(found) > 1 else None
-        if source.kind == "table":
-            files = [_there(source.path)] + ([_there(source.test_path)] if source.test_path else [])
-            found = [_table(datasets, file) for file in files]
-            return found[0], found[1] if len(found) > 1 else None
-        if source.kind == "saved":
-            whole = datasets.load_from_disk(str(_there(source.path)))
-            if not isinstance(whole, datasets.DatasetDict):
-                if source.test_split:
-                    raise TrainingError(f"{source.path} has no splits, so that there is no {source.test_split!r}")
-                return whole, None
-            for split in filter(None, (source.split, source.test_split)):
-                if split not in whole:
-                    raise TrainingError(
-                        f"{source.path} has no split {split!r} (there are: {', '.join(whole)})",
-                        hint=suggest(split, whole),
-                    )
-            return whole[source.split], whole[source.test_split] if source.test_split else None
-        splits = [split for split in (source.split, source.test_split) if split]
-        found = [
-            datasets.load_dataset(source.name, source.config, split=split, revision=source.revision) for split in splits
-        ]
-        return found[0], found[1] if len(found) > 1 else None
-    except TrainingError:
-        raise
-    except Exception as error:  # what datasets raises differs by format, and by what is wrong with the network
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = None
-        if source.kind == "hub":
-            hint = "is the hub within reach (HF_HUB_OFFLINE is not set), and does the dataset need a token?"
-        raise TrainingError(f"{_called(source)} cannot be read: {said}", where="train.data", hint=hint) from error
-
-
-def _table(datasets: Any, file: Path) -> Any:
-    if file.suffix not in READERS:
-        raise TrainingError(f"{file} is no table that can be read", hint=f"there are: {', '.join(READERS)}")
-    options = {"sep": "\t"} if file.suffix == ".tsv" else {}
-    return datasets.load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
-
-
-def _there(path: str) -> Path:
-    if not Path(path).exists():
-        raise TrainingError(
-            f"{path} does not exist",
-            where="train.data",
-            hint=f"looked for in {os.getcwd()} too; --set train.data.path=… says where it lies now",
+        names = {target: numbering.names for target, numbering in numberings.items() if numbering.names}
+        classes = {target: len(each) for target, each in names.items() if network.head(target).loss != "bce"}
+        for target, column in target_columns(self.source).items():
+            if isinstance(column, list) and network.head(target).loss == "bce":
+                names[target] = tuple(order_columns(target, column, network.head(target)))
+        notes += [note for numbering in numberings.values() for note in numbering.notes]
+        return Splits(
+            made["train"],
+            made["test"],
+            self.inputs,
+            classes,
+            collate=self.collate,
+            validation=made.get("validation"),
+            names=names,
+            notes=tuple(dict.fromkeys(notes)),
+            split=self.split,
         )
-    return Path(path)
+
+    def _input_columns(self) -> set[str]:
+        if self.source.kind == "images":
+            return {"image"}
+        numbers = {column for columns in self.source.numbers.values() for column in columns}
+        return numbers | {c for c in (self.source.image, self.source.text, self.source.audio) if c}
+
+    def _tensor(self, part: str, target: str, numberings: Mapping[str, Numbering], head: Head) -> Tensor:
+        columns = self.labels[part][target]
+        if isinstance(columns, LabelColumn):
+            return class_tensor(target, columns, numberings[target], head)
+        for column in columns:
+            check_values(column, head)
+        return torch.from_numpy(np.stack([column.values for column in columns], 1)).float()
+
+    def _absent(self, part: str, target: str, values: Tensor, numbering: Numbering | None) -> list[str]:
+        if numbering is None or not numbering.names or values.is_floating_point():
+            return []
+        present = set(np.unique(values.numpy()).tolist())
+        absent = [name for number, name in enumerate(numbering.names) if number not in present]
+        if not absent or len(absent) == len(numbering.names):
+            return []
+        return [f"{self.places[part]}: no {part} sample of {', '.join(absent)}"]
+
+    def _groups(self, part: Part) -> list[Any] | None:
+        group = getattr(self.source, "group", None)
+        return None if group is None else part.rows[group][:]
+
+    def _strata(self, part: str, network: Network) -> Any:
+        return _strata(self.source, self.labels[part], network)
 
 
-def _called(source: TableSource) -> str:
-    return str(source.name if source.kind == "hub" else source.path)
+def load_tables(
+    sources: Sequence[Any], seed: int, network: Network = ANY, trained: Sequence[bool] | None = None
+) -> list[Splits]:
+    """The splits of each source (images, table, saved, hub), with classes numbered over all of them.
+
+    Args:
+        sources: What the recipe says of them.
+        seed: Draws samples and variations.
+        network: What is known of the network.
+        trained: Whether the labels of each source are trained on; of all if left out.
+
+    Raises:
+        TrainingError: One cannot be read, or does not go with the network or the others.
+    """
+    trained = trained if trained is not None else [True] * len(sources)
+    tables = [open_table(source, seed, network) for source in sources]
+    levels: dict[str, list[Levels]] = {}
+    for table, own in zip(tables, trained, strict=True):
+        for target in table.labels["train"]:
+            if (level := table.levels(target, trained=own)) is not None:
+                levels.setdefault(target, []).append(level)
+    numberings = {target: number_classes(target, each, network.head(target)) for target, each in levels.items()}
+    return [
+        table.splits({t: numbering for t, numbering in numberings.items() if t in table.labels["train"]}, network)
+        for table in tables
+    ]
 
 
-def _columns(source: TableSource) -> Iterable[str]:
-    """The columns of the table that are used."""
-    if source.kind == "images":
-        return ("image", "label")
-    several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    return [*filter(None, (source.image, source.text, source.audio)), *(column for some in several for column in some)]
+def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTable:
+    """Read a source, look at all of its inputs, and hold a part of it out.
+
+    Raises:
+        TrainingError: It is not there, cannot be read, lacks a column, has an input that is damaged, or has fewer
+            samples than asked for.
+    """
+    data = read(source)
+    for part in data.parts.values():
+        check_columns(source, part.rows.column_names, called(source))
+    data.parts = {name: undecoded(source, part) for name, part in data.parts.items()}
+    encoders, inputs, collate = make_inputs(source, data, network, seed)
+    notes = data.notes + check_inputs(source, data, encoders, network)
+    labels = _labels(source, data, network)
+    table = OpenTable(source, data.parts, labels, encoders, inputs, collate, data.places, notes)
+    _hold_out(table, data, network)
+    if source.samples is not None:
+        _draw(table, seed, network)
+    return table
 
 
-@dataclass
-class _Numbers:
-    name: str
-    columns: list[str]
+def _labels(source: TableSource, data: Read, network: Network) -> dict[str, dict[str, LabelColumn | list[LabelColumn]]]:
+    """The label columns of every part; what a column holds is decided over all parts."""
+    import pyarrow
 
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        values = [row[column] for column in self.columns]
-        if any(value is None or value != value for value in values):
-            raise TrainingError(f"row {index} has an empty field in {', '.join(self.columns)}, which is an input")
-        return {self.name: torch.tensor(values, dtype=torch.float32)}
+    names = list(data.parts)
+    sizes = [len(part) for part in data.parts.values()]
+    numbers = np.concatenate([part.numbers for part in data.parts.values()])
+    ends = np.cumsum([0, *sizes])
+    na = getattr(source, "na", None)
 
+    def column(name: str) -> list[LabelColumn]:
+        chunks = []
+        for part in data.parts.values():
+            chunks.append(part.rows.select_columns([name]).with_format("arrow")[:][name])
+        if len({chunk.type for chunk in chunks}) > 1:
+            try:
+                chunks = [chunk.cast(chunks[0].type) for chunk in chunks]
+            except pyarrow.ArrowInvalid as error:
+                kinds = " and ".join(str(chunk.type) for chunk in chunks)
+                raise TrainingError(f"the parts of {called(source)} hold {kinds} in {name!r}") from error
+        whole = pyarrow.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
+        feature = data.parts["train"].rows.features[name]
+        for other in names[1:]:
+            if getattr(feature, "names", None) != getattr(data.parts[other].rows.features[name], "names", None):
+                raise TrainingError(f"{called(source)}: the classes of {name!r} differ between train and {other}")
+        made = read_labels(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
+        return [
+            dataclasses.replace(made.take(np.arange(start, end)), where=data.places[part])
+            for part, start, end in zip(names, ends[:-1], ends[1:], strict=True)
+        ]
 
-@dataclass
-class _Vector:
-    target: str
-    columns: list[str]
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        values = [torch.nan if row[column] is None else float(row[column]) for column in self.columns]
-        return {self.target: torch.tensor(values, dtype=torch.float32)}
-
-
-@dataclass
-class _Class:
-    target: str
-    column: str
-    numbers: dict[Any, int]
-    """By what stands in the table; what is not in it is missing."""
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        return {self.target: torch.tensor(self.numbers.get(row[self.column], IGNORED))}
-
-
-@dataclass
-class _Number:
-    target: str
-    column: str
-    whole: bool
-    shape: tuple[int, ...]
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        value = row[self.column]
-        missing = value is None or (isinstance(value, float) and value != value)
-        if self.whole:
-            return {self.target: torch.tensor(IGNORED if missing else int(value))}
-        if missing:
-            return {self.target: torch.full(self.shape, torch.nan)}
-        return {self.target: torch.as_tensor(value, dtype=torch.float32)}
+    labels: dict[str, dict[str, LabelColumn | list[LabelColumn]]] = {name: {} for name in names}
+    for target, given in target_columns(source).items():
+        if isinstance(given, list):
+            ordered = [column(name) for name in order_columns(target, given, network.head(target))]
+            for position, name in enumerate(names):
+                labels[name][target] = [each[position] for each in ordered]
+                if odd := [each[position] for each in ordered if each[position].kind == "list"]:
+                    raise TrainingError(f"{odd[0].name!r} holds lists, and stands in a list of columns itself")
+        else:
+            for name, part in zip(names, column(given), strict=True):
+                labels[name][target] = part
+    return labels
 
 
-def _label(target: str, column: str, feature: Any, values: list[Any], names: Mapping[str, list[str]]) -> Encoder:
-    """How a column becomes a label: classes by name, whole numbers as they stand, other numbers as values."""
-    if target in names:
-        own = list(feature.names) if hasattr(feature, "names") else [v for v in set(values) if v is not None]
-        order = {name: number for number, name in enumerate(names[target])}
-        keys = range(len(own)) if hasattr(feature, "names") else own
-        return _Class(target, column, {key: order[name] for key, name in zip(keys, own, strict=True)})
-    known = [v for v in values if v is not None and v == v]
-    if any(isinstance(v, str) for v in known):
-        raise TrainingError(f"the column {column!r} holds texts in one source and numbers in another")
-    if known and isinstance(known[0], list):
-        return _Number(target, column, False, tuple(torch.as_tensor(known[0]).shape))
-    whole = all(float(v).is_integer() and v >= 0 for v in known)
-    return _Number(target, column, whole, ())
+def _strata(source: TableSource, labels: Mapping[str, Any], network: Network) -> Any:
+    """The class of each row by the first label that has classes; None where none has."""
+    for target, columns in labels.items():
+        head = network.head(target)
+        if isinstance(columns, LabelColumn):
+            if columns.kind == "text" or head.loss not in ("mse", "huber", "cosine"):
+                codes = columns.strata()
+                if codes is not None and len(np.unique(codes)) <= max(2, len(codes) // 2):
+                    return codes
+        elif all(column.kind in ("bool", "whole") for column in columns):
+            rows = np.nan_to_num(np.stack([column.values for column in columns], 1), nan=-1)
+            _, codes = np.unique(rows, axis=0, return_inverse=True)
+            return codes.reshape(-1)
+    return None
 
 
-@dataclass
-class _Text:
-    column: str
-    tokenizer: Any
-    max_length: int
+def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
+    """Hold test samples out of the training samples, where the data name none."""
+    source, train = table.source, table.parts["train"]
+    rule = data.rule
+    if "test" in table.parts:
+        if source.folds is not None:
+            raise TrainingError("folds, and test samples are named: one of them says what is held out")
+    else:
+        strata, groups = table._strata("train", network), table._groups(train)
+        options = {"strata": strata, "groups": groups}
+        if groups is not None and any(each is None or each == "" for each in groups):
+            raise TrainingError(f"{called(source)} has rows without a group in {source.group!r}", where="train.data")
+        if source.folds is not None:
+            held = fold(len(train), source.folds.count, source.folds.index, **options)
+            rule = f"fold {source.folds.index} of {source.folds.count}"
+        else:
+            held = hold_out(len(train), source.test_fraction, **options)
+            rule = f"{source.test_fraction:g} held out"
+        rule += "".join([", by class" if strata is not None else "", f", by {source.group}" if groups else ""])
+        _divide(table, held)
+        table.held_out = True
+        table.places["test"] = table.places["train"]
+    ordered = sorted(table.parts, key=PARTS.index)
+    table.parts = {name: table.parts[name] for name in ordered}
+    table.split = {
+        "rule": rule,
+        "seed": SPLIT_SEED,
+        "held_out": {name: digest(table.parts[name].names()) for name in ordered if name != "train"},
+    }
 
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        encoded = self.tokenizer(row[self.column] or "", truncation=True, max_length=self.max_length)
-        return {name: torch.tensor(value) for name, value in encoded.items()}
+
+def _divide(table: OpenTable, held: Any) -> None:
+    train = table.parts["train"]
+    kept = others(len(train), held)
+    labels = table.labels["train"]
+    for name, positions in (("train", kept), ("test", held)):
+        table.parts[name] = train.select(positions)
+        table.labels[name] = {
+            target: each.take(positions) if isinstance(each, LabelColumn) else [one.take(positions) for one in each]
+            for target, each in labels.items()
+        }
 
 
-def _text(column: str, tokenizer: str, max_length: int) -> tuple[_Text, list[str], dict[str, int]]:
-    """How texts become tokens, what the columns are called, and what each is filled up with."""
-    from transformers import AutoTokenizer
+def _draw(table: OpenTable, seed: int, network: Network) -> None:
+    count, train = table.source.samples, table.parts["train"]
+    if count > len(train):
+        raise TrainingError(
+            f"data.samples asks for {count}, and {called(table.source)} has {len(train)} not held out",
+            hint="ask for less, or leave samples out for all",
+        )
+    chosen = draw(len(train), count, seed, strata=table._strata("train", network))
+    table.parts["train"] = train.select(chosen)
+    table.labels["train"] = {
+        target: each.take(chosen) if isinstance(each, LabelColumn) else [one.take(chosen) for one in each]
+        for target, each in table.labels["train"].items()
+    }
 
-    try:
-        made = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
-    if made.pad_token_id is None:
-        made.pad_token = made.eos_token
-    encode = _Text(column, made, max_length)
-    names = list(encode({column: "a"}, 0, False))
-    fills = {"input_ids": made.pad_token_id or 0, "token_type_ids": made.pad_token_type_id}
-    return encode, names, {name: fills.get(name, 0) for name in names}
+
+def _used(column: LabelColumn) -> list[str]:
+    return [column.names[code] for code in np.unique(column.codes) if code >= 0]

@@ -1,8 +1,8 @@
-"""Facts about torchvision's families; ``tests/graph/test_roles.py`` holds each against the real class."""
+"""Facts about torchvision's families, as data; ``tests/graph/test_roles.py`` holds each against the real class."""
 
 from __future__ import annotations
 
-from surgeon.interfaces.family import Family
+from surgeon.interfaces.family import ConfigFields, Family
 
 IMAGE = ((3, 224, 224),)
 SWIN_STAGES = tuple(f"features.{i}" for i in (1, 3, 5, 7))
@@ -29,7 +29,6 @@ def _classifier(
     blocks: tuple[str, ...] = (),
     pool: tuple[str, ...] = (),
     shapes: tuple[tuple[int, ...], ...] = IMAGE,
-    size: str | None = None,
 ) -> Family:
     return Family(
         f"torchvision {name}",
@@ -39,7 +38,6 @@ def _classifier(
         blocks=blocks,
         pool=pool,
         shapes=shapes,
-        size=size,
     )
 
 
@@ -57,8 +55,14 @@ CLASSIFIERS = (
     _classifier("ShuffleNetV2", "shufflenetv2", "fc", blocks=("stage?",)),
     _classifier("ConvNeXt", "convnext", "classifier.2", blocks=("features.?",), pool=("avgpool",)),
     _classifier("SwinTransformer", "swin_transformer", "head", blocks=SWIN_STAGES, pool=("avgpool",)),
-    _classifier(
-        "VisionTransformer", "vision_transformer", "heads.head", blocks=("encoder.layers",), size="image_size"
+    Family(
+        "torchvision VisionTransformer", ("torchvision.models.vision_transformer.VisionTransformer",),
+        head=("heads.head",), blocks=("encoder.layers",), shapes=IMAGE, size="image_size",
+        positions=("encoder.pos_embedding",),
+        config=ConfigFields(
+            attribute="", class_count=("num_classes",), image_size=("image_size",), patch_size=("patch_size",),
+            token_count=("seq_length",),
+        ),
     ),
     _classifier(
         "MaxVit", "maxvit", "classifier.5", blocks=("blocks.*.layers",), pool=("classifier.0",)

@@ -1,4 +1,4 @@
-"""Stacks of blocks: containers that hold a class of block again and again, and run it in order."""
+"""Find stacks of blocks: containers that hold blocks of one class and run them in order."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon.families.registry import config_of
 from surgeon.families.stack import Stack
-from surgeon.families.transformers.block_settings import _settings
 
 if TYPE_CHECKING:
+    from surgeon.families.config import NetworkConfig
     from surgeon.graph.trace import Trace
+    from surgeon.interfaces.family import Family
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # A stage holds blocks and is none; a convolution with its norm is one layer, as in a feature extractor.
@@ -24,24 +26,26 @@ NO_BLOCK = re.compile(
 )
 
 
-def declared_stacks(model: nn.Module, sites: Sequence[str], evidence: str) -> list[Stack]:
+def declared_stacks(
+    model: nn.Module, sites: Sequence[str], evidence: str, families: Sequence[Family] = ()
+) -> list[Stack]:
     """The stacks in the containers ``sites``; what is a block itself there is one of a common stack."""
-    found, loose = [], []
+    stacks, loose = [], []
     modules = dict(model.named_modules())
     for site in sites:
         module = modules[site]
         if isinstance(module, CONTAINERS) or not is_block(module):
-            blocks = _repeated(module, _config(modules, site))
+            blocks = _repeated(module, _config(modules, site, families))
             if blocks:
-                found.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
+                stacks.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
         else:
             loose.append(site)
     if loose:
-        found.append(Stack(loose[0].rpartition(".")[0], loose, evidence=evidence))
-    return found
+        stacks.append(Stack(loose[0].rpartition(".")[0], loose, evidence=evidence))
+    return stacks
 
 
-def found_stacks(model: nn.Module, trace: Callable[[], Trace]) -> list[Stack]:
+def found_stacks(model: nn.Module, trace: Callable[[], Trace], families: Sequence[Family] = ()) -> list[Stack]:
     """The stacks that the tree shows and a trace confirms, in executed order."""
     counted = Counter(
         type(child)
@@ -50,7 +54,7 @@ def found_stacks(model: nn.Module, trace: Callable[[], Trace]) -> list[Stack]:
         for child in module.children()
         if is_block(child)
     )
-    stacks = list(_walk(model, "", {cls for cls, count in counted.items() if count > 1}, None))
+    stacks = list(_walk(model, "", {cls for cls, count in counted.items() if count > 1}, None, families))
     try:
         traced = trace()
     except OperationError as error:
@@ -71,10 +75,16 @@ def is_block(module: nn.Module) -> bool:
     )
 
 
-def _walk(module: nn.Module, name: str, classes: set[type[nn.Module]], config: Any) -> Iterator[Stack]:
+def _walk(
+    module: nn.Module,
+    name: str,
+    classes: set[type[nn.Module]],
+    config: NetworkConfig | None,
+    families: Sequence[Family],
+) -> Iterator[Stack]:
     """The outermost stacks: what repeats inside a block (experts, heads) is a part of it."""
     blocks: list[str] = []
-    config = getattr(module, "config", config)
+    config = config_of(module, families) or config
     if isinstance(module, CONTAINERS):
         blocks = _repeated(module, config)
         kinds = Counter(type(module._modules[child]) for child in blocks)
@@ -86,33 +96,31 @@ def _walk(module: nn.Module, name: str, classes: set[type[nn.Module]], config: A
     for child, sub in module._modules.items():
         # a block outside of any list (a network inside another) is looked into; one of a stack is not
         if sub is not None and child not in blocks:
-            yield from _walk(sub, _join(name, child), classes, config)
+            yield from _walk(sub, _join(name, child), classes, config, families)
 
 
-def _repeated(module: nn.Module, config: Any) -> list[str]:
+def _repeated(module: nn.Module, config: NetworkConfig | None) -> list[str]:
     """The children of the class of block that there is most of; all of them, if the config counts them together."""
     children = {name: type(child) for name, child in module._modules.items() if child is not None and is_block(child)}
     if not children:
         return []
-    together = len(children) == len(module._modules) and any(
-        value == len(children) or (isinstance(value, (list, tuple)) and len(value) == len(children))
-        for _, value in _settings(config)
-    )
+    uniform = len(children) == len(module._modules) and config is not None and config.counts_together(len(children))
     kind = Counter(children.values()).most_common(1)[0][0]
-    return [name for name, cls in children.items() if cls is kind or together]
+    return [name for name, cls in children.items() if cls is kind or uniform]
 
 
-def _config(modules: Mapping[str, nn.Module], site: str) -> Any:
+def _config(modules: Mapping[str, nn.Module], site: str, families: Sequence[Family]) -> NetworkConfig | None:
     """The config of the innermost module around ``site`` that has one."""
     names = [site[:end] for end in range(len(site), 0, -1) if end == len(site) or site[end] == "."]
-    return next((modules[name].config for name in [*names, ""] if hasattr(modules[name], "config")), None)
+    configs = (config_of(modules[name], families) for name in [*names, ""])
+    return next((config for config in configs if config is not None), None)
 
 
 def _of_one_kind(model: nn.Module, stack: Stack) -> Stack:
     """The blocks of the class that the stack has most of."""
     kinds = {site: type(model.get_submodule(site)) for site in stack.sites}
     kind, count = Counter(kinds.values()).most_common(1)[0]
-    sites = [site for site, each in kinds.items() if each is kind]
+    sites = [site for site, cls in kinds.items() if cls is kind]
     return replace(stack, sites=sites, evidence=f"{count} × {kind.__name__}")
 
 
@@ -125,6 +133,3 @@ def _in_order(stack: Stack, traced: Trace) -> bool:
 
 def _join(name: str, child: str) -> str:
     return f"{name}.{child}" if name else child
-
-
-# ---- what a transformers config says of a stack

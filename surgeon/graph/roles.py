@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.families.registry import families_of
+from surgeon.families.registry import families_of, with_config_fields
 from surgeon.families.stack import Stack
-from surgeon.families.transformers.block_settings import with_config_fields
+from surgeon.families.transformers.heads import class_counts, has_head
 from surgeon.graph.blocks import declared_stacks, found_stacks
 from surgeon.graph.sites import ROLES, select
 from surgeon.interfaces.composite import root_of
@@ -28,8 +28,6 @@ GRAFTS = re.compile(r"(grafts|exit)(\.|$)")
 NORM = re.compile(r"(Norm|Normalization)(\d?d)?$|LayerNorm|RMSNorm|BatchNorm")
 POOL = re.compile(r"^Adaptive\w*Pool\dd$|Pooler$|Pooling$|AttentionPool")
 SQUEEZE = re.compile(r"Squeeze|SEModule|SELayer|SEBlock|PyramidPooling|ASPP")
-# A transformers class without one of these in its name ends in features: BertModel, ViTModel.
-HEADED = re.compile(r"For[A-Z]|Heads?Model$|MTModel$|EncoderDecoderModel$")
 NO_HEAD = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 
 
@@ -116,15 +114,15 @@ class Roles:
     def blocks(self) -> list[Stack]:
         """The stacks of blocks, in executed order."""
         if (given := self._overridden("blocks")) is not None:
-            stacks = declared_stacks(self._model, [found.site for found in given], "said by the user")
+            stacks = declared_stacks(self._model, [found.site for found in given], "said by the user", self._families)
         else:
             declared = [f for f in self._families if f.blocks]
             if declared:
                 sites = self._resolve(declared[0].blocks)
-                stacks = declared_stacks(self._model, sites, f"declared for {declared[0].name}")
+                stacks = declared_stacks(self._model, sites, f"declared for {declared[0].name}", self._families)
             else:
-                stacks = found_stacks(self._model, self._trace)
-        return with_config_fields(self._model, stacks)
+                stacks = found_stacks(self._model, self._trace, self._families)
+        return with_config_fields(self._model, stacks, self._families)
 
     @cached_property
     def norms(self) -> list[Found]:
@@ -188,11 +186,12 @@ class Roles:
         return [s for s in dict.fromkeys(sites) if not any(other.startswith(f"{s}.") for other in sites)]
 
     def _transformers_head(self) -> list[Found]:
-        if HEADED.search(_own_class(self._model).__name__) is None:
+        name = _own_class(self._model).__name__
+        if not has_head(name):
             return []
         if certain := self._declared("head", exact=True):
             return certain
-        counts = _class_counts(self._model)
+        counts = class_counts(name, cast("Any", self._model).config)
         for found in self._declared("head"):
             module = self._modules[found.site]
             width = _width(module)
@@ -328,23 +327,3 @@ def _width(module: nn.Module) -> int | None:
         if isinstance(value := getattr(module, name, None), int):
             return value
     return None
-
-
-def _class_counts(model: nn.Module) -> dict[str, int]:
-    """The numbers of classes that a transformers head may have, the likeliest first, by where they stand."""
-    config: Any = model.config
-    name = _own_class(model).__name__
-    if name.endswith("ForMultipleChoice"):
-        return {"scores of a choice": 1}
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    labels, words = getattr(config, "num_labels", None), getattr(text, "vocab_size", None)
-    counts: dict[str, Any] = {"config.vocab_size": words or getattr(config, "vocab_size", None)}
-    if re.search(r"Classification|QuestionAnswering|NextSentence|Segmentation|Detection|Regression", name):
-        counts = {"config.num_labels": labels, **counts}
-    else:
-        counts["config.num_labels"] = labels
-    if "DepthEstimation" in name:
-        counts = {"a depth": 1, **counts}
-    if re.search(r"Detection|Segmentation", name) and isinstance(labels, int):  # one more class stands for no object
-        counts["config.num_labels + 1"] = labels + 1
-    return {key: value for key, value in counts.items() if isinstance(value, int)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -88,6 +88,10 @@ class ArchitectureProvider(ABC):
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """``checkpoint`` in the layout of ``skeleton``, for a library that rearranges tensors on loading."""
         return None
+
+    def trusting(self, names: Collection[str]) -> ArchitectureProvider:
+        """The provider for a caller who lets the code in ``names`` run; only one that runs named code differs."""
+        return self
 
     def require(self, name: str) -> None:
         """Raise an ArchitectureError with the nearest names unless ``name`` is one of :meth:`names`."""

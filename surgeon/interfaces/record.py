@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTRIBUTE = "surgeon_record"
+FORMAT = 2
+"""The form of a manifest that this surgeon writes; it reads all up to this one. 1: no digests, numbered answers."""
 
 
 class Surgeries(BaseModel):
@@ -37,6 +39,8 @@ class Surgeries(BaseModel):
     """The tensors that came through unchanged, with their names in the source."""
     made: dict[str, str] = Field(default_factory=dict)
     """The tensors that an operation derived or made anew, with the operation's name."""
+    derived: list[str] = Field(default_factory=list)
+    """Those of ``made`` that were derived from the source's or a donor's values, and are not new."""
     plugins: dict[str, str] = Field(default_factory=dict)
     """The operations and sources of data that are not surgeon's own, with the plugin that each came from."""
     donors: dict[str, str] = Field(default_factory=dict)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from surgeon.interfaces.selector import Selector
 
@@ -16,18 +16,54 @@ Term: TypeAlias = "Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor
 """Called in each step with the outputs and the batch, by name; returns a scalar with a gradient."""
 
 
+def _name_or_options(schema: dict[str, Any]) -> None:
+    """Let editors know that a loss may also be written with its options."""
+    name = {"type": schema.pop("type")}
+    options = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "object"}}
+    schema["anyOf"] = [name, options]
+
+
 class Objective(BaseModel):
     """A loss that an operation asks the training loop for.
 
-    The loop computes ``weight * loss(outputs[output], batch[label])``.
+    The loop computes ``weight * loss(outputs[output], batch[label], **options)``. A recipe may write the options
+    within the loss: ``loss: {cross_entropy: {label_smoothing: 0.1}}``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: str = Field(description="The name of the model's output.")
-    loss: str = Field(default="cross_entropy", description="A loss by the name under which a plugin registered it.")
+    loss: str = Field(
+        default="cross_entropy",
+        description="A loss by the name under which a plugin registered it; {NAME: OPTIONS} gives it options.",
+        json_schema_extra=_name_or_options,
+    )
     label: str = Field(default="labels", description="The column of the batch that holds the targets.")
     weight: float = Field(default=1.0, ge=0, description="The factor of this loss in the sum.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the loss is given beside prediction and target: cross_entropy takes weight (balanced, a "
+        "list, or a mapping of class names) and label_smoothing, bce weight, pos_weight and label_smoothing, "
+        "huber delta.",
+    )
+    mean: Literal["elements", "samples"] = Field(
+        default="elements",
+        description="elements: the mean over all labelled tokens, pixels or entries, as in torch and transformers; "
+        "samples: the mean over samples of the mean within each.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_within(cls, given: Any) -> Any:
+        """Take the options out of ``loss: {NAME: OPTIONS}``."""
+        if not isinstance(given, Mapping) or not isinstance(loss := given.get("loss"), Mapping):
+            return given
+        if len(loss) != 1:
+            raise ValueError(f"loss names one loss with its options, not {len(loss)}: {{cross_entropy: {{…}}}}")
+        if given.get("options"):
+            raise ValueError("options are given twice: within loss, and beside it")
+        name, options = next(iter(loss.items()))
+        return {**given, "loss": name, "options": options or {}}
 
 
 class Schedule(BaseModel):

@@ -49,7 +49,7 @@ class Append(LayerFields, Operation):
         if not heads:
             site = features_of_network(surgery).site
             insert_layers(surgery, self, [site], "after", width=self.width)
-            surgery.recall("outputs with what was appended", lambda: _outputs(surgery, site))
+            surgery.recall("outputs", lambda: _outputs(surgery, site))
             return surgery.model
         if len(heads) > 1:
             raise OperationError(

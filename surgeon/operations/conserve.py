@@ -42,12 +42,12 @@ class Conserve(Operation):
     """Which penalty."""
     weight: PositiveFloat | None = None
     """Its factor: α for l2_sp (0.1 if left out), λ for ewc (1000) and for lwf (1), of features too (1)."""
-    new_weight: float | None = Field(None, ge=0)
+    new_weight: float | None = Field(default=None, ge=0)
     """l2_sp: β, the weight decay of what is new; 0.01 if left out."""
     sites: Selector | list[Selector] | None = None
     """l2_sp and ewc: what to hold, with everything below it; all that trains if left out. features: the sites whose
     features are held; the last block if left out."""
-    output: str | None = Field(None, min_length=1)
+    output: str | None = Field(default=None, min_length=1)
     """ewc and lwf: the old output; logits if left out."""
     temperature: PositiveFloat | None = None
     """lwf: what softens both distributions; 2 if left out."""

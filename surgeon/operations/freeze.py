@@ -37,7 +37,7 @@ class Freeze(Operation):
     """Freeze all that runs up to and including this site, in executed order."""
     all_but: Selector | list[Selector] | None = None
     """Freeze everything except this; ``head`` means the role @head and the heads that surgery put beside it."""
-    norms: Literal["eval", "train"] = Field("eval")
+    norms: Literal["eval", "train"] = Field(default="eval")
     """Whether frozen norm layers keep their statistics (eval) or follow the data (train)."""
 
     @model_validator(mode="after")

@@ -29,20 +29,20 @@ class GradientReversal(HeadFields, Operation):
 
     at: Selector | None = None
     """The site whose features the branch reads; by default those that the network's head reads."""
-    domains: int = Field(2, ge=2)
+    domains: int = Field(default=2, ge=2)
     """The number of domains."""
     output: Annotated[str, AfterValidator(output_name)] = "domain"
     """The name of the branch's output."""
-    strength: float = Field(1.0, ge=0, allow_inf_nan=False)
+    strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """λ, or its peak where it is scheduled: the factor of the reversed gradient. The sign is the operation's."""
     schedule: Literal["fixed", "dann", "linear"] = "fixed"
     """fixed: λ is strength; dann: strength · (2 / (1 + exp(-gamma p)) - 1) for progress p from 0 to 1;
     linear: strength · p. Where it is scheduled, λ starts at 0."""
-    gamma: float = Field(10.0, gt=0, allow_inf_nan=False)
+    gamma: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """How steeply dann rises."""
     label: Name = "domain"
     """The column of the batch that holds the domains."""
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0)
     """The factor of the domain loss in the sum."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:

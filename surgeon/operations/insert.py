@@ -32,7 +32,7 @@ class Insert(LayerFields, Operation):
 
     at: Selector | Annotated[list[Selector], Field(min_length=1)]
     """The sites, each of which gets a layer of its own; ``!…`` leaves out."""
-    where: Literal["after", "before"] = Field("after")
+    where: Literal["after", "before"] = Field(default="after")
     """Whether the layer changes what a site produces, or what it reads as its first argument."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:

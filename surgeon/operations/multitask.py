@@ -39,7 +39,7 @@ class Task(HeadFields):
     """The site whose features the head reads; by default those that the network's own head reads."""
     loss: Name | None = None
     """A loss by its registered name; by default cross_entropy, bce for multilabel, mse for regression."""
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0)
     """The factor of this loss in the sum."""
     label: Name | None = None
     """The column of the batch that holds the targets; by default the task's name."""

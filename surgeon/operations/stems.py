@@ -67,7 +67,7 @@ class Stems(Operation):
             surgery.replace(site, switches[-1])
         switches[0].others = switches[1:]
         surgery.model.register_forward_pre_hook(switches[0].choose, with_kwargs=True)
-        surgery.recall("outputs with several stems", lambda: _outputs(surgery, sites))
+        surgery.recall("outputs", lambda: _outputs(surgery, sites))
         surgery.note(f"{ARGUMENT}={first!r} unless the forward is told another: {', '.join(others)}")
         return surgery.model
 

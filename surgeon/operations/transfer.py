@@ -46,7 +46,7 @@ class Transfer(Operation):
     """What to copy, with everything below it, from the sites of the same names in the donor; ``!…`` leaves out."""
     up_to: Selector | None = None
     """Copy all that runs up to and including this site, in executed order."""
-    map: dict[Name, str] | None = Field(None, min_length=1)
+    map: dict[Name, str] | None = Field(default=None, min_length=1)
     """Sites of this network, and what they are called in the donor; ``.`` is the donor as a whole."""
     frozen: bool = False
     """Whether what is copied stays as it is: neither parameters nor norms' statistics follow training."""
@@ -70,7 +70,7 @@ class Transfer(Operation):
         from surgeon.operations.reinit import reinitialise
 
         sites, names = self._chosen(surgery)
-        found = surgery.recall(f"{self.donor} for {len(names)} tensors", lambda: self._matched(surgery, names))
+        found = surgery.recall("donor", lambda: self._matched(surgery, names), subject=self.donor, outside=True)
         tensors = dict(tensors_of(surgery.model))
         for name, theirs in found["pairs"].items():
             surgery.borrow(tensors[name], self.donor, theirs)

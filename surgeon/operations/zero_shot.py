@@ -43,7 +43,7 @@ class ZeroShot(HeadFields, Operation):
     attributes: Attributes
     """What each class is like: a CSV file (a header with the attributes' names, a line for each class, its name
     first), looked for beside the recipe first; or a mapping of class to numbers, or to {attribute: number}."""
-    method: Literal["dap", "bilinear", "cosine"] = Field("bilinear")
+    method: Literal["dap", "bilinear", "cosine"] = Field(default="bilinear")
     """How classes are scored; for dap attributes lie between 0 and 1."""
     at: Selector | None = None
     """The site whose features the head reads; by default those that the network's own head reads."""
@@ -163,7 +163,7 @@ class AddClasses(Operation):
             refuse_known(head, [] if self.only else names)
             return {"classes": names, "values": values.tolist()}
 
-        rows = surgery.recall("classes to add", ordered)
+        rows = surgery.recall("classes", ordered, outside=True)
         count = len(rows["classes"]) + (0 if self.only else len(head.classes))
         widen = partial(_widened, rows=rows["values"], only=self.only)
         surgery.reshape(site, "table", (count, len(head.attributes)), widen)
@@ -186,9 +186,9 @@ def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[
         found["values"] = read.values
         return {"classes": read.classes, "attributes": read.attributes}
 
-    told = surgery.recall(f"the table {attributes}", names)
-    zeros = [[0.0] * len(told["attributes"])] * len(told["classes"])
-    return {**told, "values": found.get("values", zeros)}
+    header = surgery.recall("table", names, subject=attributes, outside=True)
+    zeros = [[0.0] * len(header["attributes"])] * len(header["classes"])
+    return {**header, "values": found.get("values", zeros)}
 
 
 def _mapping(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pipeline: edit a skeleton, then let the weights flow in.
+"""The public verbs on networks: edit a skeleton, then fill it with weights.
 
 ``plan`` stops before the weights, ``apply`` fills the network in memory, :meth:`Prepared.write` streams it
 to disk, ``load`` replays the operations on a skeleton and fills it from the artifact.
@@ -6,7 +6,8 @@ to disk, ``load`` replays the operations on a skeleton and fills it from the art
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,68 +16,165 @@ import torch
 from torch import nn
 
 from surgeon.architectures.source import Source, open_source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.mapping import mapped
 from surgeon.checkpoint.pieces import Piece
-from surgeon.errors import OperationError, VerificationError
+from surgeon.errors import OperationError, SurgeonWarning, VerificationError, name_nearest_option
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
+from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
+from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
-from surgeon.pipeline.prepare import Model, Operations, prepare
+from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.surgery.inspection import examination_of
 from surgeon.surgery.make_record import make_record
-from surgeon.surgery.origins import Flow
+from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.plan import Plan
-from surgeon.surgery.replay import open_skeleton
+from surgeon.surgery.replay import open_from
+from surgeon.training.class_names import restore_names
 
 
-def plan(model: Model | None, operations: Operations, **options: Any) -> Plan:
-    """What surgery would change; no weight is read. Takes the options of :func:`prepare`."""
-    return prepare(model, operations, **options).plan
+@name_nearest_option
+def plan(
+    model: Model | None,
+    operations: Operations,
+    *,
+    arch: str | None = None,
+    seed: int | None = None,
+    roles: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    plugins: Plugins | None = None,
+) -> Plan:
+    """Say what operations would change. No weight is read and nothing is written.
+
+    A recipe's ``train:`` section is checked, as far as that is possible without its data.
+
+    Args:
+        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
+            module in memory; None takes the recipe's ``model``.
+        operations: A recipe, the path of one, one operation, or several.
+        arch: What builds the network, where neither the source nor the recipe says.
+        seed: The seed of new values, instead of the recipe's.
+        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
+        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to take.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
+
+    Raises:
+        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
+    """
+    plugins = plugins or load_plugins()
+    recipe = as_recipe(operations, plugins)
+    if recipe.train is not None:
+        check_training(recipe, plugins, here=False)
+    return prepare(
+        model,
+        recipe,
+        arch=arch,
+        seed=seed,
+        roles=roles,
+        inputs=inputs,
+        key=key,
+        trust_pickle=trust_pickle,
+        trust_code=trust_code,
+        plugins=plugins,
+    ).plan
 
 
+@name_nearest_option
 def apply(
     model: Model | None,
     operations: Operations,
     *,
     inplace: bool = False,
     progress: Callable[[int], None] | None = None,
-    **options: Any,
+    arch: str | None = None,
+    seed: int | None = None,
+    roles: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    plugins: Plugins | None = None,
 ) -> nn.Module:
-    """Operate on a model and return the result, its weights in place.
+    """Apply operations to a model and return the result, filled with its weights.
+
+    Nothing is trained: if the recipe has a ``train:`` section, a :class:`SurgeonWarning` says so, and
+    :func:`surgeon.finetune` applies the recipe and trains.
 
     Args:
-        model: See :func:`prepare`. A module in memory is left as it is unless ``inplace``.
-        operations: A recipe, the path of one, or operations.
+        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
+            module in memory; None takes the recipe's ``model``. A module is left as it is unless ``inplace``.
+        operations: A recipe, the path of one, one operation, or several.
         inplace: Edit a module in memory itself. The operations are first tried on a skeleton, so that
             an error leaves it as it was.
-        progress: Called with a number of bytes each time some have arrived.
-        **options: The options of :func:`prepare`.
+        progress: Called with a number of bytes each time some have been read.
+        arch: What builds the network, where neither the source nor the recipe says.
+        seed: The seed of new values, instead of the recipe's.
+        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
+        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to take.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
-        SurgeonError: See :func:`prepare`.
+        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
     """
+    plugins = plugins or load_plugins()
+    recipe = as_recipe(operations, plugins)
+    if recipe.train is not None:
+        what = f"the train: section of {recipe.path or 'the recipe'} is left aside, so the network is not trained"
+        how = "surgeon.finetune(model, recipe) applies the recipe and trains"
+        warnings.warn(f"{what}; {how}", SurgeonWarning, stacklevel=3)
+
+    def prepared(*, inplace: bool) -> Prepared:
+        return prepare(
+            model,
+            recipe,
+            arch=arch,
+            seed=seed,
+            roles=roles,
+            inputs=inputs,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+            plugins=plugins,
+            inplace=inplace,
+            outputs=False,
+        )
+
     if inplace:
-        prepare(model, operations, outputs=False, **options)
-    prepared = prepare(model, operations, inplace=inplace, outputs=False, **options)
-    edited = prepared.materialise(progress)
-    setattr(edited, ATTRIBUTE, prepared.record)
-    if prepared.source.module is None:
+        prepared(inplace=False)
+    result = prepared(inplace=inplace)
+    edited = result.materialise(progress)
+    setattr(edited, ATTRIBUTE, result.record)
+    if result.source.module is None:
         edited.eval()
     return edited
 
 
-def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
+@name_nearest_option
+def save(
+    model: nn.Module, path: str | Path, *, force: bool = False, check: Callable[[Path], object] | None = None
+) -> Path:
     """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
 
     Args:
-        model: A network that surgeon made, or any whose architecture surgeon can tell.
-        path: Where to; it must not exist unless ``force``.
-        force: Replace what is there.
+        model: A network that surgeon made, or any whose architecture surgeon can identify.
+        path: Where to write; nothing may exist there unless ``force``.
+        force: Replace what exists there.
+        check: Inspects what was written before it takes its place. If it raises, what was there stays, and what was
+            written is kept as ``NAME.rejected``.
 
     Raises:
         OutputError: The place exists or cannot be written to.
@@ -88,56 +186,71 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> Path:
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
-    write(path, contents(model, pieces, record))
+    write(path, contents(model, pieces, record), check=check, keep_rejected=True)
     return path
 
 
+@name_nearest_option
 @paused_collection()
 def load(
     path: str | Path,
     *,
     arch: Callable[[], nn.Module] | str | None = None,
+    key: str | None = None,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    verify: bool = False,
     plugins: Plugins | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
-    The weights in safetensors are mapped: shared with whoever else maps the file, until they are written to.
-    The file may be replaced or deleted meanwhile, but must not be overwritten in place.
+    The weights of a safetensors file are mapped into memory: shared with every process that maps the file, until
+    they are written to. The file may be replaced or deleted meanwhile, but must not be overwritten in place.
 
     Args:
-        path: An artifact, or anything that :func:`prepare` takes for a model.
-        arch: What builds the network before surgery, where the manifest does not say: an architecture's
+        path: An artifact, or a model in any form that :func:`apply` takes.
+        arch: What builds the network before its operations, where the manifest does not say: an architecture's
             name, or a function without arguments.
-        trust_pickle: Let pickles in the file execute.
-        plugins: The plugins at hand; by default the built-in and installed ones.
+        key: Which of several state dicts in the file to take.
+        trust_pickle: Let pickles in the file run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        verify: Compare all bytes of an artifact with their digests; else the manifest and the small files beside
+            the weights are.
+        plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
-        CheckpointError: The file is missing, damaged or unsafe.
-        ArchitectureError: The tensors do not fit the network; every one has to.
+        CheckpointError: The file is missing, damaged, unsafe or not as it was written.
+        ArchitectureError: The tensors do not fit the network; every one must.
     """
-    plugins = plugins or load_plugins()
-    named = arch if isinstance(arch, str) else None
-    source = open_source(path, arch=named, trust_pickle=trust_pickle, plugins=plugins)
-    build = arch if callable(arch) else None
-    root, origins, mapping = open_skeleton(source, plugins, build=build)
-    flow = Flow(root, origins, source.checkpoint and mapped(source.checkpoint), mapping, 0)
+    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
+    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
+    source = options.source(path)
+    if verify:
+        verify_bytes(source)
+    return load_opened(open_from(source, options))
+
+
+def load_opened(opened: OpenedNetwork) -> nn.Module:
+    """Fill an opened network with its weights, and attach its record; see :func:`load`."""
+    flow = opened.flow(checkpoint=opened.checkpoint and mapped(opened.checkpoint))
     flow.check()
-    fill(root, flow.value)
-    setattr(root, ATTRIBUTE, make_record(source, None))
-    return root.eval()
+    fill(opened.root, flow.value)
+    setattr(opened.root, ATTRIBUTE, make_record(opened.source, None))
+    restore_names(opened.root)
+    return opened.root.eval()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What :func:`verify` found out about an artifact.
+    """The result of :func:`verify`.
 
     Attributes:
-        tensors: How many tensors the artifact holds; every one fitted the replayed network.
+        tensors: How many tensors the artifact holds; every one fits the replayed network.
         kept: How many of them equal the source's byte for byte; None if no source was given.
-        changed: The tensors that were kept by surgery and differ from the source (training moved them).
-        frozen_changed: Those of ``changed`` that the manifest says are frozen: there should be none.
-        outputs: The outputs of a forward and their shapes; ``{}`` where none could be traced.
+        changed: The tensors that surgery kept and that differ from the source (training moved them).
+        frozen_changed: The frozen ones among ``changed``: there should be none.
+        outputs: The outputs of a forward and their shapes; ``{}`` if it could not be traced.
+        digests: How many files equal their recorded digest; 0 where none are recorded (surgeon 0.1.0).
     """
 
     tensors: int
@@ -145,38 +258,48 @@ class Verification:
     changed: tuple[str, ...]
     frozen_changed: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
+    digests: int = 0
 
 
+@name_nearest_option
 def verify(
     path: str | Path,
     source: str | Path | nn.Module | None = None,
     *,
     trust_pickle: bool = False,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> Verification:
     """Check that an artifact is what its manifest says.
 
-    It is rebuilt from its manifest, its tensors are matched with the network's, and those that surgery kept
-    are compared with the source's, byte for byte.
+    Its files are compared with their digests and its recipe with the manifest. The network is rebuilt from the
+    manifest and the tensors are matched with it; those that surgery kept are compared with the source's, byte for
+    byte.
 
     Args:
         path: The artifact.
         source: What it was made from; without it, nothing is compared.
-        trust_pickle: Let pickles in the source execute.
-        plugins: The plugins at hand.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
 
     Raises:
-        VerificationError: It has no manifest, or a frozen tensor differs from the source's.
+        CheckpointError: A file has changed since it was written.
+        VerificationError: It has no manifest or is not what that says, or a frozen tensor differs from the source's.
     """
-    plugins = plugins or load_plugins()
+    plugins = with_trust(plugins or load_plugins(), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(
-            f"{path} has no manifest, so there is nothing to hold it to", hint="check takes what surgeon apply wrote"
+            f"{path} has no manifest, so there is nothing to compare it with",
+            hint="check takes what surgeon apply wrote",
         )
-    root, _, _ = open_skeleton(artifact, plugins)
+    integrity = verify_bytes(artifact)
+    opened = open_from(artifact, OpenOptions(plugins=plugins))
+    root = opened.root
+    compare_with_manifest(root, artifact)
     try:
-        outputs = dict(examination_of(root, plugins, artifact.surgeries).trace().outputs)
+        outputs = dict(opened.inspect().trace().outputs)
     except OperationError:
         outputs = {}
     changed: list[str] = []
@@ -194,7 +317,11 @@ def verify(
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
         )
-    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs)
+    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
+
+
+check = verify
+"""The name of :func:`verify` on the command line."""
 
 
 def _kept_pairs(kept: dict[str, str], origin: Source) -> dict[str, str]:

@@ -9,13 +9,14 @@ from typing import Any
 from ruamel.yaml import YAML
 from torch import nn
 
+from surgeon.architectures.same_structure import differing_setting
 from surgeon.checkpoint.pieces import Contents, Piece
+from surgeon.families.transformers.fields import MUTABLE
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
-from surgeon.interfaces.record import Record
+from surgeon.interfaces.record import FORMAT, Record
 
-FORMAT = 1
 PACKAGES = ("torch", "torchvision", "transformers")
 
 
@@ -59,7 +60,8 @@ def stock_config(model: nn.Module) -> dict[str, Any] | None:
     """The transformers config that rebuilds ``model``, where it is a stock class; else None.
 
     The class alone does not say so: a cut or re-headed network may not be what its config builds. So a
-    skeleton is built from the config, and its names and shapes compared.
+    skeleton is built from the config, and its names, its shapes and the settings of its blocks compared: some layers
+    compute constants from their position.
     """
     cls = type(model)
     config = getattr(model, "config", None)
@@ -70,6 +72,9 @@ def stock_config(model: nn.Module) -> dict[str, Any] | None:
     except Exception:  # whatever a config of somebody's raises, it does not rebuild the model
         return None
     if _shapes(rebuilt) != _shapes(model):
+        return None
+    blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2].isdigit()]
+    if differing_setting(model, rebuilt, within=blocks, mutable=MUTABLE) is not None:
         return None
     written: dict[str, Any] = config.to_dict() | {"architectures": [cls.__name__]}
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)

@@ -1,7 +1,8 @@
-"""From a source to an edited skeleton with every tensor accounted for."""
+"""Open a source and edit its skeleton, with every tensor accounted for; read no weight and write nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from surgeon.architectures.source import Source, open_source
+from surgeon.architectures.limits import check_request
+from surgeon.architectures.source import Source
+from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pieces import Piece
@@ -25,35 +28,57 @@ from surgeon.pipeline.manifest import contents
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
-from surgeon.surgery.carry_out import make_surgery, operate
+from surgeon.recipe.reach import reaches
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import make_record
+from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.plan import Plan
-from surgeon.surgery.replay import open_skeleton
+from surgeon.surgery.replay import open_network
 
 Operations = Recipe | str | Path | Operation | Sequence[Operation]
-Model = str | Path | nn.Module
+"""What says which operations to apply: a recipe, the path of one, one operation, or several."""
+
+EXAMPLE = "for example surgeon.Truncate(after='layer3')"
 
 
 @dataclass
 class Prepared:
-    """An edited skeleton, and all that it takes to fill it."""
+    """An edited skeleton, with everything needed to fill it.
+
+    Attributes:
+        model: The edited skeleton.
+        flow: Gives the values of its tensors.
+        plan: What the operations change.
+        record: How the network was made.
+        opened: The network before the operations.
+        recipe: The operations, with everything else that their recipe says.
+        inputs: The files that values are read from: nothing may be written there.
+    """
 
     model: nn.Module
     flow: Flow
     plan: Plan
     record: Record
-    source: Source
+    opened: OpenedNetwork
     recipe: Recipe
     inputs: list[Path]
-    """The files that values come from: nothing is written there."""
+
+    @property
+    def source(self) -> Source:
+        """What the network was opened from."""
+        return self.opened.source
+
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins of the run, with the code that may run."""
+        return self.opened.options.plugins
 
     def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
-        """Let the weights flow in, and return the network.
+        """Fill the skeleton with its weights, and return the network.
 
         Args:
-            progress: Called with a number of bytes each time some have arrived.
+            progress: Called with a number of bytes each time some have been read.
         """
 
         def value(name: str) -> torch.Tensor:
@@ -62,7 +87,7 @@ class Prepared:
                 progress(tensor.nbytes)
             return tensor
 
-        # in place, what is kept is real already
+        # edited in place, kept tensors have their values already
         wanted = [name for name, tensor in self.flow.tensors.items() if tensor.is_meta or self._is_derived(name)]
         fill(self.model, value, wanted)
         return self.model
@@ -70,8 +95,21 @@ class Prepared:
     def _is_derived(self, name: str) -> bool:
         return self.flow.entry(name) is None
 
-    def write(self, path: str | Path, *, force: bool = False, progress: Callable[[int], None] | None = None) -> Path:
+    def write(
+        self,
+        path: str | Path,
+        *,
+        force: bool = False,
+        progress: Callable[[int], None] | None = None,
+        check: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Stream the result to disk without ever holding it in memory.
+
+        Args:
+            path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
+            force: Replace what is there.
+            progress: Called with a number of bytes each time some have been written.
+            check: Inspects what was written before it takes its place; if it raises, what was there stays.
 
         Raises:
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
@@ -79,16 +117,16 @@ class Prepared:
         path = Path(path)
         check_output(path, force=force, inputs=self.inputs)
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress)
+        write(path, contents(self.model, pieces, self.record), progress, check=check)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
         entry = self.flow.entry(name)
         stored: tuple[ByteRange, ...] = ()
         if entry is not None and self.source.checkpoint is not None:
-            found = self.source.checkpoint.entries[entry]
-            # One that was cast goes through memory, and so does one of another shape, which is found out there.
-            stored = found.stored() if (found.dtype, found.shape) == (tensor.dtype, tuple(tensor.shape)) else ()
+            kept = self.source.checkpoint.entries[entry]
+            # a cast tensor goes through memory; so does one of another shape, which is refused there
+            stored = kept.stored() if (kept.dtype, kept.shape) == (tensor.dtype, tuple(tensor.shape)) else ()
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 
@@ -104,73 +142,78 @@ def prepare(
     inputs: Any = None,
     trust_pickle: bool = False,
     key: str | None = None,
+    trust_code: TrustCode = (),
     plugins: Plugins | None = None,
     inplace: bool = False,
     outputs: bool = True,
 ) -> Prepared:
-    """Open the source, edit its skeleton and account for every tensor; nothing is read or written yet.
+    """Open a model, edit its skeleton and account for every tensor; no weight is read and nothing is written.
 
     Args:
         model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
             module in memory; None takes the recipe's ``model``.
-        operations: A recipe, the path of one, or operations.
-        arch: The architecture, where neither the source nor the recipe says.
-        seed: Overrides the recipe's seed.
-        roles: Overrides of roles: ``{"head": "fc"}``.
-        inputs: Overrides of the inputs that traces use: shapes, or tensors like those that it is called with.
-        trust_pickle: Let pickles in the source execute.
-        key: Which of several state dicts in the source.
-        plugins: The plugins at hand; by default the built-in and installed ones.
+        operations: A recipe, the path of one, one operation, or several.
+        arch: What builds the network, where neither the source nor the recipe says.
+        seed: The seed of new values, instead of the recipe's.
+        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
+        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
+        trust_pickle: Let pickles in the source run code.
+        key: Which of several state dicts in the source to take.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
         inplace: Edit a module in memory itself, not a copy.
-        outputs: Whether the plan is to say what the result puts out, for which it is traced once more.
+        outputs: Trace the result, so that the plan says what it returns.
 
     Raises:
-        SurgeonError: The recipe, the source or an operation is at fault; the children say which.
+        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
     """
     plugins = plugins or load_plugins()
     recipe = as_recipe(operations, plugins)
+    plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
     if chosen is None:
         raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
-    source = open_source(chosen, arch=arch or recipe.arch, trust_pickle=trust_pickle, key=key, plugins=plugins)
+    options = OpenOptions(arch=arch or recipe.arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     surgeries = Surgeries(
         operations=[operation_dict(operation) for operation in recipe.operations],
         seed=recipe.seed if seed is None else seed,
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
-    root, origins, mapping = open_skeleton(source, plugins, inplace=inplace)
-    before = dict(tensors_of(root))
-    flow = Flow(root, origins, source.checkpoint, mapping, surgeries.seed)
-    surgery = make_surgery(root, origins, surgeries, plugins, flow.evaluate, architecture=source.architecture)
-    surgery.check_roles()
+    check_request(surgeries.operations, surgeries.inputs, str(recipe.path or "the recipe"))
+    opened = open_network(chosen, options, inplace=inplace)
+    before = dict(tensors_of(opened.root))
+    course = opened.course(surgeries)
+    course.surgery.check_roles()
     steps = [
-        operate(surgery, operation, recipe.where("operations", index))
+        course.operate(operation, recipe.where("operations", index))
         for index, operation in enumerate(recipe.operations)
     ]
-    flow = Flow(surgery.model, origins, source.checkpoint, mapping, surgeries.seed)
+    flow = opened.flow(seed=surgeries.seed, root=course.root)
     flow.check()
-    planned = make_plan(source, steps, surgery, flow, before, outputs=outputs)
-    donated = [file for donor in surgery.donors.values() for file in donor.checkpoint.files]
+    source, journal = opened.source, course.journal
+    planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
     surgeries = surgeries.model_copy(
         update={
-            "answers": surgery.answers,
+            "answers": journal.answers,
             "source": source.location,
             "text": recipe.text,
             "plugins": _foreign(recipe, plugins),
             "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
+            "derived": [fact.name for fact in planned.tensors if fact.origin == "derived"],
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
-            "donors": {name: donor.fingerprint for name, donor in surgery.donors.items()},
+            "donors": {name: donor.fingerprint for name, donor in journal.donors.items()},
         }
     )
+    read_from = [source.checkpoint, *(donor.checkpoint for donor in journal.donors.values())]
     return Prepared(
-        model=surgery.model,
+        model=course.root,
         flow=flow,
-        plan=planned,
+        plan=dataclasses.replace(planned, reaches=tuple(reaches(recipe))),
         record=make_record(source, surgeries),
-        source=source,
+        opened=opened,
         recipe=recipe,
-        inputs=[*(source.checkpoint.files if source.checkpoint else []), *donated],
+        inputs=[file for checkpoint in read_from if checkpoint for file in checkpoint.files],
     )
 
 
@@ -182,7 +225,7 @@ def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
-    """A recipe from whatever says what to do."""
+    """Make a recipe of operations that are given in any of the forms that :data:`Operations` has."""
     if isinstance(operations, Recipe):
         return operations
     if isinstance(operations, (str, Path)):
@@ -191,7 +234,7 @@ def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
         operations = [operations]
     for operation in operations:
         if not isinstance(operation, Operation):
-            raise OperationError(f"{operation!r} is no operation", hint="for example surgeon.Truncate(after='layer3')")
+            raise OperationError(f"{operation!r} is not an operation", hint=EXAMPLE)
     if not operations:
-        raise OperationError("there is no operation to apply", hint="for example surgeon.Truncate(after='layer3')")
+        raise OperationError("there is no operation to apply", hint=EXAMPLE)
     return Recipe(operations=list(operations))

@@ -1,17 +1,16 @@
-"""Whether what was written is, loaded again, the network that it was written from.
+"""Load what was written again, and check that it is the network that it was written from.
 
-How far that is checked depends on the size, so that checking never takes much longer, or more memory, than
-writing did:
+How much is compared depends on the size, so that checking never takes much longer, or more memory, than writing:
 
 ======================  ===================================================================================
-up to :data:`RUN`       every tensor is compared to the byte with its origin (a kept one with the source's), and
-                        a forward of the network with a forward of the network loaded again
-up to :data:`COMPARED`  every kept tensor is compared to the byte with the source's
-beyond                  the beginning and the end of every kept tensor, which come to no more than that
+up to :data:`RUN`       every tensor byte for byte with its origin (a kept one with the source's), and a forward
+                        of the network with a forward of the network loaded again
+up to :data:`COMPARED`  every kept tensor byte for byte with the source's
+beyond                  the first and the last bytes of every kept tensor, no more than that in sum
 ======================  ===================================================================================
 
-Always, the operations are replayed on a skeleton, and every tensor has to have its place. A network that was
-trained is in memory in any case: it is checked as fully as a small one.
+The operations are always replayed on a skeleton, and every tensor must have its place in it. A trained network is in
+memory anyway: it is checked as fully as a small one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from surgeon.architectures.source import open_source
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import OperationError, VerificationError
 from surgeon.families.inputs import Inputs
@@ -36,9 +34,9 @@ from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.prepare import Prepared
 from surgeon.plugins import Plugins
-from surgeon.surgery.inspection import examination_of
-from surgeon.surgery.origins import Flow
-from surgeon.surgery.replay import open_skeleton
+from surgeon.surgery.inspection import inspection_of
+from surgeon.surgery.opened import OpenOptions
+from surgeon.surgery.replay import open_network
 
 RUN = 2**27
 """Bytes of tensors up to which both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
@@ -52,13 +50,13 @@ HINT = "this is a bug in surgeon or in a plugin's operation"
 
 @dataclass(frozen=True)
 class Reload:
-    """What was found equal.
+    """What was compared, and is equal.
 
     Attributes:
-        tensors: How many tensors equal their origin to the byte; the others were not compared.
-        total: How many there are, each of which has its place.
-        outputs: How many tensors both networks gave in a forward, all of them equal; None if none was run.
-        note: Why less than all was compared.
+        tensors: How many tensors equal their origin byte for byte; the others were not compared.
+        total: How many tensors there are; each has its place.
+        outputs: How many tensors both networks returned in a forward, all of them equal; None if none was run.
+        note: Why not everything was compared.
     """
 
     tensors: int
@@ -77,10 +75,9 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
     tensors = prepared.flow.tensors
     if sum(tensor.nbytes for tensor in tensors.values()) <= RUN:
         return check_in_memory(prepared.materialise(), prepared, path, plugins)
-    written = open_source(path, plugins=plugins)
+    written = open_network(path, OpenOptions(plugins=plugins))
     assert written.checkpoint is not None  # an artifact has tensors
-    root, origins, mapping = open_skeleton(written, plugins)
-    Flow(root, origins, written.checkpoint, mapping, 0).check()
+    written.flow().check()
     source = prepared.source.checkpoint
     kept = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
     size = sum(tensors[name].nbytes for name in kept)
@@ -99,7 +96,7 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
 
 
 class Recorded(Protocol):
-    """What knows how a network was made."""
+    """Anything that knows how a network was made."""
 
     record: Record
 
@@ -112,29 +109,29 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
         SurgeonError: It cannot be loaded.
     """
     loaded = engine.load(path, plugins=plugins)
-    own, again = dict(tensors_of(model)), dict(tensors_of(loaded))
-    if wrong := sorted(own.keys() ^ again.keys()):
+    written, again = dict(tensors_of(model)), dict(tensors_of(loaded))
+    if wrong := sorted(written.keys() ^ again.keys()):
         raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
-    if wrong := [name for name in own if not engine.same_bytes(again[name], own[name].cpu())]:
+    if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
         raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
     try:
-        found = examination_of(model, plugins, prepared.record.surgeries).inputs()
+        feed = inspection_of(model, plugins, prepared.record.surgeries).inputs()
     except OperationError as error:
-        return Reload(len(own), len(own), None, f"no forward: {error.message}")
-    met = ""
-    for inputs in found.candidates():
+        return Reload(len(written), len(written), None, f"no forward: {error.message}")
+    refusal = ""
+    for inputs in feed.candidates():
         try:
             expected = _forward(model, inputs, again)
-        except Exception as error:  # whatever a network raises on inputs that do not suit it
-            met = met or _first_line(error)
+        except Exception as error:  # a network may raise anything on inputs that do not fit it
+            refusal = refusal or _first_line(error)
             continue
         try:
             outputs = _forward(loaded, inputs, again)
         except Exception as error:
             raise _wrong(path, f"loads as a network that does not run: {_first_line(error)}") from error
         _compare_outputs(outputs, expected, path)
-        return Reload(len(own), len(own), len(expected))
-    return Reload(len(own), len(own), None, f"no forward: inputs {found.origin} do not run ({met})")
+        return Reload(len(again), len(again), len(expected))
+    return Reload(len(again), len(again), None, f"no forward: inputs {feed.origin} do not run ({refusal})")
 
 
 def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
@@ -165,7 +162,7 @@ def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], bud
 
 
 def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteRange]:
-    """What of ``spans``, one behind the other, lies between two places."""
+    """The parts of consecutive ``spans`` between two positions."""
     at = 0
     for span in spans:
         first, last = max(start - at, 0), min(end - at, span.length)
@@ -175,16 +172,17 @@ def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteR
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # As words, and by numpy: torch.equal goes byte by byte, in threads that wait for each other.
+    # as words, and by numpy: torch.equal compares byte by byte, in threads that wait for each other
     words = len(one) // 8 * 8
     heads = [tensor[:words].numpy().view(np.int64) for tensor in (one, other)]
     return np.array_equal(heads[0], heads[1]) and torch.equal(one[words:], other[words:])
 
 
 def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that ``model`` returns in eval mode, by the path to each.
+    """Run ``model`` in eval mode, and return the tensors of its output by the path to each.
 
-    It is lent ``tensors`` for the time: equal ones that lie differently in memory may be summed in another order.
+    It runs on ``tensors``, for both networks the same: equal values that are laid out differently in memory may be
+    summed in another order.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     args, kwargs = inputs.tensors("cpu", dtype)
@@ -197,7 +195,7 @@ def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tenso
 
 
 def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in an output by the path to each; a cache of keys and values is none."""
+    """List the tensors in an output by the path to each; a cache of keys and values is left out."""
     if isinstance(value, torch.Tensor):
         yield at or "output", value
     elif isinstance(value, (Mapping, list, tuple)):
@@ -206,9 +204,9 @@ def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(item, f"{at}.{key}" if at else str(key))
 
 
-def _compare_outputs(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
-    wrong = sorted(found.keys() ^ expected.keys())
-    wrong += [name for name in expected if name in found and not engine.same_bytes(found[name], expected[name])]
+def _compare_outputs(outputs: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
+    wrong = sorted(outputs.keys() ^ expected.keys())
+    wrong += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
     if wrong:
         raise _wrong(path, f"gives other outputs than the network it was written from: {', '.join(wrong[:3])}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Recipe(RecipeSettings):
 
     _document: Document | None = PrivateAttr(None)
     _overrides: tuple[str, ...] = PrivateAttr(())
+    _typed: bool = PrivateAttr(True)
 
     @property
     def path(self) -> Path | None:
@@ -75,6 +76,20 @@ class Recipe(RecipeSettings):
         train = [self.train.data, self.train.evaluate] if self.train else []
         given = [*train, *(value for operation in self.operations for _, value in operation)]
         return [each for some in given for each in as_sources(some) if isinstance(each, Source)]
+
+    @classmethod
+    def recorded(cls, operations: Sequence[Operation]) -> Recipe:
+        """A recipe of operations from a manifest, which the caller did not write."""
+        recipe = cls(operations=list(operations))
+        recipe._typed = False
+        return recipe
+
+    @property
+    def typed(self) -> list[str]:
+        """The strings that the caller wrote in this very call: by ``--set``, or all of a recipe made in Python."""
+        if self._typed:
+            return list(texts_in([self.model, self.arch, *(operation_dict(each) for each in self.operations)]))
+        return [value for setting in self._overrides if (value := setting.partition("=")[2].strip("\"' "))]
 
     def where(self, *keys: str | int) -> str | None:
         """``file:line:column`` of a key, as in ``where("operations", 1, "after")``; None without a file."""
@@ -128,8 +143,18 @@ def load_recipe(
         values["train"] = settings.train.beside(Path(path).parent)
     operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
     recipe = Recipe(operations=operations, **values)
-    recipe._document, recipe._overrides = document, tuple(overrides)
+    recipe._document, recipe._overrides, recipe._typed = document, tuple(overrides), False
     return recipe
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in plain data, at whatever depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for item in value.values() for text in texts_in(item))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for item in value for text in texts_in(item))
 
 
 def operation_dict(operation: Operation) -> dict[str, Any]:

@@ -20,8 +20,13 @@ from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, RecipeSettings
 
 
-def recipe_schema(plugins: Plugins) -> dict[str, Any]:
-    """The schema of every recipe that the operations and sources of ``plugins`` allow."""
+def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
+    """Make the JSON Schema of every recipe that the operations and sources of plugins allow.
+
+    Args:
+        plugins: The plugins; the built-in and installed ones if left out.
+    """
+    plugins = plugins or load_plugins()
     operations = plugins.operations()
     sources = plugins.sources()
     models: list[type[BaseModel]] = [RecipeSettings, *operations.values(), *sources.values()]
@@ -65,7 +70,7 @@ def recipe_schema(plugins: Plugins) -> dict[str, Any]:
 
 
 def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What the operation's author gives as an example; else what it cannot do without, or the first key of its own."""
+    """Get the author's example; else make one of the required keys, or of the first key."""
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]

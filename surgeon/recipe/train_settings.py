@@ -11,7 +11,15 @@ from surgeon.data.sources import Digits, Sources, as_sources, beside, check_doma
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.training import Objective
 
-__all__ = ["CallbackSettings", "Digits", "OptimizerSettings", "TrainSettings"]
+__all__ = [
+    "AverageSettings",
+    "BaselineSettings",
+    "CallbackSettings",
+    "Digits",
+    "MixSettings",
+    "OptimizerSettings",
+    "TrainSettings",
+]
 
 
 class OptimizerSettings(BaseModel):
@@ -44,6 +52,63 @@ class CallbackSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
+class AverageSettings(BaseModel):
+    """An average of the weights over training takes their place when it ends (torch.optim.swa_utils)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["ema", "swa"] = "ema"
+    """ema: an exponential average over all steps, also measured with in between; swa: the mean over the ends of late
+    epochs, after which statistics of norms are measured anew (Izmailov et al. 2018)."""
+    decay: float = Field(default=0.999, gt=0, lt=1)
+    """ema: the share of the average that stays in each step; less in the first steps."""
+    start: float = Field(default=0.75, ge=0, lt=1)
+    """swa: the share of training after which epochs count."""
+
+
+class MixSettings(BaseModel):
+    """Pictures of a training batch are mixed, and their labels with them (torchvision.transforms.v2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    mixup: float = Field(default=0.0, ge=0)
+    """α of mixup (Zhang et al. 2018), as in 0.2; 0 leaves it out. With cutmix, one of the two is drawn for each
+    batch."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """α of CutMix (Yun et al. 2019), as in 1.0; 0 leaves it out."""
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Self:
+        if not (self.mixup or self.cutmix):
+            raise ValueError("say how: mixup: 0.2, cutmix: 1.0, or both")
+        return self
+
+
+class BaselineSettings(BaseModel):
+    """The same network from fresh weights on the same samples, with settings of its own.
+
+    What is for a trained network is left out: rates by depth and by part, penalties, stages of unfreezing, cached
+    features. All else is as in fine-tuning unless it says otherwise here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    start: Literal["scratch"] = "scratch"
+    """What its weights are: fresh, as its builder draws them."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training samples."""
+    batch_size: PositiveInt | None = None
+    """Training samples in a step, on each device."""
+    learning_rate: PositiveFloat | Literal["auto", "find"] | None = None
+    """Its peak learning rate."""
+    warmup: float | None = Field(default=None, ge=0, lt=1)
+    """The share of its steps in which the learning rate rises."""
+    optimizer: OptimizerSettings | None = None
+    """Rates of its own by part; one rate for all if left out."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """TrainingArguments that differ."""
+
+
 class TrainSettings(BaseModel):
     """How the edited network is fine-tuned, on the transformers Trainer."""
 
@@ -53,6 +118,9 @@ class TrainSettings(BaseModel):
     """What to train on: a source, or several together. Python callers may hand datasets to ``train`` instead."""
     evaluate: Sources | None = None
     """Whose test samples to evaluate on; those of ``data`` if left out."""
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """The share of the training samples that is held out where something chooses by samples that are not trained on
+    (early stopping, the best weights, eval_strategy) and the data name none for it; test samples are never used so."""
     objectives: list[Objective] | None = Field(default=None, min_length=1)
     """The losses; cross-entropy of the output ``logits`` against the column ``labels`` if left out.
     What operations ask for (a domain branch, task heads) is added to them."""
@@ -73,8 +141,13 @@ class TrainSettings(BaseModel):
     """Passes over the training samples."""
     batch_size: PositiveInt = 32
     """Training samples in a step, on each device."""
-    learning_rate: PositiveFloat = 1e-3
-    """The peak learning rate of AdamW; ``arguments`` may set ``lr_scheduler_type``, ``optim`` and others."""
+    learning_rate: PositiveFloat | Literal["auto", "find"] = "auto"
+    """The peak learning rate of AdamW; ``arguments`` may set ``lr_scheduler_type``, ``optim`` and others. auto: 5e-5
+    where attention layers that came with trained weights go on training, which a higher one would harm, else 1e-3.
+    find: a range test on training samples (Smith 2017), from weights that are put back afterwards."""
+    warmup: float | None = Field(default=None, ge=0, lt=1)
+    """The share of the steps in which the learning rate rises to its peak; if left out, 0.1 where attention layers
+    train, else 0."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Which parameters learn at what rate."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -82,13 +155,30 @@ class TrainSettings(BaseModel):
     callbacks: list[Annotated[str, Field(min_length=1)] | CallbackSettings] = Field(default_factory=list)
     """What else happens beside the steps: a name, or ``{callback: early_stopping, patience: 3, metric: loss}``, which
     ends training when what is measured after each epoch has not become better for so long, at the best weights."""
-    baseline: Literal["none", "scratch"] = "none"
-    """scratch: also train the same network from fresh weights on the same samples, to compare."""
+    class_weights: Literal["balanced"] | list[float] | dict[str | int, float] | None = None
+    """How much each class counts in the loss: balanced (the inverse of how often it is a label in training), a list, or
+    a mapping of names, 1 for what it leaves out. Of yes/no questions, how much a yes counts."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of every label of classes and yes/no questions that is spread over all of them, as in 0.1."""
+    sampling: Literal["uniform", "balanced", "domains"] = "uniform"
+    """balanced: each class is drawn as often as any other; domains: each domain is."""
+    mix: MixSettings | None = None
+    """Mixup and CutMix of training pictures: ``{mixup: 0.2, cutmix: 1.0}``."""
+    average: AverageSettings | None = None
+    """An average of the weights over training: ``{kind: ema, decay: 0.999}`` or ``{kind: swa, start: 0.75}``."""
+    test_views: list[Literal["plain", "flip", "crops"]] = Field(default_factory=list)
+    """What is measured averages the predictions over these views of each picture (test-time augmentation): as it is,
+    mirrored, four corners and the centre."""
+    baseline: Literal["none", "scratch"] | BaselineSettings = "none"
+    """scratch: also train the same network from fresh weights on the same samples, to compare, with one learning rate
+    for all of it; a section gives it settings of its own: ``{epochs: 30, learning_rate: 0.001}``."""
 
     @model_validator(mode="after")
     def _no_leak(self) -> Self:
         if self.domain_statistics is not None and self.domain_bn != "separate":
             raise ValueError("domain_statistics needs domain_bn: separate")
+        if self.warmup is not None and "warmup_steps" in self.arguments:
+            raise ValueError("warmup and arguments.warmup_steps say the same; leave one out")
         given = [as_sources(each) for each in (self.data, self.evaluate) if each is not None]
         for sources in given:
             check_domains(sources)
@@ -96,6 +186,13 @@ class TrainSettings(BaseModel):
         if len(set(digits)) > 1:
             raise ValueError("test_fraction differs among the sources: test samples would be trained on")
         return self
+
+    @property
+    def compared(self) -> BaselineSettings | None:
+        """The settings of the baseline; None where there is none."""
+        if isinstance(self.baseline, BaselineSettings):
+            return self.baseline
+        return BaselineSettings() if self.baseline == "scratch" else None
 
     def beside(self, folder: Path) -> Self:
         """The settings with the paths of files that lie in ``folder``, where the recipe is."""

@@ -1,6 +1,7 @@
-"""What an operation is handed: the network to inspect and to edit, with a journal of every edit.
+"""What an operation gets: the network to inspect and to edit, with a journal of every edit.
 
-Owns ``Surgery``, the origins of tensors, the journal and its comparison with a snapshot, the plan, and the replay of
-recorded operations. May import ``graph``, ``architectures``, ``recipe`` and the rooms below. Read ``context.py`` first,
-then ``origins.py``.
+Owns opened networks (``opened.py``, ``replay.py``), the verbs of ``Surgery``, the private journal of a recipe's
+operations and its comparison with a snapshot (``course.py``), the origins of tensors, and the plan. May import
+``graph``, ``architectures``, ``recipe`` and the rooms below. Read ``context.py`` first, then ``opened.py`` and
+``origins.py``.
 """

@@ -1,226 +1,46 @@
-"""What an operation is handed: the means to look at a skeleton and to edit it, with a journal of every edit."""
+"""What an operation gets: the verbs that look at a skeleton and edit it.
+
+``Surgery`` is put together from four files, each with the verbs of one kind: ``inspection.py`` looks,
+``tensor_values.py`` says where values come from, ``module_edits.py`` edits the tree, and this file adds outputs, an
+earlier end, and freezing. What the verbs record is in ``journal.py`` and is private to the engine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import nn
 
-from surgeon.architectures.donor import Donor
 from surgeon.errors import OperationError, SiteError
-from surgeon.graph.cut import branches_reading, exit_at, needed_before
-from surgeon.graph.edit import keep_children, names_of_parameters, never_skip, prune, remove_module, replace_module
+from surgeon.graph.cut import exit_at, needed_before
+from surgeon.graph.edit import names_of_parameters, never_skip, prune, replace_module
 from surgeon.graph.sites import Site
-from surgeon.graph.skeleton import build_skeleton
-from surgeon.graph.tensors import tensors_of
 from surgeon.nn.frozen import freeze_norm
-from surgeon.nn.grafts import Branch, Grafted, Inserted, Tap, graft, hook
-from surgeon.surgery.inspection import Examination, name_of
-from surgeon.surgery.origins import Borrowed, Derived, Fresh, New, Origin, Origins
+from surgeon.nn.grafts import Branch, Grafted, Tap, graft, hook
+from surgeon.surgery.inspection import name_of
+from surgeon.surgery.module_edits import ModuleEdits
+from surgeon.surgery.origins import Derived, New
 
 
-class Surgery(Examination):
-    """One course of operations on one skeleton.
+class Surgery(ModuleEdits):
+    """Look at a skeleton and edit it; every edit is recorded, so that it can be planned, refused and replayed.
 
-    Args:
-        model: The skeleton to edit; :attr:`model` is its root from then on.
-        origins: Where its tensors come from.
-        value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference.
-        **known: What is known of the network; see :class:`Examination`.
+    Look: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``, ``inputs``,
+    ``recall``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``, ``derive``, ``donor``,
+    ``borrow``, ``reshape``, ``weight``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
+    ``wrap``. Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        origins: Origins,
-        *,
-        value: Callable[[Origin], torch.Tensor],
-        open_donor: Callable[[str], Donor],
-        **known: Any,
-    ) -> None:
-        super().__init__(model, **known)
-        self.origins = origins
-        self.notes: list[str] = []
-        self.claims: list[str] = []
-        self.state_claims: list[str] = []
-        self.readers: dict[str, str] = {}
-        self.label = ""
-        self.applied: set[str] = set()
-        self.donors: dict[str, Donor] = {}
-        self._value = value
-        self._open_donor = open_donor
-
-    def begin(self, label: str) -> None:
-        """Start the journal of the next operation."""
-        if self.label:
-            self.applied.add(self.label)
-        self.label = label
-        self.notes, self.claims, self.state_claims = [], [], []
-
-    # ---- editing
-
-    def new(
-        self,
-        factory: Callable[..., nn.Module],
-        *args: Any,
-        like: Site | nn.Module | None = None,
-        **kwargs: Any,
-    ) -> nn.Module:
-        """A new module, without values as yet: they are drawn when the weights flow in, from a generator
-        seeded by the recipe's seed and the name that the module has in the network by then.
-
-        Args:
-            factory: Builds the module from the arguments that follow. It is called twice, now and when
-                the values are wanted, and must not refer to modules of the skeleton.
-            like: The neighbour whose floating-point dtype the module takes.
-        """
-        build = partial(factory, *args, **kwargs)
-        module = build_skeleton(build)
-        neighbour = like.module if isinstance(like, Site) else like
-        dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
-        if dtype is not None:
-            module = module.to(dtype)
-        fresh = Fresh(build)
-        for key, tensor in tensors_of(module):
-            self.origins.set(tensor, New(fresh, key, self.label))
-        return module
-
-    def derive(
-        self,
-        tensor: torch.Tensor,
-        sources: Sequence[torch.Tensor],
-        function: Callable[..., torch.Tensor],
-    ) -> None:
-        """Let ``tensor`` be computed from the values of ``sources`` when the weights flow in.
-
-        ``tensor`` may be among its own sources: then the function is given what it would have been.
-        """
-        origins = [self.origins.get(source) for source in sources]
-        if any(origin is None for origin in origins):
-            raise OperationError("a source of a derived tensor is no tensor of this network")
-        self.origins.set(tensor, Derived(tuple(o for o in origins if o is not None), function, self.label))
-
-    def donor(self, reference: str) -> Donor:
-        """Another checkpoint, by whatever names a model; its tensors' names and shapes are known, no weight is read.
-
-        A replay has no use for it: ask only within :meth:`recall`.
+    def tap(self, site: Site | str) -> Tap:
+        """Make a tap that reads the output of ``site``; it copies the output if later code overwrites it in place.
 
         Raises:
-            CheckpointError: It is missing, damaged or unsafe.
-            ArchitectureError: It is unknown, or has no weights.
-        """
-        if reference not in self.donors:
-            self.donors[reference] = self._open_donor(reference)
-        return self.donors[reference]
-
-    def borrow(self, tensor: torch.Tensor, reference: str, name: str) -> None:
-        """Let the values of ``tensor`` be those of the tensor ``name`` of a donor, read when the weights flow in."""
-        self.origins.set(tensor, Borrowed(reference, name, lambda: self.donor(reference).read(name), self.label))
-
-    def reshape(
-        self, site: Site | str, name: str, shape: Sequence[int], function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Give a parameter or buffer another shape; its values are computed from those that it has.
-
-        Args:
-            site: The module that owns it.
-            name: Its name there.
-            shape: The new shape.
-            function: Takes the old values, returns the new ones.
-        """
-        owner = self.model.get_submodule(name_of(site))
-        old: torch.Tensor = getattr(owner, name)
-        new = torch.empty(tuple(shape), dtype=old.dtype, device="meta")
-        if isinstance(old, nn.Parameter):
-            new = nn.Parameter(new, requires_grad=old.requires_grad)
-        self.derive(new, [old], function)
-        for path, module in self.model.named_modules():
-            for table in (module._parameters, module._buffers):
-                for key in [key for key, tensor in table.items() if tensor is old]:  # a tied one has several
-                    table[key] = new
-                    self._changed(f"{path}.{key}".lstrip("."))
-        return new
-
-    def weight(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The values of a tensor of the skeleton, read from the source now."""
-        origin = self.origins.get(tensor)
-        if origin is None:
-            raise OperationError("only tensors of this network have values to read")
-        return self._value(origin)
-
-    def replace(self, site: Site | str, module: nn.Module) -> None:
-        """Put ``module`` in the place of ``site``."""
-        replace_module(self.model, name_of(site), module)
-        self._changed(name_of(site))
-
-    def remove(self, site: Site | str, *, optional: bool = False) -> None:
-        """Remove a module that the forward does not need.
-
-        Args:
-            site: The module.
-            optional: The forward tests it for None, so None takes its place.
+            SiteError: ``site`` does not run in a forward.
         """
         name = name_of(site)
-        self._refuse_to_remove([name])
-        remove_module(self.model, name, optional=optional)
-        self.removed[name] = self.label
-        self._changed(name)
-
-    def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
-        """Add ``module`` as a child; whoever adds it sees to it that something calls it."""
-        owner = self.model.get_submodule(name_of(parent))
-        if hasattr(owner, name):
-            raise OperationError(f"{name_of(parent) or '.'} has {name!r} already")
-        owner.add_module(name, module.train(owner.training))
-        self._changed(f"{name_of(parent)}.{name}".lstrip("."))
-
-    def insert(
-        self,
-        site: Site | str,
-        module: nn.Module,
-        *,
-        name: str = "inserted",
-        where: Literal["after", "before"] = "after",
-    ) -> None:
-        """Put ``module`` behind (or before) ``site``; every name stays as it is, the new one is a child."""
-        target = self.model.get_submodule(name_of(site))
-        path = name_of(site)
-        while where == "before" and isinstance(target, nn.Sequential):
-            first = next(iter(target._modules))
-            target, path = target[0], f"{path}.{first}"
-        if isinstance(target, nn.Sequential):
-            self.attach(path, name, module)
-            return
-        inserted = Inserted(module)
-        self.attach(path, name, inserted)
-        if where == "after":
-            hook(target, inserted.after)
-        else:
-            target.register_forward_pre_hook(inserted.before)
-
-    def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
-        """Keep some children of a list or sequence of modules, in the given order, renumbered from 0."""
-        name = name_of(container)
-        module = self.model.get_submodule(name)
-        gone = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
-        self._refuse_to_remove(gone)
-        keep_children(module, indices)
-        self._changed(name)
-
-    def wrap(self, root: nn.Module) -> nn.Module:
-        """Make ``root``, which holds the present network, the new root."""
-        self.model = root
-        self._changed("")
-        return root
-
-    def tap(self, site: Site | str) -> Tap:
-        """A tap that reads what ``site`` produces; it copies where something later overwrites that."""
-        name = name_of(site)
-        overwritten, calls = self.recall(f"tap {name}", lambda: self._visit(name))
+        overwritten, calls = self.recall("tap", lambda: self._visit(name), subject=name)
         if not calls:
             raise SiteError(f"{name} does not run in a forward of {type(self.model).__name__}")
         if calls > 1:
@@ -231,28 +51,44 @@ class Surgery(Examination):
         return tap
 
     def branch(self, name: str, site: Site | str, head: nn.Module) -> Branch:
-        """Feed what ``site`` produces to ``head``, whose result is one more output called ``name``."""
+        """Feed the output of ``site`` to ``head``, whose result is one more output of the network.
+
+        Args:
+            name: The name of the new output.
+            site: The module whose output is read.
+            head: What computes the new output.
+
+        Raises:
+            OperationError: The name is taken, or is not an identifier.
+        """
         grafted = self.graft()
-        if name in grafted.grafts or not name.isidentifier():
+        if name in grafted.grafts:
             raise OperationError(
-                f"there is an output {name!r} already" if name in grafted.grafts else f"{name!r} is no name",
-                hint=f"outputs so far: {', '.join(grafted.grafts)}" if grafted.grafts else None,
+                f"there is an output {name!r} already", hint=f"outputs so far: {', '.join(grafted.grafts)}"
+            )
+        if not name.isidentifier():
+            raise OperationError(
+                f"{name!r} cannot name an output", hint="a name has letters, digits and _, and begins with no digit"
             )
         branch = Branch(self.tap(site), head).train(self.model.training)
         grafted.grafts[name] = branch
-        self.readers[name] = self.label
+        self._journal.branches[name] = self._journal.operation
         self._changed(f"grafts.{name}")
         return branch
 
     def graft(self) -> Grafted:
-        """The root, made ready for branches and an early end."""
+        """Make the root ready for branches and an early end, and return it.
+
+        Raises:
+            OperationError: Networks of this kind cannot have branches.
+        """
         try:
             return graft(self.model)
         except ValueError as error:
             raise OperationError(str(error)) from error
 
     def cut(self, site: Site | str) -> list[str]:
-        """End the forward at ``site`` and remove what neither ran nor was read before that.
+        """End the forward at ``site`` and remove every module that neither ran nor was read before that.
 
         Returns:
             The topmost sites that were removed.
@@ -260,29 +96,29 @@ class Surgery(Examination):
         Raises:
             OperationError: A branch reads a site that would be removed, or ``site`` runs more than once.
         """
-        name = name_of(site)
+        name, journal = name_of(site), self._journal
         self._never_skip(name)
         shape = self.shape(name)
-        needed, idle = self.recall(f"cut {name}", lambda: self._needed_before(name))
+        needed, idle = self.recall("cut", lambda: self._needed_before(name), subject=name)
         grafted = self.graft()
         keep = {n for n, _ in self.model.named_modules() if n == "exit" or n.split(".")[0] == "grafts"} | set(needed)
         doomed = [n for n, _ in self.model.named_modules() if n and n not in keep]
         self._refuse_to_remove([*doomed, *idle])
         self._refuse_to_waste([*doomed, *idle])
-        before = [] if self.replays else list(self.trace().visits)
+        before = [] if journal.replays else list(self.trace().visits)
         exit_at(grafted, name)
         children = {module: module._modules.copy() for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
-        if self.recall(f"cut {name} shows in the lengths of lists", lambda: not self._begins_as(before, name)):
+        if self.recall("cut lengths", lambda: not self._begins_as(before, name), subject=name):
             for module, those in children.items():
                 module._modules = those
             prune(self.model, keep | {"exit"}, lengths=True)
             self._retrace()
         removed += self._silence(idle, name, shape) if idle else []
-        self.removed.update(dict.fromkeys(removed, self.label))
-        self.claims += [*removed, "exit"]
-        if not self.replays and (after := self.trace().shape(name)) != shape:
+        journal.removed.update(dict.fromkeys(removed, journal.operation))
+        journal.changed += [*removed, "exit"]
+        if not journal.replays and (after := self.trace().shape(name)) != shape:
             raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
         return removed
 
@@ -294,12 +130,12 @@ class Surgery(Examination):
         below: bool = True,
         spare: Iterable[Site] = (),
     ) -> None:
-        """Let the parameters of ``sites`` train no more, and their norm layers follow the data no more.
+        """Stop training the parameters of ``sites``, and keep the statistics of their norm layers as they are.
 
         Args:
             sites: The sites to freeze.
-            norms: ``train`` lets the norm layers' running statistics follow the data all the same.
-            below: Freeze what lies below the sites too, not only the parameters that are their own.
+            norms: ``train`` lets the norm layers update their running statistics all the same.
+            below: Freeze everything below the sites too, not only the parameters that they own themselves.
             spare: Sites whose parameters go on training, also where one of them is tied to a frozen site's.
         """
         names = names_of_parameters(self.model)
@@ -309,7 +145,7 @@ class Surgery(Examination):
                 if id(parameter) in spared:
                     self.note(f"{' and '.join(names[id(parameter)])} are one tensor, which trains")
                     continue
-                self.state_claims.extend(names[id(parameter)])
+                self._journal.retrained.extend(names[id(parameter)])
                 parameter.requires_grad_(False)
             if norms == "eval":
                 for module in site.module.modules() if below else [site.module]:
@@ -318,24 +154,14 @@ class Surgery(Examination):
 
     def note(self, text: str) -> None:
         """Add a line to the plan."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    # ---- inside
-
-    def _changed(self, site: str) -> None:
-        self.claims.append(site)
-        self._retrace()
-
-    def _retrace(self) -> None:
-        self._trace = self._roles = None
+        self._journal.note(text)
 
     def _never_skip(self, name: str) -> None:
         for stack in never_skip(self.model, name):
             self.note(f"LayerDrop is off in {stack or 'the network'}: in training it would leave out {name} at times")
 
     def _begins_as(self, before: Sequence[str], end: str) -> bool:
-        """Whether what runs now is what ran before, as far as ``end``."""
+        """Whether the sites that run now are those of ``before``, as far as ``end``."""
         try:
             now = [site for site in self.trace().visits if site.split(".")[0] != "grafts"]
         except OperationError:
@@ -343,10 +169,12 @@ class Surgery(Examination):
         return end in now and now == list(before[: len(now)])
 
     def _visit(self, name: str) -> tuple[bool, int]:
+        """Whether the output of a site is overwritten in place, and how often the site runs."""
         traced = self.trace()
         return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
 
     def _needed_before(self, name: str) -> tuple[list[str], list[str]]:
+        """The sites that a forward up to ``name`` uses, and those that it fetches without using them."""
         needed = needed_before(self.model, name, self.trace(), partial(self.trace, training=True))
         if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
@@ -358,9 +186,9 @@ class Surgery(Examination):
         return sorted(needed.sites), sorted(needed.idle)
 
     def _silence(self, idle: Sequence[str], end: str, shape: tuple[int, ...]) -> list[str]:
-        """Put identities in the place of modules that a forward up to ``end`` fetches and does not use.
+        """Replace modules that a forward up to ``end`` fetches without using them by identities.
 
-        Where the network does not run with them after all, everything stays.
+        If the network does not run with the identities, everything stays.
         """
         modules = {name: self.model.get_submodule(name) for name in idle}
 
@@ -373,28 +201,21 @@ class Surgery(Examination):
         for name in idle:
             replace_module(self.model, name, nn.Identity())
         self._retrace()
-        if self.recall(f"{end} without what is idle", works):
+        if self.recall("idle", works, subject=end):
             return list(idle)
         for name, module in modules.items():
             replace_module(self.model, name, module)
         self._retrace()
         return []
 
-    def _refuse_to_remove(self, sites: Sequence[str]) -> None:
-        for site, output in branches_reading(self.model, sites):
-            by = self.readers.get(output, "an earlier recipe")
-            raise OperationError(
-                f"{self.label} would remove {site}, which the branch {output!r} of {by} reads",
-                hint=f"put {self.label} before {by}, or let the branch read an earlier site",
-            )
-
     def _refuse_to_waste(self, sites: Sequence[str]) -> None:
-        """What an operation of this recipe has just put in is not what another was meant to cut away."""
+        """Refuse to cut away what another operation of this recipe has just put in."""
+        journal = self._journal
         for site in sites:
             for tensor in self.model.get_submodule(site).parameters(recurse=False):
-                origin = self.origins.get(tensor)
-                if isinstance(origin, (New, Derived)) and origin.by in self.applied:
+                origin = journal.origins.get(tensor)
+                if isinstance(origin, (New, Derived)) and origin.by in journal.finished:
                     raise OperationError(
-                        f"{self.label} would cut away {site}, which {origin.by} has just put in",
-                        hint=f"put {self.label} before {origin.by}",
+                        f"{journal.operation} would cut away {site}, which {origin.by} has just put in",
+                        hint=f"put {journal.operation} before {origin.by}",
                     )

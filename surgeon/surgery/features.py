@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def features_at(surgery: Surgery, site: str) -> Features:
     Raises:
         OperationError: They are no tensor with a batch and channels.
     """
-    return _features(surgery, f"features at {site}", lambda: _describe(surgery, site, None))
+    return _features(surgery, "features", site, lambda: _describe(surgery, site, None))
 
 
 def features_of_head(surgery: Surgery) -> Features:
@@ -91,7 +91,7 @@ def features_of_head(surgery: Surgery) -> Features:
             hint="say which features are meant with at: SITE",
         )
     head = scoring_layer(model, heads[0])
-    return _features(surgery, f"features of head {head}", lambda: _describe(surgery, *_read_by(surgery, head)))
+    return _features(surgery, "features of head", head, lambda: _describe(surgery, *_read_by(surgery, head)))
 
 
 def features_of_network(surgery: Surgery) -> Features:
@@ -103,7 +103,7 @@ def features_of_network(surgery: Surgery) -> Features:
     end = exit_site(surgery.model)
     if end is not None:
         return features_at(surgery, end)
-    return _features(surgery, "features that come out", lambda: _describe(surgery, _last_site(surgery), None))
+    return _features(surgery, "features of network", "", lambda: _describe(surgery, _last_site(surgery), None))
 
 
 def logits_branch(model: nn.Module) -> Branch | None:
@@ -154,8 +154,8 @@ def shown(shape: Iterable[int]) -> str:
     return f"({', '.join(['batch', *map(str, rest)])})"
 
 
-def _features(surgery: Surgery, question: str, answer: Any) -> Features:
-    found = dict(surgery.recall(question, answer))
+def _features(surgery: Surgery, kind: str, site: str, answer: Callable[[], dict[str, Any]]) -> Features:
+    found = surgery.recall(kind, answer, subject=site)
     return Features(**{**found, "shape": tuple(found["shape"])})
 
 

@@ -1,12 +1,11 @@
 """The one way to look at a network: what runs in it, which role its modules play, what they produce.
 
-Operations, the commands and training all look through an :class:`Examination`, so that what a plugin declares of a
-family of networks, and the roles and inputs that a recipe gave, count wherever a network is traced.
+Operations, the commands and training all look through an :class:`Inspection`, so that the facts that a plugin declares
+about a family of networks, and the roles and inputs that a recipe gives, count wherever a network is traced.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from surgeon.graph.sites import ROLES, Site, select
 from surgeon.graph.trace import Trace, trace
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.composite import root_of
+from surgeon.surgery.journal import Journal
 
 if TYPE_CHECKING:
     from surgeon.architectures.registry import ArchitectureProvider
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Examination:
+class Inspection:
     """Sites, roles and shapes of a skeleton as it is now, and the architectures that can be built.
 
     Args:
         model: The skeleton.
         roles: Overrides of roles, as in a recipe's ``roles:``.
         inputs: Override of the traced inputs, as in a recipe's ``inputs:``.
-        families: Declared facts of plugins.
-        architecture: What builds the network before any surgery, where that is known.
+        families: Facts that plugins declare about families of networks.
+        architecture: What builds the network before any surgery, if that is known.
         providers: What builds architectures, by scheme.
-        answers: What tracing found when these operations were first applied. With them a replay runs no
-            forward, and a later surgeon that would guess otherwise still rebuilds the same network.
+        journal: Records answers about the traced network. If it has the answers of an earlier run, no forward is
+            run, and a later surgeon that would guess otherwise still rebuilds the same network.
     """
 
     def __init__(
@@ -55,55 +55,56 @@ class Examination:
         families: Sequence[Family] = (),
         architecture: Architecture | None = None,
         providers: Mapping[str, ArchitectureProvider] | None = None,
-        answers: Mapping[str, Any] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.model = model
         self.architecture = architecture
-        self.removed: dict[str, str] = {}
-        self.answers: dict[str, Any] = {}
-        self.replays = answers is not None
-        self._known = dict(answers or {})
-        self._asked = 0
+        self._journal = journal if journal is not None else Journal()
         self._role_overrides = dict(roles or {})
         self._inputs = inputs
         self._families = families
         self._providers = dict(providers or {})
         self._trace: Trace | None = None
-        self._fed: Inputs | None = None
+        self._last_inputs: Inputs | None = None
         self._roles: Roles | None = None
 
+    @property
+    def families(self) -> Sequence[Family]:
+        """The facts that plugins declare about families of networks."""
+        return self._families
+
     def select(self, selector: str | Iterable[str]) -> list[Site]:
-        """Every site that a selector, or several, names; in the order of the tree.
+        """List the sites that a selector, or several, names; in the order of the tree.
 
         Raises:
             SiteError: It matches nothing; the error names the nearest sites, or the operation that
-                removed the site that was meant.
+                removed the site.
         """
         text = selector if isinstance(selector, str) else ", ".join(selector)
         try:
             return select(self.model, text, self.role)
         except SiteError as error:
-            for site, by in self.removed.items():
+            for site, by in self._journal.removed.items():
                 if fnmatchcase(site, text) or text.startswith(f"{site}."):
                     raise SiteError(f"{text!r} is gone: {by} removed {site}") from error
             raise
 
     def site(self, selector: str) -> Site:
-        """The one site that ``selector`` names.
+        """Get the one site that ``selector`` names.
 
         Raises:
             SiteError: It names none, or more than one.
         """
-        found = self.select(selector)
-        if len(found) != 1:
+        sites = self.select(selector)
+        if len(sites) != 1:
             raise SiteError(
-                f"{selector!r} names {len(found)} modules, but one is wanted",
-                hint=f"name one of: {', '.join(str(site) for site in found[:6])}",
+                f"{selector!r} names {len(sites)} modules, but one is wanted",
+                hint=f"name one of: {', '.join(str(site) for site in sites[:6])}",
             )
-        return found[0]
+        return sites[0]
 
     def inputs(self) -> Inputs:
-        """What to feed the network, with what to try where that does not fit.
+        """Find the inputs to feed the network, and the alternatives to try if they do not fit.
 
         Raises:
             OperationError: The recipe's inputs are malformed, or nothing says what the network takes.
@@ -111,23 +112,23 @@ class Examination:
         return find_inputs(self.model, self._inputs, families=self._families)
 
     def trace(self, *, training: bool = False) -> Trace:
-        """A forward of the skeleton as it is now, without memory.
+        """Run a forward of the skeleton as it is now, on tensors without memory.
 
         Args:
-            training: Run it in training mode, on the inputs of the last trace where there was one.
+            training: Run it in training mode, on the inputs of the last trace if there was one.
 
         Raises:
             TraceError: None of the ways to run it worked; the error says how to give inputs.
         """
         if training:
-            return trace(self.model, self._inputs, training=True, families=self._families, first=self._fed)
+            return trace(self.model, self._inputs, training=True, families=self._families, first=self._last_inputs)
         if self._trace is None:
-            self._trace = trace(self.model, self._inputs, families=self._families, first=self._fed)
-            self._fed = self._trace.inputs
+            self._trace = trace(self.model, self._inputs, families=self._families, first=self._last_inputs)
+            self._last_inputs = self._trace.inputs
         return self._trace
 
     def roles(self) -> Roles:
-        """The roles of the skeleton's modules as it is now, with the evidence for each."""
+        """Find the roles of the skeleton's modules as it is now, with the evidence for each."""
         if self._roles is None:
             # an override may name a site that surgery has removed since
             present = {k: v for k, v in self._role_overrides.items() if not self._all_removed(v)}
@@ -135,11 +136,11 @@ class Examination:
         return self._roles
 
     def check_roles(self) -> None:
-        """See to it that the overrides of roles name roles and sites that there are.
+        """Check that the overrides of roles name roles and sites that exist.
 
         Raises:
-            SiteError: One does not. A role of another name than the known ones is the user's own, unless it
-                looks like a slip of the pen.
+            SiteError: One does not. A role with a name of the user's own is allowed, unless it looks like a
+                misspelt role.
         """
         for role, given in self._role_overrides.items():
             if role not in ROLES and (near := nearest(role, ROLES)):
@@ -152,27 +153,33 @@ class Examination:
                     raise
 
     def role(self, name: str) -> list[str]:
-        """The sites in a role, in executed order; empty if there are none."""
-        return self.recall(f"role {name}", lambda: self.roles().sites(name))
+        """List the sites in a role, in executed order; empty if there are none."""
+        return self.recall("role", lambda: self.roles().sites(name), subject=name)
 
     def shape(self, site: Site | str) -> tuple[int, ...]:
-        """The shape of the main tensor that ``site`` produces, batch first, at the traced input."""
+        """Get the shape of the main tensor that ``site`` produces, batch first, at the traced input."""
         name = name_of(site)
-        return tuple(self.recall(f"shape {name}", lambda: list(self.trace().shape(name))))
+        return tuple(self.recall("shape", lambda: list(self.trace().shape(name)), subject=name))
 
-    def recall(self, question: str, answer: Callable[[], T]) -> T:
-        """The answer to a question about the traced network.
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
+        """Answer a question about the traced network, and record the answer with the recipe.
 
-        It is recorded with the recipe, and a replay takes the recorded one; so it must be JSON-able.
+        A replay takes the recorded answer instead of tracing. The record is found by the operation that runs, by
+        ``kind`` and by ``subject``; keep those as they are, and artifacts go on loading.
+
+        Args:
+            kind: What is wanted, in a word or two: ``shape``.
+            answer: Computes it on the first run; the result must be JSON-able.
+            subject: What it is wanted of: the address of a site.
+            outside: The answer comes from a file or the network. A replay never looks there.
+
+        Raises:
+            ArchitectureError: In a replay, an answer from outside is not recorded.
         """
-        key = f"{self._asked}: {question}"
-        self._asked += 1
-        # through JSON, so that a replay is given the very types that the first run was
-        self.answers[key] = self._known[key] if key in self._known else json.loads(json.dumps(answer()))
-        return self.answers[key]  # type: ignore[no-any-return]
+        return self._journal.recall(kind, answer, subject=subject, outside=outside)
 
     def locate(self, reference: str, **options: Any) -> Architecture:
-        """The architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
+        """Find the architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
 
         Args:
             reference: Its scheme and name.
@@ -182,20 +189,20 @@ class Examination:
             ArchitectureError: It is unknown.
         """
 
-        def found() -> dict[str, Any]:
+        def locate() -> dict[str, Any]:
             from surgeon.architectures.registry import parse
 
             named = parse(reference, list(self._providers))
             located, _ = self._providers[named.scheme].locate(named.name, weights=False)
             return located.model_copy(update={"options": {**located.options, **options}}).model_dump(mode="json")
 
-        return Architecture.model_validate(self.recall(f"architecture {reference}", found))
+        return Architecture.model_validate(self.recall("architecture", locate, subject=reference, outside=True))
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """A network with ordinary code, its values initialised; what :meth:`Surgery.new` wants for a factory.
+        """Build a network with initialised values. Pass this method to :meth:`Surgery.new` as the factory.
 
         Raises:
-            ArchitectureError: Nothing at hand builds it.
+            ArchitectureError: No installed provider builds it.
         """
         if architecture.scheme not in self._providers:
             raise ArchitectureError(
@@ -204,21 +211,25 @@ class Examination:
             )
         return self._providers[architecture.scheme].build(architecture)
 
+    def _retrace(self) -> None:
+        """Forget the trace and the roles, which an edit has made out of date."""
+        self._trace = self._roles = None
+
     def _all_removed(self, sites: Any) -> bool:
         names = [sites] if isinstance(sites, str) else list(sites)
-        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self.removed) for n in names)
+        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self._journal.removed) for n in names)
 
 
-def examination_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surgeries]) -> Examination:
-    """Look at a network as it is after ``surgeries``, with the roles and inputs that the last of them was given.
+def inspection_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surgeries]) -> Inspection:
+    """Inspect a network as it is after ``surgeries``, with the roles and inputs that the last of them was given.
 
     Args:
         model: The network, or its skeleton.
-        plugins: The plugins at hand, which declare facts about families of networks.
+        plugins: The plugins, which declare facts about families of networks.
         surgeries: The recipes that the network has been through, as its record or its source holds them.
     """
     last = surgeries[-1] if surgeries else None
-    return Examination(
+    return Inspection(
         model,
         roles=_present(model, last.roles) if last else None,
         inputs=last.inputs if last else None,
@@ -227,7 +238,7 @@ def examination_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surge
 
 
 def _present(model: nn.Module, roles: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The overrides of roles without the sites that the surgery they were given for has removed."""
+    """Drop from the overrides of roles the sites that the surgery they were given for has removed."""
     listed = {role: [given] if isinstance(given, str) else list(given) for role, given in roles.items()}
     present = {role: [text for text in given if _names_something(model, text)] for role, given in listed.items()}
     return {role: given for role, given in present.items() if given}
@@ -246,5 +257,5 @@ def _names_something(model: nn.Module, selector: str) -> bool:
 
 
 def name_of(site: Site | str) -> str:
-    """The address of a site that is given as such or by its address."""
+    """Get the address of a site that is given as such or by its address."""
     return site.name if isinstance(site, Site) else site

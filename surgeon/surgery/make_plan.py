@@ -1,4 +1,4 @@
-"""What a course of surgery comes to, as a :class:`~surgeon.surgery.plan.Plan`."""
+"""Draw up the plan of a recipe, as a :class:`~surgeon.surgery.plan.Plan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from surgeon.architectures.source import Source
 from surgeon.errors import OperationError
-from surgeon.surgery.context import Surgery
+from surgeon.surgery.inspection import Inspection
 from surgeon.surgery.origins import Borrowed, Derived, Flow, Kept
 from surgeon.surgery.plan import Plan, Step, TensorFact
 
@@ -18,18 +18,18 @@ from surgeon.surgery.plan import Plan, Step, TensorFact
 def make_plan(
     source: Source,
     steps: Sequence[Step],
-    surgery: Surgery,
+    inspection: Inspection,
     flow: Flow,
     before: Mapping[str, torch.Tensor],
     *,
     outputs: bool,
 ) -> Plan:
-    """Gather what the operations did, and what every tensor of the result is.
+    """Collect what the operations did, and what every tensor of the result is.
 
     Args:
-        source: What was operated on.
+        source: What the operations were applied to.
         steps: What each operation did.
-        surgery: The course of surgery, at its end.
+        inspection: Looks at the result.
         flow: The result's tensors and their origins.
         before: The tensors of the skeleton before the operations.
         outputs: Whether to trace the result for its outputs.
@@ -38,7 +38,7 @@ def make_plan(
     shapes: dict[str, tuple[int, ...]] = {}
     if outputs:
         try:
-            traced = surgery.trace()
+            traced = inspection.trace()
             shapes = dict(traced.outputs)
             notes.append(f"shapes traced on {traced.evidence} tensors")
         except OperationError as error:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
+from surgeon.recipe.reach import Reach
+
 
 @dataclass(frozen=True)
 class TensorFact:
@@ -60,6 +62,8 @@ class Plan:
     """The named outputs and their shapes at the traced input; ``{}`` where no trace was needed or found."""
     notes: tuple[str, ...] = ()
     """What was found out while loading, and how sites were traced."""
+    reaches: tuple[Reach, ...] = ()
+    """What the recipe names outside itself: files, the network, code."""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,50 +1,54 @@
-"""The network that operations find: built, earlier operations replayed, matched with its tensors."""
+"""Open a network: build its skeleton, replay the operations of earlier recipes, match it with its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib.metadata import version as installed_version
 
 import torch
 from torch import nn
 
+from surgeon.architectures.artifact_record import writer_of
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.formats import Checkpoint
-from surgeon.errors import ArchitectureError, OperationError
+from surgeon.errors import ArchitectureError, OperationError, PluginError
 from surgeon.graph.skeleton import build_skeleton, skeleton_of
 from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.recipe.load import operations_from
-from surgeon.surgery.carry_out import make_surgery, operate
+from surgeon.surgery.course import Course
+from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, Origins
 
 
-def open_skeleton(
-    source: Source,
-    plugins: Plugins,
-    *,
-    inplace: bool = False,
-    build: Callable[[], nn.Module] | None = None,
-) -> tuple[nn.Module, Origins, dict[str, str]]:
-    """The network before the operations to come.
+def open_network(model: Model, options: OpenOptions, *, inplace: bool = False) -> OpenedNetwork:
+    """Open a network: find out what it is, build its skeleton, replay its earlier operations, match its tensors.
 
     Args:
-        source: Where it comes from.
-        plugins: The plugins at hand, for the operations that an artifact has been through.
+        model: What to open.
+        options: How to open it.
         inplace: Take the module in memory itself, not a skeleton of it.
-        build: What builds it, where the source does not know.
 
-    Returns:
-        The root, where its tensors come from, and the checkpoint's entry for each of their names.
+    Raises:
+        CheckpointError: There is no such file, or it cannot be read.
+        ArchitectureError: The network cannot be identified or built, or the tensors do not fit it.
+        OperationError: ``inplace`` is set, and ``model`` is not a module in memory.
     """
+    return open_from(options.source(model), options, inplace=inplace)
+
+
+def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) -> OpenedNetwork:
+    """Open a network whose source is open already; see :func:`open_network`."""
     if source.module is not None:
         root = source.module if inplace else skeleton_of(source.module)
     elif inplace:
         raise OperationError("only a module in memory can be edited in place")
     else:
-        root = build_skeleton(build) if build else source.skeleton()
+        root = build_skeleton(options.builder) if options.builder else source.skeleton()
         for surgeries in source.surgeries:
-            root = _replay(root, surgeries, source, plugins)
+            root = _replay(root, surgeries, source, options.plugins)
         if source.record is not None and source.checkpoint is not None:
             _match_artifact(root, source.checkpoint)
     names = [name for name, _ in tensors_of(root)]
@@ -55,7 +59,7 @@ def open_skeleton(
         origins.set(tensor, _first_origin(source, name, tensor, whole))
     if source.checkpoint is not None and source.module is None:
         _fit_dtypes(root, source.checkpoint, mapping, origins)
-    return root, origins, mapping
+    return OpenedNetwork(root, origins, mapping, source, options)
 
 
 def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh) -> Origin:
@@ -76,11 +80,15 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
     def no_values(origin: Origin) -> torch.Tensor:
         raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
 
-    surgery = make_surgery(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
+    course = Course(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
     where = f"{source.location}: its manifest"
     for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
-        operate(surgery, operation, None)
-    return surgery.model
+        try:
+            course.operate(operation)
+        except PluginError as error:
+            what = f"its manifest cannot be replayed: {operation.name} {error.message}"
+            raise ArchitectureError(what, where=source.location) from error
+    return course.root
 
 
 def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
@@ -91,8 +99,21 @@ def _match_artifact(root: nn.Module, checkpoint: Checkpoint) -> None:
         raise ArchitectureError(
             f"{checkpoint.location}: the tensors do not fit the replayed recipe: "
             f"{len(lacks)} lacking {lacks[:3]}, {len(extra)} too many {extra[:3]}",
-            hint="was it written by another version? surgeon check says more",
+            hint=_versions(checkpoint),
         )
+
+
+def _versions(checkpoint: Checkpoint) -> str:
+    """Name the packages that the artifact was written with, where the installed versions differ."""
+    installed = {name: installed_version(name) for name in ("torch", "torchvision", "transformers")}
+    installed["surgeon"] = surgeon_version() or "unknown"
+    written = {package: writer_of(checkpoint.manifest or {}, package) for package in installed}
+    other = [
+        f"{package} {then} (here {installed[package]})"
+        for package, then in written.items()
+        if then and installed[package] != then
+    ]
+    return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
 
 
 def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:

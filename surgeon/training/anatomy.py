@@ -11,7 +11,7 @@ from torch import nn
 from surgeon.errors import SiteError, TrainingError
 from surgeon.graph.sites import Site, other_heads
 from surgeon.interfaces.record import record_of
-from surgeon.surgery.inspection import Examination, examination_of
+from surgeon.surgery.inspection import Inspection, inspection_of
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -32,21 +32,28 @@ class Anatomy:
         self._surgery = record.surgeries[-1] if record and record.surgeries else None
 
     @cached_property
-    def _examination(self) -> Examination:
+    def _inspection(self) -> Inspection:
         from surgeon.plugins import load
 
-        return examination_of(self._model, self._plugins or load(), [self._surgery] if self._surgery else [])
+        return inspection_of(self._model, self._plugins or load(), [self._surgery] if self._surgery else [])
 
     @property
     def has_blocks(self) -> bool:
         """Whether the network has blocks for rates to go by."""
-        return bool(self._examination.role("blocks"))
+        return bool(self._inspection.role("blocks"))
 
     @cached_property
     def kept(self) -> set[str]:
         """The parameters that came from the source; all of them for a network that surgeon did not make."""
         names = {name for name, _ in self._model.named_parameters()}
         return names if self._surgery is None else names & self._surgery.kept.keys()
+
+    @cached_property
+    def inherited(self) -> set[str]:
+        """Like :attr:`kept`, with the parameters that an operation derived from the source's or a donor's values."""
+        if self._surgery is None:
+            return self.kept
+        return self.kept | ({name for name, _ in self._model.named_parameters()} & set(self._surgery.derived))
 
     def sites(self, selectors: Sequence[str]) -> list[Site]:
         """What ``selectors`` name; ``head`` alone means the role, and the heads of branches.
@@ -73,7 +80,7 @@ class Anatomy:
         Raises:
             TrainingError: No blocks are found.
         """
-        blocks = self._examination.role("blocks")
+        blocks = self._inspection.role("blocks")
         if not blocks:
             raise TrainingError(
                 f"layer_decay goes by the blocks, and none are found in {type(self._model).__name__}",
@@ -90,13 +97,13 @@ class Anatomy:
         return depths, last
 
     def _select(self, selector: str) -> list[Site]:
-        examination = self._examination
+        inspection = self._inspection
         if selector in ("head", "@head") and (others := other_heads(self._model)):
-            own = examination.select("@head") if examination.role("head") else []
+            own = inspection.select("@head") if inspection.role("head") else []
             return [*own, *others]
         if selector.isidentifier() and not hasattr(self._model, selector):
             try:
-                return examination.select(f"@{selector}")
+                return inspection.select(f"@{selector}")
             except SiteError:
                 pass
-        return examination.select(selector)
+        return inspection.select(selector)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from surgeon.errors import TrainingError, suggest
 from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.rates import numeric_rate
+
+TENSORBOARD = "'surgeon-torch[tensorboard]'"
 
 TAKEN = {
     "output_dir": "surgeon's own output says where (-o)",
@@ -23,13 +26,22 @@ TAKEN = {
     "data_seed": "use the recipe's seed",
     "remove_unused_columns": "surgeon passes on the columns that the model and its objectives name",
     "label_names": "objectives name their label columns",
-    "label_smoothing_factor": "objectives compute the losses; add a smoothed loss by the hook surgeon_losses",
+    "label_smoothing_factor": "use train.label_smoothing",
     "disable_tqdm": "surgeon shows its own progress; use --quiet",
     "prediction_loss_only": "surgeon measures every objective on the test samples",
     "batch_eval_metrics": "surgeon measures every objective on the test samples",
     "do_train": "a train: section trains; leave it out, or use --no-train",
     "do_eval": "surgeon measures before and after training; eval_strategy measures in between",
     "do_predict": "surgeon measures before and after training; eval_strategy measures in between",
+    **dict.fromkeys(
+        (
+            *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"),
+            *("hub_revision", "push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"),
+            *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        ),
+        "no recipe publishes anything; push the artifact yourself, with huggingface_hub.upload_folder",
+    ),
+    "logging_dir": "logs go beside surgeon's own output (-o)",
     "resume_from_checkpoint": "use surgeon train --resume, or train(..., resume=True)",
 }
 """Arguments that the loop sets itself, and what to use instead."""
@@ -46,16 +58,58 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
         elif name not in known:
             hint = suggest(name, known - set(TAKEN))
             problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
-    reports = arguments.get("report_to", "none")
-    if "tensorboard" in ([reports] if isinstance(reports, str) else reports) and find_spec("tensorboard") is None:
-        problems.append(
-            TrainingError(
-                "tensorboard is not installed",
-                where="train.arguments.report_to",
-                hint="python -m pip install 'surgeon-torch[tensorboard]'",
-            )
-        )
+    return [*problems, *_trackers(arguments.get("report_to", "none"))]
+
+
+def _trackers(given: Any) -> list[TrainingError]:
+    """One error for each tracker that transformers does not know, or that is not installed."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    names = [given] if isinstance(given, str) else list(given or ())
+    installed = get_available_reporting_integrations() if any(name not in ("none", "all") for name in names) else []
+    problems = []
+    for name in names:
+        if name in ("none", "all", *installed) or (name == "flyte" and find_spec("flytekit") is not None):
+            continue
+        if name in INTEGRATION_TO_CALLBACK:
+            package = {"tensorboard": TENSORBOARD, "azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}.get(name, name)
+            what, hint = f"{name} is not installed", f"python -m pip install {package}, or report_to: none"
+        else:
+            what = f"transformers knows no tracker {name!r}"
+            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"it knows: {', '.join(INTEGRATION_TO_CALLBACK)}"
+        problems.append(TrainingError(what, where="train.arguments.report_to", hint=hint))
     return problems
+
+
+def _optimizer(arguments: TrainingArguments) -> None:
+    """Refuse an optimizer whose package is not installed, at the start and not after the data are read.
+
+    Raises:
+        TrainingError: Naming the package.
+    """
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ImportError as error:
+        raise TrainingError(
+            f"the optimizer {arguments.optim!s} is not installed: {_first_line(error)}",
+            where="train.arguments.optim",
+            hint="install the package that it names, or use optim: adamw_torch",
+        ) from error
+    except ValueError as error:
+        if "model" in str(error):  # it looks at the network, which is not here
+            return
+        raise TrainingError(
+            f"the optimizer {arguments.optim!s} is refused: {_first_line(error)}", where="train.arguments.optim"
+        ) from error
+    except (AttributeError, TypeError, AssertionError):
+        return  # it looks at the network
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -96,16 +150,17 @@ def training_arguments(
         "logging_nan_inf_filter": False,  # a loss that is NaN must be seen, not averaged away
         **({"save_strategy": "epoch", "save_total_limit": 1} if checkpoints else {"save_strategy": "no"}),
         "report_to": "none",
-        "per_device_eval_batch_size": max(64, settings.batch_size),
+        "per_device_eval_batch_size": settings.batch_size,
         "dataloader_pin_memory": torch.cuda.is_available(),
         # said outright, as several processes (torchrun) find each other on the CPU only then
         "use_cpu": not torch.accelerator.is_available(),
+        **({"warmup_steps": settings.warmup} if settings.warmup else {}),
         **(wanted or {}),
     }
     try:
         arguments = TrainingArguments(
             output_dir=str(output_dir),
-            learning_rate=settings.learning_rate,
+            learning_rate=numeric_rate(settings),
             num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.batch_size,
             seed=seed,
@@ -127,6 +182,7 @@ def training_arguments(
             where="train.arguments.fsdp",
             hint="start it by torchrun on a machine with GPUs, or leave fsdp out",
         )
+    _optimizer(arguments)
     return arguments
 
 

@@ -145,6 +145,13 @@ def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Ite
         yield report
 
 
+def say_notes(notes: Sequence[str], *, quiet: bool) -> None:
+    """Show what was read, and what was left out, on standard error."""
+    console = Console(stderr=True, quiet=quiet or os.environ.get("RANK", "0") != "0")
+    for note in notes:
+        console.print(note, style="dim", markup=False, highlight=False)
+
+
 def in_words(numbers: Mapping[str, float]) -> str:
     """The numbers of a step in a line: losses, with the accuracy of telling domains, schedules, samples a second."""
     parts = []

@@ -24,20 +24,34 @@ EXTRA = "training.safetensors"
 """Tensors that belong to the training and not to the network, such as learnt task weights."""
 
 
+HARMLESS = ("logging_", "save_", "report_to", "run_name", "dataloader_num_workers", "dataloader_pin_memory",
+            "dataloader_persistent_workers", "dataloader_prefetch_factor", "eval_accumulation_steps", "disable_tqdm",
+            "log_level", "hub_")  # fmt: skip
+"""TrainingArguments, by how they begin, that do not alter what a run comes to."""
+
+
 def describe_run(
-    model: nn.Module, settings: Mapping[str, Any], seed: int, asked: Mapping[str, Any], processes: int = 1
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    seed: int,
+    wanted: Mapping[str, Any],
+    processes: int = 1,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What decides how a run goes, as JSON-able data: the settings, the seed and the values it starts from."""
+    """What decides how a run goes, as JSON-able data: settings, seed, data and the values it starts from."""
     digest = hashlib.sha256()
     for name, tensor in tensors_of(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    arguments = settings.get("arguments", {})
+    kept = {name: value for name, value in arguments.items() if not name.startswith(HARMLESS)}
     described = {
-        "settings": settings,
+        "train": {**settings, "arguments": kept},
         "seed": seed,
-        "operations": asked,
+        "operations": wanted,
         "weights": digest.hexdigest(),
         "processes": processes,
+        "data": dict(data or {}),
     }
     return json.loads(json.dumps(described, default=str))  # type: ignore[no-any-return]
 
@@ -62,16 +76,67 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
         raise TrainingError(
             f"there is no interrupted training in {folder}", hint="leave --resume out to begin one"
         ) from error
-    if differing := [key for key in run if begun.get(key) != run[key]]:
-        what = {"weights": "the weights it starts from", "processes": "the number of processes"}
-        told = ", ".join(what.get(key, f"the {key}") for key in differing)
+    if changes := _changes(begun, run):
+        shown = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")
         raise TrainingError(
-            f"the run that was interrupted differs from this one in {told}",
+            f"the run that was interrupted differs from this one in what decides how it goes: {shown}",
             where=str(folder),
             hint="resume with what it was begun with, or begin anew with --force",
         )
     last = get_last_checkpoint(str(folder))
     return None if last is None else str(last)
+
+
+MOST = 3
+"""So many changes are named."""
+MISSING = "nothing"
+NAMES = {
+    "weights": "the weights it starts from",
+    "processes": "the number of processes",
+    "seed": "the seed",
+}
+
+
+def _changes(begun: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    """What has changed, by its key in the recipe: ``train.learning_rate was 0.01 and is 0.1``."""
+    found = []
+    for key in run:
+        if key in ("train", "data", "operations"):
+            for path, before, now in _differences(begun.get(key), run[key], key):
+                found.append(_said(path, before, now))
+        elif begun.get(key) != run[key]:
+            short = key == "weights"
+            found.append(NAMES[key] + ("" if short else f" (was {begun.get(key, MISSING)}, is {run[key]})"))
+    return found
+
+
+def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        return [
+            change
+            for key in keys
+            for change in _differences(before.get(key, MISSING), now.get(key, MISSING), f"{path}.{key}")
+        ]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [change for i, (one, two) in pairs for change in _differences(one, two, f"{path}.{i}")]
+    return [(path, before, now)]
+
+
+def _said(path: str, before: Any, now: Any) -> str:
+    if path.startswith("data.") and path.endswith(".inputs"):
+        return f"the inputs of the {path.split('.')[1]}"
+    if path.startswith("data.") and ".labels." in path:
+        return f"the labels {path.rpartition('.')[2]!r} of the {path.split('.')[1]}"
+    return f"{path} was {_short(before)} and is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def save_network(model: nn.Module, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:

@@ -21,8 +21,8 @@ from surgeon.training.penalties import Run, in_eval_mode
 class L2SP(Penalty):
     """Weight decay towards the starting point (Li, Grandvalet & Davoine 2018, eq. 2).
 
-    ``weight / 2 · Σ (w - w⁰)²`` over the parameters that came from the source, and ``new_weight / 2 · Σ w²`` over
-    the new ones.
+    ``weight / 2 · Σ (w - w⁰)²`` over the parameters that came from the source, or were derived from its values (a first
+    convolution for other channels, resized positions), and ``new_weight / 2 · Σ w²`` over the new ones.
     """
 
     weight: float

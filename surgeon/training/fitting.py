@@ -50,6 +50,14 @@ def step_errors_explained(settings: TrainSettings) -> Iterator[None]:
     """Turn what is known to go wrong in a training step into an error that says what to do."""
     try:
         yield
+    except IndexError as error:  # of cross-entropy on a CPU, for data that do not know all of their labels before
+        if "out of bounds" not in str(error):
+            raise
+        raise TrainingError(
+            f"a label is out of range: {str(error).strip().rstrip('.')}",
+            where="train.data",
+            hint="classes are numbered from 0 on, as many as the output has; -100 is a missing label",
+        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

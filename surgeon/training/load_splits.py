@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from surgeon.data.combine import _together, load_sources
+from surgeon.data.combine import combined, load_sources
+from surgeon.data.network import ANY, Network
 from surgeon.data.sources import as_sources
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
 
 
-def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
-    """What to train on, and what to test on, of a recipe's ``train:`` section.
+def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) -> Splits:
+    """What to train on, to choose by and to test on, of a recipe's ``train:`` section.
+
+    Args:
+        settings: The section.
+        seed: Draws samples and variations.
+        network: What the data have to fit; see :func:`surgeon.training.class_names.network_of`.
 
     Raises:
         TrainingError: Data cannot be read, or what is trained on and what is tested on do not go together.
     """
     train = as_sources(settings.data)
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
-    loaded = load_sources([*train, *evaluate], seed)
+    trained = [source.labels == "visible" for source in train] + [False] * len(evaluate)
+    loaded = load_sources([*train, *evaluate], seed, network, trained)
     parts, others = loaded[: len(train)], loaded[len(train) :]
     first = parts[0].classes
     alone = first and others and not any(set(part.classes) & set(first) for part in others)
@@ -40,5 +47,13 @@ def load_splits(settings: TrainSettings, seed: int = 0) -> Splits:
             )
     plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
     if plain and len(evaluate) <= 1:
-        return replace(parts[0], test=others[0].test) if others else parts[0]
-    return _together(train, parts, evaluate or train, others or parts)
+        return _tested_on(parts[0], others[0]) if others else parts[0]
+    return combined(train, parts, evaluate or train, others or parts)
+
+
+def _tested_on(part: Splits, other: Splits) -> Splits:
+    """``part``, tested on the test samples of ``other``."""
+    held = {**part.split.get("held_out", {}), **other.split.get("held_out", {})}
+    split = {**part.split, "evaluate": other.split.get("rule"), "held_out": held} if part.split else dict(other.split)
+    notes = tuple(dict.fromkeys([*part.notes, *other.notes]))
+    return replace(part, test=other.test, notes=notes, split=split)

@@ -1,14 +1,16 @@
 """The losses that ship with surgeon: a plugin like any other.
 
-Each takes ``loss(prediction, target)`` to one value a sample, ``(batch,)``: the mean over those of the
-sample's elements (classes, tokens, pixels) that have a label. Samples without any label are left out by the
-training loop, which hands them in with a target of zeros.
+Each takes ``loss(prediction, target, **options)`` to one value a sample, ``(batch,)``: the mean over those of the
+sample's elements (classes, tokens, pixels) that have a label. Its attribute ``mass`` says how much that value counts in
+the mean over a batch: as many elements as it is the mean of, so that the loss of a batch is the mean over all labelled
+elements, as in torch and transformers. Samples without any label are left out by the training loop, which hands them in
+with a target of zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,42 +20,150 @@ from surgeon.data.labels import IGNORED, present
 from surgeon.errors import TrainingError
 from surgeon.interfaces.hooks import hookimpl
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Loss: TypeAlias = Callable[..., Tensor]
+Mass: TypeAlias = Callable[..., Tensor]
+Numbers: TypeAlias = Sequence[float] | Tensor
+
+L = TypeVar("L", bound=Loss)
 
 
-def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+def counting(mass: Mass) -> Callable[[L], L]:
+    """Give a loss its ``mass(target, **options) -> (batch,)``: the number of elements that each value is the mean of.
+
+    A loss without one, such as a plugin's, counts every labelled sample alike.
+    """
+
+    def mark(loss: L) -> L:
+        loss.mass = mass  # type: ignore[attr-defined]
+        return loss
+
+    return mark
+
+
+def labelled_elements(target: Tensor, **options: Any) -> Tensor:
+    """How many elements of each sample have a label, ``(batch,)``."""
+    return present(target).reshape(len(target), -1).sum(1).float()
+
+
+def _class_mass(target: Tensor, weight: Numbers | None = None, **options: Any) -> Tensor:
+    """The sum of the weights of each sample's classes, by which ``F.cross_entropy`` divides."""
+    if target.is_floating_point():
+        return present(target).all(-1).reshape(len(target), -1).sum(1).float()
+    valid = present(target)
+    if weight is None:
+        return valid.reshape(len(target), -1).sum(1).float()
+    weights = _numbers(weight, target.device)[target.where(valid, 0).long()] * valid
+    return weights.reshape(len(target), -1).sum(1)
+
+
+def _vector_mass(target: Tensor, **options: Any) -> Tensor:
+    return present(target).all(-1).reshape(len(target), -1).sum(1).float()
+
+
+@counting(_class_mass)
+def cross_entropy(
+    prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy of classes: ``(batch, classes)`` against ``(batch,)``, tokens and pixels too.
 
-    Shapes: ``(batch, classes, height, width)`` or ``(batch, tokens, classes)`` against a target without the
-    classes; whole numbers from 0, or -100 where there is no label.
+    Args:
+        prediction: Logits: ``(batch, classes)``, ``(batch, classes, height, width)`` or ``(batch, tokens, classes)``.
+        target: Of that shape without the classes: whole numbers from 0, or -100 where there is no label. Or
+            probabilities, ``(batch, classes)``: soft labels, which add up to 1; a row with a NaN is missing.
+        weight: The weight of each class, as in ``F.cross_entropy``.
+        label_smoothing: The share of every label that is spread over all classes.
 
     Raises:
         TrainingError: The shapes do not go together, or the target is no whole number.
     """
-    if target.is_floating_point():
+    if target.is_floating_point() and prediction.shape != target.shape:
         raise TrainingError(
-            "cross_entropy needs whole numbers as labels, not real ones", hint="use bce, mse, huber or cosine"
+            "cross_entropy needs whole numbers as labels, or a probability for every class, not real numbers",
+            hint="use bce, mse, huber or cosine",
         )
+    weights = None if weight is None else _numbers(weight, prediction.device)
+    classes = prediction.shape[1] if target.is_floating_point() else classes_second(prediction, target).shape[1]
+    if weights is not None and len(weights) != classes:
+        raise TrainingError(f"cross_entropy has {len(weights)} class weights for {classes} classes")
+    options: dict[str, Any] = {"weight": weights, "label_smoothing": label_smoothing, "reduction": "none"}
+    if target.is_floating_point():
+        valid = present(target).all(-1)
+        soft = target.where(valid[..., None], 0).float()
+        return F.cross_entropy(prediction.float(), soft, **options).where(valid, 0)
     logits = classes_second(prediction, target)
-    values = F.cross_entropy(logits.float(), target.long(), ignore_index=IGNORED, reduction="none")
-    return _mean_by_sample(values, present(target))
+    values = F.cross_entropy(logits.float(), target.long(), ignore_index=IGNORED, **options)
+    sums = values.where(present(target), torch.zeros((), device=values.device)).reshape(len(target), -1).sum(1)
+    return sums / _class_mass(target, weight).clamp(min=1e-12)
 
 
-def bce(prediction: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of logits: independent yes/no questions, ``(batch, …)`` against 0…1 of that shape."""
-    return _elementwise(F.binary_cross_entropy_with_logits, prediction, target)
+def _next_mass(target: Tensor, weight: Numbers | None = None, **options: Any) -> Tensor:
+    return _class_mass(target[:, 1:], weight)
 
 
+@counting(_next_mass)
+def next_token(
+    prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of each token, predicted at the one before it, as language models are trained.
+
+    Args:
+        prediction: Logits ``(batch, tokens, vocabulary)``.
+        target: The tokens themselves ``(batch, tokens)``, or -100 where they do not count.
+        weight: The weight of each token of the vocabulary.
+        label_smoothing: The share of every label that is spread over the vocabulary.
+
+    Raises:
+        TrainingError: The shapes do not go together.
+    """
+    if prediction.ndim != 3 or prediction.shape[:2] != target.shape or target.is_floating_point():
+        raise TrainingError(
+            f"next_token takes predictions (batch, tokens, vocabulary) and whole numbers (batch, tokens), not "
+            f"{tuple(prediction.shape)} and {str(target.dtype).removeprefix('torch.')} {tuple(target.shape)}"
+        )
+    return cross_entropy(prediction[:, :-1], target[:, 1:], weight=weight, label_smoothing=label_smoothing)
+
+
+@counting(labelled_elements)
+def bce(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    weight: Numbers | None = None,
+    pos_weight: Numbers | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Binary cross-entropy of logits: independent yes/no questions, ``(batch, …)`` against 0…1 of that shape.
+
+    Args:
+        prediction: Logits.
+        target: The share of yes, 0…1; NaN where there is no label.
+        weight: The weight of each question.
+        pos_weight: How many times a yes counts, by question.
+        label_smoothing: The share of every label that is replaced by one half.
+    """
+    device = prediction.device
+    options = {
+        name: _numbers(value, device)
+        for name, value in (("weight", weight), ("pos_weight", pos_weight))
+        if value is not None
+    }
+    smoothed = target * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else target
+    return _elementwise(F.binary_cross_entropy_with_logits, prediction, smoothed, **options)
+
+
+@counting(labelled_elements)
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error: ``(batch, …)`` against the same shape."""
     return _elementwise(F.mse_loss, prediction, target)
 
 
-def huber(prediction: Tensor, target: Tensor) -> Tensor:
-    """Huber's loss with δ = 1 (Huber 1964): ``(batch, …)`` against the same shape."""
-    return _elementwise(F.huber_loss, prediction, target)
+@counting(labelled_elements)
+def huber(prediction: Tensor, target: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Huber's loss (Huber 1964): ``(batch, …)`` against the same shape; linear from an error of ``delta`` on."""
+    return _elementwise(F.huber_loss, prediction, target, delta=delta)
 
 
+@counting(_vector_mass)
 def cosine(prediction: Tensor, target: Tensor) -> Tensor:
     """One minus the cosine between vectors: ``(batch, …, features)`` against the same shape.
 
@@ -96,9 +206,9 @@ def align(prediction: Tensor, target: Tensor) -> Tensor:
     return prediction
 
 
-def _elementwise(function: Callable[..., Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+def _elementwise(function: Callable[..., Tensor], prediction: Tensor, target: Tensor, **options: Any) -> Tensor:
     prediction, valid = align(prediction, target), present(target)
-    values = function(prediction.float(), target.where(valid, 0).float(), reduction="none")
+    values = function(prediction.float(), target.where(valid, 0).float(), reduction="none", **options)
     return _mean_by_sample(values, valid)
 
 
@@ -109,7 +219,18 @@ def _mean_by_sample(values: Tensor, valid: Tensor) -> Tensor:
     return kept.sum(1) / valid.sum(1).clamp(min=1)
 
 
+def _numbers(values: Numbers, device: torch.device) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+
 @hookimpl
 def surgeon_losses() -> Mapping[str, Loss]:
     """Register the built-in losses."""
-    return {"cross_entropy": cross_entropy, "bce": bce, "mse": mse, "huber": huber, "cosine": cosine}
+    return {
+        "cross_entropy": cross_entropy,
+        "next_token": next_token,
+        "bce": bce,
+        "mse": mse,
+        "huber": huber,
+        "cosine": cosine,
+    }

@@ -3,100 +3,194 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from surgeon.training.losses import cross_entropy, huber, mse
+from surgeon.data.labels import IGNORED, present
+from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
+from surgeon.training.measures import Measures, confusion_of, of_confusion, of_questions, of_ranking, of_values
 from surgeon.training.objectives import Batch, Target
+from surgeon.training.weighing import FixedWeights
 
-COLUMNS = ("loss", "accuracy", "predicted", "label")
-"""What is noted of a sample for each objective; NaN where it has none."""
+COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
+"""What is noted of a sample for each objective: its loss, the share of its labels predicted right (NaN where none can
+be), how much its loss counts, how many labels it has (0 where it has none), and the sum of the negative log-likelihoods
+of its classes (NaN for other labels)."""
+WIDEST = 256
+"""Predictions and labels of a sample are kept beside them where they are up to so many numbers: those of a segmentation
+network would fill the memory."""
+SQUARE = 16
+"""Of tokens and pixels the confusion matrix of each sample is kept, where there are up to so many classes."""
 ALL = "all"
-"""What measures over all test samples go by, beside those of each domain."""
+"""The key of measures over all test samples, beside those of each domain."""
 
 
-def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """A row for each sample, ``(batch, 1 + 4 x objectives)``: its domain (or -1), then :data:`COLUMNS` by objective.
+def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, list[int]]:
+    """A row for each sample: its domain (or -1), then by objective :data:`COLUMNS` and what :func:`_kept` keeps.
 
-    Whole predictions are not kept: those of a segmentation network would fill the memory.
+    Returns the rows, and how many columns each objective has.
     """
     size = len(next(iter(batch.values())))
     device = next(iter(outputs.values())).device
     domain = batch["domain"].float() if "domain" in batch else torch.full((size,), -1.0, device=device)
-    columns = [domain]
-    for target in targets:
-        values, valid = target.losses(outputs, batch)
-        nothing = torch.full_like(values, torch.nan)
-        scores = target.scores(outputs, batch)
-        predicted, label = _pair(target, outputs, batch) or (nothing, nothing)
-        for column in (values, nothing if scores is None else scores, predicted, label):
-            columns.append(column.float().masked_fill(~valid, torch.nan))
-    return torch.stack(columns, dim=1)
+    made = [_row(target, outputs, batch) for target in targets]
+    return torch.cat([domain[:, None], *made], dim=1), [part.shape[1] for part in made]
 
 
-def _pair(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor] | None:
-    """The one prediction of each sample and its label; None where a sample has several."""
-    prediction, label = outputs[target.objective.output], batch[target.objective.label]
-    if label.ndim != 1:
-        return None
-    if target.loss is cross_entropy:
-        return prediction.argmax(1), label
-    if target.loss in (mse, huber):
-        return prediction.reshape(label.shape), label
-    return None
+def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    values, valid = target.losses(outputs, batch)
+    nothing = torch.full_like(values, torch.nan)
+    scores = target.scores(outputs, batch)
+    fixed = torch.stack(
+        [
+            values.float().masked_fill(~valid, torch.nan),
+            nothing if scores is None else scores.float(),
+            target.mass(batch),
+            _elements(target, batch),
+            _nll(target, outputs, batch) if target.of_classes else nothing,
+        ],
+        dim=1,
+    )
+    return torch.cat([fixed, _kept(target, outputs, batch)], dim=1)
 
 
-def means(targets: Sequence[Target], table: Tensor) -> dict[str, float]:
-    """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy``: means over the labelled samples."""
+def _elements(target: Target, batch: Batch) -> Tensor:
+    """How many labels each sample has; a vector of probabilities is one."""
+    label = target.labels(batch)
+    if target.of_classes and label.is_floating_point():
+        return present(label).all(-1).float()
+    return labelled_elements(label)
+
+
+def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """The sum over a sample's labels of the negative log-likelihood, whatever the loss smooths or weighs."""
+    prediction, label = target.pair(outputs, batch)
+    if label.is_floating_point():
+        return F.cross_entropy(prediction.float(), label.nan_to_num().float(), reduction="none")
+    logits = classes_second(prediction, label).float()
+    values = F.cross_entropy(logits, label.long(), ignore_index=IGNORED, reduction="none")
+    return values.reshape(len(label), -1).sum(1)
+
+
+def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
+    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it."""
+    label = batch[target.objective.label]
+    if target.of_classes:
+        return "classes" if label.ndim == 1 or label.is_floating_point() else "tokens"
+    if target.loss is bce:
+        return "questions"
+    return "values" if target.loss in (mse, huber) else None
+
+
+def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """What measures need of each sample beside :data:`COLUMNS`; no columns where that would be too many."""
+    prediction, label = target.pair(outputs, batch)
+    size, task = len(label), task_of(target, outputs, batch)
+    none = prediction.new_zeros((size, 0), dtype=torch.float32)
+    if task == "tokens":
+        logits = classes_second(prediction, label)
+        classes = logits.shape[1]
+        if classes > SQUARE:
+            return none
+        flat = logits.movedim(1, -1).reshape(size, -1, classes)
+        tables = [confusion_of(flat[row], label[row].reshape(-1), classes).reshape(-1) for row in range(size)]
+        return torch.stack(tables).float().to(prediction.device)
+    if task is None or prediction[:1].numel() > WIDEST:
+        return none
+    if task == "classes":
+        whole = label.argmax(1).masked_fill(~present(label).all(-1), IGNORED) if label.is_floating_point() else label
+        return torch.cat([prediction.float().reshape(size, -1), whole.float()[:, None]], dim=1)
+    return torch.cat([prediction.float().reshape(size, -1), label.float().reshape(size, -1)], dim=1)
+
+
+def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The columns of each objective."""
+    return list(torch.split(table[:, 1:], list(sizes), dim=1))
+
+
+def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:
+    """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy``: means over all labelled elements."""
     found = {}
-    for position, target in enumerate(targets):
-        for offset, what in enumerate(COLUMNS[:2]):
-            column = table[:, 1 + len(COLUMNS) * position + offset]
-            if not column.isnan().all():
-                found[f"{target.objective.output}_{what}"] = column.nanmean().item()
+    for target, part in zip(targets, parts(table, sizes), strict=True):
+        for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
+            if value is not None:
+                found[f"{target.objective.output}_{what}"] = value
     return found
 
 
+def total_loss(targets: Sequence[Target], table: Tensor, sizes: Sequence[int], weighing: FixedWeights) -> float:
+    """The weighted sum of the objectives' losses over the test samples."""
+    total = torch.zeros(())
+    for position, part in enumerate(parts(table, sizes)):
+        loss, _ = _loss_and_accuracy(part)
+        value = torch.tensor(0.0 if loss is None else loss)
+        total = total + weighing.weigh(position, value, torch.tensor(loss is not None)).detach().cpu()
+    return total.item()
+
+
+def _loss_and_accuracy(part: Tensor) -> tuple[float | None, float | None]:
+    """The loss, a NaN where that of a labelled sample is one, and the accuracy; None where there is no label."""
+    part = part[part[:, 3] > 0].double()
+    if not len(part):
+        return None, None
+    loss, accuracy, mass, elements = part[:, :4].T
+    right = None if accuracy.isnan().any() else ((accuracy * elements).sum() / elements.sum()).item()
+    return ((loss * mass).sum() / mass.sum()).item() if mass.sum() else 0.0, right
+
+
 def by_task_and_domain(
-    targets: Sequence[Target], table: Tensor, domains: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
+    targets: Sequence[Target],
+    tasks: Sequence[str | None],
+    table: Tensor,
+    sizes: Sequence[int],
+    domains: Sequence[str],
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, dict[str, Measures]]:
     """The measures of every objective's output, over all test samples and over those of each domain.
 
-    Of classes: ``accuracy`` and ``f1`` (its mean over the classes that occur); of yes/no questions ``accuracy``; of
-    values ``mae`` and ``r2``; of all ``loss`` and ``samples``, the number that have a label. An objective without a
-    label in a domain has no measures there.
+    Of each ``loss`` and ``samples``, the number that have a label, beside what :mod:`surgeon.training.measures` says of
+    its task. An objective without a label in a domain has no measures there.
+
+    Args:
+        targets: The objectives.
+        tasks: The kind of each, of :func:`task_of`.
+        table: The rows of all samples.
+        sizes: How many columns each objective has.
+        domains: The names of the domains.
+        names: The names of classes by label column.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for position, target in enumerate(targets):
-        start = 1 + len(COLUMNS) * position
-        measures: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Measures]] = {}
+    for target, task, part in zip(targets, tasks, parts(table, sizes), strict=True):
+        called = (names or {}).get(target.objective.label)
+        measures: dict[str, Measures] = {}
         for number, domain in [(None, ALL), *enumerate(domains)]:
-            chosen = table if number is None else table[table[:, 0] == number]
-            part = chosen[:, start : start + len(COLUMNS)]
-            part = part[~part[:, 0].isnan()]
-            if len(part):
-                measures[domain] = _measures(target, part)
+            chosen = part if number is None else part[table[:, 0] == number]
+            chosen = chosen[chosen[:, 3] > 0]
+            if len(chosen):
+                measures[domain] = _measures(task, chosen, called)
         found[target.objective.output] = measures
     return found
 
 
-def _measures(target: Target, part: Tensor) -> dict[str, float]:
-    from torchmetrics.functional import mean_absolute_error, r2_score
-    from torchmetrics.functional.classification import multiclass_f1_score
-
-    losses, scores, predicted, label = part.T
-    found = {"samples": len(part), "loss": losses.mean().item()}
-    if not scores.isnan().any():
-        found["accuracy"] = scores.mean().item()
-    if predicted.isnan().any():
-        return found
-    if target.loss is cross_entropy:
-        classes = int(torch.maximum(predicted, label).max()) + 1
-        f1 = multiclass_f1_score(predicted.long(), label.long(), max(2, classes), average="macro")
-        found["f1"] = f1.item()
-    else:
-        found["mae"] = mean_absolute_error(predicted, label).item()
-        if len(part) > 1:
-            found["r2"] = r2_score(predicted, label).item()
+def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Measures:
+    loss, accuracy = _loss_and_accuracy(part)
+    found: dict[str, Any] = {"samples": len(part), "loss": loss}
+    if accuracy is not None:
+        found["accuracy"] = accuracy
+    kept = part[:, len(COLUMNS) :]
+    if task == "tokens":
+        found["perplexity"] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
+        if kept.shape[1]:
+            classes = round(kept.shape[1] ** 0.5)
+            found |= of_confusion(kept.double().sum(0).reshape(classes, classes), names)
+    elif task == "classes" and kept.shape[1]:
+        logits, labels = kept[:, :-1], kept[:, -1].long()
+        found |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
+    elif task is not None and kept.shape[1]:
+        half = kept.shape[1] // 2
+        measure = of_questions if task == "questions" else of_values
+        found |= measure(kept[:, :half], kept[:, half:], names)
     return found

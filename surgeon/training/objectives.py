@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.interfaces.training import Objective
-from surgeon.training.losses import Loss, bce, classes_second, cross_entropy
+from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, next_token
 
 Batch = Mapping[str, Tensor]
 MAIN = ("logits", "out")
@@ -108,21 +108,53 @@ def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]
 
 @dataclass(frozen=True)
 class Target:
-    """An objective that is ready to compute."""
+    """An objective that is ready to compute.
+
+    Attributes:
+        objective: What it trains.
+        loss: The loss by the objective's name.
+        options: What the loss is given beside prediction and target, with class weights as numbers.
+    """
 
     objective: Objective
     loss: Loss
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether it predicts classes: of samples, tokens or pixels."""
+        return self.loss in (cross_entropy, next_token)
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The labels, each at the place of its prediction: the next token's for ``next_token``."""
+        target = batch[self.objective.label]
+        return target[:, 1:] if self.loss is next_token else target
+
+    def pair(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The predictions and their labels, place by place."""
+        prediction = outputs[self.objective.output]
+        return (prediction[:, :-1] if self.loss is next_token else prediction), self.labels(batch)
 
     def labelled(self, batch: Batch) -> Tensor:
         """Mark the samples that have a label, or a part of one ``(batch,)``."""
         target = batch[self.objective.label]
         return present(target).reshape(len(target), -1).any(1)
 
+    def mass(self, batch: Batch) -> Tensor:
+        """How much the loss of each sample counts in the mean over a batch ``(batch,)``, 0 where it has no label.
+
+        That is the number of its labelled elements, or the sum of their class weights; 1 for a loss that says nothing
+        of it, and for ``mean: samples``.
+        """
+        target, valid = batch[self.objective.label], self.labelled(batch)
+        count = getattr(self.loss, "mass", None) if self.objective.mean == "elements" else None
+        return valid.float() if count is None else count(target, **self.options)
+
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute the loss of each sample ``(batch,)`` and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
-        values = self.loss(outputs[self.objective.output], safe)
+        values = self.loss(outputs[self.objective.output], safe, **self.options)
         if values.shape != valid.shape:
             raise TrainingError(
                 f"the loss {self.objective.loss!r} returned shape {tuple(values.shape)} "
@@ -132,8 +164,10 @@ class Target:
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
         """Compute the share of a sample's labels predicted right ``(batch,)``; None if the loss has no such notion."""
-        prediction, target = outputs[self.objective.output], batch[self.objective.label]
-        if self.loss is cross_entropy:
+        prediction, target = self.pair(outputs, batch)
+        if self.of_classes:
+            if target.is_floating_point():
+                return (prediction.argmax(1) == target.argmax(1)).float()
             right = classes_second(prediction, target).argmax(1) == target
         elif self.loss is bce:
             right = (prediction.reshape(target.shape) > 0) == (target > 0.5)
@@ -154,8 +188,17 @@ def prepare(
     outputs: Mapping[str, Tensor],
     batch: Batch,
     classes: Mapping[str, int],
+    options: Callable[[Objective, Loss], Mapping[str, Any]] | None = None,
 ) -> list[Target]:
     """Check ``objectives`` against what the model returns and the data hold, before a step is made.
+
+    Args:
+        objectives: The losses.
+        losses: Those that plugins registered, by name.
+        outputs: What the model returns for ``batch``.
+        batch: A small one.
+        classes: The number of classes by label column.
+        options: Makes the options of a loss: class weights as numbers; those of the objective if left out.
 
     Raises:
         TrainingError: An output, loss or label that does not exist, an output that cannot be trained, or a head
@@ -180,13 +223,34 @@ def prepare(
                 where="train.objectives: output",
                 hint="weight: 0 measures it without training it",
             )
-        target = Target(objective, losses[objective.loss])
+        loss = losses[objective.loss]
+        check_options(objective, loss)
+        target = Target(objective, loss, options(objective, loss) if options else dict(objective.options))
         with torch.no_grad():
             if target.loss is cross_entropy and objective.label in classes:
                 _check_classes(objective, outputs, batch, classes[objective.label])
             target.losses(outputs, batch)
         targets.append(target)
     return targets
+
+
+def check_options(objective: Objective, loss: Loss) -> None:
+    """Refuse options that a loss does not take.
+
+    Raises:
+        TrainingError: Naming the first, and those that there are.
+    """
+    parameters = inspect.signature(loss).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [p.name for p in list(parameters)[2:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for name in objective.options:
+        if name not in names:
+            raise TrainingError(
+                f"the loss {objective.loss!r} takes no option {name!r} (there are: {', '.join(names) or 'none'})",
+                where="train.objectives: options",
+                hint=suggest(name, names),
+            )
 
 
 def _check_classes(objective: Objective, outputs: Mapping[str, Tensor], batch: Batch, classes: int) -> None:

@@ -49,7 +49,7 @@ class Run:
         return {name: t.detach().clone() for name, t in [*trainable.items(), *self.model.named_buffers()]}
 
     def parameters(self, selectors: Sequence[str] | None = None, *, kept: bool | None = None) -> list[str]:
-        """The names of parameters that train: at and below ``selectors``, from the source (kept) or new (not kept).
+        """The names of parameters that train: at and below ``selectors``, inherited from the source (kept) or new.
 
         Raises:
             TrainingError: A selector names nothing.
@@ -61,7 +61,7 @@ class Run:
             except SiteError as error:
                 raise TrainingError(error.message, hint=error.hint) from error
             names = [name for name in names if name in chosen]
-        return names if kept is None else [name for name in names if (name in self.anatomy.kept) is kept]
+        return names if kept is None else [name for name in names if (name in self.anatomy.inherited) is kept]
 
     def watch(self, selectors: Sequence[str]) -> dict[str, Tap]:
         """Taps that read what sites produce in every forward, until training is over.

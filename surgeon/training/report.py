@@ -32,9 +32,18 @@ class TrainReport:
     test_samples: int
     device: str
     seed: int
-    tasks: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
-    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``,
-    and what the kind of task has of ``accuracy``, ``f1``, ``mae`` and ``r2``."""
+    tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``, and
+    what :mod:`surgeon.training.measures` says of the kind of task: ``accuracy``, ``balanced_accuracy``, ``f1``,
+    ``per_class`` and ``confusion`` of classes, ``auroc`` and ``ap`` of yes/no questions, ``perplexity`` of tokens,
+    ``mae``, ``rmse`` and ``r2`` of values."""
+    learning_rate: float = 0.0
+    """The peak learning rate, also where the recipe left it to surgeon."""
+    validation_samples: int = 0
+    """Held-out samples that choices were made by; 0 where nothing needed them."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What was trained on: ``classes`` (names by label column), ``split`` (rule, seed, counts and a digest of what was
+    held out) and ``notes`` (what was read and left out)."""
 
     @property
     def accuracy_before(self) -> float | None:

@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.recipe.train_settings import CallbackSettings
+from surgeon.recipe.train_settings import CallbackSettings, TrainSettings
 
 Factory = Callable[..., TrainerCallback]
 
@@ -18,8 +18,8 @@ Factory = Callable[..., TrainerCallback]
 class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
     """Ends training when a measure has not become better for some epochs, and goes back to the best weights.
 
-    The measure is taken on the test samples; what the report says of them afterwards was chosen by them. Name
-    others with ``evaluate`` where the report is to say how well unseen samples are told.
+    The measure is taken on the validation samples: those that the data name, or a part of the training samples that is
+    held out for it (``validation_fraction``). The test samples have no part in it.
 
     Args:
         patience: How many times in a row it may fail to become better.
@@ -89,6 +89,21 @@ def make_callbacks(asked: Sequence[str | CallbackSettings], known: Mapping[str, 
 def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     """The TrainingArguments that callbacks want unless the recipe says otherwise: their attribute ``arguments``."""
     return {name: value for each in callbacks for name, value in dict(getattr(each, "arguments", {})).items()}
+
+
+def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool:
+    """Whether something in training looks at samples that it does not train on, or chooses by them.
+
+    Args:
+        settings: The recipe's ``train:`` section.
+        wanted: The arguments that callbacks want.
+    """
+    arguments = {**wanted, **settings.arguments}
+    return (
+        str(arguments.get("eval_strategy", "no")) not in ("no", "None")
+        or bool(arguments.get("load_best_model_at_end"))
+        or str(arguments.get("lr_scheduler_type", "")) == "reduce_lr_on_plateau"
+    )
 
 
 def _made(asked: str | CallbackSettings, known: Mapping[str, Factory], where: str) -> TrainerCallback:

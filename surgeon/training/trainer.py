@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch import distributed as dist
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
+from torch.utils.data import Sampler
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_optimizer import is_optimizer_factory
 
@@ -20,25 +20,29 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Term
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.checkpoints import EXTRA, load_network, save_network
+from surgeon.training.averaging import Averaging
+from surgeon.training.base_trainer import BaseTrainer
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
-from surgeon.training.metrics import COLUMNS, means, rows
+from surgeon.training.finite import FiniteGuard
+from surgeon.training.metrics import means, rows, total_loss
+from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
 from surgeon.training.optimizing import parameter_groups
+from surgeon.training.sampling import make_sampler
+from surgeon.training.test_views import TestViews
 from surgeon.training.unfreezing import Unfreezing
+from surgeon.training.unwrapping import PREPARED
 from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
-PREPARED = "_is_accelerate_prepared"
 
-
-class ObjectiveTrainer(Trainer):  # type: ignore[misc]
+class ObjectiveTrainer(BaseTrainer):
     """A Trainer whose loss is the weighted sum of ``targets``, each masked by its own labels, and of penalties.
 
     It logs the loss of every objective, the number of labels that it was of and, where they are learnt, the task
-    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. A loss is the mean over the labels of
-    all that goes into one step of the optimizer: of accumulated batches and of all processes, as one process with one
-    batch of all these samples would have it.
+    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. A loss is the mean over the labelled
+    elements of all that goes into one step of the optimizer: of accumulated batches and of all processes, as one
+    process with one batch of all these samples would have it.
     """
 
     def __init__(
@@ -51,22 +55,29 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         waiting: Unfreezing | None = None,
         norms: SeparateNorms | None = None,
         cache: FeatureCache | None = None,
+        averaging: Averaging | None = None,
+        mixing: Mixing | None = None,
+        views: TestViews | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             train_dataset=splits.train if cache is None else cache.dataset(),
-            eval_dataset=splits.test,
+            eval_dataset=splits.test if splits.validation is None else splits.validation,
             data_collator=splits.collate,
             compute_metrics=self._metrics,
             **kwargs,
         )
         self.settings = settings
+        self.test = splits.test
         self.targets = list(targets)
         self.penalties: list[Term] = []
         self.factors = factors
         self.waiting = waiting
         self.norms = norms
         self.cache = cache
+        self.averaging = averaging
+        self.mixing = mixing
+        self.views = views
         self.call = Call.of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
@@ -75,9 +86,12 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.measured = torch.empty(0, 0)
+        self.widths: list[int] = []
         self._seen: dict[str, list[Tensor]] = {}
-        self._labels: Tensor | None = None
+        self._mass: Tensor | None = None
         self._last: Tensor | None = None
+        self.guard = FiniteGuard(self.model, self.args)
+        self.add_callback(self.guard)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         for callback in self.callback_handler.callbacks:
@@ -87,9 +101,9 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def measure(self) -> dict[str, float]:
         """Losses and accuracies on the test samples, by objective."""
-        known = (f"{target.objective.output}_{what}" for target in self.targets for what in COLUMNS[:2])
-        metrics = self.evaluate()
-        return {name: metrics[f"eval_{name}"] for name in known if f"eval_{name}" in metrics}
+        metrics = self.evaluate(self.test)
+        names = (f"{target.objective.output}_{what}" for target in self.targets for what in ("loss", "accuracy"))
+        return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, also where the model has been measured before.
@@ -109,6 +123,17 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.model.__dict__.pop(PREPARED, None)
 
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Learnt task weights, and averaged weights."""
+        learnt = {str(index): parameter for index, parameter in enumerate(self.weighing.parameters)}
+        return learnt | (self.averaging.tensors() if self.averaging is not None else {})
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self.settings.sampling == "uniform":
+            return super()._get_train_sampler(train_dataset)  # type: ignore[no-any-return]
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return make_sampler(self.settings.sampling, dataset, self.targets, self.args.seed)
+
     # ---- the loss
 
     def get_batch_samples(
@@ -116,13 +141,16 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Any], Tensor | int | None]:
         """The batches of one step; the labels in all of them, of each objective and of all processes, are counted."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [target.labelled(batch).sum() for batch in batches for target in self.targets]
+        if self.mixing is not None:
+            step, rank = self.state.global_step, self.args.process_index
+            batches = [self.mixing(batch, f"{step} {number} {rank}") for number, batch in enumerate(batches)]
+        counts = [target.mass(batch).sum() for batch in batches for target in self.targets]
         # stacked, not made of numbers: asking a GPU for a number waits for all that it still has to do
-        counted = torch.stack(counts) if counts else torch.zeros(0, dtype=torch.long)
-        labels = counted.to(self.args.device).reshape(len(batches), len(self.targets)).sum(0)
+        counted = torch.stack(counts) if counts else torch.zeros(0)
+        mass = counted.to(self.args.device).reshape(len(batches), len(self.targets)).sum(0)
         if _processes() > 1:
-            dist.all_reduce(labels)
-        self._labels = labels
+            dist.all_reduce(mass)
+        self._mass = mass
         return batches, items
 
     def compute_loss(
@@ -132,7 +160,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The weighted sum of the objectives' losses of a batch, with the model's outputs if asked for."""
+        """The weighted sum of the objectives' losses of a batch, with the model's outputs if they are wanted."""
         if model.training and self.waiting is not None:
             self.waiting.hold()
         outputs = self.run_model(model, inputs)
@@ -141,10 +169,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         parts = self.current_gradient_accumulation_steps * _processes() if model.training else 0
         for position, target in enumerate(self.targets):
             values, valid = target.losses(outputs, inputs)
-            labels, share = (self._labels[position], parts) if parts and self._labels is not None else (valid.sum(), 1)
+            mass = target.mass(inputs)
+            whole, share = (self._mass[position], parts) if parts and self._mass is not None else (mass.sum(), 1)
             # all of an empty batch's values are zeros that still have a gradient
-            loss = values.sum() * share / labels.clamp(min=1)
-            total = total + self.weighing.weigh(position, loss, labels > 0)
+            loss = (values * mass).sum() * share / whole.where(whole > 0, 1)
+            total = total + self.weighing.weigh(position, loss, whole > 0)
             if model.training:
                 self._note(target, loss, valid, outputs, inputs)
         for term in self.penalties if model.training else ():
@@ -153,6 +182,11 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             self._seen.setdefault("penalty_loss", []).append(penalty.detach())
         if model.training:
             self._last = total.detach()
+            losses = {
+                name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")
+            }
+            if _processes() == 1:  # among several, all stop together, at the norm of the gradients that they share
+                self.guard.check_loss(self._last, losses, self.state)
         return (total, outputs) if return_outputs else total
 
     def run_model(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -161,12 +195,33 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
             self.norms.domain = batch["domain"] if model.training else None
         if self.cache is not None:
             self.cache.serve(batch, training=model.training)
+        if self.views is not None and not model.training:
+            return self.views(lambda view: self.call(model, view), batch)
         return self.call(model, batch)
 
     def live(self) -> dict[str, float]:
-        """The losses of the last batch, and how well the domains were told."""
+        """The losses of the last batch, and how well the domains are told apart."""
         last = {name: values[-1].item() for name, values in self._seen.items() if not name.endswith("_labels")}
         return {"loss": self._last.item(), **last} if self._last is not None else last
+
+    def history(self) -> list[dict[str, float]]:
+        """What was logged in training: losses, and what was measured in between, an entry for each step.
+
+        To be called before the network is measured again.
+        """
+        entries: list[dict[str, float]] = []
+        for entry in self.state.log_history:
+            if "loss" in entry or any(name.startswith("eval_") for name in entry):
+                if entries and entries[-1].get("step") == entry.get("step"):
+                    entries[-1] = {**entries[-1], **entry}
+                else:
+                    entries.append(dict(entry))
+        return entries
+
+    def forget(self) -> None:
+        """Drop the losses of batches that are no part of training."""
+        self._seen.clear()
+        self._last = None
 
     def _note(self, target: Target, loss: Tensor, valid: Tensor, outputs: dict[str, Tensor], batch: Batch) -> None:
         output = target.objective.output
@@ -200,8 +255,8 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         if self.optimizer is not None:
             return self.optimizer  # type: ignore[no-any-return]
         wrapped = self.model if model is None else model
-        known: Any = getattr(self, "optimizer_cls_and_kwargs", None)
-        kind, options = known or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
+        prepared: Any = getattr(self, "optimizer_cls_and_kwargs", None)
+        kind, options = prepared or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
         own = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
         if own and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
             raise TrainingError(
@@ -240,6 +295,13 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     # ---- measuring
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure on the test samples, with averaged weights where weights are averaged."""
+        with ExitStack() as stack:
+            if self.averaging is not None:
+                stack.enter_context(self.averaging.installed())
+            return super().evaluate(*args, **kwargs)  # type: ignore[no-any-return]
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -247,44 +309,21 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What is measured of each sample; see :func:`surgeon.training.metrics.rows`."""
+        """What is measured of each sample; see :func:`surgeon.training.metrics.rows`.
+
+        No loss is handed back: the Trainer would average the means of batches, which is another number where batches
+        or labels differ in size. :meth:`_metrics` takes it from the rows.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-            table = rows(self.targets, outputs, inputs)
-        return (loss, None, None) if prediction_loss_only else (loss, table, table.new_zeros(len(table)))
+            outputs = self.run_model(model, inputs)
+            table, self.widths = rows(self.targets, outputs, inputs)
+        return None, table, table.new_zeros(len(table))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         self.measured = torch.as_tensor(prediction.predictions)
-        return means(self.targets, self.measured)
-
-    # ---- checkpoints: transformers would rename tensors, lose tied ones, and load with some missing
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_network(self.accelerator.unwrap_model(self.model), folder, state_dict)
-        if self.weighing.parameters:
-            save_file({str(i): p.detach() for i, p in enumerate(self.weighing.parameters)}, folder / EXTRA)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_network(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
-        if self.weighing.parameters:
-            stored = load_file(Path(resume_from_checkpoint) / EXTRA)
-            with torch.no_grad():
-                for index, parameter in enumerate(self.weighing.parameters):
-                    parameter.copy_(stored[str(index)])
-
-    def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_best_model()
-        else:
-            load_network(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
+        loss = total_loss(self.targets, self.measured, self.widths, self.weighing)
+        return {"loss": loss, **means(self.targets, self.measured, self.widths)}
 
 
 def _processes() -> int:

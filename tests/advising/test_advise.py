@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import surgeon
 from surgeon import cli
 from surgeon.advising.cases import Worth, decide
 from surgeon.advising.probing import Labels, logme, probe
@@ -127,6 +128,7 @@ def net(tmp_path, monkeypatch):
 
 
 ARCH = ["--arch", "python:advised_network:build"]
+TRUST = ["--trust-code", "advised_network"]
 DATA = "{source: digits, classes: [5, 6, 7], per_class: 8, size: 16, channels: 1}"
 
 
@@ -146,7 +148,7 @@ def test_the_recipe_runs_as_it_is_written(net, capfd):
     text = (net / "advised.yaml").read_text()
     assert text.startswith("# The case: small, ")
     assert load_recipe(net / "advised.yaml").train.data.per_class == 8
-    run = ["--set", "train.epochs=1", "--json", "-o", "out"]
+    run = ["--set", "train.epochs=1", "--json", "-o", "out", *TRUST]
     assert cli.run(["apply", "advised.yaml", *run]) == 0
     assert json.loads(capfd.readouterr().out)["training"]["train_samples"] == 24
     assert cli.run(["advise", "--data", DATA, "--model", "net.pt", *ARCH]) == 8, "nothing is replaced unasked"
@@ -179,7 +181,7 @@ def test_every_case_has_a_recipe_that_can_be_planned(net, capfd, monkeypatch, la
         (1000, 2): ["replace_head", "freeze"],
     }
     assert operations == expected[large, [RISES, FALLS, NO_USE].index(curve)]
-    run = ["-q", "-o", "out", "--set", "train.epochs=1", "--set", "train.baseline=none"]
+    run = ["-q", "-o", "out", "--set", "train.epochs=1", "--set", "train.baseline=none", *TRUST]
     assert cli.run(["apply", "advised.yaml", *run]) == 0
 
 
@@ -206,7 +208,7 @@ def test_data_may_be_a_recipes_train_section_whose_settings_stand_above_the_advi
     recipe = load_recipe(net / "sub" / "advised.yaml")
     assert (recipe.seed, recipe.train.epochs, recipe.train.objectives[0].loss) == (4, 2, "mse")
     assert "path: points.csv" in (net / "sub" / "advised.yaml").read_text(), "beside the recipe, as it was"
-    assert cli.run(["apply", "sub/advised.yaml", "-q", "-o", "out"]) == 0
+    assert cli.run(["apply", "sub/advised.yaml", "-q", "-o", "out", *TRUST]) == 0
 
 
 @pytest.mark.parametrize(
@@ -248,3 +250,35 @@ def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
     assert rest["labels"].tolist() == [0, 1, 1]
     assert isinstance(model, nn.Module)
     assert not model.training
+
+
+REFERENCE = "python:advised_network:build"
+
+
+def test_the_function_gives_everything_that_the_command_writes(net, capfd):
+    told = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
+    advice = surgeon.advise("net.pt", DATA, arch=REFERENCE)
+    assert advice.recipe == (net / "advised.yaml").read_text()
+    assert advice.picture == (net / "advised.svg").read_text()
+    assert json.loads(json.dumps(advice.to_dict())).items() <= told.items()
+
+
+def test_advice_on_a_module_and_a_source_as_data_is_saved_and_runs(net):
+    import advised_network
+
+    torch.manual_seed(0)
+    data = {"source": "digits", "classes": [5, 6, 7], "per_class": 8, "size": 16, "channels": 1}
+    advice = surgeon.advise(advised_network.build(), data, arch=REFERENCE, at=["blocks.1", "blocks.3"], seed=2)
+    assert [worth.site for worth in advice.curve] == ["blocks.1", "blocks.3"]
+    recipe, picture = advice.save(net / "mine.yaml")
+    assert (recipe.name, picture.name) == ("mine.yaml", "mine.svg")
+    loaded = load_recipe(recipe)
+    assert (loaded.model, loaded.seed, loaded.train.data.per_class) == (None, 2, 8)
+    assert surgeon.plan(advised_network.build(), loaded).counts
+    with pytest.raises(surgeon.OutputError, match="exists already"):
+        advice.save(net / "mine.yaml")
+
+
+def test_settings_that_name_no_data_are_refused(net):
+    with pytest.raises(surgeon.RecipeError, match="name no data"):
+        surgeon.advise("net.pt", surgeon.TrainSettings(epochs=2), arch=REFERENCE)

@@ -17,7 +17,7 @@ from surgeon.errors import ArchitectureError
 from surgeon.interfaces.architecture_name import Architecture
 
 PROVIDERS = {provider.scheme: provider for provider in surgeon_architectures()}
-TORCHVISION, HF, PYTHON = PROVIDERS["torchvision"], PROVIDERS["hf"], PROVIDERS["python"]
+TORCHVISION, HF = PROVIDERS["torchvision"], PROVIDERS["hf"]
 
 SIZES = {
     "hidden_size": 16,
@@ -131,13 +131,6 @@ def test_quantizable_builders_give_float_networks() -> None:
 def test_a_network_that_runs_itself_while_it_is_built_has_a_skeleton_too() -> None:
     model = build(TORCHVISION, parse("torchvision/ssdlite320_mobilenet_v3_large"))
     assert all(parameter.is_meta for parameter in model.parameters())
-
-
-def test_what_a_users_function_raises_is_told_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_nets.py").write_text("def broken():\n    return {}['missing']\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ArchitectureError, match=r"python:my_nets:broken: raised KeyError: 'missing'"):
-        build(PYTHON, parse("python:my_nets:broken"))
 
 
 BUILT = [
@@ -308,30 +301,6 @@ def test_a_class_of_another_model_type_is_refused_by_name() -> None:
     options = {"config": HF_MODELS["BertForMaskedLM"]}
     with pytest.raises(ArchitectureError, match="not a class for model type 'bert'"):
         build(HF, Architecture(scheme="hf", name="GPT2LMHeadModel", options=options))
-
-
-def test_an_importable_function_is_called_with_the_options() -> None:
-    model = PYTHON.build(Architecture(scheme="python", name="torch.nn:Linear", options=LINEAR))
-    assert (model.in_features, model.out_features) == (3, 2)
-
-
-LINEAR = {"in_features": 3, "out_features": 2}
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no_such_package.nets:make", "PYTHONPATH"),
-        ("torch.nn:Linaer", "nearest: .*Linear"),
-        ("torch.nn", "write python:package.module:function"),
-        ("torch:float32", "not a function"),
-        ("math:sqrt", "sqrt"),
-        ("os:getcwd", "returned str, not a torch.nn.Module"),
-    ],
-)
-def test_a_function_that_builds_nothing_says_what_to_do(name: str, message: str) -> None:
-    with pytest.raises(ArchitectureError, match=message):
-        PYTHON.build(Architecture(scheme="python", name=name))
 
 
 def imported(code: str) -> set[str]:

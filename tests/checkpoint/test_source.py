@@ -61,21 +61,30 @@ def test_a_builder_without_weights_has_no_checkpoint(plugins: Plugins) -> None:
     assert torch.equal(first, torchvision.models.resnet18().conv1.weight)
 
 
-def test_a_users_function_is_a_source(plugins: Plugins) -> None:
-    source = open_source("python:torchvision.models:squeezenet1_1", plugins=plugins)
-    assert str(source.architecture) == "python:torchvision.models:squeezenet1_1"
+@pytest.fixture
+def own_nets(tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    """Plugins that trust a module of the user's."""
+    functions = [f"def {name}():\n    return models.{name}()\n" for name in ("squeezenet1_1", "resnet18")]
+    (tmp_path / "own_nets.py").write_text("\n".join(["from torchvision import models", *functions]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return plugins.trusting(["own_nets"])
+
+
+def test_a_users_function_is_a_source(own_nets: Plugins) -> None:
+    source = open_source("python:own_nets:squeezenet1_1", plugins=own_nets)
+    assert str(source.architecture) == "python:own_nets:squeezenet1_1"
     assert source.skeleton().num_classes == 1000
 
 
-def test_a_file_is_fitted_to_a_users_function(tmp_path: Path, plugins: Plugins) -> None:
+def test_a_file_is_fitted_to_a_users_function(tmp_path: Path, own_nets: Plugins) -> None:
     model = torchvision.models.squeezenet1_1()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    arch = "python:torchvision.models:squeezenet1_1"
-    source = open_source(tmp_path / "model.safetensors", arch=arch, plugins=plugins)
+    arch = "python:own_nets:squeezenet1_1"
+    source = open_source(tmp_path / "model.safetensors", arch=arch, plugins=own_nets)
     assert str(source.architecture) == arch
     check_values(source, model)
-    with pytest.raises(ArchitectureError, match=r"does not fit python:torchvision\.models:resnet18"):
-        open_source(tmp_path / "model.safetensors", arch="python:torchvision.models:resnet18", plugins=plugins)
+    with pytest.raises(ArchitectureError, match="does not fit python:own_nets:resnet18"):
+        open_source(tmp_path / "model.safetensors", arch="python:own_nets:resnet18", plugins=own_nets)
 
 
 def test_an_architecture_and_a_builder_are_one_too_many(plugins: Plugins) -> None:

@@ -162,9 +162,13 @@ def _short_fact(fact: Mapping[str, Any]) -> str:
 
 
 def _short_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest, and the config of a transformers network, less what the libraries' versions decide."""
+    """The manifest, and the config of a transformers network, less what the libraries' versions decide.
+
+    The digests depend on those versions too; every tensor has a hash of its own here.
+    """
     manifest = json.loads((artifact / "surgeon.json").read_text(encoding="utf-8"))
-    manifest.pop("versions")
+    for key in ("versions", "digest", "files"):
+        manifest.pop(key)
     facts: dict[str, Any] = {"files": sorted(p.name for p in artifact.iterdir()), **_short(manifest)}
     config = artifact / "config.json"
     if config.exists():

@@ -9,7 +9,6 @@ import pytest
 import torchvision
 from rich.console import Console, RenderableType
 
-from surgeon.cli.render.catalog import type_of
 from surgeon.cli.render.consoles import show
 from surgeon.cli.render.mistakes import error_dict, render_error
 from surgeon.cli.render.numbers import count, shape, share, size
@@ -18,6 +17,7 @@ from surgeon.cli.render.runs import ranges, together
 from surgeon.cli.render.trees import render_tree
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.trace import trace
+from surgeon.recipe.catalog import type_of
 from surgeon.surgery.plan import Edit, Plan, Step, TensorFact
 
 

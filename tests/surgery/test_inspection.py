@@ -17,7 +17,7 @@ from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch
 from surgeon.pipeline.prepare import prepare
 from surgeon.plugins import Plugins, load
-from surgeon.surgery.inspection import Examination, examination_of
+from surgeon.surgery.inspection import Inspection, inspection_of
 from surgeon.training.anatomy import Anatomy
 
 NETWORK = """
@@ -61,6 +61,7 @@ def surgeon_families():
 """
 
 REFERENCE = "python:examined_pair:Pair"
+TRUST = ["--trust-code", "examined_pair"]
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_inspect_shows_the_shapes_of_a_network_that_a_plugin_knows(folder, plugi
 
 def test_check_reports_the_outputs_of_a_network_that_a_plugin_knows(folder, plugin, plugins, capsys):
     out = applied(folder, *plugin)
-    assert answer(capsys, "check", str(out), *plugin)["outputs"] == {"output": [2, 5]}
-    assert engine.verify(out, plugins=plugins).outputs == {"output": (2, 5)}
+    assert answer(capsys, "check", str(out), *plugin, *TRUST)["outputs"] == {"output": [2, 5]}
+    assert engine.verify(out, plugins=plugins, trust_code="examined_pair").outputs == {"output": (2, 5)}
 
 
 def test_the_reload_check_runs_a_network_that_a_plugin_knows(folder, plugin, capsys):
@@ -125,7 +126,7 @@ def test_the_reload_check_runs_a_network_that_a_plugin_knows(folder, plugin, cap
 
 
 def test_training_finds_the_head_of_a_network_that_a_plugin_knows(folder, plugin, plugins):
-    model = surgeon.load(applied(folder, *plugin), plugins=plugins)
+    model = surgeon.load(applied(folder, *plugin), plugins=plugins, trust_code="examined_pair")
     assert [site.name for site in Anatomy(model, plugins).sites(["head"])] == ["classify"]
 
 
@@ -154,17 +155,18 @@ operations: [{op: freeze, sites: conv}]
 def test_what_a_recipe_said_of_a_network_counts_for_its_artifact(folder, capsys):
     (folder / "recipe.yaml").write_text(SAID)
     out = applied(folder)
-    told = answer(capsys, "inspect", str(out))
+    told = answer(capsys, "inspect", str(out), *TRUST)
     assert told["outputs"] == {"output": [2, 5]}
     assert [head["site"] for head in told["roles"]["head"]] == ["project"]
-    assert answer(capsys, "check", str(out))["outputs"] == {"output": [2, 5]}
-    assert [site.name for site in Anatomy(surgeon.load(out), None).sites(["head", "mine"])] == ["project", "table"]
+    assert answer(capsys, "check", str(out), *TRUST)["outputs"] == {"output": [2, 5]}
+    model = surgeon.load(out, trust_code="examined_pair")
+    assert [site.name for site in Anatomy(model, None).sites(["head", "mine"])] == ["project", "table"]
 
 
 def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder, capsys):
     said = SAID.replace("head: project", "head: classify").replace("freeze, sites: conv", "truncate, after: first")
     (folder / "recipe.yaml").write_text(said)
-    told = answer(capsys, "inspect", str(applied(folder)))
+    told = answer(capsys, "inspect", str(applied(folder)), *TRUST)
     assert told["outputs"] == {"output": [2, 8]}
     assert told["roles"]["head"] == []
 
@@ -172,11 +174,15 @@ def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder,
 def test_a_role_in_the_part_of_a_network_that_has_the_roles_counts(folder, plugins):
     from examined_pair import Pair
 
-    whole = nn.Module()
-    whole.net, whole.role_root = Pair(), "net"
+    class Whole(nn.Module):
+        def surgeon_composite(self):
+            return surgeon.Composite(root="net")
+
+    whole = Whole()
+    whole.net = Pair()
     for head in ("project", "net.project"):
         surgeries = [Surgeries(operations=[], roles={"head": head})]
-        assert examination_of(whole, plugins, surgeries).role("head") == ["net.project"]
+        assert inspection_of(whole, plugins, surgeries).role("head") == ["net.project"]
 
 
 def test_examining_feeds_the_inputs_of_the_last_recipe(folder, plugins):
@@ -185,8 +191,8 @@ def test_examining_feeds_the_inputs_of_the_last_recipe(folder, plugins):
     operations = [surgeon.Freeze(sites="conv")]
     model = surgeon.apply(Pair(), operations, inputs={"image": [1, 3, 8, 8], "table": [1, 4]}, plugins=plugins)
     surgeries = surgeon.record_of(model).surgeries
-    assert examination_of(model, plugins, surgeries).trace().outputs == {"output": (1, 5)}
-    assert examination_of(model, plugins, ()).trace().outputs == {"output": (2, 5)}
+    assert inspection_of(model, plugins, surgeries).trace().outputs == {"output": (1, 5)}
+    assert inspection_of(model, plugins, ()).trace().outputs == {"output": (2, 5)}
 
 
 def test_the_baseline_from_scratch_has_the_roles_of_the_network(folder, plugins):
@@ -197,7 +203,7 @@ def test_the_baseline_from_scratch_has_the_roles_of_the_network(folder, plugins)
     assert (depths["second.linear.weight"], last) == (2, 3)
 
 
-def test_only_an_examination_traces_a_network_or_looks_for_its_roles_and_inputs():
+def test_only_an_inspection_traces_a_network_or_looks_for_its_roles_and_inputs():
     root = Path(surgeon.__file__).parent
     reserved = {"trace", "find_roles", "find_inputs"}
     callers = {
@@ -207,4 +213,4 @@ def test_only_an_examination_traces_a_network_or_looks_for_its_roles_and_inputs(
         if isinstance(node, ast.ImportFrom) and reserved & {alias.name for alias in node.names}
     }
     inside = {path for path in callers if path.parent.name == "graph"}
-    assert callers - inside == {Path(inspect.getfile(Examination))}
+    assert callers - inside == {Path(inspect.getfile(Inspection))}

@@ -25,14 +25,14 @@ def network() -> nn.Module:
 
 
 def noise() -> Splits:
-    """Labels that follow from nothing: what is learnt of them makes the test samples worse."""
+    """Labels that follow from nothing: what is learnt of them makes the validation samples worse."""
     draw = torch.Generator().manual_seed(0)
 
     def split(count: int) -> Columns:
         x, y = torch.randn(count, 4, generator=draw), torch.randint(2, (count,), generator=draw)
         return Columns(pixel_values=x, labels=y)
 
-    return Splits(split(16), split(64))
+    return Splits(split(16), split(64), validation=split(64))
 
 
 def settings(**changes) -> TrainSettings:
@@ -50,7 +50,7 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = state.epoch >= self.epochs
 
 
-def test_training_stops_when_the_test_loss_rises_and_goes_back_to_the_best_weights():
+def test_training_stops_when_the_validation_loss_rises_and_goes_back_to_the_best_weights():
     stopped, best, free = network(), network(), network()
     report = train(stopped, settings(callbacks=[STOP]), data=noise(), quiet=True)
     assert 3 <= len(report.history) < 30

@@ -36,7 +36,7 @@ def test_measures_are_those_of_the_labelled_samples_of_each_domain():
         "domain": torch.tensor([0, 0, 0, 1, 1, 1]),
     }
     both = targets("cross_entropy", "mse")
-    found = by_task_and_domain(both, rows(both, outputs, batch), ["here", "there"])
+    found = by_task_and_domain(both, ["classes", "values"], *rows(both, outputs, batch), ["here", "there"])
     classes = found["cross_entropy"]
     assert classes["all"]["samples"] == 5
     assert classes["all"]["accuracy"] == pytest.approx(4 / 5)

@@ -25,6 +25,7 @@ def build():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
 """
 ARCH = ["--arch", "python:predicting_network:build"]
+TRUST = ["--trust-code", "predicting_network"]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def made(tmp_path, monkeypatch):
 
 def told(capfd, *arguments: str) -> dict:
     capfd.readouterr()
-    assert cli.run(["predict", "made", "--data", DATA, "--json", *arguments]) == 0
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--json", *arguments]) == 0
     return json.loads(capfd.readouterr().out)
 
 
@@ -64,8 +65,8 @@ def test_classes_come_as_probabilities_under_their_names(made, capfd):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sample", "class", "five", "six", "label"]
     assert [row["class"] for row in rows] == [["five", "six"][i] for i in expected.argmax(1).tolist()]
-    assert cli.run(["predict", "made", "--data", DATA, "-o", "all.csv"]) == 8, "nothing is replaced unasked"
-    assert cli.run(["predict", "made", "--data", DATA]) == 0
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA, "-o", "all.csv"]) == 8, "nothing is replaced unasked"
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA]) == 0
     assert f"{len(rows)} samples, the first 10 shown" in capfd.readouterr().out
 
 
@@ -80,7 +81,7 @@ def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, 
     found = told(capfd, "--of", "size")
     assert found["kind"] == "value"
     torch.testing.assert_close(torch.tensor(found["values"]), outputs.size.reshape(-1, 1))
-    assert cli.run(["predict", "made", "--data", DATA, "--of", "sise"]) == 9
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--of", "sise"]) == 9
     assert "nearest: size" in capfd.readouterr().err
 
 
@@ -115,5 +116,5 @@ def test_a_network_that_surgeon_did_not_make_has_classes_by_number(made, capfd):
 def test_classes_cannot_be_added_to_a_head_with_weights_of_their_own(made, capfd, tmp_path, arguments, message):
     made(surgeon.ReplaceHead(classes=2))
     (tmp_path / "more.csv").write_text("name,swims\nwhale,1\n")
-    assert cli.run(["predict", "made", "--data", DATA, *arguments]) != 0
+    assert cli.run(["predict", "made", *TRUST, "--data", DATA, *arguments]) != 0
     assert message in capfd.readouterr().err

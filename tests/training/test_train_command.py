@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,66 @@ def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd, monkeyp
     assert "no interrupted training" in capfd.readouterr().err
     assert stopped_after(3, run, monkeypatch) == 130
     assert cli.run([*run, "--resume", "--seed", "4"]) == 9
-    assert "differs from this one in the seed, the weights" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "the seed (was 3, is 4); the weights it starts from" in shown
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("train.epochs=4", "train.epochs was 3.0 and is 4.0"),
+        ("train.arguments.weight_decay=0.1", "train.arguments.weight_decay was nothing and is 0.1"),
+        ("train.data.per_class=5", "train.data.per_class was 4 and is 5"),
+    ],
+)
+def test_a_resume_names_the_key_that_has_changed(checkpoint, recipe, tmp_path, capfd, monkeypatch, setting, shown):
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
+    assert stopped_after(3, run, monkeypatch) == 130
+    capfd.readouterr()
+    assert cli.run([*run, "--resume", "--set", setting]) == 9
+    assert shown in capfd.readouterr().err
+
+
+def test_a_resume_may_log_and_load_otherwise(checkpoint, recipe, tmp_path, monkeypatch):
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
+    assert stopped_after(3, run, monkeypatch) == 130
+    assert cli.run([*run, "--resume", "--set", "train.arguments.logging_first_step=true"]) == 0
+
+
+def test_an_interrupt_says_what_is_kept_and_how_to_go_on(checkpoint, recipe, tmp_path, capfd, monkeypatch):
+    out = tmp_path / "out"
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(out), "--force"]
+    assert stopped_after(3, run, monkeypatch) == 130
+    shown = capfd.readouterr().err
+    assert f"kept: {out}.checkpoints/checkpoint-2" in shown
+    command = next(line for line in shown.splitlines() if "go on with:" in line).partition("surgeon ")[2]
+    assert "--force" not in command
+    assert cli.run(command.split()) == 0, "the command that is suggested works"
+    assert out.exists()
+
+
+def test_an_interrupt_before_the_first_checkpoint_says_so(checkpoint, recipe, tmp_path, capfd, monkeypatch):
+    run = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
+    assert stopped_after(1, run, monkeypatch) == 130
+    assert "no checkpoint was made yet" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
+    code = (
+        "import os, signal, sys, torch; torch.set_num_threads(1)\n"
+        "from surgeon import cli\n"
+        "from surgeon.training.callbacks import ProgressCallback\n"
+        "def stop(self, args, state, control, **kwargs):\n"
+        f"    os.kill(os.getpid(), signal.{name}) if state.global_step == 3 else None\n"
+        "ProgressCallback.on_step_begin = stop\n"
+        "cli.main()\n"
+    )
+    arguments = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + getattr(signal, name), done.stderr
+    assert "go on with:" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_artifact_is_trained_by_its_own_recipe_or_by_another(checkpoint, recipe, tmp_path, capfd):

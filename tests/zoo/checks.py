@@ -102,10 +102,10 @@ def _inspect(subject: Subject) -> str:
 
 
 def _has_head(subject: Subject) -> bool:
-    from surgeon.graph.roles import HEADED
+    from surgeon.families.transformers.heads import has_head
 
     cls = type(subject.module).__name__
-    return subject.name.startswith("torchvision/") or (HEADED.search(cls) is not None and cls not in HEADLESS)
+    return subject.name.startswith("torchvision/") or (has_head(cls) and cls not in HEADLESS)
 
 
 def _identify(subject: Subject) -> str:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
 
 
-def render_advice(advice: Advice, recipe: str, picture: str) -> RenderableType:
-    """What each site's features are worth, the case with its reasons, and where the recipe lies."""
+def render_advice(advice: Advice, recipe: str, picture: str, command: str) -> RenderableType:
+    """Show what each site's features are worth, the case with its reasons, the recipe and the command for it."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("features of", no_wrap=True, overflow="fold")
     for heading in ("width", f"probe {advice.measure}", "fresh weights", "LogME"):
@@ -29,7 +29,7 @@ def render_advice(advice: Advice, recipe: str, picture: str) -> RenderableType:
     probed = f"{advice.probed} labelled samples looked at, {len(advice.case.best.scores)} parts held out in turn"
     files = Text.assemble(
         "\nthe recipe    ", (recipe, "bold green"), "\nthe curve     ", picture,
-        ("\ncarry it out  ", "dim"), f"surgeon apply {recipe}",
+        ("\ncarry it out  ", "dim"), command,
     )  # fmt: skip
     return Group(table, Text(probed, style="dim"), case, *reasons, files)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ def render_operations(
 
 
 def render_operation(known: Mapping[str, Any]) -> RenderableType:
-    """One operation, of :func:`operations_of`: its docstring, its keys, and the least that a recipe has to say."""
+    """Show one operation of :func:`surgeon.describe_operations`: its docstring, its keys and an example."""
     parts: list[RenderableType] = [
         Text(known["name"], style="bold cyan"),
         Padding(Text(known["documentation"]), (0, 0, 1, 2), expand=False),
@@ -69,79 +68,3 @@ def render_plugins(
         grid.add_row(name, ", ".join(hook.removeprefix("surgeon_") for hook in hooks))
     wrong = [Text(str(error), style="red") for error in [*failures.values(), *conflicts.values()]]
     return Group(grid, *wrong)
-
-
-def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The operations that a schema of recipes allows, by name, as JSON-able data."""
-    shared = schema["$defs"]
-    steps = [_shared(ref, shared) for ref in schema["properties"]["operations"]["items"]["oneOf"]]
-    return {step["properties"]["op"]["const"]: _operation_dict(step, shared) for step in steps}
-
-
-def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    types = {name: shared[name] for name in sorted(_named(step, shared, set())) if "properties" in shared[name]}
-    return {
-        "name": step["properties"]["op"]["const"],
-        "documentation": step["description"],
-        "fields": [field for field in _field_dicts(step, shared) if field["name"] != "op"],
-        "types": {name: _field_dicts(inner, shared) for name, inner in types.items()},
-        "example": _example(step["examples"][0]),
-    }
-
-
-def _named(schema: Any, shared: Mapping[str, Any], known: set[str]) -> set[str]:
-    """What ``schema`` refers to, and what that refers to; added to ``known``."""
-    if isinstance(schema, Mapping):
-        if "$ref" in schema and (name := schema["$ref"].rpartition("/")[2]) not in known:
-            known.add(name)
-            _named(shared[name], shared, known)
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for part in schema:
-            _named(part, shared, known)
-    return known
-
-
-def _shared(ref: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = shared[ref["$ref"].rpartition("/")[2]]
-    return found
-
-
-def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    required = schema.get("required", [])
-    return [
-        {
-            "name": name,
-            "type": type_of(field, shared),
-            "required": name in required,
-            "default": json.dumps(field.get("default"), ensure_ascii=False),
-            "description": " ".join(field.get("description", "").split()),
-        }
-        for name, field in schema.get("properties", {}).items()
-    ]
-
-
-def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
-    """The type of a field in words, from its JSON Schema: ``whole number or list of text``."""
-    if "$ref" in field:
-        there = _shared(field, shared)
-        return str(field["$ref"].rpartition("/")[2]) if "properties" in there else type_of(there, shared)
-    if "const" in field or "enum" in field:
-        return " | ".join(str(each) for each in field.get("enum", [field.get("const")]))
-    parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")
-    if parts:
-        names = list(dict.fromkeys(type_of(part, shared) for part in parts))
-        return " or ".join(name for name in names if name != "null") or "null"
-    kind = str(field.get("type", "anything"))
-    if kind == "array":
-        return f"list of {type_of(field.get('items', {}), shared).replace('whole number', 'whole numbers')}"
-    if kind == "object":
-        inner = field.get("additionalProperties")
-        return f"mapping to {type_of(inner, shared)}" if isinstance(inner, dict) and inner else "mapping"
-    return {"integer": "whole number", "string": "text", "boolean": "true | false"}.get(kind, kind)
-
-
-def _example(step: Mapping[str, Any]) -> str:
-    """A step as it stands in a recipe."""
-    (op, *fields) = [f"{name}: {value if name == 'op' else json.dumps(value)}" for name, value in step.items()]
-    return "\n".join(["operations:", f"  - {op}", *(f"    {field}" for field in fields)])

@@ -1,4 +1,4 @@
-"""Where reports go: a terminal as wide as it is, or a pipe, in which nothing is wrapped or coloured."""
+"""Print reports: to a terminal at its width, or to a pipe, where nothing is wrapped or coloured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PIPE_WIDTH = 100_000
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for stdout or stderr that neither guesses at emoji nor paints numbers."""
+    """Make a console for stdout or stderr that neither replaces emoji codes nor colours numbers."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
@@ -33,7 +33,7 @@ def show(renderable: RenderableType, *, stderr: bool = False) -> None:
 
 @contextmanager
 def working(what: str, *, quiet: bool = False) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    """Show a spinner on stderr while something runs; nothing if stderr is not a terminal."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield
@@ -44,7 +44,7 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr for ``total`` bytes; yields what is to be called with each number of bytes done."""
+    """Show a bar on stderr for ``total`` bytes; yield the function to call with each number of bytes done."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield lambda _: None

@@ -1,4 +1,4 @@
-"""What a command came to: the training report, and where the artifact lies."""
+"""The results of commands: the report of a training, where the artifact is, what a check showed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def render_training(report: TrainReport) -> RenderableType:
-    """The test accuracy before and after, and beside the same network from scratch."""
+    """Show the measures before and after training, beside those of the same network from scratch."""
     named = [("before training", report.before), ("after training", report.after)]
     if report.baseline is not None:
         named.append(("from scratch", report.baseline))
@@ -46,8 +46,8 @@ def _value(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def render_saved(path: Path, found: Reload) -> RenderableType:
-    """Where the artifact lies, how to load it again, and what was found when that was tried."""
+def render_saved(path: Path, reload: Reload | None) -> RenderableType:
+    """Say where the artifact is, how to load it, and how it compares, loaded again, with what was written."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     saved = Text.assemble(
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
@@ -56,31 +56,35 @@ def render_saved(path: Path, found: Reload) -> RenderableType:
     if (config := read_object(path / "config.json")) is not None:
         name = (config.get("architectures") or ["AutoModel"])[0]
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
-    lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(found)))
+    if reload is not None:
+        lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(reload)))
     return Group(*lines)
 
 
-def _reloaded(found: Reload) -> str:
-    some = f"{found.tensors}" if found.tensors == found.total else f"{found.tensors} of {found.total}"
-    told = f"{some} tensors"
-    if found.outputs is not None:
-        told += f" and {found.outputs} output{'s' if found.outputs != 1 else ''} of a forward"
-    return f"{told} are the same to the byte" + (f" ({found.note})" if found.note else "")
+def _reloaded(reload: Reload) -> str:
+    some = f"{reload.tensors}" if reload.tensors == reload.total else f"{reload.tensors} of {reload.total}"
+    equal = f"{some} tensors"
+    if reload.outputs is not None:
+        equal += f" and {reload.outputs} output{'s' if reload.outputs != 1 else ''} of a forward"
+    return f"{equal} are the same to the byte" + (f" ({reload.note})" if reload.note else "")
 
 
-def render_verification(artifact: str, found: Verification) -> RenderableType:
-    """What was checked of an artifact, and how it came out."""
+def render_verification(artifact: str, verified: Verification) -> RenderableType:
+    """Say what was checked of an artifact, with the result."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("tensors", f"{found.tensors}, every one accounted for")
-    if found.kept is None:
+    grid.add_row("tensors", f"{verified.tensors}, every one accounted for")
+    many = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
+    recorded = f"{many} as written, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
+    grid.add_row("bytes", recorded)
+    if verified.kept is None:
         grid.add_row("kept", "not compared; --source MODEL compares them")
     else:
-        grid.add_row("kept", f"{found.kept} equal the source's to the byte")
-    if found.changed:
-        few = ", ".join(found.changed[:3]) + (", …" if len(found.changed) > 3 else "")
-        grid.add_row("trained", f"{len(found.changed)} differ from the source's, none of them frozen: {few}")
-    if found.outputs:
-        grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in found.outputs.items()))
+        grid.add_row("kept", f"{verified.kept} equal the source's to the byte")
+    if verified.changed:
+        few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
+        grid.add_row("trained", f"{len(verified.changed)} differ from the source's, none of them frozen: {few}")
+    if verified.outputs:
+        grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
     return Group(Text.assemble((artifact, "bold"), (" is what its manifest says", "green")), grid)

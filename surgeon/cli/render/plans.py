@@ -123,6 +123,8 @@ def _summary(plan: Plan) -> RenderableType:
     grid.add_row("bytes", f"{size(plan.bytes_read)} to read, {size(plan.bytes_written)} to write")
     if plan.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in plan.outputs.items()))
+    for number, reach in enumerate(plan.reaches):
+        grid.add_row("" if number else "what this recipe reaches for", str(reach))
     for number, note in enumerate(plan.notes):
         grid.add_row("" if number else "notes", note)
     return grid

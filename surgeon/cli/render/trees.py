@@ -94,12 +94,12 @@ def render_roles(roles: Roles) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(style="dim", overflow="fold")
     for role in ROLES:
-        for number, (site, evidence) in enumerate(found(roles, role)):
+        for number, (site, evidence) in enumerate(grouped_roles(roles, role)):
             grid.add_row(f"@{role}" if not number else "", site or ".", evidence)
     return grid
 
 
-def found(roles: Roles, role: str) -> list[tuple[str, str]]:
+def grouped_roles(roles: Roles, role: str) -> list[tuple[str, str]]:
     """The sites of a role with the evidence for each; a stack of blocks, or a run of norms, as one."""
     if role == "blocks":
         return [

@@ -1,167 +1,131 @@
-"""Arguments of a transformers forward that must fit one another: shapes of several names at once."""
+"""Arguments of transformers' forwards that must fit one another, as data: a row for each such group of names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from dataclasses import replace
-from math import prod
+from functools import partial
 from typing import Any
 
-import torch
-
+from surgeon.families.expressions import specs_of
 from surgeon.families.inputs import Spec
-from surgeon.families.transformers.arguments import GRID, SAMPLES, TOKENS, choices, image_side, setting
+from surgeon.families.transformers.arguments import BY_NAME, choices, words
+from surgeon.families.transformers.quantities import quantities_of
+from surgeon.interfaces.family import Argument
 
 Choices = dict[str, list[Spec]]
+
+_whole = partial(Argument, dtype="int64")
+_sides = partial(Argument, dtype="int64", low="grid", high="grid+1")
+_mask = partial(Argument, dtype="int64", low="1")
+
+IMAGE = "num_channels|in_channels|3 height width"
+PATCH = "num_channels|3*patch_side|16*patch_side|16"
+POOLED = "grid*pooling_kernel_size|1"
+QUERIES = "latent_query_num|64"
+
+_ROBOT = (
+    Argument("pixel_values", f"batch 1 {IMAGE}"),
+    Argument("pixel_attention_mask", "batch 1", dtype="bool", low="1"),
+    words("input_ids", "batch patch_count+tokens", first="image_token patch_count"),
+    _mask("attention_mask", "batch patch_count+tokens"),
+    Argument("state", "batch max_state_dim|32"),
+    Argument("noise", "batch chunk_size|tokens max_action_dim|32"),
+    Argument("timestep", "batch"),
+    Argument("action_embeds", "batch chunk_size|tokens+1 dit_width"),
+)
+"""What a robot sees with one camera, its instruction, its state, and noise to make actions of (π0)."""
+
+GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
+    (  # patches of images of any shape in rows of one length, with what says how many are real (Siglip 2)
+        "pixel_values spatial_shapes",
+        (
+            Argument("pixel_values", f"batch grid*grid {PATCH}"),
+            _mask("pixel_attention_mask", "batch grid*grid"),
+            _sides("spatial_shapes", "batch 2"),
+        ),
+    ),
+    (  # patches with the column and row of each, which are pooled in squares (Gemma 4)
+        "pixel_values pixel_position_ids",
+        (
+            Argument("pixel_values", f"batch {POOLED}*{POOLED} {PATCH}"),
+            _whole("pixel_position_ids", f"batch {POOLED}*{POOLED} 2", high=POOLED),
+        ),
+    ),
+    (  # the patches of all images in one long strip, with the rows and columns of each image (MiniCPM-V)
+        "pixel_values target_sizes",
+        (
+            Argument("pixel_values", "1 num_channels|3 patch_side|16 patch_side|16*batch*grid*grid"),
+            _sides("target_sizes", "batch 2"),
+        ),
+    ),
+    (  # a mask over the words says where an image's features go (Kosmos-2)
+        "pixel_values input_ids image_embeds_position_mask",
+        (
+            Argument("pixel_values", f"batch {IMAGE}"),
+            words("input_ids", f"batch {QUERIES}+tokens"),
+            _whole("image_embeds_position_mask", f"batch {QUERIES}+tokens", high="1", first=f"1 {QUERIES}"),
+        ),
+    ),
+    (  # some images for each row of words, and which of them each word may look at (Idefics)
+        "pixel_values image_attention_mask perceiver_embeddings",
+        (
+            Argument("pixel_values", f"batch 1 {IMAGE}"),
+            _mask("image_attention_mask", "batch tokens 1"),
+            _mask("attention_mask", "batch tokens"),
+        ),
+    ),
+    ("state pixel_values pixel_attention_mask", _ROBOT),
+    ("action_embeds pixel_values pixel_attention_mask", _ROBOT),
+    (  # an image and its prompt, which are put one below the other into one of the declared size (SegGPT)
+        "pixel_values prompt_pixel_values",
+        tuple(
+            Argument(name, "batch num_channels|in_channels|3 height//2 width")
+            for name in ("pixel_values", "prompt_pixel_values", "prompt_masks")
+        ),
+    ),
+    (  # a waveform and as many frames of a spectrogram as an encoder makes of it (X-Codec 2)
+        "input_values input_features",
+        (
+            Argument("input_values", "batch 1 downsampling*heard_frames"),
+            Argument("input_values", "batch downsampling*heard_frames"),
+            Argument(
+                "input_features",
+                "batch heard_frames feature_projection_input_dim|num_mel_bins|80",
+                where="downsampling|0",
+            ),
+            *(replace(argument, where="plain_rate") for argument in BY_NAME["input_features"]),
+        ),
+    ),
+    (
+        "input_values pixel_values_videos",
+        (Argument("input_values", "batch 1 samples"), Argument("pixel_values_videos", f"batch 2 {IMAGE}")),
+    ),
+)
+"""The names that a forward has when a group applies, and what is fed under them."""
 
 
 def grouped(names: Set[str], config: Any, batch: int) -> Choices:
     """What is to be fed under those of ``names`` that depend on each other; nothing under the others."""
-    found: Choices = {}
-    for group, shapes in _GROUPS:
-        if group <= names:
-            found |= {name: specs for name, specs in shapes(config, batch).items() if name in names}
-    return found
-
-
-def _image(config: Any) -> tuple[int, int, int]:
-    return (setting(config, "num_channels", "in_channels", default=3), *image_side(config))
-
-
-def _patch(config: Any) -> int:
-    side = setting(config, "patch_size", default=16)
-    return int(side[0] if isinstance(side, (list, tuple)) else side)
-
-
-def _words(config: Any, batch: int, length: int, first: tuple[int, int] | None = None) -> Spec:
-    return replace(choices("input_ids", config, batch)[0], shape=(batch, length), first=first)
-
-
-def _mask(*shape: int, kind: torch.dtype = torch.int64) -> Spec:
-    """Nothing left out."""
-    return Spec(shape, kind, low=1)
-
-
-def _padded_patches(config: Any, batch: int) -> Choices:
-    """Patches of images of any shape in rows of one length, with what says how many are real (Siglip 2)."""
-    width = setting(config, "num_channels", default=3) * _patch(config) ** 2
-    return {
-        "pixel_values": [Spec((batch, GRID * GRID, width))],
-        "pixel_attention_mask": [_mask(batch, GRID * GRID)],
-        "spatial_shapes": [Spec((batch, 2), torch.int64, GRID, GRID + 1)],
-    }
-
-
-def _placed_patches(config: Any, batch: int) -> Choices:
-    """Patches with the column and row of each, which are pooled in squares (Gemma 4)."""
-    side = GRID * setting(config, "pooling_kernel_size", default=1)
-    width = setting(config, "num_channels", default=3) * _patch(config) ** 2
-    return {
-        "pixel_values": [Spec((batch, side * side, width))],
-        "pixel_position_ids": [Spec((batch, side * side, 2), torch.int64, high=side)],
-    }
-
-
-def _strips(config: Any, batch: int) -> Choices:
-    """The patches of all images in one long strip, with the rows and columns of each image (MiniCPM-V)."""
-    side = _patch(config)
-    channels = setting(config, "num_channels", default=3)
-    return {
-        "pixel_values": [Spec((1, channels, side, side * batch * GRID * GRID))],
-        "target_sizes": [Spec((batch, 2), torch.int64, GRID, GRID + 1)],
-    }
-
-
-def _positions(config: Any, batch: int) -> Choices:
-    """A mask over the words says where an image's features go (Kosmos-2)."""
-    count = setting(config, "latent_query_num", default=64)
-    return {
-        "pixel_values": [Spec((batch, *_image(config)))],
-        "input_ids": [_words(config, batch, count + TOKENS)],
-        "image_embeds_position_mask": [Spec((batch, count + TOKENS), torch.int64, high=1, first=(1, count))],
-    }
-
-
-def _images_by_word(config: Any, batch: int) -> Choices:
-    """Some images for each row of words, and which of them each word may look at (Idefics)."""
-    return {
-        "pixel_values": [Spec((batch, 1, *_image(config)))],
-        "image_attention_mask": [_mask(batch, TOKENS, 1)],
-        "attention_mask": [_mask(batch, TOKENS)],
-    }
-
-
-def _robot(config: Any, batch: int) -> Choices:
-    """What a robot sees with one camera, what it is told, its own state, and noise to make actions of (π0)."""
-    token = setting(config, "image_token_id", "image_token_index", default=0)
-    side = _patch(config)
-    count = prod(n // side for n in image_side(config))
-    steps = setting(config, "chunk_size", default=TOKENS)
-    return {
-        "pixel_values": [Spec((batch, 1, *_image(config)))],
-        "pixel_attention_mask": [_mask(batch, 1, kind=torch.bool)],
-        "input_ids": [_words(config, batch, count + TOKENS, (token, count))],
-        "attention_mask": [_mask(batch, count + TOKENS)],
-        "state": [Spec((batch, setting(config, "max_state_dim", default=32)))],
-        "noise": [Spec((batch, steps, setting(config, "max_action_dim", default=32)))],
-        "timestep": [Spec((batch,))],
-        "action_embeds": [Spec((batch, steps + 1, config.dit_config.hidden_size))],
-    }
-
-
-def _pair_with_prompt(config: Any, batch: int) -> Choices:
-    """An image and its prompt, which are put one below the other into one of the declared size (SegGPT)."""
-    channels, height, width = _image(config)
-    half = Spec((batch, channels, height // 2, width))
-    return {"pixel_values": [half], "prompt_pixel_values": [half], "prompt_masks": [half]}
-
-
-def _heard_twice(config: Any, batch: int) -> Choices:
-    """A waveform and as many frames of a spectrogram as an encoder makes of it (X-Codec 2)."""
-    found = choices("input_features", config, batch)
-    ratios = setting(config, "downsampling_ratios")
-    if not ratios:
-        return {"input_features": found}
-    bins = setting(config, "feature_projection_input_dim", "num_mel_bins", default=80)
-    samples = prod(ratios) * (SAMPLES // prod(ratios))
-    return {
-        "input_values": [Spec((batch, 1, samples)), Spec((batch, samples))],
-        "input_features": [Spec((batch, samples // prod(ratios), bins))],
-    }
-
-
-def _heard_and_seen(config: Any, batch: int) -> Choices:
-    return {
-        "input_values": [Spec((batch, 1, SAMPLES))],
-        "pixel_values_videos": [Spec((batch, 2, *_image(config)))],
-    }
-
-
-_GROUPS: tuple[tuple[frozenset[str], Callable[[Any, int], Choices]], ...] = tuple(
-    (frozenset(names.split()), shapes)
-    for names, shapes in {
-        "pixel_values spatial_shapes": _padded_patches,
-        "pixel_values pixel_position_ids": _placed_patches,
-        "pixel_values target_sizes": _strips,
-        "pixel_values input_ids image_embeds_position_mask": _positions,
-        "pixel_values image_attention_mask perceiver_embeddings": _images_by_word,
-        "state pixel_values pixel_attention_mask": _robot,
-        "action_embeds pixel_values pixel_attention_mask": _robot,
-        "pixel_values prompt_pixel_values": _pair_with_prompt,
-        "input_values input_features": _heard_twice,
-        "input_values pixel_values_videos": _heard_and_seen,
-    }.items()
-)
+    lookup = quantities_of(config, batch)
+    fed: Choices = {}
+    for group, arguments in GROUPS:
+        if names >= set(group.split()):
+            for name in dict.fromkeys(argument.name for argument in arguments if argument.name in names):
+                specs = specs_of([argument for argument in arguments if argument.name == name], lookup)
+                if specs:
+                    fed[name] = specs
+    return fed
 
 
 def patches_in_rows(names: Set[str], config: Any, batch: int) -> Choices:
     """Every way to write patches one after the other, with every way to say how many an image has."""
-    told = [name for name in ("grid_thw", "image_grid_thw") if name in names]
-    if not told or "pixel_values" not in names:
+    grids = [name for name in ("grid_thw", "image_grid_thw") if name in names]
+    if not grids or "pixel_values" not in names:
         return {}
     patches = choices("hidden_states", config, batch)
-    pairs = list(_pairs(patches, choices(told[0], config, batch)))
-    return {"pixel_values": [patch for patch, _ in pairs], told[0]: [grid for _, grid in pairs]}
+    pairs = list(_pairs(patches, choices(grids[0], config, batch)))
+    return {"pixel_values": [patch for patch, _ in pairs], grids[0]: [grid for _, grid in pairs]}
 
 
 def _pairs(ones: list[Spec], others: list[Spec]) -> Iterator[tuple[Spec, Spec]]:

@@ -1,4 +1,4 @@
-"""Facts about transformers' families: the names that its heads go by.
+"""Facts about transformers' families, as data: the names of their heads, and how wide those are.
 
 Those of a task are only where to look first: a head counts if its width is what the config says; else the
 traced dataflow tells. Those of one class hold as they are: its heads' widths stand nowhere else.
@@ -7,7 +7,55 @@ traced dataflow tells. Those of one class hold as they are: its heads' widths st
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from typing import Any
+
+from surgeon.families.transformers.fields import TRANSFORMERS_CONFIG
 from surgeon.interfaces.family import Family
+
+HEADED = ("*For[A-Z]*", "*HeadModel", "*HeadsModel", "*MTModel", "*EncoderDecoderModel")
+"""The names of classes with a head; others end in features: ``BertModel``, ``ViTModel``."""
+
+WIDTHS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("*ForMultipleChoice", ("scores of a choice",)),
+    ("*DepthEstimation*", ("a depth", "vocab_size", "num_labels")),
+    ("*Detection*", ("num_labels", "vocab_size", "num_labels + 1")),
+    ("*Segmentation*", ("num_labels", "vocab_size", "num_labels + 1")),
+    ("*Classification*", ("num_labels", "vocab_size")),
+    ("*QuestionAnswering*", ("num_labels", "vocab_size")),
+    ("*NextSentence*", ("num_labels", "vocab_size")),
+    ("*Regression*", ("num_labels", "vocab_size")),
+    ("*", ("vocab_size", "num_labels")),
+)
+"""How wide the head of a class may be, the likeliest first: a field of the config, or a single score.
+
+A detector's class that stands for no object makes ``num_labels + 1``.
+"""
+SINGLE = ("scores of a choice", "a depth")
+
+
+def has_head(name: str) -> bool:
+    """Whether a class of this name ends in a head."""
+    return any(fnmatchcase(name, pattern) for pattern in HEADED)
+
+
+def class_counts(name: str, config: Any) -> dict[str, int]:
+    """The widths that the head of a class may have, the likeliest first, by where they stand.
+
+    Args:
+        name: The class's name.
+        config: Its config.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    labels = getattr(config, "num_labels", None)
+    values = {
+        "num_labels": labels,
+        "num_labels + 1": labels + 1 if isinstance(labels, int) else None,
+        "vocab_size": getattr(text, "vocab_size", None) or getattr(config, "vocab_size", None),
+    }
+    widths = next(widths for pattern, widths in WIDTHS if fnmatchcase(name, pattern))
+    counts = {w if w in SINGLE else f"config.{w}": 1 if w in SINGLE else values[w] for w in widths}
+    return {place: count for place, count in counts.items() if isinstance(count, int)}
 
 
 def _task(task: str, *head: str) -> Family:
@@ -43,6 +91,10 @@ TRANSFORMERS: tuple[Family, ...] = (
     _task("ForMultipleChoice", "classifier"),
     _task("ForQuestionAnswering", "qa_outputs"),
     _task("ForCausalLM", "lm_head", "cls.predictions.decoder", "lm_head.decoder", "embed_out"),
+    Family(
+        "transformers *ForCTC", ("transformers.models.*ForCTC",), head=("lm_head", "ctc_head"),
+        counted_by=("vocab_size",),
+    ),
     _task("LMHeadModel", "lm_head"),
     _task("ForConditionalGeneration", "lm_head", "proj_out"),
     _task(
@@ -53,4 +105,5 @@ TRANSFORMERS: tuple[Family, ...] = (
         "transformers *ForSemanticSegmentation", ("transformers.models.*ForSemanticSegmentation",),
         head=("decode_head.classifier",), aux=("auxiliary_head",),
     ),
+    Family("transformers", ("transformers.modeling_utils.PreTrainedModel",), config=TRANSFORMERS_CONFIG),
 )  # fmt: skip

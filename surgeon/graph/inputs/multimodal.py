@@ -13,7 +13,8 @@ from torch import nn
 
 from surgeon.families.inputs import Inputs, Spec
 from surgeon.families.transformers.argument_groups import grouped
-from surgeon.families.transformers.arguments import choices, setting
+from surgeon.families.transformers.arguments import choices
+from surgeon.families.transformers.quantities import setting
 from surgeon.graph.backends import for_real, lent, on_meta
 from surgeon.nn.grafts import Exit
 

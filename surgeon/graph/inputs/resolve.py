@@ -14,6 +14,7 @@ from torch import nn
 from surgeon.errors import OperationError, suggest
 from surgeon.families.inputs import BATCH, Inputs, Spec
 from surgeon.families.registry import families_of
+from surgeon.graph.inputs.declared import declared_inputs
 from surgeon.interfaces.composite import Entry, composite_of, has_part
 from surgeon.interfaces.inputs import TensorSettings
 
@@ -50,6 +51,8 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
     if entries:
         return _from_entries(model, entries, families)
     for family in families_of(model, families):
+        if family.inputs:
+            return declared_inputs(model, family, families)
         if family.shapes:
             return _from_family(model, family)
     if hasattr(getattr(model, "config", None), "to_dict") and hasattr(model, "main_input_name"):

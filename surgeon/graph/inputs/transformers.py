@@ -14,7 +14,7 @@ from surgeon.errors import OperationError
 from surgeon.families.inputs import BATCH, Inputs, Spec
 from surgeon.families.transformers.argument_groups import grouped, patches_in_rows
 from surgeon.families.transformers.arguments import choices as _choices
-from surgeon.families.transformers.arguments import setting
+from surgeon.families.transformers.quantities import setting
 from surgeon.graph.inputs.multimodal import with_images
 
 PAIRED = ("input_ids", "pixel_values", "input_features", "input_values")

@@ -18,7 +18,7 @@ class HeadFields(BaseModel):
 
     hidden: list[PositiveInt] = []
     """Widths of hidden layers, each followed by a ReLU and the dropout."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of features dropped in training, before the last layer."""
     pool: PoolName = "auto"
     """How positions become one: the class token (cls), their mean (avg, mean), max, or generalised mean (gem),

@@ -1,36 +1,42 @@
-"""What a network says of its own classes: transformers configs, and counts kept as attributes."""
+"""Keep what a network says of its own classes true: fields of its config, and counts that it keeps as attributes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from surgeon.operations._shared.head_options import Classes, count
+from surgeon.families.registry import config_of, families_of, settings_of
+from surgeon.operations._shared.head_options import Classes
 
 if TYPE_CHECKING:
+    from surgeon.interfaces.family import Family
     from surgeon.operations._shared.problem_type import ProblemType
 
 
-def set_labels(model: nn.Module, classes: Classes, problem_type: ProblemType | None) -> None:
-    """Let the config of ``model``, and its own count of classes, agree with its new head."""
-    number = count(classes)
-    names = classes if isinstance(classes, list) else [f"LABEL_{i}" for i in range(number)]
-    config = getattr(model, "config", None)
-    if config is not None and hasattr(config, "id2label"):
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: i for i, name in enumerate(names)}
-        config.problem_type = problem_type
-    for name in ("num_labels", "num_classes"):
-        if isinstance(vars(model).get(name), int):
-            setattr(model, name, number)
+def set_labels(
+    model: nn.Module, classes: Classes, problem_type: ProblemType | None, families: Sequence[Family] = ()
+) -> None:
+    """Let the config of ``model``, and the counts that it keeps itself, agree with its new head.
+
+    Args:
+        model: The network.
+        classes: The names of the classes, or how many there are.
+        problem_type: None where the loss is to be chosen by the labels' dtype.
+        families: Declared facts of plugins.
+    """
+    number = classes if isinstance(classes, int) else len(classes)
+    if (config := config_of(model, families)) is not None:
+        config.set_labels(classes, problem_type)
+        config.set_count([field for family in families_of(model, families) for field in family.counted_by], number)
+    settings_of(model, families).set_labels(classes, problem_type)
 
 
-def untie(model: nn.Module) -> None:
+def untie(model: nn.Module, families: Sequence[Family] = ()) -> None:
     """Say in the config that the vocabulary head has weights of its own."""
-    config = getattr(model, "config", None)
-    if config is not None and getattr(config, "tie_word_embeddings", False):
-        config.tie_word_embeddings = False
+    if (config := config_of(model, families)) is not None:
+        config.untie()
 
 
 def is_vocabulary_head(model: nn.Module, module: nn.Module) -> bool:

@@ -32,7 +32,7 @@ class LayerFields(BaseModel):
     """The name of the new module; its kind unless said."""
     hidden: PositiveInt | None = None
     """The width of an adapter's bottleneck; by default an eighth of what it reads."""
-    share: float = Field(0.1, gt=0, lt=1)
+    share: float = Field(default=0.1, gt=0, lt=1)
     """The share of features that a dropout drops in training."""
     kernel: PositiveInt = 1
     """The odd kernel size of a conv; the size of the map stays."""

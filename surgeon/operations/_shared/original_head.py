@@ -26,7 +26,7 @@ def keep_original(surgery: Surgery, added: Collection[str]) -> None:
         OperationError: One of the outputs to come has a name that the network gives its own.
     """
     headless = exit_site(surgery.model) is not None or not surgery.role("head")
-    names = surgery.recall("own outputs", lambda: list(surgery.trace().outputs))
+    names = surgery.recall("outputs of network", lambda: list(surgery.trace().outputs))
     model = surgery.graft()
     if headless and model.network_output == TRUNK_OUTPUT:
         model.network_output = FEATURES_OUTPUT
@@ -60,7 +60,7 @@ def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str]
         return
     drop_auxiliary(surgery)
     if is_vocabulary_head(surgery.model, module):
-        untie(surgery.model)
+        untie(surgery.model, surgery.families)
     if isinstance(module, nn.Linear):
         surgery.replace(sites[0], surgery.new(nn.Identity))
 
@@ -91,4 +91,4 @@ def _end_after_branches(surgery: Surgery) -> None:
     def last() -> str:
         return max(sites, key=surgery.trace().order.index)
 
-    surgery.cut(surgery.recall("last site read", last))
+    surgery.cut(surgery.recall("last read", last))

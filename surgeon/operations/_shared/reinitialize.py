@@ -1,4 +1,4 @@
-"""Drawing tensors that are there afresh: as the architecture initialises them, else as each layer does."""
+"""Draw existing tensors again: as the architecture initialises them, else as each layer does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from surgeon.errors import OperationError
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.tensors import tensors_of
-from surgeon.surgery.origins import Fresh, New
 
 if TYPE_CHECKING:
     from surgeon.interfaces.architecture_name import Architecture
@@ -24,46 +23,46 @@ RESETS = ("reset_parameters", "_reset_parameters")
 
 
 def drawn_by(surgery: Surgery, architecture: Architecture | None) -> dict[str, torch.Tensor]:
-    """The tensors that ``architecture`` initialises, by name, without values as yet; none where it is not known."""
+    """Make the tensors that ``architecture`` initialises, by name, without values; none if it is not known."""
     return dict(tensors_of(surgery.new(surgery.build, architecture))) if architecture else {}
 
 
 def redraw(
     surgery: Surgery, root: nn.Module, built: Mapping[str, torch.Tensor], only: Collection[str] | None = None
 ) -> list[str]:
-    """Let tensors of ``root`` be drawn afresh when the weights flow in.
+    """Draw tensors of ``root`` again when the weights flow in.
 
     Args:
-        surgery: Where the origins are kept.
-        root: What holds the tensors.
-        built: The tensors of the same tree as its architecture initialises it, as far as that is known. Of
-            what has another name or shape there (a new head) each layer's own initialisation decides.
+        surgery: Records where the values come from.
+        root: The module that holds the tensors.
+        built: The tensors of the same tree as its architecture initialises it, as far as that is known. A tensor
+            that has another name or shape there (a new head) is drawn by its layer's own initialisation.
         only: The names of the tensors; all if left out.
 
     Returns:
-        The names of those that nothing says how to initialise; they stay as they are.
+        The names of tensors that neither initialises; they stay as they are.
     """
-    layers: dict[str, Fresh] = {}
+    layers: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for name, tensor in tensors_of(root):
         if only is not None and name not in only:
             continue
         drawn = built.get(name)
-        origin = surgery.origins.get(drawn) if drawn is not None and drawn.shape == tensor.shape else None
-        if origin is None:
-            layer = _resettable(root, name, tensor)
-            if layer is None:
-                unknown.append(name)
-                continue
-            if layer not in layers:
-                layers[layer] = Fresh(partial(_reset, _alone(root.get_submodule(layer))))
-            origin = New(layers[layer], name[len(layer) + 1 if layer else 0 :], surgery.label)
-        surgery.origins.set(tensor, origin)
+        if drawn is not None and drawn.shape == tensor.shape:
+            surgery.copy_origin(tensor, drawn)
+            continue
+        layer = _resettable(root, name, tensor)
+        if layer is None:
+            unknown.append(name)
+            continue
+        layers.setdefault(layer, {})[name[len(layer) + 1 if layer else 0 :]] = tensor
+    for layer, tensors in layers.items():
+        surgery.draw(tensors, partial(_reset, _alone(root.get_submodule(layer))))
     return unknown
 
 
 def disconnect(root: nn.Module) -> nn.Module:
-    """Take off the hooks that connect a copied tree with modules outside it."""
+    """Remove the hooks that connect a copied tree with modules outside it."""
     inside = {id(module) for module in root.modules()}
     for module in root.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):

@@ -45,7 +45,7 @@ def run_up_to(surgery: Surgery, selector: str) -> list[Site]:
     def ran() -> list[str]:
         return sorted(surgery.trace().used_before(last))
 
-    names = surgery.recall(f"runs up to {last}", ran)
+    names = surgery.recall("runs up to", ran, subject=last)
     if last not in names:
         raise SiteError(f"{last} does not run in a forward, so there is nothing up to it")
     modules = dict(surgery.model.named_modules())
@@ -65,5 +65,6 @@ def last_blocks(surgery: Surgery, count: int) -> list[Site]:
             hint="name what is meant with sites; surgeon inspect shows the sites",
         )
     first = blocks[-count]
-    before = set(surgery.recall(f"runs before {first}", lambda: sorted(surgery.trace().used_before_start(first))))
+    ran = surgery.recall("runs before", lambda: sorted(surgery.trace().used_before_start(first)), subject=first)
+    before = set(ran)
     return [Site(name, module) for name, module in surgery.model.named_modules() if name not in before]

@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon.families.registry import configs_in, settings_of
 from surgeon.interfaces.composite import composite_of
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
-
-COUNTS = ("num_channels", "in_channels", "in_chans", "num_input_channels")
-"""What configs and modules call the number of an image's channels."""
 
 
 def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) -> None:
@@ -42,9 +40,9 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
         shape = (layer.weight.shape[0], channels, *layer.weight.shape[2:])
         surgery.reshape(site, "weight", shape, partial(new_filters, channels=channels, init=init))
         layer.in_channels = channels
-        _recount(model, site.name, old, channels)
+        _recount(surgery, site.name, old, channels)
     _adapt_preparation(surgery, old, channels, init)
-    surgery.recall("outputs with other channels", lambda: _runs(surgery, channels))
+    surgery.recall("outputs with channels", lambda: _runs(surgery, channels))
 
 
 def refuse_shared_input(model: nn.Module) -> None:
@@ -71,37 +69,18 @@ def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tens
     return whole.expand(-1, channels, *weight.shape[2:]).contiguous()
 
 
-def configs_of(model: nn.Module) -> list[Any]:
-    """Every config in a tree, with those inside it, each once."""
-    found: dict[int, Any] = {}
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "to_dict"):
-            found.update({id(each): each for each in with_parts(config)})
-    return list(found.values())
-
-
-def with_parts(config: Any) -> list[Any]:
-    """A config of transformers, and those inside it: a text's and an image's tower."""
-    parts = [getattr(config, part, None) for part in getattr(config, "sub_configs", {})]
-    return [each for each in [config, *parts] if each is not None]
-
-
-def _recount(model: nn.Module, site: str, old: int, channels: int) -> None:
-    """Let what holds the convolution, and its configs, count the channels that come in."""
-    holders: list[Any] = []
+def _recount(surgery: Surgery, site: str, old: int, channels: int) -> None:
+    """Let the modules that hold the convolution, and the configs, count the channels that come in."""
     while site:
         site = site.rpartition(".")[0]
-        holders.append(model.get_submodule(site))
-    configs = {id(config): config for holder in holders for config in configs_of(holder)}
-    for each in [*holders, *configs.values()]:
-        for name in COUNTS:
-            if vars(each).get(name) == old:
-                setattr(each, name, channels)
+        settings_of(surgery.model.get_submodule(site), surgery.families).set_channels(old, channels)
+    for config, _ in configs_in(surgery.model, surgery.families):
+        for part in config.with_parts():
+            part.set_channels(old, channels)
 
 
 def _adapt_preparation(surgery: Surgery, old: int, channels: int, init: str) -> None:
-    """What networks of torchvision do to images before the first convolution knows three channels, too."""
+    """Adapt what networks of torchvision do to images before the first convolution: it has a value for each channel."""
     model: Any = surgery.model
     if getattr(model, "transform_input", False):
         model.transform_input = False

@@ -34,7 +34,7 @@ class AdaptInput(Operation):
 
     channels: PositiveInt | None = None
     """The number of channels that come in."""
-    init: Literal["sum", "mean", "repeat"] = Field("sum")
+    init: Literal["sum", "mean", "repeat"] = Field(default="sum")
     """What the filters of the new channels are made of."""
     at: Selector = "@stem"
     """The first convolution, or several; found by its role unless said."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from functools import partial
 from math import isqrt
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from surgeon.errors import OperationError
+from surgeon.families.config import NetworkConfig
+from surgeon.families.registry import config_of, configs_in, families_of, settings_of
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import tensors_of
-from surgeon.operations.adapt_input.channels import configs_of, refuse_shared_input, with_parts
+from surgeon.operations.adapt_input.channels import refuse_shared_input
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -29,17 +31,21 @@ def adapt_resolution(surgery: Surgery, side: int) -> None:
     """
     model = surgery.model
     refuse_shared_input(model)
-    from torchvision.models import VisionTransformer
-
-    if isinstance(model, VisionTransformer):
-        _adapt_torchvision(surgery, model, side)
-    elif any(_side_of(config) is not None for config in configs_of(model)):
+    declared = [path for family in families_of(model, surgery.families) for path in family.positions]
+    if declared:
+        _adapt_declared(surgery, declared, side)
+    elif any(config.image_size is not None for config in _configs(surgery)):
         _adapt_transformers(surgery, side)
     else:
         raise OperationError(
             f"{type(model).__name__} keeps no size of its images, so there is nothing to adapt",
             hint="leave image_size out, and feed it images of the new size",
         )
+
+
+def _configs(surgery: Surgery) -> list[NetworkConfig]:
+    """Every config in the network, with those of its parts."""
+    return [part for config, _ in configs_in(surgery.model, surgery.families) for part in config.with_parts()]
 
 
 def resized_positions(positions: torch.Tensor, *, count: int) -> torch.Tensor:
@@ -69,21 +75,39 @@ def _is_square(number: int) -> bool:
     return number > 0 and isqrt(number) ** 2 == number
 
 
-def _adapt_torchvision(surgery: Surgery, model: Any, side: int) -> None:
-    if side == model.image_size:
+def _adapt_declared(surgery: Surgery, paths: list[str], side: int) -> None:
+    """Interpolate the position embeddings that a family declares, and let its settings say the new size."""
+    holders = [settings_of(surgery.model, surgery.families), *_configs(surgery)]
+    sized = [holder for holder in holders if holder.image_size is not None]
+    if not sized:
+        raise OperationError(
+            f"the family of {type(surgery.model).__name__} declares no field for the size of images",
+            hint="declare image_size in its ConfigFields",
+        )
+    if all(holder.image_size == side for holder in sized):
         raise OperationError(f"it takes images of {side} pixels already", hint="leave image_size out")
-    _refuse_broken_patches(side, model.patch_size)
-    old = model.encoder.pos_embedding.shape
-    count = (side // model.patch_size) ** 2 + 1
-    surgery.reshape("encoder", "pos_embedding", (1, count, old[2]), partial(resized_positions, count=count))
-    model.image_size, model.seq_length = side, count
-    surgery.note(f"position embeddings interpolated from {old[1]} to {count} tokens")
+    old_side, patch = sized[0].image_size, next((h.patch_size for h in sized if h.patch_size), None)
+    if old_side is None or patch is None:
+        raise OperationError(
+            f"the family of {type(surgery.model).__name__} declares no field for the size of patches",
+            hint="declare patch_size in its ConfigFields",
+        )
+    for holder in sized:
+        holder.set_image_size(side)
+    for path in paths:
+        site, _, name = path.rpartition(".")
+        old = getattr(surgery.model.get_submodule(site), name).shape
+        count = old[-2] - (old_side // patch) ** 2 + (side // patch) ** 2
+        surgery.reshape(site, name, (*old[:-2], count, old[-1]), partial(resized_positions, count=count))
+        for holder in holders:
+            holder.set_token_count(count)
+        surgery.note(f"position embeddings interpolated from {old[-2]} to {count} tokens")
 
 
 def _adapt_transformers(surgery: Surgery, side: int) -> None:
     """Let the class itself say what it is for the new size: build it, and take over what differs."""
     model = surgery.model
-    built = _rebuilt(model, side)
+    built = _rebuilt(surgery, side)
     old, new = dict(tensors_of(model)), dict(tensors_of(built))
     differing = [name for name in old if name in new and new[name].shape != old[name].shape]
     for name in differing:
@@ -103,41 +127,29 @@ def _adapt_transformers(surgery: Surgery, side: int) -> None:
     if not differing:
         surgery.note("no position embeddings depend on the size of the image")
     _take_over(model, built)
-    for each in configs_of(model):
-        if _side_of(each) is not None:
-            _set_side(each, side)
-    surgery.recall("outputs at another resolution", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
+    for config in _configs(surgery):
+        if config.image_size is not None:
+            config.set_image_size(side)
+    surgery.recall("outputs at image size", lambda: {n: list(s) for n, s in surgery.trace().outputs.items()})
 
 
-def _rebuilt(model: nn.Module, side: int) -> nn.Module:
-    """What the network's own class builds from its config for another size."""
+def _rebuilt(surgery: Surgery, side: int) -> nn.Module:
+    """Build the network's own class from its config for another size."""
+    model = surgery.model
     cls: Any = next((c for c in type(model).__mro__ if c.__module__.startswith("transformers.")), None)
-    if cls is None:
+    found = config_of(model, surgery.families)
+    if cls is None or found is None:
         raise OperationError(
-            f"{type(model).__name__} is no network of transformers, whose parts say what another size changes",
-            hint="adapt the model before it becomes a part of another",
+            f"{type(model).__name__} is not a network of transformers, and no family declares its position embeddings",
+            hint="adapt the model before it becomes a part of another, or let a plugin declare positions in a Family",
         )
-    config = copy.deepcopy(cast("Any", model).config)
-    sized = [each for each in with_parts(config) if _side_of(each) is not None]
-    if all(_side_of(each) == side for each in sized):
+    config = NetworkConfig(copy.deepcopy(found.config), found.fields)
+    sized = [part for part in config.with_parts() if part.image_size is not None]
+    if all(part.image_size == side for part in sized):
         raise OperationError(f"it takes images of {side} pixels already", hint="leave image_size out")
-    for each in sized:
-        if isinstance(patch := getattr(each, "patch_size", None), int):
-            _refuse_broken_patches(side, patch)
-        _set_side(each, side)
-    return build_skeleton(lambda: cls(config))
-
-
-def _side_of(config: Any) -> int | None:
-    """The side of the square images that a config is made for; None where it does not say."""
-    size = getattr(config, "image_size", None)
-    if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
-        size = size[0]
-    return size if isinstance(size, int) else None
-
-
-def _set_side(config: Any, side: int) -> None:
-    config.image_size = side if isinstance(config.image_size, int) else type(config.image_size)((side, side))
+    for part in sized:
+        part.set_image_size(side)
+    return build_skeleton(lambda: cls(config.config))
 
 
 def _take_over(model: nn.Module, built: nn.Module) -> None:
@@ -159,11 +171,3 @@ def _take_over(model: nn.Module, built: nn.Module) -> None:
 def _is_plain(value: Any) -> bool:
     items = value if isinstance(value, (tuple, list)) else [value]
     return all(isinstance(item, int) for item in items)
-
-
-def _refuse_broken_patches(side: int, patch: int) -> None:
-    if side % patch:
-        below, above = side // patch * patch, -(-side // patch) * patch
-        raise OperationError(
-            f"images of {side} pixels do not divide into patches of {patch}", hint=f"take {below or above} or {above}"
-        )

@@ -146,7 +146,7 @@ class Progressive(Operation):
                 hint="leave classes out, and put a head on the result with multitask",
             )
         ReplaceHead.model_validate({"classes": self.classes}).apply(surgery.model, surgery)
-        set_labels(column, self.classes, None)
+        set_labels(column, self.classes, None, surgery.families)
 
     def _feed(self, surgery: Surgery, network: ProgressiveNetwork, index: int) -> None:
         """Connect the sites of the new column to every earlier column."""
@@ -234,7 +234,7 @@ def _stage_ends(surgery: Surgery, column: str) -> list[str]:
     Sites are those of the column itself.
     """
     blocks = surgery.role("blocks")
-    ends = surgery.recall(f"stages of the column {column}", lambda: _ends(surgery, column, blocks))
+    ends = surgery.recall("stages", lambda: _ends(surgery, column, blocks), subject=column)
     return [site.removeprefix(f"{column}.") for site in ends]
 
 

@@ -53,7 +53,7 @@ def replace_head(operation: ReplaceHeadFields, surgery: Surgery) -> nn.Module:
     if operation.at == ROLE:
         _auxiliary(operation, surgery)
     if operation.classes is not None:
-        set_labels(surgery.model, operation.classes, operation.problem_type)
+        set_labels(surgery.model, operation.classes, operation.problem_type, surgery.families)
     return surgery.model
 
 
@@ -102,7 +102,7 @@ def _replace_in_place(operation: ReplaceHeadFields, surgery: Surgery, site: str)
                 hint="put a head on its features (multitask, original: drop), or say at: "
                 f"{site} if the vocabulary is meant to go",
             )
-        untie(model)
+        untie(model, surgery.families)
         surgery.note(f"{site} no longer shares its weight with the embedding")
     if operation.kind == "none":
         if len(surgery.select(operation.at)) > 1:

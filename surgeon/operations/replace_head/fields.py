@@ -23,9 +23,9 @@ class ReplaceHeadFields(HeadFields):
     each class; none: no head, so that the features come out. On maps, linear and mlp act at each position."""
     init: Literal["default", "zeros", "rows"] = "default"
     """The last layer starts at random, at zeros, or with the old head's rows of classes that both know."""
-    rows: dict[Name, Name | int] | None = Field(None, min_length=1)
+    rows: dict[Name, Name | int] | None = Field(default=None, min_length=1)
     """For init: rows, which old class (a name, or its index) each new class starts from."""
-    old_classes: list[Name] | None = Field(None, min_length=1)
+    old_classes: list[Name] | None = Field(default=None, min_length=1)
     """The names of the old head's classes in order, where its config does not tell."""
     aux: Literal["replace", "drop", "keep"] = "replace"
     """What becomes of auxiliary heads; those with classes of their own are replaced by linear ones."""

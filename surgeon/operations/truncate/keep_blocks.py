@@ -1,34 +1,24 @@
-"""Depth pruning: which blocks a stack can do without, and what else in the network speaks of their number."""
+"""Remove blocks from a stack (depth pruning), and correct what else in the network depends on their number."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+from surgeon.architectures.same_structure import differing_setting
 from surgeon.errors import OperationError
+from surgeon.families.registry import configs_in
+from surgeon.families.transformers.fields import BLOCK_REFERENCES, INDEX_ATTRIBUTES, MUTABLE
 from surgeon.graph.blocks import CONTAINERS
-from surgeon.interfaces.composite import root_of
+from surgeon.graph.skeleton import build_skeleton
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from surgeon.surgery.context import Surgery
-
-ATTENDS = re.compile(r"^(?!linear).*attention|^hybrid$")
-"""The kinds of blocks, as transformers calls them, whose caches know how long the text is."""
-KINDS = ("layer_types", "layers_block_type")
-"""Where a config says of what kind each block is, be it a setting or worked out from others."""
-POSITIONS = re.compile(
-    r"^(hybrid_layer_ids|attn_layer_indices|(global|full|window|residual)\w*_(idxs|indexes|indices)"
-    r"|(mlp_only|moe|cross_attention)_layers)$"
-)
-"""Where a config says by their positions which blocks are of some kind."""
-TAKEN_FROM = re.compile(r"^deepstack\w*_indexes$")
-"""Where a config says which blocks other parts take features from, each with a layer for its own."""
-INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "block_idx", "idx")
-"""Where a block keeps its own position: a decoder's cache is addressed by it."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +28,8 @@ class Thinning:
     Attributes:
         container: The site that holds the blocks.
         sites: The blocks, in executed order.
-        fields: The settings of configs that count them, or have an entry for each.
-        beside: Lists that run in step with the container, an entry after each block: XLM's norms.
+        fields: The fields of configs that count them, or have an entry for each.
+        beside: Lists that run alternately with the container, an entry after each block: XLM's norms.
         indices: The positions among the blocks of those that stay, in their new order.
     """
 
@@ -67,11 +57,12 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
             surgery.note(f"{stack.container} keeps all of its {len(stack.sites)} blocks")
     if not cut:
         return
-    before = surgery.recall("outputs before thinning", lambda: _outputs(surgery))
+    before = surgery.recall("outputs before", lambda: _outputs(surgery))
+    cls = stock_class(surgery.model)
     for stack in cut:
         _slice(surgery, stack)
     try:
-        after = surgery.recall("outputs after thinning", lambda: _outputs(surgery))
+        after = surgery.recall("outputs after", lambda: _outputs(surgery))
     except OperationError as error:
         raise OperationError(
             f"the network no longer runs: {error.message}",
@@ -83,6 +74,23 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
             f"without those blocks of {' and '.join(stack.container for stack in cut)} the outputs change: {change}",
             hint="keep the blocks that this comes from, or that change the shape (usually the first of a stage)",
         )
+    if cls is not None and (reason := surgery.recall("no stock config", lambda: _unlike_stock(surgery, cls, cut))):
+        surgery.note(f"no config of {cls.__name__} builds this, so that only surgeon.load opens the result: {reason}")
+
+
+def stock_class(model: nn.Module) -> Any:
+    """The class of transformers that ``model`` is built by; None for anything else."""
+    return type(model) if type(model).__module__.startswith("transformers.models.") else None
+
+
+def _unlike_stock(surgery: Surgery, cls: Any, stacks: Sequence[Thinning]) -> str | None:
+    """Say how the blocks differ from those that ``from_pretrained`` of the result would build; None if they agree."""
+    config = cast("Any", surgery.model).config
+    try:
+        rebuilt = build_skeleton(lambda: cls(type(config).from_dict(config.to_dict())))
+    except Exception as error:  # whatever the class raises: it does not build such a network
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return differing_setting(surgery.model, rebuilt, within=[stack.container for stack in stacks], mutable=MUTABLE)
 
 
 def _slice(surgery: Surgery, stack: Thinning) -> None:
@@ -90,8 +98,9 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     blocks = [surgery.model.get_submodule(site) for site in sites]
     children = [child for child in surgery.model.get_submodule(container)._modules.values() if child is not None]
     _refuse_to_lose_shared_tensors(container, blocks, indices)
-    _refuse_to_lose_attention(surgery.model, stack)
-    _refuse_to_lose_features(surgery.model, stack)
+    _refuse_to_lose_attention(surgery, stack)
+    _refuse_to_lose_features(surgery, stack)
+    _refuse_to_lose_references(surgery, stack, blocks)
     stays = [children.index(blocks[i]) for i in indices]
     # what a container holds beside its blocks (a downsampling layer) stays in its place
     others = [i for i, child in enumerate(children) if child not in blocks]
@@ -101,10 +110,33 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     moved = {old: new for new, old in enumerate(order)}
     for old, new in moved.items():
         _renumber(children[old], [(old, new), *((i, j) for j, i in enumerate(indices) if blocks[i] is children[old])])
-    _update_configs(surgery.model, stack, moved)
+    places = {old: new for new, old in enumerate(indices)}
+    for (module, name), value in [found for index in indices for found in _references(blocks[index])]:
+        setattr(module, name, places.get(value, value))
+    _slice_parameters(surgery, stack)
+    _update_configs(surgery, stack, moved)
     kept = f"the first {len(indices)}" if indices == list(range(len(indices))) else f"{indices}"
     along = f", and with them {', '.join(stack.beside)}" if stack.beside else ""
     surgery.note(f"{container} keeps {kept} of {len(sites)} blocks, sliced in place{along}")
+
+
+def _slice_parameters(surgery: Surgery, stack: Thinning) -> None:
+    """Slice the parameters that have a row for each block after one for the stem: a learned sum of hidden states."""
+    names = {
+        name for config, _ in configs_in(surgery.model, surgery.families) for name in config.fields.block_parameters
+    }
+    for site, module in list(surgery.model.named_modules()):
+        for name in names & module._parameters.keys():
+            weight = module._parameters[name]
+            if weight is not None and weight.shape[0] == len(stack.sites) + 1:
+                rows = [0, *(index + 1 for index in stack.indices)]
+                surgery.reshape(site, name, (len(rows), *weight.shape[1:]), partial(rows_of, rows=rows))
+                surgery.note(f"{f'{site}.{name}'.lstrip('.')} keeps the weights of the hidden states that are left")
+
+
+def rows_of(weight: torch.Tensor, *, rows: Sequence[int]) -> torch.Tensor:
+    """Some rows of a parameter ``(rows, …)``, in the order given."""
+    return weight[list(rows)].clone()
 
 
 def lists_beside(surgery: Surgery, container: str, others: Sequence[str]) -> list[str]:
@@ -169,25 +201,39 @@ def changed_output(
     def follows(was: int, now: int) -> bool:
         return was == now or any(was - count in (0, 1) and was - now == count - kept for count, kept in numbers)
 
+    def shorter(was: int, now: int) -> bool:
+        """Whether a list lost an entry, or two, for each block that went; of one stack or of several."""
+        lost = {0}
+        for count, kept in numbers:
+            lost |= {some + times * (count - kept) for some in lost for times in (1, 2)}
+        return was - now in lost
+
     def change(was: Any, now: Any, name: str) -> str | None:
         if not (isinstance(was, dict) and isinstance(now, dict)):
             shapes = isinstance(was, list) and isinstance(now, list) and len(was) == len(now)
             return None if shapes and all(map(follows, was, now)) else f"{name} from {was} to {now}"
         if was.keys() != now.keys() and all(key.isdigit() for key in (*was, *now)):
             # an entry that is None, or stands elsewhere in the outputs too, is not among the keys
-            if not follows(max(map(int, was)) + 1, max(map(int, now)) + 1):
+            if not shorter(_length(was), _length(now)):
                 return f"{name} from {len(was)} entries to {len(now)}"
-            each = [[change(old, new, f"{name}.{key}") for old in was.values()] for key, new in now.items()]
-            return next((reasons[-1] for reasons in each if all(reasons)), None)
+            entries = [[change(old, new, f"{name}.{key}") for old in was.values()] for key, new in now.items()]
+            return next((reasons[-1] for reasons in entries if all(reasons)), None)
         for key in sorted(was.keys() | now.keys()):
             place = f"{name}.{key}".lstrip(".")
+            if key not in now and isinstance(was[key], dict) and shorter(_length(was[key]), 0):
+                continue  # a list that has lost all of its entries
             if key not in was or key not in now:
                 return f"{place} is {'new' if key in now else 'gone'}"
-            if found := change(was[key], now[key], place):
-                return found
+            if reason := change(was[key], now[key], place):
+                return reason
         return None
 
     return change(_tree(before), _tree(after), "")
+
+
+def _length(entries: Mapping[str, Any]) -> int:
+    """How long a list is, by the greatest number among its keys."""
+    return max((int(key) + 1 if key.isdigit() else 0 for key in entries), default=0)
 
 
 def _tree(outputs: Mapping[str, list[int]]) -> dict[str, Any]:
@@ -215,8 +261,8 @@ def _refuse_to_lose_shared_tensors(container: str, blocks: list[nn.Module], indi
             )
 
 
-def _refuse_to_lose_attention(model: nn.Module, stack: Thinning) -> None:
-    kept = with_attention(model, stack.container, len(stack.sites), stack.indices)
+def _refuse_to_lose_attention(surgery: Surgery, stack: Thinning) -> None:
+    kept = with_attention(surgery, stack.container, len(stack.sites), stack.indices)
     if kept != stack.indices:
         raise OperationError(
             f"none of the blocks of {stack.container} that would be left has attention, without which it generates "
@@ -225,37 +271,53 @@ def _refuse_to_lose_attention(model: nn.Module, stack: Thinning) -> None:
         )
 
 
-def _refuse_to_lose_features(model: nn.Module, stack: Thinning) -> None:
-    """Qwen3-VL's text model is fed from some blocks of the tower, and would go without in silence."""
-    for config, _ in _configs(model, stack.container):
-        for field, value in vars(config).items():
-            if not TAKEN_FROM.search(field) or not isinstance(value, (list, tuple)):
-                continue
-            gone = [i for i in value if i < len(stack.sites) and i not in stack.indices]
-            if gone:
+def _refuse_to_lose_features(surgery: Surgery, stack: Thinning) -> None:
+    """Qwen3-VL's text model reads features from some blocks of the tower, and would silently go without them."""
+    for config, _ in configs_in(surgery.model, surgery.families, around=stack.container):
+        for field, positions in config.feature_blocks(stack.container, len(stack.sites)).items():
+            if gone := [position for position in positions if position not in stack.indices]:
                 raise OperationError(
                     f"block {gone[0]} of {stack.container} cannot go: features are taken from it ({field})",
                     hint=f"keep it: keep_blocks: {sorted({*gone, *stack.indices})}, stack: {stack.container}",
                 )
 
 
-def with_attention(model: nn.Module, container: str, count: int, indices: list[int]) -> list[int]:
+def _refuse_to_lose_references(surgery: Surgery, stack: Thinning, blocks: Sequence[nn.Module]) -> None:
+    """The last layers of Gemma 3n read keys and values of an earlier one."""
+    read = {index: value for index in stack.indices for _, value in _references(blocks[index])}
+    for config, _ in configs_in(surgery.model, surgery.families, around=stack.container):
+        read |= config.read_blocks(stack.container, len(blocks))
+    for index, value in read.items():
+        if index in stack.indices and 0 <= value < len(blocks) and value not in stack.indices:
+            raise OperationError(
+                f"block {value} of {stack.container} cannot go: block {index} reads its keys and values",
+                hint=f"keep it: keep_blocks: {sorted({value, *stack.indices})}",
+            )
+
+
+def _references(block: nn.Module) -> list[tuple[tuple[nn.Module, str], int]]:
+    """The attributes in a block that hold the position of another one, with the positions."""
+    held = [(module, name, getattr(module, name, None)) for module in block.modules() for name in BLOCK_REFERENCES]
+    return [((module, name), value) for module, name, value in held if type(value) is int]
+
+
+def with_attention(surgery: Surgery, container: str, count: int, indices: list[int]) -> list[int]:
     """The blocks at ``indices``, with one that attends in place of the last of them if none of them does.
 
     Where attention is mixed with other kinds of blocks, a decoder's cache takes its length from one that attends. If
     the config works out which those are (Jamba's), only the first blocks, up to one that attends, are as it says.
     """
-    for config, _ in _configs(model, container):
-        attends = [i for i, kind in enumerate(_kinds(config, count)) if ATTENDS.search(kind)]
+    for config, _ in configs_in(surgery.model, surgery.families, around=container):
+        attends = config.attending(container, count)
         if attends and not set(attends) & set(indices):
-            if not vars(config).keys() & set(KINDS):
+            if config.computes_kinds(container):
                 return list(range(attends[0] + 1))
             return sorted({attends[0], *indices[: max(1, len(indices) - 1)]})
     return indices
 
 
 def _renumber(child: nn.Module, moves: list[tuple[int, int]]) -> None:
-    """Let a child of a container know its place, if it does: among all the children, or among the blocks."""
+    """Give a child of a container its new position: among all the children, or among the blocks."""
     for module in child.modules():
         for attribute in INDEX_ATTRIBUTES:
             value = getattr(module, attribute, None)
@@ -264,73 +326,17 @@ def _renumber(child: nn.Module, moves: list[tuple[int, int]]) -> None:
                 setattr(module, attribute, places[0])
 
 
-def _update_configs(model: nn.Module, stack: Thinning, moved: Mapping[int, int]) -> None:
+def _update_configs(surgery: Surgery, stack: Thinning, moved: Mapping[int, int]) -> None:
     """Let every copy of the config that speaks of the blocks say how many there are, and of what kind each is.
 
     Those are the configs of what holds the blocks, and of what is in them: T5's decoder has a copy of its own, in
-    which the field that counts the encoder's blocks in the network's counts the decoder's. What a module took over
-    from its config follows.
+    which the field that counts the encoder's blocks in the network's counts the decoder's. Attributes that modules
+    copied from their config change with it.
     """
-    for config, modules in _configs(model, stack.container):
-        kinds = _kinds(config, len(stack.sites))
-        for field, value in _changes(config, stack, moved).items():
-            was = getattr(config, field)
-            setattr(config, field, value)
-            for module in modules:
-                if type(own := vars(module).get(field)) is type(was) and own == was:
-                    setattr(module, field, value)
-        wanted = [kinds[i] for i in stack.indices if kinds]
-        left = _kinds(config, len(stack.indices))
-        if kinds and left and left != wanted:
-            raise OperationError(
-                f"{type(config).__name__} works out of what kind each block is, and would have {', '.join(left)} where "
-                f"those that are left of {stack.container} are {', '.join(wanted)}",
-                hint=f"keep the first ones: keep_blocks: {max(len(wanted), _first_that_attends(kinds) + 1)}",
-            )
-
-
-def _first_that_attends(kinds: Sequence[str]) -> int:
-    return next((i for i, kind in enumerate(kinds) if ATTENDS.search(kind)), 0)
-
-
-def _kinds(config: Any, count: int) -> list[str]:
-    """Of what kind each of ``count`` blocks is, where the config of a decoder says so."""
-    for kinds in (getattr(config, field, None) for field in KINDS if hasattr(config, "use_cache")):
-        if isinstance(kinds, (list, tuple)) and len(kinds) == count and all(isinstance(kind, str) for kind in kinds):
-            return list(kinds)
-    return []
-
-
-def _changes(config: Any, stack: Thinning, moved: Mapping[int, int]) -> dict[str, Any]:
-    """The settings that speak of the blocks, with what they have to say now."""
-    count, indices = len(stack.sites), stack.indices
-    changes: dict[str, Any] = {}
-    for path in stack.fields:
-        field, _, position = path.partition(".")
-        value = changes.get(field, getattr(config, field, None))
-        if position and isinstance(value, (list, tuple)):
-            lengths = list(value)
-            lengths[int(position)] = len(indices)
-            changes[field] = type(value)(lengths)
-        elif isinstance(value, (list, tuple)) and len(value) == count:
-            changes[field] = type(value)(value[i] for i in indices)
-        elif isinstance(value, int) and value == count:
-            changes[field] = len(indices)
-    for field, value in vars(config).items():
-        named = POSITIONS.search(field) or TAKEN_FROM.search(field)
-        if named and field not in changes and isinstance(value, (list, tuple)):
-            changes[field] = type(value)(moved[old] for old in value if old in moved)
-    return changes
-
-
-def _configs(model: nn.Module, container: str) -> list[tuple[Any, list[nn.Module]]]:
-    """The configs of what holds the blocks, and of what is in them, with those whose config each is."""
-    top = root_of(model)  # the other parts of a composite keep theirs
-    configs: dict[int, tuple[Any, list[nn.Module]]] = {}
-    for name, module in model.named_modules():
-        holds = not name or f"{container}.".startswith(f"{name}.")
-        if (holds and f"{name}.".startswith(top)) or f"{name}.".startswith(f"{container}."):
-            config = getattr(module, "config", None)
-            if hasattr(config, "__dict__"):
-                configs.setdefault(id(config), (config, []))[1].append(module)
-    return list(configs.values())
+    for config, modules in configs_in(surgery.model, surgery.families, around=stack.container):
+        changes = config.keep_blocks(stack.container, len(stack.sites), stack.indices, fields=stack.fields, moved=moved)
+        for field, (old, new) in changes.items():
+            # a list of as many entries is the config's; a number might be another's that happens to be equal
+            for module in surgery.model.modules() if isinstance(old, list) else modules:
+                if type(copied := vars(module).get(field)) is type(old) and copied == old:
+                    setattr(module, field, new)

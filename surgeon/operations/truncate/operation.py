@@ -1,4 +1,4 @@
-"""Cut a network short, or thin its stack of blocks."""
+"""End a network at a site, or remove some of its blocks."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class Truncate(Operation):
     keep_blocks: int | float | list[int] | None = None
     """The first N blocks, a fraction of them from the first on (in a hybrid network, one that attends among them),
     or the positions of those that stay."""
-    stack: Selector | None = Field(None)
+    stack: Selector | None = Field(default=None)
     """The container of the blocks, where the network has several stacks."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Truncate:
         if (self.after is None) == (self.keep_blocks is None):
-            raise ValueError("exactly one of after and keep_blocks says what to cut")
+            raise ValueError("give exactly one of after and keep_blocks")
         if self.stack is not None and self.keep_blocks is None:
-            raise ValueError("stack goes with keep_blocks")
+            raise ValueError("stack is only used with keep_blocks")
         keep = self.keep_blocks
         if isinstance(keep, float) and not 0 < keep < 1:
-            raise ValueError(f"a fraction lies between 0 and 1, not at {keep}")
+            raise ValueError(f"keep_blocks as a fraction must be between 0 and 1 (exclusive), got {keep}")
         if isinstance(keep, int) and keep < 1:
-            raise ValueError("at least one block has to stay")
+            raise ValueError(f"keep_blocks must be at least 1, got {keep}")
         if isinstance(keep, list) and (not keep or len(set(keep)) != len(keep) or min(keep) < 0):
-            raise ValueError("positions of blocks are distinct and count from 0")
+            raise ValueError(f"keep_blocks as a list must hold distinct positions from 0 on, got {keep}")
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
@@ -60,18 +60,18 @@ class Truncate(Operation):
         else:
             from surgeon.operations.truncate.keep_blocks import thin
 
-            thin(surgery, [self._thinning(surgery.model, stack) for stack in self._stacks(surgery)])
+            thin(surgery, [self._thinning(surgery, stack) for stack in self._stacks(surgery)])
         return surgery.model
 
     def _stacks(self, surgery: Surgery) -> list[dict[str, Any]]:
         from surgeon.operations.truncate.keep_blocks import lists_beside
 
-        def found() -> list[dict[str, Any]]:
+        def described() -> list[dict[str, Any]]:
             stacks: list[dict[str, Any]] = []
-            known: list[str] = []
+            listed: list[str] = []
             for stack in surgery.roles().blocks:
-                if stack.container not in known:
-                    beside = lists_beside(surgery, stack.container, known)
+                if stack.container not in listed:
+                    beside = lists_beside(surgery, stack.container, listed)
                     stacks.append(
                         {
                             "container": stack.container,
@@ -80,46 +80,52 @@ class Truncate(Operation):
                             "beside": beside,
                         }
                     )
-                    known += [stack.container, *beside]
+                    listed += [stack.container, *beside]
             return stacks
 
-        stacks = surgery.recall("stacks of blocks", found)
+        stacks = surgery.recall("stacks", described)
         if not stacks:
             raise OperationError(
-                f"found no stack of blocks in {type(surgery.model).__name__}",
-                hint="cut it at a site instead: after: SITE",
+                f"{type(surgery.model).__name__} has no repeated blocks to thin",
+                hint="end the network at a site instead: after: SITE",
             )
         names = [stack["container"] for stack in stacks]
         if self.stack is not None:
             wanted = surgery.site(self.stack).name
             chosen = [stack for stack in stacks if wanted in (stack["container"], *stack["beside"])]
             if not chosen:
-                raise OperationError(f"{wanted} is no stack of blocks", hint=suggest(wanted, names))
+                raise OperationError(
+                    f"{wanted} is not a container of repeated blocks",
+                    hint=suggest(wanted, names) or f"the containers are {', '.join(names)}",
+                )
             return chosen
         if len(stacks) > 1 and not isinstance(self.keep_blocks, float):
             raise OperationError(
-                f"the network has {len(stacks)} stacks of blocks, and which one is meant is not said",
+                f"the network has {len(stacks)} stacks of blocks; say which one to thin",
                 hint=f"add stack: {' | '.join(names)}, or give a fraction, which thins each of them",
             )
         return list(stacks)
 
-    def _thinning(self, model: nn.Module, stack: dict[str, Any]) -> Thinning:
+    def _thinning(self, surgery: Surgery, stack: dict[str, Any]) -> Thinning:
         from surgeon.operations.truncate.keep_blocks import Thinning, with_attention
 
         container, count, keep = stack["container"], len(stack["sites"]), self.keep_blocks
         if isinstance(keep, float):
             first = list(range(max(1, ceil(keep * count - 1e-9))))
-            return Thinning(**stack, indices=with_attention(model, container, count, first))
+            return Thinning(**stack, indices=with_attention(surgery, container, count, first))
         positions = list(range(keep)) if isinstance(keep, int) else list(keep or [])
         if max(positions) >= count:
-            raise OperationError(f"{container} has {count} blocks (0 to {count - 1}), not {keep}")
+            raise OperationError(
+                f"{container} has {count} blocks (0 to {count - 1}); keep_blocks asks for {keep}",
+                hint=f"give at most {count}" if isinstance(keep, int) else f"positions go up to {count - 1}",
+            )
         return Thinning(**stack, indices=positions)
 
 
 def _end_at(surgery: Surgery, selector: str) -> None:
     site = surgery.site(selector)
     if not site.name:
-        raise OperationError("the forward ends at the whole network already", hint="name a site inside it")
+        raise OperationError("the forward already ends at the root", hint="name a site inside the network")
     parameters = sum(p.numel() for p in surgery.model.parameters())
     shape = surgery.shape(site)
     surgery.cut(site)

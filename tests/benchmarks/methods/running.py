@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 import surgeon
-from surgeon.pipeline.finetune import finetune
-from surgeon.pipeline.prepare import prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.training.report import TrainReport
@@ -58,8 +56,7 @@ def run_recipe(
     """
     recipe = surgeon.load_recipe(RECIPES / name, overrides=overrides, plugins=plugins())
     assert recipe.train is not None, name
-    prepared = prepare(model, recipe, seed=seed, plugins=plugins())
-    return finetune(prepared, recipe.train, plugins=plugins(), quiet=True)
+    return surgeon.finetune(model, recipe, seed=seed, plugins=plugins())
 
 
 def made_by(name: str, seed: int, folder: Path, *overrides: str, model: Path | str | None = None) -> Path:

@@ -12,12 +12,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from surgeon import plugins
-from surgeon.cli.render.catalog import operations_of
 from surgeon.errors import RecipeError
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 from surgeon.plugins import Plugins
+from surgeon.recipe.catalog import operations_of
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
 from surgeon.recipe.schema import recipe_schema
 
@@ -35,7 +35,7 @@ train:
   epochs: 2
   data: {source: digits, classes: [5, 6]}
 """
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

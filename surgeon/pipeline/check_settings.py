@@ -1,4 +1,4 @@
-"""What can be told of a recipe's ``train:`` section before anything is loaded."""
+"""Check a recipe's ``train:`` section before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from surgeon.recipe.load import Recipe
 from surgeon.recipe.train_settings import TrainSettings
 
 
-def check_training(recipe: Recipe, plugins: Plugins, *, here: bool) -> None:
+def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: bool = True) -> None:
     """Refuse settings that training would refuse.
 
     Args:
-        recipe: One with a ``train:`` section.
-        plugins: Where losses come from.
-        here: It is to be trained on this machine, so that values are checked beside names: a recipe that asks
+        recipe: A recipe with a ``train:`` section.
+        plugins: The plugins, which offer losses and callbacks.
+        here: The training is to run on this machine, so values are checked beside names: a recipe that asks
             for bfloat16 may be planned where there is no GPU.
+        needs_data: The settings must name data; False where the caller passes datasets.
 
     Raises:
         TrainingError: Packages that fine-tuning needs are not installed.
         RecipeError: With every mistake in ``problems``, each at its place.
     """
     settings = recipe.train
-    assert settings is not None  # the caller has seen to it
+    assert settings is not None  # the caller has checked
     if here:
         require("train", "the recipe's train: section")
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
     problems += _in_callbacks(recipe, settings, plugins)
-    if settings.data is None:
+    if not needs_data:
+        pass  # the caller's datasets take the place of whatever the settings name
+    elif settings.data is None:
         problems.append(_problem(recipe, "needs the key 'data'", "as in: data: {source: digits}", "train"))
     elif here:
         problems += _in_data(recipe, settings)
     if problems:
-        count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in {recipe.path}"
+        count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in {recipe.path or 'the recipe'}"
         raise RecipeError(count, problems=problems)
 
 
@@ -65,41 +68,41 @@ def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> 
     from surgeon.training.stopping import make_callbacks
 
     problems: list[SurgeonError] = []
-    for index, each in enumerate(settings.callbacks):
+    for index, callback in enumerate(settings.callbacks):
         try:
-            make_callbacks([each], plugins.callbacks())
+            make_callbacks([callback], plugins.callbacks())
         except TrainingError as error:
             problems.append(_problem(recipe, error.message, error.hint, "train", "callbacks", index))
     return problems
 
 
 def _in_losses(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
-    asked: list[tuple[str, tuple[str | int, ...]]] = [
+    losses: list[tuple[str, tuple[str | int, ...]]] = [
         (objective.loss, ("train", "objectives", index, "loss"))
         for index, objective in enumerate(settings.objectives or ())
     ]
     for index, operation in enumerate(recipe.operations):
-        asked += [(objective.loss, ("operations", index)) for objective in operation.objectives()]
-    known = plugins.losses() if asked else {}
+        losses += [(objective.loss, ("operations", index)) for objective in operation.objectives()]
+    available = plugins.losses() if losses else {}
     return [
-        _problem(recipe, f"no loss {loss!r} (there are: {', '.join(known)})", suggest(loss, known), *keys)
-        for loss, keys in asked
-        if loss not in known
+        _problem(recipe, f"no loss {loss!r} (there are: {', '.join(available)})", suggest(loss, available), *keys)
+        for loss, keys in losses
+        if loss not in available
     ]
 
 
 def _in_data(recipe: Recipe, settings: TrainSettings) -> list[SurgeonError]:
-    """Mistakes in asking for the digits; other data are looked at when they are read."""
+    """List the mistakes in the settings of the digits; other data are checked when they are read."""
     from surgeon.data.digits import read_digits
 
     problems: list[SurgeonError] = []
-    for key, given in (("data", settings.data), ("evaluate", settings.evaluate)):
-        for index, source in enumerate(given if isinstance(given, list) else [given]):
+    for key, sources in (("data", settings.data), ("evaluate", settings.evaluate)):
+        for index, source in enumerate(sources if isinstance(sources, list) else [sources]):
             try:
                 if isinstance(source, Digits):
                     read_digits(source, recipe.seed)
             except TrainingError as error:
-                at = (index,) if isinstance(given, list) else ()
+                at = (index,) if isinstance(sources, list) else ()
                 problems.append(_problem(recipe, error.message, error.hint, "train", key, *at))
     return problems
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from families import build, example
-from torch import nn
 
 import surgeon
-from surgeon.errors import ArchitectureError, OperationError, OutputError, PluginError, SiteError
+from surgeon.errors import ArchitectureError, OperationError, OutputError, SiteError, SurgeonWarning
 from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 
@@ -164,73 +163,10 @@ def test_tied_tensors_stay_tied_and_are_stored_once(tmp_path):
     assert again.lm_head.weight is again.transformer.wte.weight
 
 
-class Sneaky(Operation):
-    """Edits behind the surgery's back."""
-
-    def apply(self, model, surgery):
-        """Drop a layer without a word."""
-        del model.fc
-        return model
-
-
-class Stray(Operation):
-    """Brings a layer of its own."""
-
-    def apply(self, model, surgery):
-        """Replace the head by a layer that surgery knows nothing of."""
-        surgery.replace("fc", nn.Linear(512, 2))
-        return model
-
-
-class Crash(Operation):
-    """Raises."""
-
-    def apply(self, model, surgery):
-        """Raise."""
-        raise KeyError("oops")
-
-
-class FromNeighbour(Operation):
-    """Derives a head from the weights it finds."""
-
-    def apply(self, model, surgery):
-        """Replace the head by the old one's first two rows, doubled."""
-        old = surgery.site("fc").module
-        new = surgery.new(nn.Linear, old.in_features, 2, like=old)
-        surgery.derive(new.weight, [old.weight], lambda weight: weight[:2] * 2)
-        surgery.derive(new.bias, [new.bias, old.bias], lambda own, bias: own * 0 + bias[:2])
-        surgery.replace("fc", new)
-        return model
-
-
 def test_a_lone_operation_needs_no_list_and_no_operation_is_refused():
     assert surgeon.apply(build("resnet"), ReplaceHead(classes=3)).fc.out_features == 3
     with pytest.raises(OperationError, match="there is no operation to apply"):
         surgeon.apply(build("resnet"), [])
-
-
-def test_an_edit_outside_the_journal_is_refused_by_name():
-    with pytest.raises(OperationError, match=r"sneaky: changed 2 tensors outside its journal: fc\.bias"):
-        surgeon.apply(build("resnet"), [Sneaky()])
-
-
-def test_a_tensor_from_nowhere_is_refused():
-    with pytest.raises(OperationError, match="2 tensors came from nowhere"):
-        surgeon.apply(build("resnet"), [Stray()])
-
-
-def test_an_operation_that_raises_is_named():
-    with pytest.raises(PluginError, match="crash: raised KeyError: 'oops'"):
-        surgeon.apply(build("resnet"), [Crash()])
-
-
-def test_derived_tensors_are_computed_from_their_sources():
-    model = build("resnet")
-    edited = surgeon.apply(model, [FromNeighbour()])
-    assert torch.equal(edited.fc.weight, model.fc.weight[:2] * 2)
-    assert torch.equal(edited.fc.bias, model.fc.bias[:2])
-    counts = surgeon.plan(model, [FromNeighbour()]).counts
-    assert counts == "120 of 122 tensors kept, 2 derived by from_neighbour"
 
 
 def test_a_head_that_the_file_lacks_has_to_be_replaced(tmp_path):
@@ -289,3 +225,50 @@ def test_a_write_that_fails_half_way_leaves_nothing(checkpoint, tmp_path):
 def test_an_override_of_a_role_that_names_nothing_is_refused(checkpoint, roles, says):
     with pytest.raises(SiteError, match=says):
         surgeon.plan(checkpoint, [ReplaceHead(classes=3)], roles=roles)
+
+
+@pytest.mark.parametrize(
+    ("call", "option", "right"),
+    [
+        (lambda: surgeon.plan("net.pt", RECIPE, archs="torchvision/resnet18"), "archs", "arch"),
+        (lambda: surgeon.apply("net.pt", RECIPE, in_place=True), "in_place", "inplace"),
+        (lambda: surgeon.load("net.pt", trust_pickles=True), "trust_pickles", "trust_pickle"),
+        (lambda: surgeon.save(None, "net.pt", forced=True), "forced", "force"),
+        (lambda: surgeon.verify("net.pt", sources="net.pt"), "sources", "source"),
+        (lambda: surgeon.finetune("net.pt", RECIPE, setting=None), "setting", "settings"),
+        (lambda: surgeon.inspect("net.pt", archi="x"), "archi", "arch"),
+        (lambda: surgeon.advise("net.pt", "data", sample=3), "sample", "samples"),
+        (lambda: surgeon.run_recipe("net.pt", RECIPE, "out", trains=False), "trains", "train"),
+        (lambda: surgeon.run_training("net.pt", None, "out", resumes=True), "resumes", "resume"),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_the_right_name(call, option, right):
+    with pytest.raises(TypeError, match=rf"takes no option '{option}'; nearest: {right}\b"):
+        call()
+
+
+def test_an_option_that_resembles_none_is_refused_with_all_of_them():
+    with pytest.raises(TypeError, match="it takes: model, path, force"):
+        surgeon.save(None, "net.pt", qqqq=1)
+
+
+def test_apply_says_that_a_train_section_is_left_aside_and_what_trains(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "operations: [{op: replace_head, classes: 3}]\ntrain: {data: {source: digits, classes: [5, 6, 7]}}\n"
+    )
+    says = r"recipe\.yaml is left aside.*surgeon\.finetune\(model, recipe\)"
+    with pytest.warns(SurgeonWarning, match=says) as caught:
+        edited = surgeon.apply(build("resnet"), tmp_path / "recipe.yaml")
+    assert edited.fc.out_features == 3
+    assert caught[0].filename == __file__, "the warning points at the caller"
+
+
+def test_apply_without_a_train_section_does_not_warn(recwarn):
+    surgeon.apply(build("resnet"), RECIPE)
+    assert not [warning for warning in recwarn if issubclass(warning.category, SurgeonWarning)]
+
+
+def test_plan_refuses_train_settings_that_training_would_refuse(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("operations: [{op: replace_head, classes: 3}]\ntrain: {epochs: 2}\n")
+    with pytest.raises(surgeon.RecipeError, match="train: needs the key 'data'"):
+        surgeon.plan(build("resnet"), tmp_path / "recipe.yaml")

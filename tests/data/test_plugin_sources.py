@@ -175,10 +175,10 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
     assert run(["apply", *given, *arguments, "--plugin", plugin]) == 0, capsys.readouterr().err
     made = json.loads((tmp_path / "out" / "surgeon.json").read_text())["record"]["surgeries"][-1]
     assert made["plugins"] == {"source points": plugin}
-    assert surgeon.load(tmp_path / "out", plugins=load([plugin])) is not None
+    assert surgeon.load(tmp_path / "out", plugins=load([plugin]), trust_code="points_network") is not None
     capsys.readouterr()
     for command in ("train", "check"):
-        assert run([command, str(tmp_path / "out")]) != 0
+        assert run([command, str(tmp_path / "out"), "--trust-code", "points_network"]) != 0
         told = " ".join(capsys.readouterr().err.split())
         assert "unknown source 'points'" in told
         assert f"it came from the plugin {plugin!r}" in told
@@ -212,7 +212,7 @@ def test_a_source_that_cannot_be_named_or_loaded_is_refused_with_its_plugin(
 
 def test_a_name_that_surgeons_own_source_has_is_refused_with_both_owners(tmp_path: Path, plugin: str) -> None:
     Path(plugin).write_text(PLUGIN.replace('"points"', '"digits"'))
-    with pytest.raises(RecipeError, match=r"source 'digits' is claimed by 2 plugins: surgeon\.training\.sources and"):
+    with pytest.raises(RecipeError, match=r"source 'digits' is claimed by 2 plugins: surgeon\.data\.sources and"):
         surgeon.load_recipe(written(tmp_path, "{source: digits}"), plugins=load([plugin], installed=False))
 
 

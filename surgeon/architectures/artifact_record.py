@@ -1,0 +1,62 @@
+"""Read how an artifact was made from its manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from surgeon.architectures.limits import check_request
+from surgeon.checkpoint.digests import check_files, check_manifest
+from surgeon.checkpoint.formats import Checkpoint
+from surgeon.errors import CheckpointError
+from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
+from surgeon.interfaces.record import FORMAT, Record
+
+
+def read_record(checkpoint: Checkpoint) -> Record:
+    """Validate the manifest of an artifact and return its record.
+
+    Raises:
+        CheckpointError: The manifest is of a newer surgeon, or it or a small file beside it has changed since it was
+            written.
+    """
+    manifest: dict[str, Any] = checkpoint.manifest or {}
+    _check_format(manifest, checkpoint.location)
+    check_manifest(manifest, checkpoint.location)
+    try:
+        record = Record.model_validate(manifest.get("record"))
+        check_files(manifest, checkpoint.files, checkpoint.folder, all_bytes=False)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        what = f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}"
+        raise _damaged(what, checkpoint.location) from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _damaged(f"files: {error}", checkpoint.location) from error
+    for surgeries in record.surgeries:
+        check_request(surgeries.operations, surgeries.inputs, f"{checkpoint.location}: its manifest")
+    return record
+
+
+def _check_format(manifest: dict[str, Any], where: str) -> None:
+    form = manifest.get("format")
+    if type(form) is not int or form < 1:
+        raise _damaged(f"format: {form!r} is not the number of a format", where)
+    if form > FORMAT:
+        wanted = f"'{DISTRIBUTION}>={writer}'" if (writer := writer_of(manifest, "surgeon")) else f"-U {DISTRIBUTION}"
+        raise CheckpointError(
+            f"its manifest has format {form}, and surgeon {surgeon_version() or ''} reads up to {FORMAT}",
+            where=where,
+            hint=f"install the surgeon that wrote it: python -m pip install {wanted}",
+        )
+
+
+def writer_of(manifest: dict[str, Any], package: str) -> str | None:
+    """Return the version of a package that an artifact was written with; None where its manifest does not say."""
+    versions = manifest.get("versions")
+    written = versions.get(package) if isinstance(versions, dict) else None
+    return written if isinstance(written, str) else None
+
+
+def _damaged(what: str, where: str) -> CheckpointError:
+    return CheckpointError(f"its manifest is damaged: {what}", where=where, hint="make the artifact again")

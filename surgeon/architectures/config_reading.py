@@ -1,0 +1,49 @@
+"""Read a transformers config of a stranger: whatever goes wrong is the file's fault, named with the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from surgeon.errors import ArchitectureError
+
+
+def refused(error: Exception, what: str, values: Mapping[str, Any], where: str) -> ArchitectureError:
+    """Return the error for a config that transformers cannot read, or build a network from.
+
+    Args:
+        error: What transformers raised.
+        what: What was tried.
+        values: The config, as JSON holds it.
+        where: Where it lies.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    odd = _odd_fields(values)
+    hint = f"look at {'; '.join(odd[:3])}" if odd else "look at the fields of config.json that you changed"
+    return ArchitectureError(f"{what}: {type(error).__name__}: {lines[0]}", where=where, hint=hint)
+
+
+def _odd_fields(values: Mapping[str, Any]) -> list[str]:
+    """The fields whose values are of another type than the class's own, or not positive where those are."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    try:
+        usual = CONFIG_MAPPING[values.get("model_type")]().to_dict()
+    except Exception:  # some classes have no defaults
+        return []
+    return [
+        f"{key}: {str(value)[:40]} (usually {usual[key]!r})"
+        for key, value in values.items()
+        if _is_odd(key, value, usual)
+    ]
+
+
+def _is_odd(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
+    default = usual.get(key)
+    if default is None or value is None:
+        return False
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) is not isinstance(value, bool)
+    if isinstance(default, (int, float)) and isinstance(value, (int, float)):
+        return default > 0 >= value
+    return type(default) is not type(value) and not {type(default), type(value)} <= {list, tuple}

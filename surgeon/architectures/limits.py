@@ -1,0 +1,98 @@
+"""Bound what a config, a manifest or a recipe may ask for, before anything is built.
+
+A number in a small file must not take minutes and gigabytes. The bounds are far above every published network;
+``SURGEON_LIMITS=off`` in the environment lifts them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+from surgeon.errors import ArchitectureError
+
+LAYERS = 1000
+"""Layers, where no weights say how many there can be."""
+SHARED = 200
+"""Layers that may share the tensors of few."""
+LABELS = 1_000_000
+"""Labels of a config, and classes of an operation."""
+ELEMENTS = 2**28
+"""Elements of an input that a network is traced with."""
+
+_DEPTH = re.compile(r"(^|_)(layers?|blocks|depths?)$")
+_DEPTHS = re.compile(r"(^|_)depths?$|^num_|^layers$")
+"""Keys under which a list holds numbers of layers; under others it holds their indices."""
+OVERRIDE = "if it is meant: SURGEON_LIMITS=off in the environment lifts the bounds"
+
+
+def check_config(values: Mapping[str, Any], where: str, tensors: int | None = None) -> None:
+    """Refuse a transformers config that asks for more layers or labels than a network can have.
+
+    Args:
+        values: The config, as JSON holds it.
+        where: Where it lies.
+        tensors: How many tensors its weights have: each layer has one at least.
+
+    Raises:
+        ArchitectureError: It asks for more.
+    """
+    if os.environ.get("SURGEON_LIMITS") == "off":
+        return
+    layers = max(tensors, SHARED) if tensors is not None else LAYERS
+    for key, value in _items(values, ""):
+        name = key.rpartition(".")[2]
+        if name == "num_labels" or name in ("id2label", "label2id"):
+            _bound(key, len(value) if isinstance(value, (dict, list)) else value, LABELS, "labels", where)
+        elif _DEPTH.search(name):
+            if isinstance(value, list):
+                value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)
+            _bound(key, value, layers, "layers" if tensors is None else f"layers for {tensors} tensors", where)
+
+
+def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:
+    """Refuse operations with more classes, or inputs with more elements, than any network takes.
+
+    Raises:
+        ArchitectureError: One asks for more.
+    """
+    if os.environ.get("SURGEON_LIMITS") == "off":
+        return
+    for index, operation in enumerate(operations):
+        for key, value in _items(operation, f"operations.{index}"):
+            if not key.endswith("seed"):
+                _bound(key, value, LABELS if key.endswith("classes") else ELEMENTS, "", where)
+    for key, shape in _shapes(inputs, "inputs"):
+        _bound(key, prod(shape), ELEMENTS, "elements", where)
+
+
+def _bound(key: str, value: Any, most: int, what: str, where: str) -> None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > most:
+        limit = f"at most {most:,} {what}".rstrip()
+        raise ArchitectureError(f"{key} asks for {value:,}: {limit} are built", where=where, hint=OVERRIDE)
+
+
+def _items(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """Every value of nested dictionaries, by the path of its keys; lists as they are."""
+    if not isinstance(value, Mapping):
+        return
+    for key, item in value.items():
+        path = f"{at}.{key}" if at else str(key)
+        yield path, item
+        if not (isinstance(item, Mapping) and len(item) > 10_000):
+            yield from _items(item, path)
+
+
+def _shapes(value: Any, at: str) -> Iterator[tuple[str, list[int]]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _shapes(item, f"{at}.{key}")
+    elif isinstance(value, (list, tuple)):
+        if value and all(type(item) is int for item in value):
+            yield at, list(value)
+        else:
+            for index, item in enumerate(value):
+                yield from _shapes(item, f"{at}.{index}")

@@ -1,0 +1,176 @@
+"""Number classes by the names that the network's head has for them: one truth for the data and the network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from surgeon.data.network import CLASS_LOSS, Head
+from surgeon.errors import TrainingError
+
+Kind = Literal["text", "bool", "whole", "real", "list"]
+"""What a label column holds: names, True and False, whole numbers, other numbers, lists of numbers."""
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The values that one source has in a label column.
+
+    Attributes:
+        kind: What they are.
+        names: The values as names, in natural order or, where the dataset numbers them itself, in its order.
+        trained: Whether the source's labels are trained on; those that are only tested on follow the others' numbers.
+        where: What the source is called.
+    """
+
+    kind: Kind
+    names: tuple[str, ...]
+    trained: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """How the values of a label column become class numbers.
+
+    Attributes:
+        names: The classes in order; empty where nobody has names for them.
+        by_name: Whether a value is looked up among the names; whole numbers stand for themselves otherwise.
+        notes: What is to be said of it.
+    """
+
+    names: tuple[str, ...] = ()
+    by_name: bool = False
+    notes: tuple[str, ...] = ()
+
+    def positions(self, names: Sequence[str], label: str, where: str) -> list[int]:
+        """The class numbers of ``names``.
+
+        Raises:
+            TrainingError: One is not among those that are trained on.
+        """
+        place = {name: number for number, name in enumerate(self.names)}
+        if odd := [name for name in names if name not in place]:
+            raise TrainingError(
+                f"{where} has classes of {label!r} that are not trained on: {listed(odd)}",
+                where="train.data",
+                hint=f"there are: {listed(self.names)}",
+            )
+        return [place[name] for name in names]
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """``names`` in the order in which a person counts: 1, 2, …, 11; a2 before a10; letters by their code."""
+
+    def key(name: str) -> tuple[Any, ...]:
+        whole = re.fullmatch(r"-?\d+", name)
+        parts = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name))
+        return (0, int(name), ()) if whole else (1, 0, parts)
+
+    return sorted(sorted(names), key=key)
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` for a message; in quotes where spaces would not be seen."""
+    shown = [repr(name) if name != name.strip() or not name else name for name in names[:SHOWN]]
+    return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def in_yaml(names: Sequence[str]) -> str:
+    """``names`` as a list for a recipe, each one text; their number where they are many."""
+    if len(names) > SHOWN:
+        return str(len(names))
+    plain = re.compile(r"(?!(?i:true|false|null|yes|no|on|off)$)[^\W\d][\w-]*( [\w-]+)*")
+    return f"[{', '.join(name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)}]"
+
+
+def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingError:
+    """The error for classes of the head and of the data that are not the same ones."""
+    only_head = [name for name in head if name not in data]
+    only_data = [name for name in data if name not in head]
+    return TrainingError(
+        f"the classes of the head and those of {label!r} differ: only in the head: {listed(only_head) or 'none'}; "
+        f"only in the data: {listed(only_data) or 'none'}",
+        where="train.data",
+        hint=f"give it a head for the data's classes: replace_head: classes: {in_yaml(data)}",
+    )
+
+
+def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numbering:
+    """Decide how the values of ``label`` become numbers.
+
+    The head's names decide where it has any: the same names, in whatever order the data have them, or an error with
+    both lists. A head that only has a number of classes takes the data's names, in natural order. Whole numbers are
+    class numbers as they stand, from 0 on, unless the names of the head are numerals; where they do not fit the head
+    (1 … N) and are as many as it has classes, they are names.
+
+    Raises:
+        TrainingError: The head's classes are not those of the data.
+    """
+    kinds = {each.kind for each in sources if each.names}
+    if "text" in kinds and kinds & {"whole", "real"}:
+        raise TrainingError(f"{label!r} holds texts in one source and numbers in another", where="train.data")
+    if kinds & {"real", "list"}:
+        return Numbering()
+    named = bool(kinds & {"text", "bool"})
+    if head.loss not in (CLASS_LOSS, None):
+        return _questions(label, _union(sources), head.loss) if "text" in kinds else Numbering()
+    trained = [each for each in sources if each.trained]
+    data = _union(trained or sources)
+    if head.names:
+        if not named and not all(re.fullmatch(r"-?\d+", name) for name in head.names):
+            return Numbering(head.names)  # whole numbers are places in the head's list
+        exact = bool(trained) and not head.partial
+        if not set(data) <= set(head.names) or (exact and set(data) != set(head.names)):
+            raise differing(label, head.names, data)
+        return Numbering(head.names, by_name=True)
+    if named:
+        if trained and head.count is not None and len(data) != head.count:
+            raise TrainingError(
+                f"the head has {head.count} classes, and {label!r} has {len(data)}: {listed(data)}",
+                where="train.data",
+                hint=f"give it a head that fits: replace_head: classes: {len(data)}",
+            )
+        return Numbering(tuple(data), by_name=True)
+    if head.count is None or all(0 <= int(name) < head.count for name in data):
+        return Numbering()
+    if len(data) == head.count:
+        text = f"{label}: the classes {listed(data)} are numbered 0 to {head.count - 1} in this order"
+        return Numbering(tuple(data), by_name=True, notes=(text,))
+    raise TrainingError(
+        f"the head has {head.count} classes, and {label!r} holds the whole numbers {listed(data)}",
+        where="train.data",
+        hint="classes are counted from 0 on; give the head as many classes as there are numbers, or say which of them "
+        "mark a missing label: na: [-1]",
+    )
+
+
+def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
+    """The columns of a vector in the order of the head's outputs.
+
+    Raises:
+        TrainingError: They are questions, and the head has other names for them.
+    """
+    if head.names and set(head.names) == set(columns):
+        return list(head.names)
+    if head.names and head.loss == "bce":
+        raise differing(label, head.names, columns)
+    return list(columns)
+
+
+def _union(sources: Sequence[Levels]) -> list[str]:
+    orders = list(dict.fromkeys(each.names for each in sources if each.names))
+    return list(orders[0]) if len(orders) == 1 else natural({name for order in orders for name in order})
+
+
+def _questions(label: str, names: Sequence[str], loss: str | None) -> Numbering:
+    if loss != "bce" or len(names) > 2:
+        raise TrainingError(
+            f"{label!r} holds texts ({listed(names)}), and {loss} compares numbers", where="train.objectives"
+        )
+    text = f"{label}: {' and '.join(f'{name} is {number}' for number, name in enumerate(names))}"
+    return Numbering(tuple(names), by_name=True, notes=(text,))

@@ -1,0 +1,120 @@
+"""Open the pictures of a column, and read every one of them before training, so that a bad file is named."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from surgeon.errors import TrainingError
+
+Encoder = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
+"""Called with a row, its number and whether it is to be varied; returns columns of the batch."""
+HTML = (b"<html", b"<!doc", b"<?xml", b"<head")
+THREADS = 8
+
+
+class OpenedPictures:
+    """An encoder that opens the file of its column before it hands the row on.
+
+    Args:
+        encoder: What encodes the opened picture.
+        column: The column, of paths or of what ``datasets`` stores of a picture.
+        folder: Where paths begin.
+        where: What the source is called.
+    """
+
+    def __init__(self, encoder: Encoder, column: str, folder: Path, where: str) -> None:
+        self.encoder = encoder
+        self.column = column
+        self.folder = folder
+        self.where = where
+
+    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
+        """The picture of a row, encoded."""
+        try:
+            picture = open_picture(row[self.column], self.folder)
+            picture.load()
+        except Exception as error:  # what PIL raises at a damaged file differs by format
+            raise TrainingError(
+                f"{self.where}, row {index}: {reason(row[self.column], self.folder, error)}", where="train.data"
+            ) from error
+        return self.encoder({self.column: picture}, index, varied)
+
+    @property
+    def varies(self) -> bool:
+        """Whether samples are varied at all."""
+        return bool(getattr(self.encoder, "varies", False))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Vary samples in the way of this epoch."""
+        if hasattr(self.encoder, "set_epoch"):
+            self.encoder.set_epoch(epoch)
+
+
+def open_picture(value: Any, folder: Path) -> Any:
+    """The picture that a table's cell holds or names, not yet decoded; raises what PIL raises."""
+    from PIL import Image
+
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, Mapping):
+        value = io.BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+    if isinstance(value, bytes):
+        value = io.BytesIO(value)
+    if not isinstance(value, (str, io.BytesIO)) or value == "":
+        raise ValueError("there is no picture")
+    return Image.open(value if isinstance(value, io.BytesIO) else folder / value)
+
+
+def picture_problem(value: Any, folder: Path) -> str | None:
+    """What is wrong with a picture, in words; None where it decodes to its last byte."""
+    try:
+        open_picture(value, folder).verify()
+        picture = open_picture(value, folder)  # verify leaves a picture that cannot be used
+        if picture.format == "JPEG":
+            picture.draft("RGB", (max(1, picture.width // 8), max(1, picture.height // 8)))  # reads all, computes less
+        picture.load()
+    except Exception as error:  # what PIL raises at a damaged file differs by format
+        return reason(value, folder, error)
+    return None
+
+
+def reason(value: Any, folder: Path, error: Exception) -> str:
+    """Why a picture cannot be read, with the name of its file."""
+    name = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or not name:
+        return str(error) or type(error).__name__
+    path = folder / name
+    if isinstance(value, Mapping) and value.get("bytes"):
+        return f"{name} cannot be read as a picture: {_said(error, name)}"
+    if not path.exists():
+        return f"{path} does not exist"
+    if not path.is_file():
+        return f"{path} is no file"
+    if path.stat().st_size == 0:
+        return f"{path} is empty"
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith(HTML):
+        return f"{path} is a web page, no picture"
+    return f"{path} cannot be read as a picture: {_said(error, path)}"
+
+
+def problems(values: Sequence[Any], check: Callable[[Any, int], str | None]) -> dict[int, str]:
+    """What is wrong with each of ``values`` by its position; they are looked at in parallel."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        said = pool.map(check, values, range(len(values)))
+        return {position: text for position, text in enumerate(said) if text is not None}
+
+
+def _said(error: Exception, path: object) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "cannot identify image file" in text:
+        return "it has no format that is known"
+    return text.replace(str(path), "it")

@@ -1,0 +1,141 @@
+"""Make the inputs of a source's rows, and look at every one of them before training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgeon.data.audio import Sound
+from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
+from surgeon.data.network import Network
+from surgeon.data.pictures import Picture
+from surgeon.data.readers import Part, Read, TableSource
+from surgeon.data.rows import Collate
+from surgeon.data.texts import Texts, open_texts
+from surgeon.errors import TrainingError
+
+SHOWN = 3
+
+
+def undecoded(source: TableSource, part: Part) -> Part:
+    """Pictures and sounds as they are stored: what cannot be decoded must be told with its row."""
+    rows = part.rows
+    for column in (getattr(source, "image", None), getattr(source, "audio", None)):
+        if column is not None and hasattr(rows.features[column], "decode"):
+            rows = rows.cast_column(column, dataclasses.replace(rows.features[column], decode=False))
+    return Part(rows, part.numbers, part.ids)
+
+
+def make_inputs(
+    source: TableSource, data: Read, network: Network, seed: int
+) -> tuple[list[Encoder], tuple[str, ...], Collate]:
+    """The encoders of a source's inputs, what the inputs are called, and what makes a batch of them."""
+    collate = Collate()
+    where = data.places["train"]
+    if source.kind == "images":
+        picture = Picture("image", source.pixels, Path(), seed)
+        return [OpenedPictures(picture, "image", Path(), where)], ("pixel_values",), collate
+    encoders: list[Encoder] = []
+    inputs: list[str] = []
+    if source.image is not None:
+        picture = Picture(source.image, source.pixels, data.folder, seed)
+        encoders.append(OpenedPictures(picture, source.image, data.folder, where))
+        inputs.append("pixel_values")
+    if source.text is not None and source.tokenizer is not None:
+        texts = open_texts(source.text, source.tokenizer, source.max_length, network)
+        encoders.append(texts)
+        collate.padding = texts.padding
+        inputs += texts.names
+    if source.audio is not None:
+        sound = Sound(source.audio, source.waves, data.folder)
+        encoders.append(sound)
+        inputs += sound.names
+        collate.padding |= dict.fromkeys(sound.names, 0)
+    for name, columns in source.numbers.items():
+        encoders.append(Numbers(name, columns))
+        inputs.append(name)
+    return encoders, tuple(inputs), collate
+
+
+@dataclass
+class Numbers:
+    """Encodes several columns of numbers as one input."""
+
+    name: str
+    columns: list[str]
+
+    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
+        """The numbers of a row."""
+        return {self.name: torch.tensor([row[column] for column in self.columns], dtype=torch.float32)}
+
+
+def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network) -> list[str]:
+    """Look at every input of every row; leave out what is damaged, or raise, as the source says."""
+    notes = []
+    for name, part in data.parts.items():
+        bad: dict[int, str] = {}
+        for encode in encoders:
+            bad = _problems(encode, part, data, network) | bad
+        if bad and source.on_error == "fail":
+            position = min(bad)
+            more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
+            raise TrainingError(
+                f"{data.places[name]}, row {int(part.numbers[position])}: {bad[position]}{more}",
+                where="train.data",
+                hint="mend it, or leave out what cannot be read: on_error: skip",
+            )
+        if bad:
+            kept = [position for position in range(len(part)) if position not in bad]
+            if not kept:
+                raise TrainingError(f"{data.places[name]}: no row of {name} can be read: {bad[min(bad)]}")
+            shown = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
+            notes.append(f"{data.places[name]}: left out {len(bad)} {name} rows that cannot be read ({shown})")
+            data.parts[name] = part.select(np.array(kept))
+        for encode in encoders:
+            if isinstance(encode, Texts):
+                notes += encode.notes(data.parts[name].rows[encode.column][:], data.places[name])
+    return notes
+
+
+def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict[int, str]:
+    if isinstance(encode, OpenedPictures):
+        folder = encode.folder
+        return problems(part.rows[encode.column][:], lambda value, _: picture_problem(value, folder))
+    if isinstance(encode, Texts):
+        return encode.problems(part.rows[encode.column][:], network.vocabulary)
+    if isinstance(encode, Numbers):
+        return _number_problems(encode, part)
+    assert isinstance(encode, Sound)
+    sound = encode
+
+    def check(value: Any, position: int) -> str | None:
+        try:
+            sound({sound.column: value}, int(part.numbers[position]), False)
+        except TrainingError as error:
+            text = error.message.removeprefix(f"row {int(part.numbers[position])} ").removeprefix("has ")
+            return text if error.hint is None else f"{text} ({error.hint})"
+        return None
+
+    return problems(part.rows[sound.column][:], check)
+
+
+def _number_problems(encode: Numbers, part: Part) -> dict[int, str]:
+    from pyarrow import types
+
+    table = part.rows.select_columns(list(dict.fromkeys(encode.columns))).with_format("arrow")[:]
+    said: dict[int, str] = {}
+    for column in encode.columns:
+        kind = table[column].type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
+            raise TrainingError(f"the column {column!r}, an input, holds {kind} and no numbers", where="train.data")
+        values = np.asarray(table[column].to_pandas(), dtype=np.float64)
+        for position in np.flatnonzero(~np.isfinite(values)).tolist():
+            said.setdefault(position, f"an empty field or no finite number in {column!r}, which is an input")
+    return said

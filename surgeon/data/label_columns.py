@@ -1,0 +1,296 @@
+"""Turn label columns of tables into tensors: what is missing, what is a name, what is a number, and what cannot be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgeon.data.class_names import Kind, Levels, Numbering, natural
+from surgeon.data.labels import IGNORED
+from surgeon.data.network import CLASS_LOSS, NUMBER_LOSSES, Head
+from surgeon.errors import TrainingError
+
+Array = np.ndarray[Any, Any]
+NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+PADDED = re.compile(r"0\d+")
+TRUTH = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
+NOT_A_NUMBER = ("nan", "NaN", "NAN")
+MARKS = (-1.0, -100.0)
+"""Numbers by which a missing label is often marked."""
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The values of a label column.
+
+    Attributes:
+        name: The column.
+        kind: What it holds.
+        missing: ``(rows,)``: where there is no label.
+        codes: ``(rows,)``: for texts, the place among ``names``; else empty.
+        names: For texts, the distinct ones.
+        values: ``(rows, …)`` numbers, NaN where missing; for texts empty.
+        rows: ``(rows,)``: which row of the source each is, for messages.
+        where: What the source is called.
+        declared: Whether the user says what marks a missing label.
+    """
+
+    name: str
+    kind: Kind
+    missing: Array
+    codes: Array
+    names: tuple[str, ...]
+    values: Array
+    rows: Array
+    where: str
+    declared: bool
+
+    def take(self, positions: Array) -> LabelColumn:
+        """Some of the rows."""
+        codes = self.codes[positions] if self.kind == "text" else self.codes
+        values = self.values if self.kind == "text" else self.values[positions]
+        kept = (self.missing[positions], codes, self.names, values, self.rows[positions])
+        return LabelColumn(self.name, self.kind, *kept, self.where, self.declared)
+
+    def levels(self, *, trained: bool) -> Levels:
+        """The distinct values as names."""
+        names: tuple[str, ...] = self.names
+        if self.kind == "bool":
+            names = ("False", "True")
+        elif self.kind == "whole":
+            names = tuple(str(int(value)) for value in np.unique(self.values[~self.missing]))
+        return Levels(self.kind, names if self.kind not in ("real", "list") else (), trained, self.where)
+
+    def strata(self) -> Array | None:
+        """The class of each row to split by, -1 where missing; None where the values are no classes."""
+        if self.kind == "text":
+            return self.codes
+        if self.kind in ("bool", "whole"):
+            return np.where(self.missing, -1, np.nan_to_num(self.values)).astype(np.int64)
+        return None
+
+    def problem(self, bad: Array, what: str, hint: str | None = None) -> TrainingError:
+        """The error for the first of the ``bad`` rows."""
+        first = int(np.flatnonzero(bad)[0])
+        value = self.names[self.codes[first]] if self.kind == "text" else _shown(self.values[first])
+        more = int(bad.sum()) - 1
+        rest = f" (and {more} more rows)" if more else ""
+        return TrainingError(
+            f"{self.where}, row {int(self.rows[first])}: {self.name!r} is {value}{rest}; {what}",
+            where="train.data",
+            hint=hint,
+        )
+
+
+def read_labels(
+    arrow: Any, name: str, *, feature: Any, text: bool, na: Sequence[Any] | None, rows: Array, where: str
+) -> LabelColumn:
+    """Read a column.
+
+    Args:
+        arrow: Its values, a ``pyarrow.ChunkedArray``.
+        name: Its name.
+        feature: What ``datasets`` says of it.
+        text: Whether the file has only text, as a CSV, so that numerals are numbers.
+        na: What else marks a missing label; None where the user does not say.
+        rows: The number of each row.
+        where: What the source is called.
+
+    Raises:
+        TrainingError: It holds something that is no label.
+    """
+    import pyarrow
+    import pyarrow.compute as compute
+    from pyarrow import types
+
+    marks = {str(each) for each in na or ()}
+    numbers = [float(each) for each in na or () if NUMERAL.fullmatch(str(each))]
+    none = np.zeros(0, np.int64)
+
+    def column(kind: Kind, missing: Array, codes: Array, names: Sequence[str], values: Array) -> LabelColumn:
+        return LabelColumn(name, kind, missing, codes, tuple(names), values, rows, where, na is not None)
+
+    def of_numbers(values: Array) -> LabelColumn:
+        values = values.astype(np.float64)
+        values[np.isin(values, numbers)] = np.nan
+        missing = np.isnan(values)
+        whole = bool(np.equal(values[~missing], np.round(values[~missing])).all())
+        made = column("whole" if whole else "real", missing, none, (), values)
+        endless: Array = np.isinf(values)
+        if endless.any():
+            raise made.problem(endless, "a label is a finite number")
+        return made
+
+    def of_bools(values: Array, missing: Array) -> LabelColumn:
+        filled = np.where(missing, np.nan, values.astype(np.float64))
+        return column("bool", missing, none, (), filled)
+
+    kind = arrow.type
+    if types.is_dictionary(kind):
+        arrow = compute.cast(arrow, kind.value_type)
+        kind = arrow.type
+    given = getattr(feature, "names", None)
+    if given is not None and types.is_integer(kind):
+        codes = np.array(compute.fill_null(arrow, -(10**6)).to_numpy(), np.int64)
+        missing = (codes == -(10**6)) | np.isin(codes, numbers)
+        missing |= np.isin(codes, [place for place, each in enumerate(given) if each in marks])
+        out = ~missing & ((codes < 0) | (codes >= len(given)))
+        if out.any():
+            shown = column("whole", missing, none, (), codes.astype(np.float64))
+            raise shown.problem(out, f"there are {len(given)} classes", _mark_hint(shown.values[out]))
+        return column("text", missing, np.where(missing, -1, codes), given, none)
+    if types.is_boolean(kind):
+        missing = compute.is_null(arrow).to_numpy()
+        return of_bools(compute.fill_null(arrow, False).to_numpy(), missing)
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        cast = compute.cast(arrow, pyarrow.float64(), safe=False)
+        return of_numbers(np.array(compute.fill_null(cast, float("nan")).to_numpy()))
+    if types.is_null(kind):
+        return column("whole", np.ones(len(arrow), bool), none, (), np.full(len(arrow), np.nan))
+    if types.is_string(kind) or types.is_large_string(kind):
+        encoded = arrow.combine_chunks().dictionary_encode()
+        if isinstance(encoded, pyarrow.ChunkedArray):
+            encoded = encoded.combine_chunks()
+        words = encoded.dictionary.to_pylist()
+        places = np.array(compute.fill_null(encoded.indices, len(words)).to_numpy(), np.int64)
+        dropped = {"", *(NOT_A_NUMBER if text else ()), *marks}
+        gone = [word in dropped or (bool(numbers) and _is(word, numbers)) for word in words]
+        missing = np.array([*gone, True])[places]
+        kept = [word for word, left_out in zip(words, gone, strict=True) if not left_out]
+        if text and kept and all(word in TRUTH for word in kept):
+            return of_bools(np.array([*(TRUTH.get(word, False) for word in words), False])[places], missing)
+        numeral = all(NUMERAL.fullmatch(word.strip()) for word in kept)
+        if text and numeral and not any(PADDED.fullmatch(word) for word in kept):
+            numeric = [np.nan if left_out else float(word) for word, left_out in zip(words, gone, strict=True)]
+            return of_numbers(np.array([*numeric, np.nan])[places])
+        names = natural(kept)
+        place = {word: number for number, word in enumerate(names)}
+        codes = np.array([*(place.get(word, -1) for word in words), -1], np.int64)[places]
+        return column("text", missing, codes, names, none)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        values = _lists(arrow.to_pylist(), name, where, rows)
+        values[np.isin(values, numbers)] = np.nan
+        empty: Array = np.asarray(np.isnan(values).reshape(len(values), -1).all(1))
+        return column("list", empty, none, (), values)
+    raise TrainingError(f"{where}: {name!r} holds values of the type {kind}, which are no labels", where="train.data")
+
+
+def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
+    """The labels of a column as a tensor ``(rows, …)``: whole numbers for classes, real ones for values.
+
+    Raises:
+        TrainingError: A label does not fit its loss; the first such row is named.
+    """
+    if column.kind == "text" or (numbering.by_name and head.loss in (CLASS_LOSS, None)):
+        return _by_name(label, column, numbering, head)
+    values, missing = column.values, np.isnan(column.values)
+    if head.loss in NUMBER_LOSSES or (column.kind in ("real", "list") and head.loss != CLASS_LOSS):
+        check_values(column, head)
+        return torch.from_numpy(values).float()
+    if head.loss == CLASS_LOSS:
+        odd = ~missing & (values != np.round(np.nan_to_num(values)))
+        if odd.any():
+            raise column.problem(
+                _of_rows(odd), "cross_entropy needs whole numbers", "for values: problem_type: regression"
+            )
+    low = ~missing & (values < 0)
+    high = ~missing & (values >= (head.count if head.count is not None else np.inf))
+    if head.loss == CLASS_LOSS and (low | high).any():
+        count = "" if head.count is None else f", up to {head.count - 1} for this head"
+        raise column.problem(_of_rows(low | high), f"classes are numbered from 0{count}", _mark_hint(values[low]))
+    if low.any():  # of a loss that is not known: these are values
+        check_values(column, head)
+        return torch.from_numpy(values).float()
+    return torch.from_numpy(np.where(missing, IGNORED, np.nan_to_num(values)).astype(np.int64))
+
+
+def check_values(column: LabelColumn, head: Head) -> None:
+    """Refuse numbers that the loss cannot compare with, and an undeclared mark of a missing label.
+
+    Raises:
+        TrainingError: Naming the first such row.
+    """
+    values = column.values
+    if column.kind == "text":
+        raise column.problem(~column.missing, "numbers are needed here")
+    if not column.declared and (marked := values == MARKS[1]).any():
+        raise column.problem(
+            _of_rows(marked),
+            "it may mark a missing label",
+            "na: [-100] if it does; na: [] if it is a value",
+        )
+    if head.loss == "bce" and (odd := (values < 0) | (values > 1)).any():
+        raise column.problem(_of_rows(odd), "bce needs labels from 0 to 1", _mark_hint(values[odd]))
+
+
+def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
+    if column.kind == "text":
+        names, codes = column.names, column.codes
+    else:
+        distinct, codes = np.unique(column.values[~column.missing], return_inverse=True)
+        truth = column.kind == "bool"
+        names = tuple(str(bool(value)) if truth else str(int(value)) for value in distinct)
+        every = np.full(len(column.missing), -1)
+        every[~column.missing] = codes
+        codes = every
+    used = np.unique(codes[codes >= 0])
+    numbers = np.full(len(names) + 1, IGNORED)  # the last is for -1, which is missing
+    numbers[used] = numbering.positions([names[place] for place in used], label, column.where)
+    made = torch.from_numpy(numbers[codes].astype(np.int64))
+    if head.loss in NUMBER_LOSSES:
+        return made.float().masked_fill(torch.from_numpy(column.missing), torch.nan)
+    return made
+
+
+def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
+    """Lists of numbers as one array; missing ones are NaN."""
+    first: Any = next((each for each in values if each is not None), [])
+    try:
+        shape = np.asarray(first, np.float64).shape
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{where}: the lists in {name!r} hold something else than numbers, or differ in length within a row",
+            where="train.data",
+        ) from error
+    made = np.full((len(values), *shape), np.nan)
+    for position, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            made[position] = _exactly(np.asarray(value, np.float64), shape)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{where}, row {int(rows[position])}: {name!r} is a list of another shape than in row "
+                f"{int(rows[values.index(first)])} ({shape}), or holds something else than numbers",
+                where="train.data",
+            ) from error
+    return made
+
+
+def _exactly(value: Array, shape: tuple[int, ...]) -> Array:
+    if value.shape != shape:  # a shorter one would be broadcast
+        raise ValueError
+    return value
+
+
+def _of_rows(bad: Array) -> Array:
+    return np.asarray(bad.reshape(len(bad), -1).any(1))
+
+
+def _is(word: str, numbers: list[float]) -> bool:
+    return NUMERAL.fullmatch(word.strip()) is not None and float(word) in numbers
+
+
+def _mark_hint(values: Array) -> str | None:
+    marks = [int(mark) for mark in MARKS if (values == mark).any()]
+    return f"if it marks a missing label, say so: na: {marks}" if marks else None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{each:g}' for each in np.ravel(value)[:8])}]"

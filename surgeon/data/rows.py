@@ -1,0 +1,156 @@
+"""Datasets over the rows of tables: encoded when they are read, labels as tensors, batches padded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from surgeon.data.files import Encoder
+from surgeon.data.labels import IGNORED
+from surgeon.errors import SurgeonError, TrainingError
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    """Rows of a table, each encoded when it is asked for; training rows are varied anew in every epoch.
+
+    Args:
+        rows: A ``datasets.Dataset``.
+        encoders: What makes the inputs.
+        labels: The labels of all rows, by their names in a batch.
+        numbers: The number of each row in its source, for messages.
+        where: What the source is called.
+        groups: The group of each row, of which none may be on two sides of a split.
+        strata: The class of each row to split by.
+        ids: What each row of the source is called, by its number; its number itself if left out.
+        varied: Whether samples are varied.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        encoders: Sequence[Encoder],
+        labels: Mapping[str, Tensor],
+        *,
+        numbers: Sequence[int],
+        where: str,
+        groups: Sequence[Any] | None = None,
+        strata: Any = None,
+        ids: Sequence[str] | None = None,
+        varied: bool,
+    ) -> None:
+        self.rows = rows
+        self.encoders = list(encoders)
+        self.labels = dict(labels)
+        self.numbers = numbers
+        self.where = where
+        self.groups = groups
+        self.strata = strata
+        self.ids = ids
+        self.varied = varied
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        number = int(self.numbers[index])
+        sample: dict[str, Tensor] = {}
+        try:
+            row = self.rows[index]
+            for encode in self.encoders:
+                sample.update(encode(row, number, self.varied))
+        except SurgeonError:
+            raise
+        except Exception as error:  # a library's word on somebody's data
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrainingError(f"{self.where}, row {number} cannot be read: {said}", where="train.data") from error
+        return {**sample, **{name: values[index] for name, values in self.labels.items()}}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Vary what is varied in the way of this epoch."""
+        for encode in self.encoders:
+            if hasattr(encode, "set_epoch"):
+                encode.set_epoch(epoch)
+
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column."""
+        return self.labels.get(name)
+
+    def row_ids(self, positions: Sequence[int]) -> list[str]:
+        """What rows are called, for the record of what is held out."""
+        numbers = [int(self.numbers[position]) for position in positions]
+        return [str(number) if self.ids is None else self.ids[number] for number in numbers]
+
+    def unvaried(self) -> Rows:
+        """The same rows, never varied."""
+        plain = copy.copy(self)
+        plain.varied = False
+        return plain
+
+
+class Chosen(Dataset[dict[str, Tensor]]):
+    """Some samples of a dataset, which passes on what is asked of it."""
+
+    def __init__(self, samples: Any, positions: Sequence[int]) -> None:
+        self.samples = samples
+        self.positions = [int(each) for each in positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[self.positions[index]]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        if hasattr(self.samples, "set_epoch"):
+            self.samples.set_epoch(epoch)
+
+    @property
+    def encoders(self) -> Sequence[Any]:
+        """What encodes the samples, where the dataset says."""
+        return list(getattr(self.samples, "encoders", ()))
+
+    @property
+    def members(self) -> Sequence[Any]:
+        """The members of a dataset of several sources."""
+        return list(getattr(self.samples, "members", ()))
+
+    def label_values(self, name: str) -> Tensor | None:
+        """All labels of a column, where the dataset knows them."""
+        values = label_values(self.samples, name)
+        return None if values is None else values[torch.tensor(self.positions, dtype=torch.long)]
+
+
+def label_values(samples: Any, name: str) -> Tensor | None:
+    """All labels of a column as one tensor; None where a dataset cannot say without reading every sample."""
+    ask = getattr(samples, "label_values", None)
+    values = ask(name) if callable(ask) else None
+    return values if isinstance(values, Tensor) else None
+
+
+@dataclass
+class Collate:
+    """Makes a batch; sequences are filled up to the longest with a value of each column's own."""
+
+    padding: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """``samples`` as a batch."""
+        batch = default_collate([{k: v for k, v in s.items() if k not in self.padding} for s in samples])
+        for name, value in self.padding.items():
+            columns = [sample[name] for sample in samples]
+            batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
+        return dict(batch)
+
+
+def unlabelled(values: Tensor) -> int:
+    """How many samples have no label at all."""
+    flat = values.reshape(len(values), -1)
+    gone = flat.isnan() if values.is_floating_point() else flat == IGNORED
+    return int(gone.all(1).sum())

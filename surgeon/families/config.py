@@ -1,0 +1,372 @@
+"""Read and change the config that a network carries, by the field names that its family declares.
+
+Operations call :class:`NetworkConfig` and name no field themselves, so that they treat a plugin's network, whose
+family declares its fields, as they treat one of transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from surgeon.errors import OperationError
+from surgeon.families.block_lists import first_ones, remaining, shortened_states, taken
+from surgeon.interfaces.family import BlockFields, ConfigFields
+
+if TYPE_CHECKING:
+    from surgeon.families.stack import Stack
+
+
+SIDES = {
+    "encoder": "encoder", "decoder": "decoder", "text": "text", "language": "text", "vision": "vision",
+    "visual": "vision", "image": "vision", "audio": "audio",
+}  # fmt: skip
+"""The names by which configs and modules tell the parts of a network from each other."""
+QUALIFIERS = (
+    "aligner", "auxiliary", "coda", "global", "memory_attention", "memory_fuser", "pooler", "pred", "r_layers",
+    "spatial", "speech", "t2u", "temporal", "timestamp", "x_layers",
+)  # fmt: skip
+"""Further beginnings of words in the name of a count that the site of its blocks then has too."""
+
+
+class NetworkConfig:
+    """A config with the names of its fields.
+
+    Args:
+        config: The config; a mapping or any object with attributes. A network that keeps its settings itself is its
+            own config.
+        fields: What its fields are called.
+    """
+
+    def __init__(self, config: Any, fields: ConfigFields) -> None:
+        self.config = config
+        self.fields = fields
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return type(self.config).__name__
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields with their values, without those that are computed."""
+        return dict(self.config) if isinstance(self.config, Mapping) else vars(self.config)
+
+    def get(self, field: str) -> Any:
+        """The value of a field or of a computed property; None where the config lacks it."""
+        if isinstance(self.config, Mapping):
+            return self.config.get(field)
+        return getattr(self.config, field, None)
+
+    def set(self, field: str, value: Any) -> None:
+        """Give a field another value.
+
+        Raises:
+            OperationError: The config does not let its fields be set.
+        """
+        try:
+            if isinstance(self.config, Mapping):
+                self.config[field] = value  # type: ignore[index]
+            else:
+                setattr(self.config, field, value)
+        except (AttributeError, TypeError) as error:
+            raise OperationError(
+                f"{self.name}.{field} cannot be changed: {error}", hint="let the config be a mutable object"
+            ) from error
+
+    def parts(self) -> list[tuple[str, NetworkConfig]]:
+        """The configs of parts (a text and an image tower) inside this one, by the names of their fields."""
+        names = [*getattr(self.config, "sub_configs", {}), *self._present(self.fields.parts)]
+        held = [(name, self.get(name)) for name in dict.fromkeys(names)]
+        return [(name, NetworkConfig(part, self.fields)) for name, part in held if hasattr(part, "__dict__")]
+
+    def with_parts(self) -> list[NetworkConfig]:
+        """This config and those of its parts."""
+        return [self, *(part for _, part in self.parts())]
+
+    # ---- classes
+
+    def set_labels(self, names: Sequence[str] | int, problem_type: str | None) -> None:
+        """Say how many classes the head has, what they are called, and what kind of labels they are.
+
+        Args:
+            names: The names of the classes, or how many there are.
+            problem_type: None where the loss is to be chosen by the labels' dtype.
+        """
+        count = names if isinstance(names, int) else len(names)
+        texts = [f"LABEL_{i}" for i in range(names)] if isinstance(names, int) else list(names)
+        for field in self._present(self.fields.class_count):
+            if isinstance(self.get(field), int):
+                self.set(field, count)
+        for field in self._present(self.fields.class_names, computed=True):
+            listed = isinstance(self.get(field), (list, tuple))
+            self.set(field, type(self.get(field))(texts) if listed else dict(enumerate(texts)))
+        for field in self._present(self.fields.class_numbers, computed=True):
+            self.set(field, {name: i for i, name in enumerate(texts)})
+        kind = self.fields.problem_type
+        if kind is not None and (isinstance(self.config, Mapping) or hasattr(self.config, kind)):
+            self.set(kind, problem_type)
+
+    def set_count(self, fields: Sequence[str], count: int) -> None:
+        """Say how wide the head is, where that is no count of classes: a CTC head's ``vocab_size``."""
+        for field in self._present(fields):
+            self.set(field, count)
+
+    def untie(self) -> None:
+        """Say that the output layer has a weight of its own."""
+        for field in self._present(self.fields.tied, computed=True):
+            if self.get(field):
+                self.set(field, False)
+
+    # ---- images
+
+    def set_channels(self, old: int, channels: int) -> None:
+        """Let every field that counts ``old`` channels count ``channels``."""
+        for field in self._present(self.fields.channels):
+            if self.get(field) == old:
+                self.set(field, channels)
+
+    @property
+    def image_size(self) -> int | None:
+        """The side of the square images that it is made for; None where it does not say."""
+        for field in self._present(self.fields.image_size, computed=True):
+            size = self.get(field)
+            if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
+                size = size[0]
+            if isinstance(size, int):
+                return size
+        return None
+
+    @property
+    def patch_size(self) -> int | None:
+        """The side of the patches that images are cut into; None where it does not say."""
+        values = (self.get(field) for field in self.fields.patch_size)
+        return next((value for value in values if isinstance(value, int)), None)
+
+    def set_image_size(self, side: int) -> None:
+        """Say that images are squares of ``side`` pixels, in the form that the field has.
+
+        Raises:
+            OperationError: The patches do not divide the side.
+        """
+        patch = self.patch_size
+        if patch and side % patch:
+            below, above = side // patch * patch, -(-side // patch) * patch
+            raise OperationError(
+                f"images of {side} pixels do not divide into patches of {patch}",
+                hint=f"take {below or above} or {above}",
+            )
+        for field in self._present(self.fields.image_size, computed=True):
+            value = self.get(field)
+            self.set(field, side if isinstance(value, int) else type(value)((side, side)))
+
+    def set_token_count(self, count: int) -> None:
+        """Say how many position embeddings there are."""
+        for field in self._present(self.fields.token_count):
+            self.set(field, count)
+
+    # ---- blocks
+
+    def block_fields(self, stack: Stack, stages: Sequence[Stack], *, several: bool) -> list[str]:
+        """The fields that count the blocks of ``stack`` or have an entry for each.
+
+        Args:
+            stack: The stack; its length and the names in its container decide.
+            stages: The stacks at like sites, ``stack`` among them: together they may be in a list of depths.
+            several: Whether the network has other stacks.
+
+        Returns:
+            Names of fields of this config or its parts; ``depths.1`` is the second entry of a list.
+        """
+        names = self._blocks(stack.container)
+        if len(stages) > 1:
+            lengths = [len(stage.sites) for stage in stages]
+            fields = [f for f in self._present(names.depths) if _as_list(self.get(f)) == lengths]
+            return [f"{field}.{stages.index(stack)}" for field in fields]
+        mine, count = _words(stack.container), len(stack.sites)
+        candidates = []
+        for part, holder in [("", self), *self.parts()]:
+            fitting = holder._counting(names, count)
+            candidates += [(field, _words(f"{part}.{field}")) for field in fitting]
+        if several or mine:
+            candidates = [(field, theirs) for field, theirs in candidates if not theirs - mine]
+        named = [field for field, theirs in candidates if theirs & mine]
+        plain = [field for field, theirs in candidates if not theirs & mine]
+        # a decoder that the config names has settings of its own; the plain ones then speak of the encoder
+        chosen = named if named and "decoder" in mine else [*named, *plain]
+        return list(dict.fromkeys(chosen))
+
+    def described(self, stacks: Sequence[Stack]) -> list[Stack]:
+        """The stacks with the fields that speak of their lengths."""
+        patterns = [like_sites(stack.container) for stack in stacks]
+        described = []
+        for stack, pattern in zip(stacks, patterns, strict=True):
+            stages = [s for s, p in zip(stacks, patterns, strict=True) if p == pattern]
+            fields = self.block_fields(stack, stages, several=len(stacks) > 1)
+            described.append(replace(stack, config_fields=tuple(fields)))
+        return described
+
+    def counts_together(self, count: int) -> bool:
+        """Whether some field counts ``count`` blocks, or has an entry for each, whatever their classes are."""
+        return any(bool(self._counting(names, count)) for names in self.fields.blocks)
+
+    def kinds(self, container: str, count: int) -> list[str]:
+        """Of what kind each of ``count`` blocks is; empty where the config does not say."""
+        for field in self._blocks(container).kinds:
+            kinds = self.get(field)
+            if isinstance(kinds, (list, tuple)) and len(kinds) == count and all(isinstance(k, str) for k in kinds):
+                return list(kinds)
+        return []
+
+    def computes_kinds(self, container: str) -> bool:
+        """Whether the kinds of blocks are worked out from other fields and cannot be listed one by one."""
+        names = self._blocks(container)
+        return not {f for f in self._present(names.entries) if f in names.kinds} and not self._present(names.cycles)
+
+    def attending(self, container: str, count: int) -> list[int]:
+        """The positions of the blocks whose caches know how long the text is; empty where the config does not say."""
+        if self.get("use_cache") is None:  # no decoder
+            return []
+        patterns = self._blocks(container).attends
+        return [i for i, kind in enumerate(self.kinds(container, count)) if _matches(kind, patterns)]
+
+    def feature_blocks(self, container: str, count: int) -> dict[str, list[int]]:
+        """The fields that say from which blocks other parts read features, with the positions of those blocks."""
+        names = self._blocks(container)
+        read = {field: taken(self.get(field), count) for field in self._about(container, names.features)}
+        states = {field: taken(self.get(field), count, states=True) for field in self._about(container, names.states)}
+        return {field: positions for field, positions in {**read, **states}.items() if positions}
+
+    def read_blocks(self, container: str, count: int) -> dict[int, int]:
+        """For each block that reads keys and values of another one, the position of that one."""
+        kinds = self.kinds(container, count) or [""] * count
+        read: dict[int, int] = {}
+        for modes in (self.get(field) for field in self._blocks(container).sharing):
+            if isinstance(modes, (list, tuple)) and len(modes) == count:
+                stores = [i for i, mode in enumerate(modes) if mode == "store"]
+                for index in (i for i, mode in enumerate(modes) if mode == "reuse"):
+                    before = [i for i in stores if i < index and kinds[i] == kinds[index]]
+                    read |= {index: before[-1]} if before else {}
+        return read
+
+    def keep_blocks(
+        self, container: str, count: int, indices: Sequence[int], *, fields: Iterable[str], moved: Mapping[int, int]
+    ) -> dict[str, tuple[Any, Any]]:
+        """Say that of ``count`` blocks those at ``indices`` are left, in this order.
+
+        Args:
+            container: The site of the container that holds them.
+            count: How many blocks there were.
+            indices: The old positions of those that stay.
+            fields: What :meth:`block_fields` of the network's config gave; the copies of it in modules share them.
+            moved: New positions by old ones, for lists of positions.
+
+        Returns:
+            The fields that changed, with their old and new values.
+
+        Raises:
+            OperationError: The config works out the kinds of blocks from other fields, which say something else of
+                those that are left.
+        """
+        kinds = self.kinds(container, count)
+        names = self._blocks(container)
+        changes = self._block_changes(fields, count, indices)
+        for field in self._about(container, (*names.positions, *names.features)):
+            value = self.get(field)
+            if field not in changes and isinstance(value, (list, tuple)):
+                changes[field] = remaining(value, moved)
+        for field in self._about(container, names.cycles):
+            if (cycle := self.get(field)) and self.kinds(container, count):
+                changes[field] = type(cycle)(cycle[i % len(cycle)] for i in indices)
+        for field in self._about(container, names.states):
+            changes[field] = shortened_states(self.get(field), moved)
+        for field, last in [(f, False) for f in names.first] + [(f, True) for f in names.last]:
+            if isinstance(value := self.get(field), int) and field in self.settings() and 0 < value <= count:
+                changes[field] = first_ones(value, count, indices, last=last, field=field, container=container)
+        before = {field: self.get(field) for field in changes}
+        for field, value in changes.items():
+            self.set(field, value)
+        left = self.kinds(container, len(indices))
+        wanted = [kinds[i] for i in indices if kinds]
+        if kinds and left and left != wanted:
+            attending = self._first_attending(container, kinds)
+            raise OperationError(
+                f"{self.name} works out of what kind each block is, and would have {', '.join(left)} where those that "
+                f"are left of {container} are {', '.join(wanted)}",
+                hint=f"keep the first ones: keep_blocks: {max(len(wanted), attending + 1)}",
+            )
+        return {field: (before[field], value) for field, value in changes.items() if before[field] != value}
+
+    # ---- inside
+
+    def _blocks(self, container: str) -> BlockFields:
+        rows = (row for row in self.fields.blocks if fnmatchcase(container, row.container))
+        return next(rows, BlockFields())
+
+    def _present(self, patterns: Sequence[str], *, computed: bool = False) -> list[str]:
+        """The fields that ``patterns`` name, in the order of the config; computed properties only on request."""
+        fields = [field for field in self.settings() if _matches(field, patterns)]
+        if computed and not isinstance(self.config, Mapping):
+            fields += [p for p in patterns if p not in fields and self.get(p) is not None]
+        return fields
+
+    def _about(self, container: str, patterns: Sequence[str]) -> list[str]:
+        """The fields that ``patterns`` name, without those that speak of another part of the network."""
+        mine = sides(container)
+        return [field for field in self._present(patterns) if not (mine and sides(field) - mine)]
+
+    def _counting(self, names: BlockFields, count: int) -> list[str]:
+        fitting = []
+        for field, value in self.settings().items():
+            number = isinstance(value, int) and not isinstance(value, bool) and value == count
+            listed = isinstance(value, (list, tuple)) and len(value) == count
+            if (number and _matches(field, names.counts)) or (listed and _matches(field, names.entries)):
+                fitting.append(field)
+        return fitting
+
+    def _block_changes(self, fields: Iterable[str], count: int, indices: Sequence[int]) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        for path in fields:
+            field, _, position = path.partition(".")
+            value = changes.get(field, self.get(field))
+            if position and isinstance(value, (list, tuple)):
+                lengths = list(value)
+                lengths[int(position)] = len(indices)
+                changes[field] = type(value)(lengths)
+            elif isinstance(value, (list, tuple)) and len(value) == count:
+                changes[field] = type(value)(value[i] for i in indices)
+            elif isinstance(value, int) and value == count:
+                changes[field] = len(indices)
+        return changes
+
+    def _first_attending(self, container: str, kinds: Sequence[str]) -> int:
+        patterns = self._blocks(container).attends
+        return next((i for i, kind in enumerate(kinds) if _matches(kind, patterns)), 0)
+
+
+def sides(text: str) -> set[str]:
+    """The parts of a network that a site or a field names: encoder, decoder, text, vision, audio."""
+    return {side for name, side in SIDES.items() if name in text}
+
+
+def _words(text: str) -> set[str]:
+    spaced = f"_{text.replace('.', '_')}"
+    return sides(text) | {word for word in QUALIFIERS if f"_{word}" in spaced}
+
+
+def like_sites(container: str) -> str:
+    """A container's site with ``*`` for its numbers: what the containers of stages have in common."""
+    return re.sub(r"\d+", "*", container)
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    return list(value) if isinstance(value, (list, tuple)) else None
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern matches and none that begins with ``!`` does."""
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return any(fnmatchcase(name, p) for p in wanted) and not any(fnmatchcase(name, p) for p in excluded)

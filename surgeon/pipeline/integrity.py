@@ -1,0 +1,55 @@
+"""Hold an artifact to what its manifest says of its files, its recipe and its tensors."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from surgeon.architectures.source import Source
+from surgeon.checkpoint.artifact import RECIPE
+from surgeon.checkpoint.digests import HINT, Integrity, check_files
+from surgeon.errors import VerificationError
+from surgeon.graph.tensors import tensors_of
+from surgeon.pipeline.manifest import recipe_of
+
+
+def verify_bytes(source: Source) -> Integrity:
+    """Compare every byte of an artifact with the recorded digests, and its recipe with the manifest.
+
+    Returns:
+        How many files were compared; none of an artifact of surgeon 0.1.0, which recorded no digests, and none of
+        what is no artifact.
+
+    Raises:
+        VerificationError: Something has changed since it was written.
+    """
+    checkpoint = source.checkpoint
+    if checkpoint is None or checkpoint.manifest is None or source.record is None:
+        return Integrity()
+    if checkpoint.folder is not None and source.surgeries and source.surgeries[-1].text:
+        recipe = checkpoint.folder / RECIPE
+        if not recipe.is_file() or recipe.read_bytes() != recipe_of(source.record).encode():
+            what = "is not the recipe that the manifest holds" if recipe.is_file() else "is missing from the artifact"
+            raise VerificationError(what, where=str(recipe), hint=HINT)
+    return check_files(checkpoint.manifest, checkpoint.files, checkpoint.folder, all_bytes=True)
+
+
+def compare_with_manifest(model: nn.Module, source: Source) -> None:
+    """Hold the replayed network to the tensors, and the frozen ones among them, that the manifest lists.
+
+    Raises:
+        VerificationError: It has others.
+    """
+    manifest = (source.checkpoint.manifest if source.checkpoint else None) or {}
+    last = source.surgeries[-1]
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    names = {name for name, _ in tensors_of(model)}
+    for what, replayed, listed in (
+        ("tensors", names, {*last.kept, *last.made} or names),
+        ("frozen parameters", frozen, set(manifest.get("frozen", frozen))),
+    ):
+        if odd := sorted(replayed ^ listed):
+            raise VerificationError(
+                f"the replayed operations give other {what} than the manifest lists: {', '.join(odd[:3])}",
+                where=source.location,
+                hint="it is of another version of surgeon, or was changed: make it again from its recipe",
+            )

@@ -1,0 +1,151 @@
+"""Look at a network without reading its weights: its sites, their roles, shapes and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from surgeon.architectures.trust import TrustCode, with_trust
+from surgeon.errors import OperationError, SurgeonError, name_nearest_option
+from surgeon.graph.roles import Roles
+from surgeon.graph.sites import ROLES, Site
+from surgeon.graph.trace import Trace
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.surgery.inspection import Inspection
+from surgeon.surgery.opened import Model, OpenOptions
+from surgeon.surgery.replay import open_network
+
+
+@dataclass(frozen=True)
+class SiteView:
+    """One module of a network.
+
+    Attributes:
+        site: Its address, as a selector names it; ``.`` is the whole network.
+        kind: The name of its class.
+        shape: The shape of the main tensor that it produces, batch first; None if it does not run, or produces none.
+        parameters: The number of parameters at and below it.
+    """
+
+    site: str
+    kind: str
+    shape: tuple[int, ...] | None
+    parameters: int
+
+
+@dataclass(frozen=True)
+class RoleView:
+    """One site in a role.
+
+    Attributes:
+        site: Its address.
+        evidence: Why it has the role.
+    """
+
+    site: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """What :func:`inspect` shows of a network.
+
+    Attributes:
+        architecture: What builds the network; None for a module of unknown origin.
+        source: What was opened.
+        model: The skeleton: every module, no values.
+        sites: Every module, in the order of the tree.
+        roles: The sites in each role (``head``, ``blocks``, ``stem``, …), with the evidence.
+        outputs: The shapes of the network's outputs, by name; ``{}`` if it could not be traced.
+        notes: What was noticed while opening and tracing.
+        inspection: Answers further questions about the skeleton.
+        trace: The forward that the shapes come from; None if none of the ways to run it worked.
+    """
+
+    architecture: str | None
+    source: str
+    model: nn.Module
+    sites: tuple[SiteView, ...]
+    roles: dict[str, tuple[RoleView, ...]]
+    outputs: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+    inspection: Inspection = field(repr=False)
+    trace: Trace | None = field(repr=False)
+
+    def select(self, selector: str) -> tuple[SiteView, ...]:
+        """List the sites that a selector names, in the order of the tree.
+
+        Raises:
+            SiteError: It names nothing; the error names the nearest sites.
+        """
+        return tuple(_site_view(site, self.trace) for site in self.inspection.select(selector))
+
+
+@name_nearest_option
+def inspect(
+    model: Model,
+    *,
+    arch: str | None = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    plugins: Plugins | None = None,
+) -> NetworkView:
+    """Show a network's sites, roles and shapes. No weight is read.
+
+    Args:
+        model: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
+        arch: What builds the network, where the source does not say.
+        key: Which of several state dicts in the source to take.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
+
+    Raises:
+        CheckpointError: The source is missing, damaged or unsafe.
+        ArchitectureError: The network cannot be identified or built.
+    """
+    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
+    opened = open_network(model, options)
+    inspection = opened.inspect()
+    trace: Trace | None = None
+    notes = list(opened.source.notes)
+    try:
+        trace = inspection.trace()
+        notes.append(f"shapes traced on {trace.evidence} tensors")
+    except OperationError as error:
+        notes.append(f"no shapes: {error.message}")
+    roles = inspection.roles()
+    return NetworkView(
+        architecture=str(opened.source.architecture) if opened.source.architecture else None,
+        source=opened.source.location,
+        model=opened.root,
+        sites=tuple(_site_view(Site(name, module), trace) for name, module in opened.root.named_modules()),
+        roles={role: _role_views(roles, role) for role in ROLES},
+        outputs=dict(trace.outputs) if trace else {},
+        notes=tuple(notes),
+        inspection=inspection,
+        trace=trace,
+    )
+
+
+def _site_view(site: Site, trace: Trace | None) -> SiteView:
+    try:
+        shape = trace.shape(site.name) if trace else None
+    except SurgeonError:
+        shape = None
+    parameters = sum(parameter.numel() for parameter in site.module.parameters())
+    return SiteView(str(site), type(site.module).__name__, shape, parameters)
+
+
+def _role_views(roles: Roles, role: str) -> tuple[RoleView, ...]:
+    if role == "blocks":
+        return tuple(
+            RoleView(site, f"one of {len(stack.sites)} blocks in {stack.container}")
+            for stack in roles.blocks
+            for site in stack.sites
+        )
+    return tuple(RoleView(item.site, item.evidence) for item in getattr(roles, role))

@@ -1,0 +1,109 @@
+"""What the command ``apply`` does, as a function: from a model and a recipe to a checked artifact on disk.
+
+Training is imported only where a recipe trains: its libraries take long to import, and need not be installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.architectures.trust import TrustCode
+from surgeon.checkpoint.artifact import check_output
+from surgeon.errors import name_nearest_option
+from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.prepare import Operations, as_recipe, prepare
+from surgeon.pipeline.reload_check import Reload, check_streamed
+from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.surgery.opened import Model
+
+
+@name_nearest_option
+def run_recipe(
+    model: Model | None,
+    operations: Operations,
+    output: str | Path,
+    *,
+    train: bool = True,
+    force: bool = False,
+    arch: str | None = None,
+    seed: int | None = None,
+    roles: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    plugins: Plugins | None = None,
+    outputs: bool = True,
+    progress: RunProgress | None = None,
+    quiet: bool = True,
+) -> RunReport:
+    """Apply a recipe, train by its ``train:`` section if it has one, write the artifact and check it.
+
+    Without training the weights are streamed from the source to the artifact and never all in memory. With it, the
+    curve of the training is drawn beside the artifact, in ``OUTPUT.svg``.
+
+    Args:
+        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
+            module in memory; None takes the recipe's ``model``.
+        operations: A recipe, the path of one, one operation, or several.
+        output: A folder, a ``.safetensors`` or a ``.pt`` file; nothing may exist there unless ``force``.
+        train: Train by the recipe's ``train:`` section; False leaves it aside.
+        force: Replace what exists at the output.
+        arch: What builds the network, where neither the source nor the recipe says.
+        seed: The seed of new values and of training, instead of the recipe's.
+        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
+        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to take.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
+        outputs: Trace the result, so that the plan says what it returns.
+        progress: Called on the way.
+        quiet: Show no progress bar while training.
+
+    Raises:
+        OutputError: Something exists at the output, or it cannot be written to.
+        VerificationError: The artifact, loaded again, is not what it was written from.
+        SurgeonError: The recipe, the source, an operation or the training is at fault; the class says which.
+    """
+    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    recipe = as_recipe(operations, plugins)
+    settings = recipe.train if train else None
+    if settings is not None:
+        with progress.step("checking the training settings"):
+            check_training(recipe, plugins, here=True)
+    check_output(path, force=force, inputs=[])
+    with progress.step("reading the model and planning"):
+        prepared = prepare(
+            model,
+            recipe,
+            arch=arch,
+            seed=seed,
+            roles=roles,
+            inputs=inputs,
+            key=key,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+            plugins=plugins,
+            outputs=outputs,
+        )
+    plugins = prepared.plugins
+    check_output(path, force=force, inputs=prepared.inputs)
+    progress.planned(prepared.plan)
+    if settings is not None:
+        from surgeon.pipeline.trained_artifact import train_and_write
+
+        return train_and_write(prepared, settings, path, force, plugins, progress, quiet)
+    checked: list[Reload] = []
+
+    def reload(written: Path) -> None:
+        with progress.step("loading it again"):
+            checked.append(check_streamed(prepared, written, plugins))
+
+    with progress.step("writing", prepared.plan.bytes_written) as count:
+        prepared.write(path, force=force, progress=count, check=reload)
+    return RunReport(path, prepared.plan, None, checked[0])

@@ -1,0 +1,67 @@
+"""What a run calls on its way, and what it returns. Nothing here imports the libraries of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgeon.pipeline.reload_check import Reload
+from surgeon.surgery.plan import Plan
+
+if TYPE_CHECKING:
+    from surgeon.training.report import TrainReport
+
+
+class RunProgress:
+    """Hooks that a run calls on its way; they do nothing here. Override those that you want to see."""
+
+    def step(self, what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """Enclose one step of the run, such as ``writing``.
+
+        Args:
+            what: What the step does.
+            total: The bytes that it will handle; None if they are not counted.
+
+        Returns:
+            A context manager that yields a function, to be called with each number of bytes that are done.
+        """
+        return _no_progress()
+
+    def planned(self, plan: Plan) -> None:
+        """Take the plan, before anything is written."""
+
+
+@contextmanager
+def _no_progress() -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run made.
+
+    Attributes:
+        output: The artifact.
+        plan: What the operations changed; None where a run only trained.
+        training: The report of the training; None where nothing was trained.
+        reload: How the artifact compares, loaded again, with what it was written from; None in a process of
+            several that does not write.
+    """
+
+    output: Path
+    plan: Plan | None
+    training: TrainReport | None
+    reload: Reload | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the report to JSON-able data."""
+        return {
+            "output": str(self.output),
+            **({"plan": self.plan.to_dict()} if self.plan else {}),
+            "training": self.training.to_dict() if self.training else None,
+            "reloaded": dataclasses.asdict(self.reload) if self.reload else None,
+        }

@@ -1,0 +1,224 @@
+"""What the command ``train`` does, as a function: train an artifact, or what a recipe makes of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from surgeon.architectures.trust import TrustCode, with_trust
+from surgeon.checkpoint.artifact import check_output
+from surgeon.errors import OutputError, RecipeError, name_nearest_option
+from surgeon.interfaces.record import record_of
+from surgeon.pipeline import api as engine
+from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.finetune import Trainee, ready, train_ready
+from surgeon.pipeline.prepare import Operations, as_recipe, prepare
+from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.pipeline.trained_artifact import save_trained
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.reach import reaches
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.surgery.opened import OpenOptions
+from surgeon.surgery.replay import open_from
+from surgeon.training.checkpoints import RUN
+
+MANIFEST = "surgeon.json"
+FILES = (".safetensors", ".pt")
+
+
+@name_nearest_option
+def run_training(
+    model: str | Path | None,
+    operations: Operations | None,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    force: bool = False,
+    arch: str | None = None,
+    seed: int | None = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    trust_recipe: bool = False,
+    plugins: Plugins | None = None,
+    progress: RunProgress | None = None,
+    quiet: bool = True,
+) -> RunReport:
+    """Train an artifact, or what a recipe makes of a model; write the trained network as an artifact and check it.
+
+    A recipe's operations are applied first, unless the artifact has been through them. While it trains, checkpoints
+    are in ``OUTPUT.checkpoints``: one after every epoch, of which the last is kept, unless ``arguments:
+    {save_strategy: …}`` says otherwise. Under ``torchrun`` every process calls this function, and the first writes.
+
+    Args:
+        model: An artifact, or what to operate on; None takes the recipe's ``model``.
+        operations: The recipe to train by; None takes the recipe that the artifact was made with.
+        output: A folder, a ``.safetensors`` or a ``.pt`` file; nothing may exist there unless ``force``.
+        overrides: Values to set in the artifact's recipe, as ``train.epochs=3``; see :func:`surgeon.load_recipe`
+            for recipes in files.
+        resume: Continue an interrupted training from its last checkpoint, to the same weights.
+        force: Replace what exists at the output, and the checkpoints of an interrupted training.
+        arch: What builds the network, where neither the source nor the recipe says.
+        seed: The seed of training and of new values, instead of the recipe's.
+        key: Which of several state dicts in the source to take.
+        trust_pickle: Let pickles in the source run code.
+        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
+        trust_recipe: Let the recipe inside an artifact read files elsewhere and use the network.
+        plugins: The plugins; the built-in and installed ones if left out.
+        progress: Called on the way.
+        quiet: Show no progress bar while training.
+
+    Raises:
+        RecipeError: The recipe has mistakes, or no ``train:`` section.
+        OutputError: Something exists at the output, or ``model`` is not an artifact and there is no recipe.
+        TrainingError: Settings, data and model do not fit together, or there is no such run to resume.
+    """
+    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins = with_trust(plugins, trust_code, model, arch)
+    recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
+    plugins = with_trust(plugins, (), *recipe.typed)
+    if operations is None and model is not None and not trust_recipe:
+        _refuse_to_reach(recipe, Path(model))
+    if operations is not None and overrides:
+        raise RecipeError("overrides are for the artifact's own recipe", hint="load_recipe(path, overrides=...)")
+    settings = recipe.train
+    if settings is None:
+        raise RecipeError(
+            "the recipe has no train: section",
+            where=str(model if operations is None else recipe.path or "the recipe"),
+            hint="give one that has: surgeon train RECIPE ARTIFACT",
+        )
+    with progress.step("checking the training settings"):
+        check_training(recipe, plugins, here=True)
+    folder = path.with_name(f"{path.name}.checkpoints")
+    if is_first_process():
+        check_output(path, force=force, inputs=[])
+        _check_folder(folder, resume=resume, force=force)
+    with progress.step("reading the model"):
+        options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
+        trainee = _trainee(recipe, model, options, seed, its_own=operations is None)
+    if is_first_process():
+        check_output(path, force=force, inputs=trainee.inputs)
+    report = train_ready(
+        trainee, settings, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=quiet
+    )
+    if not is_first_process():
+        return RunReport(path, None, report, None)
+    reload = save_trained(trainee, report, path, force, plugins, progress)
+    _remove_checkpoints(folder, settings)
+    return RunReport(path, None, report, reload)
+
+
+def is_first_process() -> bool:
+    """Whether this process, of those that ``torchrun`` started, is the one that writes; a lone process is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_artifact(path: str | Path) -> bool:
+    """Whether ``path`` looks like something that surgeon wrote, rather than a recipe."""
+    path = Path(path)
+    return (path / MANIFEST).is_file() or (path.is_file() and path.suffix in FILES)
+
+
+def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugins: Plugins) -> Recipe:
+    """Load the last recipe that an artifact was made with.
+
+    Args:
+        path: The artifact.
+        overrides: Values to set in the recipe, as ``train.epochs=3``.
+        plugins: Where its operations and sources come from.
+
+    Raises:
+        OutputError: ``path`` is not an artifact.
+        RecipeError: The recipe, with the overrides, has mistakes.
+    """
+    record = OpenOptions(plugins=plugins).source(path).record if path is not None and is_artifact(path) else None
+    if path is None or record is None or not record.surgeries:
+        raise OutputError(f"{path} is not an artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
+    needed = record.surgeries[-1].plugins
+    if Path(path).is_dir():
+        return load_recipe(Path(path) / "recipe.yaml", overrides=overrides, plugins=plugins, needed=needed)
+    with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
+        copy = Path(scratch) / "recipe.yaml"
+        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
+        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed)
+
+
+def _trainee(
+    recipe: Recipe, model: str | Path | None, options: OpenOptions, seed: int | None, *, its_own: bool
+) -> Trainee:
+    """Load the network to train; apply the recipe's operations, unless the artifact has been through them."""
+    chosen = model if model is not None else recipe.model
+    if chosen is None:
+        raise RecipeError("there is no model to train", hint="name one: surgeon train RECIPE MODEL")
+    if is_artifact(chosen):
+        options = dataclasses.replace(options, arch=options.arch or recipe.arch)
+        source = options.source(chosen)
+        past = source.record.surgeries[-1] if source.record and source.record.surgeries else None
+        applied = past is not None and past.operations == [operation_dict(step) for step in recipe.operations]
+        if past is not None and (its_own or applied):
+            network = engine.load_opened(open_from(source, options))
+            record = record_of(network)
+            assert record is not None  # load attaches it
+            operations = operations_from(record.surgeries[-1].operations, options.plugins)
+            default = record.surgeries[-1].seed if its_own else recipe.seed
+            files = source.checkpoint.files if source.checkpoint else []
+            return Trainee(network, record, source, operations, default if seed is None else seed, files)
+    arch = options.arch if isinstance(options.arch, str) else None
+    prepared = prepare(
+        chosen,
+        recipe,
+        arch=arch,
+        seed=seed,
+        key=options.key,
+        trust_pickle=options.trust_pickle,
+        plugins=options.plugins,
+    )
+    return ready(prepared)
+
+
+def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:
+    """Refuse the recipe inside an artifact that reads files elsewhere or uses the network.
+
+    Code is not looked at here: it has ``trust_code``. Nor is what training does without: the model that the artifact
+    was made from, and the donors of tensors that it holds by now.
+    """
+    inside = (artifact if artifact.is_dir() else artifact.parent / artifact.stem).resolve()
+    beyond = [
+        reach
+        for reach in reaches(recipe)
+        if reach.kind != "code"
+        and reach.where not in ("model", "arch")
+        and not (reach.where.startswith("operations.") and reach.where.endswith(".donor"))
+        and not (reach.kind == "file" and Path(reach.what).resolve().is_relative_to(inside))
+    ]
+    if beyond:
+        raise RecipeError(
+            f"the recipe inside it reaches for {', '.join(map(str, beyond[:4]))}",
+            where=str(artifact),
+            hint="if you trust it: --trust-recipe; or train by a recipe of yours: surgeon train RECIPE ARTIFACT",
+        )
+
+
+def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
+    if (folder / RUN).exists() and not (resume or force):
+        raise OutputError(
+            f"an interrupted training lies in {folder}", hint="--resume goes on with it; --force begins anew"
+        )
+
+
+def _remove_checkpoints(folder: Path, settings: TrainSettings) -> None:
+    """Remove checkpoints that were written only to be resumed from; those that the settings want stay."""
+    (folder / RUN).unlink(missing_ok=True)
+    if settings.arguments.get("save_strategy", "no") == "no":
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    if not any(folder.iterdir()):
+        folder.rmdir()

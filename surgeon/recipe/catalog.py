@@ -1,0 +1,106 @@
+"""Describe operations as data, from the JSON Schema of recipes. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+
+
+def describe_operations(plugins: Plugins | None = None) -> dict[str, dict[str, Any]]:
+    """Describe every operation by name: its documentation, its fields, their types and an example; JSON-able.
+
+    Args:
+        plugins: The plugins; the built-in and installed ones if left out.
+    """
+    return operations_of(schema_of(plugins or load_plugins()))
+
+
+def schema_of(plugins: Plugins) -> dict[str, Any]:
+    """Get the schema of recipes: the one that ships with surgeon, unless a plugin adds to it."""
+    if plugins.add_to("surgeon_operations", "surgeon_sources"):
+        from surgeon.recipe.schema import recipe_schema
+
+        return recipe_schema(plugins)
+    shipped: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recipe.schema.json").read_text(encoding="utf-8"))
+    return shipped
+
+
+def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """List the operations that a schema of recipes allows, by name, as JSON-able data."""
+    shared = schema["$defs"]
+    steps = [_shared(ref, shared) for ref in schema["properties"]["operations"]["items"]["oneOf"]]
+    return {step["properties"]["op"]["const"]: _operation_dict(step, shared) for step in steps}
+
+
+def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    types = {name: shared[name] for name in sorted(_named(step, shared, set())) if "properties" in shared[name]}
+    return {
+        "name": step["properties"]["op"]["const"],
+        "documentation": step["description"],
+        "fields": [field for field in _field_dicts(step, shared) if field["name"] != "op"],
+        "types": {name: _field_dicts(inner, shared) for name, inner in types.items()},
+        "example": _example(step["examples"][0]),
+    }
+
+
+def _named(schema: Any, shared: Mapping[str, Any], names: set[str]) -> set[str]:
+    """Add to ``names`` everything that ``schema`` refers to, and what that refers to; return it."""
+    if isinstance(schema, Mapping):
+        if "$ref" in schema and (name := schema["$ref"].rpartition("/")[2]) not in names:
+            names.add(name)
+            _named(shared[name], shared, names)
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _named(part, shared, names)
+    return names
+
+
+def _shared(ref: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    definition: Mapping[str, Any] = shared[ref["$ref"].rpartition("/")[2]]
+    return definition
+
+
+def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "type": type_of(field, shared),
+            "required": name in required,
+            "default": json.dumps(field.get("default"), ensure_ascii=False),
+            "description": " ".join(field.get("description", "").split()),
+        }
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """Say the type of a field in words, from its JSON Schema: ``whole number or list of text``."""
+    if "$ref" in field:
+        there = _shared(field, shared)
+        return str(field["$ref"].rpartition("/")[2]) if "properties" in there else type_of(there, shared)
+    if "const" in field or "enum" in field:
+        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
+    parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")
+    if parts:
+        names = list(dict.fromkeys(type_of(part, shared) for part in parts))
+        return " or ".join(name for name in names if name != "null") or "null"
+    kind = str(field.get("type", "anything"))
+    if kind == "array":
+        return f"list of {type_of(field.get('items', {}), shared).replace('whole number', 'whole numbers')}"
+    if kind == "object":
+        inner = field.get("additionalProperties")
+        return f"mapping to {type_of(inner, shared)}" if isinstance(inner, dict) and inner else "mapping"
+    return {"integer": "whole number", "string": "text", "boolean": "true | false"}.get(kind, kind)
+
+
+def _example(step: Mapping[str, Any]) -> str:
+    """Write a step as it is in a recipe."""
+    (op, *fields) = [f"{name}: {value if name == 'op' else json.dumps(value)}" for name, value in step.items()]
+    return "\n".join(["operations:", f"  - {op}", *(f"    {field}" for field in fields)])

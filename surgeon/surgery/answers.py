@@ -1,0 +1,122 @@
+"""Answers to questions about a traced network, under names that stay the same from one surgeon to the next.
+
+A replay of recorded operations takes the recorded answers. It runs no forward then, and a later surgeon that would
+answer otherwise still rebuilds the same network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_NUMBERED = re.compile(r"(\d+): (.*)", re.DOTALL)
+"""A key as surgeon 0.1.0 wrote it at first: a running number and a sentence."""
+
+_SENTENCES = [
+    (re.compile(pattern, re.DOTALL), kind)
+    for pattern, kind in (
+        (r"role (.*)", "role"),
+        (r"shape (.*)", "shape"),
+        (r"architecture (.*)", "architecture"),
+        (r"tap (.*)", "tap"),
+        (r"cut (.*) shows in the lengths of lists", "cut lengths"),
+        (r"cut (.*)", "cut"),
+        (r"(.*) without what is idle", "idle"),
+        (r"features at (.*)", "features"),
+        (r"features of head (.*)", "features of head"),
+        (r"features that come out()", "features of network"),
+        (r"stages of the column (.*)", "stages"),
+        (r"(?:outputs with several stems|outputs with what was appended)()", "outputs"),
+        (r"outputs before thinning()", "outputs before"),
+        (r"outputs after thinning()", "outputs after"),
+        (r"outputs at another resolution()", "outputs at image size"),
+        (r"outputs with other channels()", "outputs with channels"),
+        (r"stacks of blocks()", "stacks"),
+        (r"classes to add()", "classes"),
+        (r"the table (.*)", "table"),
+        (r"(.*) for \d+ tensors", "donor"),
+        (r"runs up to (.*)", "runs up to"),
+        (r"runs before (.*)", "runs before"),
+        (r"own outputs()", "outputs of network"),
+        (r"last site read()", "last read"),
+    )
+]
+"""What those sentences are called now; the group is the subject."""
+
+
+class Answers:
+    """The answers that one course of operations is given, and those that an earlier one recorded.
+
+    The name of an answer is ``INDEX.OPERATION/KIND/SUBJECT``. An operation may change what it asks about: the
+    second answer to the same question is ``KIND#2``, and is recorded only where it differs from the one before.
+
+    Args:
+        recorded: The answers in a manifest; they are given again. Empty at first.
+    """
+
+    def __init__(self, recorded: Mapping[str, Any]) -> None:
+        self.given: dict[str, Any] = {}
+        """All answers so far, by name."""
+        self._numbered = _by_question(recorded)
+        self._recorded = {} if self._numbered else recorded
+        self._times: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self._asked: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._last: dict[tuple[str, str, str], str] = {}
+        self._index = -1
+        self._step = ""
+
+    def begin(self, operation: str) -> None:
+        """Start the next operation, whose name is part of the names of its answers."""
+        self._index += 1
+        self._step = f"{self._index}.{operation}"
+
+    def recall(self, kind: str, subject: str, answer: Callable[[], T]) -> T:
+        """The recorded answer; where there is none, that of ``answer``, which must be JSON-able."""
+        question = (self._step, kind, subject)
+        self._times[question] += 1
+        self._asked[kind, subject] += 1
+        text = self._from_record(*question)
+        if text is None:
+            text = json.dumps(answer())
+        if self._last.get(question) != text:
+            self._last[question] = text
+            self.given[_name(*question, self._times[question])] = json.loads(text)
+        # through JSON, so that a replay is given the very types that the first run was
+        return json.loads(text)  # type: ignore[no-any-return]
+
+    def _from_record(self, step: str, kind: str, subject: str) -> str | None:
+        """The recorded answer as JSON; None where there is none."""
+        numbered = self._numbered.get((kind, subject), [])
+        if self._asked[kind, subject] <= len(numbered):
+            return json.dumps(numbered[self._asked[kind, subject] - 1])
+        for time in range(self._times[step, kind, subject], 0, -1):
+            if (name := _name(step, kind, subject, time)) in self._recorded:
+                return json.dumps(self._recorded[name])
+        return None
+
+
+def _name(step: str, kind: str, subject: str, time: int) -> str:
+    return f"{step}/{kind}{f'#{time}' if time > 1 else ''}/{subject}"
+
+
+def _by_question(recorded: Mapping[str, Any]) -> dict[tuple[str, str], list[Any]]:
+    """The answers with running numbers, in their order, by kind and subject; empty where names are stable."""
+    numbered = {int(match[1]): key for key in recorded if (match := _NUMBERED.fullmatch(key))}
+    answers: dict[tuple[str, str], list[Any]] = {}
+    for number in sorted(numbered):
+        key = numbered[number]
+        answers.setdefault(_question(key.partition(": ")[2]), []).append(recorded[key])
+    return answers
+
+
+def _question(sentence: str) -> tuple[str, str]:
+    """The kind and subject that a sentence of 0.1.0 stands for; a plugin's own is its kind."""
+    for pattern, kind in _SENTENCES:
+        if match := pattern.fullmatch(sentence):
+            return kind, match[1]
+    return sentence, ""

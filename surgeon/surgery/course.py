@@ -1,0 +1,108 @@
+"""Carry out one recipe's operations on a skeleton, one by one, and compare each with its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from surgeon.architectures.donor import Donor, open_donor
+from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError
+from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.record import Surgeries
+from surgeon.plugins import Plugins
+from surgeon.surgery.context import Surgery
+from surgeon.surgery.journal import Journal
+from surgeon.surgery.origins import Origin, Origins
+from surgeon.surgery.plan import Step
+from surgeon.surgery.snapshot import Snapshot
+from surgeon.surgery.value_changes import Values
+
+
+class Course:
+    """One recipe being carried out: the surgery that its operations get, and the journal that only the engine reads.
+
+    Args:
+        root: The skeleton to edit.
+        origins: Where its tensors come from.
+        surgeries: The recipe's roles and inputs, and for a replay its recorded answers.
+        plugins: The plugins that declare families, build architectures and open donors.
+        value: Reads the values of a tensor with a given origin.
+        architecture: What builds the network before any surgery, if that is known.
+        replay: Take the recorded answers instead of running forwards.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        origins: Origins,
+        surgeries: Surgeries,
+        plugins: Plugins,
+        value: Callable[[Origin], torch.Tensor],
+        *,
+        architecture: Architecture | None,
+        replay: bool = False,
+    ) -> None:
+        self.journal = Journal(origins, recorded=surgeries.answers if replay else None)
+        self.surgery = Surgery(
+            root,
+            journal=self.journal,
+            value=value,
+            open_donor=_no_donor if replay else partial(open_donor, plugins=plugins),
+            roles=surgeries.roles,
+            inputs=surgeries.inputs,
+            families=plugins.families(),
+            architecture=architecture,
+            providers=plugins.architectures(),
+        )
+
+    @property
+    def root(self) -> nn.Module:
+        """The root of the edited skeleton: an operation may have wrapped it."""
+        return self.surgery.model
+
+    def operate(self, operation: Operation, where: str | None = None) -> Step:
+        """Carry out one operation and refuse changes that are not in its journal.
+
+        Args:
+            operation: The operation.
+            where: Its place in the recipe, for errors.
+
+        Raises:
+            OperationError: It cannot do what it should, or changed tensors without recording that.
+            PluginError: It raised something that is not an error of surgeon's.
+        """
+        surgery, journal = self.surgery, self.journal
+        journal.begin(operation.name)
+        before, values = Snapshot.of(surgery.model), Values.of(surgery.model, journal.origins)
+        place = f"{where}: {operation.name}" if where else operation.name
+        try:
+            result = operation.apply(surgery.model, surgery)
+        except SurgeonError as error:
+            error.at(place)
+            raise
+        except Exception as error:
+            raise PluginError(f"raised {type(error).__name__}: {error}", where=place) from error
+        if result is not surgery.model:
+            raise OperationError(
+                f"apply returned {type(result).__name__}, not the network that was edited",
+                where=place,
+                hint="return surgery.model; a new root goes through surgery.wrap",
+            )
+        after = Snapshot.of(surgery.model)
+        unclaimed = before.unclaimed(after, journal.changed, journal.retrained)
+        if unclaimed:
+            raise OperationError(
+                f"changed {len(unclaimed)} tensors outside its journal: {', '.join(unclaimed[:4])}",
+                where=place,
+                hint="edit through surgery.replace, insert, attach, keep_children, freeze, …",
+            )
+        revalued = values.edits(Values.of(surgery.model, journal.origins))
+        return Step(operation.describe(), (*before.edits(after), *revalued), tuple(journal.notes))
+
+
+def _no_donor(reference: str) -> Donor:
+    raise ArchitectureError("a replay opens no other checkpoint", where=reference)

@@ -1,0 +1,93 @@
+"""The journal of one recipe's operations: what they changed, where tensors come from, what tracing answered.
+
+It is private to the engine. Operations see only the verbs of :class:`~surgeon.surgery.context.Surgery`, which write
+here; the engine reads it to refuse edits that no verb made, to draw up the plan and to write the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from surgeon.architectures.donor import Donor
+from surgeon.errors import ArchitectureError
+from surgeon.surgery.answers import Answers
+from surgeon.surgery.origins import Origins
+
+T = TypeVar("T")
+
+
+@dataclass
+class Journal:
+    """What happened to one network while operations ran on it.
+
+    Attributes:
+        origins: Where each tensor gets its values from.
+        recorded: The answers of the first run, for a replay; None where the operations run for the first time.
+        operation: The name of the operation that runs now.
+        finished: The names of the operations that ran before it.
+        notes: Lines for the plan, of the operation that runs now.
+        changed: Sites whose subtree it changed.
+        retrained: Sites whose training state it changed.
+        branches: The outputs that operations added, with the operation that added each.
+        removed: The sites that operations removed, with the operation that removed each.
+        donors: The other checkpoints that were opened, by reference.
+    """
+
+    origins: Origins = field(default_factory=Origins)
+    recorded: Mapping[str, Any] | None = None
+    operation: str = ""
+    finished: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    retrained: list[str] = field(default_factory=list)
+    branches: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, str] = field(default_factory=dict)
+    donors: dict[str, Donor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._answers = Answers(self.recorded or {})
+
+    @property
+    def replays(self) -> bool:
+        """Whether recorded operations are replayed, so that no forward needs to run."""
+        return self.recorded is not None
+
+    def begin(self, operation: str) -> None:
+        """Start the entries of the next operation."""
+        if self.operation:
+            self.finished.add(self.operation)
+        self.operation = operation
+        self._answers.begin(operation)
+        self.notes, self.changed, self.retrained = [], [], []
+
+    def note(self, text: str) -> None:
+        """Add a line to the plan, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What :meth:`recall` has returned so far, by stable names, for the manifest."""
+        return self._answers.given
+
+    def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
+        """Return the recorded answer to a question about the traced network; compute and record it on the first run.
+
+        Args:
+            kind: What is wanted, in a word or two: ``shape``.
+            answer: Computes it; the result must be JSON-able.
+            subject: What it is wanted of: the address of a site.
+            outside: The answer comes from a file or the network, where a replay never looks.
+
+        Raises:
+            ArchitectureError: In a replay, an answer from outside is not recorded.
+        """
+
+        def refuse() -> T:
+            raise ArchitectureError(
+                f"the manifest does not hold what {subject!r} gave", hint="make the artifact again from its recipe"
+            )
+
+        return self._answers.recall(kind, subject, refuse if outside and self.replays else answer)

@@ -1,0 +1,105 @@
+"""The verbs that edit the tree of modules: replace, remove, attach, insert, keep some children, wrap the root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.graph.cut import branches_reading
+from surgeon.graph.edit import keep_children, remove_module, replace_module
+from surgeon.graph.sites import Site
+from surgeon.nn.grafts import Inserted, hook
+from surgeon.surgery.inspection import name_of
+from surgeon.surgery.tensor_values import TensorValues
+
+
+class ModuleEdits(TensorValues):
+    """Edit the tree of modules. Every edit is recorded; one that would take away what a branch reads is refused."""
+
+    def replace(self, site: Site | str, module: nn.Module) -> None:
+        """Put ``module`` in the place of ``site``."""
+        replace_module(self.model, name_of(site), module)
+        self._changed(name_of(site))
+
+    def remove(self, site: Site | str, *, optional: bool = False) -> None:
+        """Remove a module that the forward does not need.
+
+        Args:
+            site: The module.
+            optional: The forward tests it for None, so None takes its place.
+
+        Raises:
+            OperationError: A branch reads it.
+        """
+        name = name_of(site)
+        self._refuse_to_remove([name])
+        remove_module(self.model, name, optional=optional)
+        self._journal.removed[name] = self._journal.operation
+        self._changed(name)
+
+    def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
+        """Add ``module`` as a child. The caller makes sure that something calls it.
+
+        Raises:
+            OperationError: ``parent`` has something of that name.
+        """
+        owner = self.model.get_submodule(name_of(parent))
+        if hasattr(owner, name):
+            raise OperationError(f"{name_of(parent) or '.'} already has {name!r}")
+        owner.add_module(name, module.train(owner.training))
+        self._changed(f"{name_of(parent)}.{name}".lstrip("."))
+
+    def insert(
+        self,
+        site: Site | str,
+        module: nn.Module,
+        *,
+        name: str = "inserted",
+        where: Literal["after", "before"] = "after",
+    ) -> None:
+        """Put ``module`` behind (or before) ``site``. No name changes: the new module is a child of ``site``."""
+        target = self.model.get_submodule(name_of(site))
+        path = name_of(site)
+        while where == "before" and isinstance(target, nn.Sequential):
+            first = next(iter(target._modules))
+            target, path = target[0], f"{path}.{first}"
+        if isinstance(target, nn.Sequential):
+            self.attach(path, name, module)
+            return
+        inserted = Inserted(module)
+        self.attach(path, name, inserted)
+        if where == "after":
+            hook(target, inserted.after)
+        else:
+            target.register_forward_pre_hook(inserted.before)
+
+    def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
+        """Keep some children of a ``ModuleList`` or ``Sequential``, in the given order, renumbered from 0.
+
+        Raises:
+            OperationError: A branch reads one of the others.
+        """
+        name = name_of(container)
+        module = self.model.get_submodule(name)
+        gone = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
+        self._refuse_to_remove(gone)
+        keep_children(module, indices)
+        self._changed(name)
+
+    def wrap(self, root: nn.Module) -> nn.Module:
+        """Make ``root``, which holds the present network, the new root, and return it."""
+        self.model = root
+        self._changed("")
+        return root
+
+    def _refuse_to_remove(self, sites: Sequence[str]) -> None:
+        operation = self._journal.operation
+        for site, output in branches_reading(self.model, sites):
+            by = self._journal.branches.get(output, "an earlier recipe")
+            raise OperationError(
+                f"{operation} would remove {site}, which the branch {output!r} of {by} reads",
+                hint=f"put {operation} before {by}, or let the branch read an earlier site",
+            )

@@ -1,0 +1,168 @@
+"""The verbs that say where the values of tensors come from; no value is read or computed before the weights flow in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.architectures.donor import Donor
+from surgeon.errors import OperationError
+from surgeon.graph.sites import Site
+from surgeon.graph.skeleton import build_skeleton
+from surgeon.graph.tensors import tensors_of
+from surgeon.surgery.inspection import Inspection, name_of
+from surgeon.surgery.journal import Journal
+from surgeon.surgery.origins import Borrowed, Derived, Fresh, New, Origin
+
+
+class TensorValues(Inspection):
+    """Make new tensors, and say how the values of tensors are computed.
+
+    Args:
+        model: The skeleton to edit.
+        journal: Records every edit.
+        value: Reads the values of a tensor with a given origin.
+        open_donor: Opens another checkpoint by its reference.
+        **facts: What is known about the network; see :class:`Inspection`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        journal: Journal,
+        value: Callable[[Origin], torch.Tensor],
+        open_donor: Callable[[str], Donor],
+        **facts: Any,
+    ) -> None:
+        super().__init__(model, journal=journal, **facts)
+        self._value = value
+        self._open_donor = open_donor
+
+    def new(
+        self,
+        factory: Callable[..., nn.Module],
+        *args: Any,
+        like: Site | nn.Module | None = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        """Make a new module. Its values are drawn when the weights flow in, from a generator that is seeded by the
+        recipe's seed and by the module's name in the edited network.
+
+        Args:
+            factory: Builds the module from the arguments that follow. It is called twice, now and when
+                the values are wanted, and must not refer to modules of the skeleton.
+            like: The neighbour whose floating-point dtype the module takes.
+        """
+        build = partial(factory, *args, **kwargs)
+        module = build_skeleton(build)
+        neighbour = like.module if isinstance(like, Site) else like
+        dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
+        if dtype is not None:
+            module = module.to(dtype)
+        self.draw(dict(tensors_of(module)), build)
+        return module
+
+    def draw(self, tensors: Mapping[str, torch.Tensor], factory: Callable[[], nn.Module]) -> None:
+        """Let tensors take the values of a module that ``factory`` builds when the weights flow in.
+
+        Args:
+            tensors: The tensors, by the names that their values have in that module's ``state_dict``.
+            factory: Builds the module; it is seeded as in :meth:`new`.
+        """
+        fresh = Fresh(factory)
+        for key, tensor in tensors.items():
+            self._journal.origins.set(tensor, New(fresh, key, self._journal.operation))
+
+    def copy_origin(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
+        """Let ``tensor`` get its values from where ``source``, a tensor of this network or of a new module, gets its.
+
+        Raises:
+            OperationError: ``source`` is neither.
+        """
+        self._journal.origins.set(tensor, self._origin(source))
+
+    def derive(
+        self,
+        tensor: torch.Tensor,
+        sources: Sequence[torch.Tensor],
+        function: Callable[..., torch.Tensor],
+    ) -> None:
+        """Let ``tensor`` be computed from the values of ``sources`` when the weights flow in.
+
+        ``tensor`` may be among its own sources: ``function`` then gets the values that it would have had.
+
+        Raises:
+            OperationError: A source is neither a tensor of this network nor of a new module.
+        """
+        origins = tuple(self._origin(source) for source in sources)
+        self._journal.origins.set(tensor, Derived(origins, function, self._journal.operation))
+
+    def donor(self, reference: str) -> Donor:
+        """Open another checkpoint, by anything that names a model, to see its tensors' names and shapes.
+
+        No weight is read. A replay does not need it: call it only inside :meth:`recall`.
+
+        Raises:
+            CheckpointError: It is missing, damaged or unsafe.
+            ArchitectureError: It is unknown, or has no weights.
+        """
+        donors = self._journal.donors
+        if reference not in donors:
+            donors[reference] = self._open_donor(reference)
+        return donors[reference]
+
+    def borrow(self, tensor: torch.Tensor, reference: str, name: str) -> None:
+        """Let ``tensor`` take the values of a donor's tensor ``name``, which is read when the weights flow in."""
+        origin = Borrowed(reference, name, lambda: self.donor(reference).read(name), self._journal.operation)
+        self._journal.origins.set(tensor, origin)
+
+    def reshape(
+        self, site: Site | str, name: str, shape: Sequence[int], function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Give a parameter or buffer another shape; its new values are computed from its old ones.
+
+        Args:
+            site: The module that owns it.
+            name: Its name in that module.
+            shape: The new shape.
+            function: Takes the old values, returns the new ones.
+        """
+        owner = self.model.get_submodule(name_of(site))
+        old: torch.Tensor = getattr(owner, name)
+        new = torch.empty(tuple(shape), dtype=old.dtype, device="meta")
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        self.derive(new, [old], function)
+        for path, module in self.model.named_modules():
+            for table in (module._parameters, module._buffers):
+                for key in [key for key, tensor in table.items() if tensor is old]:  # a tied one has several names
+                    table[key] = new
+                    self._changed(f"{path}.{key}".lstrip("."))
+        return new
+
+    def weight(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Read the values of a tensor of the skeleton from the source, now.
+
+        Raises:
+            OperationError: It is neither a tensor of this network nor of a new module.
+        """
+        return self._value(self._origin(tensor))
+
+    def _origin(self, tensor: torch.Tensor) -> Origin:
+        origin = self._journal.origins.get(tensor)
+        if origin is None:
+            raise OperationError(
+                f"a tensor of shape {tuple(tensor.shape)} belongs neither to this network nor to a new module",
+                hint="take it from surgery.model, or make its module with surgery.new(...)",
+            )
+        return origin
+
+    def _changed(self, site: str) -> None:
+        """Record that the subtree at ``site`` changed."""
+        self._journal.changed.append(site)
+        self._retrace()

@@ -1,0 +1,133 @@
+"""Averages of the weights over training, by torch.optim.swa_utils: exponential (EMA) or of late epochs (SWA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from surgeon.recipe.train_settings import AverageSettings
+from surgeon.training.objectives import Call
+
+
+class Averaging(TrainerCallback):  # type: ignore[misc]
+    """Keeps an average of all weights that train, and leaves it in the network when training ends.
+
+    ``ema``: after every step, ``decay`` of the average stays (Polyak & Juditsky 1992); in the first steps less,
+    ``(1 + n) / (10 + n)``, so that a short run is not an average of its start. Statistics of norms are averaged too.
+    ``swa``: the mean of the weights at the ends of epochs from ``start`` on (Izmailov et al. 2018, algorithm 1);
+    statistics of norms are then measured anew on the training samples.
+
+    Args:
+        model: The network itself.
+        settings: The recipe's ``average:``.
+        call: How the network is called with a batch.
+    """
+
+    def __init__(self, model: nn.Module, settings: AverageSettings, call: Call) -> None:
+        self.model = model
+        self.settings = settings
+        self.call = call
+        self.count = torch.zeros((), dtype=torch.int64)
+        self.averages = {name: tensor.detach().clone() for name, tensor in self._current().items()}
+        self.finished = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {"average_count": self.count, **{f"average.{name}": value for name, value in self.averages.items()}}
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the weights of this step into an exponential average."""
+        if self.settings.kind == "ema":
+            self._update()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the weights at the end of a late epoch into the mean."""
+        late = state.global_step >= self.settings.start * state.max_steps
+        if self.settings.kind == "swa" and (late or control.should_training_stop):
+            self._update()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the average in the network."""
+        if not self.count:
+            return
+        self._copy(self.averages)
+        self.finished = True
+        loader = kwargs.get("train_dataloader")
+        if self.settings.kind == "swa" and loader is not None:
+            update_bn(loader, _OnBatches(self.model, self.call))
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Put an exponential average into the network for the time: what is measured is what training would leave.
+
+        Not the mean of epochs, to which statistics of norms only belong when training has ended.
+        """
+        if not self.count or self.finished or self.settings.kind == "swa":
+            yield
+            return
+        now = {name: tensor.detach().clone() for name, tensor in self._current().items()}
+        self._copy(self.averages)
+        try:
+            yield
+        finally:
+            self._copy(now)
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        current = self._current()
+        self.averages = {name: value.to(current[name].device) for name, value in self.averages.items()}
+        number = int(self.count)
+        for dtype in {value.dtype for value in current.values()}:
+            names = [name for name, value in current.items() if value.dtype == dtype]
+            old, new = [self.averages[name] for name in names], [current[name].detach() for name in names]
+            if not number:
+                for value, latest in zip(old, new, strict=True):
+                    value.copy_(latest)
+            elif self.settings.kind == "ema":
+                decay = min(self.settings.decay, (1 + number) / (10 + number))
+                get_ema_multi_avg_fn(decay)(old, new, number)  # type: ignore[no-untyped-call]
+            else:
+                get_swa_multi_avg_fn()(old, new, number)  # type: ignore[no-untyped-call]
+        self.count += 1
+
+    def _current(self) -> dict[str, Tensor]:
+        """The parameters that train, and the statistics of norms."""
+        tensors: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        for name, buffer in self.model.named_buffers():
+            if name.rpartition(".")[2] in ("running_mean", "running_var"):
+                tensors[name] = buffer
+        # what waits to be unfrozen trains later, and has an average from the beginning
+        names = getattr(self, "averages", None) or tensors
+        parameters = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        return {name: parameters[name] for name in names}
+
+    @torch.no_grad()
+    def _copy(self, values: dict[str, Tensor]) -> None:
+        for name, tensor in self._current().items():
+            tensor.copy_(values[name])
+
+
+class _OnBatches(nn.Module):
+    """A network that takes a whole batch, as :func:`update_bn` calls it."""
+
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.model = model
+        self.call = call
+
+    def forward(self, batch: dict[str, Tensor]) -> Any:
+        """Run the network on its columns of ``batch``."""
+        device = next(self.model.parameters()).device
+        return self.call(self.model, {name: column.to(device) for name, column in batch.items()})

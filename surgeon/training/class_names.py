@@ -1,0 +1,175 @@
+"""What a network says of its classes, and what its data must fit: names by label column, positions, vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.interfaces.record import Record, record_of
+from surgeon.interfaces.training import Objective
+from surgeon.nn.zero_shot import ZeroShotHead
+
+MAIN = ("logits", "out")
+"""What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
+LABELS = "labels"
+"""The label column of the network's own prediction, unless an objective says otherwise."""
+POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|wpe)$")
+LANGUAGE = re.compile(r"(^|\.)(vision|visual|audio|image)\w*\.")
+
+
+def class_names(model: nn.Module, objectives: Sequence[Objective] = ()) -> dict[str, list[str]]:
+    """Name the classes of ``model`` by label column, in the order of its outputs.
+
+    The names are those that it was trained with, else those of the operation that made the head, else those of its
+    config. A column whose classes have no names is left out.
+
+    Args:
+        model: The network.
+        objectives: Which output goes with which label column, beside what the record says.
+    """
+    return {label: list(head.names) for label, head in heads(model, objectives).items() if head.names}
+
+
+def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True) -> dict[str, Head]:
+    """What is known of the output that each label column trains.
+
+    Args:
+        model: The network.
+        objectives: Which output goes with which label column.
+        default: Whether the network's own prediction is trained by the column ``labels`` unless they say otherwise.
+    """
+    record = record_of(model)
+    wanted = list(objectives)
+    if not wanted and record is not None and record.training:
+        wanted = [Objective.model_validate(each) for each in record.training[-1].get("objectives") or ()]
+    labels = {objective.label for objective in wanted}
+    trained = {objective.output for objective in wanted}
+    if default and LABELS not in labels and not trained & set(MAIN):
+        wanted.append(Objective(output=MAIN[0], loss=CLASS_LOSS, label=LABELS))
+    made: dict[str, Head] = {}
+    for objective in sorted(
+        wanted, key=lambda each: each.loss != CLASS_LOSS
+    ):  # where two share a label, classes decide
+        if objective.label not in made:
+            made[objective.label] = _head(model, record, objective)
+    return made
+
+
+def network_of(
+    model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True, partial: bool = False
+) -> Network:
+    """What data for ``model`` have to fit; see :func:`heads`. With ``partial`` they may lack some of its classes."""
+    given = heads(model, objectives, default=default)
+    if partial:
+        given = {label: replace(head, partial=True) for label, head in given.items()}
+    return Network(given, positions(model), vocabulary(model))
+
+
+def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
+    """Write the names of the data's classes into the config of ``model``, where its head has only their number."""
+    config = getattr(model, "config", None)
+    output = {each.output: each.label for each in reversed(objectives)}
+    label = next((output[name] for name in MAIN if name in output), LABELS)
+    given = list(names.get(label, ()))
+    if not given or not hasattr(config, "id2label") or not _is_classifier(model) or _config_names(model):
+        return
+    assert config is not None
+    if len(config.id2label) == len(given):
+        config.id2label = dict(enumerate(given))
+        config.label2id = {name: number for number, name in enumerate(given)}
+
+
+def restore_names(model: nn.Module) -> None:
+    """Write the names that ``model`` was trained with, which its record keeps, into its config again."""
+    record = record_of(model)
+    if record is not None and record.training:
+        given = [Objective.model_validate(each) for each in record.training[-1].get("objectives") or ()]
+        adopt_names(model, class_names(model, given), given)
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many tokens a text may have: by the network's table of positions; None where it has none."""
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and POSITIONS.search(name) and not LANGUAGE.search(name)
+    ]
+    counts = []
+    for table in tables:
+        # RoBERTa counts from behind the number for padding, BART and OPT from an offset of their own
+        before = table.padding_idx + 1 if table.padding_idx is not None else int(getattr(table, "offset", 0))
+        counts.append(table.num_embeddings - before)
+    return min(counts, default=None)
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """How many tokens the embedding knows; None where the network has none."""
+    try:
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+    return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None
+
+
+def _head(model: nn.Module, record: Record | None, objective: Objective) -> Head:
+    output = objective.output
+    for name, module in model.named_modules():
+        if name == f"grafts.{output}.head" and isinstance(module, ZeroShotHead):
+            classes = tuple(map(str, module.classes))
+            return Head(objective.loss, len(classes), classes, partial=True)
+    names, count, replaced = _recorded(record, objective)
+    if not replaced and output in MAIN:
+        names = names or _config_names(model)
+        labels = getattr(getattr(model, "config", None), "id2label", None)
+        count = len(labels) if names or (isinstance(labels, dict) and _is_classifier(model)) else None  # type: ignore[arg-type]
+    return Head(objective.loss, len(names) or count, names)
+
+
+def _recorded(record: Record | None, objective: Objective) -> tuple[tuple[str, ...], int | None, bool]:
+    """The names, the number of classes, and whether an operation made the head, by the record."""
+    names: tuple[str, ...] = ()
+    count: int | None = None
+    replaced = False
+    surgeries = record.surgeries if record is not None else []
+    training = record.training if record is not None else []
+    for number in range(len(surgeries) + 1):
+        for operation in surgeries[number - 1].operations if number else ():
+            classes = _classes(operation, objective.output)
+            if classes is not None:
+                replaced = True
+                names = tuple(map(str, classes)) if isinstance(classes, list) else ()
+                count = len(classes) if isinstance(classes, list) else int(classes)
+        for entry in training:
+            learnt = entry.get("classes", {}).get(objective.label)
+            if learnt and entry.get("surgeries", len(surgeries)) == number and count in (None, len(learnt)):
+                names, count = tuple(map(str, learnt)), len(learnt)
+    return names, count, replaced
+
+
+def _classes(operation: Mapping[str, Any], output: str) -> Any:
+    """The classes that an operation, as recorded, gives ``output``; None where it does not."""
+    task = (operation.get("tasks") or {}).get(output)
+    if isinstance(task, Mapping):
+        return task.get("classes")
+    return operation.get("classes") if output in MAIN and isinstance(operation.get("classes"), (int, list)) else None
+
+
+def _config_names(model: nn.Module) -> tuple[str, ...]:
+    """The names of the classes in the config; none where they are only numbered."""
+    labels = getattr(getattr(model, "config", None), "id2label", None)
+    if not isinstance(labels, dict) or not labels or not _is_classifier(model):
+        return ()
+    try:
+        ordered = [str(labels[key]) for key in sorted(labels, key=int)]
+    except (TypeError, ValueError):
+        return ()
+    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else tuple(ordered)
+
+
+def _is_classifier(model: nn.Module) -> bool:
+    return "Classification" in type(model).__name__

@@ -1,0 +1,107 @@
+"""All values of one column of a dataset: for class weights, balanced samplers and digests of data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgeon.data.labels import present
+from surgeon.data.rows import label_values
+from surgeon.errors import TrainingError
+
+PROBED = 32
+"""So many samples of a dataset are looked at in full for its digest."""
+
+
+def column_of(dataset: Any, name: str) -> Tensor:
+    """The column ``name`` of every sample, without reading pictures and sounds where that can be spared.
+
+    Raises:
+        TrainingError: Samples have no such column, or of different shapes.
+    """
+    if (whole := _whole(dataset, name)) is not None:
+        return whole
+    values = [_value(dataset, index, name) for index in range(len(dataset))]
+    if len({tuple(value.shape) for value in values}) > 1:
+        raise TrainingError(f"the labels {name!r} differ in shape from sample to sample")
+    return torch.stack(values)
+
+
+def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
+    """How often each class is a label, ``(classes,)``; of tokens and pixels too."""
+    whole = _whole(dataset, name)
+    parts = [_value(dataset, index, name) for index in range(len(dataset))] if whole is None else [whole]
+    total = torch.zeros(classes, dtype=torch.long)
+    for part in parts:
+        labels = part[present(part)].reshape(-1).long()
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+            odd = int(labels[(labels < 0) | (labels >= classes)][0])
+            raise TrainingError(f"the label {odd} in {name!r} is not one of {classes} classes (0 to {classes - 1})")
+        total += torch.bincount(labels, minlength=classes)
+    return total
+
+
+def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
+    """What tells one dataset from another: its size, all its labels, and some of its samples in full."""
+    size = len(dataset)
+    first = dataset[0] if size else {}
+    digest = hashlib.sha256()
+    names = [name for name in sorted(first) if name not in inputs]
+    labels = {name: hashlib.sha256() for name in names}
+    for name in names:
+        whole = _whole(dataset, name)
+        for index in range(size):
+            _add(labels[name], _value(dataset, index, name) if whole is None else whole[index])
+    for index in np.linspace(0, size - 1, min(PROBED, size), dtype=int).tolist():
+        for name, value in sorted(dataset[index].items()):
+            if name in inputs and not _varies(dataset):
+                digest.update(name.encode())
+                _add(digest, value)
+    shown = {name: value.hexdigest()[:16] for name, value in labels.items()}
+    return {"samples": size, "labels": shown, "inputs": digest.hexdigest()[:16]}
+
+
+def _whole(dataset: Any, name: str) -> Tensor | None:
+    """The column of a dataset that can say it at once: by ``label_values(name)``, or held in memory."""
+    if (values := label_values(dataset, name)) is not None:
+        return values
+    if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
+        return torch.as_tensor(columns[name])
+    return None
+
+
+def _value(dataset: Any, index: int, name: str) -> Tensor:
+    rows, encoders = getattr(dataset, "rows", None), getattr(dataset, "encoders", ())
+    for encode in encoders if rows is not None else ():
+        column = getattr(encode, "column", None)
+        if getattr(encode, "target", None) == name and isinstance(column, str) and hasattr(rows, "select_columns"):
+            return torch.as_tensor(encode(_narrow(dataset, rows, column)[index], index, False)[name])
+    sample = dataset[index]
+    if name not in sample:
+        raise TrainingError(f"samples have no column {name!r} (there are: {', '.join(sample)})")
+    return torch.as_tensor(sample[name])
+
+
+def _narrow(dataset: Any, rows: Any, column: str) -> Any:
+    """The rows with one column only, made once for each dataset."""
+    made: dict[str, Any] = dataset.__dict__.setdefault("_narrow_rows", {})
+    if column not in made:
+        made[column] = rows.select_columns([column])
+    return made[column]
+
+
+def _varies(dataset: Any) -> bool:
+    parts = [member.samples for member in getattr(dataset, "members", ())]
+    encoders = getattr(dataset, "encoders", ())
+    return any(getattr(encode, "varies", False) for encode in encoders) or any(map(_varies, parts))
+
+
+def _add(digest: Any, value: Any) -> None:
+    tensor = torch.as_tensor(value).detach().cpu().contiguous()
+    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,95 @@
+"""Stop training at the first loss, gradient norm or weight that is not a finite number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from surgeon.errors import TrainingError
+
+
+class FiniteGuard(TrainerCallback):  # type: ignore[misc]
+    """Raises before the optimizer steps, so that the network keeps the last weights that were finite.
+
+    A gradient that is not finite is an ordinary thing with fp16, whose scaler leaves the step out and lowers the
+    scale; there only losses and weights are looked at.
+
+    Args:
+        model: The network itself.
+        args: The arguments of the run: where checkpoints lie, and what to suggest.
+    """
+
+    def __init__(self, model: nn.Module, args: TrainingArguments) -> None:
+        self.model = model
+        self.args = args
+        self.norm: Any = None
+        self.watching = True
+        self.rate = args.learning_rate
+
+    def check_loss(self, total: torch.Tensor, parts: Mapping[str, torch.Tensor], state: TrainerState) -> None:
+        """Look at the loss of a batch; ``parts`` says which of several it was.
+
+        Raises:
+            TrainingError: It is not finite.
+        """
+        if not self.watching or math.isfinite(total.item()):
+            return
+        bad = [name for name, value in parts.items() if not math.isfinite(value.item())]
+        what = f"the loss of {', '.join(bad)}" if bad else "the loss"
+        raise self._error(f"{what} is {total.item()}", state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the norm of the gradients."""
+        if args.fp16:
+            return
+        norm, self.norm = self.norm, None
+        if norm is None:  # an older Trainer, which measures it only to clip
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients) if gradients else 0.0
+        if not math.isfinite(float(norm)):
+            bad = [name for name, p in self.model.named_parameters() if p.grad is not None and not finite(p.grad)]
+            of = f" (first in {bad[0]})" if bad else ""
+            raise self._error(f"the norm of the gradients is {float(norm)}{of}", state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remember the learning rate, for a message."""
+        optimizer = kwargs.get("optimizer")
+        if optimizer is not None and optimizer.param_groups:
+            self.rate = max(float(group["lr"]) for group in optimizer.param_groups)
+
+    def check_weights(self, state: TrainerState) -> None:
+        """Look at every weight that trains; for what is about to be saved or handed back.
+
+        Raises:
+            TrainingError: One is not finite.
+        """
+        bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not finite(p)]
+        if bad:
+            raise self._error(f"{bad[0]} holds values that are not finite", state)
+
+    def _error(self, what: str, state: TrainerState) -> TrainingError:
+        last = get_last_checkpoint(self.args.output_dir) if Path(self.args.output_dir).is_dir() else None
+        kept = f"; the last good checkpoint is {last}" if last else ""
+        half = "bf16 in place of fp16, " if self.args.fp16 else ""
+        smaller = f"a smaller learning_rate than {self.args.learning_rate:g}"
+        return TrainingError(
+            f"training diverged at step {state.global_step + 1} of {state.max_steps} "
+            f"(epoch {state.epoch or 0.0:.2f}): {what}, at a learning rate of {float(self.rate):.3g}",
+            where="train.learning_rate",
+            hint=f"try {half}{smaller}, arguments: {{warmup_steps: 0.1}}, or look for values in the data that are "
+            f"not finite{kept}",
+        )
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether every value is finite."""
+    return bool(torch.isfinite(tensor.detach()).all())

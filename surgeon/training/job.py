@@ -1,0 +1,215 @@
+"""One training run: make its parts, train, measure before and after."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from surgeon.data.network import ANY, Network
+from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.anatomy import Anatomy
+from surgeon.training.arguments import training_arguments
+from surgeon.training.averaging import Averaging
+from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback
+from surgeon.training.checkpoints import describe_run, resume_from, start_run
+from surgeon.training.column_values import digest_of
+from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
+from surgeon.training.foreign import foreign_errors_explained
+from surgeon.training.label_check import check_labels, described
+from surgeon.training.metrics import by_task_and_domain, task_of
+from surgeon.training.mixing import Mixing
+from surgeon.training.objectives import Call, Target
+from surgeon.training.optimizing import rate_factors
+from surgeon.training.options import class_names
+from surgeon.training.parts import make_cache, make_norms, make_targets, make_terms
+from surgeon.training.rates import find_rate, resolved
+from surgeon.training.report import TrainReport
+from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
+from surgeon.training.test_views import TestViews
+from surgeon.training.trainer import ObjectiveTrainer
+from surgeon.training.unfreezing import Unfreezing
+from surgeon.training.unwrapping import restored
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the fine-tuned network and its baseline have in common."""
+
+    settings: TrainSettings
+    splits: Splits
+    objectives: Sequence[Objective]
+    schedules: Sequence[Schedule]
+    penalties: Sequence[Penalty]
+    stages: Sequence[Stage]
+    plugins: Plugins | None
+    seed: int
+    checkpoints: bool
+    network: Network = ANY
+    """What the data have to fit."""
+    fresh: bool = False
+    """Whether the network starts from fresh weights."""
+
+    def run(
+        self, model: nn.Module, output_dir: Path | None, progress: ProgressReport, *, resume: bool = False
+    ) -> TrainReport:
+        """Train ``model`` in place and measure it before and after."""
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if not trainable:
+            raise TrainingError(
+                "every parameter of the model is frozen, so that there is nothing to train",
+                hint="freeze less (freeze: all_but: head), or leave train: out",
+            )
+        anatomy = Anatomy(model, self.plugins)
+        settings = resolved(self.settings, model, anatomy, fresh=self.fresh)
+        outputs, batch = first_outputs(model, self.splits)
+        targets = make_targets(
+            model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
+        )
+        check_labels(targets, outputs, batch, self.splits)
+        tasks = [task_of(target, outputs, batch) for target in targets]
+        epochs = None if "max_steps" in settings.arguments else settings.epochs
+        waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
+        factors = rate_factors(model, settings.optimizer, anatomy)
+        home = next(model.parameters()).device
+        scheduled = ScheduleCallback(model, self.schedules)
+        shown = ProgressCallback(progress, scheduled)
+        offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
+        named = make_callbacks(settings.callbacks, offered)
+        averaging = Averaging(model, settings.average, Call.of(model, self.splits.inputs)) if settings.average else None
+        callbacks = [scheduled, shown, EpochCallback(self.splits.train), waiting, *named, averaging]
+        with (
+            folder_for(output_dir, settings) as folder,
+            restored(model),
+            foreign_errors_explained(self.plugins),
+            step_errors_explained(settings),
+        ):
+            last = self._last_checkpoint(model, folder, resume) if output_dir is not None else None
+            args = training_arguments(
+                settings,
+                output_dir=folder,
+                seed=self.seed,
+                checkpoints=self.checkpoints and output_dir is not None,
+                wanted=wanted_arguments(named),
+            )
+            trainer = ObjectiveTrainer(
+                model=model,
+                args=args,
+                settings=settings,
+                targets=targets,
+                splits=self.splits,
+                factors=factors,
+                waiting=waiting,
+                norms=make_norms(model, settings, self.splits),
+                cache=make_cache(model, settings, self.splits, self.stages, args.device),
+                averaging=averaging,
+                mixing=Mixing(settings.mix, targets, outputs, batch, self.seed) if settings.mix else None,
+                views=self._views(settings, targets, tasks),
+                callbacks=[callback for callback in callbacks if callback is not None],
+            )
+            shown.live = trainer.live
+            before = trainer.measure()
+            if settings.learning_rate == "find":
+                args.learning_rate = find_rate(trainer)
+            with ExitStack() as ending:
+                reached = {name: output.requires_grad for name, output in outputs.items()}
+                trainer.penalties = make_terms(
+                    self.penalties,
+                    model,
+                    self.splits,
+                    anatomy,
+                    targets,
+                    reached,
+                    trainer,
+                    ending,
+                    self.seed,
+                    self.network,
+                )
+                started = time.perf_counter()
+                trainer.train(resume_from_checkpoint=last)
+                seconds = time.perf_counter() - started
+            history = trainer.history()
+            trainer.guard.check_weights(trainer.state)
+            after = trainer.measure()
+            measured = by_task_and_domain(
+                targets,
+                tasks,
+                trainer.measured,
+                trainer.widths,
+                self.splits.domains,
+                self._names(model, targets, outputs),
+            )
+        model.to(home).eval()
+        samples = len(self.splits.train)  # type: ignore[arg-type]
+        return TrainReport(
+            before=before,
+            after=after,
+            baseline=None,
+            history=tuple(history),
+            seconds=seconds,
+            samples_per_second=samples * (trainer.state.epoch or 0.0) / seconds,
+            trainable=trainable,
+            train_samples=samples,
+            test_samples=len(self.splits.test),  # type: ignore[arg-type]
+            device=str(trainer.args.device),
+            seed=self.seed,
+            tasks=measured,
+            learning_rate=float(args.learning_rate),
+            validation_samples=0 if self.splits.validation is None else len(self.splits.validation),  # type: ignore[arg-type]
+            data=described(self.splits),
+        )
+
+    def _views(
+        self, settings: TrainSettings, targets: Sequence[Target], tasks: Sequence[str | None]
+    ) -> TestViews | None:
+        if not settings.test_views:
+            return None
+        kinds = {target.objective.output: task for target, task in zip(targets, tasks, strict=True)}
+        return TestViews(settings.test_views, kinds)
+
+    def _names(
+        self, model: nn.Module, targets: Sequence[Target], outputs: Mapping[str, Tensor]
+    ) -> dict[str, list[str]]:
+        names = {}
+        for target in targets:
+            output = outputs[target.objective.output]
+            count = output.shape[-1] if output.ndim < 4 else output.shape[1]
+            called = class_names(model, self.splits, target.objective.label, count)
+            if called is not None:
+                names[target.objective.label] = called
+        return names
+
+    def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:
+        """Where to go on from; None to begin."""
+        wanted = {
+            "objectives": [each.model_dump(mode="json") for each in self.objectives],
+            "schedules": [each.model_dump(mode="json") for each in self.schedules],
+            "penalties": [[type(each).__name__, each.model_dump(mode="json")] for each in self.penalties],
+            "stages": [each.model_dump(mode="json") for each in self.stages],
+        }
+        data = {
+            "classes": dict(self.splits.classes),
+            "names": {name: list(names) for name, names in getattr(self.splits, "names", {}).items()},
+            "training samples": digest_of(self.splits.train, self.splits.inputs),
+            "test samples": digest_of(self.splits.test, self.splits.inputs),
+        }
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        settings = self.settings.model_dump(mode="json")
+        run = describe_run(model, settings, self.seed, wanted, processes, data)
+        if resume:
+            return resume_from(folder, run)
+        if int(os.environ.get("RANK", "0")) == 0:
+            start_run(folder, run)
+        return None

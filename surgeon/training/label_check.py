@@ -1,0 +1,58 @@
+"""Look at every label before the first step, and describe the data for the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from surgeon.data.labels import present
+from surgeon.data.rows import label_values
+from surgeon.errors import TrainingError
+from surgeon.interfaces.splits import Splits
+from surgeon.training.losses import classes_second
+from surgeon.training.objectives import Batch, Target
+
+
+def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch, splits: Splits) -> None:
+    """Refuse labels that a loss cannot compute with, in any part of the data that knows all of its labels.
+
+    Raises:
+        TrainingError: A class that the output does not have, or a target of ``bce`` outside 0 to 1, with its sample.
+    """
+    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    for target in targets:
+        label = target.objective.label
+        highest = 1
+        if target.objective.loss == "cross_entropy":
+            highest = classes_second(outputs[target.objective.output], batch[label]).shape[1] - 1
+        elif target.objective.loss != "bce":
+            continue
+        for part, samples in parts.items():
+            values = None if samples is None else label_values(samples, label)
+            if values is None or (highest > 1 and values.is_floating_point()):  # soft labels
+                continue
+            bad = present(values) & ((values < 0) | (values > highest))
+            if bad.any():
+                sample = int(bad.reshape(len(values), -1).any(1).nonzero()[0])
+                value = values[bad][0].item()
+                raise TrainingError(
+                    f"{part} sample {sample}: {label!r} is {value:g}, and {target.objective.loss} of the output "
+                    f"{target.objective.output!r} takes 0 to {highest}",
+                    where="train.data",
+                    hint="a missing label is -100 among whole numbers and NaN among others; in a table, na: says what",
+                )
+
+
+def described(splits: Splits) -> dict[str, Any]:
+    """What was trained on, for the report and the record: names of classes, how parts came about, notes."""
+    counts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return {
+        "classes": {label: list(names) for label, names in splits.names.items()},
+        "split": {
+            **splits.split,
+            "counts": {name: len(part) for name, part in counts.items() if part is not None},  # type: ignore[arg-type]
+        },
+        "notes": list(splits.notes),
+    }

@@ -1,0 +1,194 @@
+"""How good predictions are, by torchmetrics: of classes, tokens and pixels, yes/no questions, and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from surgeon.data.labels import IGNORED, present
+
+Task: TypeAlias = Literal["classes", "tokens", "questions", "values"]
+Measures: TypeAlias = dict[str, Any]
+"""Numbers by name; ``per_class`` (or ``per_label``, ``per_value``) holds more by class, ``confusion`` a matrix."""
+
+MOST = 100
+"""The confusion matrix and the measures of each class are given for up to so many classes."""
+
+
+def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
+    """Measure predictions against labels; what has no label is left out.
+
+    Args:
+        task: ``classes``: one class a sample; ``tokens``: one class for each token or pixel; ``questions``:
+            independent yes/no questions; ``values``: real numbers.
+        outputs: Logits ``(samples, classes)``, ``(samples, tokens, classes)`` or ``(samples, questions)``, or values
+            ``(samples, values)``. Pixels and tokens may also have their classes second.
+        targets: Whole numbers ``(samples,)`` or ``(samples, tokens)``, -100 where there is no label; or 0…1 and values
+            of the shape of ``outputs``, NaN where there is no label.
+        names: The classes, questions or values by name.
+
+    Returns:
+        What :func:`of_confusion`, :func:`of_questions` and :func:`of_values` say of it, and of tokens ``perplexity``.
+    """
+    outputs, targets = outputs.detach().float(), targets.detach()
+    if task == "classes":
+        found = of_confusion(confusion_of(outputs, targets, outputs.shape[1]), names)
+        return found | of_ranking(outputs, targets)
+    if task == "tokens":
+        from torchmetrics.functional.text import perplexity
+
+        if outputs.shape[:-1] != targets.shape:
+            outputs = outputs.movedim(1, -1)
+        classes = outputs.shape[-1]
+        flat, labels = outputs.reshape(-1, classes), targets.reshape(-1)
+        plain = perplexity(flat[None], labels[None].long(), ignore_index=IGNORED).item()
+        if classes > MOST:
+            valid = present(labels)
+            right = (flat.argmax(1) == labels)[valid].float()
+            return {"accuracy": right.mean().item() if len(right) else float("nan"), "perplexity": plain}
+        return of_confusion(confusion_of(flat, labels, classes), names) | {"perplexity": plain}
+    size = len(outputs)
+    wide, labels = outputs.reshape(size, -1), targets.reshape(size, -1).float()
+    return of_questions(wide, labels, names) if task == "questions" else of_values(wide, labels, names)
+
+
+def confusion_of(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """How often each class ``(rows)`` was taken for each ``(columns)``, ``(classes, classes)``, of logits."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    valid = present(targets)
+    predicted, labels = outputs.argmax(1)[valid], targets[valid].long()
+    if classes == 1:
+        return torch.full((1, 1), len(labels), dtype=torch.long)
+    matrix: Tensor = multiclass_confusion_matrix(predicted, labels, classes)
+    return matrix.cpu()
+
+
+def of_confusion(matrix: Tensor, names: Sequence[str] | None = None) -> Measures:
+    """What follows from a confusion matrix ``(classes, classes)``, the right classes in rows.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that have a label), ``f1`` (its mean over
+        the classes that have a label or are predicted), ``per_class`` (``samples``, ``accuracy``, ``precision`` and
+        ``f1`` by name) and ``confusion``, the last two for up to :data:`MOST` classes.
+    """
+    counts = matrix.double()
+    right, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    recall, precision = right / labelled, right / predicted
+    f1 = 2 * right / (labelled + predicted)
+    there, total = labelled > 0, counts.sum()
+    if not total:
+        return {}
+    found: Measures = {
+        "accuracy": (right.sum() / total).item(),
+        "balanced_accuracy": recall[there].mean().item(),
+        "f1": f1[labelled + predicted > 0].mean().item(),
+    }
+    if len(matrix) <= MOST:
+        called = _names(names, len(matrix))
+        found["per_class"] = {
+            name: {
+                "samples": int(labelled[i]),
+                "accuracy": _number(recall[i]),
+                "precision": _number(precision[i]),
+                "f1": _number(f1[i]),
+            }
+            for i, name in enumerate(called)
+        }
+        found["confusion"] = matrix.long().tolist()
+    return found
+
+
+def of_ranking(outputs: Tensor, targets: Tensor) -> Measures:
+    """The area under the ROC curve of two classes, by the logits; nothing for more classes, or where one lacks."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    valid = present(targets)
+    labels = targets[valid].long()
+    if outputs.shape[1] != 2 or len(torch.bincount(labels, minlength=2).nonzero()) != 2:
+        return {}
+    return {"auroc": binary_auroc(outputs[valid].softmax(1)[:, 1], labels).item()}
+
+
+def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
+    """Yes/no questions, of logits and labels ``(samples, questions)``.
+
+    Returns:
+        ``accuracy`` over all labels; the means over the questions of ``f1``, ``auroc`` and ``ap`` (average precision),
+        the last two over the questions that have both a yes and a no; and, for several questions,
+        ``per_label`` with these of each, by name.
+    """
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
+
+    valid = present(targets)
+    if not valid.any():
+        return {}
+    right = ((outputs > 0) == (targets > 0.5))[valid]
+    rows: list[dict[str, float | int | None]] = []
+    for column in range(outputs.shape[1]):
+        some = valid[:, column]
+        scores, labels = outputs[some, column].sigmoid(), (targets[some, column] > 0.5).long()
+        row: dict[str, float | int | None] = {"samples": len(labels), "yes": int(labels.sum())}
+        row["accuracy"] = ((scores > 0.5) == (labels == 1)).float().mean().item() if len(labels) else None
+        row["f1"] = binary_f1_score(scores, labels).item() if len(labels) else None
+        both = len(labels) and 0 < int(labels.sum()) < len(labels)
+        row["auroc"] = binary_auroc(scores, labels).item() if both else None
+        row["ap"] = binary_average_precision(scores, labels).item() if both else None
+        rows.append(row)
+    found: Measures = {"accuracy": right.float().mean().item()}
+    for name in ("f1", "auroc", "ap"):
+        values = [value for row in rows if (value := row[name]) is not None]
+        if values:
+            found[name] = sum(values) / len(values)
+    if 1 < len(rows) <= MOST:
+        found["per_label"] = dict(zip(_names(names, len(rows)), rows, strict=True))
+    return found
+
+
+def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
+    """Real numbers ``(samples, values)``.
+
+    Returns:
+        The means over the values of ``mae`` (mean absolute error), ``rmse`` and ``r2`` (from two samples on); and,
+        for several values, ``per_value`` with these of each, by name.
+    """
+    from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+
+    valid = present(targets)
+    rows: list[dict[str, float | int | None]] = []
+    for column in range(outputs.shape[1]):
+        some = valid[:, column]
+        values, labels = outputs[some, column].contiguous(), targets[some, column].contiguous()
+        row: dict[str, float | int | None] = {"samples": len(labels), "mae": None, "rmse": None, "r2": None}
+        if len(labels):
+            row["mae"] = mean_absolute_error(values, labels).item()
+            row["rmse"] = mean_squared_error(values, labels, squared=False).item()
+        if len(labels) > 1:
+            row["r2"] = r2_score(values, labels).item()
+        rows.append(row)
+    found: Measures = {}
+    for name in ("mae", "rmse", "r2"):
+        numbers = [value for row in rows if (value := row[name]) is not None]
+        if numbers:
+            found[name] = sum(numbers) / len(numbers)
+    if 1 < len(rows) <= MOST:
+        found["per_value"] = dict(zip(_names(names, len(rows)), rows, strict=True))
+    return found
+
+
+def headline(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The plain numbers of measures, without matrices and what is by class."""
+    return {name: value for name, value in measured.items() if isinstance(value, (int, float))}
+
+
+def _names(names: Sequence[str] | None, count: int) -> list[str]:
+    return list(names) if names is not None and len(names) == count else [str(number) for number in range(count)]
+
+
+def _number(value: Tensor) -> float | None:
+    """A number, or None where nothing could be counted: JSON has no NaN."""
+    number = float(value)
+    return None if number != number else number

@@ -1,0 +1,130 @@
+"""The options of losses, with class weights as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+
+from surgeon.data.combine import DOMAIN
+from surgeon.data.labels import present
+from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.column_values import classes_counted, column_of
+from surgeon.training.losses import Loss, bce, cross_entropy, next_token
+
+WHERE = "train.class_weights"
+
+
+class LossOptions:
+    """Makes the options of each objective's loss from the recipe's own, ``class_weights`` and ``label_smoothing``.
+
+    Those of the recipe as a whole are for objectives of classes and questions that do not tell domains and have no such
+    option of their own.
+
+    Args:
+        settings: The recipe's ``train:`` section.
+        splits: The data, whose training labels are counted for balanced weights.
+        model: The network, whose config may name the classes.
+        outputs: What it returns.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, splits: Splits, model: nn.Module, outputs: Mapping[str, Tensor]
+    ) -> None:
+        self.settings = settings
+        self.splits = splits
+        self.model = model
+        self.outputs = outputs
+
+    def __call__(self, objective: Objective, loss: Loss) -> Mapping[str, Any]:
+        """The options of one objective.
+
+        Raises:
+            TrainingError: Weights do not go with the classes.
+        """
+        options = dict(objective.options)
+        if loss not in (cross_entropy, next_token, bce):
+            return options
+        key = "pos_weight" if loss is bce else "weight"
+        if objective.label != DOMAIN:
+            if self.settings.class_weights is not None and loss is not next_token:
+                options.setdefault(key, self.settings.class_weights)
+            if self.settings.label_smoothing:
+                options.setdefault("label_smoothing", self.settings.label_smoothing)
+        for name in ("weight", "pos_weight"):
+            if options.get(name) is not None:
+                options[name] = self._weights(objective, loss, options[name])
+        return options
+
+    def _weights(self, objective: Objective, loss: Loss, given: Any) -> list[float]:
+        output = self.outputs[objective.output]
+        token = output.ndim == 3
+        count = output.shape[-1] if token or output.ndim < 3 else output.shape[1]
+        if given == "balanced":
+            return self._balanced(objective, loss, count)
+        if isinstance(given, Mapping):
+            return self._by_name(objective, given, count)
+        if isinstance(given, str) or not isinstance(given, (list, tuple, Tensor)):
+            raise TrainingError(f"class weights are balanced, a list or a mapping of names, not {given!r}", where=WHERE)
+        weights = [float(weight) for weight in given]
+        if len(weights) != count:
+            raise TrainingError(
+                f"{len(weights)} class weights for the {count} classes of {objective.output!r}", where=WHERE
+            )
+        if any(not weight >= 0 or weight == float("inf") for weight in weights) or not any(weights):
+            raise TrainingError("class weights are numbers from 0 on, not all of them 0", where=WHERE)
+        return weights
+
+    def _balanced(self, objective: Objective, loss: Loss, count: int) -> list[float]:
+        if loss is bce:  # how many times rarer a yes is than a no, by question
+            labels = column_of(self.splits.train, objective.label).float()
+            labels = labels.reshape(len(labels), -1)
+            valid = present(labels)
+            yes = labels.nan_to_num().sum(0)
+            none = (yes == 0) | (yes == valid.sum(0))
+            return ((valid.sum(0) - yes) / yes.clamp(min=1e-12)).masked_fill(none, 1.0).tolist()
+        counts = classes_counted(self.splits.train, objective.label, count)
+        classes = counts.nonzero().flatten().numpy()
+        if not len(classes):
+            raise TrainingError(f"no sample has a label in {objective.label!r} to balance classes by", where=WHERE)
+        weights = torch.ones(count)  # of a class that never occurs the weight plays no part
+        # sklearn counts labels; each class once with its count as a weight is the same
+        balanced = compute_class_weight("balanced", classes=classes, y=np.repeat(classes, counts[classes].numpy()))
+        weights[torch.as_tensor(classes)] = torch.as_tensor(balanced, dtype=torch.float32)
+        return weights.tolist()
+
+    def _by_name(self, objective: Objective, given: Mapping[Any, Any], count: int) -> list[float]:
+        names = class_names(self.model, self.splits, objective.label, count)
+        if names is None:
+            raise TrainingError(
+                f"the classes of {objective.output!r} have no names to give weights by",
+                where=WHERE,
+                hint=f"give a list of {count} weights, or balanced",
+            )
+        for name in given:
+            if str(name) not in names:
+                raise TrainingError(
+                    f"no class {str(name)!r} (there are: {', '.join(names)})",
+                    where=WHERE,
+                    hint=suggest(str(name), names),
+                )
+        chosen = {str(name): float(weight) for name, weight in given.items()}
+        return self._weights(objective, cross_entropy, [chosen.get(name, 1.0) for name in names])
+
+
+def class_names(model: nn.Module, splits: Splits, label: str, count: int) -> list[str] | None:
+    """What the classes of a label column are called, by the data or the network's config; None where neither says."""
+    named: Callable[..., Any] | Mapping[str, Any] | None = getattr(splits, "names", None)
+    if isinstance(named, Mapping) and len(named.get(label, ())) == count:
+        return [str(name) for name in named[label]]
+    listed = getattr(getattr(model, "config", None), "id2label", None)
+    if isinstance(listed, Mapping) and len(listed) == count:
+        return [str(listed[number]) for number in sorted(listed)]
+    return None

@@ -1,0 +1,171 @@
+"""Make the parts of a training run from its settings: objectives, BatchNorm by domain, cached features, penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.data.combine import DOMAIN, load_source
+from surgeon.data.network import ANY, Network
+from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.splits import Splits
+from surgeon.interfaces.training import Objective, Penalty, Stage, Term
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.anatomy import Anatomy
+from surgeon.training.domains import SeparateNorms
+from surgeon.training.features import FeatureCache
+from surgeon.training.losses import surgeon_losses
+from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
+from surgeon.training.options import LossOptions
+from surgeon.training.penalties import Run
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
+    from surgeon.training.trainer import ObjectiveTrainer
+
+
+def make_targets(
+    model: nn.Module,
+    settings: TrainSettings,
+    splits: Splits,
+    objectives: Sequence[Objective],
+    penalties: Sequence[Penalty],
+    plugins: Plugins | None,
+    outputs: dict[str, Tensor],
+    batch: Batch,
+) -> list[Target]:
+    """The objectives, ready to compute: checked against the outputs for a small batch, before anything is trained.
+
+    Raises:
+        TrainingError: Something does not go together, or nothing would be learnt.
+    """
+    wanted = list(objectives)
+    if settings.objectives is None:
+        held = {name for penalty in penalties for name in penalty.conserved()}
+        free = {name: output for name, output in outputs.items() if name not in held}
+        if not (free or wanted):
+            raise TrainingError(
+                f"all that the model returns is conserved ({', '.join(held)}), so that nothing is learnt",
+                where="train.objectives",
+                hint="put a new head beside the old one: multitask with original: keep",
+            )
+        default = default_objectives(free, wanted) if free else []
+        if is_language_model(model) and splits.inputs[:1] == ("input_ids",):
+            # such a network predicts the next token, and transformers shifts the labels for it
+            shifted = {"loss": "next_token"}
+            default = [
+                each.model_copy(update=shifted) if batch[each.label].shape == batch["input_ids"].shape else each
+                for each in default
+                if each.label in batch
+            ] or default
+        wanted = [*default, *wanted]
+    losses = plugins.losses() if plugins else surgeon_losses()
+    options = LossOptions(settings, splits, model, outputs)
+    return prepare(wanted, losses, outputs, batch, splits.classes, options)
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether transformers knows the network's class as one that predicts the next token."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return any(kind.__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for kind in type(model).__mro__)
+
+
+def make_cache(
+    model: nn.Module, settings: TrainSettings, splits: Splits, stages: Sequence[Stage], device: torch.device
+) -> FeatureCache | None:
+    """The cached features that the settings name; None without.
+
+    Raises:
+        TrainingError: They would not be the same as what the network computes.
+    """
+    if settings.features == "none":
+        return None
+    if stages:
+        raise TrainingError(
+            "features cannot be cached: what is to be unfrozen would not be trained by them",
+            where="train.features",
+            hint="freeze it for good, or features: none",
+        )
+    if settings.mix is not None:
+        raise TrainingError(
+            "features cannot be cached: mixed pictures differ in every step",
+            where="train.features",
+            hint="leave mix out, or features: none",
+        )
+    for name in ("torch_compile", "bf16", "fp16", "fsdp", "deepspeed"):
+        if settings.arguments.get(name):
+            raise TrainingError(
+                f"features cannot be cached: {name} makes of the network what would not be the same",
+                where="train.features",
+                hint=f"leave {name} out, or features: none",
+            )
+    return FeatureCache(model.to(device), splits)
+
+
+def make_norms(model: nn.Module, settings: TrainSettings, splits: Splits) -> SeparateNorms | None:
+    """BatchNorm by domain, where the settings say so.
+
+    Raises:
+        TrainingError: The data have no domains, or not the one that is named.
+    """
+    if settings.domain_bn == "mixed":
+        return None
+    if DOMAIN not in splits.train[0]:
+        raise TrainingError(
+            "domain_bn: separate goes by the column 'domain', which the data lack",
+            where="train.domain_bn",
+            hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
+        )
+    keep = settings.domain_statistics
+    if keep is not None and keep not in splits.domains:
+        raise TrainingError(
+            f"no source has the domain {keep!r}",
+            where="train.domain_statistics",
+            hint=suggest(keep, splits.domains),
+        )
+    return SeparateNorms(model, None if keep is None else splits.domains.index(keep))
+
+
+def make_terms(
+    penalties: Sequence[Penalty],
+    model: nn.Module,
+    splits: Splits,
+    anatomy: Anatomy,
+    targets: Sequence[Target],
+    outputs: dict[str, bool],
+    trainer: ObjectiveTrainer,
+    ending: ExitStack,
+    seed: int,
+    network: Network = ANY,
+) -> list[Term]:
+    """The terms that penalties add to the loss, from the values that the network has now.
+
+    Raises:
+        TrainingError: A penalty does not go with the network, or with how it is trained.
+    """
+    if not penalties:
+        return []
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise TrainingError(
+            "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
+            where="train.arguments",
+            hint="train on one device or with DDP, or leave conserve out",
+        )
+    run = Run(
+        model=model,
+        call=Call.of(model, splits.inputs),
+        anatomy=anatomy,
+        outputs=outputs,
+        trained={target.objective.output for target in targets if target.objective.weight},
+        load=partial(load_source, seed=seed, network=replace(network, heads={})),
+        seed=seed,
+        ending=ending,
+    )
+    return [penalty.begin(run) for penalty in penalties]

@@ -1,0 +1,128 @@
+"""Small files that ask for far too much, or for nonsense, end in one clear line."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+import surgeon
+from surgeon.architectures.limits import check_config
+from surgeon.checkpoint.digests import sealed
+from surgeon.cli.app import run
+from surgeon.errors import ArchitectureError
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 16,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A BERT in the folder ``net``."""
+    transformers.BertForSequenceClassification(transformers.BertConfig(**SMALL)).save_pretrained(tmp_path / "net")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "net"
+
+
+def edit(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+BOMBS = {
+    "layers": {"num_hidden_layers": 1_000_000},
+    "labels": {"id2label": None, "num_labels": 10**9},
+    "names of labels": {"id2label": {str(number): "x" for number in range(1_000_001)}},
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_config_that_asks_for_too_much_is_refused_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], bomb: str, weights: bool
+) -> None:
+    edit(folder, **BOMBS[bomb])
+    if not weights:
+        (folder / "model.safetensors").unlink()
+    start = time.monotonic()
+    assert run(["inspect", "net" if weights else "hf:./net"]) == ArchitectureError.exit_code
+    assert time.monotonic() - start < 10
+    assert "SURGEON_LIMITS=off" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_bounds_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"num_hidden_layers": 1001}
+    with pytest.raises(ArchitectureError, match="num_hidden_layers asks for 1,001"):
+        check_config(values, "here")
+    monkeypatch.setenv("SURGEON_LIMITS", "off")
+    check_config(values, "here")
+
+
+def test_indices_of_layers_are_not_taken_for_numbers_of_them() -> None:
+    check_config({"cross_attention_layers": list(range(3, 98, 5)), "depths": [2, 2, 18, 2]}, "here")
+    with pytest.raises(ArchitectureError, match="depths"):
+        check_config({"text_config": {"depths": [2, 10**6]}}, "here")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "operations: [{op: replace_head, classes: 1000000000000}]",
+        "operations: [{op: freeze, sites: classifier}]\ninputs: [[1000000, 1000000]]",
+    ],
+)
+def test_a_recipe_that_asks_for_too_much_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    Path("recipe.yaml").write_text(recipe)
+    assert run(["plan", "recipe.yaml", "net"]) == ArchitectureError.exit_code
+    assert "SURGEON_LIMITS=off" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_manifest_that_asks_for_too_much_is_refused(folder: Path) -> None:
+    surgeon.save(surgeon.apply("net", [surgeon.ReplaceHead(classes=3)]), "out")
+    manifest = json.loads(Path("out/surgeon.json").read_text())
+    manifest["record"]["surgeries"][-1]["operations"][0]["classes"] = 10**12
+    Path("out/surgeon.json").write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(ArchitectureError, match=r"operations\.0\.classes asks for 1,000,000,000,000"):
+        surgeon.load("out")
+
+
+NONSENSE: list[tuple[str, Any]] = [
+    ("num_attention_heads", 0),
+    ("hidden_size", "wide"),
+    ("num_hidden_layers", "two"),
+    ("num_hidden_layers", []),
+    ("hidden_act", 3),
+    ("hidden_act", ["gelu"]),
+    ("id2label", [1, 2]),
+    ("vocab_size", -5),
+    ("layer_norm_eps", {}),
+    ("intermediate_size", None),
+    ("architectures", "BertModel"),
+    ("architectures", [7]),
+    ("model_type", ["bert"]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), NONSENSE)
+def test_nonsense_in_a_config_is_the_files_fault_and_the_field_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], field: str, value: Any
+) -> None:
+    edit(folder, **{field: value})
+    code = run(["inspect", "net"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "bug in surgeon" not in told
+    assert code in (0, ArchitectureError.exit_code), told
+    if code:
+        assert field in told

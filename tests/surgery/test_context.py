@@ -1,0 +1,162 @@
+"""Surgery: authors see its documented verbs only, and each verb refuses what it cannot do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from families import build, example
+from torch import nn
+
+import surgeon
+from surgeon.errors import OperationError, SiteError
+from surgeon.interfaces.operation import Operation
+from surgeon.surgery.context import Surgery
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def during(model: nn.Module, act) -> nn.Module:
+    """Apply an operation whose ``apply`` calls ``act(surgery)``."""
+
+    class Act(Operation):
+        """Calls a function of the test's."""
+
+        def apply(self, model, surgery):
+            """Call it."""
+            act(surgery)
+            return surgery.model
+
+    return surgeon.apply(model, [Act()])
+
+
+def documented() -> set[str]:
+    return set(re.findall(r"``(\w+)``", Surgery.__doc__ or ""))
+
+
+def test_an_author_sees_the_documented_verbs_and_nothing_else():
+    seen: set[str] = set()
+    during(build("resnet"), lambda surgery: seen.update(name for name in dir(surgery) if not name.startswith("_")))
+    assert seen == documented() | {"check_roles"}
+
+
+@pytest.mark.parametrize("folder", ["surgeon/operations", "surgeon/advising", "plugins", "recipes"])
+def test_operations_use_documented_verbs_only(folder):
+    used = {
+        (path.name, node.attr)
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "surgery"
+    }
+    assert {(name, attribute) for name, attribute in used if attribute not in documented()} == set()
+
+
+def test_drawn_tensors_take_the_values_of_the_module_that_the_factory_builds():
+    def twos() -> nn.Module:
+        layer = nn.Linear(512, 5)
+        nn.init.constant_(layer.weight, 2.0)
+        return layer
+
+    edited = during(build("resnet"), lambda surgery: surgery.draw({"weight": surgery.model.fc.weight}, twos))
+    assert edited.fc.weight.eq(2).all()
+    assert torch.equal(edited.fc.bias, build("resnet").fc.bias)
+
+
+def test_a_copied_origin_gives_both_tensors_the_same_values():
+    def act(surgery: Surgery) -> None:
+        first, second = (surgery.model.layer1[i].conv1.weight for i in (0, 1))
+        surgery.copy_origin(second, first)
+
+    model = build("resnet")
+    edited = during(model, act)
+    assert torch.equal(edited.layer1[1].conv1.weight, model.layer1[0].conv1.weight)
+    assert not torch.equal(model.layer1[1].conv1.weight, model.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda surgery: surgery.copy_origin(surgery.model.fc.weight, torch.zeros(2)),
+        lambda surgery: surgery.derive(surgery.model.fc.weight, [torch.zeros(2)], lambda value: value),
+        lambda surgery: surgery.weight(torch.zeros(2)),
+    ],
+    ids=["copy_origin", "derive", "weight"],
+)
+def test_a_tensor_from_elsewhere_is_refused_with_where_to_take_one(act):
+    with pytest.raises(OperationError, match=r"of shape \(2,\) belongs neither to this network nor to a new module"):
+        during(build("resnet"), act)
+
+
+def test_weights_are_read_while_operations_run():
+    model, read = build("resnet"), []
+    during(model, lambda surgery: read.append(surgery.weight(surgery.model.fc.bias)))
+    assert torch.equal(read[0], model.fc.bias)
+
+
+def test_a_reshaped_parameter_has_the_computed_values_under_every_name():
+    model = build("gpt2")
+    width = model.transformer.wte.weight.shape[1]
+
+    def act(surgery: Surgery) -> None:
+        surgery.reshape("transformer.wte", "weight", (8, width), lambda weight: weight[:8])
+
+    edited = during(model, act)
+    assert edited.lm_head.weight is edited.transformer.wte.weight
+    assert torch.equal(edited.lm_head.weight, model.lm_head.weight[:8])
+
+
+def test_a_site_that_an_operation_removed_is_named_with_it():
+    from surgeon.operations import Freeze, Truncate
+
+    with pytest.raises(SiteError, match=r"'layer4' is gone: truncate removed layer4"):
+        surgeon.plan(build("resnet"), [Truncate(after="layer2"), Freeze(sites="layer4")])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("extra", "there is an output 'extra' already"), ("two words", "cannot name an output")]
+)
+def test_a_branch_needs_a_new_name_that_is_an_identifier(name, says):
+    def act(surgery: Surgery) -> None:
+        surgery.branch("extra", "layer1", surgery.new(nn.Identity))
+        surgery.branch(name, "layer2", surgery.new(nn.Identity))
+
+    with pytest.raises(OperationError, match=says):
+        during(build("resnet"), act)
+
+
+def test_a_module_that_a_branch_reads_is_not_removed():
+    def act(surgery: Surgery) -> None:
+        surgery.branch("extra", "layer4", surgery.new(nn.Identity))
+        surgery.cut("layer2")
+
+    with pytest.raises(OperationError, match="act would remove layer4, which the branch 'extra' of act reads"):
+        during(build("resnet"), act)
+
+
+def test_an_attached_module_needs_a_free_name():
+    with pytest.raises(OperationError, match="layer1 already has '0'"):
+        during(build("resnet"), lambda surgery: surgery.attach("layer1", "0", surgery.new(nn.Identity)))
+
+
+def test_an_inserted_module_runs_before_its_site_where_that_is_said():
+    class Double(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    model = build("resnet")
+    edited = during(model, lambda surgery: surgery.insert("fc", surgery.new(Double), where="before"))
+    args, _ = example("resnet")
+    with torch.no_grad():
+        features = nn.Sequential(*list(model.children())[:-1])(*args).flatten(1)
+        assert torch.allclose(edited(*args), model.fc(features * 2), atol=1e-5)
+
+
+def test_spared_sites_go_on_training_when_a_tied_tensor_is_frozen():
+    def act(surgery: Surgery) -> None:
+        surgery.freeze(surgery.select("transformer.wte"), spare=surgery.select("lm_head"))
+
+    edited = during(build("gpt2"), act)
+    assert edited.lm_head.weight.requires_grad
