@@ -61,14 +61,14 @@ class Row:
 
     def read_options(self, shapes: Shapes) -> dict[str, Any] | None:
         """The options that tensors of these shapes were made with; None when two tensors disagree."""
-        found: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for option, shaped in self.free.items():
             values = {_read(shapes, key, *shaped[key]) for key in shaped if key in shapes}
             if len(values) > 1 or None in values:
                 return None
             if values:
-                found[option] = values.pop()
-        return {option: value for option, value in found.items() if value != self.defaults.get(option)}
+                options[option] = values.pop()
+        return {option: value for option, value in options.items() if value != self.defaults.get(option)}
 
 
 class Keys:

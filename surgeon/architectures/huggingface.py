@@ -51,8 +51,8 @@ class HuggingFace(ArchitectureProvider):
             raise ArchitectureError("has no config", where=where, hint="name a folder or repository: hf:ORG/NAME")
         config = _config(architecture.options["config"], where)
         cls = self._class(architecture.name, where)
-        known = cls.config_class is None or isinstance(config, cls.config_class)
-        if not known and architecture.name not in _classes().get(config.model_type, ()):
+        suits = cls.config_class is None or isinstance(config, cls.config_class)
+        if not suits and architecture.name not in _classes().get(config.model_type, ()):
             raise ArchitectureError(
                 f"is not a class for model type {config.model_type!r}, which the config is of",
                 where=where,
@@ -196,12 +196,12 @@ def _classes() -> dict[str, set[str]]:
     """The model classes that the auto classes build for each model type, some of them another type's."""
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, set[str]] = {}
+    classes: dict[str, set[str]] = {}
     for key, table in vars(modeling_auto).items():
         if key.endswith("_MAPPING_NAMES"):
             for model_type, names in table.items():
-                found.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
-    return found
+                classes.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
+    return classes
 
 
 def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> Any:
@@ -254,20 +254,20 @@ def _remote(values: Any) -> Iterator[str]:
 
 def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:
     """A BigBird that was given a short text attends to all of it from then on, by other modules."""
-    for name, each in module.named_modules():
-        if hasattr(each, "set_attention_type"):
-            skeleton.get_submodule(name).set_attention_type(each.attention_type)  # type: ignore[operator]
+    for name, submodule in module.named_modules():
+        if hasattr(submodule, "set_attention_type"):
+            skeleton.get_submodule(name).set_attention_type(submodule.attention_type)  # type: ignore[operator]
 
 
 def _with_floats(value: Any) -> Any:
     """What JSON has no word for, and transformers writes as ``{"__float__": "Infinity"}``."""
     if isinstance(value, list):
-        return [_with_floats(each) for each in value]
+        return [_with_floats(item) for item in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"__float__"}:
         return float(value["__float__"])
-    return {key: _with_floats(each) for key, each in value.items()}
+    return {key: _with_floats(item) for key, item in value.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -279,14 +279,14 @@ def _plain(config: Any) -> dict[str, Any]:
 def _base_class(config: Any, where: str) -> str:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    found = MODEL_MAPPING_NAMES.get(config.model_type)
-    if found is None:
+    named = MODEL_MAPPING_NAMES.get(config.model_type)
+    if named is None:
         raise ArchitectureError(
             f"its config names no class, and model type {config.model_type!r} has no base class",
             where=where,
             hint="name the class: --arch hf/CLASS",
         )
-    return found if isinstance(found, str) else str(found[0])
+    return named if isinstance(named, str) else str(named[0])
 
 
 def _read_config(path: Path) -> dict[str, Any]:

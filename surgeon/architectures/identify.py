@@ -79,9 +79,9 @@ def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint
     return best
 
 
-def misfit(found: Match) -> ArchitectureError:
+def misfit(best: Match) -> ArchitectureError:
     """The error for a checkpoint that does not fit the architecture it was said to have."""
-    result = found.fit
+    result = best.fit
     parts = []
     if result.missing:
         parts.append(f"{len(result.missing)} missing ({few(result.missing)})")
@@ -90,14 +90,14 @@ def misfit(found: Match) -> ArchitectureError:
     if result.misshaped:
         shown = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
         parts.append(f"{len(shown)} of another shape ({few(shown, 2)})")
-    if found.architecture.scheme == "torchvision":
+    if best.architecture.scheme == "torchvision":
         hint = "leave --arch out to have the architecture identified"
     else:
-        hint = f"name what made this file, or build {found.architecture} with the options that fit it"
+        hint = f"name what made this file, or build {best.architecture} with the options that fit it"
     return ArchitectureError(
-        f"does not fit {found.architecture}: {len(result.mapping) - len(result.misshaped)} of "
+        f"does not fit {best.architecture}: {len(result.mapping) - len(result.misshaped)} of "
         f"{len(result.mapping) + len(result.missing)} tensors match, " + ", ".join(parts),
-        where=found.checkpoint.location,
+        where=best.checkpoint.location,
         hint=hint,
     )
 

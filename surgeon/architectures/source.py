@@ -109,14 +109,14 @@ def open_source(
     location, path, architecture = str(model), Path(model), None
     if not path.exists() and is_reference(location, list(providers)):
         named = parse(location, list(providers))
-        architecture, found = providers[named.scheme].locate(named.name)
-        if found is None and arch is not None:
+        architecture, weights = providers[named.scheme].locate(named.name)
+        if weights is None and arch is not None:
             raise ArchitectureError(
                 f"{location} is an architecture already", where=f"--arch {arch}", hint="give only one of the two"
             )
-        if found is None:
+        if weights is None:
             return _from_builder(architecture, location, providers)
-        path = found
+        path = weights
     try:
         checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
     except CheckpointError as error:
@@ -152,8 +152,8 @@ def _from_module(module: nn.Module, arch: str | None, providers: dict[str, Archi
     elif record is not None:
         architecture = record.architecture
     else:
-        found = (provider.of_module(module) for provider in providers.values())
-        architecture = next((each for each in found if each is not None), None)
+        candidates = (provider.of_module(module) for provider in providers.values())
+        architecture = next((candidate for candidate in candidates if candidate is not None), None)
     tensors = module.state_dict()
     return Source(
         architecture,
@@ -222,17 +222,17 @@ def _from_artifact(
     )
 
 
-def _from_match(found: Match, providers: dict[str, ArchitectureProvider]) -> Source:
+def _from_match(matched: Match, providers: dict[str, ArchitectureProvider]) -> Source:
     return Source(
-        found.architecture,
-        found.checkpoint,
+        matched.architecture,
+        matched.checkpoint,
         None,
-        found.checkpoint.location,
-        list(dict.fromkeys([*found.checkpoint.notes, *found.notes, *found.fit.notes()])),
-        mapping=found.fit.mapping,
-        missing=found.fit.missing,
-        unexpected=found.fit.dropped,
-        filled=found.fit.filled,
-        provider=providers[found.architecture.scheme],
-        _spare=found.skeleton,
+        matched.checkpoint.location,
+        list(dict.fromkeys([*matched.checkpoint.notes, *matched.notes, *matched.fit.notes()])),
+        mapping=matched.fit.mapping,
+        missing=matched.fit.missing,
+        unexpected=matched.fit.dropped,
+        filled=matched.fit.filled,
+        provider=providers[matched.architecture.scheme],
+        _spare=matched.skeleton,
     )

@@ -68,8 +68,10 @@ class Torchvision(ArchitectureProvider):
         builder = models.get_model_builder(name)
         accepted = inspect.signature(inspect.unwrap(builder)).parameters
         options = dict(architecture.options)
-        if asked := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
-            raise ArchitectureError(f"{', '.join(asked)}: no weights are fetched by an option", where=str(architecture))
+        if fetching := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
+            raise ArchitectureError(
+                f"{', '.join(fetching)}: no weights are fetched by an option", where=str(architecture)
+            )
         eps = options.pop(FROZEN_NORM, None)
         replaced = options.pop(REPLACED, None)
         arguments = {key: value for key, value in FIXED.items() if key in accepted}
@@ -99,7 +101,7 @@ class Torchvision(ArchitectureProvider):
         return Architecture(scheme=self.scheme, name=name, options=options), path
 
     def of_module(self, module: nn.Module) -> Architecture | None:
-        """Found from the module's class and shapes, and confirmed setting by setting."""
+        """Look its class and shapes up, and confirm the builder setting by setting."""
         if not type(module).__module__.startswith("torchvision."):
             return None
         from surgeon.architectures import fingerprints
@@ -117,7 +119,7 @@ class Torchvision(ArchitectureProvider):
         return None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
-        """Found from keys and shapes alone; a file with a Hugging Face config is left to that."""
+        """Look at keys and shapes alone; a file with a Hugging Face config is left to that."""
         if checkpoint.config is not None and "model_type" in checkpoint.config:
             return None
         from surgeon.architectures.torchvision_identify import identify

@@ -25,7 +25,7 @@ FEW = 8
 
 
 def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | None:
-    """Which builder made the tensors of ``checkpoint``; None when they resemble no builder's at all.
+    """Find the builder that made the tensors of ``checkpoint``; None when they resemble no builder's at all.
 
     Digests first: only the network that they name is built, to confirm it. Where none agrees, networks with another
     head, another first convolution or numbers for names are tried; at last every builder with similar top-level
@@ -136,14 +136,14 @@ def _match(
     return Match(form, checkpoint, skeleton, fit(skeleton, checkpoint, naming), naming_notes(naming))
 
 
-def _only(found: list[Match], checkpoint: Checkpoint) -> Match:
-    """The one match, or the plain one of twins.
+def _only(matches: list[Match], checkpoint: Checkpoint) -> Match:
+    """Return the one match, or the plain one of twins.
 
     Raises:
         ArchitectureError: Networks that differ fit alike.
     """
     fewest: dict[str, Match] = {}
-    for match in found:
+    for match in matches:
         name = match.architecture.name
         if name not in fewest or match.fit.cost < fewest[name].fit.cost:
             fewest[name] = match

@@ -95,7 +95,7 @@ class ArchitectureProvider(ABC):
 
     def require(self, name: str) -> None:
         """Raise an ArchitectureError with the nearest names unless ``name`` is one of :meth:`names`."""
-        known = self.names()
-        if name not in known:
-            few = f"it has {len(known)}, for example {', '.join(sorted(known)[:3])}"
-            raise ArchitectureError(f"{self.scheme} has no architecture {name!r}", hint=suggest(name, known) or few)
+        names = self.names()
+        if name not in names:
+            few = f"it has {len(names)}, for example {', '.join(sorted(names)[:3])}"
+            raise ArchitectureError(f"{self.scheme} has no architecture {name!r}", hint=suggest(name, names) or few)

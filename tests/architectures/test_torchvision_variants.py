@@ -185,9 +185,9 @@ def test_a_network_beside_other_parts_is_refused_with_the_key_that_takes_it(pref
 
 
 def test_a_segmentation_network_with_another_head_is_not_taken_for_its_backbone(tmp_path: Path) -> None:
-    model = models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+    model = models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)
     model.classifier[4] = nn.Sequential(nn.Dropout(), nn.Conv2d(256, 5, 1))
-    with pytest.raises(ArchitectureError, match="closest: deeplabv3_mobilenet_v3_large") as caught:
+    with pytest.raises(ArchitectureError, match="closest: deeplabv3_resnet50") as caught:
         opened(model, tmp_path)
     assert "--key" not in str(caught.value)
 
