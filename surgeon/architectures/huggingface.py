@@ -169,7 +169,7 @@ class HuggingFace(ArchitectureProvider):
 
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find poolers and heads that other classes of the same model type have, and this one lacks."""
-        from surgeon.architectures.hf_siblings import of_siblings
+        from surgeon.architectures.hf_leftovers import of_siblings
 
         return of_siblings(self, architecture, _classes(), names)
 

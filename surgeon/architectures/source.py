@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from surgeon.architectures.artifact_record import read_record
 from surgeon.architectures.identify import build, identify, match
 from surgeon.architectures.registry import is_reference, meant, parse
+from surgeon.architectures.ties import with_true_ties
 from surgeon.checkpoint.formats import Checkpoint, memory_checkpoint, open_checkpoint
 from surgeon.errors import ArchitectureError, CheckpointError
 from surgeon.graph.skeleton import skeleton_of
@@ -223,6 +224,7 @@ def _from_artifact(
 
 
 def _from_match(matched: Match, providers: dict[str, ArchitectureProvider]) -> Source:
+    matched = with_true_ties(matched, providers[matched.architecture.scheme])
     return Source(
         matched.architecture,
         matched.checkpoint,
