@@ -178,7 +178,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
 def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
     check_columns(source, data.parts["train"].rows.column_names, called(source))
     data.parts["train"] = undecoded(source, data.parts["train"])
-    encoders, inputs, collate = make_inputs(source, data, network, 0)
+    encoders, inputs, collate, _ = make_inputs(source, data, network, 0)
     notes = [*data.notes, *check_inputs(source, data, encoders, network)]
     part = data.parts["train"]
     labels: dict[str, Tensor] = {}

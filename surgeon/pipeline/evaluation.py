@@ -71,7 +71,7 @@ def evaluate(
         plugins=plugins,
     )
     facts = named_network(ready.model, ready.operations, classes)
-    recorded = recorded_inputs(ready.record, ready.home, trusted=trust_recipe)
+    recorded = recorded_inputs(ready.record, trusted=trust_recipe)
     reading = Reading(
         ready.record, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
     )

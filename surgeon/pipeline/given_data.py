@@ -18,7 +18,6 @@ from surgeon.data.whole import Samples, from_splits, limited, read_files, read_s
 from surgeon.errors import RecipeError, TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.operation import Operation
-from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind, check_tokenizer
 from surgeon.plugins import Plugins
@@ -26,7 +25,7 @@ from surgeon.recipe.data_argument import Asked, asked_for, is_written_out
 from surgeon.recipe.document import parse
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
-from surgeon.training.load_splits import load_splits
+from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.predicting import known_objectives
 
 Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[str | Path]"
@@ -44,7 +43,7 @@ class Reading:
     """How samples are read.
 
     Attributes:
-        record: How the network was made and trained.
+        model: The network, whose record and checkpoint say how samples become its input.
         recorded: How its samples became inputs.
         network: What the data have to fit: classes by name, positions, vocabulary.
         plugins: The plugins.
@@ -55,7 +54,7 @@ class Reading:
         next_tokens: Whether the network predicts the next token, so that texts are their own labels.
     """
 
-    record: Record | None
+    model: nn.Module
     recorded: RecordedInputs
     network: Network
     plugins: Plugins
@@ -116,19 +115,23 @@ class Reading:
             if self.part is not None and not any(file.part for file in files.files):
                 made += self._part_as_in_training(files)
                 continue
+            fed = like if files.kind in ("table", "saved") else like.model_copy(update={files.kind: files.kind})
+            network = self._network([fed])
             if files.kind in ("table", "saved"):
-                found = read_tables(files, like, self.network, strict=self.strict, lone=lone)
+                found = read_tables(files, like, network, strict=self.strict, lone=lone)
             else:
-                found = read_files(files, like, self._label(), self.network, strict=self.strict)
-            found[0].notes += self._said_of(files)
+                found = read_files(files, like, self._label(), network, strict=self.strict)
+            found[0].notes += [*network.preprocessing.notes, *self._said_of(files)]
             made += [limited(each, self.part) for each in found] if self.part is not None else found
         return self._wanted(made)
 
+    def _network(self, sources: Sequence[Any]) -> Network:
+        """What samples of ``sources`` have to fit, with how training or the checkpoint has them prepared."""
+        return prepared_as(self.network, self.model, sources)
+
     def _said_of(self, files: Files) -> list[str]:
-        """What has to be known of how files are read, and of whether they were trained on."""
+        """Whether files were trained on."""
         notes = []
-        if not self.recorded.trained and files.kind == "image":
-            notes.append("nothing says how pictures become inputs: 224 x 224 pixels and ImageNet's means are assumed")
         trained_on = [Path(each["path"]).resolve() for each in self.recorded.sources if each.get("path")]
         if self.part is None and Path(files.root).exists() and Path(files.root).resolve() in trained_on:
             notes.append(
@@ -157,7 +160,7 @@ class Reading:
         recipe = self.strict and not is_written_out(text) and Path(text).is_file()
         part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were trained on
         if part is not None:
-            made = from_splits(load_splits(asked.settings, seed, self.network), (part,))
+            made = from_splits(load_splits(asked.settings, seed, self._network(sources_of(asked.settings))), (part,))
             if recipe and self.part is None and made:
                 made[0].notes.append(f"{text}: its test samples; part says otherwise (--part train)")
             return self._wanted(made)
@@ -176,7 +179,7 @@ class Reading:
         if len(tables) < len(sources) or domains or self.part is not None:
             how = settings or TrainSettings(data=list(sources) if len(sources) > 1 else sources[0])
             wanted = PARTS if self.part is None else (self.part,)
-            return self._wanted(from_splits(load_splits(how, seed, self.network), wanted))
+            return self._wanted(from_splits(load_splits(how, seed, self._network(sources_of(how))), wanted))
         made: list[Samples] = []
         for source in sources:
             if source.kind == "table":
@@ -185,9 +188,9 @@ class Reading:
                 files = [File(Path(path), path, part=part if several else None) for part, path in named if path]
                 lone = len(sources) == 1 and not several
                 table = Files("table", files, source.path)
-                made += read_tables(table, source, self.network, strict=self.strict, lone=lone)
+                made += read_tables(table, source, self._network([source]), strict=self.strict, lone=lone)
             else:
-                made += read_source(source, self.network, strict=self.strict)
+                made += read_source(source, self._network([source]), strict=self.strict)
         return self._wanted(made)
 
     def _completed(self, text: str) -> str:

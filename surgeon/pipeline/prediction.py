@@ -94,8 +94,8 @@ def predict(
         table = add_classes if isinstance(add_classes, Mapping) else mapping_of(read_table(add_classes))
         network = with_classes(network, table, only=only)
     facts = named_network(network, ready.operations, classes)
-    recorded = recorded_inputs(ready.record, ready.home, trusted=trust_recipe)
-    reading = Reading(ready.record, recorded, facts, ready.plugins, part, seed, on_error)
+    recorded = recorded_inputs(ready.record, trusted=trust_recipe)
+    reading = Reading(ready.model, recorded, facts, ready.plugins, part, seed, on_error)
     samples = reading.samples(data)
     return predict_samples(network, samples, facts, ready.operations, output=output, batch_size=batch_size)
 
@@ -107,14 +107,12 @@ class ReadyModel:
     Attributes:
         model: The network.
         record: How it was made; None where surgeon did not make it.
-        home: The folder that it was loaded from.
         operations: The operations that it has been through.
         plugins: The plugins, with the trust that the caller gave.
     """
 
     model: nn.Module
     record: Record | None
-    home: Path | None
     operations: list[Operation]
     plugins: Plugins
 
@@ -133,9 +131,7 @@ class ReadyModel:
         """Load a network; one in memory is taken as it is."""
         typed: list[Any] = [arch] if isinstance(model, nn.Module) else [str(model), arch]
         plugins = with_trust(plugins or load_plugins(), trust_code, *typed)
-        home: Path | None = None
         if not isinstance(model, nn.Module):
-            home = Path(model) if Path(model).is_dir() else None
             model = load(model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code, plugins=plugins)
             device = device or ("cuda" if torch.cuda.is_available() else None)
         if device is not None:
@@ -143,4 +139,4 @@ class ReadyModel:
         record = record_of(model)
         past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
         operations = list(operations_from(past, plugins)) if past else []
-        return cls(model, record, home, operations, plugins)
+        return cls(model, record, operations, plugins)

@@ -20,7 +20,6 @@ LABELLED = ("targets", "na")
 TABLES = ("table", "saved", "hub")
 IN_MINUS_1_TO_1 = 0.5
 """Mean and deviation that bring pixels of 0…1 to -1…1, as those of the bundled digits are."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class RecordedInputs:
     trained: bool = False
     distant: str | None = None
     """A tokenizer that the record names, and that would have to be fetched."""
+    tokenizer_beside: bool = False
+    """Whether a tokenizer lies beside the weights."""
 
     @property
     def kinds(self) -> set[str]:
@@ -53,25 +54,22 @@ class RecordedInputs:
         return Table.model_construct(**{"source": "table", "path": "", "targets": {}, **fields})
 
 
-def recorded_inputs(record: Record | None, home: Path | None, *, trusted: bool = False) -> RecordedInputs:
+def recorded_inputs(record: Record | None, *, trusted: bool = False) -> RecordedInputs:
     """Decide how plain files become a network's input.
 
     Args:
-        record: What the network's manifest says.
-        home: The folder of the artifact, whose own tokenizer comes before the recorded one.
+        record: What the network's manifest says; a tokenizer beside the weights comes before one that it names.
         trusted: Whether a tokenizer that the record names may be fetched.
     """
-    own = None
-    if home is not None and any((home / name).is_file() for name in TOKENIZER_FILES):
-        own = str(home)
+    own = record is not None and any(companion.kind == "tokenizer" for companion in record.companions)
     entry = record.training[-1] if record is not None and record.training else None
     if entry is None:
-        return RecordedInputs({"tokenizer": own} if own else {})
+        return RecordedInputs(tokenizer_beside=own)
     data = entry.get("settings", {}).get("data")
     if data is None:
-        return RecordedInputs(refusal="it was trained on datasets from Python", trained=True)
+        return RecordedInputs(refusal="it was trained on datasets from Python", trained=True, tokenizer_beside=own)
     sources = tuple(data) if isinstance(data, list) else (data,)
-    found = [_fields(source, own) for source in sources]
+    found = [_fields(source) for source in sources]
     if odd := [source["source"] for source, fields in zip(sources, found, strict=True) if fields is None]:
         why = f"it was trained on the source {odd[0]!r}, which does not say how plain files become its input"
         return RecordedInputs({}, sources, why, trained=True)
@@ -81,13 +79,14 @@ def recorded_inputs(record: Record | None, home: Path | None, *, trusted: bool =
         if any(value != values[0] for value in values):
             why = f"it was trained on sources of which each has {name} of its own"
             return RecordedInputs({}, sources, why, trained=True)
+    first = {**first, "tokenizer": None} if own else first
     distant = first.get("tokenizer")
     if distant is None or trusted or Path(distant).exists():
-        return RecordedInputs(first, sources, trained=True)
+        return RecordedInputs(first, sources, trained=True, tokenizer_beside=own)
     return RecordedInputs({**first, "tokenizer": None}, sources, trained=True, distant=str(distant))
 
 
-def _fields(source: Mapping[str, Any], own: str | None) -> dict[str, Any] | None:
+def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
     """What one source of a record says of inputs; None where it says nothing."""
     kind = source.get("source")
     if kind == "digits":
@@ -104,8 +103,6 @@ def _fields(source: Mapping[str, Any], own: str | None) -> dict[str, Any] | None
         return None
     fields["pixels"] = Pixels.model_validate(source.get("pixels") or {})
     fields["waves"] = Waves.model_validate(source.get("waves") or {})
-    if own is not None and fields.get("text"):
-        fields["tokenizer"] = own
     return fields
 
 
@@ -143,7 +140,9 @@ def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
     Raises:
         TrainingError: Nothing does, or what does would have to be fetched without consent.
     """
-    if recorded.fields.get("tokenizer") is not None or (kind != "text" and not recorded.fields.get("text")):
+    if recorded.tokenizer_beside or recorded.fields.get("tokenizer") is not None:
+        return
+    if kind != "text" and not recorded.fields.get("text"):
         return
     if recorded.distant is not None:
         raise TrainingError(
