@@ -73,7 +73,7 @@ def evaluate(
     facts = named_network(ready.model, ready.operations, classes)
     recorded = recorded_inputs(ready.record, trusted=trust_recipe)
     reading = Reading(
-        ready.record, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
+        ready.model, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
     )
     samples = reading.samples(data)
     return evaluate_samples(
