@@ -1,4 +1,4 @@
-"""Write down how a network came about, as a :class:`~surgeon.interfaces.record.Record`."""
+"""Record how a network was made, as a :class:`~surgeon.interfaces.record.Record`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from surgeon.interfaces.record import Record, Surgeries
 
 
 def make_record(source: Source, surgeries: Surgeries | None) -> Record:
-    """How the network came about: what its source tells of itself, and the recipe just applied."""
+    """Record how the network was made: the record of its source, and the recipe applied now."""
     if source.record is not None:
         record = source.record.model_copy(deep=True)
     else:
