@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.advising.cases import Case, Worth, decide
-from surgeon.advising.probing import Labels, logme, probe
-from surgeon.advising.watching import collect
+from surgeon.advising.probes import Labels, logme, probe
+from surgeon.advising.site_features import collect
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
@@ -111,7 +111,7 @@ def measure(
     """Measure what the features of ``sites`` are worth for the labels of ``splits``, and decide on the case.
 
     Args:
-        trained: The network, each site given as an output by :class:`surgeon.advising.watching.Watch`.
+        trained: The network, each site given as an output by :class:`surgeon.advising.site_features.Watch`.
         untrained: Makes the same with fresh weights.
         sites: Their addresses, in the order of the outputs.
         splits: The data.

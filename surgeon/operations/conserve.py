@@ -83,7 +83,7 @@ class Conserve(Operation):
     def penalties(self) -> list[Penalty]:
         """The method's term."""
         from surgeon.operations._shared.selection import as_list
-        from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
+        from surgeon.training.conservation import EWC, L2SP, FeatureMatching, LwF
 
         weight = WEIGHTS[self.method] if self.weight is None else self.weight
         sites = as_list(self.sites) or None

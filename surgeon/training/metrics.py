@@ -13,7 +13,7 @@ from surgeon.data.labels import IGNORED, present
 from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
 from surgeon.training.measures import Measures, confusion_of, of_confusion, of_questions, of_ranking, of_values
 from surgeon.training.objectives import Batch, Target
-from surgeon.training.weighing import FixedWeights
+from surgeon.training.task_weights import FixedWeights
 
 COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
 """What is noted of a sample for each objective: its loss, the share of its labels predicted right (NaN where none can

@@ -28,12 +28,12 @@ from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
 from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
-from surgeon.training.optimizing import parameter_groups
+from surgeon.training.parameter_groups import parameter_groups
 from surgeon.training.sampling import make_sampler
+from surgeon.training.stages import Unfreezing
+from surgeon.training.task_weights import FixedWeights, UncertaintyWeights
 from surgeon.training.test_views import TestViews
-from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.unwrapping import PREPARED
-from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
 
 class ObjectiveTrainer(BaseTrainer):

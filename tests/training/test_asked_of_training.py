@@ -15,9 +15,9 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Objective, Stage
 from surgeon.recipe.train_settings import OptimizerSettings, TrainSettings
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.optimizing import parameter_groups, rate_factors
+from surgeon.training.parameter_groups import parameter_groups, rate_factors
 from surgeon.training.session import train
-from surgeon.training.unfreezing import Unfreezing
+from surgeon.training.stages import Unfreezing
 
 
 def test_the_labels_of_each_task_are_counted_and_a_task_without_any_changes_nothing():
@@ -48,7 +48,7 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_parameters_are_not_the_mod
 def test_uncertainty_is_equation_10_of_kendall():
     from surgeon.training.losses import surgeon_losses
     from surgeon.training.objectives import Target
-    from surgeon.training.weighing import UncertaintyWeights
+    from surgeon.training.task_weights import UncertaintyWeights
 
     losses = surgeon_losses()
     targets = [Target(Objective(output=loss, loss=loss), losses[loss]) for loss in ("mse", "cross_entropy")]
