@@ -32,7 +32,7 @@ def surgeon_operations() -> Sequence[type[Operation]]:  # type: ignore[empty-bod
 
 @hookspec
 def surgeon_architectures() -> Sequence[ArchitectureProvider]:  # type: ignore[empty-body]
-    """Return providers, one for each scheme of architectures (``torchvision/…``, ``hf:…``, ``python:…``, ``timm/…``)."""
+    """Return providers, one for each scheme (``torchvision/…``, ``hf:…``, ``python:…``, ``timm/…``)."""
 
 
 @hookspec

@@ -68,13 +68,13 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
     """The last checkpoint of an interrupted ``run``; None where it was interrupted before it made one.
 
     Raises:
-        TrainingError: There is no such run, or it is another one.
+        TrainingError: The folder has no interrupted run, or that of another recipe.
     """
     try:
         begun = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"there is no interrupted training in {folder}", hint="leave --resume out to begin one"
+            f"{folder} has no interrupted training to resume", hint="leave --resume out to start one"
         ) from error
     if changes := _changes(begun, run):
         shown = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")

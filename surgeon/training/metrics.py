@@ -132,7 +132,7 @@ def total_loss(targets: Sequence[Target], table: Tensor, sizes: Sequence[int], w
 
 
 def _loss_and_accuracy(part: Tensor) -> tuple[float | None, float | None]:
-    """The loss, a NaN where that of a labelled sample is one, and the accuracy; None where there is no label."""
+    """Compute the loss (NaN if that of a labelled sample is NaN) and the accuracy; None if no sample has a label."""
     part = part[part[:, 3] > 0].double()
     if not len(part):
         return None, None

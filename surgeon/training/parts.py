@@ -43,7 +43,7 @@ def make_targets(
     """The objectives, ready to compute: checked against the outputs for a small batch, before anything is trained.
 
     Raises:
-        TrainingError: Something does not go together, or nothing would be learnt.
+        TrainingError: Settings, data and model do not match, or nothing would be trained.
     """
     wanted = list(objectives)
     if settings.objectives is None:

@@ -185,7 +185,7 @@ class ObjectiveTrainer(BaseTrainer):
             losses = {
                 name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")
             }
-            if _processes() == 1:  # among several, all stop together, at the norm of the gradients that they share
+            if _processes() == 1:  # several processes stop at the same step, by the norm of the shared gradients
                 self.guard.check_loss(self._last, losses, self.state)
         return (total, outputs) if return_outputs else total
 
@@ -200,7 +200,7 @@ class ObjectiveTrainer(BaseTrainer):
         return self.call(model, batch)
 
     def live(self) -> dict[str, float]:
-        """The losses of the last batch, and how well the domains are told apart."""
+        """Get the losses of the last batch, and the accuracy of the domain classifiers."""
         last = {name: values[-1].item() for name, values in self._seen.items() if not name.endswith("_labels")}
         return {"loss": self._last.item(), **last} if self._last is not None else last
 
@@ -219,7 +219,7 @@ class ObjectiveTrainer(BaseTrainer):
         return entries
 
     def forget(self) -> None:
-        """Drop the losses of batches that are no part of training."""
+        """Drop the losses of batches that were not for training."""
         self._seen.clear()
         self._last = None
 
@@ -327,5 +327,5 @@ class ObjectiveTrainer(BaseTrainer):
 
 
 def _processes() -> int:
-    """How many processes train together."""
+    """Count the processes of a distributed run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
