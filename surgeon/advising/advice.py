@@ -137,7 +137,7 @@ def measure(
     curve = []
     for site, values, random in zip(sites, features, fresh, strict=True):
         if not np.isfinite(values).all():
-            raise TrainingError(f"{site} produces features that are no finite numbers")
+            raise TrainingError(f"{site} produces features that are not finite numbers")
         scores = probe(values, labels, seed), probe(np.nan_to_num(random), labels, seed)
         worth = logme(values, labels.targets)
         curve.append(Worth(site, values.shape[1], worth, *(tuple(map(float, each)) for each in scores)))

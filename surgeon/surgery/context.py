@@ -28,10 +28,10 @@ class Surgery(ModuleEdits):
     """Inspect and edit a skeleton. Every edit is recorded, so that it can be planned, refused and replayed.
 
     Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``,
-    ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``,
-    ``derive``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules: ``replace``, ``remove``,
-    ``attach``, ``insert``, ``keep_children``, ``wrap``. Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training
-    state: ``freeze``. In the plan: ``note``.
+    ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
+    ``copy_origin``, ``derive``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules: ``replace``,
+    ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Outputs: ``branch``, ``tap``, ``graft``,
+    ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def tap(self, site: Site | str) -> Tap:

@@ -112,17 +112,17 @@ def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:
-    """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy``: means over all labelled elements."""
-    found = {}
+    """Average ``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` over labelled elements."""
+    averages = {}
     for target, part in zip(targets, parts(table, sizes), strict=True):
         for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
             if value is not None:
-                found[f"{target.objective.output}_{what}"] = value
-    return found
+                averages[f"{target.objective.output}_{what}"] = value
+    return averages
 
 
 def total_loss(targets: Sequence[Target], table: Tensor, sizes: Sequence[int], weighing: FixedWeights) -> float:
-    """The weighted sum of the objectives' losses over the test samples."""
+    """Compute the weighted sum of the objectives' losses over the test samples."""
     total = torch.zeros(())
     for position, part in enumerate(parts(table, sizes)):
         loss, _ = _loss_and_accuracy(part)

@@ -59,14 +59,14 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
         metrics: Mapping[str, float],
         **kwargs: Any,
     ) -> None:
-        """Look whether the measure has become better."""
+        """Check whether the metric has improved."""
         name = f"eval_{(args.metric_for_best_model or self.metric).removeprefix('eval_')}"
         if name not in metrics:
-            known = [each.removeprefix("eval_") for each in metrics if each.endswith(("_loss", "_accuracy"))]
+            names = [metric.removeprefix("eval_") for metric in metrics if metric.endswith(("_loss", "_accuracy"))]
             raise TrainingError(
                 f"early_stopping: nothing is measured under the name {name.removeprefix('eval_')!r}",
                 where="train.callbacks",
-                hint=suggest(name.removeprefix("eval_"), known) or f"there are: {', '.join(known)}",
+                hint=suggest(name.removeprefix("eval_"), names) or f"there are: {', '.join(names)}",
             )
         super().on_evaluate(args, state, control, metrics, **kwargs)
 
@@ -77,18 +77,20 @@ def surgeon_callbacks() -> Mapping[str, Factory]:
     return {"early_stopping": EarlyStopping}
 
 
-def make_callbacks(asked: Sequence[str | CallbackSettings], known: Mapping[str, Factory]) -> list[TrainerCallback]:
-    """The callbacks that a recipe names, each new.
+def make_callbacks(
+    settings: Sequence[str | CallbackSettings], factories: Mapping[str, Factory]
+) -> list[TrainerCallback]:
+    """Make the callbacks that a recipe names.
 
     Raises:
-        TrainingError: There is none of a name, or it takes no such setting, or refuses its value.
+        TrainingError: A name or a setting is unknown, or a value is refused.
     """
-    return [_made(each, known, f"train.callbacks.{index}") for index, each in enumerate(asked)]
+    return [_made(entry, factories, f"train.callbacks.{index}") for index, entry in enumerate(settings)]
 
 
 def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
-    """The TrainingArguments that callbacks want unless the recipe says otherwise: their attribute ``arguments``."""
-    return {name: value for each in callbacks for name, value in dict(getattr(each, "arguments", {})).items()}
+    """Collect the TrainingArguments that callbacks need, from their attribute ``arguments``."""
+    return {name: value for callback in callbacks for name, value in dict(getattr(callback, "arguments", {})).items()}
 
 
 def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool:

@@ -251,20 +251,20 @@ class ObjectiveTrainer(BaseTrainer):
     # ---- the optimizer
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer that the arguments name, over groups by learning rate and weight decay."""
+        """Make the optimizer that the arguments name, with groups by learning rate and weight decay."""
         if self.optimizer is not None:
             return self.optimizer  # type: ignore[no-any-return]
         wrapped = self.model if model is None else model
         prepared: Any = getattr(self, "optimizer_cls_and_kwargs", None)
         kind, options = prepared or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
-        own = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
-        if own and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
+        makes_groups = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
+        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
             raise TrainingError(
                 f"the optimizer {self.args.optim!r} groups its parameters itself",
                 where="train.optimizer",
                 hint="use another optim, such as adamw_torch, or leave optimizer and task_weights out",
             )
-        if not own:
+        if not makes_groups:
             args = self.args
             groups = parameter_groups(
                 wrapped, self.settings.optimizer, self.factors, rate=args.learning_rate, decay=args.weight_decay
