@@ -49,7 +49,7 @@ __all__ = [
 
 @hookimpl
 def surgeon_operations() -> Sequence[type[Operation]]:
-    """The operations that ship with surgeon."""
+    """List the built-in operations."""
     return [
         Truncate,
         Freeze,
