@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.comparison import Diff, diff
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
     from surgeon.pipeline.run import run_recipe
@@ -165,6 +166,10 @@ _HOMES = {
         "save",
         "verify",
     ),
+    "surgeon.pipeline.comparison": (
+        "Diff",
+        "diff",
+    ),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
         "NetworkView",
@@ -208,6 +213,7 @@ __all__ = [
     "Composite",
     "ConfigFields",
     "Conserve",
+    "Diff",
     "Entry",
     "Family",
     "Freeze",
@@ -256,6 +262,7 @@ __all__ = [
     "apply",
     "check",
     "describe_operations",
+    "diff",
     "finetune",
     "hookimpl",
     "inspect",

@@ -1,0 +1,143 @@
+"""Two networks beside each other: what changed, by block, site or tensor, then the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from surgeon.cli.render.numbers import count, shape
+from surgeon.cli.render.runs import pattern, together
+from surgeon.pipeline.comparison import Diff, GroupDiff, TensorDiff, figure
+from surgeon.pipeline.movement import Movement
+
+MOST = 12
+"""Names that one line of the sums lists."""
+
+
+def render_diff(diff: Diff, by: str = "block") -> RenderableType:
+    """Draw a comparison, for a terminal of any width or a pipe.
+
+    Args:
+        diff: The comparison.
+        by: What a line stands for: ``block``, ``site`` or ``tensor``.
+    """
+    parts: list[RenderableType] = [_title("A", diff.a, diff.architecture_a), _title("B", diff.b, diff.architecture_b)]
+    parts += [Text(), _tensors(diff) if by == "tensor" else _groups(diff.blocks if by == "block" else diff.sites, by)]
+    return Group(*parts, Text(), _sums(diff))
+
+
+def _title(letter: str, location: str, architecture: str | None) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    title = Text(location, style="bold")
+    if architecture not in (None, location):
+        title.append(f"  {architecture}", style="not bold dim")
+    grid.add_row(letter, title)
+    return grid
+
+
+def _table(first: str, headings: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(first, overflow="fold")  # an address is of use only whole
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("state", "what") else "right", no_wrap=False)
+    return table
+
+
+def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
+    table = _table(by, ("moved", "relative", "cosine", "largest", "state"))
+    for members in _alike(groups):
+        first = members[0]
+        compared = sum(group.compared for group in members)
+        state = first.state + (f"{', ' if first.state else ''}{first.other} of other form" if first.other else "")
+        moved = sum(group.moved for group in members)
+        style = "yellow" if moved or first.other else "dim"
+        row = [f"{moved} of {compared}" if compared else "", *_movement(first.movement), state]
+        table.add_row(together([group.name for group in members]), *row, style=style)
+    return table
+
+
+def _alike(groups: Iterable[GroupDiff]) -> Iterator[list[GroupDiff]]:
+    """Consecutive groups that did not move and differ only in their numbers, as one line."""
+
+    def kind(group: GroupDiff) -> tuple[object, ...]:
+        still = not group.moved and not group.other and group.movement is not None
+        return (pattern(group.name), group.state) if still else (group.name,)
+
+    for _, members in groupby(groups, kind):
+        yield list(members)
+
+
+def _tensors(diff: Diff) -> RenderableType:
+    table = _table("tensor", ("relative", "cosine", "largest", "what"))
+    for tensor in diff.tensors:
+        changed = tensor.status not in ("same", "not compared") or tensor.state_changed
+        what = ", ".join(filter(None, (_what(tensor), _state(tensor))))
+        table.add_row(tensor.name, *_movement(tensor.movement), what, style="yellow" if changed else "dim")
+    return table
+
+
+def _what(tensor: TensorDiff) -> str:
+    made = f", made by {tensor.made_by}" if tensor.made_by else ""
+    renamed = f", {tensor.name_a} in A" if tensor.name_a not in (None, tensor.name) else ""
+    if tensor.status == "other shape" and tensor.shape_a is not None and tensor.shape_b is not None:
+        return f"{shape(tensor.shape_a)} → {shape(tensor.shape_b)}{made}{renamed}"
+    if tensor.status == "other dtype":
+        return f"{tensor.dtype_a} → {tensor.dtype_b}{made}{renamed}"
+    odd = f", {tensor.movement.not_finite} not finite" if tensor.movement and tensor.movement.not_finite else ""
+    return f"{tensor.status}{made}{renamed}{odd}"
+
+
+def _state(tensor: TensorDiff) -> str:
+    names = {True: "frozen", False: "trainable", None: ""}
+    if tensor.state_changed:
+        return f"{names[tensor.frozen_a]} → {names[tensor.frozen_b]}"
+    return names[tensor.frozen] if tensor.parameter else ""
+
+
+def _movement(movement: Movement | None) -> tuple[str, str, str]:
+    if movement is None:
+        return "", "", ""
+    if movement.squared_step and movement.relative is None:
+        return "from zero", "", figure(movement.largest)
+    return figure(movement.relative), figure(movement.cosine), figure(movement.largest)
+
+
+def _sums(diff: Diff) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("result", Text("equal", style="green") if diff.equal else Text("different", style="bold yellow"))
+    for status in ("only in A", "only in B", "other shape", "other dtype"):
+        if tensors := diff.with_status(status):
+            lines = [f"{t.name} {_what(t)}" if status.startswith("other") else _made(t) for t in tensors[:MOST]]
+            more = f"; and {len(tensors) - MOST} more (--by tensor shows all)" if len(tensors) > MOST else ""
+            grid.add_row(status, "; ".join(lines) + more)
+    both = [tensor for tensor in diff.tensors if tensor.name_a is not None and tensor.shape_b is not None]
+    if diff.values:
+        moved = sum(tensor.moved for tensor in both)
+        relative, cosine, _ = _movement(diff.whole.movement)
+        by = f"; the parameters by {relative} of their norm, cosine {cosine}" if moved and cosine else ""
+        grid.add_row("moved", f"{moved} of {len(both)} tensors{by}")
+    else:
+        grid.add_row("moved", "not compared: the structure only")
+    if frozen := [tensor for tensor in both if tensor.frozen]:
+        wrong = diff.frozen_moved
+        names = ", ".join(tensor.name for tensor in wrong[:MOST]) + (", …" if len(wrong) > MOST else "")
+        told = f"{len(wrong)} of {len(frozen)} moved: {names}" if wrong else f"{len(frozen)} tensors, none moved"
+        told = told if diff.values else f"{len(frozen)} tensors"
+        grid.add_row("frozen", Text(told, style="bold red" if wrong else "green" if diff.values else ""))
+    if changed := [tensor for tensor in both if tensor.state_changed]:
+        grid.add_row("training state", f"{count(len(changed))} tensors are frozen in one and train in the other")
+    for number, note in enumerate(diff.notes):
+        grid.add_row("" if number else "notes", note)
+    return grid
+
+
+def _made(tensor: TensorDiff) -> str:
+    return f"{tensor.name} (made by {tensor.made_by})" if tensor.made_by else tensor.name
