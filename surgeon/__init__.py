@@ -80,7 +80,8 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
-    from surgeon.pipeline.comparison import Diff, diff
+    from surgeon.pipeline.comparison import diff
+    from surgeon.pipeline.difference import Diff
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
     from surgeon.pipeline.run import run_recipe
@@ -166,10 +167,8 @@ _HOMES = {
         "save",
         "verify",
     ),
-    "surgeon.pipeline.comparison": (
-        "Diff",
-        "diff",
-    ),
+    "surgeon.pipeline.comparison": ("diff",),
+    "surgeon.pipeline.difference": ("Diff",),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
         "NetworkView",

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import pattern, together
-from surgeon.pipeline.comparison import Diff, GroupDiff, TensorDiff, figure
+from surgeon.pipeline.difference import Diff, GroupDiff, TensorDiff, figure
 from surgeon.pipeline.movement import Movement
 
 MOST = 12
