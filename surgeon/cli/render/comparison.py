@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -11,9 +12,10 @@ from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import pattern, together
-from surgeon.pipeline.difference import Diff, GroupDiff, TensorDiff, figure
+from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, figure
 from surgeon.pipeline.movement import Movement
 
+FORMS: tuple[Status, ...] = ("only in A", "only in B", "other shape", "other dtype")
 MOST = 12
 """Names that one line of the sums lists."""
 
@@ -54,7 +56,7 @@ def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
     for members in _alike(groups):
         first = members[0]
         compared = sum(group.compared for group in members)
-        state = first.state + (f"{', ' if first.state else ''}{first.other} of other form" if first.other else "")
+        state = ", ".join(filter(None, (first.state, *_forms(members))))
         moved = sum(group.moved for group in members)
         style = "yellow" if moved or first.other else "dim"
         row = [f"{moved} of {compared}" if compared else "", *_movement(first.movement), state]
@@ -63,14 +65,20 @@ def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
 
 
 def _alike(groups: Iterable[GroupDiff]) -> Iterator[list[GroupDiff]]:
-    """Consecutive groups that did not move and differ only in their numbers, as one line."""
+    """Consecutive groups that did not move and differ only in the numbers of their names, as one line."""
 
     def kind(group: GroupDiff) -> tuple[object, ...]:
-        still = not group.moved and not group.other and group.movement is not None
-        return (pattern(group.name), group.state) if still else (group.name,)
+        forms = frozenset(tensor.status for tensor in group.tensors)
+        return (group.name,) if group.moved else (pattern(group.name), group.state, forms)
 
     for _, members in groupby(groups, kind):
         yield list(members)
+
+
+def _forms(groups: Sequence[GroupDiff]) -> list[str]:
+    """How many tensors only one network has, or have another form there: ``12 only in B``."""
+    statuses = Counter(tensor.status for group in groups for tensor in group.tensors)
+    return [f"{statuses[status]} {status}" for status in FORMS if statuses[status]]
 
 
 def _tensors(diff: Diff) -> RenderableType:
@@ -113,11 +121,9 @@ def _sums(diff: Diff) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("result", Text("equal", style="green") if diff.equal else Text("different", style="bold yellow"))
-    for status in ("only in A", "only in B", "other shape", "other dtype"):
+    for status in FORMS:
         if tensors := diff.with_status(status):
-            lines = [f"{t.name} {_what(t)}" if status.startswith("other") else _made(t) for t in tensors[:MOST]]
-            more = f"; and {len(tensors) - MOST} more (--by tensor shows all)" if len(tensors) > MOST else ""
-            grid.add_row(status, "; ".join(lines) + more)
+            grid.add_row(status, _listed(diff, status, tensors))
     both = [tensor for tensor in diff.tensors if tensor.name_a is not None and tensor.shape_b is not None]
     if diff.values:
         moved = sum(tensor.moved for tensor in both)
@@ -139,5 +145,15 @@ def _sums(diff: Diff) -> RenderableType:
     return grid
 
 
-def _made(tensor: TensorDiff) -> str:
-    return f"{tensor.name} (made by {tensor.made_by})" if tensor.made_by else tensor.name
+def _listed(diff: Diff, status: Status, tensors: Sequence[TensorDiff]) -> str:
+    """A few tensors by name; of many the number and the blocks that they lie in."""
+    if len(tensors) <= MOST:
+        named = status.startswith("other")
+        made = [f", made by {tensor.made_by}" if tensor.made_by else "" for tensor in tensors]
+        return "; ".join(f"{t.name} {_what(t)}" if named else t.name + by for t, by in zip(tensors, made, strict=True))
+    makers = Counter(tensor.made_by for tensor in tensors)
+    by = "".join(f", {number} made by {maker}" for maker, number in makers.items() if maker)
+    names = [group.name for group in diff.blocks if any(tensor.status == status for tensor in group.tensors)]
+    runs = [together(list(alike)) for _, alike in groupby(names, pattern)]
+    more = f" and {len(runs) - MOST} more" if len(runs) > MOST else ""
+    return f"{len(tensors)} tensors{by}: {', '.join(runs[:MOST])}{more} (--by tensor names them)"
