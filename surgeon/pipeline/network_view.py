@@ -12,6 +12,7 @@ from surgeon.errors import OperationError, SurgeonError, name_nearest_option
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.inspection import Inspection
@@ -93,6 +94,14 @@ class NetworkView:
             return "; ".join(reasons) if named else left
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+
+    def _repr_html_(self) -> str:
+        """Show the roles and the sites as tables in a notebook."""
+        roles = [(f"@{role}", item.site or ".", item.evidence) for role, items in self.roles.items() for item in items]
+        sites = [(view.site, view.kind, " × ".join(map(str, view.shape or ())), view.parameters) for view in self.sites]
+        title = self.architecture or type(self.model).__name__
+        listed = html_table(("site", "class", "output", "parameters"), sites)
+        return html_report(title, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
 
     def _evidence(self, term: str, site: str) -> str:
         """Why a site has the role that ``term`` names, or the site around it; empty where the term is no role."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from surgeon.interfaces.html_table import html_report, html_table
+
 Metrics = Mapping[str, float]
 """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` (0…1), on the test samples."""
 
@@ -64,6 +66,28 @@ class TrainReport:
         """The report as JSON-able data, with its accuracies."""
         names = ("accuracy_before", "accuracy_after", "accuracy_baseline")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
+
+    def _repr_html_(self) -> str:
+        """Show the measures before and after training, and those of each output and domain, in a notebook."""
+        metrics = list(dict.fromkeys([*self.before, *self.after, *(self.baseline or {})]))
+        head = ["measure", "before training", "after training"] + (
+            ["from scratch"] if self.baseline is not None else []
+        )
+        columns = [self.before, self.after] + ([self.baseline] if self.baseline is not None else [])
+        rows = [(name.replace("_", " "), *(_figure(column.get(name)) for column in columns)) for name in metrics]
+        parts = [html_table(head, rows)]
+        for output, domains in self.tasks.items():
+            names = dict.fromkeys(
+                n for v in domains.values() for n, value in v.items() if isinstance(value, (int, float))
+            )
+            cells = [(domain, *(_figure(v.get(name)) for name in names)) for domain, v in domains.items()]
+            parts.append(html_table(["domain", *(name.replace("_", " ") for name in names)], cells, caption=output))
+        line = f"{self.trainable:,} parameters trained on {self.train_samples:,} samples in {self.seconds:.1f} s"
+        return html_report(f"training, measured on {self.test_samples:,} test samples", *parts, notes=[line])
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _accuracy(metrics: Metrics) -> float | None:
