@@ -9,6 +9,9 @@ from typing import Any, Literal
 from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.pipeline.movement import Movement
 
+NOISE = 1e-12
+"""What double precision may lose in the sums of a cosine."""
+
 Status = Literal["only in A", "only in B", "other shape", "other dtype", "moved", "same", "not compared"]
 
 
@@ -192,7 +195,7 @@ def figure(number: float | None) -> str:
     """A measure to three figures; a cosine just below 1 never reads as 1. Nothing for None."""
     if number is None:
         return ""
-    if 0.999 < number < 1:
+    if 0.999 < number < 1 - NOISE:
         return f"1 − {1 - number:.1e}"
     return "0" if number == 0 else f"{number:.3g}"
 

@@ -16,6 +16,8 @@ from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, fig
 from surgeon.pipeline.movement import Movement
 
 FORMS: tuple[Status, ...] = ("only in A", "only in B", "other shape", "other dtype")
+ADDRESS = 24
+"""Characters of an address that stand in one line, however narrow the terminal."""
 MOST = 12
 """Names that one line of the sums lists."""
 
@@ -43,16 +45,18 @@ def _title(letter: str, location: str, architecture: str | None) -> RenderableTy
     return grid
 
 
-def _table(first: str, headings: Sequence[str]) -> Table:
+def _table(first: str, names: Iterable[str], headings: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(first, overflow="fold")  # an address is of use only whole
+    width = min(ADDRESS, max(map(len, names), default=0))
+    table.add_column(first, min_width=width, overflow="fold")  # an address is of use only whole
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("state", "what") else "right", no_wrap=False)
+        words = heading in ("state", "what")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     return table
 
 
 def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
-    table = _table(by, ("moved", "relative", "cosine", "largest", "state"))
+    table = _table(by, (group.name for group in groups), ("moved", "relative", "cosine", "largest", "state"))
     for members in _alike(groups):
         first = members[0]
         compared = sum(group.compared for group in members)
@@ -82,7 +86,7 @@ def _forms(groups: Sequence[GroupDiff]) -> list[str]:
 
 
 def _tensors(diff: Diff) -> RenderableType:
-    table = _table("tensor", ("relative", "cosine", "largest", "what"))
+    table = _table("tensor", (tensor.name for tensor in diff.tensors), ("relative", "cosine", "largest", "what"))
     for tensor in diff.tensors:
         changed = tensor.status not in ("same", "not compared") or tensor.state_changed
         what = ", ".join(filter(None, (_what(tensor), _state(tensor))))

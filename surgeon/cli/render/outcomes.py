@@ -45,9 +45,7 @@ def _by_task(report: TrainReport) -> Iterator[RenderableType]:
     if len(report.tasks) < 2 and all(len(domains) < 2 for domains in report.tasks.values()):
         return
     for output, domains in report.tasks.items():
-        names = dict.fromkeys(
-            name for values in domains.values() for name, value in values.items() if isinstance(value, (int, float))
-        )
+        names = report.measure_names(output)
         rows = [(domain, [_value(name, values.get(name)) for name in names]) for domain, values in domains.items()]
         yield Text()
         yield Measures(f"{output}, after training", [name.replace("_", " ") for name in names], rows)
