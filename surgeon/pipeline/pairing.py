@@ -104,7 +104,7 @@ def open_side(model: Model, options: OpenOptions) -> Side:
     except (ArchitectureError, OperationError, PluginError) as error:
         if isinstance(model, nn.Module) or options.arch is not None or not Path(model).exists():
             raise
-        return _by_names(str(model), options, error.message)
+        return _by_names(str(model), options, f"{error.message}; {error.hint}" if error.hint else error.message)
     source, root = opened.source, opened.root
     known = source.module is not None or source.record is not None
     shared = {

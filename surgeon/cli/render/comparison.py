@@ -130,10 +130,10 @@ def _sums(diff: Diff) -> RenderableType:
             grid.add_row(status, _listed(diff, status, tensors))
     both = [tensor for tensor in diff.tensors if tensor.name_a is not None and tensor.shape_b is not None]
     if diff.values:
-        moved = sum(tensor.moved for tensor in both)
-        relative, cosine, _ = _movement(diff.whole.movement)
-        by = f"; the parameters by {relative} of their norm, cosine {cosine}" if moved and cosine else ""
-        grid.add_row("moved", f"{moved} of {len(both)} tensors{by}")
+        whole = diff.whole
+        relative, cosine, _ = _movement(whole.movement)
+        by = f"; the parameters by {relative} of their norm, cosine {cosine}" if whole.moved and cosine else ""
+        grid.add_row("moved", f"{whole.moved} of {whole.compared} tensors of the same shape{by}")
     else:
         grid.add_row("moved", "not compared: the structure only")
     if frozen := [tensor for tensor in both if tensor.frozen]:
