@@ -15,6 +15,7 @@ EXTRAS = {
         "scikit-learn": "sklearn",
         "scipy": "scipy",
     },
+    "audio": {"soundfile": "soundfile"},
 }
 """The packages of each extra in ``pyproject.toml``, with the module that each provides."""
 
@@ -29,9 +30,19 @@ def require(extra: str, what: str) -> None:
     Raises:
         TrainingError: Some are missing; the hint is the command that installs them.
     """
-    missing = [package for package, module in EXTRAS[extra].items() if find_spec(module) is None]
+    missing = missing_packages(extra)
     if missing:
         raise TrainingError(
             f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            hint=f"python -m pip install '{DISTRIBUTION}[{extra}]'",
+            hint=install_command(extra),
         )
+
+
+def missing_packages(extra: str) -> list[str]:
+    """List the packages of an extra that are not installed."""
+    return [package for package, module in EXTRAS[extra].items() if find_spec(module) is None]
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"python -m pip install '{DISTRIBUTION}[{extra}]'"
