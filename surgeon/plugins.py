@@ -1,6 +1,6 @@
 """The plugin manager: what ships with surgeon, what is installed beside it, and what ``--plugin`` names.
 
-Nobody owns a manager by importing this module: :func:`load` makes one, and whoever called it hands it on.
+Importing this module does not create a manager: :func:`load` makes one, and its caller passes it on.
 A plugin that is broken is put aside with its reason, and only what needs it fails.
 """
 
@@ -224,7 +224,7 @@ class Plugins:
                     self.families() if hook == "surgeon_families" else self._named(hook, KINDS[hook])
 
     def owner_of(self, error: BaseException) -> str | None:
-        """The plugin in whose code ``error`` was raised, as far as its traceback tells."""
+        """Find the plugin in whose code ``error`` was raised, from its traceback."""
         owners = {}
         for name, plugin in self.manager.list_name_plugin():
             module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__

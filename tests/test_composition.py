@@ -70,7 +70,10 @@ def test_all_of_them_together():
 @pytest.mark.parametrize(
     ("operations", "says"),
     [
-        ([Truncate(after="layer2"), Freeze(sites="layer4")], r"'layer4' is gone: truncate removed layer4"),
+        (
+            [Truncate(after="layer2"), Freeze(sites="layer4")],
+            r"'layer4' does not exist any more: truncate removed layer4",
+        ),
         ([Truncate(after="layer2"), Freeze(sites="layer4.0.conv1")], r"gone: truncate removed layer4"),
         (
             [GradientReversal(at="layer3"), Truncate(after="layer2")],

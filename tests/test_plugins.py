@@ -267,7 +267,7 @@ class NoLoad(surgeon.Source):
         ("surgeon_architectures", [Unscheming], "not an ArchitectureProvider"),
         ("surgeon_architectures", [Unscheming()], "has no scheme"),
         ("surgeon_sources", [NoLoad], "defines no load"),
-        ("surgeon_sources", [int], "no class derived"),
+        ("surgeon_sources", [int], "not a subclass"),
         ("surgeon_losses", [print], "instead of a mapping of names to losses"),
         ("surgeon_losses", {"one": lambda prediction: prediction}, "does not take 2 arguments"),
         ("surgeon_losses", {"none": None}, "not a callable under a name"),

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.advising.cases import Case, Worth, decide
-from surgeon.advising.probing import Labels, logme, probe
-from surgeon.advising.watching import collect
+from surgeon.advising.probes import Labels, logme, probe
+from surgeon.advising.site_features import collect
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.html_table import html_report, html_table
@@ -124,7 +124,7 @@ def measure(
     """Measure what the features of ``sites`` are worth for the labels of ``splits``, and decide on the case.
 
     Args:
-        trained: The network, each site given as an output by :class:`surgeon.advising.watching.Watch`.
+        trained: The network, each site given as an output by :class:`surgeon.advising.site_features.Watch`.
         untrained: Makes the same with fresh weights.
         sites: Their addresses, in the order of the outputs.
         splits: The data.
@@ -150,7 +150,7 @@ def measure(
     curve = []
     for site, values, random in zip(sites, features, fresh, strict=True):
         if not np.isfinite(values).all():
-            raise TrainingError(f"{site} produces features that are no finite numbers")
+            raise TrainingError(f"{site} produces features that are not finite numbers")
         scores = probe(values, labels, seed), probe(np.nan_to_num(random), labels, seed)
         worth = logme(values, labels.targets)
         curve.append(Worth(site, values.shape[1], worth, *(tuple(map(float, each)) for each in scores)))

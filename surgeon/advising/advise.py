@@ -15,8 +15,8 @@ from torch import nn
 from surgeon.advising.advice import Advice, measure
 from surgeon.advising.asking import Asked, asked_for
 from surgeon.advising.picture import picture_of
-from surgeon.advising.prescribing import alternatives, placed, recipe
-from surgeon.advising.watching import Watch, watched
+from surgeon.advising.prescription import alternatives, placed, recipe
+from surgeon.advising.site_features import Watch, watched
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.data.network import ANY
 from surgeon.data.requirements import require

@@ -81,25 +81,27 @@ def standard_error(values: Sequence[float]) -> float:
 def decide(
     curve: Sequence[Worth], *, samples: int, classes: int, large: int, floor: float, accuracy: bool = True
 ) -> Case:
-    """Decide on the case.
+    """Decide which case the data and the task are.
 
-    The data are large from ``large`` samples a class on (for values: from ten times as many in all). The task is
-    similar where what was trained is worth more than fresh weights are, and the last features, the ones most
-    specific to the old task (Yosinski et al. 2014), still tell as much of the new labels as the best do: to
-    :data:`KEPT`, or within one standard error of the paired difference.
+    The data are large if there are at least ``large`` samples a class (for values: ten times as many in total). The
+    task is similar if trained features score higher than untrained ones, and the last features, which are the most
+    specific to the old task (Yosinski et al. 2014), predict the new labels as well as the best ones: to :data:`KEPT`,
+    or within one standard error of the paired difference.
 
     Args:
-        curve: The sites in the order in which they run; the last is what the head reads.
+        curve: The sites in executed order; the last has the features that the head reads.
         samples: The number of labelled training samples.
         classes: The number of classes; 0 for values.
         large: See above.
-        floor: The score of who knows nothing.
+        floor: The score of a constant prediction.
         accuracy: Whether scores are accuracies; R² otherwise.
     """
-    each = samples / classes if classes else samples / 10
-    size: Size = "large" if each >= large else "small"
+    per_class = samples / classes if classes else samples / 10
+    size: Size = "large" if per_class >= large else "small"
     counted = (
-        f"{samples} labelled samples, {each:.0f} for each of {classes} classes" if classes else f"{samples} samples"
+        f"{samples} labelled samples, {per_class:.0f} for each of {classes} classes"
+        if classes
+        else f"{samples} samples"
     )
     limit = f"{large} a class" if classes else f"{10 * large}"
     reasons = [f"the data are {size}: {counted}; from {limit} on they count as large (--large)"]
@@ -108,12 +110,12 @@ def decide(
     fresh = max(curve, key=lambda worth: fmean(worth.untrained))
     gains = [a - b for a, b in zip(best.scores, fresh.untrained, strict=True)]
     helps = fmean(gains) > standard_error(gains)
-    told = "tells" if accuracy else "explains"
+    verb = "tells" if accuracy else "explains"
 
     def shown(score: float) -> str:
         return f"{100 * score:.1f} %" if accuracy else f"R² {score:.2f}"
 
-    against = f"{best.site} {told} {shown(best.score)}, with fresh weights the best is {shown(fmean(fresh.untrained))}"
+    against = f"{best.site} {verb} {shown(best.score)}, with fresh weights the best is {shown(fmean(fresh.untrained))}"
     if not helps:
         reasons.append(f"the task is different: the trained features are worth no more than fresh ones ({against})")
         return Case(size, "different", best, last, helps, tuple(reasons))

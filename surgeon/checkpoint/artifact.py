@@ -1,4 +1,4 @@
-"""Artifacts: what ``apply`` writes, whole or not at all.
+"""Write artifacts, the results of ``apply``: completely or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml`` and,
 where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A
@@ -58,7 +58,7 @@ def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
             raise OutputError(f"{path} exists", hint="--force replaces it; -o names another place")
         if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).exists():
             raise OutputError(
-                f"{path} is no artifact of surgeon's, and a folder of something else is not replaced",
+                f"{path} is not an artifact of surgeon, and surgeon does not replace other folders",
                 hint="-o names another place",
             )
     parent = resolved.parent

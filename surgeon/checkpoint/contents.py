@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how one tensor of it is read without reading the others."""
+"""Describe what a checkpoint holds, and read one tensor of it without reading the others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Checkpoint:
         Reads the bytes of this tensor only.
 
         Raises:
-            CheckpointError: There is no such tensor, or its bytes can no longer be read.
+            CheckpointError: It has no tensor of that name, or the bytes can no longer be read.
         """
         entry = self.entries.get(name)
         if entry is None:
@@ -184,10 +184,10 @@ def memory_entry(name: str, tensor: Tensor) -> Entry:
     """Make an entry whose values are those of ``tensor``."""
 
     def load() -> Tensor:
-        own = tensor.detach().cpu().clone()
-        if own.layout is not torch.strided:
-            return own
-        return own.contiguous().resolve_conj().resolve_neg()
+        copied = tensor.detach().cpu().clone()
+        if copied.layout is not torch.strided:
+            return copied
+        return copied.contiguous().resolve_conj().resolve_neg()
 
     return Entry(name, tuple(tensor.shape), tensor.dtype, load=None if tensor.is_meta else load)
 

@@ -161,7 +161,7 @@ class Writer:
                 if error.errno not in REFUSED:
                     raise
                 break
-            if not count:  # the source's end; whoever reads on says so
+            if not count:  # the end of the source; the caller reports missing bytes
                 break
             self._thread.submit(self._hash_copied, source, offset + done, count).result()
             done += count

@@ -1,4 +1,4 @@
-"""One file: what it is by its first bytes, whatever its name says."""
+"""Identify a file's format by its first bytes, not by its name."""
 
 from __future__ import annotations
 

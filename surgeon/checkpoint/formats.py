@@ -1,10 +1,11 @@
-"""Checkpoints of every supported format, opened lazily and safely.
+"""Open checkpoints of every supported format, lazily and safely.
 
     checkpoint = open_checkpoint("resnet50.pth")
     checkpoint.entries["fc.weight"].shape    # no weight has been read
     checkpoint.read("fc.weight")             # this one is read now, and nothing else
 
-Formats are told by content, never by a file's name. No pickle is run that could do more than make tensors.
+The format is found from the content, never from a file's name. Pickles that could do more than make tensors are not
+run.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _missing(path: Path, location: str) -> CheckpointError:
         hint = "restore its target or give another path"
         return CheckpointError(f"a link to {path.readlink()}, which does not exist", where=location, hint=hint)
     if not path.parent.is_dir():
-        return CheckpointError("no such file", where=location, hint=f"there is no folder {path.parent} either")
+        return CheckpointError("no such file", where=location, hint=f"the folder {path.parent} does not exist either")
     names = [neighbour.name for neighbour in path.parent.iterdir()]
     close = nearest(path.name, names) or sorted(names)[:5]
     hint = f"in {path.parent}: {', '.join(close)}" if close else f"{path.parent} is empty"

@@ -1,4 +1,4 @@
-"""JSON that lies in and beside checkpoints."""
+"""Read JSON in checkpoints and in files next to them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
     """
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if unique and len(found) < len(pairs):
+        entries = dict(pairs)
+        if unique and len(entries) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise CheckpointError(f"'{twice}' stands twice in its JSON")
-        return found
+        return entries
 
     value = json.loads(text, object_pairs_hook=collect)
     if not isinstance(value, dict):
@@ -41,7 +41,7 @@ def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in the file ``path``; None where there is no such file.
+    """Read the JSON object in the file ``path``; None if the file does not exist.
 
     Raises:
         CheckpointError: It cannot be read, or is not a JSON object.
@@ -53,7 +53,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def manifest_in(metadata: Any) -> dict[str, Any] | None:
-    """The manifest in a single file's metadata: safetensors' header, or ``_metadata`` of a state dict.
+    """Read the manifest in a single file's metadata: safetensors' header, or ``_metadata`` of a state dict.
 
     Raises:
         CheckpointError: It is not a JSON object.

@@ -1,4 +1,4 @@
-"""What is in the page cache already need not be read from the disk."""
+"""Find out which parts of a file are in the page cache, so that they need not be read from disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading wanted bytes of a file in whole pages, past the page cache unless they are in it already."""
+"""Read bytes of a file in whole pages, bypassing the page cache unless they are in it already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpickling what ``torch.save`` wrote without running what a stranger put into it."""
+"""Unpickle files of ``torch.save`` without running code that they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an artifact is made of, and the order in which its tensors are written."""
+"""Describe the contents of an artifact, and the order in which its tensors are written."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Piece:
     value: Callable[[], torch.Tensor]
 
     def __post_init__(self) -> None:
-        if self.stored and (found := sum(span.length for span in self.stored)) != self.nbytes:
-            raise ValueError(f"{self.name} has {self.nbytes} bytes, and {found} in its source")
+        if self.stored and (available := sum(span.length for span in self.stored)) != self.nbytes:
+            raise ValueError(f"{self.name} has {self.nbytes} bytes, and {available} in its source")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def values_of(piece: Piece) -> memoryview:
     """The values of a piece that has to be made, as bytes in row-major order.
 
     Raises:
-        OutputError: It is no dense tensor.
+        OutputError: It is not a dense tensor.
     """
     value = piece.value().detach()
     if value.layout is not torch.strided or value.is_quantized:

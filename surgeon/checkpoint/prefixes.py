@@ -1,4 +1,4 @@
-"""The prefixes that wrappers leave in tensor names."""
+"""Remove the prefixes that wrappers leave in tensor names."""
 
 from __future__ import annotations
 

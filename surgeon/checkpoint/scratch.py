@@ -1,4 +1,4 @@
-"""Write beside the output, and let the result take its place when it is complete.
+"""Write to a temporary path next to the output, and rename the result when it is complete.
 
 What is not complete lies in a folder ``.surgeon-PID-…`` beside the output, whose owner holds a lock on a file in it.
 A run that was killed leaves such a folder without an owner; the next run beside it removes it.

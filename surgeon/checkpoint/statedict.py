@@ -1,4 +1,4 @@
-"""Finding the state dict inside what ``torch.save`` was given."""
+"""Find the state dict inside an object that was saved with ``torch.save``."""
 
 from __future__ import annotations
 

@@ -47,19 +47,18 @@ def main() -> None:
 
 
 def _end(code: int) -> None:
-    """End the process when everybody else has been told so (the first to be registered is called last).
+    """End the process at once, after all other exit handlers (the first one registered runs last).
 
-    What is left for Python to do then is to take apart, object by object, what the system takes back at once:
-    with transformers imported, for more than a second, in which memory has its peak.
+    Otherwise Python would free every object one by one, which takes more than a second after importing transformers.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the reader has closed the stream
             stream.flush()
     os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; errors are told, none is raised.
+    """Run one command and return its exit code; errors are printed, not raised.
 
     Args:
         arguments: As typed after ``surgeon``.
@@ -79,7 +78,7 @@ def _run(arguments: Sequence[str]) -> int:
         plugins = choice.load()
         app = make_app(plugins)
         code = app(choice.rest, prog_name="surgeon", standalone_mode=False, obj=plugins)
-        if code == INTERRUPTED:  # typer has made that of a KeyboardInterrupt
+        if code == INTERRUPTED:  # typer returns this code for a KeyboardInterrupt
             return _interrupted()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
@@ -87,21 +86,21 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1
     except SurgeonError as error:
-        return _tell(error, arguments)
+        return _report(error, arguments)
     except Exception as error:
-        if hasattr(error, "format_message"):  # what typer raises at a mistake in the arguments
-            return _tell(_usage_error(error), arguments)
-        return _tell(_bug(error, plugins), arguments)
+        if hasattr(error, "format_message"):  # typer raises this for a mistake in the arguments
+            return _report(_usage_error(error), arguments)
+        return _report(_bug(error, plugins), arguments)
 
 
 def _interrupted() -> int:
-    """Say so, and return the exit code by the signal."""
+    """Print that the command was interrupted, and return the exit code of the signal."""
     print("interrupted", file=sys.stderr)
     return 128 + STOPPED[-1] if STOPPED else INTERRUPTED
 
 
 def make_app(plugins: Plugins) -> typer.Typer:
-    """The application with the commands of all plugins."""
+    """Make the application with the commands of all plugins."""
     app = typer.Typer(
         help="Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks.",
         add_completion=True,
@@ -132,7 +131,7 @@ def _start(
         print(context.get_help())
 
 
-def _tell(error: SurgeonError, arguments: Sequence[str]) -> int:
+def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
     """Print ``error`` and return its exit code."""
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.mistakes import error_dict, render_error
@@ -154,7 +153,7 @@ def _usage_error(error: Exception) -> SurgeonError:
 
 
 def _bug(error: Exception, plugins: Plugins | None) -> SurgeonError:
-    """An exception that nobody foresaw, as an error that says whose it is."""
+    """Wrap an unexpected exception in an error that names surgeon or the plugin that raised it."""
     owner = plugins.owner_of(error) if plugins else None
     whose = f"the plugin {owner!r}" if owner else "surgeon"
     what = " ".join(f"{type(error).__name__}: {error}".split())

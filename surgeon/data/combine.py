@@ -1,4 +1,4 @@
-"""Sources of data put together: classes numbered over all, domains counted, hidden labels taken out, parts held out."""
+"""Combine sources of data: number classes over all of them, number domains, hide labels, hold out samples."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Member:
         return full
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column, where the source knows them."""
+        """Get all labels of a column, or None if the source cannot list them."""
         size = len(self.samples)  # type: ignore[arg-type]
         if name == DOMAIN and self.domain is not None:
             return torch.full((size,), self.domain)
@@ -92,8 +92,8 @@ class Member:
         return values
 
 
-class Together(Dataset[dict[str, Tensor]]):
-    """The samples of several sources, one source after the other, all with the same columns."""
+class CombinedDataset(Dataset[dict[str, Tensor]]):
+    """Concatenate the samples of several sources, with the same columns for all."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
@@ -107,14 +107,14 @@ class Together(Dataset[dict[str, Tensor]]):
         return self.members[which][index - (self.ends[which - 1] if which else 0)]
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column, where every source knows its own."""
-        values = [member.label_values(name) for member in self.members]
-        given = [each for each in values if each is not None]
-        return torch.cat(given) if len(given) == len(values) else None
+        """Get all labels of a column, or None if a source cannot list its own."""
+        columns = [member.label_values(name) for member in self.members]
+        present = [column for column in columns if column is not None]
+        return torch.cat(present) if len(present) == len(columns) else None
 
-    def unvaried(self) -> Together:
-        """The same samples, never varied."""
-        return Together([replace(member, samples=unvaried(member.samples)) for member in self.members])
+    def unvaried(self) -> CombinedDataset:
+        """Return the same samples without augmentation."""
+        return CombinedDataset([replace(member, samples=unvaried(member.samples)) for member in self.members])
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on."""
@@ -126,16 +126,16 @@ class Together(Dataset[dict[str, Tensor]]):
 def combined(
     train: Sequence[Source], parts: Sequence[Splits], test: Sequence[Source], others: Sequence[Splits]
 ) -> Splits:
-    """Put the training samples of ``train`` together, and the test samples of ``test``.
+    """Combine the training samples of ``train``, and the test samples of ``test``.
 
     Args:
-        train: The sources that are trained on.
+        train: The sources to train on.
         parts: Their splits.
-        test: The sources that are tested on.
+        test: The sources to test on.
         others: Their splits.
 
     Raises:
-        TrainingError: A domain is tested on that none is trained on.
+        TrainingError: A source to test on has a domain that no source to train on has.
     """
     inputs = parts[0].inputs
     missing: dict[str, Tensor] = {}
@@ -149,9 +149,9 @@ def combined(
         raise TrainingError("a column is called 'domain', and the sources have domains", where="train.data")
     unknown = [source.domain for source in test if source.domain is not None and source.domain not in domains]
     if unknown:
-        raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no source is trained on")
+        raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no training source has")
 
-    def together(sources: Sequence[Source], datasets: Sequence[Any], *, hide: bool) -> Together | None:
+    def concatenated(sources: Sequence[Source], datasets: Sequence[Any], *, hide: bool) -> CombinedDataset | None:
         members = [
             Member(
                 samples,
@@ -163,14 +163,14 @@ def combined(
             for source, samples in zip(sources, datasets, strict=True)
             if samples is not None
         ]
-        return Together(members) if members else None
+        return CombinedDataset(members) if members else None
 
     classes = {name: count for part in [*others, *parts] for name, count in part.classes.items()}
     if domains:
         classes[DOMAIN] = len(domains)
-    trained = together(train, [part.train for part in parts], hide=True)
-    tested = together(test, [part.test for part in others], hide=False)
-    assert trained is not None  # there is a source at least
+    trained = concatenated(train, [part.train for part in parts], hide=True)
+    tested = concatenated(test, [part.test for part in others], hide=False)
+    assert trained is not None  # there is at least one source
     assert tested is not None
     return Splits(
         trained,
@@ -180,7 +180,7 @@ def combined(
         domains,
         parts[0].collate,
         preprocessing=parts[0].preprocessing,
-        validation=together(train, [part.validation for part in parts], hide=True),
+        validation=concatenated(train, [part.validation for part in parts], hide=True),
         names={name: names for part in [*others, *parts] for name, names in part.names.items()},
         notes=tuple(dict.fromkeys(note for part in [*parts, *others] for note in part.notes)),
         split={"sources": [dict(part.split) for part in {id(part): part for part in [*parts, *others]}.values()]},
@@ -248,7 +248,7 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     Args:
         splits: The data.
         fraction: The share of the training samples.
-        label: The column of the classes to hold out by, where the samples are not told apart otherwise.
+        label: The column of the classes to stratify by, if the dataset has no ``strata``.
 
     Raises:
         TrainingError: There are too few samples, or groups, to hold one out.

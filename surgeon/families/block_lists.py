@@ -1,4 +1,4 @@
-"""Shorten what a config says of blocks: lists of positions, counts of the first or last ones, hidden states."""
+"""Update config entries about blocks: lists of positions, counts of the first or last ones, hidden states."""
 
 from __future__ import annotations
 

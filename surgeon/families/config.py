@@ -110,7 +110,7 @@ class NetworkConfig:
             self.set(kind, problem_type)
 
     def set_count(self, fields: Sequence[str], count: int) -> None:
-        """Say how wide the head is, where that is no count of classes: a CTC head's ``vocab_size``."""
+        """Set the width of the head if that is not the number of classes: a CTC head's ``vocab_size``."""
         for field in self._present(fields):
             self.set(field, count)
 

@@ -1,5 +1,5 @@
-"""The core graph utility: sites, traces, roles, edits and skeletons of one network.
+"""Inspect and edit one network's module tree: sites, traces, roles, edits and skeletons.
 
-Owns what can be known of a module tree and of one forward through it, and the elementary edits. May import
+Owns the facts about a module tree and about one forward pass through it, and the elementary edits. May import
 ``families``, ``nn``, ``interfaces``. Read ``sites.py`` first, then ``trace.py`` and ``roles.py``.
 """

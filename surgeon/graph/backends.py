@@ -1,7 +1,6 @@
-"""The ways to run a network without its weights, and how it is put back as it was.
+"""Run a forward pass without the model's weights: on meta tensors, under FakeTensorMode, or on small random tensors.
 
-A tree is lent for one forward: its tensors are swapped for meta, fake or small random ones, and whatever
-the forward leaves behind (buffers, caches, modes, random states) is undone afterwards.
+Afterwards the model's tensors, buffers, caches, modes and hooks and the RNG states are restored.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 REAL_LIMIT = 2**32
-"""The bytes of weights up to which a network that runs in no other way is run for real."""
+"""The most bytes of weights for which a network is run on real tensors, if it runs in no other way."""
 LARGE = 2**18
-"""The elements above which the rows of a made-up weight share their memory."""
+"""The number of elements above which the rows of a random weight share their memory."""
 
-Stand = Callable[[torch.Tensor, bool], torch.Tensor]
-"""What stands in for a tensor; the flag says whether it is a parameter."""
+Substitute = Callable[[torch.Tensor, bool], torch.Tensor]
+"""Makes the tensor to run with in place of one of the model's; the flag says whether that is a parameter."""
 
 
 @contextmanager
-def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Within it, ``model`` may be run and changed; afterwards it, and every random state, is as before.
+def restored_after(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Let ``model`` be run and changed within the block, then restore it and the RNG states.
 
-    Random states begin alike each time, so that a network that draws what it does is traced the same way twice.
+    The RNGs are seeded with 0 in the block, so that a network with random control flow is traced the same way twice.
     """
-    _forget(model)
+    _clear_caches(model)
     saved = [(module, dict(module.__dict__), _tables(module)) for module in model.modules()]
     states = random.getstate(), np.random.get_state()
     try:
@@ -54,22 +53,22 @@ def lent(model: nn.Module, *, training: bool) -> Iterator[None]:
             for name, entries in tables.items():
                 attributes[name].clear()
                 attributes[name].update(entries)
-        _forget(model)
+        _clear_caches(model)
 
 
-def _forget(model: nn.Module) -> None:
-    """Empty what methods of its classes remember (``functools.lru_cache``, also where transformers wraps it).
+def _clear_caches(model: nn.Module) -> None:
+    """Clear the caches of methods (``functools.lru_cache``, also where transformers wraps it).
 
-    XCodec keeps lists of its layers so, and SAM 3 its positions: stand-ins, after a trace.
+    XCodec caches lists of its layers and SAM 3 its positions. After a trace these would hold substituted tensors.
     """
     for cls in {cls for module in model.modules() for cls in type(module).__mro__}:
         for method in list(vars(cls).values()):
             function = getattr(method, "__func__", method)  # that of a static method
             cells = getattr(function, "__closure__", None) or ()
-            for each in (function, *(cell.cell_contents for cell in cells if _holds(cell))):
-                # asked of its type, since a module in a closure may answer to any name
-                if callable(clear := getattr(type(each), "cache_clear", None)):
-                    clear(each)
+            for cached in (function, *(cell.cell_contents for cell in cells if _holds(cell))):
+                # look at the type: a module in a closure may return something for any attribute
+                if callable(clear := getattr(type(cached), "cache_clear", None)):
+                    clear(cached)
 
 
 def _holds(cell: CellType) -> bool:
@@ -80,7 +79,7 @@ def _holds(cell: CellType) -> bool:
 
 
 def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
-    """Copies of the tables of a module (its parameters, buffers, children, hooks), all of them dicts."""
+    """Copy the dicts in which a module keeps its parameters, buffers, children and hooks."""
     return {
         name: OrderedDict(value)
         for name, value in module.__dict__.items()
@@ -89,27 +88,27 @@ def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:
 
 
 def meta_size(model: nn.Module) -> int:
-    """The bytes that the tensors of ``model`` come to, each counted once."""
+    """Sum the bytes of the tensors of ``model``, counting each tensor once."""
     tensors = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 @contextmanager
 def on_meta(model: nn.Module) -> Iterator[torch.device]:
-    """Everything on the meta device, also what a skeleton keeps real."""
+    """Put all tensors on the meta device, including the non-persistent buffers that a skeleton keeps real."""
 
-    def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+    def substitute(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
         return tensor if tensor.is_meta else torch.empty_like(tensor, device="meta")
 
-    _swap(model, stand, attributes=True)
+    _swap(model, substitute, attributes=True)
     yield torch.device("meta")
 
 
-class places_known(TorchDispatchMode):  # type: ignore[no-untyped-call]  # noqa: N801
-    """A mask without values, over tokens, is taken to be true in as many places as there are placeholders.
+class assume_placeholders(TorchDispatchMode):  # type: ignore[no-untyped-call]  # noqa: N801
+    """Assume that a boolean mask over tokens on the meta device is true at as many places as there are placeholders.
 
-    Networks that put the features of images among words check in one of two ways that both are as many: by taking
-    what the mask picks out, or by an assertion about tensors, which has no values to look at.
+    A network that puts image features at the placeholders in its text checks that there are as many of both. It either
+    indexes with the mask, or asserts that two tensors are equal; neither works without values.
     """
 
     def __init__(self, places: int) -> None:
@@ -129,22 +128,22 @@ class places_known(TorchDispatchMode):  # type: ignore[no-untyped-call]  # noqa:
 
 @contextmanager
 def on_fake(model: nn.Module) -> Iterator[torch.device]:
-    """Weights that have a shape and pretend to be on the CPU; small real buffers stay real."""
+    """Substitute fake tensors that pretend to be on the CPU; small real buffers stay real."""
     with _quiet("torch._subclasses.fake_tensor"), FakeTensorMode(allow_non_fake_inputs=True):
 
-        def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+        def substitute(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
             if not parameter and tensor.device.type == "cpu":
                 with unset_fake_temporarily():
                     return tensor.clone()
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
 
-        _swap(model, stand)
+        _swap(model, substitute)
         yield torch.device("cpu")
 
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Keep a logger from telling of failures that are expected, and reported in one line."""
+    """Silence a logger about failures that are expected; surgeon reports them in one line."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -156,9 +155,9 @@ def _quiet(logger: str) -> Iterator[None]:
 
 @contextmanager
 def for_real(model: nn.Module) -> Iterator[torch.device]:
-    """Real tensors: the model's own where it has them, small random ones where it has none.
+    """Run on real tensors: the model's own if it has them, else small random values.
 
-    The rows of a large made-up weight are one and the same, so that it takes no memory.
+    The rows of a large random weight share their memory, so that it takes little.
 
     Raises:
         MemoryError: The weights would take more than :data:`REAL_LIMIT`.
@@ -169,7 +168,7 @@ def for_real(model: nn.Module) -> Iterator[torch.device]:
     real = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
     generator = torch.Generator(real)
 
-    def stand(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+    def substitute(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
         if not tensor.is_meta:
             return tensor if parameter else tensor.clone()
         if not tensor.is_floating_point():
@@ -178,24 +177,24 @@ def for_real(model: nn.Module) -> Iterator[torch.device]:
             return torch.ones_like(tensor, device=real)
         shape = tensor.shape[1:] if tensor.dim() > 1 and tensor.numel() > LARGE else tensor.shape
         values = torch.empty(shape, dtype=tensor.dtype, device=real)
-        generator.manual_seed(sum(tensor.shape))  # the same values whatever else the network has lost or gained
+        generator.manual_seed(sum(tensor.shape))  # the same values, whichever other modules the network has
         return values.uniform_(-0.05, 0.05, generator=generator).expand(tensor.shape)
 
-    _swap(model, stand)
+    _swap(model, substitute)
     yield real
 
 
-def _swap(model: nn.Module, stand: Stand, *, attributes: bool = False) -> None:
-    """Put stand-ins in the place of all tensors; one tensor in two places has one stand-in.
+def _swap(model: nn.Module, substitute: Substitute, *, attributes: bool = False) -> None:
+    """Substitute all tensors of a model; a tied tensor has one substitute.
 
     Args:
-        attributes: Also for tensors that are plain attributes, which no device move reaches.
+        attributes: Substitute tensors that are plain attributes too, which ``Module.to`` does not move.
     """
     made: dict[int, torch.Tensor] = {}
 
-    def stood(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
+    def substituted(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
         if id(tensor) not in made:
-            made[id(tensor)] = stand(tensor.detach() if parameter else tensor, parameter)
+            made[id(tensor)] = substitute(tensor.detach() if parameter else tensor, parameter)
             if parameter:
                 made[id(tensor)] = nn.Parameter(made[id(tensor)], requires_grad=False)
         return made[id(tensor)]
@@ -203,11 +202,11 @@ def _swap(model: nn.Module, stand: Stand, *, attributes: bool = False) -> None:
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = stood(parameter, True)  # type: ignore[assignment]
+                module._parameters[name] = substituted(parameter, True)  # type: ignore[assignment]
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = stood(buffer, False)
+                module._buffers[name] = substituted(buffer, False)
         if attributes:
             for name, value in list(module.__dict__.items()):
                 if isinstance(value, torch.Tensor):
-                    module.__dict__[name] = stood(value, False)
+                    module.__dict__[name] = substituted(value, False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.family import Family
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-# A stage holds blocks and is none; a convolution with its norm is one layer, as in a feature extractor.
+# A stage contains blocks but is not a block; a convolution with its norm is one layer, as in a feature extractor.
 NO_BLOCK = re.compile(
     r"Stage|BasicLayer$|ConvLayer$|ConvModule$|Embeddings?(\dD)?$|LayerGroup$|MLP$|FeedForward$|PatchMerger$|FusionLayer$|ReassembleLayer$|MaxVitBlock$"
 )
@@ -29,7 +29,7 @@ NO_BLOCK = re.compile(
 def declared_stacks(
     model: nn.Module, sites: Sequence[str], evidence: str, families: Sequence[Family] = ()
 ) -> list[Stack]:
-    """The stacks in the containers ``sites``; what is a block itself there is one of a common stack."""
+    """List the stacks in the containers ``sites``; those of ``sites`` that are blocks themselves form one stack."""
     stacks, loose = [], []
     modules = dict(model.named_modules())
     for site in sites:
@@ -45,8 +45,8 @@ def declared_stacks(
     return stacks
 
 
-def found_stacks(model: nn.Module, trace: Callable[[], Trace], families: Sequence[Family] = ()) -> list[Stack]:
-    """The stacks that the tree shows and a trace confirms, in executed order."""
+def traced_stacks(model: nn.Module, trace: Callable[[], Trace], families: Sequence[Family] = ()) -> list[Stack]:
+    """Find stacks in the module tree and confirm them with a trace; in executed order."""
     counted = Counter(
         type(child)
         for module in model.modules()
@@ -59,14 +59,14 @@ def found_stacks(model: nn.Module, trace: Callable[[], Trace], families: Sequenc
         traced = trace()
     except OperationError as error:
         return [replace(s, evidence=f"{s.evidence}; not seen to run: {error.message}") for s in stacks]
-    # of two kinds one may be skipped: cross-attention, where no images were given
+    # of two kinds of block one may not have run: cross-attention, if the traced inputs had no images
     narrowed = [stack if _in_order(stack, traced) else _of_one_kind(model, stack) for stack in stacks]
     ran = [stack for stack in narrowed if _in_order(stack, traced)]
     return sorted(ran, key=lambda stack: traced.visits[stack.sites[0]].started)
 
 
 def is_block(module: nn.Module) -> bool:
-    """Whether a module may be one of a stack: it has parts and parameters, and is no mere container."""
+    """Return whether a module may be a block: it has children and parameters, and is not a mere container."""
     return (
         not isinstance(module, CONTAINERS)
         and next(module.children(), None) is not None
@@ -82,7 +82,7 @@ def _walk(
     config: NetworkConfig | None,
     families: Sequence[Family],
 ) -> Iterator[Stack]:
-    """The outermost stacks: what repeats inside a block (experts, heads) is a part of it."""
+    """Yield the outermost stacks: modules that repeat inside a block (experts, heads) are a part of it."""
     blocks: list[str] = []
     config = config_of(module, families) or config
     if isinstance(module, CONTAINERS):
@@ -94,13 +94,13 @@ def _walk(
         else:
             blocks = []
     for child, sub in module._modules.items():
-        # a block outside of any list (a network inside another) is looked into; one of a stack is not
+        # search a block outside of any stack, such as a network inside another, but not the blocks of a stack
         if sub is not None and child not in blocks:
             yield from _walk(sub, _join(name, child), classes, config, families)
 
 
 def _repeated(module: nn.Module, config: NetworkConfig | None) -> list[str]:
-    """The children of the class of block that there is most of; all of them, if the config counts them together."""
+    """List the children of the most frequent class of block; all of them, if the config counts them as one stack."""
     children = {name: type(child) for name, child in module._modules.items() if child is not None and is_block(child)}
     if not children:
         return []
@@ -110,14 +110,14 @@ def _repeated(module: nn.Module, config: NetworkConfig | None) -> list[str]:
 
 
 def _config(modules: Mapping[str, nn.Module], site: str, families: Sequence[Family]) -> NetworkConfig | None:
-    """The config of the innermost module around ``site`` that has one."""
+    """Get the config of the innermost module around ``site`` that has one."""
     names = [site[:end] for end in range(len(site), 0, -1) if end == len(site) or site[end] == "."]
     configs = (config_of(modules[name], families) for name in [*names, ""])
     return next((config for config in configs if config is not None), None)
 
 
 def _of_one_kind(model: nn.Module, stack: Stack) -> Stack:
-    """The blocks of the class that the stack has most of."""
+    """Keep only the blocks of the most frequent class in the stack."""
     kinds = {site: type(model.get_submodule(site)) for site in stack.sites}
     kind, count = Counter(kinds.values()).most_common(1)[0]
     sites = [site for site, cls in kinds.items() if cls is kind]

@@ -1,4 +1,4 @@
-"""Ending a network's forward at a site: what has to stay, and what may go."""
+"""End a network's forward pass at a site, and find which modules it still needs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from surgeon.nn.grafts import Grafted, Tap, hook
 
 @dataclass(frozen=True)
 class Needed:
-    """What a forward that ends at a site needs.
+    """Hold what a forward pass that ends at a site needs.
 
     Attributes:
-        sites: Every module that ran, or was read, before the site had produced its output.
-        idle: Those among them that were fetched from their parents and no more, so that they may do without
-            their parameters: ``self.norm`` in ``self.norm(self.layers(x))``.
-        in_training: Whether a forward in training mode could be traced, in which auxiliary heads run.
-        unseen: The topmost sites that no trace ever used, though it could have done so before the site: the tower
-            for images of a network that was traced on text. They are among ``sites``, with all that is in them.
+        sites: Every module that was called or read before the site had produced its output.
+        idle: Those of them that were only looked up, so that an identity can replace them: ``self.norm`` in
+            ``self.norm(self.layers(x))``.
+        in_training: Whether a forward pass in training mode, in which auxiliary heads run, could be traced.
+        unseen: The topmost sites that no trace used, though other inputs might use them before the site: the image
+            tower of a network that was traced on text. ``sites`` includes them and their submodules.
     """
 
     sites: set[str]
@@ -35,9 +35,9 @@ class Needed:
 
 
 def needed_before(model: nn.Module, site: str, traced: Trace, in_training: Callable[[], Trace]) -> Needed:
-    """What has to stay where the forward ends at ``site``.
+    """Find which modules a forward pass that ends at ``site`` needs.
 
-    "Never called" would not be enough: Swin and multi-head attention read a child's weight without
+    Modules that are never called may be needed too: Swin and multi-head attention read a child's weight without
     calling the child.
 
     Args:
@@ -57,12 +57,12 @@ def needed_before(model: nn.Module, site: str, traced: Trace, in_training: Calla
     traces = [traced]
     with suppress(OperationError):
         traces.append(in_training())
-    sites = {name for each in traces for name in each.accessed_before(site)}
-    used = {name for each in traces for name in each.used_before(site)}
-    unseen = _unseen(model, sites, {name for each in traces for name in each.used()})
+    sites = {name for trace in traces for name in trace.accessed_before(site)}
+    used = {name for trace in traces for name in trace.used_before(site)}
+    unseen = _unseen(model, sites, {name for trace in traces for name in trace.used()})
     unknown = {name for name, _ in model.named_modules() if any(_inside(name, top) for top in unseen)}
     sites |= unknown
-    idle = {  # under every name: what is shared has to go from all of its parents to be gone
+    idle = {  # under every name: a shared module has to be removed from all of its parents
         name
         for name, module in model.named_modules(remove_duplicate=False)
         if name in sites - used - unknown
@@ -73,14 +73,14 @@ def needed_before(model: nn.Module, site: str, traced: Trace, in_training: Calla
 
 
 def _unseen(model: nn.Module, sites: set[str], used: set[str]) -> list[str]:
-    """What holds parameters, is never used, and lies in something that plays a part before the cut."""
-    found: list[str] = []
+    """List the topmost modules that have parameters, are never used, and are in a module that runs before the cut."""
+    unseen: list[str] = []
     with_ancestors = {ancestor for name in used for ancestor in _ancestors(name)}
     for name, module in model.named_modules():
         never = name not in with_ancestors and next(module.parameters(), None) is not None
-        if never and name.rpartition(".")[0] in sites and not any(_inside(name, top) for top in found):
-            found.append(name)
-    return found
+        if never and name.rpartition(".")[0] in sites and not any(_inside(name, top) for top in unseen):
+            unseen.append(name)
+    return unseen
 
 
 def _ancestors(name: str) -> list[str]:
@@ -93,7 +93,7 @@ def _inside(name: str, top: str) -> bool:
 
 
 def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, str]]:
-    """The branches that read something at or below ``sites``: pairs of a site and an output's name."""
+    """List the branches that read a module at or below ``sites``, as pairs of a site and an output's name."""
     if not isinstance(model, Grafted):
         return []
     modules = dict(model.named_modules())
@@ -106,7 +106,7 @@ def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, 
 
 
 def exit_at(model: Grafted, site: str) -> None:
-    """End the forward of ``model`` at ``site``, and no longer where it ended before."""
+    """End the forward pass of ``model`` at ``site`` instead of where it ended before."""
     network = cast("nn.Module", model)
     if model.exit is not None:
         drop_tap(network, model.exit)

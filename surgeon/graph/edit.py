@@ -1,4 +1,4 @@
-"""Edits of a module tree, and the difference between a tree before and after one."""
+"""Edit a module tree: replace and remove modules, move hooks, switch LayerDrop off."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from surgeon.errors import OperationError
 from surgeon.nn.grafts import Tap, hook
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
-"""What holds modules by number."""
+"""The containers whose children are numbered."""
 LAYER_DROP = ("layerdrop", "speech_encoder_layerdrop")
-"""The rates at which the transformers library skips layers in training, as they are called where they are read."""
+"""The attributes from which transformers reads the rate at which it skips layers in training."""
 
 
 def parent_of(model: nn.Module, site: str) -> tuple[nn.Module, str]:
-    """The module that holds ``site``, and the name it holds it under.
+    """Get the parent module of ``site``, and the name of ``site`` in it.
 
     Raises:
-        OperationError: ``site`` is the root, which nothing holds.
+        OperationError: ``site`` is the root, which has no parent.
     """
     if not site:
         raise OperationError("the whole network cannot be replaced or removed this way")
@@ -31,24 +31,24 @@ def parent_of(model: nn.Module, site: str) -> tuple[nn.Module, str]:
 
 
 def taps_on(module: nn.Module) -> list[Tap]:
-    """The taps that read what ``module`` produces."""
+    """List the taps that read the output of ``module``."""
     owners = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
     return [owner for owner in owners if isinstance(owner, Tap)]
 
 
 def site_of_tap(model: nn.Module, tap: object) -> str | None:
-    """The site that ``tap`` reads; None for one that reads nothing."""
+    """Get the site that ``tap`` reads, or None if it reads none."""
     return next((name for name, module in model.named_modules() if tap in taps_on(module)), None)
 
 
 def exit_site(model: nn.Module) -> str | None:
-    """The site at which surgery ends the forward of ``model``; None where it runs to its own end."""
+    """Get the site at which surgery ends the forward pass of ``model``; None if it is not shortened."""
     tap = getattr(model, "exit", None)
     return site_of_tap(model, tap) if isinstance(tap, Tap) else None
 
 
 def drop_tap(model: nn.Module, tap: Tap) -> None:
-    """Let ``tap`` read nothing any more."""
+    """Remove the hooks of ``tap``, so that it reads no site."""
     for module in model.modules():
         for key, method in list(module._forward_hooks.items()):
             if getattr(method, "__self__", None) is tap:
@@ -56,18 +56,18 @@ def drop_tap(model: nn.Module, tap: Tap) -> None:
 
 
 def never_skip(model: nn.Module, site: str) -> list[str]:
-    """Switch off LayerDrop around ``site``, which in training leaves out a layer at times and what reads it too.
+    """Switch off LayerDrop around ``site``: in training it skips layers at random, and a tap would read nothing.
 
     Source: Fan, Grave & Joulin 2020, "Reducing Transformer Depth on Demand with Structured Dropout".
 
     Returns:
-        The stacks of layers that it was on in.
+        The stacks of layers in which it was on.
     """
     names, changed = site.split("."), []
     for length, child in enumerate(names):
         above = ".".join(names[:length])
         module = model.get_submodule(above)
-        if not isinstance(module._modules[child], nn.ModuleList):  # it is the layers of a list that are left out
+        if not isinstance(module._modules[child], nn.ModuleList):  # LayerDrop skips layers of a ModuleList
             continue
         for holder, rate in _layer_drop(module):
             setattr(holder, rate, 0.0)
@@ -77,9 +77,9 @@ def never_skip(model: nn.Module, site: str) -> list[str]:
 
 @contextmanager
 def all_layers(model: nn.Module) -> Iterator[None]:
-    """Within it, LayerDrop is off everywhere: every layer runs in training too."""
-    found = {(id(holder), rate): (holder, rate) for m in model.modules() for holder, rate in _layer_drop(m)}
-    saved = [(holder, rate, getattr(holder, rate)) for holder, rate in found.values()]
+    """Switch LayerDrop off within the block, so that every layer runs in training too."""
+    rates = {(id(holder), rate): (holder, rate) for m in model.modules() for holder, rate in _layer_drop(m)}
+    saved = [(holder, rate, getattr(holder, rate)) for holder, rate in rates.values()]
     try:
         for holder, rate, _ in saved:
             setattr(holder, rate, 0.0)
@@ -90,13 +90,13 @@ def all_layers(model: nn.Module) -> Iterator[None]:
 
 
 def _layer_drop(module: nn.Module) -> Iterator[tuple[Any, str]]:
-    """What holds a rate above 0 at which ``module`` leaves out layers; some read it from their config as they run."""
+    """Yield where ``module`` has a LayerDrop rate above 0: some modules read it from their config in the forward."""
     for holder, rates in ((module, LAYER_DROP[:1]), (getattr(module, "config", None), LAYER_DROP)):
         yield from ((holder, r) for r in rates if isinstance(rate := getattr(holder, r, None), float) and rate > 0)
 
 
 def names_of_parameters(model: nn.Module) -> dict[int, list[str]]:
-    """Every name of each parameter, by its identity: a tied one has several."""
+    """Map the ``id`` of each parameter to all of its names: a tied one has several."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -104,7 +104,7 @@ def names_of_parameters(model: nn.Module) -> dict[int, list[str]]:
 
 
 def replace_module(model: nn.Module, site: str, module: nn.Module) -> None:
-    """Put ``module`` in the place of ``site``; what other modules of the tree read there or add, stays."""
+    """Put ``module`` in the place of ``site``, and move the hooks of other modules' taps to it."""
     parent, name = parent_of(model, site)
     old = parent._modules[name]
     if old is not None:
@@ -120,7 +120,7 @@ def replace_module(model: nn.Module, site: str, module: nn.Module) -> None:
 def remove_module(model: nn.Module, site: str, *, optional: bool = False) -> None:
     """Remove a module, or put None in its place if it is ``optional`` to its parent.
 
-    In the middle of a container it leaves an identity, so that its siblings keep their names and order.
+    In the middle of a container, put an identity in its place, so that its siblings keep their names and order.
     """
     parent, name = parent_of(model, site)
     if optional:
@@ -132,18 +132,18 @@ def remove_module(model: nn.Module, site: str, *, optional: bool = False) -> Non
 
 
 def _last_child(container: nn.Module) -> str:
-    """The last of the layers in a container, which surgery may have added grafts to."""
+    """Get the name of the last layer in a container, not counting the grafts that surgery may have added."""
     return [name for name in container._modules if name not in ("grafts", "exit")][-1]
 
 
 def prune(model: nn.Module, keep: Collection[str], *, lengths: bool = False) -> list[str]:
-    """Remove every module that ``keep`` does not name; a module below one that is removed goes with it.
+    """Remove every module that ``keep`` does not name, with its submodules.
 
     Args:
         model: The network.
         keep: The sites that stay.
-        lengths: Leave an identity in a container for each that is removed from it, for networks that ask how many
-            there are.
+        lengths: Put identities in place of modules removed from a container, for networks whose forward depends on
+            the container's length.
 
     Returns:
         The topmost sites that were removed.
@@ -151,7 +151,7 @@ def prune(model: nn.Module, keep: Collection[str], *, lengths: bool = False) -> 
     removed: list[str] = []
 
     def visit(module: nn.Module, name: str) -> None:
-        # from the end, so that the tail of a container goes before what would make it a middle
+        # from the end: the last child of a container can be deleted, one in the middle becomes an identity
         for child, sub in reversed(list(module._modules.items())):
             site = f"{name}.{child}" if name else child
             if sub is None:
@@ -170,7 +170,7 @@ def prune(model: nn.Module, keep: Collection[str], *, lengths: bool = False) -> 
 
 
 def _is_empty(module: nn.Module) -> bool:
-    """A sequence of nothing, which a ShuffleNet has in the place of a branch: it does nothing and costs nothing."""
+    """Return whether a module is an empty ``Sequential``, as ShuffleNet has in the place of a branch."""
     return isinstance(module, nn.Sequential) and not module._modules
 
 

@@ -20,7 +20,7 @@ from surgeon.nn.grafts import Tap
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The shape and dtype of a tensor that a module produced."""
+    """Hold the shape and dtype of a tensor that a module produced."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -34,10 +34,10 @@ class Visit:
         site: Its address; the first one if the module has several.
         calls: How often it was called.
         started: The index of the event of its first call.
-        finished: The indices of the events of its completions; empty where the forward ended inside it.
-        output: What its last call returned, with a :class:`TensorSpec` for each tensor and the name of
-            its class for anything else.
-        overwritten: Something later wrote in place into the tensor that the site produced.
+        finished: The indices of the events at which its calls returned; empty if the forward ended inside it.
+        output: What its last call returned, with a :class:`TensorSpec` in place of each tensor and the name of its
+            class in place of anything else.
+        overwritten: A later module wrote in place into the tensor that the site produced.
     """
 
     site: str
@@ -49,7 +49,7 @@ class Visit:
 
 
 class Recorder:
-    """Listen to the modules of one network through hooks."""
+    """Record the calls of one network's modules through hooks."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -64,8 +64,8 @@ class Recorder:
         self._events = 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Record the calls of all modules, and the reading of their parameters, buffers and children."""
+    def recording(self) -> Iterator[None]:
+        """Record the calls of all modules, and the lookups of their parameters, buffers and children."""
         original = nn.Module.__getattr__
 
         def reading(module: nn.Module, name: str) -> Any:
@@ -81,7 +81,7 @@ class Recorder:
         ]
         for module in self._model.modules():
             if module._forward_hooks:
-                self._listen_last(module)
+                self._record_last(module)
         nn.Module.__getattr__ = reading  # type: ignore[method-assign]
         try:
             yield
@@ -90,7 +90,7 @@ class Recorder:
             for handle in handles:
                 handle.remove()
 
-    def _listen_last(self, module: nn.Module) -> None:
+    def _record_last(self, module: nn.Module) -> None:
         """Record the output after the module's hooks have changed it, but before one of them ends the forward."""
         hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
         keys = list(hooks)
@@ -111,8 +111,8 @@ class Recorder:
     def _use(self, module: nn.Module) -> None:
         self._access(module)
         if id(module) in self._names and id(module) not in self._used:
-            # A new event: with the index of the last one, a module whose attribute was looked up early and that is
-            # called right after another would count as used by the time that the other finished.
+            # This is a new event. With the index of the lookup, a module that was looked up early and called after
+            # another one would count as used before that other one finished.
             self._used[id(module)] = self._event()
 
     def _start(self, module: nn.Module, args: Any) -> None:
@@ -126,7 +126,7 @@ class Recorder:
         self._use_choices(module)
 
     def _use_choices(self, module: nn.Module) -> None:
-        """Count all the parts as used of which a composite runs only some: any of them might have run."""
+        """Count all alternative parts of a composite as used: it runs only some of them, but may run any."""
         for choice in composite_of(module).choices:
             part = module
             for name in choice.split("."):
@@ -154,7 +154,7 @@ class Recorder:
             self._produced.pop()
         self._finish(module, args, output)
 
-    def look_back(self) -> None:
+    def mark_overwritten(self) -> None:
         """Mark the sites whose output was later written to in place; views share their version counter."""
         for site, tensor, version in self._produced:
             self.visits[site].overwritten |= tensor._version != version
@@ -162,18 +162,18 @@ class Recorder:
 
     @property
     def order(self) -> list[str]:
-        """The sites in the order in which their last calls were completed."""
+        """List the sites in the order in which their last calls finished."""
         completed = [visit for visit in self.visits.values() if visit.finished]
         return [visit.site for visit in sorted(completed, key=lambda visit: visit.finished[-1])]
 
     @property
     def accessed(self) -> dict[str, int]:
-        """Sites that were called or read, under all of their names, with the index of the first time."""
+        """Map sites that were called or read, under all of their names, to the index of the first such event."""
         return self._by_name(self._accessed)
 
     @property
     def used(self) -> dict[str, int]:
-        """Sites that were called, or of which something was read; looking up the module alone does not count."""
+        """Map sites that were called or read to the index of the first such event, not counting mere lookups."""
         return self._by_name(self._used)
 
     def _by_name(self, events: dict[int, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the modules of a network are for: its head, stem, stacks of blocks, norms, embeddings, pool."""
+"""Find the roles of a network's modules: its head, stem, stacks of blocks, norms, embeddings, pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from surgeon.errors import OperationError
 from surgeon.families.registry import families_of, with_config_fields
 from surgeon.families.stack import Stack
 from surgeon.families.transformers.heads import class_counts, has_head
-from surgeon.graph.blocks import declared_stacks, found_stacks
+from surgeon.graph.blocks import declared_stacks, traced_stacks
 from surgeon.graph.sites import ROLES, select
 from surgeon.interfaces.composite import root_of
 from surgeon.interfaces.family import Family
@@ -32,21 +32,21 @@ NO_HEAD = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.Embedd
 
 
 @dataclass(frozen=True)
-class Found:
-    """A site that plays a role, and how that is known."""
+class RoleSite:
+    """Hold a site that has a role, and the evidence for that."""
 
     site: str
     evidence: str
 
 
 class Roles:
-    """The roles in one network. Each is looked for when it is first asked for.
+    """Find the roles in one network, each when it is first read.
 
     Args:
         model: The network.
-        trace: Gives a trace of it; only called where no declared fact tells.
+        trace: Traces the network; only called if no declared fact gives the role.
         overrides: Roles as a recipe gives them, by name: a selector, or several.
-        families: The families that the network belongs to, the most telling first.
+        families: The families that the network belongs to, the most specific first.
     """
 
     def __init__(
@@ -63,26 +63,26 @@ class Roles:
         self._modules = {n: m for n, m in model.named_modules() if not GRAFTS.match(n)}
 
     def sites(self, role: str) -> list[str]:
-        """The sites in ``role``; blocks in executed order. Empty where nothing plays it."""
+        """List the sites in ``role``; blocks in executed order. Empty if no module has it."""
         if role == "blocks":
             return self.block_sites
         if role in ROLES:
-            return [found.site for found in getattr(self, role)]
-        return [found.site for found in self._overridden(role) or []]
+            return [member.site for member in getattr(self, role)]
+        return [member.site for member in self._overridden(role) or []]
 
     @property
     def block_sites(self) -> list[str]:
-        """The blocks of all stacks, in executed order."""
+        """List the blocks of all stacks, in executed order."""
         return [site for stack in self.blocks for site in stack.sites]
 
     @cached_property
-    def head(self) -> list[Found]:
-        """The final prediction layers, whose width is the number of classes; none for a base model."""
+    def head(self) -> list[RoleSite]:
+        """Find the final prediction layers, whose width is the number of classes; none for a base model."""
         if (given := self._overridden("head")) is not None:
             return given
         if isinstance(self._model, Grafted):
             if TRUNK_OUTPUT in self._model.grafts:
-                return [Found(f"grafts.{TRUNK_OUTPUT}.head", "the branch that gives the logits")]
+                return [RoleSite(f"grafts.{TRUNK_OUTPUT}.head", "the branch that gives the logits")]
             if self._model.exit is not None:
                 return []
         if hasattr(getattr(self._model, "config", None), "to_dict"):
@@ -92,15 +92,15 @@ class Roles:
         return self._last_of_width(self._output_widths(), "as wide as the output")
 
     @cached_property
-    def aux(self) -> list[Found]:
-        """Heads beside the main one that only help training."""
+    def aux(self) -> list[RoleSite]:
+        """Find the auxiliary heads, which only run in training."""
         return self._declared("aux")
 
     @cached_property
-    def stem(self) -> list[Found]:
-        """The first layer: a convolution, a patch or word embedding, a linear layer."""
-        if found := self._declared("stem"):
-            return found
+    def stem(self) -> list[RoleSite]:
+        """Find the first layer: a convolution, a patch or word embedding, a linear layer."""
+        if declared := self._declared("stem"):
+            return declared
         kinds = (nn.modules.conv._ConvNd, nn.Embedding, nn.Linear)
         try:
             order: Sequence[str] = sorted(self._ran(), key=lambda s: self._trace().visits[s].started)
@@ -108,112 +108,112 @@ class Roles:
         except OperationError:
             order, how = list(self._modules), "the first layer of the tree; it could not be run"
         first = [site for site in order if isinstance(self._modules[site], kinds)]
-        return [Found(site, how) for site in first[:1]]
+        return [RoleSite(site, how) for site in first[:1]]
 
     @cached_property
     def blocks(self) -> list[Stack]:
-        """The stacks of blocks, in executed order."""
+        """Find the stacks of blocks, in executed order."""
         if (given := self._overridden("blocks")) is not None:
-            stacks = declared_stacks(self._model, [found.site for found in given], "said by the user", self._families)
+            sites = [member.site for member in given]
+            stacks = declared_stacks(self._model, sites, "said by the user", self._families)
         else:
             declared = [f for f in self._families if f.blocks]
             if declared:
                 sites = self._resolve(declared[0].blocks)
                 stacks = declared_stacks(self._model, sites, f"declared for {declared[0].name}", self._families)
             else:
-                stacks = found_stacks(self._model, self._trace, self._families)
+                stacks = traced_stacks(self._model, self._trace, self._families)
         return with_config_fields(self._model, stacks, self._families)
 
     @cached_property
-    def norms(self) -> list[Found]:
-        """The normalisation layers, by their classes."""
+    def norms(self) -> list[RoleSite]:
+        """Find the normalisation layers, by their classes."""
         if (given := self._overridden("norms")) is not None:
             return given
         return [
-            Found(site, f"class {type(module).__name__}")
+            RoleSite(site, f"class {type(module).__name__}")
             for site, module in self._modules.items()
             if site and not list(module.children()) and NORM.search(type(module).__name__)
         ]
 
     @cached_property
-    def embeddings(self) -> list[Found]:
-        """The embeddings of words, positions and types; those inside a block are a part of it."""
+    def embeddings(self) -> list[RoleSite]:
+        """Find the embeddings of words, positions and types, except those inside blocks."""
         if (given := self._overridden("embeddings")) is not None:
             return given
         return [
-            Found(site, f"class {type(module).__name__}")
+            RoleSite(site, f"class {type(module).__name__}")
             for site, module in self._modules.items()
             if isinstance(module, nn.Embedding) and not self._in_block(site)
         ]
 
     @cached_property
-    def pool(self) -> list[Found]:
-        """What turns a feature map or a sequence into one vector."""
-        if found := self._declared("pool"):
-            return found
+    def pool(self) -> list[RoleSite]:
+        """Find the layer that pools a feature map or a sequence into one vector."""
+        if declared := self._declared("pool"):
+            return declared
         pools = [
-            Found(site, f"class {type(module).__name__}")
+            RoleSite(site, f"class {type(module).__name__}")
             for site, module in self._modules.items()
             if POOL.search(type(module).__name__) and not self._in_block(site) and not self._squeezes(site)
         ]
         return pools[-1:]
 
-    # ---- how
+    # ---- the evidence
 
-    def _overridden(self, role: str) -> list[Found] | None:
+    def _overridden(self, role: str) -> list[RoleSite] | None:
         given = self._overrides.get(role)
         if given is None:
             return None
         selectors = [given] if isinstance(given, str) else list(given)
         sites = [site.name for selector in selectors for site in select(self._model, selector)]
-        return [Found(site, "override in the recipe") for site in dict.fromkeys(sites)]
+        return [RoleSite(site, "override in the recipe") for site in dict.fromkeys(sites)]
 
-    def _declared(self, role: str, *, exact: bool = False) -> list[Found]:
+    def _declared(self, role: str, *, exact: bool = False) -> list[RoleSite]:
         if (given := self._overridden(role)) is not None:
             return given
         for family in self._families:
             if exact and not family.exact:
                 continue
             sites = self._resolve(getattr(family, role))
-            found = [s for s in sites if not isinstance(self._modules[s], nn.Identity)]
-            if found:
-                return [Found(site, f"declared for {family.name}") for site in found]
+            if present := [s for s in sites if not isinstance(self._modules[s], nn.Identity)]:
+                return [RoleSite(site, f"declared for {family.name}") for site in present]
         return []
 
     def _resolve(self, paths: Sequence[str]) -> list[str]:
-        """The sites that paths name, the most specific where one lies below another."""
+        """List the sites that paths name, without those that contain another one."""
         sites = [s for path in paths for s in self._modules if _matches(s, path)]
         return [s for s in dict.fromkeys(sites) if not any(other.startswith(f"{s}.") for other in sites)]
 
-    def _transformers_head(self) -> list[Found]:
+    def _transformers_head(self) -> list[RoleSite]:
         name = _own_class(self._model).__name__
         if not has_head(name):
             return []
         if certain := self._declared("head", exact=True):
             return certain
         counts = class_counts(name, cast("Any", self._model).config)
-        for found in self._declared("head"):
-            module = self._modules[found.site]
+        for declared in self._declared("head"):
+            module = self._modules[declared.site]
             width = _width(module)
             for name, count in counts.items():
                 if width == count or not hasattr(module, "weight"):
-                    return [Found(found.site, f"{found.evidence}; {name} = {count}")]
+                    return [RoleSite(declared.site, f"{declared.evidence}; {name} = {count}")]
         for name, count in counts.items():
             last = self._last_of_width({-1: count, 1: count}, f"{name} = {count}")
-            if last and not self._in_block(last[0].site):  # an inner layer that is as wide by chance
+            if last and not self._in_block(last[0].site):  # an inner layer may have the width by chance
                 return last
         return []
 
     def _output_widths(self) -> dict[int, int]:
-        """The sizes of the network's own output along the dimensions that may hold the classes."""
+        """Get the sizes of the network's output along the dimensions that may be the classes."""
         try:
             shape = self._trace().shape("")
         except OperationError:
             return {}
         return {dim: shape[dim] for dim in (-1, 1) if len(shape) > 1}
 
-    def _last_of_width(self, widths: Mapping[int, int], evidence: str) -> list[Found]:
-        """The last layer to run whose output has the given size along the last, or the channel, dimension."""
+    def _last_of_width(self, widths: Mapping[int, int], evidence: str) -> list[RoleSite]:
+        """Find the last layer to run whose output has the given size along the last, or the channel, dimension."""
         try:
             traced = self._trace()
         except OperationError:
@@ -230,14 +230,14 @@ class Roles:
             conv = isinstance(module, nn.modules.conv._ConvNd)
             width = _width(module) if conv else shape[-1]
             dims = [1] if conv else [-1]
-            if isinstance(module, nn.Conv1d):  # a class of its own may turn its output round
+            if isinstance(module, nn.Conv1d):  # a subclass may transpose its output
                 dims.append(-1)
             if len(shape) > 1 and any(shape[dim] == width == widths.get(dim) for dim in dims):
-                return [Found(site, f"{evidence} and the last such layer to run")]
+                return [RoleSite(site, f"{evidence} and the last such layer to run")]
         return []
 
     def _ran(self) -> list[str]:
-        """The layers with parameters of their own and no parts, in the order in which they finished."""
+        """List the layers (modules with parameters and without children), in the order in which they finished."""
         return [site for site in self._trace().order if site in self._modules and _is_layer(self._modules[site])]
 
     def _in_block(self, site: str) -> bool:
@@ -256,13 +256,13 @@ def find_roles(
     *,
     families: Sequence[Family] = (),
 ) -> Roles:
-    """The roles of the modules in ``model``.
+    """Find the roles of the modules in ``model``.
 
     Args:
         model: The network.
-        trace: Gives a trace of it; only called where no declared fact tells.
-        overrides: What a recipe says under ``roles:``; it wins.
-        families: Declared facts of plugins; they come before the built-in ones.
+        trace: Traces the network; only called if no declared fact gives the role.
+        overrides: A recipe's ``roles:``. They take precedence.
+        families: Declared facts of plugins; they take precedence over the built-in ones.
     """
     root = root_of(model)
     if not root:
@@ -272,12 +272,12 @@ def find_roles(
         role: [site.removeprefix(f"{root}.") for site in ([given] if isinstance(given, str) else given)]
         for role, given in (overrides or {}).items()
     }
-    found = Roles(part, lambda: trace().below(root), inside, list(families_of(part, families)))
-    return cast("Roles", _RolesBelow(found, root))
+    roles = Roles(part, lambda: trace().below(root), inside, list(families_of(part, families)))
+    return cast("Roles", _RolesBelow(roles, root))
 
 
 class _RolesBelow:
-    """The roles in a part of a network, by the sites that its modules have in the whole."""
+    """Present the roles of a part of a network under the sites that its modules have in the whole network."""
 
     def __init__(self, part: Roles, root: str) -> None:
         self._part = part
@@ -287,15 +287,15 @@ class _RolesBelow:
         return [self._whole(site) for site in self._part.sites(role)]
 
     def __getattr__(self, role: str) -> list[Any]:
-        return [self._moved(found) for found in getattr(self._part, role)]
+        return [self._moved(member) for member in getattr(self._part, role)]
 
-    def _moved(self, found: Found | Stack | str) -> Found | Stack | str:
-        if isinstance(found, Found):
-            return replace(found, site=self._whole(found.site))
-        if isinstance(found, Stack):
-            sites = [self._whole(site) for site in found.sites]
-            return replace(found, container=self._whole(found.container), sites=sites)
-        return self._whole(found)
+    def _moved(self, member: RoleSite | Stack | str) -> RoleSite | Stack | str:
+        if isinstance(member, RoleSite):
+            return replace(member, site=self._whole(member.site))
+        if isinstance(member, Stack):
+            sites = [self._whole(site) for site in member.sites]
+            return replace(member, container=self._whole(member.container), sites=sites)
+        return self._whole(member)
 
     def _whole(self, site: str) -> str:
         return f"{self._root}.{site}".rstrip(".")
@@ -306,7 +306,7 @@ def _below(site: str, sites: Sequence[str]) -> bool:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module has parameters of its own and no parts; a weight norm keeps the parameters in one."""
+    """Return whether a module has parameters and no children, not counting those that a parametrization adds."""
     parts = dict(module.named_children())
     parametrized = parts.pop("parametrizations", None) is not None
     return not parts and (parametrized or bool(module._parameters))
@@ -318,7 +318,7 @@ def _matches(site: str, path: str) -> bool:
 
 
 def _own_class(model: nn.Module) -> type[nn.Module]:
-    """The class of a network without what surgery has mixed into it."""
+    """Get the class of a network without the classes that surgeon has mixed into it."""
     return next(cls for cls in type(model).__mro__ if not cls.__module__.startswith("surgeon."))
 
 

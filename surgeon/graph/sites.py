@@ -1,6 +1,6 @@
-"""Sites, the addresses of modules, and the selectors that name several of them.
+"""Find modules by their addresses (sites) or by selectors, which may name several of them.
 
-A selector is one or more terms, separated by commas; a term that begins with ``!`` leaves out:
+A selector is one or more terms, separated by commas; a term that begins with ``!`` excludes modules:
 
 ====================  ==========================================================================
 ``layer4.1.conv2``    one site
@@ -29,15 +29,15 @@ from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.nn.mixing import base_of
 
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
-"""What modules may be for; a recipe may name further roles."""
+"""The roles of modules; a recipe may name further roles."""
 
 RoleSites = Callable[[str], list[str]]
-"""The sites that play a role, in executed order."""
+"""Lists the sites in a role, in executed order."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A module and its address; the root's is the empty string."""
+    """Hold a module and its address; the root's is the empty string."""
 
     name: str
     module: nn.Module
@@ -47,39 +47,38 @@ class Site:
 
 
 def other_heads(model: nn.Module) -> list[Site]:
-    """List the heads that a composite has beside the one with the role ``head``: its branches, its other towers'."""
+    """List the heads of a composite other than the one with the role ``head``: those of its branches and towers."""
     return [Site(path, model.get_submodule(path)) for path in composite_of(model).heads if has_part(model, path)]
 
 
 def select(model: nn.Module, selector: str, roles: RoleSites | None = None) -> list[Site]:
-    """Every site that ``selector`` names, in the order of the tree, without repeats.
+    """List every site that ``selector`` names, in the order of the tree, without duplicates.
 
     Raises:
         SiteError: A term matches nothing, or is malformed. The error names the nearest sites.
     """
     modules = dict(model.named_modules())
-    chosen: set[str] = set()
-    left_out: set[str] = set()
+    included: set[str] = set()
+    excluded: set[str] = set()
     terms = split_terms(selector)
     if not terms:
         raise SiteError("an empty selector names no module")
     for term in terms:
-        excluded = term.startswith("!")
         names = _match(model, modules, term.removeprefix("!").strip(), roles)
         if not any(name in modules for name in names):  # later names of shared modules
             first = {id(module): name for name, module in modules.items()}
             names = [first[id(model.get_submodule(name))] for name in names]
-        (left_out if excluded else chosen).update(names)
+        (excluded if term.startswith("!") else included).update(names)
     if all(term.startswith("!") for term in terms):
-        chosen = {name for name in modules if name}
-    remaining = [Site(name, module) for name, module in modules.items() if name in chosen - left_out]
+        included = {name for name in modules if name}
+    remaining = [Site(name, module) for name, module in modules.items() if name in included - excluded]
     if not remaining:
-        raise SiteError(f"{selector!r} leaves out everything that it names in {class_name(model)}")
+        raise SiteError(f"{selector!r} excludes everything that it names in {class_name(model)}")
     return remaining
 
 
 def split_terms(selector: str) -> list[str]:
-    """Split at the commas that stand outside brackets and braces; ``re:`` takes the rest of the text."""
+    """Split a selector at the commas outside brackets and braces; after ``re:`` the rest is one term."""
     terms: list[str] = []
     depth, current = 0, ""
     for position, character in enumerate(selector):
@@ -95,7 +94,7 @@ def split_terms(selector: str) -> list[str]:
 
 
 def class_name(model: nn.Module) -> str:
-    """The name of a network's class, for messages."""
+    """Get the name of a network's class, for messages."""
     return type(model).__name__
 
 
@@ -104,30 +103,30 @@ def _match(model: nn.Module, modules: dict[str, nn.Module], term: str, roles: Ro
         return [""]
     if term.startswith("type:"):
         pattern = term[5:]
-        found = [n for n, m in modules.items() if any(fnmatchcase(c, pattern) for c in _class_names(m))]
-        if not found:
+        matched = [n for n, m in modules.items() if any(fnmatchcase(c, pattern) for c in _class_names(m))]
+        if not matched:
             classes = {type(m).__name__ for m in modules.values()}
             raise _nothing(model, term, [f"type:{name}" for name in classes])
-        return found
+        return matched
     if term.startswith("re:"):
         try:
             expression = re.compile(term[3:])
         except re.error as error:
-            raise SiteError(f"{term!r} is no regular expression: {error}") from None
-        found = [name for name in modules if name and expression.fullmatch(name)]
-        if not found:
+            raise SiteError(f"{term!r} is not a valid regular expression: {error}") from None
+        matched = [name for name in modules if name and expression.fullmatch(name)]
+        if not matched:
             raise _nothing(model, term, [])
-        return found
+        return matched
     if term.startswith("@"):
         return _match_role(model, modules, term, roles)
-    found = [name for name in _walk(model, "", _segments(term)) if name]
-    if not found:
+    matched = [name for name in _walk(model, "", _segments(term)) if name]
+    if not matched:
         raise _nothing(model, term, [name for name in modules if name])
-    return found
+    return matched
 
 
 def _class_names(module: nn.Module) -> set[str]:
-    """The names of its class and of those that this derives from, or was mixed from."""
+    """List the names of a module's class, of its bases, and of the class before surgeon mixed another into it."""
     cls = type(module)
     return {c.__name__ for c in (*cls.__mro__, *base_of(cls).__mro__)}
 
@@ -135,15 +134,15 @@ def _class_names(module: nn.Module) -> set[str]:
 def _match_role(model: nn.Module, modules: dict[str, nn.Module], term: str, roles: RoleSites | None) -> list[str]:
     parsed = re.fullmatch(r"@(\w+)(\[[^\]]*\])?(?:\.(.+))?", term)
     if parsed is None or roles is None:
-        raise SiteError(f"{term!r} is no role", hint="roles look like @head, @blocks[3] or @blocks[-2:].attn")
+        raise SiteError(f"{term!r} is not a role", hint="roles look like @head, @blocks[3] or @blocks[-2:].attn")
     role, index, rest = parsed.groups()
     names = roles(role)
     if not names:
-        say = f"name the site itself, or say which it is with roles: {{{role}: SITE}}"
+        advice = f"name the site itself, or set the role in the recipe with roles: {{{role}: SITE}}"
         near = [f"@{name}" for name in nearest(role, ROLES) if role not in ROLES]
         raise SiteError(
             f"{class_name(model)} has no module in the role @{role}",
-            hint=f"nearest: {', '.join(near)}     {say}" if near else say,
+            hint=f"nearest: {', '.join(near)}     {advice}" if near else advice,
         )
     if index:
         names = _pick(names, index, f"@{role}")
@@ -157,7 +156,7 @@ def _match_role(model: nn.Module, modules: dict[str, nn.Module], term: str, role
 
 
 def _segments(path: str) -> list[str]:
-    """Split a path at its dots, and an index from the name before it; braces hold a path together."""
+    """Split a path at its dots, except inside braces, and split an index from the name before it."""
     segments: list[str] = []
     for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^.\[{])+|\[[^\]]*\]", path):
         pieces = re.findall(r"(?:\{[^}]*\}|[^\[{])+|\[[^\]]*\]", part)
@@ -185,7 +184,7 @@ def _walk(module: nn.Module, name: str, segments: list[str]) -> Iterator[str]:
         for child, sub in children.items():
             if any(fnmatchcase(child, pattern) for pattern in _alternatives(head)):
                 yield from _walk(sub, join + child, rest)
-        # {stem.conv,head.fc}: an alternative may be a path of its own
+        # {stem.conv,head.fc}: an alternative may be a path
         for path in _alternatives(head) if "." in head else ():
             yield from _walk(module, name, _segments(path) + rest)
 
@@ -206,14 +205,14 @@ def _pick(names: list[str], index: str, container: str) -> list[str]:
             return names[slice(*parts)]
         return [names[int(text)]]
     except (ValueError, TypeError):
-        raise SiteError(f"[{text}] is no index or slice", where=container) from None
+        raise SiteError(f"[{text}] is not an index or slice", where=container) from None
     except IndexError:
         raise SiteError(f"[{text}] is out of range: {container} has {len(names)} ({names[0]} to {names[-1]})") from None
 
 
 def _nothing(model: nn.Module, term: str, candidates: list[str]) -> SiteError:
     close = nearest(term, candidates)
-    if not close:  # a long path with one wrong name resembles no whole path: compare last names
+    if not close:  # a long path with one wrong name is close to no whole path: compare last names
         last = term.rsplit(".", 1)[-1]
         close = [
             name for name in candidates if name.rsplit(".", 1)[-1] in nearest(last, {last_name(c) for c in candidates})
@@ -225,5 +224,5 @@ def _nothing(model: nn.Module, term: str, candidates: list[str]) -> SiteError:
 
 
 def last_name(site: str) -> str:
-    """The last name of a path: ``conv2`` for ``layer4.1.conv2``."""
+    """Get the last name of a path: ``conv2`` for ``layer4.1.conv2``."""
     return site.rsplit(".", 1)[-1]

@@ -1,7 +1,7 @@
-"""Skeletons: module trees with their parameters and persistent buffers on the meta device.
+"""Build skeletons: module trees with their parameters and persistent buffers on the meta device.
 
-Building one costs no memory: parameters are born on meta, while non-persistent buffers (rotary tables,
-position ids, masks) are computed for real, since no checkpoint holds them.
+This takes almost no memory. Parameters are created on meta. Non-persistent buffers (rotary tables, position ids,
+masks) are computed, because checkpoints do not hold them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 META = re.compile(r"\bmeta\b", re.IGNORECASE)
-"""What PyTorch's messages have in common where code asks a meta tensor for values."""
+"""Matches PyTorch's errors about code that reads the values of a meta tensor."""
 
-# A tensor past this many elements is never worth allocating while a tree is built: a mixture of experts
-# declares parameters of 100 GB by torch.zeros. GPT-2's largest mask has 2**20.
+# Never allocate a tensor with more elements than this while building: a mixture of experts declares parameters of
+# 100 GB with torch.zeros. GPT-2's largest mask has 2**20 elements.
 HUGE = 2**26
-# One past this many is tried without values first: the routers of such a mixture come to 600 MB.
+# First try to build without allocating tensors larger than this: the routers of such a mixture take 600 MB.
 LARGE = 2**20
 
 
 class _ParametersToMeta(TorchFunctionMode):
-    """Large tensors are created on meta, and uninitialised ones too, since as a rule they become parameters."""
+    """Create large tensors on meta, and uninitialised ones too, because most of them become parameters."""
 
     def __init__(self, *, allocate: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _ParametersToMeta(TorchFunctionMode):
 _DRAWS = frozenset(
     {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 )
-"""What initialises weights: there is nothing to do on meta, and to find that out torch imports sympy."""
+"""Functions that initialise weights. On meta they do nothing, but importing sympy for that takes torch some time."""
 _FACTORIES = frozenset({torch.zeros, torch.ones, torch.rand, torch.randn})
 
 
@@ -64,16 +64,16 @@ def _numel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     try:
         return prod(int(n) for n in (size[0] if len(size) == 1 and isinstance(size[0], Sequence) else size))
     except (TypeError, ValueError):
-        return 0  # no size, as PyTorch will say itself
+        return 0  # not a size: PyTorch will raise its own error
 
 
 @contextmanager
 def building(*, allocate: bool = False) -> Iterator[None]:
-    """Within it, parameters of new modules are on meta and the random state is left as it was.
+    """Put parameters of new modules on meta within the block, and keep the RNG state.
 
     Args:
-        allocate: Make every tensor that is not huge for real, and let go of it when it becomes a parameter; else only
-            those that are not large, nor uninitialised.
+        allocate: Allocate every tensor that is not huge, and free it when it becomes a parameter. Otherwise allocate
+            only initialised tensors that are not large.
     """
     moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -93,7 +93,7 @@ def building(*, allocate: bool = False) -> Iterator[None]:
 
 
 def as_meta(tensor: torch.Tensor) -> torch.Tensor:
-    """A meta tensor of the same class (parameter or not), shape, dtype and ``requires_grad``."""
+    """Make a meta tensor of the same class (parameter or not), shape, dtype and ``requires_grad``."""
     empty = torch.empty_like(tensor, device="meta")
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(empty, requires_grad=tensor.requires_grad)
@@ -101,7 +101,7 @@ def as_meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def persistent_buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    """Every buffer that a state dict holds, with the module and the name that it is registered under."""
+    """Yield every buffer that is in the state dict, with its module and its name in it."""
     for owner in module.modules():
         for name, buffer in owner._buffers.items():
             if buffer is not None and name not in owner._non_persistent_buffers_set:
@@ -112,11 +112,11 @@ def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
     """Build a module tree without its weights.
 
     Args:
-        factory: Ordinary code that builds the network. It is called again where that cannot be done without
-            values: it fills a buffer made by ``torch.empty``, or runs the network while it builds it.
+        factory: Ordinary code that builds the network. It is called again if it needs real values: if it fills a
+            buffer made by ``torch.empty``, or runs the network while building it.
 
     Raises:
-        Exception: Whatever ``factory`` raises.
+        Exception: Any exception that ``factory`` raises.
     """
     for allocate in (False, True):
         try:
@@ -134,7 +134,7 @@ def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _transient(module: nn.Module) -> Iterator[torch.Tensor]:
-    """What no file brings the values of: buffers that are not saved, and tensors that are plain attributes."""
+    """Yield tensors that checkpoints do not hold: non-persistent buffers and plain attributes."""
     for owner in module.modules():
         for name in owner._non_persistent_buffers_set:
             buffer = owner._buffers.get(name)
@@ -144,7 +144,7 @@ def _transient(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def buffers_to_meta(model: nn.Module) -> None:
-    """Move the persistent buffers of a tree to meta; one object in two places stays one object."""
+    """Move the persistent buffers of a module tree to meta; a shared buffer stays shared."""
     moved: dict[int, torch.Tensor] = {}
     for owner, name, buffer in list(persistent_buffers(model)):
         if not buffer.is_meta:
@@ -152,9 +152,9 @@ def buffers_to_meta(model: nn.Module) -> None:
 
 
 def skeleton_of(module: nn.Module) -> nn.Module:
-    """A deep copy of ``module`` whose parameters and persistent buffers are meta tensors.
+    """Copy ``module`` with meta tensors in place of its parameters and persistent buffers.
 
-    Ties, training flags and ``requires_grad`` are kept; ``module`` is not touched.
+    Ties, training flags and ``requires_grad`` are kept; ``module`` is not changed.
     """
     memo: dict[int, Any] = {id(p): as_meta(p) for p in module.parameters()}
     memo.update({id(buffer): as_meta(buffer) for _, _, buffer in persistent_buffers(module)})

@@ -1,4 +1,4 @@
-"""One forward without memory: which modules run, in which order, what they read and what they produce."""
+"""Trace one forward pass without memory: which modules run, in which order, what they read and produce."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from surgeon.errors import OperationError, suggest
 from surgeon.families.inputs import Inputs
-from surgeon.graph.backends import for_real, lent, on_fake, on_meta, places_known
+from surgeon.graph.backends import assume_placeholders, for_real, on_fake, on_meta, restored_after
 from surgeon.graph.edit import all_layers
 from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.recorder import Recorder, TensorSpec, Visit
@@ -26,30 +26,34 @@ Evidence = Literal["meta", "fake", "real"]
 
 __all__ = ["Evidence", "TensorSpec", "Trace", "TraceError", "Visit", "trace"]
 
-RUNGS: tuple[tuple[Evidence, Callable[[nn.Module], AbstractContextManager[torch.device]]], ...] = (
+Backend = Callable[[nn.Module], AbstractContextManager[torch.device]]
+"""Substitutes the tensors of a network within a block, and gives the device to put its inputs on."""
+
+BACKENDS: tuple[tuple[Evidence, Backend], ...] = (
     ("meta", on_meta),
     ("fake", on_fake),
     ("real", for_real),
 )
 
-WAYS: dict[Evidence, str] = {"meta": "on meta tensors", "fake": "on fake tensors", "real": "for real"}
+PHRASES: dict[Evidence, str] = {"meta": "on meta tensors", "fake": "on fake tensors", "real": "on real tensors"}
+"""How messages name the backends."""
 
 
 class TraceError(OperationError):
-    """A network that could not be run without its weights, or a site that did not run."""
+    """Report that a network could not be run without its weights, or that a site did not run."""
 
 
 @dataclass
 class Trace:
-    """What one forward showed.
+    """Hold what one forward pass showed.
 
     Attributes:
-        evidence: What it ran on: meta tensors, fake tensors, or small real ones.
+        evidence: The backend that it ran on: meta tensors, fake tensors, or small real ones.
         visits: Each site that was called, by its address, in the order of the first calls.
-        order: The sites in the order in which their last calls were completed.
-        outputs: The names and shapes of the network's own outputs; a lone tensor is called ``output``.
-        inputs: What was fed.
-        notes: How inputs were found, and what each rung before the one that held met.
+        order: The sites in the order in which their last calls finished.
+        outputs: The names and shapes of the network's outputs; a single tensor is called ``output``.
+        inputs: The inputs that were fed.
+        notes: How inputs were found, and the errors of the backends that were tried before.
     """
 
     evidence: Evidence
@@ -60,21 +64,21 @@ class Trace:
     notes: list[str]
     _shapes: dict[str, tuple[int, ...] | None]
     _accessed: dict[str, int]
-    """Each site that was called or read, under all of its names, and the index of the first time."""
+    """Each site that was called or read, under all of its names, and the index of the first such event."""
     _used: dict[str, int]
-    """The same, less those that were fetched from their parents and no more: ``self.norm`` in
-    ``self.norm(self.layers(x))``, of which Python takes hold before the layers run."""
+    """Like ``_accessed``, without modules whose attribute was only looked up: in ``self.norm(self.layers(x))`` Python
+    fetches ``self.norm`` before ``layers`` runs."""
 
     def features(self, site: str) -> tuple[int, ...] | None:
-        """The shape of what ``site`` produces, where it has a batch and channels; None for a site without features."""
-        found = self._shapes.get(site)
-        return found if found is not None and len(found) > 1 else None
+        """Get the shape that ``site`` produces, or None if it has no batch and channels."""
+        shape = self._shapes.get(site)
+        return shape if shape is not None and len(shape) > 1 else None
 
     def shape(self, site: str) -> tuple[int, ...]:
-        """The shape of the main tensor that the last call of ``site`` returned, batch first.
+        """Get the shape of the main tensor that the last call of ``site`` returned, batch first.
 
         Raises:
-            TraceError: ``site`` did not run to its end, or returned no tensor.
+            TraceError: ``site`` did not finish, or returned no tensor.
         """
         if site not in self._shapes:
             raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self._shapes))
@@ -84,30 +88,30 @@ class Trace:
         return shape
 
     def calls(self, site: str) -> int:
-        """How often ``site`` was called."""
+        """Count the calls of ``site``."""
         return self.visits[site].calls if site in self.visits else 0
 
     def accessed_before(self, site: str) -> set[str]:
-        """Every site that was called, or of which something was read, before ``site`` first completed.
+        """List every site that was called or read before ``site`` first finished, including ``site`` itself.
 
-        With all names of shared modules, and with every ancestor; a module whose child was read counts
-        too, and so does the child. ``site`` itself is one of them.
+        All names of shared modules and all parents are included. Looking up a child counts for both the module and
+        the child.
 
         Raises:
-            TraceError: ``site`` was never completed.
+            TraceError: ``site`` never finished.
         """
         return self._before(site, self._accessed)
 
     def used_before(self, site: str) -> set[str]:
-        """The sites of :meth:`accessed_before` less those that were merely fetched from their parents."""
+        """List the sites of :meth:`accessed_before` without those whose attribute was only looked up."""
         return self._before(site, self._used)
 
     def used(self) -> set[str]:
-        """Every site that was called, or of which something was read, at any time."""
+        """List every site that was called or read at any time."""
         return set(self._used)
 
     def used_before_start(self, site: str) -> set[str]:
-        """The sites that were called, or of which something was read, before ``site`` was first called.
+        """List the sites that were called or read before ``site`` was first called.
 
         Raises:
             TraceError: ``site`` was never called.
@@ -118,11 +122,11 @@ class Trace:
         return {name for name, event in self._used.items() if event < started and name != site}
 
     def below(self, site: str) -> Trace:
-        """What the trace showed of the network at ``site``, as if it had been traced by itself."""
+        """Restrict the trace to the network at ``site``, as if that had been traced alone."""
         dot = f"{site}."
 
-        def inside(found: Mapping[str, T]) -> dict[str, T]:
-            return {name[len(dot) :]: value for name, value in found.items() if f"{name}.".startswith(dot)}
+        def inside(sites: Mapping[str, T]) -> dict[str, T]:
+            return {name[len(dot) :]: value for name, value in sites.items() if f"{name}.".startswith(dot)}
 
         visits = {name: replace(visit, site=name) for name, visit in inside(self.visits).items()}
         return replace(
@@ -139,12 +143,12 @@ class Trace:
         visit = self.visits.get(site)
         if visit is None or not visit.finished:
             raise TraceError(f"{site or '.'} does not run in a forward", hint=suggest(site, self.order))
-        found = {name for name, event in events.items() if event <= visit.finished[0]}
-        for name in list(found):
+        sites = {name for name, event in events.items() if event <= visit.finished[0]}
+        for name in list(sites):
             while name:
                 name = name.rpartition(".")[0]
-                found.add(name)
-        return found
+                sites.add(name)
+        return sites
 
 
 def trace(
@@ -157,48 +161,48 @@ def trace(
 ) -> Trace:
     """Run ``model`` once without memory and record what happens.
 
-    The network (its tensors, modes, hooks, caches) and all random states are afterwards as they were. It may
-    be a skeleton or hold real weights; these are used only where neither meta nor fake tensors will do.
+    Afterwards the network (its tensors, modes, hooks, caches) and the RNG states are restored. It may be a skeleton or
+    hold real weights; these are used only if the network runs on neither meta nor fake tensors.
 
     Args:
         model: The network to run.
-        inputs: What to feed; or a recipe's ``inputs:``; or None, to find out from the network.
+        inputs: The inputs to feed; or a recipe's ``inputs:``; or None to find inputs from the network.
         training: Run it in training mode.
         families: Declared facts of plugins, for finding inputs.
-        first: What an earlier trace ran on, which is tried first where it is still among what may be fed: two traces
-            then tell of the same inputs.
+        first: The inputs of an earlier trace. They are tried first if they still fit, so that both traces are of the
+            same inputs.
 
     Raises:
-        TraceError: It ran in no way; the message says what each met, and how to give inputs.
+        TraceError: It ran on no backend; the message has the errors, and says how to give inputs.
     """
     given = inputs if isinstance(inputs, Inputs) else find_inputs(model, inputs, families=families)
-    met: dict[Evidence, str] = {}
-    known = next((c for c in given.candidates() if first and (c.args, c.kwargs) == (first.args, first.kwargs)), given)
-    group: Inputs | None = given if known is given else replace(known, alternatives=(), fallback=given)
+    errors: dict[Evidence, str] = {}
+    earlier = next((c for c in given.candidates() if first and (c.args, c.kwargs) == (first.args, first.kwargs)), given)
+    group: Inputs | None = given if earlier is given else replace(earlier, alternatives=(), fallback=given)
     while group is not None:
-        if found := _climb(model, group, met, training=training):
-            return found
+        if traced := _try_backends(model, group, errors, training=training):
+            return traced
         group = group.fallback
-    # the plainest error is that of a real run; where there was none, what the others met may tell
-    told = [met["real"]] if "MemoryError" not in met.get("real", "MemoryError") else list(met.values())
+    # the error of a run on real tensors is the clearest; if there was none, show those of the other backends
+    shown = [errors["real"]] if "MemoryError" not in errors.get("real", "MemoryError") else list(errors.values())
     raise TraceError(
-        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(told)})",
+        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(shown)})",
         hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
         "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
     )
 
 
-def _climb(model: nn.Module, given: Inputs, met: dict[Evidence, str], *, training: bool) -> Trace | None:
-    """Try every rung with every candidate; what each rung met first goes to ``met``."""
-    for evidence, rung in RUNGS:
+def _try_backends(model: nn.Module, given: Inputs, errors: dict[Evidence, str], *, training: bool) -> Trace | None:
+    """Try every backend with every candidate; add the first error of each backend to ``errors``."""
+    for evidence, backend in BACKENDS:
         for candidate in (given, *given.alternatives):
             if candidate.values and evidence != "real":
                 continue
             recorder = Recorder(model)
             try:
-                output = _run(model, candidate, rung, recorder, training=training)
+                output = _run(model, candidate, backend, recorder, training=training)
             except Exception as error:
-                met.setdefault(evidence, f"{WAYS[evidence]}, {type(error).__name__}: {_first_line(error)}")
+                errors.setdefault(evidence, f"{PHRASES[evidence]}, {type(error).__name__}: {_first_line(error)}")
                 continue
             return Trace(
                 evidence,
@@ -206,7 +210,7 @@ def _climb(model: nn.Module, given: Inputs, met: dict[Evidence, str], *, trainin
                 recorder.order,
                 dict(_named(output, "")),
                 candidate,
-                [f"inputs: {candidate.origin}", *met.values()],
+                [f"inputs: {candidate.origin}", *errors.values()],
                 recorder.shapes,
                 recorder.accessed,
                 recorder.used,
@@ -217,24 +221,24 @@ def _climb(model: nn.Module, given: Inputs, met: dict[Evidence, str], *, trainin
 def _run(
     model: nn.Module,
     inputs: Inputs,
-    rung: Callable[[nn.Module], AbstractContextManager[torch.device]],
+    backend: Backend,
     recorder: Recorder,
     *,
     training: bool,
 ) -> Any:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    with lent(model, training=training), all_layers(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a network warns of on meta tensors concerns nobody
+    with restored_after(model, training=training), all_layers(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user cannot act on warnings about meta tensors
         inputs.set(model)
-        with rung(model) as device, places_known(inputs.placeholders), recorder.listening():
+        with backend(model) as device, assume_placeholders(inputs.placeholders), recorder.recording():
             args, kwargs = inputs.tensors(device, dtype, training=training)
             output = model(*args, **kwargs)
-            recorder.look_back()
+            recorder.mark_overwritten()
     return output
 
 
 def _named(output: Any, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The tensors in an output by the path to each; of a list of detections, the first image's."""
+    """Yield the path and shape of each tensor in an output; of a list of detections, only the first image's."""
     dot = f"{name}." if name else ""
     if isinstance(output, (torch.Tensor, TensorSpec)):
         yield name or "output", tuple(output.shape)

@@ -1,4 +1,4 @@
-"""What a plugin author subclasses or implements.
+"""Define what a plugin author subclasses or implements.
 
 Owns ``Operation``, ``Objective``, ``Schedule``, ``Penalty``, ``Stage``, ``Family``, ``ArchitectureProvider``,
 ``Source``, ``Record`` and the hook specifications. May import ``checkpoint`` (for types) and ``errors``. Imports no

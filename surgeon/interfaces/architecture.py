@@ -1,4 +1,4 @@
-"""What every provider of architectures offers. Nothing here imports torch."""
+"""Subclass :class:`ArchitectureProvider` to build networks of another library. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ArchitectureProvider(ABC):
-    """Builds the networks of one scheme, and finds out which of them a module or a checkpoint is.
+    """Build the networks of one scheme, and identify modules and checkpoints.
 
-    Only :meth:`names` and :meth:`build` are required. The other methods have answers that suit a library
-    whose checkpoints hold exactly the keys of its modules.
+    Only :meth:`names` and :meth:`build` are required. The other methods have defaults for a library whose checkpoints
+    have exactly the keys of its modules.
     """
 
     scheme: ClassVar[str]
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The names that :meth:`build` knows; empty where they cannot be listed."""
+        """List the names that :meth:`build` accepts; empty if they cannot be listed."""
 
     @abstractmethod
     def build(self, architecture: Architecture) -> nn.Module:
-        """Build the network with ordinary code, its values initialised; nothing is downloaded.
+        """Build the network with initialised values, without downloading anything.
 
         Raises:
             ArchitectureError: The name or an option is unknown.
         """
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
-        """The architecture and the file or folder of weights behind the ``name`` of a reference.
+        """Find the architecture, and the file or folder of weights, that a reference names.
 
         Args:
-            name: What follows the scheme, such as ``resnet50@DEFAULT``.
-            weights: False when only the architecture is wanted.
+            name: The part after the scheme, such as ``resnet50@DEFAULT``.
+            weights: False if only the architecture is needed.
 
         Raises:
             ArchitectureError: The name is unknown.
-            CheckpointError: The weights cannot be had.
+            CheckpointError: The weights cannot be downloaded or read.
         """
         return Architecture(scheme=self.scheme, name=name), None
 
     def of_module(self, module: nn.Module) -> Architecture | None:
-        """What rebuilds ``module`` exactly, values aside; None when unsure."""
+        """Find the architecture that rebuilds ``module`` exactly, except for its values; None if unsure."""
         return None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
@@ -90,7 +90,7 @@ class ArchitectureProvider(ABC):
         return None
 
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:
-        """The provider for a caller who lets the code in ``names`` run; only one that runs named code differs."""
+        """Return a provider that may run the code in ``names``; only providers that run code by name differ."""
         return self
 
     def require(self, name: str) -> None:

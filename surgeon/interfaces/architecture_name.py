@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    pass
-
 
 class Architecture(BaseModel):
-    """What builds a skeleton: the scheme of a provider, a name, and the builder's options.
+    """Name what builds a network: the scheme of a provider, a name, and the builder's options.
 
     ``torchvision/resnet50`` is ``Architecture(scheme="torchvision", name="resnet50")``.
     """

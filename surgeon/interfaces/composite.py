@@ -1,7 +1,7 @@
-"""Say what a network made of several networks is like: where its inputs enter and which part the roles refer to.
+"""Describe a network made of several networks: where its inputs enter and which part the roles refer to.
 
-A module that is a composite defines ``surgeon_composite()``, which returns a :class:`Composite`. That is all it takes
-for surgery, traces and training to work on it; columns, stems and branches say what they are the same way::
+A composite module defines ``surgeon_composite()``, which returns a :class:`Composite`. Then surgery, traces and
+training work on it. surgeon's own columns, stems and branches do the same::
 
     class TwoTowers(nn.Module):
         def surgeon_composite(self) -> surgeon.Composite:
@@ -36,7 +36,7 @@ METHOD = "surgeon_composite"
 
 @dataclass(frozen=True)
 class Entry:
-    """A part of a composite that inputs of the whole network enter.
+    """Describe a part of a composite that inputs of the whole network enter.
 
     Attributes:
         site: The path of the part.
@@ -57,12 +57,12 @@ class Composite:
     Attributes:
         root: The part that the roles (``@head``, ``@blocks``) refer to: the one that surgery is about. Empty for the
             whole network.
-        entries: The parts that the inputs enter. Empty if the network's own family, config or first layer says what
-            it takes.
+        entries: The parts that the inputs enter. Empty to find the inputs from the network's family, config or first
+            layer.
         keywords: Keyword arguments of the forward that its signature does not show, because a pre-hook or
             ``**kwargs`` receives them.
         choices: Parts of which a forward runs only some. A trace counts all of them as used where the composite runs.
-        heads: Parts that ``head`` means beside the head of ``root`` when something is frozen or gets a learning rate.
+        heads: Parts that ``head`` means in addition to the head of ``root``, for freezing and learning rates.
         lone_output: What a training objective calls the output where the forward returns a single tensor.
         built: The part that the checkpoint's architecture builds; ``reinit`` draws its tensors. Empty for the whole
             network.
@@ -85,7 +85,7 @@ class Composite:
 
 
 class SupportsComposite(Protocol):
-    """A module that says what it is made of."""
+    """Describe the interface of a composite module."""
 
     def surgeon_composite(self) -> Composite:
         """Describe the module as it is now."""
@@ -93,17 +93,17 @@ class SupportsComposite(Protocol):
 
 
 ORDINARY = Composite()
-"""The facts of a network that is no composite."""
+"""The facts of a network that is not a composite."""
 
 
 def composite_of(model: nn.Module) -> Composite:
-    """Ask ``model`` what it is made of; :data:`ORDINARY` if it does not say.
+    """Get the facts of ``model`` as a composite; :data:`ORDINARY` if its class does not define the method.
 
-    The method is looked up on the class, as Python does with special methods: a module that passes unknown attributes
-    on to a part of it does not answer for that part.
+    The method is looked up on the class, as Python does with special methods: a module that forwards unknown attributes
+    to one of its parts must not return the facts of that part.
 
     Raises:
-        PluginError: ``surgeon_composite()`` returns something else than a :class:`Composite`.
+        PluginError: ``surgeon_composite()`` does not return a :class:`Composite`.
     """
     method = getattr(type(model), METHOD, None)
     if method is None:

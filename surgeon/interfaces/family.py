@@ -28,15 +28,15 @@ class BlockFields:
         entries: A list with an entry for each block (``layer_types``, ``attention_window``).
         cycles: A list that is repeated until every block has an entry (``block_types``).
         kinds: Where the kind of each block stands, as a field or as a property computed from other fields.
-        attends: The kinds whose cache tells a decoder how long the text is; ``!`` excludes.
-        positions: A list of the positions of some blocks (``full_attn_idxs``). Blocks that go leave the list.
+        attends: The kinds from whose cache a decoder takes the length of the text; ``!`` excludes.
+        positions: A list of the positions of some blocks (``full_attn_idxs``). Removed blocks are removed from it.
         features: Like ``positions``, of blocks whose outputs other parts read. Those blocks have to stay.
         states: Like ``features``, but counted in ``hidden_states``: 0 is the input of the first block, negative
             numbers count from the end.
         first: How many of the first blocks are of another kind (``first_k_dense_replace``).
         last: How many of the last blocks are of another kind (``num_kv_shared_layers``).
-        sharing: A list that says of each block whether it stores its keys and values (``store``) or reads those of
-            the last block of its kind that does (``reuse``).
+        sharing: A list with an entry for each block: ``store`` if it stores its keys and values, ``reuse`` if it reads
+            those of the last block of its kind that does.
     """
 
     container: str = "*"
@@ -157,8 +157,8 @@ class Family:
             path and one below it, the one below counts.
         aux: Heads that only help training.
         stem: The first layer.
-        blocks: The containers of block stacks, or the blocks themselves where they are no container's.
-        pool: What turns a feature map or a sequence into one vector.
+        blocks: The containers of block stacks, or the blocks themselves if they are not in a container.
+        pool: The layer that pools a feature map or a sequence into one vector.
         shapes: The shape of each positional argument of the forward, without the batch.
         inputs: The keyword arguments of the forward, where shapes depend on the config.
         size: The attribute that holds the side of the square images that the network insists on.
@@ -167,8 +167,8 @@ class Family:
         listed: The forward takes a list of images (and of targets, in training).
         settings: Attributes to set while tracing, by path: a detector's image size, for instance.
         config: The fields of the config that its networks carry.
-        counted_by: The config fields that the width of the head stands in, where that is no count of classes
-            (``vocab_size`` of a CTC head).
+        counted_by: The config fields with the width of the head, if that is not the number of classes (``vocab_size``
+            of a CTC head).
     """
 
     name: str
@@ -189,14 +189,14 @@ class Family:
 
     @property
     def exact(self) -> bool:
-        """Whether it names classes one by one, so that its facts need no second look."""
+        """Return whether it names classes one by one, so that its facts need no confirmation."""
         return not any("*" in pattern for pattern in self.classes)
 
     def holds(self, model: nn.Module) -> bool:
-        """Whether ``model``, or a base of its class, is one of the family's classes."""
+        """Return whether ``model``, or a base of its class, is one of the family's classes."""
         return self.covers(type(model))
 
     def covers(self, cls: type) -> bool:
-        """Whether ``cls``, or a base of it, is one of the family's classes."""
+        """Return whether ``cls``, or a base of it, is one of the family's classes."""
         names = [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
         return any(fnmatchcase(name, pattern) for name in names for pattern in self.classes)

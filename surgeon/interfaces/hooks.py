@@ -1,7 +1,7 @@
-"""The hooks that a plugin may implement. Every operation that ships with surgeon goes through them too.
+"""Specify the hooks that a plugin may implement. The built-in operations are registered through them too.
 
-A hook returns a list or a mapping; surgeon gathers those of all plugins and refuses a name that two of
-them claim. No hook imports torch unless its plugin does.
+A hook returns a list or a mapping. surgeon collects those of all plugins and refuses a name that two of them use. No
+hook imports torch unless its plugin does.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def surgeon_operations() -> Sequence[type[Operation]]:  # type: ignore[empty-body]
-    """Operation classes. A recipe names them by ``Operation.name``."""
+    """Return operation classes. A recipe names them by ``Operation.name``."""
 
 
 @hookspec
 def surgeon_architectures() -> Sequence[ArchitectureProvider]:  # type: ignore[empty-body]
-    """Providers of skeletons, one for each scheme (``torchvision/…``, ``hf:…``, ``python:…``, ``timm/…``)."""
+    """Return providers, one for each scheme (``torchvision/…``, ``hf:…``, ``python:…``, ``timm/…``)."""
 
 
 @hookspec
 def surgeon_families() -> Sequence[Family]:  # type: ignore[empty-body]
-    """Declared facts about families of networks: where their heads, stems and blocks are."""
+    """Return declared facts about families of networks: where their heads, stems and blocks are."""
 
 
 @hookspec
 def surgeon_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Losses by name: ``loss(prediction, target) -> Tensor`` of shape ``(batch,)``, one value a sample."""
+    """Return losses by name: ``loss(prediction, target) -> Tensor`` of shape ``(batch,)``, one value a sample."""
 
 
 @hookspec
 def surgeon_sources() -> Sequence[type[Source]]:  # type: ignore[empty-body]
-    """Sources of data: classes derived from ``surgeon.Source``, each with a ``load(seed)`` that makes the splits.
+    """Return sources of data: subclasses of ``surgeon.Source``, each with a ``load(seed)`` that makes the splits.
 
     A recipe names them by their field ``source``, as in ``source: Literal["scans"]``.
     """
@@ -55,10 +55,10 @@ def surgeon_sources() -> Sequence[type[Source]]:  # type: ignore[empty-body]
 
 @hookspec
 def surgeon_callbacks() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Callbacks of the Trainer by name: classes, or functions that make one, given the recipe's other keys.
+    """Return callbacks of the Trainer by name: classes or functions that make one from the recipe's other keys.
 
-    A recipe names them under ``train.callbacks``. What one has in an attribute ``arguments`` are TrainingArguments
-    that it wants unless the recipe says otherwise.
+    A recipe names them under ``train.callbacks``. A callback may have an attribute ``arguments`` with TrainingArguments
+    that it needs; those of the recipe take precedence.
     """
 
 

@@ -15,10 +15,10 @@ from surgeon.errors import PluginError
 
 
 def imported(name: str, load: Callable[[], Any]) -> Any:
-    """Import a plugin by ``load``.
+    """Import a plugin by calling ``load``.
 
     Raises:
-        PluginError: The import raised; the message says what.
+        PluginError: The import raised an exception; the message names it.
     """
     try:
         return load()
@@ -33,7 +33,7 @@ def file_or_module(name: str) -> ModuleType:
     """Import the ``.py`` file, or the module of that dotted name.
 
     Raises:
-        PluginError: There is no such file.
+        PluginError: The file does not exist.
     """
     path = Path(name)
     if path.suffix != ".py":
@@ -42,7 +42,7 @@ def file_or_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     if not path.is_file():
         raise PluginError(f"plugin {name!r}: no such file")
-    # A name of its own for each file: pydantic looks a class's module up by name to resolve its annotations.
+    # Each file needs a unique module name: pydantic looks up a class's module by name to resolve its annotations.
     unique = f"surgeon_plugin_{path.stem}_{zlib.crc32(bytes(path.resolve())):08x}"
     spec = importlib.util.spec_from_file_location(unique, path)
     if spec is None or spec.loader is None:
@@ -58,5 +58,5 @@ def file_or_module(name: str) -> ModuleType:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception, in one line."""
+    """Format the message of an exception in one line."""
     return " ".join(str(error).split())

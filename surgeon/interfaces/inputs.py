@@ -1,4 +1,4 @@
-"""What a recipe's ``inputs:`` says. Nothing here imports torch."""
+"""Define the ``inputs:`` of a recipe. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Shape: TypeAlias = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class TensorSettings(BaseModel):
-    """One tensor to feed that a shape alone does not describe."""
+    """Describe one tensor to feed, if its shape is not enough."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     shape: Shape | None = None
-    """Its sizes, the batch first; those of ``values`` if left out."""
+    """Its sizes, the batch first. Default: the shape of ``values``."""
     values: list[Any] | None = Field(default=None, min_length=1)
-    """The numbers in it, in nested lists, where random ones will not do: ``[[1, 8, 8]]`` for a grid of patches."""
+    """Its values, in nested lists, if random ones do not work: ``[[1, 8, 8]]`` for a grid of patches."""
     dtype: (
         Literal[
             "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
@@ -26,11 +26,11 @@ class TensorSettings(BaseModel):
         ]
         | None
     ) = None  # fmt: skip
-    """The network's own floating-point type if left out; int64 or bool where ``values`` are such."""
+    """Its dtype. Default: int64 or bool if ``values`` are, else the network's floating-point dtype."""
     low: int = 0
-    """The least value, for whole numbers."""
+    """The least value, for integers."""
     high: int = 2
-    """One more than the greatest value, for whole numbers: the size of a vocabulary."""
+    """One more than the greatest value, for integers: the size of a vocabulary."""
 
     @model_validator(mode="after")
     def _shaped(self) -> Self:
@@ -42,17 +42,17 @@ class TensorSettings(BaseModel):
 
 
 def sizes(values: Any) -> list[int]:
-    """The shape of numbers in nested lists.
+    """Get the shape of nested lists of numbers.
 
     Raises:
-        ValueError: Some are longer than others, or hold what is no number.
+        ValueError: Their lengths differ, or they contain something other than numbers.
     """
     if isinstance(values, (bool, int, float)):
         return []
     if not isinstance(values, (list, tuple)):
-        raise ValueError(f"{values!r} is no number")
-    inner = [sizes(each) for each in values]
-    if any(each != inner[0] for each in inner):
+        raise ValueError(f"{values!r} is not a number")
+    inner = [sizes(value) for value in values]
+    if any(shape != inner[0] for shape in inner):
         raise ValueError("the lists of values differ in their lengths")
     return [len(values), *(inner[0] if inner else [])]
 

@@ -1,7 +1,6 @@
-"""What an author of an operation subclasses.
+"""Subclass :class:`Operation` to add an operation.
 
-Nothing here imports torch, so that a recipe can be validated, and the list of operations printed,
-before the second or two that torch takes to import.
+Nothing here imports torch, so that recipes are validated and operations listed without waiting for its import.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from surgeon.interfaces.training import Asked, Objective, Penalty, Schedule, Stage
+from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, TrainingRequests
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Operation(BaseModel):
-    """One step of surgery: frozen, validated, documented by its docstring and fields.
+    """Describe one step of surgery: immutable, validated, documented by its docstring and fields.
 
     A subclass declares its recipe keys as fields and implements :meth:`apply`. Its name in a recipe
     is its class name in snake case (``ReplaceHead`` → ``replace_head``) unless ``name`` is set.
@@ -30,7 +29,7 @@ class Operation(BaseModel):
 
     name: ClassVar[str] = ""
     freezes_what_it_finds: ClassVar[bool] = False
-    """Whether nothing of the network before it trains, so that what earlier operations ask of training is moot."""
+    """Whether it freezes everything before it, so that training requests of earlier operations are dropped."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -42,50 +41,50 @@ class Operation(BaseModel):
 
         Args:
             model: The network, its parameters on the meta device.
-            surgery: A :class:`surgeon.Surgery`, the means to look at the network and to edit it. It is typed
-                loosely here so that this module imports no torch; annotate it as ``Surgery`` in your class.
+            surgery: A :class:`surgeon.Surgery`, to inspect and edit the network. Its type is ``Any`` here so that this
+                module does not import torch; annotate it as ``Surgery`` in your class.
 
         Raises:
-            OperationError: The operation cannot be carried out on this model.
+            OperationError: The operation cannot be applied to this model.
             SiteError: A selector names no module of this model.
         """
         raise TypeError(f"operation {self.name!r} defines no apply(model, surgery)")
 
     def objectives(self) -> list[Objective]:
-        """The losses that this operation adds to training."""
+        """List the losses that this operation adds to training."""
         return []
 
     def schedules(self) -> list[Schedule]:
-        """The values in the model that this operation wants changed as training proceeds."""
+        """List the values in the model that change with the progress of training."""
         return []
 
     def penalties(self) -> list[Penalty]:
-        """The terms on parameters, or on outputs without labels, that this operation adds to the loss."""
+        """List the terms that this operation adds to the loss, on parameters or on outputs without labels."""
         return []
 
     def unfreezing(self) -> list[Stage]:
-        """The parts of the network that this operation lets wait until they train."""
+        """List the parts of the network that stay frozen until an epoch."""
         return []
 
     def describe(self) -> str:
-        """One line for a plan: the name and the fields that are not at their default."""
+        """Format the operation for a plan: its name and the fields that differ from their defaults."""
         fields = self.model_dump(exclude_defaults=True)
         return f"{self.name} " + ", ".join(f"{key}={value!r}" for key, value in fields.items())
 
     @classmethod
     def documentation(cls) -> str:
-        """The docstring, as ``surgeon ops NAME`` prints it."""
+        """Return the docstring, as ``surgeon ops NAME`` prints it."""
         return inspect.cleandoc(cls.__doc__ or "")
 
 
-def asked_of_training(operations: Iterable[Operation]) -> Asked:
-    """What operations that are carried out one after another ask of training."""
-    asked = Asked([], [], [], [])
+def asked_of_training(operations: Iterable[Operation]) -> TrainingRequests:
+    """Collect the training requests of operations that are applied one after another."""
+    requests = TrainingRequests([], [], [], [])
     for operation in operations:
         if operation.freezes_what_it_finds:
-            asked = Asked([], [], [], [])
-        asked.objectives.extend(operation.objectives())
-        asked.schedules.extend(operation.schedules())
-        asked.penalties.extend(operation.penalties())
-        asked.stages.extend(operation.unfreezing())
-    return asked
+            requests = TrainingRequests([], [], [], [])
+        requests.objectives.extend(operation.objectives())
+        requests.schedules.extend(operation.schedules())
+        requests.penalties.extend(operation.penalties())
+        requests.stages.extend(operation.unfreezing())
+    return requests

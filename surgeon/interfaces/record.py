@@ -19,43 +19,43 @@ FORMAT = 2
 
 
 class Surgeries(BaseModel):
-    """One recipe as it was applied: enough to replay it on a skeleton, and to say what came of it."""
+    """Record one applied recipe: enough to replay it on a skeleton, and a summary of the result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     operations: list[dict[str, Any]]
     """Each operation's fields and, under ``op``, its name."""
     seed: int = 0
-    """The seed of what was new."""
+    """The seed for new tensors."""
     roles: dict[str, Any] = Field(default_factory=dict)
     """Overrides of roles."""
     inputs: Any = None
     """Override of the traced inputs."""
     answers: dict[str, Any] = Field(default_factory=dict)
-    """What tracing found, so that a replay need not trace."""
+    """What tracing showed, so that a replay need not trace."""
     source: str = ""
     """What the recipe was applied to."""
     text: str = ""
     """The recipe as its author wrote it."""
     kept: dict[str, str] = Field(default_factory=dict)
-    """The tensors that came through unchanged, with their names in the source."""
+    """The unchanged tensors, with their names in the source."""
     made: dict[str, str] = Field(default_factory=dict)
-    """The tensors that an operation derived or made anew, with the operation's name."""
+    """The new and derived tensors, with the name of the operation that made them."""
     derived: list[str] = Field(default_factory=list)
-    """Those of ``made`` that were derived from the source's or a donor's values, and are not new."""
+    """Those of ``made`` that were derived from values of the source or a donor."""
     plugins: dict[str, str] = Field(default_factory=dict)
     """The operations and sources of data that are not surgeon's own, with the plugin that each came from."""
     donors: dict[str, str] = Field(default_factory=dict)
-    """The other checkpoints that tensors were borrowed from, with their fingerprints."""
+    """The other checkpoints that tensors were copied from, with their fingerprints."""
 
 
 class Record(BaseModel):
-    """What a model was made from, and how."""
+    """Record what a model was made from, and how."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     architecture: Architecture | None
-    """What builds the network before surgery; None for a module that only its author can build."""
+    """What builds the network before surgery; None if surgeon cannot build it."""
     source: str
     """Where the weights came from."""
     fingerprint: str | None = None

@@ -1,4 +1,4 @@
-"""What operations ask of training: losses, schedules, penalties and stages of unfreezing."""
+"""Define what operations request from training: losses, schedules, penalties and stages of unfreezing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Term: TypeAlias = "Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor
 
 
 def _name_or_options(schema: dict[str, Any]) -> None:
-    """Let editors know that a loss may also be written with its options."""
+    """Add to the schema that a loss may also be written with its options."""
     name = {"type": schema.pop("type")}
     options = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": {"type": "object"}}
     schema["anyOf"] = [name, options]
 
 
 class Objective(BaseModel):
-    """A loss that an operation asks the training loop for.
+    """Request a loss from the training loop.
 
     The loop computes ``weight * loss(outputs[output], batch[label], **options)``. A recipe may write the options
     within the loss: ``loss: {cross_entropy: {label_smoothing: 0.1}}``.
@@ -42,7 +42,7 @@ class Objective(BaseModel):
     weight: float = Field(default=1.0, ge=0, description="The factor of this loss in the sum.")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="What the loss is given beside prediction and target: cross_entropy takes weight (balanced, a "
+        description="Further arguments of the loss: cross_entropy takes weight (balanced, a "
         "list, or a mapping of class names) and label_smoothing, bce weight, pos_weight and label_smoothing, "
         "huber delta.",
     )
@@ -61,13 +61,13 @@ class Objective(BaseModel):
         if len(loss) != 1:
             raise ValueError(f"loss names one loss with its options, not {len(loss)}: {{cross_entropy: {{…}}}}")
         if given.get("options"):
-            raise ValueError("options are given twice: within loss, and beside it")
+            raise ValueError("options are given twice: within loss, and in options")
         name, options = next(iter(loss.items()))
         return {**given, "loss": name, "options": options or {}}
 
 
 class Schedule(BaseModel):
-    """A value in the model that follows the progress ``p`` of training, from 0 to 1."""
+    """Set a value in the model by the progress ``p`` of training, from 0 to 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,38 +78,40 @@ class Schedule(BaseModel):
 
 
 class Penalty(BaseModel):
-    """A term that an operation adds to the loss of every training step; a subclass says which."""
+    """Add a term to the loss of every training step; subclass this and implement :meth:`begin`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def begin(self, run: Any) -> Term:
-        """Make ready for one training run, while the network still has the values that it starts from.
+        """Prepare for a training run, while the network still has its initial values.
 
         Args:
             run: The :class:`surgeon.training.penalties.Run` that begins.
 
         Returns:
-            What is called in every step with the outputs and the batch, by name, and returns a scalar with a
-            gradient.
+            A function that is called in every step with the outputs and the batch, by name, and returns a scalar with
+            a gradient.
         """
         raise TypeError(f"{type(self).__name__} defines no begin(run)")
 
     def conserved(self) -> list[str]:
-        """The outputs that it holds, and that no objective trains by labels unless the recipe says so itself."""
+        """List the outputs that it conserves; only objectives in the recipe train these with labels."""
         return []
 
 
 class Stage(BaseModel):
-    """Part of the network that waits, frozen, until training has come to an epoch."""
+    """Keep part of the network frozen until an epoch of training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epoch: float = Field(ge=0, description="When it begins to train, in passes over the samples.")
-    sites: list[Selector] = Field(min_length=1, description="What begins to train then, with all below it.")
+    epoch: float = Field(ge=0, description="When it starts to train, in passes over the samples.")
+    sites: list[Selector] = Field(
+        min_length=1, description="The modules that start to train then, with their submodules."
+    )
 
 
-class Asked(NamedTuple):
-    """What operations ask of the training loop."""
+class TrainingRequests(NamedTuple):
+    """Collect what operations request from the training loop."""
 
     objectives: list[Objective]
     schedules: list[Schedule]

@@ -1,5 +1,5 @@
-"""The modules that operations put into networks.
+"""Define the modules that operations add to networks.
 
-Owns grafts, frozen norms, laterals, columns, stems, heads and pools. Saved modules name these paths, so they never
-move. May import ``errors`` only, so that a network with them stands on its own. Read ``grafts.py`` first.
+Owns grafts, frozen norms, laterals, columns, stems, heads and pools. Pickled modules name these paths, so they never
+move. May import ``errors`` and ``interfaces`` only. Read ``grafts.py`` first.
 """

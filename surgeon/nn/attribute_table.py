@@ -1,4 +1,4 @@
-"""Tables that say what classes are like: a row of attributes for each class."""
+"""Read tables of class attributes: one row for each class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Row = Sequence[float] | Mapping[str, float]
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """Attributes of classes.
+    """Hold the attributes of classes.
 
     Attributes:
         classes: The names of the classes.
-        attributes: The names of the attributes; their numbers where nobody names them.
-        values: One row a class, one number an attribute.
+        attributes: The names of the attributes; their numbers if they have no names.
+        values: One row for each class, one number for each attribute.
     """
 
     classes: tuple[str, ...]
@@ -29,7 +29,7 @@ class AttributeTable:
 
 
 def table_of(rows: Mapping[str, Row], where: str = "attributes") -> AttributeTable:
-    """A table from a mapping of class to numbers, or to a mapping of attribute to number.
+    """Make a table from a mapping of class to numbers, or to a mapping of attribute to number.
 
     Raises:
         OperationError: Rows differ in length or in their attributes, or a value is not finite.
@@ -39,7 +39,7 @@ def table_of(rows: Mapping[str, Row], where: str = "attributes") -> AttributeTab
     values = []
     for name, row in rows.items():
         if isinstance(row, Mapping) != (named is not None):
-            raise OperationError(f"{name} names its attributes and other classes do not, or the other way", where=where)
+            raise OperationError(f"{name} and the other classes must all name their attributes, or none", where=where)
         if isinstance(row, Mapping):
             if named is not None and set(row) != set(named):
                 odd = sorted(set(row) ^ set(named))
@@ -53,10 +53,10 @@ def table_of(rows: Mapping[str, Row], where: str = "attributes") -> AttributeTab
 
 
 def read_table(path: str | Path) -> AttributeTable:
-    """Read a CSV file: a header with the attributes' names, then one line a class, its name first.
+    """Read a CSV file: a header with the attributes' names, then one line for each class, its name first.
 
     Raises:
-        OperationError: There is no such file, or a line of it is no row of the table.
+        OperationError: The file does not exist, or one of its lines is not a row of the table.
     """
     path = Path(path)
     if not path.is_file():
@@ -66,7 +66,7 @@ def read_table(path: str | Path) -> AttributeTable:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(number, line) for number, line in enumerate(csv.reader(file), start=1) if any(line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OperationError(f"is no CSV text: {error}", where=str(path)) from error
+        raise OperationError(f"is not CSV text: {error}", where=str(path)) from error
     if not lines:
         raise OperationError(
             "is empty", where=str(path), hint="a header: class,ATTRIBUTE,…; then a line for each class"
@@ -78,7 +78,7 @@ def read_table(path: str | Path) -> AttributeTable:
         if len(cells) != len(header):
             raise OperationError(f"{name} has {len(cells)} values for {len(header)} attributes", where=where)
         if name.strip() in rows:
-            raise OperationError(f"the class {name.strip()!r} stands twice", where=where)
+            raise OperationError(f"the class {name.strip()!r} is listed twice", where=where)
         try:
             rows[name.strip()] = tuple(float(cell) for cell in cells)
         except ValueError as error:
@@ -87,7 +87,7 @@ def read_table(path: str | Path) -> AttributeTable:
 
 
 def mapping_of(table: AttributeTable) -> dict[str, dict[str, float]]:
-    """Each class with its attributes by their names."""
+    """Map each class to its attributes by name."""
     rows = zip(table.classes, table.values, strict=True)
     return {name: dict(zip(table.attributes, row, strict=True)) for name, row in rows}
 
@@ -97,8 +97,8 @@ def _checked(table: AttributeTable, where: str) -> AttributeTable:
         raise OperationError("has no classes" if not table.classes else "has no attributes", where=where)
     twice = sorted({name for name in table.attributes if table.attributes.count(name) > 1})
     if twice:
-        raise OperationError(f"the attribute {twice[0]!r} stands twice", where=where)
+        raise OperationError(f"the attribute {twice[0]!r} is listed twice", where=where)
     for name, row in zip(table.classes, table.values, strict=True):
         if not all(math.isfinite(value) for value in row):
-            raise OperationError(f"{name} has an attribute that is no finite number", where=where)
+            raise OperationError(f"{name} has an attribute that is not a finite number", where=where)
     return table

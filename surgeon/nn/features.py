@@ -1,4 +1,4 @@
-"""The one tensor that stands for what a module returned."""
+"""Find the main tensor of a module's output."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PRINCIPAL = ("last_hidden_state", "logits", "out")
 
 
 def main_tensor(output: Any) -> torch.Tensor | None:
-    """The tensor that stands for a module's output; None where there is none.
+    """Get the main tensor of a module's output, or None.
 
-    A tensor is its own; a tuple or list gives its first tensor; a mapping (a transformers ``ModelOutput``,
-    an ``OrderedDict``) gives ``last_hidden_state``, ``logits`` or ``out``, else its first tensor.
+    It is the output itself if that is a tensor; the first tensor of a tuple or list; of a mapping (a transformers
+    ``ModelOutput``, an ``OrderedDict``) ``last_hidden_state``, ``logits`` or ``out``, else the first tensor.
     """
     if isinstance(output, torch.Tensor):
         return output
@@ -27,7 +27,7 @@ def main_tensor(output: Any) -> torch.Tensor | None:
 
 
 def with_main_tensor(output: Any, tensor: torch.Tensor) -> Any:
-    """``output`` with its main tensor replaced; tuples, lists and mappings keep their class."""
+    """Replace the main tensor of ``output``; tuples, lists and mappings keep their class."""
     if isinstance(output, torch.Tensor):
         return tensor
     main = main_tensor(output)

@@ -1,8 +1,8 @@
-"""What surgery adds to a network's forward: taps that read, branches that are fed, an exit that ends it.
+"""Add to a network's forward: taps that read outputs of sites, branches that use them, an exit that ends it.
 
-A grafted network is an instance of its own class with :class:`Grafted` mixed in, so that no name in its
-tree, and no key in its state dict, changes. Hooks are bound methods of modules in the same tree: they
-survive ``deepcopy``, pickling, ``torch.compile(fullgraph=True)`` and ``torch.export``.
+:class:`Grafted` is mixed into the network's class, so that no module name and no key in its state dict changes. Hooks
+are bound methods of modules in the same network: they survive ``deepcopy``, pickling,
+``torch.compile(fullgraph=True)`` and ``torch.export``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TRUNK_OUTPUT = "logits"
 
 
 class Exit(BaseException):
-    """Ends a forward. A BaseException, so that a network's own ``except Exception`` lets it pass."""
+    """End a forward. It is a BaseException, so that ``except Exception`` in a network does not catch it."""
 
 
 class Tap(nn.Module):
-    """Reads what a site produced during the forward.
+    """Read the output of a site during the forward.
 
     Args:
-        copies: Keep a copy, because a later in-place operation overwrites what the site produced.
+        copies: Keep a copy, because a later in-place operation overwrites the output.
         exits: End the forward here.
     """
 
@@ -44,9 +44,9 @@ class Tap(nn.Module):
         self.value: Any = None
 
     def read(self, module: nn.Module, args: Any, output: Any) -> None:
-        """The forward hook."""
+        """Store the output; a forward hook."""
         tensor = main_tensor(output)
-        # a network that ends in a dictionary of feature maps gives all of them
+        # a network that ends in a dictionary of feature maps returns all of them
         several = self.exits and isinstance(output, Mapping) and not any(name in output for name in PRINCIPAL)
         value = output if tensor is None or several else tensor
         self.value = value.clone() if self.copies and isinstance(value, torch.Tensor) else value
@@ -54,17 +54,17 @@ class Tap(nn.Module):
             raise Exit
 
     def extra_repr(self) -> str:
-        """Show what is not the default."""
+        """Show the options that are set."""
         return ", ".join(name for name in ("copies", "exits") if getattr(self, name))
 
 
 class Branch(nn.Module):
-    """A module fed by a tap, whose result is one more named output.
+    """Compute one more named output from the features of a tap.
 
     Args:
-        tap: Where the features come from.
-        head: Takes the tapped features ``(batch, …)``; one that declares ``takes_mask = True`` is also
-            given the ``attention_mask`` of the network's forward, or None.
+        tap: Reads the features.
+        head: Takes the features ``(batch, …)``. If it declares ``takes_mask = True``, it also gets the
+            ``attention_mask`` of the network's forward, or None.
     """
 
     def __init__(self, tap: Tap, head: nn.Module) -> None:
@@ -73,20 +73,20 @@ class Branch(nn.Module):
         self.head = head
 
     def forward(self, mask: torch.Tensor | None = None) -> Any:
-        """The branch's output for what its tap has just read."""
+        """Compute the branch's output from what its tap has read."""
         if getattr(self.head, "takes_mask", False):
             return self.head(self.tap.value, mask)
         return self.head(self.tap.value)
 
 
 class Grafted(Mixin):
-    """Mixed into the class of a network that ends early or has branches.
+    """Extend the class of a network that ends early or has branches; a mixin.
 
     Attributes:
         grafts: The branches by the name of their output.
         exit: The tap that ends the forward, or None.
-        network_output: The name of the network's own output where there are several, or None if it is dropped.
-        mask_position: Where ``attention_mask`` stands among the forward's positional arguments, if anywhere.
+        network_output: The name of the network's own output if there are several, or None if it is dropped.
+        mask_position: The position of ``attention_mask`` among the forward's arguments, or None.
     """
 
     grafts: nn.ModuleDict
@@ -100,7 +100,7 @@ class Grafted(Mixin):
             cls.forward = _with_signature_of(cls.__bases__[1].forward)  # type: ignore[method-assign, attr-defined]
 
     def surgeon_composite(self) -> Composite:
-        """Describe the branches, on top of what the network says of itself: their heads, and a lone one's name."""
+        """Add the heads of the branches, and the name of a single output, to the facts of the network's own class."""
         inherited = getattr(super(), METHOD, None)
         facts: Composite = ORDINARY if inherited is None else inherited()
         if not self.grafts:
@@ -110,10 +110,10 @@ class Grafted(Mixin):
         return replace(facts, heads=(*facts.heads, "grafts"), lone_output=lone)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The network's own forward, up to its exit, then the branches.
+        """Run the network's own forward, up to its exit, then the branches.
 
         Returns:
-            The one output as it is, or :class:`Outputs` where there are several.
+            A single output as it is, or :class:`Outputs` if there are several.
         """
         calls = _calls_in_export()
         depth = len(calls)
@@ -146,7 +146,7 @@ class Grafted(Mixin):
         return kwargs.get("attention_mask")
 
     def _clear(self) -> None:
-        """Let go of what the taps hold: it keeps a whole autograd graph alive."""
+        """Clear the values of the taps, which would keep the whole autograd graph alive."""
         if self.exit is not None:
             self.exit.value = None
         for branch in self.grafts.values():
@@ -166,8 +166,8 @@ def _calls_in_export() -> OrderedDict[str, Any]:
     return OrderedDict() if calls is None else calls
 
 
-def _with_signature_of(own: Any) -> Any:
-    @wraps(own)
+def _with_signature_of(original: Any) -> Any:
+    @wraps(original)
     def forward(self: Grafted, *args: Any, **kwargs: Any) -> Any:
         return Grafted.forward(self, *args, **kwargs)
 
@@ -175,7 +175,7 @@ def _with_signature_of(own: Any) -> Any:
 
 
 class GraftedSequence(Grafted):
-    """:class:`Grafted` for an ``nn.Sequential``, which would run the grafts as further layers."""
+    """Extend an ``nn.Sequential`` like :class:`Grafted`, without running the grafts as layers."""
 
     def __iter__(self) -> Iterator[nn.Module]:
         children = cast("nn.Module", self)._modules
@@ -186,35 +186,35 @@ class GraftedSequence(Grafted):
 
 
 class Inserted(nn.Module):
-    """Puts a module behind (or before) another without a new name for that one.
+    """Run a module after (or before) a site without changing the site's name.
 
     Args:
-        module: Takes and returns the main tensor of what the site returns (or of its first argument).
+        module: Takes and returns the main tensor of the site's output (or its first argument).
     """
 
     alters: ClassVar[bool] = True
-    """It changes what others read; see :func:`hook`."""
+    """Its hook changes the output; see :func:`hook`."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The forward hook of the site."""
+        """Change the site's output; a forward hook."""
         tensor = main_tensor(output)
         return output if tensor is None else with_main_tensor(output, self.module(tensor))
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The forward pre-hook of the site."""
+        """Change the site's first argument; a forward pre-hook."""
         return (self.module(args[0]), *args[1:])
 
 
 def hook(site: nn.Module, method: Any) -> None:
-    """Let a bound method of a module hear what ``site`` produces.
+    """Register a bound method of a module as forward hook of ``site``.
 
-    What changes an output comes before what reads it, whichever was there first, and an exit comes last. Hooks of
-    others lie between the two: transformers hooks what captures hidden states into a network when it first runs, so
-    before surgery in one that has run already, and after it in one that is loaded.
+    Hooks that change an output run first, taps later, and an exit last, in whichever order they were registered. Other
+    hooks run in between. transformers registers its hooks that capture hidden states when a network first runs: before
+    surgery if it has run already, after it if it was loaded.
     """
     site.register_forward_hook(method)
     hooks = cast("OrderedDict[int, Any]", site._forward_hooks)
@@ -223,8 +223,8 @@ def hook(site: nn.Module, method: Any) -> None:
 
 
 def unhook(site: nn.Module, method: Any) -> None:
-    """Let the method hear no more; see :func:`hook`."""
-    for key in [key for key, known in site._forward_hooks.items() if known == method]:
+    """Remove the hook that :func:`hook` registered."""
+    for key in [key for key, registered in site._forward_hooks.items() if registered == method]:
         del site._forward_hooks[key]
 
 
@@ -236,10 +236,10 @@ def _turn(method: Any) -> int:
 
 
 def graft(model: nn.Module) -> Grafted:
-    """Turn ``model`` into a grafted network, in place; one that is grafted already is returned as it is.
+    """Turn ``model`` into a grafted network, in place; return it unchanged if it already is one.
 
     Raises:
-        ValueError: The network has attributes of its own under the names that grafts need.
+        ValueError: The network already has attributes with the names that grafts need.
     """
     if isinstance(model, Grafted):
         return model

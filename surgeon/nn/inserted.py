@@ -1,4 +1,4 @@
-"""Layers to put into trained networks: of any layout, and the identity to start with where that is wanted."""
+"""Make layers to insert into trained networks, for any layout, optionally initialised to the identity."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Kind = Literal["linear", "conv", "norm", "dropout", "adapter"]
 
 
 class OnChannels(nn.Module):
-    """Lets a layer that works on the last dimension work on the channels.
+    """Apply a layer for the last dimension to the channels.
 
-    Shapes: ``(batch, …)`` with the channels in dimension ``axis`` → the same, with as many channels as the layer
-    makes.
+    Shapes: ``(batch, …)`` with the channels in dimension ``axis`` → the same, with the layer's number of output
+    channels.
     """
 
     def __init__(self, layer: nn.Module, axis: int) -> None:
@@ -26,20 +26,20 @@ class OnChannels(nn.Module):
         self.axis = axis
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """What the layer makes of every position's channels."""
+        """Apply the layer to the channels of every position."""
         return cast("torch.Tensor", self.layer(features.movedim(self.axis, -1)).movedim(-1, self.axis))
 
 
 class BottleneckAdapter(nn.Module):
-    """A bottleneck beside the identity: ``h + U σ(D h)`` (Houlsby et al. 2019).
+    """Add a bottleneck to the features: ``h + U σ(D h)`` (Houlsby et al. 2019).
 
-    On maps it acts at every position (Rebuffi et al. 2017). U starts at zero, so that the adapter starts as the
-    identity, to the bit.
+    On feature maps it acts at every position (Rebuffi et al. 2017). U is initialised to zero, so that the adapter
+    starts as exactly the identity.
 
     Shapes: ``(…, features)`` → the same.
 
     Args:
-        features: The width of what it reads.
+        features: The width of the features.
         hidden: The width of the bottleneck.
         activation: σ: ``relu``, ``gelu`` or ``none``.
     """
@@ -52,13 +52,13 @@ class BottleneckAdapter(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw D as PyTorch does, and let U be zero."""
+        """Initialise D as PyTorch does, and U to zero."""
         self.down.reset_parameters()
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The features, and what the bottleneck adds."""
+        """Add the bottleneck's output to the features."""
         return features + cast("torch.Tensor", self.up(self.activation(self.down(features))))
 
 
@@ -75,21 +75,21 @@ def layer_for(
     activation: str = "none",
     identity: bool = False,
 ) -> nn.Module:
-    """A layer for features of any layout.
+    """Make a layer for features of any layout.
 
     Shapes: ``(batch, …)`` with ``features`` channels in dimension ``axis`` → the same with ``outputs`` channels.
 
     Args:
-        kind: Which; conv needs channels in dimension 1 and ``dims`` of 1 to 3.
-        features: The channels of what it reads.
-        outputs: The channels of what it makes; for linear and conv these may differ.
+        kind: The kind of layer; conv needs channels in dimension 1 and ``dims`` of 1 to 3.
+        features: The number of input channels.
+        outputs: The number of output channels; linear and conv may change it.
         axis: The dimension of the channels: 1, or -1.
         dims: The number of dimensions besides batch and channels.
         hidden: The width of an adapter's bottleneck.
         share: The share that a dropout drops.
-        kernel: The odd kernel size of a conv, which keeps the size of the map.
-        activation: Behind a linear or conv, or inside an adapter: none, relu, gelu.
-        identity: A linear or conv starts as the identity.
+        kernel: The odd kernel size of a conv, which keeps the size of the feature map.
+        activation: The activation after a linear or conv, or inside an adapter: none, relu, gelu.
+        identity: Initialise a linear or conv to the identity.
     """
     if kind == "dropout":
         return nn.Dropout(share)

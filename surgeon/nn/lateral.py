@@ -1,4 +1,4 @@
-"""Lateral connections: what one column of a progressive network produced enters another."""
+"""Connect columns of a progressive network: add features of earlier columns to those of a later one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Co
 
 @dataclass(frozen=True)
 class Layout:
-    """How the features of a site lie in their tensor.
+    """Describe the layout of a site's features.
 
     Attributes:
         channels: The number of channels (the width, of tokens).
-        rank: The number of dimensions beside batch and channels: 0 vectors, 1 tokens, 2 maps, 3 video.
+        rank: The number of dimensions besides batch and channels: 0 vectors, 1 tokens, 2 maps, 3 video.
         last: The channels are the last dimension: ``(batch, …, channels)``, not ``(batch, channels, …)``.
     """
 
@@ -34,24 +34,24 @@ class Layout:
     last: bool
 
     def positions(self, features: torch.Tensor) -> Sequence[int]:
-        """The sizes of the dimensions beside batch and channels."""
+        """Get the sizes of the dimensions besides batch and channels."""
         return features.shape[1:-1] if self.last else features.shape[2:]
 
 
 class Adapter(nn.Module):
-    """Makes one column's features fit for another: scaled by a learnt α, resampled, projected.
+    """Convert one column's features to the shape of another's: scale by a learnt α, resample, project.
 
     ``linear`` and ``conv`` (1×1) are ``U α h``, ``mlp`` is the bottleneck ``U relu(V α h)`` of Rusu et al. 2016,
-    eq. 2. There are no biases, so that what enters at first is as small as α.
+    eq. 2. There are no biases, so that the result is at first as small as α.
 
     Shapes: ``(batch, …, channels)`` in the layout ``source`` → the shape of the features that it is added to.
 
     Args:
-        source: The layout of what comes in.
-        target: The layout of what it is added to.
+        source: The layout of the input.
+        target: The layout of the features that the result is added to.
         kind: linear or mlp act on the channels of each position; conv needs a rank of 1 to 3.
         hidden: The width of the mlp's bottleneck.
-        alpha: What α starts from.
+        alpha: The initial value of α.
     """
 
     def __init__(self, source: Layout, target: Layout, kind: Kind, hidden: int, alpha: float) -> None:
@@ -73,7 +73,7 @@ class Adapter(nn.Module):
         self.channels_first = kind == "conv"
 
     def forward(self, features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """``features`` in the shape of ``like``."""
+        """Convert ``features`` to the shape of ``like``."""
         scaled = features.to(self.alpha.dtype) * self.alpha
         maps = scaled.movedim(-1, 1) if self.source.last else scaled
         maps = resample(maps, self.target.positions(like))
@@ -84,12 +84,12 @@ class Adapter(nn.Module):
         return adapted if self.target.last else adapted.movedim(-1, 1)
 
     def extra_repr(self) -> str:
-        """The layouts."""
+        """Show the layouts."""
         return f"{self.source} -> {self.target}"
 
 
 class Lateral(nn.Module):
-    """Adds what sites of earlier columns produced to what a site of a later column produces.
+    """Add the outputs of sites of earlier columns to the output of a site of a later column.
 
     Args:
         taps: Read the earlier columns' sites.
@@ -97,7 +97,7 @@ class Lateral(nn.Module):
     """
 
     alters: ClassVar[bool] = True
-    """It changes what others read; see :func:`surgeon.nn.grafts.hook`."""
+    """Its hook changes the output; see :func:`surgeon.nn.grafts.hook`."""
 
     def __init__(self, taps: Iterable[Tap], adapters: Iterable[Adapter]) -> None:
         super().__init__()
@@ -105,12 +105,12 @@ class Lateral(nn.Module):
         self.adapters = nn.ModuleList(adapters)
 
     def add(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The forward hook of the later column's site."""
+        """Change the output of the later column's site; a forward hook."""
         tensor = main_tensor(output)
         return output if tensor is None else with_main_tensor(output, self(tensor))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """``features`` and what the adapters make of what the taps have read."""
+        """Add the adapted values of the taps to ``features``."""
         for tap, adapter in zip(self.taps, self.adapters, strict=True):
             value = tap.value
             if value is None:
@@ -123,9 +123,9 @@ class Lateral(nn.Module):
 
 
 def resample(maps: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
-    """Bring ``(batch, channels, …)`` to other positions: averaged where they get fewer, else interpolated.
+    """Resample ``(batch, channels, …)`` to other positions: average if there are fewer, else interpolate.
 
-    Between different numbers of dimensions positions are put in one line; a vector is the same at each.
+    If the numbers of dimensions differ, flatten the positions first; a vector is repeated at every position.
     """
     rank, wanted = maps.ndim - 2, len(positions)
     if tuple(maps.shape[2:]) == tuple(positions):

@@ -1,7 +1,7 @@
-"""Classes made by mixing behaviour into a network's own class.
+"""Mix behaviour into a network's class.
 
-A class of its own is what lets every name in the tree stay as it was: a wrapper would put a prefix before
-each of them, and ``isinstance`` would no longer hold. Instances deepcopy and pickle.
+A mixed class keeps every module name: a wrapper would add a prefix to all of them, and ``isinstance`` would fail.
+Instances can be deep-copied and pickled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def mixed(mixin: type[Mixin], base: type) -> type:
-    """Make the class ``mixin`` + ``base``; the same two give the same class every time."""
+    """Make the class ``mixin`` + ``base``; the same arguments return the same class."""
     made: type = _mixed(cast("Any", mixin), base)
     return made
 
@@ -26,7 +26,7 @@ def _mixed(mixin: Any, base: Any) -> Any:
 
 
 def base_of(cls: type) -> type:
-    """Return the class that ``cls`` was mixed from, or ``cls`` itself where nothing was mixed into it."""
+    """Return the class that ``cls`` was mixed from, or ``cls`` itself if nothing was mixed into it."""
     base: type = cls.__dict__.get("mixed_from", (None, cls))[1]
     return base
 
@@ -39,7 +39,7 @@ def blank(mixin: type[Mixin], base: type) -> nn.Module:
 
 
 class Mixin:
-    """A base for mixins: it makes instances of the mixed classes deepcopy and pickle.
+    """Let instances of mixed classes be deep-copied and pickled; the base of mixins.
 
     Attributes:
         mixed_from: The mixin and the class that it was mixed into; set on every mixed class.

@@ -1,4 +1,4 @@
-"""Outputs with names."""
+"""Return several named outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils import _pytree
 
 
 class Outputs(OrderedDict[str, Any]):
-    """What a network with more than one output returns: a mapping from name to tensor.
+    """Map the names of a network's outputs to tensors.
 
     As in transformers' ``ModelOutput``, ``outputs["domain"]``, ``outputs.domain`` and ``outputs[0]`` all
     work; unlike it, the names are not fixed by a class.
@@ -28,7 +28,7 @@ class Outputs(OrderedDict[str, Any]):
         return self.to_tuple()[key]
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values, in order."""
+        """Return the values in order."""
         return tuple(self.values())
 
 
@@ -44,7 +44,7 @@ def _flatten_with_keys(outputs: Outputs) -> tuple[list[tuple[Any, Any]], list[st
     return [(_pytree.MappingKey(name), value) for name, value in outputs.items()], list(outputs)
 
 
-# Registered where the class is defined: without it DDP, compile and export take an Outputs for a leaf.
+# Registered where the class is defined: otherwise DDP, compile and export would treat an Outputs as a leaf.
 _pytree.register_pytree_node(
     Outputs,
     _flatten,

@@ -1,4 +1,4 @@
-"""Pools that make one vector of features from all positions, in any layout, with padding left out."""
+"""Pool the features of all positions to one vector, in any layout, without padding."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ EPSILON = 1e-6
 
 
 class Pool(nn.Module):
-    """One vector for each sample.
+    """Pool features to one vector for each sample.
 
     Shapes: features ``(batch, …)`` with the channels in dimension ``axis`` → ``(batch, channels)``, or
-    ``(batch, channels, 1, …)`` with ``keep`` dimensions of size one behind.
+    ``(batch, channels, 1, …)`` with ``keep`` dimensions of size one at the end.
 
     Args:
         kind: ``avg`` and ``mean`` (the same), ``max``, ``cls`` (the first position), or ``gem``: the
@@ -21,7 +21,7 @@ class Pool(nn.Module):
         axis: The dimension of the channels: 1 for maps ``(batch, channels, height, width)``, -1 for tokens
             ``(batch, tokens, channels)`` and channels-last maps.
         masked: Take a mask into account; see :meth:`forward`.
-        keep: How many dimensions of size one to put behind the channels.
+        keep: How many dimensions of size one to add after the channels.
     """
 
     def __init__(self, kind: str, axis: int, *, masked: bool = False, keep: int = 0) -> None:
@@ -39,10 +39,10 @@ class Pool(nn.Module):
         """Pool.
 
         Args:
-            features: The features, in the layout that ``axis`` says.
-            mask: ``(batch, length)``, non-zero where there is input and zero where there is padding. Where
-                the features are shorter than the input (a strided convolution over samples), each position
-                takes the mask of the input at the same share of the length.
+            features: The features; ``axis`` is the dimension of their channels.
+            mask: ``(batch, length)``, non-zero for input and zero for padding. If the features are shorter than the
+                input (after a strided convolution), each position takes the mask of the input at the same relative
+                position.
         """
         positions = features.movedim(self.axis, -1).flatten(1, -2)
         if self.kind == "cls":
@@ -75,12 +75,12 @@ class Pool(nn.Module):
         return positions.clamp(min=EPSILON) ** self.exponent
 
     def extra_repr(self) -> str:
-        """The kind and the layout."""
+        """Show the kind and the layout."""
         return f"{self.kind}, axis={self.axis}" + (", masked" if self.takes_mask else "")
 
 
 def fit_mask(mask: torch.Tensor, length: int) -> torch.Tensor:
-    """A mask ``(batch, any)`` as booleans ``(batch, length)``, by the nearest earlier position."""
+    """Resize a mask ``(batch, any)`` to booleans ``(batch, length)``, by the nearest earlier position."""
     if mask.shape[1] != length:
         index = torch.arange(length, device=mask.device) * mask.shape[1] // length
         mask = mask[:, index]

@@ -1,4 +1,4 @@
-"""Progressive networks: columns side by side, of which the last one learns."""
+"""Run progressive networks: several columns, of which only the last one trains."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class StemSwitch(nn.Module):
         """Run the stem ``stem`` from now on, or, for one call, the stem that each sample's number names.
 
         Raises:
-            OperationError: There is no stem of that name.
+            OperationError: No stem has that name.
         """
         self.numbers = stem if isinstance(stem, torch.Tensor) else None
         if isinstance(stem, str):

@@ -170,35 +170,35 @@ def class_names(model: nn.Module) -> list[str]:
 
 
 def head_of(model: nn.Module) -> ZeroShotHead:
-    """The head of ``model`` that scores by attributes.
+    """Find the head of ``model`` that scores classes by attributes.
 
     Raises:
-        OperationError: It has none.
+        OperationError: The model has none.
     """
-    found = next((module for module in model.modules() if isinstance(module, ZeroShotHead)), None)
-    if found is None:
+    head = next((module for module in model.modules() if isinstance(module, ZeroShotHead)), None)
+    if head is None:
         raise OperationError(
             f"{type(model).__name__} has no head that scores classes by their attributes",
-            hint="give it one with the operation zero_shot",
+            hint="add one with the operation zero_shot",
         )
-    return found
+    return head
 
 
 def refuse_known(head: ZeroShotHead, names: Sequence[str]) -> None:
-    """Refuse names that the head has given to classes already.
+    """Refuse names that classes of the head already have.
 
     Raises:
         OperationError: Naming them.
     """
-    known = [name for name in names if name in head.names]
-    if known:
+    present = [name for name in names if name in head.names]
+    if present:
         raise OperationError(
-            f"the head knows {', '.join(known[:3])} already", hint="leave it out, or take another name; or only: true"
+            f"the head already has {', '.join(present[:3])}", hint="leave it out, or use another name, or only: true"
         )
 
 
 def refuse_no_probabilities(method: Method, classes: Sequence[str], values: Sequence[Sequence[float]]) -> None:
-    """Refuse attributes that are no probabilities where they are taken for such.
+    """Refuse attributes that are not between 0 and 1 if the method uses them as probabilities.
 
     Raises:
         OperationError: Naming the class.

@@ -1,4 +1,4 @@
-"""append: one more layer at the end of a network's features."""
+"""append: add a layer after a network's features."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Append(LayerFields, Operation):
-    """Put a layer between the features and the head, or at the end of a network that has no head.
+    """Add a layer between the features and the head, or at the end of a network without a head.
 
-    An adaptation layer between a trained trunk and a new head (Oquab et al. 2014). Several in a row want
-    names: ``called``. The layer reads what the head reads, mostly one vector; to put one on a map before it is
-    pooled, insert it at a site.
+    This is an adaptation layer between a trained trunk and a new head (Oquab et al. 2014). To append several, name
+    them with ``called``. The layer reads what the head reads, mostly one vector; to add one to a feature map before
+    pooling, use ``insert``.
 
-    Shapes: features ``(batch, …)`` → the same; with ``width``, as many channels.
+    Shapes: features ``(batch, …)`` → the same; with ``width``, that number of channels.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "linear", "width": 64, "activation": "relu"}]})
 
     width: PositiveInt | None = None
-    """The channels that a linear or conv makes, where the network has no head (truncate it first; then
-    replace_head gives it a new one). By default as many as it reads."""
+    """The number of output channels of a linear or conv, if the network has no head (truncate it first; then
+    replace_head adds a new one). Default: as many as its input has."""
 
     @model_validator(mode="after")
     def _width_of_its_kind(self) -> Append:
@@ -58,8 +58,8 @@ class Append(LayerFields, Operation):
             )
         if self.width is not None:
             raise OperationError(
-                f"the head {heads[0]} reads as many channels as there are now, not {self.width}",
-                hint="truncate the network first, and give it a new head with replace_head behind append",
+                f"the head {heads[0]} needs the current number of channels, not {self.width}",
+                hint="truncate the network first, and add a new head with replace_head after append",
             )
         insert_layers(surgery, self, heads, "before")
         return surgery.model
@@ -70,6 +70,6 @@ def _outputs(surgery: Surgery, site: str) -> dict[str, list[int]]:
         return {name: list(shape) for name, shape in surgery.trace().outputs.items()}
     except OperationError as error:
         raise OperationError(
-            f"the network does not run with another width behind {site}: {error.message}",
+            f"the network does not run with another width after {site}: {error.message}",
             hint=f"end it there first (truncate: after: {site}), or leave width out",
         ) from error

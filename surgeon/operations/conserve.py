@@ -1,4 +1,4 @@
-"""conserve: hold a network to what it was while it is fine-tuned."""
+"""conserve: keep a network near its trained state while it is fine-tuned."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 WEIGHTS = {"l2_sp": 0.1, "ewc": 1000.0, "lwf": 1.0, "features": 1.0}
-"""What ``weight`` is if left out: the middle of what the papers searched; for features, where both losses are alike."""
+"""Defaults of ``weight``: the middle of the papers' search ranges; for features, where both losses are about equal."""
 LAST_BLOCK = "@blocks[-1]"
 
 
 class Conserve(Operation):
-    """Hold the network to what it knows while it learns something new: conservation training.
+    """Add a penalty that keeps the network near its trained state while it learns a new task.
 
     ``l2_sp`` decays the parameters that came from the source towards their values at the start of training and
-    the new ones towards 0 (Li, Grandvalet & Davoine 2018, eq. 2). ``ewc`` weighs every parameter by how much the
-    old output depends on it, its Fisher information on data of the source (Kirkpatrick et al. 2017, eq. 3).
-    ``lwf`` keeps the old output what it was on the new data, by distillation from the network that training
-    starts from (Li & Hoiem 2016, eq. 2 and 3). ``features`` keeps what sites produce on the new data near to what
-    they produced at the start (hints: Romero et al. 2015, eq. 3; to conserve: Li et al. 2019, DELTA). The
-    structure stays as it is. The values to hold to are those at the start of training, kept in memory while it
-    lasts; nothing of them is in the artifact.
+    the new ones towards 0 (Li, Grandvalet & Davoine 2018, eq. 2). ``ewc`` weights every parameter by how much the
+    old output depends on it: its Fisher information on data of the source (Kirkpatrick et al. 2017, eq. 3).
+    ``lwf`` keeps the old output unchanged on the new data, by distillation from the network at the start of training
+    (Li & Hoiem 2016, eq. 2 and 3). ``features`` keeps the features of sites on the new data near those at the start
+    (hints: Romero et al. 2015, eq. 3; to conserve: Li et al. 2019, DELTA). The structure of the network does not
+    change. The reference values are those at the start of training; they are kept in memory during training and are
+    not in the artifact.
 
-    ewc and lwf conserve an output, so the old head must stand beside the new one (multitask with original: keep);
-    that output is then trained by labels only where an objective of the recipe's own says so. Norms that follow
-    the data change too: freeze them where that harms.
+    ewc and lwf conserve an output, so keep the old head next to the new one (multitask with original: keep). That
+    output is trained with labels only if an objective in the recipe names it. Norm layers in train mode still update
+    their statistics: freeze them if that harms.
     """
 
     method: Literal["l2_sp", "ewc", "lwf", "features"]
-    """Which penalty."""
+    """The penalty."""
     weight: PositiveFloat | None = None
-    """Its factor: α for l2_sp (0.1 if left out), λ for ewc (1000) and for lwf (1), of features too (1)."""
+    """Its factor. Default: α = 0.1 for l2_sp, λ = 1000 for ewc, 1 for lwf and features."""
     new_weight: float | None = Field(default=None, ge=0)
-    """l2_sp: β, the weight decay of what is new; 0.01 if left out."""
+    """l2_sp: β, the weight decay of new parameters. Default: 0.01."""
     sites: Selector | list[Selector] | None = None
-    """l2_sp and ewc: what to hold, with everything below it; all that trains if left out. features: the sites whose
-    features are held; the last block if left out."""
+    """l2_sp and ewc: the modules to conserve, with their submodules. Default: all trainable ones. features: the sites
+    whose features to conserve. Default: the last block."""
     output: str | None = Field(default=None, min_length=1)
-    """ewc and lwf: the old output; logits if left out."""
+    """ewc and lwf: the old output. Default: logits."""
     temperature: PositiveFloat | None = None
-    """lwf: what softens both distributions; 2 if left out."""
+    """lwf: the temperature that softens both distributions. Default: 2."""
     data: AnySource | None = None
-    """ewc: data of the source, to measure the Fisher information on; its labels are not used."""
+    """ewc: data of the source, to compute the Fisher information on; its labels are not used."""
     samples: PositiveInt | None = None
-    """ewc: how many of its training samples to measure on; 256 if left out."""
+    """ewc: the number of its training samples to use. Default: 256."""
 
     @model_validator(mode="after")
     def _belongs(self) -> Conserve:
@@ -66,13 +66,13 @@ class Conserve(Operation):
         }[self.method]
         for name in ("new_weight", "sites", "output", "temperature", "data", "samples"):
             if getattr(self, name) is not None and name not in allowed:
-                raise ValueError(f"{name} is no setting of {self.method}")
+                raise ValueError(f"{name} is not a setting of {self.method}")
         if self.method == "ewc" and self.data is None:
             raise ValueError("ewc needs data of the source, as in: data: {source: digits, classes: [0, 1, 2, 3, 4]}")
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Check that the sites are there; nothing is edited."""
+        """Check that the sites exist; nothing is edited."""
         from surgeon.operations._shared.selection import as_list
 
         if self.sites is not None or self.method == "features":
@@ -81,9 +81,9 @@ class Conserve(Operation):
         return surgery.model
 
     def penalties(self) -> list[Penalty]:
-        """The method's term."""
+        """Make the penalty of the method."""
         from surgeon.operations._shared.selection import as_list
-        from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
+        from surgeon.training.conservation import EWC, L2SP, FeatureMatching, LwF
 
         weight = WEIGHTS[self.method] if self.weight is None else self.weight
         sites = as_list(self.sites) or None

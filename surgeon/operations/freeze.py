@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class Freeze(Operation):
-    """Keep part of the network as it was trained: its parameters, and its norms' statistics.
+    """Freeze part of the network: its parameters, and the statistics of its norm layers.
 
-    Frozen parameters get ``requires_grad=False`` and never enter the optimizer. That alone leaves the
-    running mean and variance of BatchNorm drifting, so frozen norm layers also stay in eval mode, through
-    ``.train()``, deepcopy, saving, ``torch.compile``, ``update_bn`` and ``convert_sync_batchnorm``; ``norms: train``
-    lets them follow the data. ``model.requires_grad_(True)`` lets all parameters train again, those of frozen norms
-    too, and their statistics still stay.
+    Frozen parameters get ``requires_grad=False`` and are not given to the optimizer. BatchNorm would still update its
+    running mean and variance, so frozen norm layers also stay in eval mode, through ``.train()``, deepcopy, saving,
+    ``torch.compile``, ``update_bn`` and ``convert_sync_batchnorm``; with ``norms: train`` they keep updating.
+    ``model.requires_grad_(True)`` makes all parameters trainable again, also those of frozen norm layers, but their
+    statistics stay frozen.
 
-    Say what to freeze in exactly one way: ``sites``, ``up_to`` or ``all_but``.
+    Give exactly one of ``sites``, ``up_to`` and ``all_but``.
     """
 
     sites: Selector | list[Selector] | None = None
-    """What to freeze, with everything below it; ``!…`` leaves out."""
+    """The modules to freeze, with their submodules; ``!…`` excludes."""
     up_to: Selector | None = None
-    """Freeze all that runs up to and including this site, in executed order."""
+    """Freeze everything that runs up to and including this site, in executed order."""
     all_but: Selector | list[Selector] | None = None
-    """Freeze everything except this; ``head`` means the role @head and the heads that surgery put beside it."""
+    """Freeze everything except this; ``head`` means the role @head and the heads that surgery added."""
     norms: Literal["eval", "train"] = Field(default="eval")
-    """Whether frozen norm layers keep their statistics (eval) or follow the data (train)."""
+    """Whether frozen norm layers keep their statistics (eval) or update them (train)."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Freeze:
@@ -63,7 +63,7 @@ class Freeze(Operation):
         if not any(parameter.requires_grad for parameter in surgery.model.parameters()):
             raise OperationError(
                 "would freeze everything, and leave nothing to train",
-                hint="leave something out, for example all_but: head",
+                hint="exclude something, for example with all_but: head",
             )
         return surgery.model
 
@@ -76,12 +76,12 @@ def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], li
 
 
 def _select(surgery: Surgery, selector: str) -> list[Site]:
-    """A role may go without its @ where no module is called so; the heads of branches are heads too."""
+    """Select sites. A role may be written without its @ if no module has that name; ``head`` includes branches."""
     from surgeon.graph.sites import other_heads
 
     if selector in ("head", "@head") and (others := other_heads(surgery.model)):
-        own = [] if not surgery.role("head") and selector == "head" else surgery.select("@head")
-        return [*own, *others]
+        main = [] if not surgery.role("head") and selector == "head" else surgery.select("@head")
+        return [*main, *others]
     if selector.isidentifier() and not hasattr(surgery.model, selector):
         try:
             return surgery.select(f"@{selector}")

@@ -1,4 +1,4 @@
-"""gradient_reversal: a domain classifier that the trunk learns to mislead."""
+"""gradient_reversal: add a domain classifier, and train the trunk against it."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 
 class GradientReversal(HeadFields, Operation):
-    """Add a domain classifier behind a gradient reversal, so that the trunk forgets the domain.
+    """Add a domain classifier after a gradient reversal, so that the trunk learns domain-invariant features.
 
-    The branch learns to tell the domains apart; its gradient reaches the trunk multiplied by -λ, so that
-    the trunk learns features that tell nothing of them (Ganin & Lempitsky 2015, eq. 6 to 8). λ is a buffer
-    of the network, saved with it; several branches may stand at once, each with a λ of its own.
+    The branch learns to classify the domain. Its gradient is multiplied by -λ before it reaches the trunk, so that the
+    trunk learns features from which the domain cannot be predicted (Ganin & Lempitsky 2015, eq. 6 to 8). λ is a buffer
+    of the network, saved with it. A network may have several such branches, each with its own λ.
 
     Shapes: features ``(batch, …)`` → ``(batch, domains)``, one more output.
     """
 
     at: Selector | None = None
-    """The site whose features the branch reads; by default those that the network's head reads."""
+    """The site whose features the branch reads. Default: the features that the head reads."""
     domains: int = Field(default=2, ge=2)
     """The number of domains."""
     output: Annotated[str, AfterValidator(output_name)] = "domain"
     """The name of the branch's output."""
     strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """λ, or its peak where it is scheduled: the factor of the reversed gradient. The sign is the operation's."""
+    """λ, or its peak if it is scheduled: the factor of the reversed gradient. Give it as a positive number."""
     schedule: Literal["fixed", "dann", "linear"] = "fixed"
     """fixed: λ is strength; dann: strength · (2 / (1 + exp(-gamma p)) - 1) for progress p from 0 to 1;
-    linear: strength · p. Where it is scheduled, λ starts at 0."""
+    linear: strength · p. If it is scheduled, λ starts at 0."""
     gamma: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """How steeply dann rises."""
+    """How steeply λ rises with dann."""
     label: Name = "domain"
     """The column of the batch that holds the domains."""
     weight: float = Field(default=1.0, ge=0)
     """The factor of the domain loss in the sum."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Branch off the domain classifier."""
+        """Add the domain classifier; see :class:`Operation`."""
         from surgeon.operations._shared.heads import new_head
         from surgeon.operations._shared.original_head import keep_original
         from surgeon.surgery.features import features_at, features_of_head
@@ -60,11 +60,11 @@ class GradientReversal(HeadFields, Operation):
         return surgery.model
 
     def objectives(self) -> list[Objective]:
-        """The cross-entropy of the domains."""
+        """Ask for the cross-entropy of the domains."""
         return [Objective(output=self.output, label=self.label, weight=self.weight)]
 
     def schedules(self) -> list[Schedule]:
-        """How λ follows training."""
+        """Ask for the schedule of λ."""
         if self.schedule == "fixed":
             return []
         buffer = f"grafts.{self.output}.head.reversal.strength"

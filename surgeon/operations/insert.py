@@ -1,4 +1,4 @@
-"""insert: new layers behind or before sites of a trained network."""
+"""insert: add new layers after or before sites of a trained network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class Insert(LayerFields, Operation):
-    """Put a layer behind, or before, each of some sites; shapes, and the names of all other modules, stay.
+    """Insert a layer after, or before, each of some sites; shapes and the names of other modules do not change.
 
-    By default an adapter (Houlsby et al. 2019): a narrow bottleneck beside the identity, which starts as the
-    identity. With everything else frozen (``freeze: all_but: "**.adapter"``), adapters alone fit a network to a task.
-    A linear or conv starts as the identity too, so that the network gives what it gave; a norm does not.
+    By default, insert an adapter (Houlsby et al. 2019): a narrow bottleneck with a residual connection, initialised to
+    the identity. With everything else frozen (``freeze: all_but: "**.adapter"``), training the adapters alone fits a
+    network to a task. A linear or conv is initialised to the identity too, so that the outputs do not change; a norm
+    changes them.
 
     Shapes: features ``(batch, …)`` → the same.
     """
@@ -31,9 +32,9 @@ class Insert(LayerFields, Operation):
     model_config = ConfigDict(json_schema_extra={"examples": [{"at": "@blocks", "kind": "adapter", "hidden": 16}]})
 
     at: Selector | Annotated[list[Selector], Field(min_length=1)]
-    """The sites, each of which gets a layer of its own; ``!…`` leaves out."""
+    """The sites; each gets its own layer. ``!…`` excludes."""
     where: Literal["after", "before"] = Field(default="after")
-    """Whether the layer changes what a site produces, or what it reads as its first argument."""
+    """Whether the layer changes the site's output (after), or its first argument (before)."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Insert the layers; see :class:`Operation`."""
@@ -52,17 +53,17 @@ def insert_layers(
     *,
     width: int | None = None,
 ) -> None:
-    """Put a layer behind or before each site.
+    """Insert a layer after or before each site.
 
     Args:
         surgery: The surgery.
-        fields: What layer.
-        sites: Where.
-        where: Behind or before.
-        width: The channels that it makes, where these are others than it reads.
+        fields: The options of the layer.
+        sites: The sites.
+        where: After or before the site.
+        width: The number of output channels. Default: as many as the input has.
 
     Raises:
-        OperationError: There is a module of that name already, or what a site reads is no tensor.
+        OperationError: The site already has a module of that name, or its first argument is not a tensor.
     """
     from torch import nn
 
@@ -71,21 +72,21 @@ def insert_layers(
     for site in sites:
         if hasattr(surgery.model.get_submodule(site), fields.module_name):
             raise OperationError(
-                f"{site or '.'} has {fields.module_name!r} already", hint="give the new one another name: called: NAME"
+                f"{site or '.'} already has {fields.module_name!r}", hint="give the new one another name: called: NAME"
             )
     if where == "after":
-        behind = [features_at(surgery, site) for site in sites]
-        for site, features in zip(sites, behind, strict=True):
+        produced = [features_at(surgery, site) for site in sites]
+        for site, features in zip(sites, produced, strict=True):
             like = neighbour(surgery.model, site)
             layer = new_layer(surgery, fields, features, width=width, like=like)
             surgery.insert(site, layer, name=fields.module_name)
         return
-    # what a site reads is seen by an identity before it; all are put in first, so that one trace does
+    # An identity before a site shows the shape of its input. Insert all of them first, so that one trace is enough.
     places = []
     for site in sites:
-        seeing = nn.Identity()
-        surgery.insert(site, seeing, name=fields.module_name, where="before")
-        places.append(next(name for name, module in surgery.model.named_modules() if module is seeing))
+        identity = nn.Identity()
+        surgery.insert(site, identity, name=fields.module_name, where="before")
+        places.append(next(name for name, module in surgery.model.named_modules() if module is identity))
     before = [_read_at(surgery, site, place) for site, place in zip(sites, places, strict=True)]
     for place, features in zip(places, before, strict=True):
         layer = new_layer(surgery, fields, features, width=width, like=neighbour(surgery.model, place))
@@ -99,6 +100,6 @@ def _read_at(surgery: Surgery, site: str, place: str) -> Features:
         return features_at(surgery, place)
     except OperationError as error:
         raise OperationError(
-            f"what {site} reads cannot be changed: {error.message}",
-            hint="its first argument must be a tensor; insert behind the site that runs before it",
+            f"the input of {site} cannot be changed: {error.message}",
+            hint="its first argument must be a tensor; insert after the site that runs before it",
         ) from error

@@ -1,4 +1,4 @@
-"""multitask: several named heads on one trunk."""
+"""multitask: add several named heads to one trunk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOSSES = {
 
 
 class Task(HeadFields):
-    """One head: what it predicts, from which features, and how its loss counts.
+    """Describe one head: what it predicts, from which features, and with which loss.
 
     Shapes: ``(batch, classes)``; for token_classification ``(batch, tokens, classes)``.
     """
@@ -34,15 +34,15 @@ class Task(HeadFields):
     kind: Literal["classification", "multilabel", "regression", "token_classification"] = "classification"
     """What is predicted; token_classification predicts a class for every token."""
     classes: Classes
-    """The number of classes, or their names; for a regression, of the values."""
+    """The number of classes, or their names; for a regression, the number of values, or their names."""
     at: Selector | None = None
-    """The site whose features the head reads; by default those that the network's own head reads."""
+    """The site whose features the head reads. Default: the features that the network's own head reads."""
     loss: Name | None = None
-    """A loss by its registered name; by default cross_entropy, bce for multilabel, mse for regression."""
+    """A loss by its registered name. Default: cross_entropy; bce for multilabel; mse for regression."""
     weight: float = Field(default=1.0, ge=0)
     """The factor of this loss in the sum."""
     label: Name | None = None
-    """The column of the batch that holds the targets; by default the task's name."""
+    """The column of the batch that holds the targets. Default: the task's name."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
@@ -54,10 +54,10 @@ class Task(HeadFields):
 
 
 class Multitask(Operation):
-    """Put named heads on one or several sites of a shared trunk.
+    """Add named heads at one or several sites of a shared trunk.
 
-    Each task is one more output by its name, with a loss of its own on a column of labels; the losses are
-    added up by weight (Caruana 1997). The network's own head stays beside them, or goes.
+    Each task adds an output with its name, and a loss on a column of labels; the total loss is their weighted sum
+    (Caruana 1997). The network's own head is kept or removed.
 
     Shapes: see the tasks; a head reads ``(batch, …)`` and pools it.
     """
@@ -65,10 +65,10 @@ class Multitask(Operation):
     tasks: dict[Annotated[str, AfterValidator(output_name)], Task] = Field(min_length=1)
     """The heads, by the names of their outputs."""
     original: Literal["keep", "drop"] = "keep"
-    """Whether the network's own output stays beside the new ones."""
+    """Whether to keep the network's own output next to the new ones."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Branch off every task's head, then keep or drop the original."""
+        """Add the head of every task, then keep or drop the original; see :class:`Operation`."""
         from surgeon.operations._shared.heads import new_head
         from surgeon.operations._shared.original_head import drop_original, keep_original
         from surgeon.surgery.features import features_at, features_of_head
@@ -82,8 +82,8 @@ class Multitask(Operation):
             assert features is not None
             if task.kind == "token_classification" and (features.dims, features.axis) != (1, -1):
                 raise OperationError(
-                    f"task {name!r}: {features.site} produces {list(features.shape)}, which are no tokens",
-                    hint="say which tokens are meant with at: SITE",
+                    f"task {name!r}: {features.site} produces {list(features.shape)}, which are not tokens",
+                    hint="name a site that produces tokens: at: SITE",
                 )
             fields = task.model_copy(update={"pool": "none"}) if task.kind == "token_classification" else task
             kind = "mlp" if task.hidden else "linear"
@@ -94,7 +94,7 @@ class Multitask(Operation):
         return surgery.model
 
     def objectives(self) -> list[Objective]:
-        """One loss for each task."""
+        """Ask for one loss for each task."""
         return [
             Objective(output=name, loss=task.loss or LOSSES[task.kind], label=task.label or name, weight=task.weight)
             for name, task in self.tasks.items()

@@ -1,4 +1,4 @@
-"""reinit: initialise part of a trained network again."""
+"""reinit: reinitialise part of a trained network."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 class Reinit(Operation):
-    """Initialise the parameters and statistics of part of a network again; the rest keeps its values.
+    """Reinitialise the parameters and statistics of part of a network; the rest keeps its values.
 
-    Values come from the initialisation of the architecture, where it has the tensor, else from the
-    ``reset_parameters`` of the layer; they are drawn from the recipe's seed. The weights that they replace are
-    never read.
+    Values come from the initialisation of the architecture if it has the tensor, else from the ``reset_parameters``
+    of the layer, with the recipe's seed. The weights that they replace are never read.
 
-    The upper layers are the ones most specific to the old task (Yosinski et al. 2014); with few samples a BERT is
-    fine-tuned better, and more stably, with the last of them initialised again (Zhang et al. 2021, arXiv:2006.05987).
+    The upper layers are the most specific to the old task (Yosinski et al. 2014). With few samples, fine-tuning BERT
+    is better and more stable if its last layers are reinitialised (Zhang et al. 2021, arXiv:2006.05987).
 
-    Say what in exactly one way: ``sites`` or ``last``.
+    Give exactly one of ``sites`` and ``last``.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"last": 2}]})
 
     sites: Selector | Annotated[list[Selector], Field(min_length=1)] | None = None
-    """What to initialise again, with everything below it; ``!…`` leaves out."""
+    """The modules to reinitialise, with their submodules; ``!…`` excludes."""
     last: PositiveInt | None = None
-    """The last so many blocks, and all that runs behind the first of them, the head included."""
+    """The number of last blocks to reinitialise; everything that runs after the first of them, such as the head, is
+    reinitialised too."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Reinit:
@@ -47,7 +47,7 @@ class Reinit(Operation):
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Initialise the tensors of the sites again; see :class:`Operation`."""
+        """Reinitialise the tensors of the sites; see :class:`Operation`."""
         from surgeon.operations._shared.selection import as_list, last_blocks, with_exceptions
 
         if self.last is not None:
@@ -62,18 +62,18 @@ class Reinit(Operation):
 
 
 def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] = ()) -> list[str]:
-    """Initialise the tensors that belong to ``sites`` themselves, not to modules below them, again.
+    """Reinitialise the tensors that ``sites`` hold directly, not those of their submodules.
 
     Args:
-        surgery: Where the origins are kept.
+        surgery: Records the origins of the tensors.
         sites: The modules.
-        keep: Names of tensors that stay as they are.
+        keep: Names of tensors to leave unchanged.
 
     Returns:
-        The names of the tensors.
+        The names of the reinitialised tensors.
 
     Raises:
-        OperationError: There are none, or nothing says how to initialise a parameter.
+        OperationError: The sites hold no tensors, or a parameter has no known initialisation.
     """
     from torch import nn
 
@@ -96,18 +96,18 @@ def reinitialise(surgery: Surgery, sites: Sequence[Site], keep: Collection[str] 
             surgery.note(f"{alias} is one tensor with {first}, which keeps its values")
     if not names:
         raise OperationError(
-            "there is nothing to initialise: the sites hold no tensors",
+            "nothing to reinitialise: the sites hold no tensors",
             hint="surgeon inspect shows the sites and their parameters",
         )
     unknown = redraw(surgery, surgery.model, _built(surgery), names)
     tensors = dict(tensors_of(surgery.model))
-    lost = [name for name in unknown if isinstance(tensors[name], nn.Parameter)]
-    if lost:
+    uninitialised = [name for name in unknown if isinstance(tensors[name], nn.Parameter)]
+    if uninitialised:
         raise OperationError(
-            f"nothing says how to initialise {len(lost)} parameters: {', '.join(lost[:3])}",
-            hint="say what built the network (--arch), or leave them out: !SITE",
+            f"cannot reinitialise {len(uninitialised)} parameters: {', '.join(uninitialised[:3])}",
+            hint="say what built the network (--arch), or exclude them: !SITE",
         )
-    # what is no parameter and no layer resets (a table of positions) is a constant of the architecture
+    # a buffer that no layer resets (a table of positions) is a constant of the architecture
     return [name for name in names if name not in unknown]
 
 
@@ -122,7 +122,7 @@ def _built(surgery: Surgery) -> dict[str, torch.Tensor]:
 
 
 def _held_elsewhere(model: nn.Module, owners: set[int]) -> dict[int, str]:
-    """The tensors that modules other than ``owners`` hold too, with their names there."""
+    """Map the ``id`` of each tensor that modules other than ``owners`` hold to its name there."""
     holders: dict[int, str] = {}
     for path, module in model.named_modules():
         if id(module) in owners:

@@ -1,4 +1,4 @@
-"""stems: a stem of its own for each task or language, in front of a shared trunk."""
+"""stems: add a separate stem for each task or language before a shared trunk."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
 
 
 class Stems(Operation):
-    """Put several stems, by name, in the place of one, in front of the trunk that they share.
+    """Replace the stem by several named stems, which share the trunk.
 
-    Lower layers of their own for each language or kind of input, and one trunk above (Goodfellow et al. 2016, section
-    15.2): the argument ``stem`` of the network's forward says through which the batch goes,
-    ``model(x, stem="greek")``, or, as a tensor of numbers, each sample. The first stem is the trained one; the
-    others start as copies of it, or afresh. Other channels for one: adapt_input with ``at: conv1.stems.greek``.
+    Each language or kind of input gets its own lower layers before a shared trunk (Goodfellow et al. 2016, section
+    15.2). The argument ``stem`` of the network's forward selects the stem for the batch, ``model(x, stem="greek")``,
+    or for each sample, with a tensor of stem numbers. The first stem is the trained one; the others are initialised as
+    copies of it, or from scratch. To give a stem other channels, use adapt_input with ``at: conv1.stems.greek``.
 
-    Shapes: what the stem takes and produces, in each of them.
+    Shapes: those of the original stem, in each of them.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"stems": ["latin", "greek"], "at": "conv1"}]})
 
     stems: dict[Name, Literal["copy", "reinit"]] | Annotated[list[Name], Field(min_length=2)]
-    """The names of the stems, the first of which is the one that is there; or what each starts from: copy, reinit."""
+    """The names of the stems; the first is the existing one. Or a mapping of names to copy or reinit."""
     at: Selector | Annotated[list[Selector], Field(min_length=1)] = "@stem"
-    """The module, or several that change together (a convolution and its norm), of which each stem has its own."""
+    """The module of which each stem has its own, or several modules (a convolution and its norm)."""
 
     @model_validator(mode="after")
     def _names(self) -> Stems:
         names = list(self.stems)
         if len(set(names)) < max(2, len(names)):
-            raise ValueError("stems have at least two names, each of its own")
+            raise ValueError("give at least two stems, with different names")
         bad = [name for name in names if not name.isidentifier() or hasattr(dict, name)]
         if bad:
-            raise ValueError(f"{bad[0]!r} cannot name a stem: take a plain word")
+            raise ValueError(f"{bad[0]!r} cannot name a stem: use letters, digits and _")
         if isinstance(self.stems, dict) and self.stems[names[0]] != "copy":
-            raise ValueError(f"the first stem, {names[0]}, is the one that is there: draw it afresh with reinit")
+            raise ValueError(f"the first stem, {names[0]}, is the existing one: use the operation reinit on it")
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Put switches in the place of the stems; see :class:`Operation`."""
+        """Replace the stem's modules by switches; see :class:`Operation`."""
         from surgeon.nn.stems import ARGUMENT, StemSwitch
         from surgeon.operations._shared.selection import as_list
 
         if any(isinstance(module, StemSwitch) for module in model.modules()):
-            raise OperationError("the network has several stems already", hint="name all sites at once: at: [SITE, …]")
+            raise OperationError("the network already has several stems", hint="name all sites at once: at: [SITE, …]")
         sites = surgery.select(as_list(self.at))
         _refuse_nested(sites)
         starts = self.stems if isinstance(self.stems, dict) else dict.fromkeys(self.stems, "copy")
@@ -68,7 +68,7 @@ class Stems(Operation):
         switches[0].others = switches[1:]
         surgery.model.register_forward_pre_hook(switches[0].choose, with_kwargs=True)
         surgery.recall("outputs", lambda: _outputs(surgery, sites))
-        surgery.note(f"{ARGUMENT}={first!r} unless the forward is told another: {', '.join(others)}")
+        surgery.note(f"{ARGUMENT}={first!r} by default; the forward also takes {', '.join(others)}")
         return surgery.model
 
 
@@ -76,12 +76,12 @@ def _refuse_nested(sites: list[Site]) -> None:
     for site in sites:
         inside = [other for other in sites if other.name.startswith(f"{site.name}.")]
         if inside or not site.name:
-            held = inside[0] if inside else "everything"
-            raise OperationError(f"{site} holds {held}", hint="name the module that is the stem alone")
+            part = inside[0] if inside else "everything"
+            raise OperationError(f"{site} contains {part}", hint="name only the module that is the stem")
 
 
 def _twin(surgery: Surgery, site: Site, start: str) -> nn.Module:
-    """Another stem like the one at ``site``."""
+    """Make another stem with the structure of the one at ``site``."""
     from surgeon.graph.skeleton import skeleton_of
     from surgeon.graph.tensors import tensors_of
     from surgeon.operations._shared.reinitialize import disconnect, drawn_by, redraw
@@ -94,17 +94,17 @@ def _twin(surgery: Surgery, site: Site, start: str) -> nn.Module:
         return twin
     dot = f"{site.name}."
     built = {n.removeprefix(dot): t for n, t in drawn_by(surgery, surgery.architecture).items() if n.startswith(dot)}
-    own = dict(tensors_of(site.module))
+    original = dict(tensors_of(site.module))
     tensors = dict(tensors_of(twin))
-    lost = []
+    uninitialised = []
     for name in redraw(surgery, twin, built):
-        surgery.derive(tensors[name], [own[name]], _same)
+        surgery.derive(tensors[name], [original[name]], _same)
         if name in dict(twin.named_parameters()):
-            lost.append(f"{dot}{name}")
-    if lost:
+            uninitialised.append(f"{dot}{name}")
+    if uninitialised:
         raise OperationError(
-            f"nothing says how to initialise {len(lost)} parameters afresh: {', '.join(lost[:3])}",
-            hint="say what built the network (--arch), or let the stem start as a copy",
+            f"cannot reinitialise {len(uninitialised)} parameters: {', '.join(uninitialised[:3])}",
+            hint="say what built the network (--arch), or make the stem a copy",
         )
     return twin
 
@@ -115,7 +115,7 @@ def _outputs(surgery: Surgery, sites: list[Site]) -> dict[str, list[int]]:
     except OperationError as error:
         raise OperationError(
             f"the network does not run with a choice of stems at {', '.join(map(str, sites))}: {error.message}",
-            hint="name the module that holds the stem: at: SITE",
+            hint="name the module that is the stem: at: SITE",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""transfer: copy chosen layers from another trained network into this one."""
+"""transfer: copy layers from another trained network into this one."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's counter, which old files lack and no forward needs."""
+"""BatchNorm's counter of batches, which old files lack and the forward pass does not need."""
 
 
 class Transfer(Operation):
-    """Copy chosen layers, parameters and statistics, from a donor into this network; frozen, or to be fine-tuned.
+    """Copy layers, with their parameters and statistics, from a donor into this network; optionally freeze them.
 
-    Layer transfer (Yosinski et al. 2014): the first k layers come from a network trained on another
-    task (``up_to``), the others stay as they are or are drawn afresh (``rest: reinit``). The donor may be anything
-    that surgeon opens; only the tensors that are copied are read from it, and the manifest keeps its fingerprint.
+    This is layer transfer (Yosinski et al. 2014): the first k layers come from a network trained on another
+    task (``up_to``), the others keep their values or are reinitialised (``rest: reinit``). The donor may be anything
+    that surgeon opens. Only the copied tensors are read from it, and the manifest records its fingerprint.
 
     Shapes: a copied tensor has the same shape in both networks.
 
-    Say what to copy in exactly one way: ``sites``, ``up_to`` or ``map``.
+    Give exactly one of ``sites``, ``up_to`` and ``map``.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"donor": "other.safetensors", "up_to": "layer2"}]})
 
     donor: Annotated[Name, BesideRecipe()]
     """The network to copy from: a file, a folder, torchvision/NAME@WEIGHTS, hf:ORG/NAME, an artifact. A file is
-    looked for beside the recipe first."""
+    looked for next to the recipe first."""
     sites: Selector | Annotated[list[Selector], Field(min_length=1)] | None = None
-    """What to copy, with everything below it, from the sites of the same names in the donor; ``!…`` leaves out."""
+    """The modules to copy, with their submodules, from the sites of the same names in the donor; ``!…`` excludes."""
     up_to: Selector | None = None
-    """Copy all that runs up to and including this site, in executed order."""
+    """Copy everything that runs up to and including this site, in executed order."""
     map: dict[Name, str] | None = Field(default=None, min_length=1)
-    """Sites of this network, and what they are called in the donor; ``.`` is the donor as a whole."""
+    """Sites of this network, with their names in the donor; ``.`` is the whole donor."""
     frozen: bool = False
-    """Whether what is copied stays as it is: neither parameters nor norms' statistics follow training."""
+    """Whether to freeze the copied parameters and the statistics of norm layers."""
     rest: Literal["keep", "reinit"] = "keep"
-    """What becomes of everything else: it keeps its values, or is drawn afresh as reinit does."""
+    """What happens to the other tensors: they keep their values, or are reinitialised as reinit does."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Transfer:
@@ -62,7 +62,7 @@ class Transfer(Operation):
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Borrow the tensors; see :class:`Operation`."""
+        """Copy the tensors; see :class:`Operation`."""
         import torch
 
         from surgeon.graph.tensors import tensors_of
@@ -70,14 +70,14 @@ class Transfer(Operation):
         from surgeon.operations.reinit import reinitialise
 
         sites, names = self._chosen(surgery)
-        found = surgery.recall("donor", lambda: self._matched(surgery, names), subject=self.donor, outside=True)
+        matched = surgery.recall("donor", lambda: self._matched(surgery, names), subject=self.donor, outside=True)
         tensors = dict(tensors_of(surgery.model))
-        for name, theirs in found["pairs"].items():
+        for name, theirs in matched["pairs"].items():
             surgery.borrow(tensors[name], self.donor, theirs)
-        for name in found["counters"]:
+        for name in matched["counters"]:
             zeros = partial(torch.zeros, tuple(tensors[name].shape), dtype=tensors[name].dtype)
             surgery.derive(tensors[name], [], zeros)
-        for note in found["notes"]:
+        for note in matched["notes"]:
             surgery.note(note)
         if self.frozen:
             surgery.freeze(sites, below=False)
@@ -86,7 +86,7 @@ class Transfer(Operation):
         return surgery.model
 
     def _chosen(self, surgery: Surgery) -> tuple[Sequence[Site], dict[str, str]]:
-        """The modules whose own tensors are copied, and each tensor's name here with the donor's."""
+        """List the modules whose tensors are copied, and map each tensor's name to its name in the donor."""
         from surgeon.graph.sites import Site
         from surgeon.operations._shared.selection import as_list, run_up_to, with_exceptions
 
@@ -106,26 +106,28 @@ class Transfer(Operation):
             sites = [Site(name, modules[name]) for name in renamed if name in modules]
         names = _tensors_at(surgery.model, renamed)
         if not names:
-            raise OperationError(
-                "there is nothing to copy: the sites hold no tensors", hint="surgeon inspect shows the sites"
-            )
+            raise OperationError("nothing to copy: the sites hold no tensors", hint="surgeon inspect shows the sites")
         return sites, names
 
     def _matched(self, surgery: Surgery, names: Mapping[str, str]) -> dict[str, Any]:
-        """The donor's tensors for ours, or every reason why there are none; JSON-able."""
+        """Match tensors of this network with the donor's, as JSON-able data.
+
+        Raises:
+            OperationError: The donor lacks tensors, or has them in other shapes.
+        """
         from surgeon.graph.tensors import tensors_of
 
         donor = surgery.donor(self.donor)
         tensors = dict(tensors_of(surgery.model))
         pairs, counters, lacking, misfits = {}, [], [], []
         for name, theirs in names.items():
-            shape, own = donor.shape(theirs), tuple(tensors[name].shape)
+            shape, expected = donor.shape(theirs), tuple(tensors[name].shape)
             if shape is None and name.endswith(COUNTER):
                 counters.append(name)
             elif shape is None:
                 lacking.append(theirs)
-            elif shape != own:
-                misfits.append(f"{name} is {list(own)} here and {list(shape)} there")
+            elif shape != expected:
+                misfits.append(f"{name} is {list(expected)} here and {list(shape)} there")
             else:
                 pairs[name] = theirs
         if lacking:
@@ -134,8 +136,8 @@ class Transfer(Operation):
             more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
             raise OperationError(
                 f"{misfits[0]}, in {self.donor}{more}",
-                hint=f"leave it out (sites: …, !{misfits[0].split()[0].rpartition('.')[0]}), or let both have the "
-                "same shapes before: transfer comes before adapt_input and replace_head",
+                hint=f"exclude it (sites: …, !{misfits[0].split()[0].rpartition('.')[0]}), or put transfer before "
+                "operations that change shapes, such as adapt_input and replace_head",
             )
         return {"pairs": pairs, "counters": counters, "notes": donor.notes}
 
@@ -143,7 +145,7 @@ class Transfer(Operation):
         near = suggest(lacking[0], donor.entries)
         return OperationError(
             f"{self.donor} lacks {len(lacking)} of {wanted} tensors: {', '.join(lacking[:3])}",
-            hint=f"leave them out, or say what they are called there with map: {{SITE: ITS SITE}}"
+            hint=f"exclude them, or give their names in the donor with map: {{SITE: ITS SITE}}"
             f"{'     ' + near if near else ''}",
         )
 
@@ -153,8 +155,7 @@ def _joined(site: str, name: str) -> str:
 
 
 def _tensors_at(model: nn.Module, renamed: Mapping[str, str]) -> dict[str, str]:
-    """The tensors that the modules ``renamed`` hold themselves, each by its first name, with what they are called
-    elsewhere."""
+    """Map the tensors that the modules ``renamed`` hold directly, by their first names, to their names in the donor."""
     from surgeon.graph.tensors import aliases_of, tensors_of
 
     first = aliases_of(model)

@@ -1,4 +1,4 @@
-"""unfreeze: parts of a network that begin to train later than others."""
+"""unfreeze: start training parts of a network later than others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class Unfreeze(Operation):
-    """Let parts of the network wait, frozen, and train them from an epoch on: gradual unfreezing.
+    """Freeze parts of the network until an epoch, then train them: gradual unfreezing.
 
-    The head trains first, then the last blocks, then more, so that what was learnt is not washed out before the
-    head can tell what is wanted (Howard & Ruder 2018, section 3.3). What waits has no gradient, no weight decay
-    and no state in the optimizer, and its norms keep their statistics; the state of what trains already goes on
-    when more joins it. What no stage names trains from the start, and what ``freeze`` froze stays frozen.
+    The head trains first, then the last blocks, then more, so that large gradients from an untrained head do not
+    destroy what was learnt (Howard & Ruder 2018, section 3.3). Until its epoch, a stage has no gradient, no weight
+    decay and no optimizer state, and its norm layers keep their statistics. The optimizer state of the other
+    parameters is kept when a stage starts. Parameters in no stage train from the beginning; what ``freeze`` froze stays
+    frozen.
 
         - op: unfreeze
           stages:
@@ -30,23 +31,23 @@ class Unfreeze(Operation):
     """
 
     stages: list[Stage] = Field(min_length=1)
-    """What waits, and until which epoch; each site in one stage."""
+    """The epochs, and the sites that start training at each; a site may be in one stage only."""
 
     @field_validator("stages")
     @classmethod
     def _in_order(cls, stages: list[Stage]) -> list[Stage]:
         epochs = [stage.epoch for stage in stages]
         if epochs != sorted(set(epochs)):
-            raise ValueError("the stages' epochs must rise; put what begins together into one stage")
+            raise ValueError("the stages' epochs must rise; put sites that start at the same epoch into one stage")
         return stages
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Check that the sites are there; training does the rest."""
+        """Check that the sites exist; the training loop does the rest."""
         for stage in self.stages:
             surgery.select(stage.sites)
             surgery.note(f"{', '.join(stage.sites)} trains from epoch {stage.epoch:g} on")
         return surgery.model
 
     def unfreezing(self) -> list[Stage]:
-        """The stages, as the recipe says them."""
+        """List the stages in the recipe."""
         return list(self.stages)

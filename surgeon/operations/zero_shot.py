@@ -1,4 +1,4 @@
-"""zero_shot: class scores from attributes, also for classes never seen; and classes for such a head."""
+"""zero_shot, add_classes: score classes by their attributes, including classes without training samples."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Attributes = Annotated[Name | Rows, BesideRecipe()]
 
 
 class ZeroShot(HeadFields, Operation):
-    """Replace the head by one that scores classes by their attributes, so that classes never seen can be told.
+    """Replace the head by one that scores classes by their attributes, so that it can predict unseen classes.
 
-    The head learns to say what an image is like; a table says what each class is like. ``dap``: p(attribute|x),
-    multiplied up for each class (Lampert et al. 2009, eq. 2 and 3). ``bilinear``: θ(x)ᵀVφ(a) (Akata et al. 2013).
-    ``cosine``: the angle between f(x) and g(a) (Frome et al. 2013). The table is a buffer of the network, saved with
-    it. ``surgeon.nn.zero_shot.with_classes`` adds classes when the network is used, ``add_classes`` for good.
+    The head learns to predict the attributes of an image; a table has the attributes of each class. ``dap``:
+    p(attribute|x), multiplied for each class (Lampert et al. 2009, eq. 2 and 3). ``bilinear``: θ(x)ᵀVφ(a) (Akata et
+    al. 2013). ``cosine``: the angle between f(x) and g(a) (Frome et al. 2013). The table is a buffer of the network,
+    saved with it. ``surgeon.nn.zero_shot.with_classes`` adds classes temporarily, ``add_classes`` permanently.
 
-    The table holds the classes of the training labels, in their order: classes that are in it and never seen
-    would be learnt to be unlikely.
+    The table has the classes of the training labels, in their order. Do not list classes without training samples: the
+    network would learn that they are unlikely.
 
     Shapes: features ``(batch, …)`` → ``(batch, classes)``; dap adds the output ``attributes``: logits
     ``(batch, attributes)``.
@@ -41,18 +41,18 @@ class ZeroShot(HeadFields, Operation):
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": "classes.csv", "method": "bilinear"}]})
 
     attributes: Attributes
-    """What each class is like: a CSV file (a header with the attributes' names, a line for each class, its name
-    first), looked for beside the recipe first; or a mapping of class to numbers, or to {attribute: number}."""
+    """The attributes of each class: a CSV file (a header with the attributes' names, a line for each class, its name
+    first), looked for next to the recipe first; or a mapping of class to numbers, or to {attribute: number}."""
     method: Literal["dap", "bilinear", "cosine"] = Field(default="bilinear")
-    """How classes are scored; for dap attributes lie between 0 and 1."""
+    """How classes are scored; dap needs attributes between 0 and 1."""
     at: Selector | None = None
-    """The site whose features the head reads; by default those that the network's own head reads."""
+    """The site whose features the head reads. Default: the features that the network's own head reads."""
     embed: PositiveInt | None = None
-    """For cosine, the width of a learnt embedding g of the attributes; by default they are compared as they are."""
+    """For cosine, the width of a learnt embedding g of the attributes. Default: the attributes themselves."""
     prior: Literal["uniform", "classes"] = "uniform"
     """For dap, p(attribute): a half, or the attribute's mean over the classes of the table."""
     learn: Literal["classes", "attributes"] = "classes"
-    """What training looks at: the class scores; or, for dap, the attributes themselves, each sample with its own."""
+    """What is trained: the class scores; or, for dap, the attributes of each sample."""
     label: Name = "labels"
     """The column of the batch that holds the classes."""
     attributes_label: Name = "attributes"
@@ -70,7 +70,7 @@ class ZeroShot(HeadFields, Operation):
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Put the head in the old one's place; see :class:`Operation`."""
+        """Replace the head; see :class:`Operation`."""
         from torch import nn
 
         from surgeon.nn.grafts import TRUNK_OUTPUT
@@ -85,7 +85,7 @@ class ZeroShot(HeadFields, Operation):
         pool = choose_pool(features, self.pool)
         if features.dims and pool == "none":
             raise OperationError(
-                f"{features.site or '.'} produces {shown(features.shape)}, and attributes are those of a whole",
+                f"{features.site or '.'} produces {shown(features.shape)}, but attributes need one vector a sample",
                 hint="leave pool out",
             )
         head = surgery.new(
@@ -106,10 +106,10 @@ class ZeroShot(HeadFields, Operation):
             masked=features.masked,
             like=neighbour(surgery.model, features.site),
         )
-        own = surgery.role("head")
+        heads = surgery.role("head")
         drop_logits_branch(surgery)
         surgery.branch(TRUNK_OUTPUT, features.site, head)
-        drop_original(surgery, [TRUNK_OUTPUT], heads=own)
+        drop_original(surgery, [TRUNK_OUTPUT], heads=heads)
         if self.method == "dap":
             surgery.branch("attributes", f"grafts.{TRUNK_OUTPUT}.head.project", surgery.new(nn.Identity))
         surgery.note(
@@ -119,7 +119,7 @@ class ZeroShot(HeadFields, Operation):
         return surgery.model
 
     def objectives(self) -> list[Objective]:
-        """The cross-entropy of the classes; where attributes are learnt it is measured, and does not train."""
+        """Ask for the cross-entropy of the classes; with ``learn: attributes`` it is only measured."""
         classes = Objective(output="logits", label=self.label, weight=0.0 if self.learn == "attributes" else 1.0)
         if self.learn == "classes":
             return [classes]
@@ -127,10 +127,10 @@ class ZeroShot(HeadFields, Operation):
 
 
 class AddClasses(Operation):
-    """Let a head that scores classes by their attributes score further ones, of which no sample was seen.
+    """Add classes without training samples to a head that scores classes by their attributes.
 
-    Nothing is trained for them: a row of the table is all that a class is (Lampert et al. 2009). The result is an
-    artifact like any other.
+    Nothing is trained: a class is a row in the table of attributes (Lampert et al. 2009). The result is an ordinary
+    artifact.
 
     Shapes: ``(batch, classes)`` → ``(batch, classes + added)``.
     """
@@ -138,24 +138,24 @@ class AddClasses(Operation):
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"zebra": [1, 0, 1]}}]})
 
     attributes: Attributes
-    """What each new class is like: a CSV file, or a mapping, as for zero_shot; attributes that have names are put
-    in the order of the head's."""
+    """The attributes of each new class: a CSV file, or a mapping, as for zero_shot; named attributes are sorted into
+    the head's order."""
     only: bool = False
-    """Score the new classes alone, and drop those that the head knows."""
+    """Score only the new classes, and drop the old ones."""
     called: Annotated[str, AfterValidator(output_name)] = "logits"
-    """The output that the head gives."""
+    """The name of the head's output."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Widen the table; see :class:`Operation`."""
+        """Add rows to the table; see :class:`Operation`."""
         from surgeon.nn.zero_shot import ZeroShotHead, refuse_known
 
         site = f"grafts.{self.called}.head"
         head = dict(model.named_modules()).get(site)
         if not isinstance(head, ZeroShotHead):
             raise OperationError(
-                f"the output {self.called!r} of {type(model).__name__} comes from no head that scores classes by "
-                "their attributes",
-                hint="give it one with zero_shot",
+                f"the output {self.called!r} of {type(model).__name__} does not come from a head that scores classes "
+                "by their attributes",
+                hint="add one with zero_shot",
             )
 
         def ordered() -> dict[str, Any]:
@@ -173,22 +173,22 @@ class AddClasses(Operation):
 
 
 def read_attributes(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:
-    """The classes, attributes and values of a table. A replay knows the names; its values lie in the artifact."""
+    """Read the classes, attributes and values of a table. A replay has only the names; the artifact has the values."""
     from surgeon.nn.attribute_table import read_table, table_of
 
     if not isinstance(attributes, str):
         table = table_of(attributes)
         return {"classes": table.classes, "attributes": table.attributes, "values": table.values}
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
 
     def names() -> dict[str, Any]:
-        read = read_table(attributes)
-        found["values"] = read.values
-        return {"classes": read.classes, "attributes": read.attributes}
+        table = read_table(attributes)
+        rows["values"] = table.values
+        return {"classes": table.classes, "attributes": table.attributes}
 
     header = surgery.recall("table", names, subject=attributes, outside=True)
     zeros = [[0.0] * len(header["attributes"])] * len(header["classes"])
-    return {**header, "values": found.get("values", zeros)}
+    return {**header, "values": rows.get("values", zeros)}
 
 
 def _mapping(surgery: Surgery, attributes: str | dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from surgeon.checkpoint.artifact import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import OperationError, VerificationError
 from surgeon.families.inputs import Inputs
-from surgeon.graph.backends import lent
+from surgeon.graph.backends import restored_after
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
@@ -222,7 +222,7 @@ def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tenso
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     args, kwargs = inputs.tensors("cpu", dtype)
-    with lent(model, training=False), warnings.catch_warnings():
+    with restored_after(model, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fill(model, lambda name: tensors[name].detach())
         inputs.set(model)

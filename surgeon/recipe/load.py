@@ -68,16 +68,16 @@ class Recipe(RecipeSettings):
         if self._document and not self._overrides:
             return self._document.text
         if self._document:
-            head = "".join(f"# {self._document.name} with --set {each}\n" for each in self._overrides)
+            head = "".join(f"# {self._document.name} with --set {setting}\n" for setting in self._overrides)
             return head + dump(self._document.data)
         return dump(self.to_dict())
 
     @property
     def sources(self) -> list[Source]:
-        """All data that it speaks of: to train on, to evaluate on, and what operations measure on."""
+        """List all sources of data: to train on, to evaluate on, and those of operations."""
         train = [self.train.data, self.train.evaluate] if self.train else []
         given = [*train, *(value for operation in self.operations for _, value in operation)]
-        return [each for some in given for each in as_sources(some) if isinstance(each, Source)]
+        return [source for value in given for source in as_sources(value) if isinstance(source, Source)]
 
     @classmethod
     def recorded(cls, operations: Sequence[Operation]) -> Recipe:
@@ -201,8 +201,8 @@ def _operations(items: Any, document: Document, plugins: Plugins, needed: Mappin
         return []
     if not items:
         document.problem(("operations",), "is empty: there is nothing to do", "see: surgeon ops")
-    found = (_operation(item, document, ("operations", index), plugins, needed) for index, item in enumerate(items))
-    return [operation for operation in found if operation is not None]
+    parsed = (_operation(item, document, ("operations", index), plugins, needed) for index, item in enumerate(items))
+    return [operation for operation in parsed if operation is not None]
 
 
 def _operation(

@@ -73,7 +73,7 @@ def validate(
 ) -> M | None:
     """``data`` as an instance of ``model``; None, and problems noted in ``document``, where it is not one.
 
-    Types are JSON's: ``"7"`` and ``true`` are no numbers, and a list may be a tuple.
+    Types are those of JSON: ``"7"`` and ``true`` are not numbers, and a list may be a tuple.
 
     Args:
         model: What the data should be.
@@ -196,16 +196,16 @@ def shown(value: Any) -> str:
 
 
 def _models_at(model: type[BaseModel], loc: tuple[str | int, ...], plugins: Plugins) -> list[type[BaseModel]]:
-    """The models that may hold the last key of ``loc``."""
+    """List the models that may have the last key of ``loc``."""
     models = [model]
     for step in loc[:-1]:
         inner = [
-            found
-            for each in models
-            if step in each.model_fields
-            for found in _models_in(each.model_fields[str(step)].annotation)
+            member
+            for candidate in models
+            if step in candidate.model_fields
+            for member in _models_in(candidate.model_fields[str(step)].annotation)
         ]
-        named = [each for each in models if each.__name__ == step]
+        named = [candidate for candidate in models if candidate.__name__ == step]
         kind = plugins.sources().get(str(step)) if Source in models else None
         models = inner or ([kind] if kind else []) or named or models
     return models
@@ -215,4 +215,4 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     parts = get_args(getattr(annotation, "__value__", annotation))
-    return [found for part in parts for found in _models_in(part)]
+    return [member for part in parts for member in _models_in(part)]

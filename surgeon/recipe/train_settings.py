@@ -1,4 +1,4 @@
-"""What a recipe's ``train:`` section says. Nothing here imports torch."""
+"""Define the settings of a recipe's ``train:`` section. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = [
 
 
 class OptimizerSettings(BaseModel):
-    """Which parameters learn at what rate. The optimizer itself is ``arguments: {optim: …}``, AdamW if left out."""
+    """Set learning rates by parameter. The optimizer itself is ``arguments: {optim: …}``. Default: AdamW."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Each block learns at this share of the rate of the block behind it, the stem slowest (discriminative
-    fine-tuning, Howard & Ruder 2018: 1/2.6); what lies behind the last block learns at the full rate."""
+    """The learning rate of each block as a fraction of the next block's; the stem's is the lowest (discriminative
+    fine-tuning, Howard & Ruder 2018: 1/2.6). Layers after the last block have the full rate."""
     head_rate: PositiveFloat = 1.0
-    """The head, and the heads of branches, learn at this many times the rate."""
+    """The factor of the learning rate of the head and the heads of branches."""
     rates: dict[Selector, PositiveFloat] = Field(default_factory=dict)
     """Further factors of the learning rate, by selector: ``{@stem: 0.1}``. Factors multiply."""
     decay_norms: bool = False
-    """Whether biases and norms are subject to weight decay too."""
+    """Whether to apply weight decay to biases and norm layers too."""
 
 
 class CallbackSettings(BaseModel):
-    """A callback of the Trainer by its name; the other keys are its own settings."""
+    """Name a callback of the Trainer; the other keys are its settings."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -48,26 +48,26 @@ class CallbackSettings(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The callback's own settings."""
+        """Return the callback's settings."""
         return dict(self.model_extra or {})
 
 
 class AverageSettings(BaseModel):
-    """An average of the weights over training takes their place when it ends (torch.optim.swa_utils)."""
+    """Replace the weights at the end of training by their average (torch.optim.swa_utils)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["ema", "swa"] = "ema"
-    """ema: an exponential average over all steps, also measured with in between; swa: the mean over the ends of late
-    epochs, after which statistics of norms are measured anew (Izmailov et al. 2018)."""
+    """ema: an exponential average over all steps, also used for evaluation during training; swa: the mean over the
+    ends of the last epochs, with the statistics of norm layers recomputed afterwards (Izmailov et al. 2018)."""
     decay: float = Field(default=0.999, gt=0, lt=1)
-    """ema: the share of the average that stays in each step; less in the first steps."""
+    """ema: the share of the average that is kept in each step; smaller in the first steps."""
     start: float = Field(default=0.75, ge=0, lt=1)
-    """swa: the share of training after which epochs count."""
+    """swa: the share of training after which epochs are averaged."""
 
 
 class MixSettings(BaseModel):
-    """Pictures of a training batch are mixed, and their labels with them (torchvision.transforms.v2)."""
+    """Mix the pictures of a training batch, and their labels (torchvision.transforms.v2)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -80,21 +80,21 @@ class MixSettings(BaseModel):
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
         if not (self.mixup or self.cutmix):
-            raise ValueError("say how: mixup: 0.2, cutmix: 1.0, or both")
+            raise ValueError("give mixup: 0.2, cutmix: 1.0, or both")
         return self
 
 
 class BaselineSettings(BaseModel):
-    """The same network from fresh weights on the same samples, with settings of its own.
+    """Train the same network from initial weights on the same samples, with these settings.
 
-    What is for a trained network is left out: rates by depth and by part, penalties, stages of unfreezing, cached
-    features. All else is as in fine-tuning unless it says otherwise here.
+    Settings for a trained network do not apply: rates by depth and by part, penalties, stages of unfreezing, cached
+    features. All other settings are those of fine-tuning unless they are given here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     start: Literal["scratch"] = "scratch"
-    """What its weights are: fresh, as its builder draws them."""
+    """Its initial weights: as its builder initialises them."""
     epochs: PositiveFloat | None = None
     """Passes over the training samples."""
     batch_size: PositiveInt | None = None
@@ -104,26 +104,26 @@ class BaselineSettings(BaseModel):
     warmup: float | None = Field(default=None, ge=0, lt=1)
     """The share of its steps in which the learning rate rises."""
     optimizer: OptimizerSettings | None = None
-    """Rates of its own by part; one rate for all if left out."""
+    """Learning rates by parameter. Default: one rate for all."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """TrainingArguments that differ."""
 
 
 class TrainSettings(BaseModel):
-    """How the edited network is fine-tuned, on the transformers Trainer."""
+    """Set how the edited network is fine-tuned, on the transformers Trainer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: Sources | None = None
-    """What to train on: a source, or several together. Python callers may hand datasets to ``train`` instead."""
+    """The data to train on: a source, or a list of sources. In Python, datasets may be given to ``train`` instead."""
     evaluate: Sources | None = None
-    """Whose test samples to evaluate on; those of ``data`` if left out."""
+    """The source of the test samples. Default: ``data``."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """The share of the training samples that is held out where something chooses by samples that are not trained on
-    (early stopping, the best weights, eval_strategy) and the data name none for it; test samples are never used so."""
+    """The share of the training samples to hold out for validation, if it is needed (for early stopping, the best
+    weights, eval_strategy) and the data have no validation split; test samples are never used for this."""
     objectives: list[Objective] | None = Field(default=None, min_length=1)
-    """The losses; cross-entropy of the output ``logits`` against the column ``labels`` if left out.
-    What operations ask for (a domain branch, task heads) is added to them."""
+    """The losses. Default: cross-entropy of the output ``logits`` against the column ``labels``.
+    The losses of operations (a domain branch, task heads) are added to them."""
     task_weights: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: losses are added up by their weights; uncertainty: also by the inverse of each task's variance,
     learnt beside the network (Kendall, Gal & Cipolla 2018)."""

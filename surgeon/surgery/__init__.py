@@ -1,4 +1,4 @@
-"""What an operation gets: the network to inspect and to edit, with a journal of every edit.
+"""Give an operation the network to inspect and edit, and keep a journal of every edit.
 
 Owns opened networks (``opened.py``, ``replay.py``), the verbs of ``Surgery``, the private journal of a recipe's
 operations and its comparison with a snapshot (``course.py``), the origins of tensors, and the plan. May import

@@ -1,7 +1,7 @@
-"""Answers to questions about a traced network, under names that stay the same from one surgeon to the next.
+"""Record answers to questions about a traced network, under names that are the same in every version of surgeon.
 
-A replay of recorded operations takes the recorded answers. It runs no forward then, and a later surgeon that would
-answer otherwise still rebuilds the same network.
+A replay of recorded operations takes the recorded answers instead of running a forward pass. A later version of
+surgeon, which might trace differently, therefore rebuilds the same network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _NUMBERED = re.compile(r"(\d+): (.*)", re.DOTALL)
-"""A key as surgeon 0.1.0 wrote it at first: a running number and a sentence."""
+"""A key in the first format of surgeon 0.1.0: a running number and a sentence."""
 
 _SENTENCES = [
     (re.compile(pattern, re.DOTALL), kind)
@@ -46,17 +46,17 @@ _SENTENCES = [
         (r"last site read()", "last read"),
     )
 ]
-"""What those sentences are called now; the group is the subject."""
+"""Patterns of those sentences, with the kind of answer that replaces each; the group is the subject."""
 
 
 class Answers:
-    """The answers that one course of operations is given, and those that an earlier one recorded.
+    """Return answers to the operations of one run, from the record of an earlier run where there is one.
 
-    The name of an answer is ``INDEX.OPERATION/KIND/SUBJECT``. An operation may change what it asks about: the
-    second answer to the same question is ``KIND#2``, and is recorded only where it differs from the one before.
+    The name of an answer is ``INDEX.OPERATION/KIND/SUBJECT``. An operation may change the module that it asks about:
+    the second answer to the same question is ``KIND#2``, and is recorded only if it differs from the first.
 
     Args:
-        recorded: The answers in a manifest; they are given again. Empty at first.
+        recorded: The answers in a manifest. Empty on the first run.
     """
 
     def __init__(self, recorded: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Answers:
         self._numbered = _by_question(recorded)
         self._recorded = {} if self._numbered else recorded
         self._times: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self._asked: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._last: dict[tuple[str, str, str], str] = {}
         self._index = -1
         self._step = ""
@@ -76,17 +76,17 @@ class Answers:
         self._step = f"{self._index}.{operation}"
 
     def recall(self, kind: str, subject: str, answer: Callable[[], T]) -> T:
-        """The recorded answer; where there is none, that of ``answer``, which must be JSON-able."""
+        """Return the recorded answer; if there is none, call ``answer``, whose result must be JSON-able."""
         question = (self._step, kind, subject)
         self._times[question] += 1
-        self._asked[kind, subject] += 1
+        self._counts[kind, subject] += 1
         text = self._from_record(*question)
         if text is None:
             text = json.dumps(answer())
         if self._last.get(question) != text:
             self._last[question] = text
             self.given[_name(*question, self._times[question])] = json.loads(text)
-        # through JSON, so that a replay is given the very types that the first run was
+        # through JSON, so that the first run and a replay get the same types
         return json.loads(text)  # type: ignore[no-any-return]
 
     def has(self, kind: str, subject: str = "") -> bool:
@@ -94,10 +94,10 @@ class Answers:
         return (kind, subject) in self._numbered or _name(self._step, kind, subject, 1) in self._recorded
 
     def _from_record(self, step: str, kind: str, subject: str) -> str | None:
-        """The recorded answer as JSON; None where there is none."""
+        """Get the recorded answer as JSON, or None."""
         numbered = self._numbered.get((kind, subject), [])
-        if self._asked[kind, subject] <= len(numbered):
-            return json.dumps(numbered[self._asked[kind, subject] - 1])
+        if self._counts[kind, subject] <= len(numbered):
+            return json.dumps(numbered[self._counts[kind, subject] - 1])
         for time in range(self._times[step, kind, subject], 0, -1):
             if (name := _name(step, kind, subject, time)) in self._recorded:
                 return json.dumps(self._recorded[name])
@@ -109,7 +109,7 @@ def _name(step: str, kind: str, subject: str, time: int) -> str:
 
 
 def _by_question(recorded: Mapping[str, Any]) -> dict[tuple[str, str], list[Any]]:
-    """The answers with running numbers, in their order, by kind and subject; empty where names are stable."""
+    """Group answers with running numbers by kind and subject, in their order; empty if the names are stable."""
     numbered = {int(match[1]): key for key in recorded if (match := _NUMBERED.fullmatch(key))}
     answers: dict[tuple[str, str], list[Any]] = {}
     for number in sorted(numbered):
@@ -119,7 +119,7 @@ def _by_question(recorded: Mapping[str, Any]) -> dict[tuple[str, str], list[Any]
 
 
 def _question(sentence: str) -> tuple[str, str]:
-    """The kind and subject that a sentence of 0.1.0 stands for; a plugin's own is its kind."""
+    """Get the kind and subject that a sentence of 0.1.0 stands for; a sentence of a plugin is itself the kind."""
     for pattern, kind in _SENTENCES:
         if match := pattern.fullmatch(sentence):
             return kind, match[1]

@@ -1,8 +1,8 @@
-"""What an operation gets: the verbs that look at a skeleton and edit it.
+"""Define ``Surgery``, the object with which an operation inspects and edits a skeleton.
 
-``Surgery`` is put together from four files, each with the verbs of one kind: ``inspection.py`` looks,
-``tensor_values.py`` says where values come from, ``module_edits.py`` edits the tree, and this file adds outputs, an
-earlier end, and freezing. What the verbs record is in ``journal.py`` and is private to the engine.
+Its methods are in four files: ``inspection.py`` inspects, ``tensor_values.py`` sets where values come from,
+``module_edits.py`` edits the module tree, and this file adds outputs, an earlier end, and freezing. What the methods
+record is in ``journal.py`` and is private to the engine.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from surgeon.surgery.origins import Derived, New
 
 
 class Surgery(ModuleEdits):
-    """Look at a skeleton and edit it; every edit is recorded, so that it can be planned, refused and replayed.
+    """Inspect and edit a skeleton. Every edit is recorded, so that it can be planned, refused and replayed.
 
-    Look: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``, ``inputs``,
-    ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``, ``copy_origin``,
-    ``derive``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules: ``replace``, ``remove``,
-    ``attach``, ``insert``, ``keep_children``, ``wrap``. Outputs: ``branch``, ``tap``, ``graft``, ``cut``. Training
-    state: ``freeze``. In the plan: ``note``.
+    Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``,
+    ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
+    ``copy_origin``, ``derive``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules: ``replace``,
+    ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Outputs: ``branch``, ``tap``, ``graft``,
+    ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def tap(self, site: Site | str) -> Tap:
-        """Make a tap that reads the output of ``site``; it copies the output if later code overwrites it in place.
+        """Make a tap that reads the output of ``site``, and copies it if a later module overwrites it in place.
 
         Raises:
-            SiteError: ``site`` does not run in a forward.
+            SiteError: ``site`` does not run in a forward pass.
         """
         name = name_of(site)
         overwritten, calls = self.recall("tap", lambda: self._visit(name), subject=name)
@@ -52,24 +52,24 @@ class Surgery(ModuleEdits):
         return tap
 
     def branch(self, name: str, site: Site | str, head: nn.Module) -> Branch:
-        """Feed the output of ``site`` to ``head``, whose result is one more output of the network.
+        """Feed the output of ``site`` to ``head``, and return its result as one more output of the network.
 
         Args:
             name: The name of the new output.
             site: The module whose output is read.
-            head: What computes the new output.
+            head: Computes the new output.
 
         Raises:
-            OperationError: The name is taken, or is not an identifier.
+            OperationError: The name is already used, or is not an identifier.
         """
         grafted = self.graft()
         if name in grafted.grafts:
             raise OperationError(
-                f"there is an output {name!r} already", hint=f"outputs so far: {', '.join(grafted.grafts)}"
+                f"an output {name!r} already exists", hint=f"outputs so far: {', '.join(grafted.grafts)}"
             )
         if not name.isidentifier():
             raise OperationError(
-                f"{name!r} cannot name an output", hint="a name has letters, digits and _, and begins with no digit"
+                f"{name!r} cannot name an output", hint="use letters, digits and _, and do not begin with a digit"
             )
         branch = Branch(self.tap(site), head).train(self.model.training)
         grafted.grafts[name] = branch
@@ -78,7 +78,7 @@ class Surgery(ModuleEdits):
         return branch
 
     def graft(self) -> Grafted:
-        """Make the root ready for branches and an early end, and return it.
+        """Prepare the root for branches and an early end, and return it.
 
         Raises:
             OperationError: Networks of this kind cannot have branches.
@@ -89,7 +89,7 @@ class Surgery(ModuleEdits):
             raise OperationError(str(error)) from error
 
     def cut(self, site: Site | str) -> list[str]:
-        """End the forward at ``site`` and remove every module that neither ran nor was read before that.
+        """End the forward pass at ``site`` and remove every module that was neither run nor read before that.
 
         Returns:
             The topmost sites that were removed.
@@ -112,8 +112,8 @@ class Surgery(ModuleEdits):
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
         if self.recall("cut lengths", lambda: not self._begins_as(before, name), subject=name):
-            for module, those in children.items():
-                module._modules = those
+            for module, original in children.items():
+                module._modules = original
             prune(self.model, keep | {"exit"}, lengths=True)
             self._retrace()
         removed += self._silence(idle, name, shape) if idle else []
@@ -131,13 +131,13 @@ class Surgery(ModuleEdits):
         below: bool = True,
         spare: Iterable[Site] = (),
     ) -> None:
-        """Stop training the parameters of ``sites``, and keep the statistics of their norm layers as they are.
+        """Freeze the parameters of ``sites`` and the running statistics of their norm layers.
 
         Args:
             sites: The sites to freeze.
-            norms: ``train`` lets the norm layers update their running statistics all the same.
-            below: Freeze everything below the sites too, not only the parameters that they own themselves.
-            spare: Sites whose parameters go on training, also where one of them is tied to a frozen site's.
+            norms: ``train`` keeps updating the running statistics of norm layers.
+            below: Freeze the submodules too, not only the parameters that the sites hold directly.
+            spare: Sites whose parameters stay trainable, even if one of them is tied to a frozen parameter.
         """
         names = names_of_parameters(self.model)
         spared = {id(parameter) for site in spare for parameter in site.module.parameters()}
@@ -162,7 +162,7 @@ class Surgery(ModuleEdits):
             self.note(f"LayerDrop is off in {stack or 'the network'}: in training it would leave out {name} at times")
 
     def _begins_as(self, before: Sequence[str], end: str) -> bool:
-        """Whether the sites that run now are those of ``before``, as far as ``end``."""
+        """Return whether the sites that run now are those of ``before``, up to ``end``."""
         try:
             now = [site for site in self.trace().visits if site.split(".")[0] != "grafts"]
         except OperationError:
@@ -170,12 +170,12 @@ class Surgery(ModuleEdits):
         return end in now and now == list(before[: len(now)])
 
     def _visit(self, name: str) -> tuple[bool, int]:
-        """Whether the output of a site is overwritten in place, and how often the site runs."""
+        """Return whether the output of a site is overwritten in place, and how often the site runs."""
         traced = self.trace()
         return bool(name in traced.visits and traced.visits[name].overwritten), traced.calls(name)
 
     def _needed_before(self, name: str) -> tuple[list[str], list[str]]:
-        """The sites that a forward up to ``name`` uses, and those that it fetches without using them."""
+        """List the sites that a forward pass up to ``name`` uses, and those that it looks up without using them."""
         needed = needed_before(self.model, name, self.trace(), partial(self.trace, training=True))
         if not needed.in_training:
             self.note("traced in eval mode only: what runs in training alone may have been cut")
@@ -187,9 +187,9 @@ class Surgery(ModuleEdits):
         return sorted(needed.sites), sorted(needed.idle)
 
     def _silence(self, idle: Sequence[str], end: str, shape: tuple[int, ...]) -> list[str]:
-        """Replace modules that a forward up to ``end`` fetches without using them by identities.
+        """Replace modules that a forward pass up to ``end`` looks up without using them by ``nn.Identity``.
 
-        If the network does not run with the identities, everything stays.
+        If the network does not run with the identities, put the modules back.
         """
         modules = {name: self.model.get_submodule(name) for name in idle}
 
@@ -210,13 +210,13 @@ class Surgery(ModuleEdits):
         return []
 
     def _refuse_to_waste(self, sites: Sequence[str]) -> None:
-        """Refuse to cut away what another operation of this recipe has just put in."""
+        """Refuse to cut away a module that another operation of this recipe has added."""
         journal = self._journal
         for site in sites:
             for tensor in self.model.get_submodule(site).parameters(recurse=False):
                 origin = journal.origins.get(tensor)
                 if isinstance(origin, (New, Derived)) and origin.by in journal.finished:
                     raise OperationError(
-                        f"{journal.operation} would cut away {site}, which {origin.by} has just put in",
+                        f"{journal.operation} would cut away {site}, which {origin.by} has just added",
                         hint=f"put {journal.operation} before {origin.by}",
                     )

@@ -1,4 +1,4 @@
-"""Carry out one recipe's operations on a skeleton, one by one, and compare each with its journal."""
+"""Run a recipe's operations on a skeleton, one by one, and check the edits of each against the journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from surgeon.surgery.value_changes import Values
 
 
 class Course:
-    """One recipe being carried out: the surgery that its operations get, and the journal that only the engine reads.
+    """Run one recipe: hold the ``Surgery`` that its operations get, and the journal that only the engine reads.
 
     Args:
         root: The skeleton to edit.
@@ -32,7 +32,7 @@ class Course:
         plugins: The plugins that declare families, build architectures and open donors.
         value: Reads the values of a tensor with a given origin.
         architecture: What builds the network before any surgery, if that is known.
-        replay: Take the recorded answers instead of running forwards.
+        replay: Take the recorded answers instead of running forward passes.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class Course:
 
     @property
     def root(self) -> nn.Module:
-        """The root of the edited skeleton: an operation may have wrapped it."""
+        """Return the root of the edited skeleton; an operation may have wrapped the first one."""
         return self.surgery.model
 
     def operate(self, operation: Operation, where: str | None = None) -> Step:
-        """Carry out one operation and refuse changes that are not in its journal.
+        """Run one operation and refuse changes that are not in its journal.
 
         Args:
             operation: The operation.
             where: Its place in the recipe, for errors.
 
         Raises:
-            OperationError: It cannot do what it should, or changed tensors without recording that.
-            PluginError: It raised something that is not an error of surgeon's.
+            OperationError: It cannot be applied to this network, or changed tensors without recording that.
+            PluginError: It raised an exception that is not a SurgeonError.
         """
         surgery, journal = self.surgery, self.journal
         journal.begin(operation.name)
@@ -105,4 +105,4 @@ class Course:
 
 
 def _no_donor(reference: str) -> Donor:
-    raise ArchitectureError("a replay opens no other checkpoint", where=reference)
+    raise ArchitectureError("a replay does not open other checkpoints", where=reference)

@@ -1,4 +1,4 @@
-"""Find what features a site produces, their width and layout, for new layers to be sized by."""
+"""Find the features that a site produces, with their width and layout, to size new layers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ WIDTHS = ("out_features", "out_channels", "num_features", "num_channels", "embed
 
 
 LOOK_BACK = 8
-"""How many layers before a site may tell its width; further back they speak of something else."""
+"""How many layers before a site to look at for its width; layers further back have other features."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a site produces.
+    """Describe the tensor that a site produces.
 
     Attributes:
         site: Its address.
         shape: The shape at the traced input, batch first.
         axis: The dimension of the channels: 1, or -1.
         token: The first of its tokens is a class token.
-        masked: The network's forward takes an ``attention_mask`` that speaks of its positions.
+        masked: The network's forward takes an ``attention_mask`` for its positions.
     """
 
     site: str
@@ -48,29 +48,29 @@ class Features:
 
     @property
     def width(self) -> int:
-        """The number of channels."""
+        """Return the number of channels."""
         return self.shape[self.axis]
 
     @property
     def dims(self) -> int:
-        """The number of dimensions besides batch and channels."""
+        """Return the number of dimensions besides batch and channels."""
         return len(self.shape) - 2
 
 
 def features_at(surgery: Surgery, site: str) -> Features:
-    """The features that ``site`` produces.
+    """Describe the features that ``site`` produces.
 
     Raises:
-        OperationError: They are no tensor with a batch and channels.
+        OperationError: It does not produce a tensor with a batch and channels.
     """
     return _features(surgery, "features", site, lambda: _describe(surgery, site, None))
 
 
 def features_of_head(surgery: Surgery) -> Features:
-    """The features that the network's present head reads, or that come out where it has none.
+    """Describe the features that the network's current head reads, or the output of a network without a head.
 
-    Where the forward of the network reshapes or pools them on their way to the head without a module of its
-    own, they are those of the last site before that.
+    If the network's forward reshapes or pools them before the head without a module for it, they are the features of
+    the last site before that.
 
     Raises:
         OperationError: The head has several parts, which read different features.
@@ -95,7 +95,7 @@ def features_of_head(surgery: Surgery) -> Features:
 
 
 def features_of_network(surgery: Surgery) -> Features:
-    """The features that come out of a network without a head.
+    """Describe the features that a network without a head returns.
 
     Raises:
         OperationError: No site produces them.
@@ -107,7 +107,7 @@ def features_of_network(surgery: Surgery) -> Features:
 
 
 def logits_branch(model: nn.Module) -> Branch | None:
-    """The branch that an earlier replace_head put on top of features."""
+    """Get the branch that an earlier replace_head added, or None."""
     if isinstance(model, Grafted) and TRUNK_OUTPUT in model.grafts:
         branch = model.grafts[TRUNK_OUTPUT]
         return branch if isinstance(branch, Branch) else None
@@ -115,65 +115,65 @@ def logits_branch(model: nn.Module) -> Branch | None:
 
 
 def tapped_site(model: nn.Module, branch: Branch) -> str:
-    """The site that a branch reads."""
+    """Get the site that a branch reads."""
     site = site_of_tap(model, branch.tap)
     if site is None:
-        raise OperationError("a branch reads a site that is no longer there")
+        raise OperationError("a branch reads a site that was removed")
     return site
 
 
 def scoring_layer(model: nn.Module, site: str) -> str:
-    """The layer at or below ``site`` that gives the scores.
+    """Find the layer at or below ``site`` that computes the scores.
 
     Raises:
-        OperationError: There is no linear layer, convolution or identity at or below it.
+        OperationError: ``site`` neither is nor contains a linear layer, convolution or identity.
     """
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.modules.conv._ConvNd, nn.Identity)
     module = model.get_submodule(site)
     if isinstance(module, kinds):
         return site
-    found: list[str] = [name for name, inner in module.named_modules(prefix=site) if isinstance(inner, kinds[:2])]
-    if not found:
+    layers: list[str] = [name for name, inner in module.named_modules(prefix=site) if isinstance(inner, kinds[:2])]
+    if not layers:
         raise OperationError(
             f"{site or '.'} is a {type(module).__name__} without a linear layer or convolution to replace",
-            hint="name the layer that gives the scores; surgeon inspect shows the sites",
+            hint="name the layer that computes the scores; surgeon inspect shows the sites",
         )
-    return found[-1]
+    return layers[-1]
 
 
 def neighbour(model: nn.Module, site: str) -> nn.Module:
-    """A module whose dtype what reads ``site`` should have: itself, or what holds it."""
+    """Get the module whose dtype a layer that reads ``site`` should have: the site itself, or a parent of it."""
     while site and not any(p.is_floating_point() for p in model.get_submodule(site).parameters()):
         site = site.rpartition(".")[0]
     return model.get_submodule(site)
 
 
 def shown(shape: Iterable[int]) -> str:
-    """A shape for people: the batch is theirs."""
+    """Format a shape for messages, with ``batch`` in the place of its first number."""
     _, *rest = shape
     return f"({', '.join(['batch', *map(str, rest)])})"
 
 
 def _features(surgery: Surgery, kind: str, site: str, answer: Callable[[], dict[str, Any]]) -> Features:
-    found = surgery.recall(kind, answer, subject=site)
-    return Features(**{**found, "shape": tuple(found["shape"])})
+    fields = surgery.recall(kind, answer, subject=site)
+    return Features(**{**fields, "shape": tuple(fields["shape"])})
 
 
 def _describe(surgery: Surgery, site: str, width: int | None) -> dict[str, Any]:
     traced, model = surgery.trace(), surgery.model
     shape = traced.shape(site)
     if len(shape) < 2:
-        raise OperationError(f"{site or '.'} produces {list(shape)}: no features with a batch and channels")
+        raise OperationError(f"{site or '.'} produces {list(shape)}, which lacks a batch or channels")
     axis = _channel_axis(model, traced, site, shape, width)
     token = axis == -1 and len(shape) == 3 and _has_class_token(model, traced, site, shape)
     return {**asdict(Features(site, shape, axis, token, _masked(model, site, shape))), "shape": list(shape)}
 
 
 def _read_by(surgery: Surgery, head: str) -> tuple[str, int | None]:
-    """The site whose features ``head`` reads, and the width that it reads.
+    """Find the site whose features ``head`` reads, and the width that it reads.
 
-    The last site before the head that has the width is it, unless it is a container (a transformers trunk
-    whose tokens the head does not read), in which a site gives the head's very input.
+    Take the last site before the head that has this width. If it is a container (a transformers trunk of whose tokens
+    the head reads only some), prefer a site in it that produces exactly the head's input.
     """
     traced, module = surgery.trace(), surgery.model.get_submodule(head)
     width = getattr(module, "in_features", None) or getattr(module, "in_channels", None)
@@ -181,14 +181,14 @@ def _read_by(surgery: Surgery, head: str) -> tuple[str, int | None]:
     wanted = (*shape[:-1], module.in_features) if isinstance(module, nn.Linear) else shape
     start, suited = traced.visits[head].started, ""
     for site in reversed(traced.order):
-        found = _shape(traced, site)
-        if found is None or _grafted(site) or traced.visits[site].finished[-1] > start:
+        produced = _shape(traced, site)
+        if produced is None or _grafted(site) or traced.visits[site].finished[-1] > start:
             continue
         if suited and not site.startswith(f"{suited}."):
             break
-        if not isinstance(module, nn.modules.conv._ConvNd) and _squeezed(found) == _squeezed(wanted):
+        if not isinstance(module, nn.modules.conv._ConvNd) and _squeezed(produced) == _squeezed(wanted):
             return site, width
-        if not suited and len(found) > 1 and width in (None, found[1], found[-1]):
+        if not suited and len(produced) > 1 and width in (None, produced[1], produced[-1]):
             suited = site
     if not suited:
         raise OperationError(
@@ -199,7 +199,7 @@ def _read_by(surgery: Surgery, head: str) -> tuple[str, int | None]:
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the ones at its end: pools leave them."""
+    """Drop the ones at the end of a shape, which pooling leaves."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
@@ -213,7 +213,7 @@ def _shape(traced: Trace, site: str) -> tuple[int, ...] | None:
 
 
 def _last_site(surgery: Surgery) -> str:
-    """The outermost site that produced what comes out; else the last that ran."""
+    """Find the outermost site that produced the network's output; failing that, the last site that ran."""
     traced = surgery.trace()
     out = traced.outputs.get("last_hidden_state") or next(iter(traced.outputs.values()), None)
     sites = [site for site in traced.order if site and not _grafted(site) and traced.features(site)]
@@ -224,7 +224,7 @@ def _last_site(surgery: Surgery) -> str:
 
 
 def _channel_axis(model: nn.Module, traced: Trace, site: str, shape: tuple[int, ...], width: int | None) -> int:
-    """1 or -1, from the widths of the layers that made the features; see the layouts in :class:`Pool`."""
+    """Find the channel dimension, 1 or -1, from the widths of the layers before; see the layouts in :class:`Pool`."""
     default = -1 if len(shape) <= 3 else 1
     if len(shape) == 2 or shape[1] == shape[-1]:
         near = next(_layers_before(model, traced, site), None)
@@ -248,7 +248,7 @@ def _axis_of(shape: tuple[int, ...], width: int, default: int) -> int:
 
 
 def _layers_before(model: nn.Module, traced: Trace, site: str) -> Iterator[nn.Module]:
-    """The layers with a width that had run when ``site`` was done, the latest first."""
+    """Yield the layers with a width that had run when ``site`` finished, the latest first."""
     end = traced.visits[site].finished[-1]
     for name in reversed(traced.order):
         if traced.visits[name].finished[-1] <= end and not _grafted(name):
@@ -268,17 +268,20 @@ def _width(module: nn.Module) -> int | None:
 
 
 def _has_class_token(model: nn.Module, traced: Trace, site: str, shape: tuple[int, ...]) -> bool:
-    """Whether these tokens begin with the class token: patches alone are as many as the positions of a map."""
+    """Return whether these tokens begin with the class token.
+
+    Without one, there are as many tokens as positions in an earlier feature map.
+    """
     names = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     if names.isdisjoint(CLASS_TOKENS):
         return False
     end = traced.visits[site].finished[-1]
     before = (_shape(traced, name) for name in traced.order if traced.visits[name].finished[-1] <= end)
-    return not any(prod(found[2:]) == shape[1] for found in before if found and len(found) > 3)
+    return not any(prod(earlier[2:]) == shape[1] for earlier in before if earlier and len(earlier) > 3)
 
 
 def _masked(model: nn.Module, site: str, shape: tuple[int, ...]) -> bool:
-    """Whether the forward's ``attention_mask``, if it has one, speaks of these positions."""
+    """Return whether the network's forward takes an ``attention_mask`` for these positions."""
     return len(shape) == 3 and _takes_mask(model) and not _decodes(model, site)
 
 
@@ -289,7 +292,7 @@ def _takes_mask(model: nn.Module) -> bool:
 
 
 def _decodes(model: nn.Module, site: str) -> bool:
-    """Whether a site is in the decoder of an encoder-decoder, whose attention_mask is its encoder's."""
+    """Return whether a site is in the decoder of an encoder-decoder, whose attention_mask is for the encoder."""
     config = getattr(model, "config", None)
     return bool(getattr(config, "is_encoder_decoder", False)) and "encoder" not in site.split(".")
 

@@ -1,7 +1,7 @@
-"""The one way to look at a network: what runs in it, which role its modules play, what they produce.
+"""Inspect a network: which modules run, which roles they have, what they produce.
 
-Operations, the commands and training all look through an :class:`Inspection`, so that the facts that a plugin declares
-about a family of networks, and the roles and inputs that a recipe gives, count wherever a network is traced.
+Operations, the commands and training all use an :class:`Inspection`. So the facts that a plugin declares about a family
+of networks, and the roles and inputs in a recipe, apply wherever a network is traced.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Inspection:
-    """Sites, roles and shapes of a skeleton as it is now, and the architectures that can be built.
+    """Find the sites, roles and shapes of a skeleton as it is now, and build architectures.
 
     Args:
         model: The skeleton.
@@ -42,8 +42,8 @@ class Inspection:
         families: Facts that plugins declare about families of networks.
         architecture: What builds the network before any surgery, if that is known.
         providers: What builds architectures, by scheme.
-        journal: Records answers about the traced network. If it has the answers of an earlier run, no forward is
-            run, and a later surgeon that would guess otherwise still rebuilds the same network.
+        journal: Records answers about the traced network. If it has the answers of an earlier run, no forward pass
+            is run, and a later version of surgeon rebuilds the same network.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Inspection:
 
     @property
     def families(self) -> Sequence[Family]:
-        """The facts that plugins declare about families of networks."""
+        """Return the facts that plugins declare about families of networks."""
         return self._families
 
     def select(self, selector: str | Iterable[str]) -> list[Site]:
@@ -86,7 +86,7 @@ class Inspection:
         except SiteError as error:
             for site, by in self._journal.removed.items():
                 if fnmatchcase(site, text) or text.startswith(f"{site}."):
-                    raise SiteError(f"{text!r} is gone: {by} removed {site}") from error
+                    raise SiteError(f"{text!r} does not exist any more: {by} removed {site}") from error
             raise
 
     def site(self, selector: str) -> Site:
@@ -98,7 +98,7 @@ class Inspection:
         sites = self.select(selector)
         if len(sites) != 1:
             raise SiteError(
-                f"{selector!r} names {len(sites)} modules, but one is wanted",
+                f"{selector!r} names {len(sites)} modules, expected one",
                 hint=f"name one of: {', '.join(str(site) for site in sites[:6])}",
             )
         return sites[0]
@@ -112,13 +112,13 @@ class Inspection:
         return find_inputs(self.model, self._inputs, families=self._families)
 
     def trace(self, *, training: bool = False) -> Trace:
-        """Run a forward of the skeleton as it is now, on tensors without memory.
+        """Run a forward pass of the skeleton as it is now, on tensors without memory.
 
         Args:
             training: Run it in training mode, on the inputs of the last trace if there was one.
 
         Raises:
-            TraceError: None of the ways to run it worked; the error says how to give inputs.
+            TraceError: It ran on none of the backends; the error says how to give inputs.
         """
         if training:
             return trace(self.model, self._inputs, training=True, families=self._families, first=self._last_inputs)
@@ -139,12 +139,11 @@ class Inspection:
         """Check that the overrides of roles name roles and sites that exist.
 
         Raises:
-            SiteError: One does not. A role with a name of the user's own is allowed, unless it looks like a
-                misspelt role.
+            SiteError: One does not. A new role name is allowed, unless it looks like a misspelt role.
         """
         for role, given in self._role_overrides.items():
             if role not in ROLES and (near := nearest(role, ROLES)):
-                raise SiteError(f"{role!r} is no role", where=f"roles.{role}", hint=f"nearest: {', '.join(near)}")
+                raise SiteError(f"{role!r} is not a role", where=f"roles.{role}", hint=f"nearest: {', '.join(near)}")
             for selector in [given] if isinstance(given, str) else given:
                 try:
                     select(self.model, selector)
@@ -165,13 +164,13 @@ class Inspection:
         """Answer a question about the traced network, and record the answer with the recipe.
 
         A replay takes the recorded answer instead of tracing. The record is found by the operation that runs, by
-        ``kind`` and by ``subject``; keep those as they are, and artifacts go on loading.
+        ``kind`` and by ``subject``. Do not change those, or artifacts written before no longer load.
 
         Args:
-            kind: What is wanted, in a word or two: ``shape``.
-            answer: Computes it on the first run; the result must be JSON-able.
-            subject: What it is wanted of: the address of a site.
-            outside: The answer comes from a file or the network. A replay never looks there.
+            kind: The kind of question, in a word or two: ``shape``.
+            answer: Computes the answer on the first run; the result must be JSON-able.
+            subject: What the question is about: the address of a site.
+            outside: The answer comes from a file or from the internet. A replay reads neither.
 
         Raises:
             ArchitectureError: In a replay, an answer from outside is not recorded.
@@ -228,12 +227,12 @@ class Inspection:
 
 
 def inspection_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surgeries]) -> Inspection:
-    """Inspect a network as it is after ``surgeries``, with the roles and inputs that the last of them was given.
+    """Inspect a network as it is after ``surgeries``, with the roles and inputs of the last recipe.
 
     Args:
         model: The network, or its skeleton.
         plugins: The plugins, which declare facts about families of networks.
-        surgeries: The recipes that the network has been through, as its record or its source holds them.
+        surgeries: The recipes that were applied to the network, as its record or its source lists them.
     """
     last = surgeries[-1] if surgeries else None
     return Inspection(
@@ -245,14 +244,14 @@ def inspection_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surger
 
 
 def _present(model: nn.Module, roles: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Drop from the overrides of roles the sites that the surgery they were given for has removed."""
+    """Drop from the overrides of roles the sites that surgery has removed."""
     listed = {role: [given] if isinstance(given, str) else list(given) for role, given in roles.items()}
     present = {role: [text for text in given if _names_something(model, text)] for role, given in listed.items()}
     return {role: given for role, given in present.items() if given}
 
 
 def _names_something(model: nn.Module, selector: str) -> bool:
-    """Whether a selector matches in the network, or in the part of it that has the roles."""
+    """Return whether a selector matches in the network, or in the part of it that has the roles."""
     root = root_of(model)
     parts = [(model, selector)]
     if root:
@@ -264,5 +263,5 @@ def _names_something(model: nn.Module, selector: str) -> bool:
 
 
 def name_of(site: Site | str) -> str:
-    """Get the address of a site that is given as such or by its address."""
+    """Get the address of a site, given as a ``Site`` or as its address."""
     return site.name if isinstance(site, Site) else site

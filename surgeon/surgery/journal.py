@@ -1,7 +1,7 @@
-"""The journal of one recipe's operations: what they changed, where tensors come from, what tracing answered.
+"""Keep the journal of one recipe's operations: what they changed, where tensors come from, what traces showed.
 
-It is private to the engine. Operations see only the verbs of :class:`~surgeon.surgery.context.Surgery`, which write
-here; the engine reads it to refuse edits that no verb made, to draw up the plan and to write the manifest.
+It is private to the engine. Operations use the methods of :class:`~surgeon.surgery.context.Surgery`, which write here.
+The engine reads it to refuse unrecorded edits, to make the plan and to write the manifest.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 @dataclass
 class Journal:
-    """What happened to one network while operations ran on it.
+    """Record what operations did to one network.
 
     Attributes:
         origins: Where each tensor gets its values from.
-        recorded: The answers of the first run, for a replay; None where the operations run for the first time.
+        recorded: The answers of the first run, for a replay; None on the first run.
         operation: The name of the operation that runs now.
         finished: The names of the operations that ran before it.
         notes: Lines for the plan, of the operation that runs now.
@@ -51,7 +51,7 @@ class Journal:
 
     @property
     def replays(self) -> bool:
-        """Whether recorded operations are replayed, so that no forward needs to run."""
+        """Return whether recorded operations are replayed, so that no forward pass is needed."""
         return self.recorded is not None
 
     def begin(self, operation: str) -> None:
@@ -69,7 +69,7 @@ class Journal:
 
     @property
     def answers(self) -> dict[str, Any]:
-        """What :meth:`recall` has returned so far, by stable names, for the manifest."""
+        """Return what :meth:`recall` has answered so far, by stable names, for the manifest."""
         return self._answers.given
 
     def has(self, kind: str) -> bool:
@@ -80,10 +80,10 @@ class Journal:
         """Return the recorded answer to a question about the traced network; compute and record it on the first run.
 
         Args:
-            kind: What is wanted, in a word or two: ``shape``.
-            answer: Computes it; the result must be JSON-able.
-            subject: What it is wanted of: the address of a site.
-            outside: The answer comes from a file or the network, where a replay never looks.
+            kind: The kind of question, in a word or two: ``shape``.
+            answer: Computes the answer; the result must be JSON-able.
+            subject: What the question is about: the address of a site.
+            outside: The answer comes from a file or from the internet. A replay reads neither.
 
         Raises:
             ArchitectureError: In a replay, an answer from outside is not recorded.
@@ -91,7 +91,8 @@ class Journal:
 
         def refuse() -> T:
             raise ArchitectureError(
-                f"the manifest does not hold what {subject!r} gave", hint="make the artifact again from its recipe"
+                f"the manifest does not record the answer for {subject!r}",
+                hint="make the artifact again from its recipe",
             )
 
         return self._answers.recall(kind, subject, refuse if outside and self.replays else answer)

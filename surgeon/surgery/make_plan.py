@@ -1,4 +1,4 @@
-"""Draw up the plan of a recipe, as a :class:`~surgeon.surgery.plan.Plan`."""
+"""Make the plan of a recipe, as a :class:`~surgeon.surgery.plan.Plan`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def make_plan(
     *,
     outputs: bool,
 ) -> Plan:
-    """Collect what the operations did, and what every tensor of the result is.
+    """Collect what the operations did, and where every tensor of the result comes from.
 
     Args:
         source: What the operations were applied to.
         steps: What each operation did.
-        inspection: Looks at the result.
+        inspection: Inspects the result.
         flow: The result's tensors and their origins.
         before: The tensors of the skeleton before the operations.
         outputs: Whether to trace the result for its outputs.

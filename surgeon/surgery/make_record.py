@@ -1,4 +1,4 @@
-"""Write down how a network came about, as a :class:`~surgeon.interfaces.record.Record`."""
+"""Record how a network was made, as a :class:`~surgeon.interfaces.record.Record`."""
 
 from __future__ import annotations
 

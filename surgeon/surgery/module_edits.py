@@ -1,4 +1,4 @@
-"""The verbs that edit the tree of modules: replace, remove, attach, insert, keep some children, wrap the root."""
+"""Edit the module tree: replace, remove, attach, insert, keep some children, wrap the root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from surgeon.surgery.tensor_values import TensorValues
 
 
 class ModuleEdits(TensorValues):
-    """Edit the tree of modules. Every edit is recorded; one that would take away what a branch reads is refused."""
+    """Edit the module tree. Every edit is recorded; removing a module that a branch reads is refused."""
 
     def replace(self, site: Site | str, module: nn.Module) -> None:
         """Put ``module`` in the place of ``site``."""
@@ -25,11 +25,11 @@ class ModuleEdits(TensorValues):
         self._changed(name_of(site))
 
     def remove(self, site: Site | str, *, optional: bool = False) -> None:
-        """Remove a module that the forward does not need.
+        """Remove a module that the forward pass does not need.
 
         Args:
             site: The module.
-            optional: The forward tests it for None, so None takes its place.
+            optional: Put None in its place, because the parent's forward tests it for None.
 
         Raises:
             OperationError: A branch reads it.
@@ -41,10 +41,10 @@ class ModuleEdits(TensorValues):
         self._changed(name)
 
     def attach(self, parent: Site | str, name: str, module: nn.Module) -> None:
-        """Add ``module`` as a child. The caller makes sure that something calls it.
+        """Add ``module`` as a child. The caller has to make sure that it is called.
 
         Raises:
-            OperationError: ``parent`` has something of that name.
+            OperationError: ``parent`` already has an attribute of that name.
         """
         owner = self.model.get_submodule(name_of(parent))
         if hasattr(owner, name):
@@ -60,7 +60,7 @@ class ModuleEdits(TensorValues):
         name: str = "inserted",
         where: Literal["after", "before"] = "after",
     ) -> None:
-        """Put ``module`` behind (or before) ``site``. No name changes: the new module is a child of ``site``."""
+        """Run ``module`` after (or before) ``site``. No name changes: the new module is a child of ``site``."""
         target = self.model.get_submodule(name_of(site))
         path = name_of(site)
         while where == "before" and isinstance(target, nn.Sequential):
@@ -84,13 +84,13 @@ class ModuleEdits(TensorValues):
         """
         name = name_of(container)
         module = self.model.get_submodule(name)
-        gone = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
-        self._refuse_to_remove(gone)
+        removed = [f"{name}.{child}" for i, child in enumerate(module._modules) if i not in indices]
+        self._refuse_to_remove(removed)
         keep_children(module, indices)
         self._changed(name)
 
     def wrap(self, root: nn.Module) -> nn.Module:
-        """Make ``root``, which holds the present network, the new root, and return it."""
+        """Make ``root``, which contains the current network, the new root, and return it."""
         self.model = root
         self._changed("")
         return root

@@ -1,4 +1,4 @@
-"""A network that is opened: its skeleton, where its tensors come from, and how it was opened."""
+"""Hold an opened network: its skeleton, where its tensors come from, and the options that it was opened with."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Model = str | Path | nn.Module
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How to open a network: what cannot be read from the file, and what the user allows.
+    """Hold the options for opening a network: what the file does not say, and what the user allows.
 
     Attributes:
-        arch: What builds the network, where its file does not say: an architecture's name, or a function without
-            arguments that returns it.
+        arch: What builds the network if its file does not say: the name of an architecture, or a function without
+            arguments that returns the network.
         key: Which of several state dicts in the file to take.
         trust_pickle: Let pickles in the file run code.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins. Default: the built-in and installed ones.
     """
 
     arch: str | Callable[[], nn.Module] | None = None
@@ -39,10 +39,10 @@ class OpenOptions:
     plugins: Plugins = field(default_factory=load_plugins)
 
     def source(self, model: Model) -> Source:
-        """Find out what ``model`` is, without reading a weight.
+        """Identify ``model`` without reading a weight.
 
         Raises:
-            CheckpointError: There is no such file, or it cannot be read.
+            CheckpointError: The file does not exist or cannot be read.
             ArchitectureError: The architecture is unknown, cannot be built, or does not fit the tensors.
         """
         return open_source(
@@ -55,20 +55,20 @@ class OpenOptions:
 
     @property
     def builder(self) -> Callable[[], nn.Module] | None:
-        """The function that builds the network, if ``arch`` is one."""
+        """Return ``arch`` if it is a function that builds the network, else None."""
         return None if isinstance(self.arch, str) else self.arch
 
 
 @dataclass(frozen=True)
 class OpenedNetwork:
-    """A network before the operations to come, no weight of it read.
+    """Hold a network before its operations run; none of its weights is read.
 
     Attributes:
-        root: Its skeleton; the module itself where one in memory is edited in place.
+        root: Its skeleton; the module itself if one in memory is edited in place.
         origins: Where each of its tensors gets its values from.
         mapping: The checkpoint's entry for each tensor name.
         source: What it was opened from.
-        options: How it was opened.
+        options: The options that it was opened with.
     """
 
     root: nn.Module
@@ -79,26 +79,26 @@ class OpenedNetwork:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The tensors that it was opened from; None for an architecture without weights."""
+        """Return the checkpoint that it was opened from; None for an architecture without weights."""
         return self.source.checkpoint
 
     def flow(self, *, seed: int = 0, root: nn.Module | None = None, checkpoint: Checkpoint | None = None) -> Flow:
-        """Make the flow of values into the network.
+        """Make the object that computes the values of the network's tensors.
 
         Args:
             seed: The recipe's seed.
             root: The edited skeleton, after operations.
-            checkpoint: The tensors to read from, in another form (mapped into memory).
+            checkpoint: Read from this instead of ``self.checkpoint``: the same tensors, mapped into memory.
         """
         root = self.root if root is None else root
         return Flow(root, self.origins, checkpoint or self.checkpoint, self.mapping, seed)
 
     def inspect(self) -> Inspection:
-        """Inspect the network, with the roles and inputs that its last recipe was given."""
+        """Inspect the network, with the roles and inputs of its last recipe."""
         return inspection_of(self.root, self.options.plugins, self.source.surgeries)
 
     def course(self, surgeries: Surgeries) -> Course:
-        """Start carrying out a recipe's operations on the network."""
+        """Start running a recipe's operations on the network."""
         flow = self.flow(seed=surgeries.seed)
         return Course(
             self.root,

@@ -1,7 +1,7 @@
-"""Where each tensor of an edited skeleton gets its values from, and the flow of those values.
+"""Record where each tensor of an edited skeleton gets its values from, and compute those values.
 
 Origins are kept by the identity of the tensor objects, never by name: a parameter that an operation moves
-elsewhere in the tree is still the same object, and a tie is one object in two places.
+elsewhere in the tree is still the same object, and a tied parameter is one object in two places.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """Streamed from the source's tensor ``name``."""
+    """Copy the source's tensor ``name``."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Fresh:
-    """New modules that one factory makes: run again for real when the values are wanted."""
+    """Hold the factory of a new module. It is called again, with real tensors, when the values are needed."""
 
     factory: Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class New:
-    """The tensor ``key`` of a new module."""
+    """Take the tensor ``key`` of a new module."""
 
     fresh: Fresh
     key: str
@@ -46,7 +46,7 @@ class New:
 
 @dataclass(frozen=True)
 class Derived:
-    """Computed from other tensors' values."""
+    """Compute the values from those of other tensors."""
 
     sources: tuple[Origin, ...]
     function: Callable[..., torch.Tensor]
@@ -55,7 +55,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Borrowed:
-    """The tensor ``name`` of another checkpoint, read when its values are wanted."""
+    """Copy the tensor ``name`` of another checkpoint, read when its values are needed."""
 
     donor: str
     name: str
@@ -65,7 +65,7 @@ class Borrowed:
 
 @dataclass(frozen=True)
 class Missing:
-    """The source lacks it: an operation has to replace it or cut it away."""
+    """Mark a tensor that the source lacks: an operation has to replace it or cut it away."""
 
     name: str
 
@@ -74,34 +74,34 @@ Origin = Kept | New | Derived | Borrowed | Missing
 
 
 class Origins:
-    """The origin of every tensor, by identity."""
+    """Map tensors to their origins, by identity."""
 
     def __init__(self) -> None:
         self._of: dict[int, tuple[torch.Tensor, Origin]] = {}
 
     def set(self, tensor: torch.Tensor, origin: Origin) -> None:
-        """Say where ``tensor`` comes from; the tensor is held, so that its identity stays its own."""
+        """Set the origin of ``tensor``. A reference to the tensor is kept, so that its ``id`` is not reused."""
         self._of[id(tensor)] = (tensor, origin)
 
     def get(self, tensor: torch.Tensor) -> Origin | None:
-        """Where ``tensor`` comes from; None for one that nobody has accounted for."""
-        found = self._of.get(id(tensor))
-        return found[1] if found else None
+        """Get the origin of ``tensor``, or None if none was set."""
+        entry = self._of.get(id(tensor))
+        return entry[1] if entry else None
 
     def remember(self, old: torch.Tensor, new: torch.Tensor) -> None:
-        """Let ``new`` (``old`` in another dtype, say) have the origin of ``old``."""
+        """Give ``new`` (``old`` in another dtype, for example) the origin of ``old``."""
         origin = self.get(old)
         if origin is not None:
             self.set(new, origin)
 
 
 class Flow:
-    """Gives the values of an edited skeleton's tensors, one at a time.
+    """Compute the values of an edited skeleton's tensors, one at a time.
 
     Args:
         model: The edited skeleton.
         origins: Where its tensors come from.
-        checkpoint: The source's tensors, or None where nothing is kept.
+        checkpoint: The source's tensors, or None if there are none.
         mapping: The checkpoint's entry for each tensor name of the skeleton before surgery.
         seed: The recipe's seed.
     """
@@ -129,17 +129,17 @@ class Flow:
         self._made: dict[Fresh, dict[str, torch.Tensor]] = {}
 
     def check(self) -> None:
-        """Make sure that every tensor is accounted for.
+        """Check that every tensor has an origin.
 
         Raises:
             ArchitectureError: The source lacks tensors that no operation replaced.
-            OperationError: An operation put in tensors without saying where their values come from.
+            OperationError: An operation added tensors without saying where their values come from.
         """
-        missing, strangers = [], []
+        missing, unexplained = [], []
         for name, tensor in self.tensors.items():
             origin = self.origins.get(tensor)
             if origin is None:
-                strangers.append(name)
+                unexplained.append(name)
             elif isinstance(origin, Missing):
                 missing.append(name)
         if missing:
@@ -147,26 +147,26 @@ class Flow:
                 f"the checkpoint lacks {len(missing)} tensors that the network needs: {_few(missing)}",
                 hint="replace them (replace_head for a head) or cut them away (truncate)",
             )
-        if strangers:
+        if unexplained:
             raise OperationError(
-                f"{len(strangers)} tensors came from nowhere: {_few(strangers)}",
+                f"{len(unexplained)} tensors have no origin: {_few(unexplained)}",
                 hint="make new modules with surgery.new(...), so that their values are seeded and recorded",
             )
 
     def entry(self, name: str) -> str | None:
-        """The checkpoint's entry that holds the tensor ``name`` byte for byte; None for any other."""
+        """Get the checkpoint's entry that is the tensor ``name`` byte for byte; None if it is new or computed."""
         origin = self.origins.get(self.tensors[name])
         return self.mapping[origin.name] if isinstance(origin, Kept) else None
 
     def value(self, name: str) -> torch.Tensor:
-        """The values of the tensor ``name``, on the CPU (or where the source's tensor in memory is).
+        """Compute the values of the tensor ``name``, on the CPU (or on the device of a source in memory).
 
         Raises:
-            OperationError: A derived tensor's function gave another shape than it should.
+            OperationError: A derived tensor's function returned the wrong shape.
         """
         tensor = self.tensors[name]
         origin = self.origins.get(tensor)
-        assert origin is not None  # check() has seen to it
+        assert origin is not None  # check() has refused it
         value = self.evaluate(origin)
         if value.shape != tensor.shape:
             by = getattr(origin, "by", "the checkpoint")
@@ -174,7 +174,7 @@ class Flow:
         return value.to(tensor.dtype)
 
     def evaluate(self, origin: Origin) -> torch.Tensor:
-        """The values of a tensor with a given origin."""
+        """Compute the values of a tensor with a given origin."""
         if isinstance(origin, Kept):
             assert self.checkpoint is not None
             return self.checkpoint.read(self.mapping[origin.name])
@@ -187,7 +187,7 @@ class Flow:
         raise ArchitectureError(f"the checkpoint lacks {origin.name}")
 
     def _new(self, origin: New) -> torch.Tensor:
-        """A new module is made once, and each of its tensors let go of when it has been handed out."""
+        """Build a new module once, and free each of its tensors after it has been returned."""
         left = self._made.get(origin.fresh, {})
         if origin.key not in left:
             with torch.random.fork_rng(devices=[]):
@@ -202,7 +202,7 @@ class Flow:
 
 
 def seed_for(seed: int, name: str) -> int:
-    """The seed of a tensor's own generator: it depends on the recipe's seed and the name, not on order."""
+    """Compute the seed of a tensor's generator: it depends on the recipe's seed and the name, not on order."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 

@@ -1,4 +1,4 @@
-"""The plan: what surgery would change, as data. ``surgeon.cli.render`` shows it to people."""
+"""Describe as data what surgery would change: the plan. ``surgeon.cli.render`` prints it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from surgeon.recipe.reach import Reach
 
 @dataclass(frozen=True)
 class TensorFact:
-    """One tensor of the result and where its values come from."""
+    """Describe one tensor of the result and where its values come from."""
 
     name: str
     shape: tuple[int, ...]
@@ -21,7 +21,7 @@ class TensorFact:
     nbytes: int
     origin: Literal["kept", "derived", "new"]
     source: str | None = None
-    """The tensor's name in the source, for a kept one; for one of another checkpoint, that and its name there."""
+    """For a kept tensor, its name in the source; for a borrowed one, the checkpoint and the name in it."""
     by: str | None = None
     """The operation that made it, for a derived or new one."""
     parameter: bool = True
@@ -31,7 +31,7 @@ class TensorFact:
 
 @dataclass(frozen=True)
 class Edit:
-    """One line of a diff: ``-`` leaves, ``+`` comes, ``~`` changes its state."""
+    """Describe one line of a diff: ``-`` removed, ``+`` added, ``~`` changed."""
 
     mark: Literal["-", "+", "~"]
     site: str
@@ -41,7 +41,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Step:
-    """What one operation does."""
+    """Describe what one operation does."""
 
     operation: str
     edits: tuple[Edit, ...]
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What surgery on a model comes to, before a byte of its weights is read."""
+    """Describe the result of surgery on a model, before any weight is read."""
 
     source: str
     architecture: str
@@ -60,42 +60,42 @@ class Plan:
     dropped: tuple[TensorFact, ...]
     """Every tensor of the source that the result does not need."""
     outputs: dict[str, tuple[int, ...]]
-    """The named outputs and their shapes at the traced input; ``{}`` where no trace was needed or found."""
+    """The named outputs and their shapes at the traced input; ``{}`` if nothing was traced."""
     notes: tuple[str, ...] = ()
-    """What was found out while loading, and how sites were traced."""
+    """Remarks from loading, and how sites were traced."""
     reaches: tuple[Reach, ...] = ()
     """What the recipe names outside itself: files, the network, code."""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
-        """The number of parameters of the result."""
+        """Count the parameters of the result."""
         return sum(prod(t.shape) for t in self.tensors if t.parameter)
 
     @property
     def trainable(self) -> int:
-        """The number of parameters of the result that training would move."""
+        """Count the trainable parameters of the result."""
         return sum(prod(t.shape) for t in self.tensors if t.parameter and t.trainable)
 
     @property
     def parameters_before(self) -> int:
-        """The number of parameters of the source."""
+        """Count the parameters of the source."""
         kept = {t.source: t for t in self.tensors if t.origin == "kept" and t.parameter}
         return sum(prod(t.shape) for t in [*kept.values(), *self.dropped] if t.parameter)
 
     @property
     def bytes_written(self) -> int:
-        """The bytes of tensors that the artifact will hold."""
+        """Sum the bytes of tensors that the artifact will hold."""
         return sum(t.nbytes for t in self.tensors)
 
     @property
     def bytes_read(self) -> int:
-        """The bytes of the source, and of other checkpoints, that tensors are copied from."""
+        """Sum the bytes to copy from the source and from other checkpoints."""
         return sum(t.nbytes for t in self.tensors if t.source is not None)
 
     @property
     def counts(self) -> str:
-        """Every tensor accounted for: ``318 of 320 tensors kept, 2 new by replace_head``."""
+        """Summarise the origins of all tensors: ``318 of 320 tensors kept, 2 new by replace_head``."""
         kept = sum(t.origin == "kept" for t in self.tensors)
         text = f"{kept} of {kept + len(self.dropped)} tensors kept"
         for origin in ("derived", "new"):
@@ -107,7 +107,7 @@ class Plan:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON-able data, with its sums."""
+        """Convert the plan to JSON-able data, with its sums."""
         sums = ("parameters", "parameters_before", "trainable", "bytes_read", "bytes_written", "counts")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in sums}}
 

@@ -1,4 +1,4 @@
-"""Open a network: build its skeleton, replay the operations of earlier recipes, match it with its tensors."""
+"""Open a network: build its skeleton, replay the operations of earlier recipes, match its tensors."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, 
 
 
 def open_network(model: Model, options: OpenOptions, *, inplace: bool = False) -> OpenedNetwork:
-    """Open a network: find out what it is, build its skeleton, replay its earlier operations, match its tensors.
+    """Open a network: identify it, build its skeleton, replay its earlier operations, match its tensors.
 
     Args:
         model: What to open.
         options: How to open it.
-        inplace: Take the module in memory itself, not a skeleton of it.
+        inplace: Edit the module in memory itself, not a skeleton of it.
 
     Raises:
-        CheckpointError: There is no such file, or it cannot be read.
+        CheckpointError: The file does not exist or cannot be read.
         ArchitectureError: The network cannot be identified or built, or the tensors do not fit it.
         OperationError: ``inplace`` is set, and ``model`` is not a module in memory.
     """
@@ -40,7 +40,7 @@ def open_network(model: Model, options: OpenOptions, *, inplace: bool = False) -
 
 
 def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) -> OpenedNetwork:
-    """Open a network whose source is open already; see :func:`open_network`."""
+    """Open a network whose source is already open; see :func:`open_network`."""
     if source.module is not None:
         root = source.module if inplace else skeleton_of(source.module)
     elif inplace:
@@ -72,7 +72,7 @@ def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh)
 
 
 def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plugins) -> nn.Module:
-    """Carry out recorded operations on a skeleton; where its values come from does not matter."""
+    """Run recorded operations on a skeleton. The origins that they set are discarded: the values are in the file."""
     origins = Origins()
     for name, tensor in tensors_of(root):
         origins.set(tensor, Missing(name))
@@ -117,7 +117,7 @@ def _versions(checkpoint: Checkpoint) -> str:
 
 
 def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:
-    """Give the skeleton the dtypes of the checkpoint, so that kept tensors are kept to the byte."""
+    """Give the skeleton the dtypes of the checkpoint, so that kept tensors are copied byte for byte."""
     old = dict(tensors_of(root))
     dtypes = {}
     for name, tensor in old.items():

@@ -1,4 +1,4 @@
-"""Take a snapshot of a network's modules and tensors, to tell what an operation changed."""
+"""Take a snapshot of a network's modules and tensors, to see what an operation changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from surgeon.surgery.plan import Edit
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a tree holds, by identity: the modules, the tensors and which of these train."""
+    """Hold the modules and tensors of a network, by identity, and which tensors train."""
 
     modules: dict[str, nn.Module]
     tensors: dict[str, object]
@@ -22,7 +22,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module) -> Snapshot:
-        """Take stock of ``model``."""
+        """Take a snapshot of ``model``."""
         modules, tensors, trainable = {}, {}, {}
         for prefix, module in model.named_modules(remove_duplicate=False):
             modules[prefix] = module
@@ -37,7 +37,7 @@ class Snapshot:
         return cls(modules, tensors, trainable)
 
     def unclaimed(self, after: Snapshot, claims: Iterable[str], frozen: Iterable[str]) -> list[str]:
-        """The names that differ between two snapshots and that no claim of the journal covers.
+        """List the names that differ between two snapshots and that the journal does not mention.
 
         Args:
             after: The snapshot that follows this one.
@@ -55,28 +55,28 @@ class Snapshot:
         return sorted(unclaimed)
 
     def edits(self, after: Snapshot) -> list[Edit]:
-        """What left, what came and what changed its training state, each at its topmost site."""
+        """List what was removed, added, moved, frozen or unfrozen, each at its topmost site."""
         before_ids = {id(m) for m in self.modules.values()}
         after_ids = {id(m) for m in after.modules.values()}
-        gone = [site for site, module in self.modules.items() if id(module) not in after_ids]
-        come = [site for site, module in after.modules.items() if id(module) not in before_ids]
-        edits = [_edit("-", site, self.modules[site]) for site in _topmost(self._told(gone))]
-        edits += [_edit("+", site, after.modules[site]) for site in _topmost(after._told(come))]
-        edits += self._moves(after, set(gone), set(come))
+        removed = [site for site, module in self.modules.items() if id(module) not in after_ids]
+        added = [site for site, module in after.modules.items() if id(module) not in before_ids]
+        edits = [_edit("-", site, self.modules[site]) for site in _topmost(self._visible(removed))]
+        edits += [_edit("+", site, after.modules[site]) for site in _topmost(after._visible(added))]
+        edits += self._moves(after, set(removed), set(added))
         edits += self._state_changes(after)
         return edits
 
-    def _told(self, sites: Iterable[str]) -> list[str]:
-        """Without the modules by which surgery reads and collects, which tell nobody anything."""
+    def _visible(self, sites: Iterable[str]) -> list[str]:
+        """Leave out the modules that surgeon adds to read and collect outputs: they would only clutter the plan."""
         return [site for site in sites if site != "grafts" and not isinstance(self.modules[site], Tap)]
 
-    def _moves(self, after: Snapshot, gone: set[str], come: set[str]) -> list[Edit]:
+    def _moves(self, after: Snapshot, removed: set[str], added: set[str]) -> list[Edit]:
         old_sites: dict[int, list[str]] = {}  # a shared module has several
         for site, module in self.modules.items():
             old_sites.setdefault(id(module), []).append(site)
         moved = {}
         for site, module in after.modules.items():
-            if site not in come and site not in (old := old_sites[id(module)]):
+            if site not in added and site not in (old := old_sites[id(module)]):
                 moved[site] = old[0]
         return [Edit("~", site, f"was {moved[site]}") for site in _topmost(moved)]
 
@@ -103,28 +103,28 @@ def _edit(mark: str, site: str, module: nn.Module) -> Edit:
 
 
 def _and_above(name: str) -> list[str]:
-    """A name and those of all that it lies in, the root's last."""
+    """List a name and the names of all its parents, the root last."""
     parts = name.split(".") if name else []
     return [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
 
 
 def _covered(name: str, sites: set[str]) -> bool:
-    return any(each in sites for each in _and_above(name))
+    return any(parent in sites for parent in _and_above(name))
 
 
 def _topmost(sites: Iterable[str]) -> list[str]:
     top: dict[str, None] = {}
     for site in sites:  # parents come before their children
-        if not any(each in top for each in _and_above(site)):
+        if not any(parent in top for parent in _and_above(site)):
             top[site] = None
     return list(top)
 
 
 def _covering(snapshot: Snapshot, names: set[str]) -> list[str]:
-    """The topmost sites all of whose parameters are in ``names``, then the names that are left."""
+    """List the topmost sites all of whose parameters are in ``names``, then the names that are left."""
     missing: Counter[str] = Counter()
     for name in snapshot.trainable:
         missing.update(dict.fromkeys(_and_above(name), name not in names))
-    found = _topmost(site for site in snapshot.modules if site in missing and not missing[site])
-    covering = set(found)
-    return found + sorted(name for name in names if not _covered(name, covering))
+    sites = _topmost(site for site in snapshot.modules if site in missing and not missing[site])
+    covering = set(sites)
+    return sites + sorted(name for name in names if not _covered(name, covering))

@@ -1,4 +1,4 @@
-"""The verbs that say where the values of tensors come from; no value is read or computed before the weights flow in."""
+"""Set where the values of tensors come from. No value is read or computed before the network is filled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from surgeon.surgery.origins import Borrowed, Derived, Fresh, New, Origin
 
 
 class TensorValues(Inspection):
-    """Make new tensors, and say how the values of tensors are computed.
+    """Make new modules and tensors, and set how their values are computed.
 
     Args:
         model: The skeleton to edit.
@@ -50,13 +50,13 @@ class TensorValues(Inspection):
         like: Site | nn.Module | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        """Make a new module. Its values are drawn when the weights flow in, from a generator that is seeded by the
-        recipe's seed and by the module's name in the edited network.
+        """Make a new module. It is initialised when the network is filled, with a generator seeded by the recipe's
+        seed and the module's name in the edited network.
 
         Args:
             factory: Builds the module from the arguments that follow. It is called twice, now and when
-                the values are wanted, and must not refer to modules of the skeleton.
-            like: The neighbour whose floating-point dtype the module takes.
+                the values are needed, and must not refer to modules of the skeleton.
+            like: A module or site whose floating-point dtype the new module gets.
         """
         build = partial(factory, *args, **kwargs)
         module = build_skeleton(build)
@@ -68,7 +68,7 @@ class TensorValues(Inspection):
         return module
 
     def draw(self, tensors: Mapping[str, torch.Tensor], factory: Callable[[], nn.Module]) -> None:
-        """Let tensors take the values of a module that ``factory`` builds when the weights flow in.
+        """Give tensors the values of a module that ``factory`` builds when the network is filled.
 
         Args:
             tensors: The tensors, by the names that their values have in that module's ``state_dict``.
@@ -84,7 +84,7 @@ class TensorValues(Inspection):
         return isinstance(origin, (New, Derived, Borrowed)) and origin.by in self._journal.finished
 
     def copy_origin(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
-        """Let ``tensor`` get its values from where ``source``, a tensor of this network or of a new module, gets its.
+        """Give ``tensor`` the same values as ``source``, a tensor of this network or of a new module.
 
         Raises:
             OperationError: ``source`` is neither.
@@ -97,9 +97,9 @@ class TensorValues(Inspection):
         sources: Sequence[torch.Tensor],
         function: Callable[..., torch.Tensor],
     ) -> None:
-        """Let ``tensor`` be computed from the values of ``sources`` when the weights flow in.
+        """Compute ``tensor`` from the values of ``sources`` when the network is filled.
 
-        ``tensor`` may be among its own sources: ``function`` then gets the values that it would have had.
+        ``tensor`` may be one of the sources: ``function`` then gets the values that it had before.
 
         Raises:
             OperationError: A source is neither a tensor of this network nor of a new module.
@@ -108,13 +108,13 @@ class TensorValues(Inspection):
         self._journal.origins.set(tensor, Derived(origins, function, self._journal.operation))
 
     def donor(self, reference: str) -> Donor:
-        """Open another checkpoint, by anything that names a model, to see its tensors' names and shapes.
+        """Open another checkpoint, by any reference to a model, to see the names and shapes of its tensors.
 
         No weight is read. A replay does not need it: call it only inside :meth:`recall`.
 
         Raises:
             CheckpointError: It is missing, damaged or unsafe.
-            ArchitectureError: It is unknown, or has no weights.
+            ArchitectureError: It cannot be identified, or has no weights.
         """
         donors = self._journal.donors
         if reference not in donors:
@@ -122,17 +122,17 @@ class TensorValues(Inspection):
         return donors[reference]
 
     def borrow(self, tensor: torch.Tensor, reference: str, name: str) -> None:
-        """Let ``tensor`` take the values of a donor's tensor ``name``, which is read when the weights flow in."""
+        """Copy a donor's tensor ``name`` into ``tensor`` when the network is filled."""
         origin = Borrowed(reference, name, lambda: self.donor(reference).read(name), self._journal.operation)
         self._journal.origins.set(tensor, origin)
 
     def reshape(
         self, site: Site | str, name: str, shape: Sequence[int], function: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Give a parameter or buffer another shape; its new values are computed from its old ones.
+        """Give a parameter or buffer another shape, and compute its new values from its old ones.
 
         Args:
-            site: The module that owns it.
+            site: The module that holds it.
             name: Its name in that module.
             shape: The new shape.
             function: Takes the old values, returns the new ones.

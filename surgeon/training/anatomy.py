@@ -1,4 +1,4 @@
-"""Which parameters of a network a selector names, which are its head's, and how deep each lies."""
+"""Find the parameters that a selector names, those of the head, and the depth of each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Anatomy:
-    """What training must know of where parameters lie in a network.
+    """Find parameters by selector, depth and origin.
 
     Args:
-        model: The network; its record, where surgeon made it, says what its roles and inputs are.
-        plugins: Whose families of networks are known; the built-in and installed ones if left out.
+        model: The network; if surgeon made it, its record has its roles and inputs.
+        plugins: The plugins that declare families. Default: the built-in and installed ones.
     """
 
     def __init__(self, model: nn.Module, plugins: Plugins | None) -> None:
@@ -39,24 +39,24 @@ class Anatomy:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether the network has blocks for rates to go by."""
+        """Return whether the network has blocks."""
         return bool(self._inspection.role("blocks"))
 
     @cached_property
     def kept(self) -> set[str]:
-        """The parameters that came from the source; all of them for a network that surgeon did not make."""
+        """List the parameters that came from the source; all of them for a network that surgeon did not make."""
         names = {name for name, _ in self._model.named_parameters()}
         return names if self._surgery is None else names & self._surgery.kept.keys()
 
     @cached_property
     def inherited(self) -> set[str]:
-        """Like :attr:`kept`, with the parameters that an operation derived from the source's or a donor's values."""
+        """List those in :attr:`kept`, and the parameters derived from values of the source or a donor."""
         if self._surgery is None:
             return self.kept
         return self.kept | ({name for name, _ in self._model.named_parameters()} & set(self._surgery.derived))
 
     def sites(self, selectors: Sequence[str]) -> list[Site]:
-        """What ``selectors`` name; ``head`` alone means the role, and the heads of branches.
+        """List the sites that ``selectors`` name; ``head`` alone means the role and the heads of branches.
 
         Raises:
             SiteError: One names nothing.
@@ -64,7 +64,7 @@ class Anatomy:
         return [site for selector in selectors for site in self._select(selector)]
 
     def parameters(self, selectors: Sequence[str]) -> set[str]:
-        """The names of the parameters at and below what ``selectors`` name.
+        """List the names of the parameters at and below the sites that ``selectors`` name.
 
         Raises:
             SiteError: One names nothing.
@@ -73,19 +73,19 @@ class Anatomy:
         return {name for name, parameter in self._model.named_parameters() if id(parameter) in ids}
 
     def depths(self) -> tuple[dict[str, int], int]:
-        """How many blocks lie before each parameter, by its name, and the depth of what comes after the last.
+        """Compute the depth of each parameter, by its name, and the depth after the last block.
 
-        The stem and the embeddings lie at 0, the first block at 1, and the head behind the last block.
+        The stem and the embeddings have depth 0, the first block 1, and the head comes after the last block.
 
         Raises:
-            TrainingError: No blocks are found.
+            TrainingError: The network has no blocks.
         """
         blocks = self._inspection.role("blocks")
         if not blocks:
             raise TrainingError(
-                f"layer_decay goes by the blocks, and none are found in {type(self._model).__name__}",
+                f"layer_decay needs blocks, and {type(self._model).__name__} has none that surgeon recognises",
                 where="train.optimizer.layer_decay",
-                hint="say which they are with roles: {blocks: SITES}, or give rates: {SITES: FACTOR}",
+                hint="name them with roles: {blocks: SITES}, or give rates: {SITES: FACTOR}",
             )
         last = len(blocks) + 1
         depths: dict[str, int] = {}
@@ -99,8 +99,8 @@ class Anatomy:
     def _select(self, selector: str) -> list[Site]:
         inspection = self._inspection
         if selector in ("head", "@head") and (others := other_heads(self._model)):
-            own = inspection.select("@head") if inspection.role("head") else []
-            return [*own, *others]
+            main = inspection.select("@head") if inspection.role("head") else []
+            return [*main, *others]
         if selector.isidentifier() and not hasattr(self._model, selector):
             try:
                 return inspection.select(f"@{selector}")

@@ -48,15 +48,15 @@ TAKEN = {
 
 
 def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
-    """One error for each name that TrainingArguments does not know, or that another key of the recipe decides."""
-    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    """Make an error for each name that TrainingArguments lacks, or that another key of the recipe sets."""
+    names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     problems = []
     for name in arguments:
         where = f"train.arguments.{name}"
         if name in TAKEN:
             problems.append(TrainingError(f"{name!r} is not set here", where=where, hint=TAKEN[name]))
-        elif name not in known:
-            hint = suggest(name, known - set(TAKEN))
+        elif name not in names:
+            hint = suggest(name, names - set(TAKEN))
             problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
     return [*problems, *_trackers(arguments.get("report_to", "none"))]
 

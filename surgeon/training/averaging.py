@@ -1,4 +1,4 @@
-"""Averages of the weights over training, by torch.optim.swa_utils: exponential (EMA) or of late epochs (SWA)."""
+"""Average the weights over training with torch.optim.swa_utils: exponentially (EMA) or over the last epochs (SWA)."""
 
 from __future__ import annotations
 

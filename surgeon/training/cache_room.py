@@ -12,7 +12,7 @@ from pathlib import Path
 from surgeon.errors import TrainingError
 
 LIMIT = 20.0
-"""Gigabytes that cached features may take together, unless ``$SURGEON_CACHE_GB`` says otherwise."""
+"""The most gigabytes of cached features in total, unless ``$SURGEON_CACHE_GB`` is set."""
 ABANDONED = 24 * 3600
 """Seconds after which a file that nobody has finished writing is taken for left behind."""
 
@@ -23,10 +23,10 @@ def cache_folder() -> Path:
 
 
 def limit() -> int:
-    """How many bytes cached features may take together.
+    """Get the most bytes of cached features in total.
 
     Raises:
-        TrainingError: ``$SURGEON_CACHE_GB`` is no number from 0 on.
+        TrainingError: ``$SURGEON_CACHE_GB`` is not a number of at least 0.
     """
     given = os.environ.get("SURGEON_CACHE_GB") or str(LIMIT)
     try:

@@ -58,7 +58,7 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
 
     def values(self) -> dict[str, float]:
         """What the buffers hold."""
-        return {each.buffer: self.model.get_buffer(each.buffer).item() for each in self.schedules}
+        return {schedule.buffer: self.model.get_buffer(schedule.buffer).item() for schedule in self.schedules}
 
     def _set(self, progress: float) -> None:
         # Looked up each time: moving a model to a device gives it new buffers.
@@ -181,4 +181,4 @@ def _check(model: nn.Module, schedule: Schedule) -> None:
         )
     buffer = buffers[schedule.buffer]
     if buffer.numel() != 1 or not buffer.is_floating_point():
-        raise TrainingError(f"the buffer {schedule.buffer!r} is no real scalar: shape {tuple(buffer.shape)}")
+        raise TrainingError(f"the buffer {schedule.buffer!r} is not a real scalar: shape {tuple(buffer.shape)}")

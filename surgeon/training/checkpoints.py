@@ -68,13 +68,13 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
     """The last checkpoint of an interrupted ``run``; None where it was interrupted before it made one.
 
     Raises:
-        TrainingError: There is no such run, or it is another one.
+        TrainingError: The folder has no interrupted run, or that of another recipe.
     """
     try:
         begun = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"there is no interrupted training in {folder}", hint="leave --resume out to begin one"
+            f"{folder} has no interrupted training to resume", hint="leave --resume out to start one"
         ) from error
     if changes := _changes(begun, run):
         shown = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")
@@ -99,15 +99,15 @@ NAMES = {
 
 def _changes(begun: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     """What has changed, by its key in the recipe: ``train.learning_rate was 0.01 and is 0.1``."""
-    found = []
+    changes = []
     for key in run:
         if key in ("train", "data", "operations"):
             for path, before, now in _differences(begun.get(key), run[key], key):
-                found.append(_said(path, before, now))
+                changes.append(_said(path, before, now))
         elif begun.get(key) != run[key]:
             short = key == "weights"
-            found.append(NAMES[key] + ("" if short else f" (was {begun.get(key, MISSING)}, is {run[key]})"))
-    return found
+            changes.append(NAMES[key] + ("" if short else f" (was {begun.get(key, MISSING)}, is {run[key]})"))
+    return changes
 
 
 def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
@@ -148,15 +148,15 @@ def save_network(model: nn.Module, folder: Path, state: Mapping[str, torch.Tenso
 
 
 def load_network(model: nn.Module, folder: Path) -> None:
-    """Put back what :func:`save_network` wrote, in place.
+    """Load what :func:`save_network` wrote, in place.
 
     Raises:
         TrainingError: It holds other tensors than the network has.
     """
     stored = load_file(folder / WEIGHTS)
-    own = dict(tensors_of(model))
-    if odd := sorted(stored.keys() ^ own.keys()):
+    tensors = dict(tensors_of(model))
+    if odd := sorted(stored.keys() ^ tensors.keys()):
         raise TrainingError(f"the checkpoint {folder} is of another network: {', '.join(odd[:3])}")
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in tensors.items():
             tensor.copy_(stored[name])

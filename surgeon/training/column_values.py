@@ -47,7 +47,7 @@ def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
 
 
 def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
-    """What tells one dataset from another: its size, all its labels, and some of its samples in full."""
+    """Compute what identifies a dataset: its size, all its labels, and some of its samples in full."""
     size = len(dataset)
     first = dataset[0] if size else {}
     digest = hashlib.sha256()

@@ -118,8 +118,8 @@ class FeatureCache:
         def before(name: str, module: nn.Module, args: Any) -> None:
             if stopped or inside:
                 return
-            own = any(p.requires_grad for p in module._parameters.values() if p is not None)
-            if own or _changes(module):
+            trains = any(p.requires_grad for p in module._parameters.values() if p is not None)
+            if trains or _changes(module):
                 stopped.append(name)
             elif not any(p.requires_grad for p in module.parameters()) and not any(map(_changes, module.modules())):
                 inside.append(name)
@@ -245,10 +245,10 @@ class FeatureCache:
             expected = self.call(self.model, self._batch(rows))
             with self.installed():
                 self.serve(batch, training=True)
-                found = self.call(self.model, batch)
+                outputs = self.call(self.model, batch)
         for name, output in expected.items():
             scale = output.float().abs().max().clamp(min=1e-6)
-            if found[name].shape != output.shape or (found[name] - output).float().abs().max() > 1e-3 * scale:
+            if outputs[name].shape != output.shape or (outputs[name] - output).float().abs().max() > 1e-3 * scale:
                 raise _refused(
                     f"the output {name!r} reads more of what is frozen than what {self.site} hands on",
                     "features: none",

@@ -30,15 +30,15 @@ from surgeon.training.label_check import check_labels, described
 from surgeon.training.metrics import by_task_and_domain, task_of
 from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Call, Target
-from surgeon.training.optimizing import rate_factors
 from surgeon.training.options import class_names
+from surgeon.training.parameter_groups import rate_factors
 from surgeon.training.parts import make_cache, make_norms, make_targets, make_terms
 from surgeon.training.rates import find_rate, resolved
 from surgeon.training.report import TrainReport
+from surgeon.training.stages import Unfreezing
 from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.test_views import TestViews
 from surgeon.training.trainer import ObjectiveTrainer
-from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.unwrapping import restored
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
         network: What the data have to fit; see :func:`surgeon.training.class_names.network_of`.
 
     Raises:
-        TrainingError: Data cannot be read, or what is trained on and what is tested on do not go together.
+        TrainingError: Data cannot be read, or the training and the test data do not match.
     """
     train = as_sources(settings.data)
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []

@@ -74,7 +74,7 @@ def cross_entropy(
         label_smoothing: The share of every label that is spread over all classes.
 
     Raises:
-        TrainingError: The shapes do not go together, or the target is no whole number.
+        TrainingError: The shapes do not match, or the target is not an integer.
     """
     if target.is_floating_point() and prediction.shape != target.shape:
         raise TrainingError(
@@ -113,7 +113,7 @@ def next_token(
         label_smoothing: The share of every label that is spread over the vocabulary.
 
     Raises:
-        TrainingError: The shapes do not go together.
+        TrainingError: The shapes do not match.
     """
     if prediction.ndim != 3 or prediction.shape[:2] != target.shape or target.is_floating_point():
         raise TrainingError(

@@ -35,8 +35,8 @@ def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] 
     """
     outputs, targets = outputs.detach().float(), targets.detach()
     if task == "classes":
-        found = of_confusion(confusion_of(outputs, targets, outputs.shape[1]), names)
-        return found | of_ranking(outputs, targets)
+        measures = of_confusion(confusion_of(outputs, targets, outputs.shape[1]), names)
+        return measures | of_ranking(outputs, targets)
     if task == "tokens":
         from torchmetrics.functional.text import perplexity
 

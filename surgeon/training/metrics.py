@@ -13,7 +13,7 @@ from surgeon.data.labels import IGNORED, present
 from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
 from surgeon.training.measures import Measures, confusion_of, of_confusion, of_questions, of_ranking, of_values
 from surgeon.training.objectives import Batch, Target
-from surgeon.training.weighing import FixedWeights
+from surgeon.training.task_weights import FixedWeights
 
 COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
 """What is noted of a sample for each objective: its loss, the share of its labels predicted right (NaN where none can
@@ -112,17 +112,17 @@ def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:
-    """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy``: means over all labelled elements."""
-    found = {}
+    """Average ``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` over labelled elements."""
+    averages = {}
     for target, part in zip(targets, parts(table, sizes), strict=True):
         for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
             if value is not None:
-                found[f"{target.objective.output}_{what}"] = value
-    return found
+                averages[f"{target.objective.output}_{what}"] = value
+    return averages
 
 
 def total_loss(targets: Sequence[Target], table: Tensor, sizes: Sequence[int], weighing: FixedWeights) -> float:
-    """The weighted sum of the objectives' losses over the test samples."""
+    """Compute the weighted sum of the objectives' losses over the test samples."""
     total = torch.zeros(())
     for position, part in enumerate(parts(table, sizes)):
         loss, _ = _loss_and_accuracy(part)
@@ -132,7 +132,7 @@ def total_loss(targets: Sequence[Target], table: Tensor, sizes: Sequence[int], w
 
 
 def _loss_and_accuracy(part: Tensor) -> tuple[float | None, float | None]:
-    """The loss, a NaN where that of a labelled sample is one, and the accuracy; None where there is no label."""
+    """Compute the loss (NaN if that of a labelled sample is NaN) and the accuracy; None if no sample has a label."""
     part = part[part[:, 3] > 0].double()
     if not len(part):
         return None, None

@@ -43,7 +43,7 @@ def make_targets(
     """The objectives, ready to compute: checked against the outputs for a small batch, before anything is trained.
 
     Raises:
-        TrainingError: Something does not go together, or nothing would be learnt.
+        TrainingError: Settings, data and model do not match, or nothing would be trained.
     """
     wanted = list(objectives)
     if settings.objectives is None:
@@ -60,9 +60,9 @@ def make_targets(
             # such a network predicts the next token, and transformers shifts the labels for it
             shifted = {"loss": "next_token"}
             default = [
-                each.model_copy(update=shifted) if batch[each.label].shape == batch["input_ids"].shape else each
-                for each in default
-                if each.label in batch
+                o.model_copy(update=shifted) if batch[o.label].shape == batch["input_ids"].shape else o
+                for o in default
+                if o.label in batch
             ] or default
         wanted = [*default, *wanted]
     losses = plugins.losses() if plugins else surgeon_losses()

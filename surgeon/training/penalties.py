@@ -1,4 +1,4 @@
-"""What an operation's penalty is given when training begins."""
+"""Define the training run that a penalty gets when training begins."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from surgeon.training.objectives import Batch, Call
 
 @dataclass
 class Run:
-    """One training run, as a penalty sees it: the network, and the values that it started from.
+    """Hold one training run for a penalty: the network, and its initial values.
 
     Attributes:
-        model: The network itself, not what an engine wraps it in.
-        call: How it is called with a batch.
-        anatomy: Where its parameters lie.
-        outputs: The outputs that it has, and whether a gradient reaches each.
-        trained: The outputs that an objective trains by labels.
+        model: The network itself, without an engine's wrapper.
+        call: Calls it with a batch.
+        anatomy: Finds its parameters.
+        outputs: The names of its outputs, and whether a gradient reaches each.
+        trained: The outputs that an objective trains with labels.
         load: Makes data from a source's settings.
         seed: The run's seed.
-        ending: Closed when training is over: what a penalty put into the network for the time goes then.
+        ending: Closed after training; removes what penalties added to the network.
     """
 
     model: nn.Module
@@ -44,12 +44,12 @@ class Run:
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
-        """The values of all that may change, as training starts from them: one copy, whoever asks for it."""
+        """Copy the initial values of all trainable parameters and buffers, once for all penalties."""
         trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         return {name: t.detach().clone() for name, t in [*trainable.items(), *self.model.named_buffers()]}
 
     def parameters(self, selectors: Sequence[str] | None = None, *, kept: bool | None = None) -> list[str]:
-        """The names of parameters that train: at and below ``selectors``, inherited from the source (kept) or new.
+        """List trainable parameters: at and below ``selectors``, inherited from the source (kept) or new.
 
         Raises:
             TrainingError: A selector names nothing.
@@ -64,10 +64,10 @@ class Run:
         return names if kept is None else [name for name in names if (name in self.anatomy.inherited) is kept]
 
     def watch(self, selectors: Sequence[str]) -> dict[str, Tap]:
-        """Taps that read what sites produce in every forward, until training is over.
+        """Add taps that read the outputs of sites in every forward, until training is over.
 
         Raises:
-            TrainingError: A selector names nothing, or a site with parameters that are new.
+            TrainingError: A selector names nothing, or a site with new parameters.
         """
         try:
             sites = self.anatomy.sites(selectors)
@@ -75,28 +75,26 @@ class Run:
             raise TrainingError(error.message, hint=error.hint) from error
         taps = {}
         for site in sites:
-            own = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
-            if new := sorted(own - self.anatomy.kept):
-                raise TrainingError(
-                    f"{site} holds new parameters ({new[0]}), so that it has learnt nothing to conserve"
-                )
-            taps[site.name] = tap = Tap(copies=True)  # whatever may overwrite it later
+            names = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
+            if new := sorted(names - self.anatomy.kept):
+                raise TrainingError(f"{site} holds new parameters ({new[0]}), so it has learnt nothing to conserve")
+            taps[site.name] = tap = Tap(copies=True)  # a later operation may overwrite the output in place
             hook(site.module, tap.read)
             self.ending.callback(partial(unhook, site.module, tap.read))
         return taps
 
     def as_it_started(self, batch: Batch) -> dict[str, Tensor]:
-        """The outputs for a batch of the network that training started from, in eval mode and without gradients."""
+        """Run the initial network on a batch, in eval mode and without gradients."""
         with torch.no_grad(), in_eval_mode(self.model):
             return self.call(lambda *args, **kwargs: functional_call(self.model, self.start, args, kwargs), batch)
 
     def old_output(self, name: str, method: str) -> str:
-        """The output ``name``, if it is one that surgery kept and that no objective trains by labels.
+        """Check that ``name`` is an output of the original network, and return it.
 
         Raises:
             TrainingError: It is not.
         """
-        hint = "keep the old head beside the new one: multitask with original: keep"
+        hint = "keep the old head next to the new one: multitask with original: keep"
         if name not in self.outputs:
             raise TrainingError(
                 f"{method} conserves the output {name!r}, and there are: {', '.join(self.outputs)}", hint=hint
@@ -108,18 +106,18 @@ class Run:
         return name
 
     def _head_of(self, output: str) -> set[str]:
-        """The parameters of the head that makes an output."""
+        """List the parameters of the head that computes an output."""
         parameters = {name for name, _ in self.model.named_parameters()}
         branch = {name for name in parameters if name.startswith(f"grafts.{output}.")}
         try:
             return branch or {name for name in self.anatomy.parameters(["@head"]) if not name.startswith("grafts.")}
-        except SurgeonError:  # it has no head that could be told from the rest
+        except SurgeonError:  # the network has no recognisable head
             return set()
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode for the time, and back in the mode that it was in."""
+    """Put every module in eval mode within the block, then restore its mode."""
     modes = {module: module.training for module in model.modules()}
     for module in modes:
         module.training = False

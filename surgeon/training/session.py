@@ -65,12 +65,12 @@ def train(
         resume: Go on from the last checkpoint in ``output_dir``; ``model`` must be as it was when the run began.
         baseline: Makes the same network with fresh weights, nothing of it frozen; for ``baseline: scratch``.
         quiet: Show no progress bar.
-        progress: Told of every step, instead of the progress bar.
+        progress: Called with every step, instead of showing the progress bar.
         plugins: Where more losses come from; only the built-in ones if left out.
         data: Datasets from Python, instead of ``settings.data``.
 
     Raises:
-        TrainingError: Settings, data and model do not go together, training diverges, or there is no such run to
+        TrainingError: Settings, data and model do not match, training diverges, or there is no such run to
             resume.
     """
     check_arguments(settings.arguments)

@@ -1,4 +1,4 @@
-"""Callbacks that a recipe names: early stopping, which ships with surgeon, and those of plugins."""
+"""Make the callbacks that a recipe names: the built-in early stopping, and those of plugins."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Factory = Callable[..., TrainerCallback]
 
 
 class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
-    """Ends training when a measure has not become better for some epochs, and goes back to the best weights.
+    """End training when a metric has not improved for some epochs, and restore the best weights.
 
-    The measure is taken on the validation samples: those that the data name, or a part of the training samples that is
-    held out for it (``validation_fraction``). The test samples have no part in it.
+    The metric is computed on the validation samples: those in the data, or held-out training samples
+    (``validation_fraction``). The test samples are not used.
 
     Args:
-        patience: How many times in a row it may fail to become better.
+        patience: The number of epochs without improvement after which training ends.
         metric: ``loss``, or ``OUTPUT_loss`` or ``OUTPUT_accuracy`` of an output.
-        threshold: By how much it must become better to count.
+        threshold: The least change that counts as an improvement.
     """
 
     def __init__(self, patience: int = 3, metric: str = "loss", threshold: float = 0.0) -> None:
         if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience must be a whole number from 1 on, not {patience!r}")
+            raise ValueError(f"patience must be an integer of at least 1, not {patience!r}")
         super().__init__(early_stopping_patience=patience, early_stopping_threshold=threshold)
         self.metric = metric
         self.arguments = {
@@ -43,7 +43,7 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
         }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a resumed run goes on counting."""
+        """Return the state for a checkpoint, so that a resumed run continues counting."""
         given = {
             "patience": self.early_stopping_patience,
             "metric": self.metric,
@@ -59,14 +59,14 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
         metrics: Mapping[str, float],
         **kwargs: Any,
     ) -> None:
-        """Look whether the measure has become better."""
+        """Check whether the metric has improved."""
         name = f"eval_{(args.metric_for_best_model or self.metric).removeprefix('eval_')}"
         if name not in metrics:
-            known = [each.removeprefix("eval_") for each in metrics if each.endswith(("_loss", "_accuracy"))]
+            names = [metric.removeprefix("eval_") for metric in metrics if metric.endswith(("_loss", "_accuracy"))]
             raise TrainingError(
                 f"early_stopping: nothing is measured under the name {name.removeprefix('eval_')!r}",
                 where="train.callbacks",
-                hint=suggest(name.removeprefix("eval_"), known) or f"there are: {', '.join(known)}",
+                hint=suggest(name.removeprefix("eval_"), names) or f"there are: {', '.join(names)}",
             )
         super().on_evaluate(args, state, control, metrics, **kwargs)
 
@@ -77,18 +77,20 @@ def surgeon_callbacks() -> Mapping[str, Factory]:
     return {"early_stopping": EarlyStopping}
 
 
-def make_callbacks(asked: Sequence[str | CallbackSettings], known: Mapping[str, Factory]) -> list[TrainerCallback]:
-    """The callbacks that a recipe names, each new.
+def make_callbacks(
+    settings: Sequence[str | CallbackSettings], factories: Mapping[str, Factory]
+) -> list[TrainerCallback]:
+    """Make the callbacks that a recipe names.
 
     Raises:
-        TrainingError: There is none of a name, or it takes no such setting, or refuses its value.
+        TrainingError: A name or a setting is unknown, or a value is refused.
     """
-    return [_made(each, known, f"train.callbacks.{index}") for index, each in enumerate(asked)]
+    return [_made(entry, factories, f"train.callbacks.{index}") for index, entry in enumerate(settings)]
 
 
 def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
-    """The TrainingArguments that callbacks want unless the recipe says otherwise: their attribute ``arguments``."""
-    return {name: value for each in callbacks for name, value in dict(getattr(each, "arguments", {})).items()}
+    """Collect the TrainingArguments that callbacks need, from their attribute ``arguments``."""
+    return {name: value for callback in callbacks for name, value in dict(getattr(callback, "arguments", {})).items()}
 
 
 def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool:

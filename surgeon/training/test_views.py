@@ -44,7 +44,7 @@ class TestViews:
             raise TrainingError("there are no pictures to view", where="train.test_views", hint="leave test_views out")
         pictures = batch[PICTURES]
         made = [run({**batch, PICTURES: picture}) for view in self.views for picture in _views(view, pictures)]
-        return {name: self._mean(name, [each[name] for each in made]) for name in made[0]}
+        return {name: self._mean(name, [outputs[name] for outputs in made]) for name in made[0]}
 
     def _mean(self, name: str, outputs: list[Tensor]) -> Tensor:
         kind = self.kinds.get(name)

@@ -28,12 +28,12 @@ from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
 from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
-from surgeon.training.optimizing import parameter_groups
+from surgeon.training.parameter_groups import parameter_groups
 from surgeon.training.sampling import make_sampler
+from surgeon.training.stages import Unfreezing
+from surgeon.training.task_weights import FixedWeights, UncertaintyWeights
 from surgeon.training.test_views import TestViews
-from surgeon.training.unfreezing import Unfreezing
 from surgeon.training.unwrapping import PREPARED
-from surgeon.training.weighing import FixedWeights, UncertaintyWeights
 
 
 class ObjectiveTrainer(BaseTrainer):
@@ -185,7 +185,7 @@ class ObjectiveTrainer(BaseTrainer):
             losses = {
                 name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")
             }
-            if _processes() == 1:  # among several, all stop together, at the norm of the gradients that they share
+            if _processes() == 1:  # several processes stop at the same step, by the norm of the shared gradients
                 self.guard.check_loss(self._last, losses, self.state)
         return (total, outputs) if return_outputs else total
 
@@ -200,7 +200,7 @@ class ObjectiveTrainer(BaseTrainer):
         return self.call(model, batch)
 
     def live(self) -> dict[str, float]:
-        """The losses of the last batch, and how well the domains are told apart."""
+        """Get the losses of the last batch, and the accuracy of the domain classifiers."""
         last = {name: values[-1].item() for name, values in self._seen.items() if not name.endswith("_labels")}
         return {"loss": self._last.item(), **last} if self._last is not None else last
 
@@ -219,7 +219,7 @@ class ObjectiveTrainer(BaseTrainer):
         return entries
 
     def forget(self) -> None:
-        """Drop the losses of batches that are no part of training."""
+        """Drop the losses of batches that were not for training."""
         self._seen.clear()
         self._last = None
 
@@ -251,20 +251,20 @@ class ObjectiveTrainer(BaseTrainer):
     # ---- the optimizer
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer that the arguments name, over groups by learning rate and weight decay."""
+        """Make the optimizer that the arguments name, with groups by learning rate and weight decay."""
         if self.optimizer is not None:
             return self.optimizer  # type: ignore[no-any-return]
         wrapped = self.model if model is None else model
         prepared: Any = getattr(self, "optimizer_cls_and_kwargs", None)
         kind, options = prepared or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
-        own = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
-        if own and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
+        makes_groups = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
+        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
             raise TrainingError(
                 f"the optimizer {self.args.optim!r} groups its parameters itself",
                 where="train.optimizer",
                 hint="use another optim, such as adamw_torch, or leave optimizer and task_weights out",
             )
-        if not own:
+        if not makes_groups:
             args = self.args
             groups = parameter_groups(
                 wrapped, self.settings.optimizer, self.factors, rate=args.learning_rate, decay=args.weight_decay
@@ -327,5 +327,5 @@ class ObjectiveTrainer(BaseTrainer):
 
 
 def _processes() -> int:
-    """How many processes train together."""
+    """Count the processes of a distributed run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

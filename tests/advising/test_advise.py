@@ -13,7 +13,7 @@ from torch import nn
 import surgeon
 from surgeon import cli
 from surgeon.advising.cases import Worth, decide
-from surgeon.advising.probing import Labels, logme, probe
+from surgeon.advising.probes import Labels, logme, probe
 from surgeon.errors import TrainingError
 from surgeon.plugins import load
 from surgeon.recipe.load import load_recipe
@@ -234,7 +234,7 @@ def test_a_network_without_weights_has_nothing_to_transfer(net, capfd):
 
 
 def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
-    from surgeon.advising.watching import Watch, collect, watched
+    from surgeon.advising.site_features import Watch, collect, watched
     from surgeon.data.digits import load_data
     from surgeon.pipeline import api as engine
     from surgeon.recipe.train_settings import Digits

@@ -193,8 +193,8 @@ def test_plugins_lists_who_offers_sources(tmp_path: Path, plugin: str, capsys: p
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ("source: str", "says no name"),
-        ("source: Literal['a', 'b']", "says no name"),
+        ("source: str", "declares no name"),
+        ("source: Literal['a', 'b']", "declares no name"),
         ("source: Literal['a']", "defines no load"),
     ],
 )

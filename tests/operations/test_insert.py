@@ -197,7 +197,7 @@ def test_a_layer_goes_before_the_pool_of_a_head_on_a_map():
         ("bert", Insert(at="bert.encoder.layer.0", kind="conv"), OperationError, "no map with its channels first"),
         ("resnet", Insert(at="layer9"), SiteError, "nearest: layer4"),
         ("resnet", Append(kind="conv"), OperationError, "no map with its channels first"),
-        ("resnet", Append(kind="linear", width=9), OperationError, "reads as many channels as there are now"),
+        ("resnet", Append(kind="linear", width=9), OperationError, "needs the current number of channels"),
         ("lraspp", Append(), OperationError, "several parts"),
     ],
 )

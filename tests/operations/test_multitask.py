@@ -172,7 +172,7 @@ def test_tasks_that_contradict_themselves_are_refused(tasks, words):
     [
         ("resnet", {"logits": {"classes": 2}}, "an output 'logits' already"),
         ("bert_base", {"pooler_output": {"classes": 2}}, "an output 'pooler_output' already"),
-        ("resnet", {"a": {"classes": 2, "kind": "token_classification"}}, "no tokens"),
+        ("resnet", {"a": {"classes": 2, "kind": "token_classification"}}, "not tokens"),
         ("resnet", {"a": {"classes": 2, "at": "layer9"}}, "layer9"),
     ],
 )

@@ -118,8 +118,8 @@ def test_what_is_tied_to_a_kept_tensor_keeps_its_values():
 def test_the_plan_shows_what_is_drawn_afresh_and_reads_none_of_it():
     plan = surgeon.plan(build("resnet"), [Reinit(last=2)])
     assert [(edit.mark, edit.site, edit.what) for edit in plan.steps[0].edits] == [
-        ("~", "layer4", "drawn afresh"),
-        ("~", "fc", "drawn afresh"),
+        ("~", "layer4", "reinitialised"),
+        ("~", "fc", "reinitialised"),
     ]
     assert plan.counts == "90 of 122 tensors kept, 32 new by reinit"
     assert plan.bytes_read < plan.bytes_written / 3

@@ -164,7 +164,7 @@ def test_stems_compile_whole(name):
 def test_the_plan_counts_kept_and_derived_tensors():
     plan = surgeon.plan(build("resnet"), [Stems(stems=["a", "b"], at="conv1")])
     assert plan.counts == "122 of 122 tensors kept, 1 derived by stems"
-    assert plan.steps[0].notes == ("stem='a' unless the forward is told another: b",)
+    assert plan.steps[0].notes == ("stem='a' by default; the forward also takes b",)
 
 
 def test_what_runs_up_to_a_site_includes_every_stem():
@@ -177,10 +177,10 @@ def test_what_runs_up_to_a_site_includes_every_stem():
     ("fields", "words"),
     [
         ({"stems": ["a"]}, "at least 2"),
-        ({"stems": {"a": "copy"}}, "at least two names"),
-        ({"stems": ["a", "a"]}, "each of its own"),
+        ({"stems": {"a": "copy"}}, "at least two stems"),
+        ({"stems": ["a", "a"]}, "with different names"),
         ({"stems": ["a", "b c"]}, "plain word"),
-        ({"stems": {"a": "reinit", "b": "copy"}}, "is the one that is there"),
+        ({"stems": {"a": "reinit", "b": "copy"}}, "is the existing one"),
     ],
 )
 def test_names_that_do_not_do_are_refused(fields, words):
@@ -193,7 +193,7 @@ def test_names_that_do_not_do_are_refused(fields, words):
     [
         ([Stems(stems=["a", "b"], at=["layer1", "layer1.0"])], "holds layer1.0"),
         ([Stems(stems=["a", "b"], at=".")], "holds everything"),
-        ([Stems(stems=["a", "b"], at="conv1"), Stems(stems=["c", "d"], at="bn1")], "several stems already"),
+        ([Stems(stems=["a", "b"], at="conv1"), Stems(stems=["c", "d"], at="bn1")], "already has several stems"),
     ],
 )
 def test_places_that_do_not_do_are_refused(operations, words):

@@ -72,9 +72,9 @@ def test_a_network_that_mixes_attention_with_other_blocks_keeps_one_that_attends
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
     config = transformers.Lfm2Config(**sizes, vocab_size=64, num_key_value_heads=1, layer_types=kinds)
     model = transformers.Lfm2ForCausalLM(config).eval()
-    with pytest.raises(OperationError, match="attention, without which") as caught:
+    with pytest.raises(OperationError, match="attention, and generation needs one") as caught:
         surgeon.plan(model, Truncate(keep_blocks=2))
-    assert caught.value.hint == "keep one that has: keep_blocks: [0, 2]"
+    assert caught.value.hint == "keep one with attention: keep_blocks: [0, 2]"
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     for keep in ([0, 2], 0.5):
         thinned = surgeon.apply(model, Truncate(keep_blocks=keep))

@@ -228,7 +228,7 @@ def test_keys_that_do_not_go_together_are_refused(fields, words):
         ([ZeroShot(attributes={"a": [float("nan")]})], "no finite number"),
         ([ZeroShot(attributes="nothing.csv")], "no such file"),
         ([ZeroShot(attributes=ANIMALS, at="layer1", pool="none")], "leave pool out"),
-        ([AddClasses(attributes=ANIMALS)], "give it one with zero_shot"),
+        ([AddClasses(attributes=ANIMALS)], "add one with zero_shot"),
         ([ZeroShot(attributes=ANIMALS), AddClasses(attributes={"owl": [1, 1, 1]})], "knows owl already"),
         ([ZeroShot(attributes=ANIMALS), AddClasses(attributes={"cow": [1, 1]})], "and the head knows 3"),
         ([ZeroShot(attributes=ANIMALS), AddClasses(attributes={"cow": {"x": 1}})], "in their attributes: 0, 1, 2, x"),

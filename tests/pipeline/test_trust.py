@@ -161,7 +161,7 @@ def test_a_donor_that_a_manifest_names_is_not_opened(folder: Path, monkeypatch: 
         raise AssertionError("a file that a manifest names was opened")
 
     monkeypatch.setattr("surgeon.architectures.donor.open_source", refuse)
-    with pytest.raises(ArchitectureError, match=r"does not hold what 'donor\.pt' gave"):
+    with pytest.raises(ArchitectureError, match=r"does not record the answer for 'donor\.pt'"):
         surgeon.load("out", arch=vgg)
 
 

@@ -13,7 +13,7 @@ from surgeon.cli.render.consoles import show
 from surgeon.cli.render.mistakes import error_dict, render_error
 from surgeon.cli.render.numbers import count, shape, share, size
 from surgeon.cli.render.plans import render_plan
-from surgeon.cli.render.runs import ranges, together
+from surgeon.cli.render.runs import merged, ranges
 from surgeon.cli.render.trees import render_tree
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.trace import trace
@@ -165,7 +165,7 @@ def test_sizes_shares_and_shapes() -> None:
 
 def test_sites_are_said_together() -> None:
     assert ranges({0, 1, 2, 5, 7, 8}) == "0–2,5,7–8"
-    assert together(["a.1.b2", "a.2.b2", "a.3.b2"]) == "a.1–3.b2"
+    assert merged(["a.1.b2", "a.2.b2", "a.3.b2"]) == "a.1–3.b2"
 
 
 def test_repeated_blocks_stand_once_in_a_tree() -> None:

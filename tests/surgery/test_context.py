@@ -111,12 +111,12 @@ def test_a_reshaped_parameter_has_the_computed_values_under_every_name():
 def test_a_site_that_an_operation_removed_is_named_with_it():
     from surgeon.operations import Freeze, Truncate
 
-    with pytest.raises(SiteError, match=r"'layer4' is gone: truncate removed layer4"):
+    with pytest.raises(SiteError, match=r"'layer4' does not exist any more: truncate removed layer4"):
         surgeon.plan(build("resnet"), [Truncate(after="layer2"), Freeze(sites="layer4")])
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("extra", "there is an output 'extra' already"), ("two words", "cannot name an output")]
+    ("name", "says"), [("extra", "an output 'extra' already exists"), ("two words", "cannot name an output")]
 )
 def test_a_branch_needs_a_new_name_that_is_an_identifier(name, says):
     def act(surgery: Surgery) -> None:

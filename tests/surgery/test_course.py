@@ -65,7 +65,7 @@ def test_an_edit_outside_the_journal_is_refused_by_name():
 
 
 def test_a_tensor_from_nowhere_is_refused():
-    with pytest.raises(OperationError, match="2 tensors came from nowhere"):
+    with pytest.raises(OperationError, match="2 tensors have no origin"):
         surgeon.apply(build("resnet"), [Stray()])
 
 

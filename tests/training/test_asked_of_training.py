@@ -15,9 +15,9 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Objective, Stage
 from surgeon.recipe.train_settings import OptimizerSettings, TrainSettings
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.optimizing import parameter_groups, rate_factors
+from surgeon.training.parameter_groups import parameter_groups, rate_factors
 from surgeon.training.session import train
-from surgeon.training.unfreezing import Unfreezing
+from surgeon.training.stages import Unfreezing
 
 
 def test_the_labels_of_each_task_are_counted_and_a_task_without_any_changes_nothing():
@@ -48,7 +48,7 @@ def test_uncertainty_weighs_a_noisy_task_down_and_its_parameters_are_not_the_mod
 def test_uncertainty_is_equation_10_of_kendall():
     from surgeon.training.losses import surgeon_losses
     from surgeon.training.objectives import Target
-    from surgeon.training.weighing import UncertaintyWeights
+    from surgeon.training.task_weights import UncertaintyWeights
 
     losses = surgeon_losses()
     targets = [Target(Objective(output=loss, loss=loss), losses[loss]) for loss in ("mse", "cross_entropy")]
@@ -98,7 +98,7 @@ def test_a_transformers_embeddings_are_slowest_and_its_pooler_fast():
 
 @pytest.mark.parametrize(
     ("optimizer", "message"),
-    [({"rates": {"trnk": 0.1}}, "nearest: trunk"), ({"layer_decay": 0.5}, "goes by the blocks")],
+    [({"rates": {"trnk": 0.1}}, "nearest: trunk"), ({"layer_decay": 0.5}, "needs blocks")],
 )
 def test_rates_that_go_by_nothing_are_refused(optimizer, message):
     with pytest.raises(TrainingError, match=message):
@@ -168,7 +168,7 @@ def test_unfreezing_keeps_the_state_of_what_trains_already_and_begins_that_of_wh
     ("stages", "message"),
     [
         ([Stage(epoch=2, sites=["trunk"])], "would wait until epoch 2, and training ends at 2"),
-        ([Stage(epoch=0.5, sites=["trunk"]), Stage(epoch=1, sites=["trunk.0"])], "waits in two stages"),
+        ([Stage(epoch=0.5, sites=["trunk"]), Stage(epoch=1, sites=["trunk.0"])], "is in two stages"),
         ([Stage(epoch=1, sites=["trunk", "logits", "new"])], "nothing trains at first"),
     ],
 )
@@ -180,5 +180,5 @@ def test_stages_that_make_no_sense_are_refused(stages, message):
 def test_what_waits_must_not_be_frozen_for_good():
     model = TwoHeads()
     model.trunk.requires_grad_(False)
-    with pytest.raises(TrainingError, match="frozen for good"):
+    with pytest.raises(TrainingError, match="an operation froze it"):
         train(model, settings(), objectives=BOTH, stages=[Stage(epoch=1, sites=["trunk"])], data=data(), quiet=True)

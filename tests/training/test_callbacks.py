@@ -119,7 +119,7 @@ def test_a_plugins_callback_is_made_with_its_settings_and_sets_defaults_of_the_a
     [
         ("early_stoping", r"no callback 'early_stoping' .*\n.*nearest: early_stopping"),
         ({"callback": "early_stopping", "patienc": 2}, r"unexpected keyword argument 'patienc'\n.*nearest: patience"),
-        ({"callback": "early_stopping", "patience": 0}, "a whole number from 1 on"),
+        ({"callback": "early_stopping", "patience": 0}, "an integer of at least 1"),
         (
             {"callback": "early_stopping", "metric": "logit_loss"},
             r"under the name 'logit_loss'\n.*nearest: logits_loss",

@@ -7,7 +7,7 @@ import torchvision
 
 import surgeon
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.conserving import L2SP
+from surgeon.training.conservation import L2SP
 from surgeon.training.objectives import Call
 from surgeon.training.penalties import Run
 

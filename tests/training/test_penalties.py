@@ -15,7 +15,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Objective, Penalty
 from surgeon.recipe.train_settings import Digits, TrainSettings
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.conserving import EWC, L2SP, FeatureMatching, LwF
+from surgeon.training.conservation import EWC, L2SP, FeatureMatching, LwF
 from surgeon.training.session import train
 
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.advising.prescribing import WHAT
+from surgeon.advising.prescription import WHAT
 
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice

@@ -24,7 +24,7 @@ def render_operations(
         grid.add_row(name, operation["documentation"].partition("\n")[0])
     parts: list[RenderableType] = [grid]
     parts += [Text(error.message, style="red") for error in conflicts.values()]
-    return Group(*parts, Text("\nsurgeon ops NAME tells all about one", style="dim"))
+    return Group(*parts, Text("\nsurgeon ops NAME shows all about one", style="dim"))
 
 
 def render_operation(known: Mapping[str, Any]) -> RenderableType:

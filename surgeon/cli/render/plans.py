@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape, share, size
-from surgeon.cli.render.runs import pattern, together
+from surgeon.cli.render.runs import merged, pattern
 from surgeon.surgery.plan import Edit, Plan, Step
 
 COLOURS = {"-": "red", "+": "green", "~": "yellow"}
@@ -84,7 +84,7 @@ class _Rows:
 
 
 def _grouped(edits: Sequence[Edit]) -> list[list[Edit]]:
-    """Edits that differ only in numbers, together, in the order in which the first of them stands."""
+    """Group edits that differ only in numbers, in the order of the first edit of each group."""
     groups: dict[tuple[str, str, str], list[Edit]] = {}
     for edit in edits:
         what = pattern(edit.what) if edit.what.startswith("was ") else edit.what
@@ -94,8 +94,8 @@ def _grouped(edits: Sequence[Edit]) -> list[list[Edit]]:
 
 def _line(edits: list[Edit]) -> Line:
     first, colour = edits[0], COLOURS[edits[0].mark]
-    site = together([edit.site for edit in edits]) or "the whole network"
-    what = together([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
+    site = merged([edit.site for edit in edits]) or "the whole network"
+    what = merged([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
     what = "was the whole network" if what == "was " else what
     many = f"{len(edits)} × " if len(edits) > 1 else ""
     parameters = sum(edit.parameters for edit in edits)

@@ -1,4 +1,4 @@
-"""Sites that differ only in their numbers, said once: ``layer1–4.0–2.conv1``."""
+"""Merge texts that differ only in their numbers: ``layer1–4.0–2.conv1``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ NUMBER = re.compile(r"\d+")
 
 
 def pattern(text: str) -> str:
-    """``text`` with every number left open; texts of one pattern may be said together."""
+    """Replace every number in ``text`` by ``#``; texts with the same pattern can be merged."""
     return NUMBER.sub("#", text)
 
 
-def together(texts: Sequence[str]) -> str:
-    """One text for several of one pattern, each number that varies given as its ranges."""
+def merged(texts: Sequence[str]) -> str:
+    """Merge texts with the same pattern into one, with ranges in place of the numbers that vary."""
     columns = zip(*(NUMBER.findall(text) for text in texts), strict=True)
     spans = [ranges({int(number) for number in column}) if len(set(column)) > 1 else column[0] for column in columns]
     parts = NUMBER.split(texts[0])
@@ -22,7 +22,7 @@ def together(texts: Sequence[str]) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """``0–3,7``"""
+    """Format integers as ranges: ``0–3,7``."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape
-from surgeon.cli.render.runs import pattern, ranges, together
+from surgeon.cli.render.runs import merged, pattern, ranges
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 NARROW = 72
 """Characters below which a terminal has no room for the classes."""
-UNMARKED = {"norms"}  # as many as there are layers: told below the tree, not in each line
+UNMARKED = {"norms"}  # there are as many as layers, so they are listed below the tree instead of in each line
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,18 @@ def render_roles(roles: Roles) -> RenderableType:
 
 
 def grouped_roles(roles: Roles, role: str) -> list[tuple[str, str]]:
-    """The sites of a role with the evidence for each; a stack of blocks, or a run of norms, as one."""
+    """List the sites of a role with the evidence for each; a stack of blocks, or many sites, in one line."""
     if role == "blocks":
         return [
             (f"{stack.container}.{ranges(numbers)}" if numbers else stack.container, f"{len(stack.sites)} blocks")
             for stack in roles.blocks
             for numbers in [_numbers(stack.container, stack.sites)]
         ]
-    each = [(item.site, item.evidence) for item in getattr(roles, role)]
-    if len(each) > 4:
-        kinds = list(dict.fromkeys(evidence for _, evidence in each))
-        return [(f"{each[0][0]}, …", f"{len(each)} sites; {', '.join(kinds[:3])}")]
-    return each
+    sites = [(item.site, item.evidence) for item in getattr(roles, role)]
+    if len(sites) > 4:
+        kinds = list(dict.fromkeys(evidence for _, evidence in sites))
+        return [(f"{sites[0][0]}, …", f"{len(sites)} sites; {', '.join(kinds[:3])}")]
+    return sites
 
 
 def _numbers(container: str, sites: list[str]) -> list[int]:
@@ -125,7 +125,7 @@ def _shape(trace: Trace, site: str) -> Text:
         return Text("does not run", style="dim")
     try:
         text = shape(trace.shape(site))
-    except Exception:  # what it gives holds no tensor; a table is no place to fail for that
+    except Exception:  # the output has no tensor, which is not an error in a table
         text = "no tensor"
     return Text(text if visit.calls == 1 else f"{text}, {visit.calls} calls")
 
@@ -142,7 +142,7 @@ def _rows(module: nn.Module, site: str = "", level: int = 1) -> Iterator[_Row]:
             groups.append([name])
     for group in groups:
         child = module.get_submodule(group[0])
-        name = together(group)
+        name = merged(group)
         at = f"{prefix}{group[0]}"
         inner = list(child.named_children())
         if type(child).__name__ == "ModuleList" and len({_signature(block) for _, block in inner}) == 1:

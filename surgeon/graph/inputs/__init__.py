@@ -1,6 +1,6 @@
 """Make the inputs that a network is traced with.
 
-Owns the search for inputs: what a recipe or a family says, then what a transformers config tells, then what the
-first layers accept. May import ``families``, ``nn``, ``interfaces`` and the rest of ``graph``. Read
+Owns the search for inputs: from a recipe or a family, then from a transformers config, then from the first layer
+that has weights. May import ``families``, ``nn``, ``interfaces`` and the rest of ``graph``. Read
 ``resolve.py`` first.
 """

@@ -1,4 +1,4 @@
-"""Make inputs of the keyword arguments that a family declares, with shapes from the config its networks carry."""
+"""Make inputs from the keyword arguments that a family declares, with shapes from the network's config."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def declared_inputs(model: nn.Module, family: Family, families: Sequence[Family]) -> Inputs:
-    """The inputs that ``family`` declares for ``model``; several declarations of one name are alternatives.
+    """Make the inputs that ``family`` declares for ``model``; several declarations of one name are alternatives.
 
     Raises:
-        OperationError: Nothing gives a dimension a value.
+        OperationError: A name in a declared shape has no value.
     """
     names = dict.fromkeys(argument.name for argument in family.inputs)
     lookup = _lookup(model, families)
@@ -46,7 +46,7 @@ def declared_inputs(model: nn.Module, family: Family, families: Sequence[Family]
 
 
 def _lookup(model: nn.Module, families: Sequence[Family]) -> Lookup:
-    """Values for names: ``batch``, ``height`` and ``width`` of images, then fields of the config and attributes."""
+    """Look up names in shapes: ``batch``, ``height`` and ``width`` of images, fields of the config, attributes."""
     holders = [config for config in (config_of(model, families), settings_of(model, families)) if config is not None]
 
     def lookup(names: tuple[str, ...]) -> int | None:

@@ -1,4 +1,4 @@
-"""What a network takes that reads text with images in it: a placeholder among the words for each image feature."""
+"""Make inputs for networks that read text with images in it: one placeholder token for each image feature."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from surgeon.families.inputs import Inputs, Spec
 from surgeon.families.transformers.argument_groups import grouped
 from surgeon.families.transformers.arguments import choices
 from surgeon.families.transformers.quantities import setting
-from surgeon.graph.backends import for_real, lent, on_meta
+from surgeon.graph.backends import for_real, on_meta, restored_after
 from surgeon.nn.grafts import Exit
 
 KINDS = ("mm_token_type_ids", "token_type_ids")
-"""What says of each token whether it is a word (0) or stands for an image (1)."""
+"""Arguments that mark each token as text (0) or as a placeholder for an image feature (1)."""
 PLACEHOLDERS = ("image_token_id", "image_token_index", "media_placeholder_token_id", "im_patch_id")
 
 
 def with_images(model: nn.Module, names: Iterable[str], config: Any, batch: int) -> list[Inputs]:
-    """Words with images among them; nothing where the network takes no such thing, or how many is not to be found.
+    """Make inputs of text with images in it; none if the network takes no such inputs, or its image tower fails.
 
-    How many features an image has is what the network itself says, when its image tower is run by itself.
+    The number of features of an image is found by running the image tower alone.
     """
     names = set(names)
     method = getattr(model, "get_image_features", None)
@@ -34,36 +34,36 @@ def with_images(model: nn.Module, names: Iterable[str], config: Any, batch: int)
     if method is None or not isinstance(token, int) or not {"input_ids", "pixel_values"} <= names:
         return []
     words = choices("input_ids", config, batch)[0]
-    found = []
+    inputs = []
     for images in _image_inputs(method, names, config, batch):
         count = _feature_count(model, images, batch)
         if count is not None and count % batch == 0 and count:
-            found += _together(words, token, count // batch, images.kwargs, names)
+            inputs += _text_with_images(words, token, count // batch, images.kwargs, names)
             break
-    return found
+    return inputs
 
 
 def _image_inputs(method: Any, names: set[str], config: Any, batch: int) -> Iterator[Inputs]:
-    """What the image tower may take: one choice after the other for every argument that the forward has too."""
+    """Yield candidate inputs of the image tower: one choice after the other for every argument of the forward."""
     parameters = inspect.signature(method).parameters
     wanted = {name: choices(name, config, batch) for name in parameters if name in names}
     wanted = {name: specs for name, specs in wanted.items() if specs}
     wanted |= grouped(parameters.keys() & names, config, batch)
-    if "image_grid_thw" in wanted:  # its images come as patches, flattened, one after the other
+    if "image_grid_thw" in wanted:  # this network takes images as a sequence of flattened patches
         wanted["pixel_values"] = choices("hidden_states", config, batch)
     for index in range(max(len(specs) for specs in wanted.values())):
         yield Inputs(kwargs={name: specs[min(index, len(specs) - 1)] for name, specs in wanted.items()})
 
 
 def _feature_count(model: Any, images: Inputs, batch: int) -> int | None:
-    """How many features the tower makes of the images of a batch; None where it does not run.
+    """Count the features that the tower makes of a batch of images; None if it does not run.
 
-    One an image where surgery has ended the network within the tower, so that no feature meets a word.
+    If surgery has ended the network within the tower, the count does not matter: use one for each image.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for rung in (on_meta, for_real):
+    for backend in (on_meta, for_real):
         try:
-            with lent(model, training=False), warnings.catch_warnings(), rung(model) as device:
+            with restored_after(model, training=False), warnings.catch_warnings(), backend(model) as device:
                 warnings.simplefilter("ignore")
                 features = model.get_image_features(**images.tensors(device, dtype)[1])
         except Exit:
@@ -77,7 +77,7 @@ def _feature_count(model: Any, images: Inputs, batch: int) -> int | None:
     return None
 
 
-def _together(words: Spec, token: int, count: int, images: dict[str, Any], names: set[str]) -> list[Inputs]:
+def _text_with_images(words: Spec, token: int, count: int, images: dict[str, Any], names: set[str]) -> list[Inputs]:
     batch, length = words.shape[0], words.shape[1] + count
     kinds = {name: Spec((batch, length), torch.int64, high=1, first=(1, count)) for name in KINDS if name in names}
     kwargs = {"input_ids": replace(words, shape=(batch, length), first=(token, count)), **images}

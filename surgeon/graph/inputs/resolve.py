@@ -1,4 +1,4 @@
-"""What to feed a network so that it runs: shapes and kinds of values, found from the network or given."""
+"""Find inputs with which a network runs: shapes and kinds of values, from the network or from the user."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from surgeon.interfaces.family import Family
 
 WRITTEN_OUT = 4096
-"""Up to so many whole numbers an input is recorded by its values."""
+"""The most integers for which an input is recorded by its values instead of its shape."""
 IMAGE_SIDES = (64, 224, 32, 28, 16, 8, 128, 96, 256, 299, 384, 512)
-"""Sides of square images to try on a network of which nothing is declared."""
+"""Sides of square images to try on a network for which no family declares shapes."""
 
 
 def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Family] = ()) -> Inputs:
-    """What to feed ``model``.
+    """Find inputs for ``model``.
 
-    A recipe's override first; then what the parts take that a composite says its inputs enter; then the declared
-    facts of its family, a transformers config, and at last the evidence of its first layer.
+    Sources, in this order: a recipe's override; for a composite, the parts that its inputs enter; the declared facts
+    of its family; a transformers config; the first layer with weights.
 
     Args:
         model: The network.
@@ -41,7 +41,7 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
         families: Declared facts of plugins.
 
     Raises:
-        OperationError: The override is malformed, or nothing is known of what the network takes.
+        OperationError: The override is malformed, or no source gives inputs.
     """
     if isinstance(override, Inputs):
         return override
@@ -63,7 +63,7 @@ def find_inputs(model: nn.Module, override: Any = None, *, families: Sequence[Fa
 
 
 def _from_entries(model: nn.Module, entries: Sequence[Entry], families: Sequence[Family]) -> Inputs:
-    """What the parts take, put together: the parts that share all arguments are fed what the first of them takes."""
+    """Combine the inputs of a composite's parts; parts that share all arguments get the inputs of the first."""
     shared = [entry for entry in entries if entry.arguments is None]
     settings: dict[str, Any] = {}
     for entry in shared:
@@ -85,7 +85,7 @@ def _from_entries(model: nn.Module, entries: Sequence[Entry], families: Sequence
 
 
 def _with_settings(inputs: Inputs, settings: dict[str, Any]) -> Inputs:
-    """The same inputs and alternatives with ``settings`` in place of their settings."""
+    """Replace the settings of inputs and of their alternatives."""
     return replace(
         inputs,
         settings=settings,
@@ -95,7 +95,7 @@ def _with_settings(inputs: Inputs, settings: dict[str, Any]) -> Inputs:
 
 
 def _settings(part: nn.Module, site: str, families: Sequence[Family]) -> dict[str, Any]:
-    """The attributes to set while a part runs, by their paths in the whole network."""
+    """Collect the attributes to set while a part runs, by their paths in the whole network."""
     inside: dict[str, Any] = {}
     for entry in composite_of(part).entries:
         if has_part(part, entry.site):
@@ -107,10 +107,10 @@ def _settings(part: nn.Module, site: str, families: Sequence[Family]) -> dict[st
 
 
 def _renamed(model: nn.Module, entry: Entry, arguments: Mapping[str, str], families: Sequence[Family]) -> list[Inputs]:
-    """What a part takes, under the names that the composite's forward has for it.
+    """Rename a part's inputs to the arguments of the composite's forward.
 
     Raises:
-        OperationError: The part takes no such argument.
+        OperationError: No input could be derived for one of the arguments.
     """
     part = model.get_submodule(entry.site)
     order = list(inspect.signature(part.forward).parameters)
@@ -136,7 +136,7 @@ def _renamed(model: nn.Module, entry: Entry, arguments: Mapping[str, str], famil
 
 
 def _merged(ways: Sequence[Inputs], settings: dict[str, Any]) -> Inputs:
-    """The inputs of several parts as those of one forward."""
+    """Merge the inputs of several parts into those of one forward."""
     return Inputs(
         args=tuple(spec for way in ways for spec in way.args),
         kwargs={name: spec for way in ways for name, spec in way.kwargs.items()},
@@ -148,7 +148,7 @@ def _merged(ways: Sequence[Inputs], settings: dict[str, Any]) -> Inputs:
 
 
 def described(override: Any) -> Any:
-    """An override in which tensors stand, as a recipe would say it: whole numbers by value, others by their shape."""
+    """Write an override as a recipe would: integer tensors by their values, other tensors by their shape."""
     if isinstance(override, torch.Tensor):
         return [_described(override)]
     if isinstance(override, Mapping):
@@ -174,7 +174,7 @@ def _from_override(override: Any) -> Inputs:
     if isinstance(override, Mapping):
         return Inputs(kwargs={str(name): _spec(value, name) for name, value in override.items()})
     if isinstance(override, Sequence) and not isinstance(override, str):
-        # one shape alone is as good as a list of one
+        # a single shape is the same as a list with one shape
         shapes = [override] if override and all(isinstance(n, int) for n in override) else override
         return Inputs(args=tuple(_spec(value, i) for i, value in enumerate(shapes)))
     raise OperationError("inputs must be a list of shapes or a mapping from argument to shape", where="inputs")
@@ -220,7 +220,7 @@ def _from_family(model: nn.Module, family: Family) -> Inputs:
 
 
 def _target(model: nn.Module) -> dict[str, Any]:
-    """One box for a detector to learn, with a mask and keypoints, of which each takes what it knows."""
+    """Make one box for a detector to learn, with a mask and keypoints; a detector ignores what it does not use."""
     target: dict[str, Any] = {
         "boxes": torch.tensor([[8.0, 8.0, 100.0, 100.0]]),
         "labels": torch.tensor([1]),
@@ -234,16 +234,16 @@ def _target(model: nn.Module) -> dict[str, Any]:
 
 
 def _from_first_layer(model: nn.Module) -> Inputs:
-    """The first layer with weights says how many channels, features or words it takes."""
+    """Make inputs from the channels, features or vocabulary size of the first layer with weights."""
     for name, module in model.named_modules():
         for kind, shapes in _FIRST_LAYERS.items():
             if isinstance(module, kind):
                 origin = f"the first layer is {name or '.'}, {type(module).__name__}"
-                found = [Inputs((spec,), origin=f"{origin}: {list(spec.shape)}") for spec in shapes(module)]
-                return replace(found[0], alternatives=tuple(found[1:]))
+                ways = [Inputs((spec,), origin=f"{origin}: {list(spec.shape)}") for spec in shapes(module)]
+                return replace(ways[0], alternatives=tuple(ways[1:]))
     raise OperationError(
-        f"found nothing in {type(model).__name__} that says what it takes",
-        hint="say it: `inputs: [[2, 3, 64, 64]]` in the recipe, inputs=… in Python",
+        f"the inputs of {type(model).__name__} cannot be derived from its config or layers",
+        hint="give them: `inputs: [[2, 3, 64, 64]]` in the recipe, inputs=… in Python",
     )
 
 

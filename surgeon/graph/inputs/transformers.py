@@ -1,4 +1,4 @@
-"""What a transformers network takes, by its config, its main input and the signature of its forward."""
+"""Make inputs for a transformers network from its config, its main input and the signature of its forward."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from surgeon.families.transformers.quantities import setting
 from surgeon.graph.inputs.multimodal import with_images
 
 PAIRED = ("input_ids", "pixel_values", "input_features", "input_values")
-"""What a network of two towers takes beside its main input."""
+"""Inputs that a network with two towers takes in addition to its main input."""
 OPTIONAL = (
     "bbox", "input_features_mask", "decoder_input_ids", "actions", "rewards", "returns_to_go", "timesteps",
     "attention_mask", "future_values", "future_time_features", "visual_feats", "visual_pos", "encoder_hidden_states",
     "decoder_input_values",
 )  # fmt: skip
-"""What a signature calls optional and some forwards insist on."""
+"""Arguments with a default of None that some forwards need."""
 
 
 def from_config(model: nn.Module) -> Inputs:
-    """The inputs of a transformers model.
+    """Make the inputs of a transformers model.
 
     Raises:
-        OperationError: The model takes something that neither its config nor its signature explains.
+        OperationError: The shape of an argument follows neither from the config nor from the signature.
     """
     config: Any = model.config
     if type(model).forward is nn.Module.forward:
@@ -56,63 +56,64 @@ def from_config(model: nn.Module) -> Inputs:
     batch = _batch(model, config)
     ways = partial(_ways, type(model).__name__, wanted, beside, names, config)
     plain = _first_of(ways(batch))
-    if batch > 1:  # some take one sample at a time
+    if batch > 1:  # some networks take one sample at a time
         plain = replace(plain, fallback=_first_of(ways(1)))
     images = with_images(model, names, config, batch)
     return replace(_first_of(images), fallback=plain) if images else plain
 
 
 def _ways(kind: str, wanted: list[str], beside: list[str], names: list[str], config: Any, batch: int) -> list[Inputs]:
-    """Everything that may be fed: what is asked for, then with what stands beside it, then with what is optional."""
+    """List all candidate inputs: the required arguments, then also the second tower's, then also the optional ones."""
     choices = {name: _choices(name, config, batch) for name in wanted}
     if not choices:
         raise OperationError(
-            f"{kind} says nothing of what it takes",
-            hint="operate on one of its parts, or say it: `inputs: {NAME: [2, 8]}` in the recipe, inputs=… in Python",
+            f"the forward of {kind} has no argument whose shape can be derived",
+            hint="operate on one of its parts, or give the inputs: `inputs: {NAME: [2, 8]}` in the recipe, inputs=… in "
+            "Python",
         )
     if "pixel_values" in choices:
         choices |= patches_in_rows(set(names), config, batch)
     alone = choices
     choices = choices | grouped(set(names), config, batch)
-    _complain_of([name for name, specs in choices.items() if not specs], kind)
-    found = list(_combined(choices))
+    _refuse_missing([name for name, specs in choices.items() if not specs], kind)
+    ways = list(_combined(choices))
     more = {name: specs for name in beside if name not in choices and (specs := _choices(name, config, batch))}
     if more:
-        found += _combined({**choices, **more})
-    known = {name: _choices(name, config, batch) for name in OPTIONAL if name in names and name not in choices}
-    if known := {name: specs for name, specs in known.items() if specs}:
-        found += _combined({**choices, **known})
+        ways += _combined({**choices, **more})
+    optional = {name: _choices(name, config, batch) for name in OPTIONAL if name in names and name not in choices}
+    if optional := {name: specs for name, specs in optional.items() if specs}:
+        ways += _combined({**choices, **optional})
         if more:
-            found += _combined({**choices, **more, **known})
+            ways += _combined({**choices, **more, **optional})
     if "pixel_values_videos" in names and "pixel_values_videos" not in choices:
-        found += _combined({**choices, "pixel_values_videos": _choices("pixel_values_videos", config, batch)})
+        ways += _combined({**choices, "pixel_values_videos": _choices("pixel_values_videos", config, batch)})
     if "input_ids" in alone and choices.keys() > alone.keys() and all(alone.values()):
-        found += _combined(alone)  # words among which no image stands
-    if "use_cache" in names:  # a trace needs none
-        ends = found[:1] if len(found) == 1 else [found[0], found[-1]]
-        found += [replace(each, kwargs={**each.kwargs, "use_cache": False}) for each in ends]
-    return found
+        ways += _combined(alone)  # text without images
+    if "use_cache" in names:  # a trace needs no cache
+        ends = ways[:1] if len(ways) == 1 else [ways[0], ways[-1]]
+        ways += [replace(way, kwargs={**way.kwargs, "use_cache": False}) for way in ends]
+    return ways
 
 
-def _complain_of(missing: list[str], kind: str) -> None:
+def _refuse_missing(missing: list[str], kind: str) -> None:
     if sessions := [name for name in missing if name.endswith("session")]:
         raise OperationError(
-            f"{kind} takes {sessions[0]!r}, an object that its processor makes of a video: no tensors",
-            hint="operate on the network for images that it is made of",
+            f"{kind} takes {sessions[0]!r}, an object that its processor makes of a video instead of tensors",
+            hint="operate on the image network that it contains",
         )
     if missing:
         raise OperationError(
-            f"{kind} takes {missing[0]!r}, of which its config does not tell the shape",
-            hint=f"say it: `inputs: {{{missing[0]}: [2, 8]}}` in the recipe, inputs=… in Python",
+            f"{kind} takes {missing[0]!r}, and its config does not give the shape of that",
+            hint=f"give it: `inputs: {{{missing[0]}: [2, 8]}}` in the recipe, inputs=… in Python",
         )
 
 
-def _first_of(found: list[Inputs]) -> Inputs:
-    return replace(found[0], alternatives=tuple(found[1:]))
+def _first_of(ways: list[Inputs]) -> Inputs:
+    return replace(ways[0], alternatives=tuple(ways[1:]))
 
 
 def _combined(choices: dict[str, list[Spec]]) -> Iterator[Inputs]:
-    """The first choice for every argument, then the second, and so on."""
+    """Yield the first choice for every argument, then the second, and so on."""
     for i in range(max(len(specs) for specs in choices.values())):
         kwargs = {name: specs[min(i, len(specs) - 1)] for name, specs in choices.items()}
         shapes = ", ".join(f"{name} {list(spec.shape)}" for name, spec in kwargs.items())
@@ -120,14 +121,14 @@ def _combined(choices: dict[str, list[Spec]]) -> Iterator[Inputs]:
 
 
 def _is_pair(model: nn.Module) -> bool:
-    """Two towers side by side, as in CLIP, where neither feeds the other."""
+    """Return whether the network has two independent towers, as CLIP has."""
     parts = set(getattr(model.config, "sub_configs", {}))
     headless = type(model).__name__.endswith("Model")
     return headless and {"text_config"} < parts and hasattr(model.config, "projection_dim")
 
 
 def _batch(model: nn.Module, config: Any) -> int:
-    """One sample where a causal model classifies by its last token and knows no padding."""
-    # by its name, not by its head: surgery may have cut that away, and the batch is to stay the same
+    """Choose the batch size: 1 for a causal model that classifies by its last token and has no padding token."""
+    # decide by the class name, not by the head: surgery may have removed that, and the batch must stay the same
     single = "ForSequenceClassification" in type(model).__name__ and setting(config, "pad_token_id") is None
     return 1 if single else BATCH

@@ -1,4 +1,4 @@
-"""What several operations share: recipe keys, new heads, labels, initialisation.
+"""Share code between operations: recipe keys, new heads, labels, initialisation.
 
-Nothing here knows an operation; helpers take plain values or the shared fields. May import ``surgery`` and below.
+Nothing here imports an operation; helpers take plain values or the shared fields. May import ``surgery`` and below.
 """

@@ -1,4 +1,4 @@
-"""The recipe keys that every operation with a new head has in common."""
+"""Define the recipe keys that every operation with a new head has in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Classes = PositiveInt | Annotated[list[Name], Field(min_length=1)]
 
 
 class HeadFields(BaseModel):
-    """What a new head looks like between the features and its last layer."""
+    """Hold the options of a new head between the features and its last layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -21,20 +21,20 @@ class HeadFields(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of features dropped in training, before the last layer."""
     pool: PoolName = "auto"
-    """How positions become one: the class token (cls), their mean (avg, mean), max, or generalised mean (gem),
-    padding left out; auto takes the class token where there is one, else the mean; none keeps positions."""
+    """How to pool positions: the class token (cls), their mean (avg, mean), max, or generalised mean (gem), without
+    padding; auto takes the class token if there is one, else the mean; none keeps positions."""
 
 
 def count(classes: Classes) -> int:
-    """The number of classes, given as such or by their names."""
+    """Count classes that are given by number or by name."""
     return classes if isinstance(classes, int) else len(classes)
 
 
 def no_repeats(names: list[str], what: str = "classes") -> None:
-    """Refuse a name that stands twice.
+    """Refuse duplicate names.
 
     Raises:
-        ValueError: Naming those that do.
+        ValueError: There are some; the error names them.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -42,11 +42,11 @@ def no_repeats(names: list[str], what: str = "classes") -> None:
 
 
 def output_name(name: str) -> str:
-    """Refuse what cannot be the name of an output.
+    """Refuse names that an output cannot have.
 
     Raises:
-        ValueError: It is no identifier, or a method of every mapping has that name.
+        ValueError: It is not an identifier, or ``dict`` has a method of that name.
     """
     if not name.isidentifier() or name.startswith("_") or hasattr(dict, name):
-        raise ValueError(f"{name!r} cannot name an output: take a plain word, such as domain or species")
+        raise ValueError(f"{name!r} cannot name an output: use a word such as domain or species")
     return name

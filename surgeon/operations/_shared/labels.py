@@ -1,4 +1,4 @@
-"""Keep what a network says of its own classes true: fields of its config, and counts that it keeps as attributes."""
+"""Update what a network records about its classes: fields of its config, and counts in its attributes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def set_labels(
     model: nn.Module, classes: Classes, problem_type: ProblemType | None, families: Sequence[Family] = ()
 ) -> None:
-    """Let the config of ``model``, and the counts that it keeps itself, agree with its new head.
+    """Update the config of ``model``, and the counts in its attributes, to match its new head.
 
     Args:
         model: The network.
-        classes: The names of the classes, or how many there are.
-        problem_type: None where the loss is to be chosen by the labels' dtype.
+        classes: The names of the classes, or their number.
+        problem_type: None to choose the loss by the dtype of the labels.
         families: Declared facts of plugins.
     """
     number = classes if isinstance(classes, int) else len(classes)
@@ -34,12 +34,12 @@ def set_labels(
 
 
 def untie(model: nn.Module, families: Sequence[Family] = ()) -> None:
-    """Say in the config that the vocabulary head has weights of its own."""
+    """Record in the config that the vocabulary head is not tied to the embedding."""
     if (config := config_of(model, families)) is not None:
         config.untie()
 
 
 def is_vocabulary_head(model: nn.Module, module: nn.Module) -> bool:
-    """Whether ``module`` predicts the tokens of a language model."""
+    """Return whether ``module`` predicts the tokens of a language model."""
     embeddings = getattr(model, "get_output_embeddings", None)
     return callable(embeddings) and embeddings() is module

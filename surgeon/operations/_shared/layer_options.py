@@ -1,4 +1,4 @@
-"""The recipe keys of a layer that is put into a network, and the layer that they make."""
+"""Define the recipe keys of a new layer, and make the layer."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from surgeon.surgery.features import Features
 
 KEYS = {"hidden": ("adapter",), "share": ("dropout",), "kernel": ("conv",), "init": ("linear", "conv")}
-"""The kinds of layer that each key belongs to."""
+"""The kinds of layer to which each key applies."""
 BOTTLENECK = 8
-"""How many times narrower an adapter's bottleneck is than what it reads, unless said."""
+"""How many times narrower than its input an adapter's bottleneck is by default."""
 
 
 class LayerFields(BaseModel):
-    """One layer."""
+    """Hold the options of one layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["linear", "conv", "norm", "dropout", "adapter"] = "adapter"
-    """adapter: a bottleneck beside the identity; linear: a matrix over the channels; conv: a convolution over a
-    map; norm: LayerNorm over the channels; dropout."""
+    """adapter: a bottleneck with a residual connection; linear: a matrix over the channels; conv: a convolution over a
+    feature map; norm: LayerNorm over the channels; dropout."""
     called: str | None = None
-    """The name of the new module; its kind unless said."""
+    """The name of the new module. Default: its kind."""
     hidden: PositiveInt | None = None
-    """The width of an adapter's bottleneck; by default an eighth of what it reads."""
+    """The width of an adapter's bottleneck. Default: an eighth of its input's."""
     share: float = Field(default=0.1, gt=0, lt=1)
     """The share of features that a dropout drops in training."""
     kernel: PositiveInt = 1
-    """The odd kernel size of a conv; the size of the map stays."""
+    """The odd kernel size of a conv; it does not change the size of the feature map."""
     activation: Literal["none", "relu", "gelu"] | None = None
-    """Behind a linear or conv (by default none), or inside an adapter (by default gelu)."""
+    """The activation after a linear or conv (default: none), or inside an adapter (default: gelu)."""
     init: Literal["identity", "default"] | None = None
-    """A linear or conv starts as the identity, as it does unless said where the width stays, or as PyTorch draws it."""
+    """Initialise a linear or conv to the identity (the default if the width does not change), or as PyTorch does."""
 
     @field_validator("called")
     @classmethod
     def _names_a_module(cls, name: str | None) -> str | None:
         if name is not None and not name.isidentifier():
-            raise ValueError(f"{name!r} cannot name a module: take a plain word")
+            raise ValueError(f"{name!r} cannot name a module: use letters, digits and _")
         return name
 
     @model_validator(mode="after")
@@ -56,37 +56,37 @@ class LayerFields(BaseModel):
         if self.activation is not None and self.kind in ("norm", "dropout"):
             raise ValueError(f"activation is for kind: linear, conv or adapter, not {self.kind}")
         if self.kernel % 2 == 0:
-            raise ValueError(f"an even kernel ({self.kernel}) would change the size of the map: take an odd one")
+            raise ValueError(f"an even kernel ({self.kernel}) would change the size of the feature map: use an odd one")
         return self
 
     @property
     def module_name(self) -> str:
-        """What the new module is called."""
+        """Return the name of the new module."""
         return self.called or self.kind
 
 
 def new_layer(
     surgery: Surgery, fields: LayerFields, features: Features, *, width: int | None = None, like: nn.Module
 ) -> nn.Module:
-    """The layer for ``features``, as ``fields`` say.
+    """Make a layer that reads ``features``.
 
     Args:
-        surgery: Makes it.
-        fields: Say how.
-        features: What it reads.
-        width: The channels that it makes, where these are others than it reads.
-        like: The neighbour whose dtype it takes.
+        surgery: Makes the module.
+        fields: The options of the layer.
+        features: What the layer reads.
+        width: The number of output channels. Default: as many as the input has.
+        like: A module whose dtype the layer gets.
 
     Raises:
-        OperationError: A conv is to read what is no map.
+        OperationError: The layer is a conv and the features are not a channels-first map.
     """
     from surgeon.nn.inserted import layer_for
     from surgeon.surgery.features import shown
 
     if fields.kind == "conv" and (features.axis != 1 or not 1 <= features.dims <= 3):
         raise OperationError(
-            f"{features.site or '.'} produces {shown(features.shape)}, no map with its channels first to convolve",
-            hint="use kind: linear, or a site that produces a map",
+            f"{features.site or '.'} produces {shown(features.shape)}, not a channels-first feature map to convolve",
+            hint="use kind: linear, or a site that produces a feature map",
         )
     outputs = width or features.width
     activation = fields.activation or ("gelu" if fields.kind == "adapter" else "none")

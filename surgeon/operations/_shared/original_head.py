@@ -1,4 +1,4 @@
-"""What becomes of a network's own output when others come beside it."""
+"""Keep or drop a network's original output and head when outputs are added."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ FEATURES_OUTPUT = "features"
 
 
 def keep_original(surgery: Surgery, added: Collection[str]) -> None:
-    """Keep the network's own output, under a name that says what it is, before others come beside it.
+    """Keep the network's original output, under the name ``features`` if it has no head, before others are added.
 
     Raises:
-        OperationError: One of the outputs to come has a name that the network gives its own.
+        OperationError: One of the new outputs has the name of an original one.
     """
     headless = exit_site(surgery.model) is not None or not surgery.role("head")
     names = surgery.recall("outputs of network", lambda: list(surgery.trace().outputs))
     model = surgery.graft()
     if headless and model.network_output == TRUNK_OUTPUT:
         model.network_output = FEATURES_OUTPUT
-    own = {model.network_output or name if name == "output" else name for name in names}
-    clash = sorted(own & set(added))
+    present = {model.network_output or name if name == "output" else name for name in names}
+    clash = sorted(present & set(added))
     if clash:
-        raise OperationError(f"the network has an output {clash[0]!r} already", hint="give the new one another name")
+        raise OperationError(f"the network already has an output {clash[0]!r}", hint="give the new one another name")
 
 
 def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str] | None = None) -> None:
-    """Let the network's own output go, and its head with it.
+    """Remove the network's original output and its head.
 
     Args:
         surgery: The surgery.
-        added: The outputs that stay in its place.
-        heads: Its heads, where one of the branches has taken over the role.
+        added: The outputs that replace it.
+        heads: The original heads, if a branch has the role ``head`` now.
     """
     model = surgery.graft()
     if TRUNK_OUTPUT not in added:
@@ -52,8 +52,8 @@ def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str]
     model.network_output = None
     if exit_site(surgery.model) is not None:
         return
-    own = surgery.role("head") if heads is None else heads
-    sites = [scoring_layer(surgery.model, head) for head in own]
+    originals = surgery.role("head") if heads is None else heads
+    sites = [scoring_layer(surgery.model, head) for head in originals]
     module = surgery.model.get_submodule(sites[0]) if len(sites) == 1 else None
     if not isinstance(module, (nn.Linear, nn.Identity)):
         _end_after_branches(surgery)
@@ -66,7 +66,7 @@ def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str]
 
 
 def drop_logits_branch(surgery: Surgery) -> None:
-    """Let the head go that an earlier operation put on top of features, if there is one."""
+    """Remove the head that an earlier operation added to features, if there is one."""
     branch = logits_branch(surgery.model)
     if branch is not None:
         drop_tap(surgery.model, branch.tap)
@@ -74,17 +74,17 @@ def drop_logits_branch(surgery: Surgery) -> None:
 
 
 def drop_auxiliary(surgery: Surgery) -> None:
-    """Let the auxiliary heads go, as torchvision's and transformers' networks without them are built."""
+    """Remove the auxiliary heads, and leave the network as torchvision and transformers build it without them."""
     model = surgery.model
     for name in dict.fromkeys(site.split(".")[0] for site in surgery.role("aux")):
         surgery.remove(name)
-        model.register_module(name, None)  # the forward asks whether it is there
+        model.register_module(name, None)  # the forward tests whether it is None
     if hasattr(model, "aux_logits"):
         model.aux_logits = False  # type: ignore[assignment]
 
 
 def _end_after_branches(surgery: Surgery) -> None:
-    """End the forward at the last site that a branch reads."""
+    """End the forward pass at the last site that a branch reads."""
     model = surgery.graft()
     sites = {tapped_site(surgery.model, branch) for branch in model.grafts.values()}  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Draw existing tensors again: as the architecture initialises them, else as each layer does."""
+"""Reinitialise existing tensors: as the architecture does, else as the layer's ``reset_parameters`` does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 RESETS = ("reset_parameters", "_reset_parameters")
-"""What PyTorch's layers call their own initialisation."""
+"""The methods in which PyTorch's layers initialise themselves."""
 
 
 def drawn_by(surgery: Surgery, architecture: Architecture | None) -> dict[str, torch.Tensor]:
@@ -30,17 +30,17 @@ def drawn_by(surgery: Surgery, architecture: Architecture | None) -> dict[str, t
 def redraw(
     surgery: Surgery, root: nn.Module, built: Mapping[str, torch.Tensor], only: Collection[str] | None = None
 ) -> list[str]:
-    """Draw tensors of ``root`` again when the weights flow in.
+    """Reinitialise tensors of ``root`` when the network is filled.
 
     Args:
         surgery: Records where the values come from.
         root: The module that holds the tensors.
-        built: The tensors of the same tree as its architecture initialises it, as far as that is known. A tensor
-            that has another name or shape there (a new head) is drawn by its layer's own initialisation.
-        only: The names of the tensors; all if left out.
+        built: The tensors that the architecture initialises, by name, if it is known. A tensor that is missing or has
+            another shape there (a new head) is initialised by its layer.
+        only: The names of the tensors. Default: all.
 
     Returns:
-        The names of tensors that neither initialises; they stay as they are.
+        The names of tensors that neither initialises; they are not changed.
     """
     layers: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
@@ -62,7 +62,7 @@ def redraw(
 
 
 def disconnect(root: nn.Module) -> nn.Module:
-    """Remove the hooks that connect a copied tree with modules outside it."""
+    """Remove the hooks that connect a copied module with modules outside it."""
     inside = {id(module) for module in root.modules()}
     for module in root.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
@@ -74,31 +74,31 @@ def disconnect(root: nn.Module) -> nn.Module:
 
 
 def _resettable(root: nn.Module, name: str, tensor: torch.Tensor) -> str | None:
-    """The topmost module that initialises the tensor ``name``: its owner, or what holds that and so its parts.
+    """Find the topmost module around the tensor ``name`` that has a method to initialise it.
 
     Of buffers only statistics are initialised; others (a table of positions) are constants.
     """
     if not isinstance(tensor, nn.Parameter):
         owner = name.rpartition(".")[0]
         return owner if hasattr(root.get_submodule(owner), "reset_running_stats") else None
-    found, site = None, name
+    topmost, site = None, name
     while site:
         site = site.rpartition(".")[0]
         if any(hasattr(root.get_submodule(site), reset) for reset in RESETS):
-            found = site
-    return found
+            topmost = site
+    return topmost
 
 
 def _alone(layer: nn.Module) -> nn.Module:
-    """A skeleton of one layer."""
+    """Copy one layer as a skeleton."""
     return disconnect(skeleton_of(layer))
 
 
 def _reset(skeleton: nn.Module) -> nn.Module:
-    """The same layer with real tensors, as it initialises itself: what holds others after its parts, as when built.
+    """Make the layer with real tensors and initialise it, submodules first, as when it is built.
 
     Raises:
-        OperationError: It leaves a parameter without values.
+        OperationError: It does not initialise one of its parameters.
     """
     layer = copy.deepcopy(skeleton).to_empty(device="cpu")
     with torch.no_grad():
@@ -111,7 +111,7 @@ def _reset(skeleton: nn.Module) -> nn.Module:
     left = [name for name, p in layer.named_parameters() if p.is_floating_point() and p.isnan().any()]
     if left:
         raise OperationError(
-            f"{type(layer).__name__} leaves {', '.join(left[:3])} as it is when it initialises itself",
-            hint="leave that out: !SITE, or say what built the network (--arch)",
+            f"{type(layer).__name__} does not initialise {', '.join(left[:3])} in its reset_parameters",
+            hint="exclude it: !SITE, or say what built the network (--arch)",
         )
     return layer

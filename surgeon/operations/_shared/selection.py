@@ -1,4 +1,4 @@
-"""Which part of a network an operation speaks of: what selectors leave in, what runs up to a site, what from one on."""
+"""Resolve selectors to modules: include and exclude terms, everything executed up to a site, or the last N blocks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def as_list(selectors: str | Sequence[str] | None) -> list[str]:
-    """One selector, or several, or none, as a list."""
+    """Convert one selector, several, or None to a list."""
     if selectors is None:
         return []
     return [selectors] if isinstance(selectors, str) else list(selectors)
 
 
 def with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
-    """Every site at or below the chosen ones, less those at or below what is left out; and the latter."""
+    """List the sites at or below the included ones, without those at or below excluded ones; and the excluded ones."""
     terms = [term for selector in selectors for term in split_terms(selector)]
     chosen = [term for term in terms if not term.startswith("!")] or ["."]
     spared = [site for term in terms if term.startswith("!") for site in surgery.select(term[1:].strip())]
@@ -28,17 +28,17 @@ def with_exceptions(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Si
 
 
 def less(surgery: Surgery, chosen: Sequence[Site], spared: Sequence[Site]) -> list[Site]:
-    """The modules at or below some sites that are not at or below others."""
+    """List the modules at or below ``chosen`` that are not at or below ``spared``."""
     inside = {id(m) for site in chosen for m in site.module.modules()}
     inside -= {id(m) for site in spared for m in site.module.modules()}
     return [Site(name, module) for name, module in surgery.model.named_modules() if id(module) in inside]
 
 
 def run_up_to(surgery: Surgery, selector: str) -> list[Site]:
-    """Every site that runs up to and including one, in executed order.
+    """List every site that runs up to and including one, in executed order.
 
     Raises:
-        SiteError: That one does not run.
+        SiteError: That site does not run.
     """
     last = surgery.site(selector).name
 
@@ -47,13 +47,13 @@ def run_up_to(surgery: Surgery, selector: str) -> list[Site]:
 
     names = surgery.recall("runs up to", ran, subject=last)
     if last not in names:
-        raise SiteError(f"{last} does not run in a forward, so there is nothing up to it")
+        raise SiteError(f"{last} does not run in a forward pass, so nothing runs up to it")
     modules = dict(surgery.model.named_modules())
     return [Site(name, modules[name]) for name in names if name in modules]
 
 
 def last_blocks(surgery: Surgery, count: int) -> list[Site]:
-    """The last blocks in executed order, and all that runs behind the first of them: norms, pools, the head.
+    """List the last blocks in executed order, and everything that runs after the first of them: norms, pools, head.
 
     Raises:
         OperationError: The network has fewer blocks.
@@ -61,8 +61,8 @@ def last_blocks(surgery: Surgery, count: int) -> list[Site]:
     blocks = surgery.role("blocks")
     if count > len(blocks):
         raise OperationError(
-            f"found {len(blocks)} blocks in {type(surgery.model).__name__}, not {count}",
-            hint="name what is meant with sites; surgeon inspect shows the sites",
+            f"{type(surgery.model).__name__} has {len(blocks)} blocks, not {count}",
+            hint="name the modules with sites; surgeon inspect shows the sites",
         )
     first = blocks[-count]
     ran = surgery.recall("runs before", lambda: sorted(surgery.trace().used_before_start(first)), subject=first)

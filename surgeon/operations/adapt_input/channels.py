@@ -1,4 +1,4 @@
-"""Other channels for a trained first convolution."""
+"""Change the number of input channels of a trained first convolution."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) -> None:
-    """Let the first convolutions take ``channels``, and all that counts them agree.
+    """Give the first convolutions ``channels`` input channels, and update everything that counts them.
 
     Raises:
-        OperationError: They are no convolutions over all channels, or the network does not run with them.
+        OperationError: A site is not a convolution over all channels, or the network does not run afterwards.
     """
     model = surgery.model
     refuse_shared_input(model)
@@ -33,10 +33,10 @@ def adapt_channels(surgery: Surgery, selector: str, channels: int, init: str) ->
                 hint="name the convolution that reads the images: at: SITE",
             )
         if layer.groups != 1:
-            raise OperationError(f"{site} has {layer.groups} groups of channels: its filters do not see all of them")
+            raise OperationError(f"{site} has {layer.groups} groups, so its filters do not read all channels")
         old = layer.in_channels
         if old == channels:
-            raise OperationError(f"{site} takes {channels} channels already", hint="leave channels out")
+            raise OperationError(f"{site} already takes {channels} channels", hint="leave channels out")
         shape = (layer.weight.shape[0], channels, *layer.weight.shape[2:])
         surgery.reshape(site, "weight", shape, partial(new_filters, channels=channels, init=init))
         layer.in_channels = channels
@@ -60,7 +60,7 @@ def refuse_shared_input(model: nn.Module) -> None:
 
 
 def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tensor:
-    """Filters ``(out, old, …)`` for other channels: ``(out, channels, …)``; see :class:`AdaptInput`."""
+    """Convert filters ``(out, old, …)`` to ``(out, channels, …)``; see :class:`AdaptInput`."""
     old = weight.shape[1]
     wide = weight.float()
     if init == "repeat":
@@ -70,7 +70,7 @@ def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tens
 
 
 def _recount(surgery: Surgery, site: str, old: int, channels: int) -> None:
-    """Let the modules that hold the convolution, and the configs, count the channels that come in."""
+    """Update the number of channels in the modules around the convolution and in the configs."""
     while site:
         site = site.rpartition(".")[0]
         settings_of(surgery.model.get_submodule(site), surgery.families).set_channels(old, channels)
@@ -80,11 +80,11 @@ def _recount(surgery: Surgery, site: str, old: int, channels: int) -> None:
 
 
 def _adapt_preparation(surgery: Surgery, old: int, channels: int, init: str) -> None:
-    """Adapt what networks of torchvision do to images before the first convolution: it has a value for each channel."""
+    """Adapt the preprocessing inside torchvision networks, which has a value for each channel."""
     model: Any = surgery.model
     if getattr(model, "transform_input", False):
         model.transform_input = False
-        surgery.note("transform_input is off, since it knows three channels: normalise images to -1…1 instead")
+        surgery.note("transform_input is off, because it needs three channels: normalise images to -1…1 instead")
     transform = getattr(model, "transform", None)
     for name in ("image_mean", "image_std"):
         values = getattr(transform, name, None)
@@ -101,6 +101,6 @@ def _runs(surgery: Surgery, channels: int) -> dict[str, list[int]]:
     except OperationError as error:
         raise OperationError(
             f"the network does not run with {channels} channels: {error.message}",
-            hint="name the convolution that reads the images with at: SITE, or say the input: inputs: "
+            hint="name the convolution that reads the images with at: SITE, or give the inputs: inputs: "
             f"[[2, {channels}, 64, 64]]",
         ) from error

@@ -1,4 +1,4 @@
-"""adapt_input: other channels, or another resolution, for a network trained on images."""
+"""adapt_input: change the input channels or the resolution of a network trained on images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class AdaptInput(Operation):
-    """Let a trained network take images of other channels, or of another size.
+    """Adapt a trained network to images with other channels, or of another size.
 
-    ``channels``: the first convolution keeps its filters, summed or copied over the channels that come. With W_c the
-    filter of old channel c of C, new channel j of N gets ΣW_c / N (``sum``: the same grey image in all channels
-    gives what it gave before), ΣW_c / C (``mean``: as large as an old filter), or W_(j mod C) · C / N (``repeat``:
-    the filters in turn, scaled so that the sum stays, as in timm; Wightman 2019).
+    ``channels``: the filters of the first convolution are summed or copied over the new channels. With W_c the
+    filter of old channel c of C, new channel j of N gets ΣW_c / N (``sum``: a grey image in all channels gives the
+    same output as before), ΣW_c / C (``mean``: as large as an old filter), or W_(j mod C) · C / N (``repeat``:
+    the filters in turn, scaled to keep their sum, as in timm; Wightman 2019).
 
-    ``image_size``: learned position embeddings are interpolated, bicubic, over the new grid of patches; class
-    tokens keep theirs (Dosovitskiy et al. 2021). The config, and what the network keeps of it, follow,
-    so that a transformers model stays a stock class.
+    ``image_size``: learned position embeddings are interpolated (bicubic) to the new grid of patches; those of class
+    tokens are kept (Dosovitskiy et al. 2021). The config and copies of it in the network are updated, so that a
+    transformers model keeps its class.
 
     Shapes: images ``(batch, C, height, width)`` → ``(batch, N, …)``; position embeddings ``(1, tokens, width)``.
     """
@@ -33,20 +33,20 @@ class AdaptInput(Operation):
     model_config = ConfigDict(json_schema_extra={"examples": [{"channels": 1, "init": "sum"}]})
 
     channels: PositiveInt | None = None
-    """The number of channels that come in."""
+    """The number of channels of the new images."""
     init: Literal["sum", "mean", "repeat"] = Field(default="sum")
-    """What the filters of the new channels are made of."""
+    """How the filters for the new channels are computed."""
     at: Selector = "@stem"
-    """The first convolution, or several; found by its role unless said."""
+    """The first convolution, or several. Default: the role @stem."""
     image_size: PositiveInt | None = None
-    """The side of the square images that come in."""
+    """The side of the new square images, in pixels."""
 
     @model_validator(mode="after")
     def _something(self) -> AdaptInput:
         if self.channels is None and self.image_size is None:
-            raise ValueError("channels or image_size says what to adapt to")
+            raise ValueError("give channels, image_size, or both")
         if self.channels is None and {"init", "at"} & self.model_fields_set:
-            raise ValueError("init and at go with channels")
+            raise ValueError("init and at need channels")
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Another resolution for a network with learned position embeddings."""
+"""Change the resolution of a network with learned position embeddings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def adapt_resolution(surgery: Surgery, side: int) -> None:
-    """Let the network take square images of ``side`` pixels.
+    """Adapt the network to square images of ``side`` pixels.
 
     Raises:
-        OperationError: It has no position embeddings that this would concern, or of a kind that cannot be
-            interpolated; or the side is no multiple of its patches.
+        OperationError: The network does not depend on the image size, its position embeddings cannot be interpolated,
+            or the side is not a multiple of the patch size.
     """
     model = surgery.model
     refuse_shared_input(model)
@@ -38,24 +38,24 @@ def adapt_resolution(surgery: Surgery, side: int) -> None:
         _adapt_transformers(surgery, side)
     else:
         raise OperationError(
-            f"{type(model).__name__} keeps no size of its images, so there is nothing to adapt",
+            f"{type(model).__name__} does not depend on the size of its images, so there is nothing to adapt",
             hint="leave image_size out, and feed it images of the new size",
         )
 
 
 def _configs(surgery: Surgery) -> list[NetworkConfig]:
-    """Every config in the network, with those of its parts."""
+    """List every config in the network, with those of its parts."""
     return [part for config, _ in configs_in(surgery.model, surgery.families) for part in config.with_parts()]
 
 
 def resized_positions(positions: torch.Tensor, *, count: int) -> torch.Tensor:
-    """Position embeddings ``(…, tokens, width)`` of a square grid, interpolated to ``count`` tokens.
+    """Interpolate position embeddings ``(…, tokens, width)`` of a square grid to ``count`` tokens.
 
-    Bicubic, as in ViT's paper and in transformers' ``interpolate_pos_encoding``. Tokens before the grid (a class
-    token) keep theirs: as many as make the rest a square, in both.
+    Bicubic, as in ViT's paper and in transformers' ``interpolate_pos_encoding``. The embeddings of tokens before the
+    grid (a class token) are kept: as many as leave a square number in both counts.
     """
     before = prefix_tokens(positions.shape[-2], count)
-    assert before is not None  # the caller has seen to it
+    assert before is not None  # checked by the caller
     grids = isqrt(positions.shape[-2] - before), isqrt(count - before)
     wide = positions.float().reshape(-1, positions.shape[-2], positions.shape[-1])
     patches = wide[:, before:].reshape(len(wide), grids[0], grids[0], -1).permute(0, 3, 1, 2)
@@ -66,7 +66,7 @@ def resized_positions(positions: torch.Tensor, *, count: int) -> torch.Tensor:
 
 
 def prefix_tokens(old: int, new: int) -> int | None:
-    """How many tokens stand before the grid in both of two counts of tokens: 0, 1 or 2; None if none fits."""
+    """Find how many tokens (0, 1 or 2) come before a square grid in both counts of tokens; None if none fits."""
     squares = (n for n in range(3) if _is_square(old - n) and _is_square(new - n))
     return next(squares, None)
 
@@ -76,7 +76,7 @@ def _is_square(number: int) -> bool:
 
 
 def _adapt_declared(surgery: Surgery, paths: list[str], side: int) -> None:
-    """Interpolate the position embeddings that a family declares, and let its settings say the new size."""
+    """Interpolate the position embeddings that a family declares, and set the new size in its settings."""
     holders = [settings_of(surgery.model, surgery.families), *_configs(surgery)]
     sized = [holder for holder in holders if holder.image_size is not None]
     if not sized:
@@ -105,7 +105,7 @@ def _adapt_declared(surgery: Surgery, paths: list[str], side: int) -> None:
 
 
 def _adapt_transformers(surgery: Surgery, side: int) -> None:
-    """Let the class itself say what it is for the new size: build it, and take over what differs."""
+    """Build the network's class for the new size, and copy the shapes and settings that differ."""
     model = surgery.model
     built = _rebuilt(surgery, side)
     old, new = dict(tensors_of(model)), dict(tensors_of(built))
@@ -114,8 +114,8 @@ def _adapt_transformers(surgery: Surgery, side: int) -> None:
         shapes = old[name].shape, new[name].shape
         if len(shapes[0]) < 2 or shapes[0][-1] != shapes[1][-1] or prefix_tokens(shapes[0][-2], shapes[1][-2]) is None:
             raise OperationError(
-                f"{name} would go from {list(shapes[0])} to {list(shapes[1])}, which is no grid of positions to "
-                "interpolate",
+                f"{name} would change from {list(shapes[0])} to {list(shapes[1])}, and is not a grid of positions "
+                "that can be interpolated",
                 hint="choose a size whose patches make a square, or leave image_size out",
             )
     for name in differing:
@@ -134,16 +134,16 @@ def _adapt_transformers(surgery: Surgery, side: int) -> None:
 
 
 def _rebuilt(surgery: Surgery, side: int) -> nn.Module:
-    """Build the network's own class from its config for another size."""
+    """Build the network's class from its config for another size."""
     model = surgery.model
     cls: Any = next((c for c in type(model).__mro__ if c.__module__.startswith("transformers.")), None)
-    found = config_of(model, surgery.families)
-    if cls is None or found is None:
+    original = config_of(model, surgery.families)
+    if cls is None or original is None:
         raise OperationError(
             f"{type(model).__name__} is not a network of transformers, and no family declares its position embeddings",
             hint="adapt the model before it becomes a part of another, or let a plugin declare positions in a Family",
         )
-    config = NetworkConfig(copy.deepcopy(found.config), found.fields)
+    config = NetworkConfig(copy.deepcopy(original.config), original.fields)
     sized = [part for part in config.with_parts() if part.image_size is not None]
     if all(part.image_size == side for part in sized):
         raise OperationError(f"it takes images of {side} pixels already", hint="leave image_size out")
@@ -153,7 +153,7 @@ def _rebuilt(surgery: Surgery, side: int) -> nn.Module:
 
 
 def _take_over(model: nn.Module, built: nn.Module) -> None:
-    """The plain settings and computed tables of ``built`` (a count of patches, position ids) for ``model``."""
+    """Copy integer settings and computed tables (a count of patches, position ids) from ``built`` to ``model``."""
     modules = dict(model.named_modules())
     for name, twin in built.named_modules():
         module = modules.get(name)
@@ -163,9 +163,9 @@ def _take_over(model: nn.Module, built: nn.Module) -> None:
             if not key.startswith("_") and key != "training" and _is_plain(value) and vars(module).get(key) != value:
                 setattr(module, key, value)
         for key in twin._non_persistent_buffers_set & module._non_persistent_buffers_set:
-            mine, theirs = module._buffers[key], twin._buffers[key]
-            if mine is not None and theirs is not None and mine.shape != theirs.shape:
-                module._buffers[key] = theirs
+            old, new = module._buffers[key], twin._buffers[key]
+            if old is not None and new is not None and old.shape != new.shape:
+                module._buffers[key] = new
 
 
 def _is_plain(value: Any) -> bool:

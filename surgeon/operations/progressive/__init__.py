@@ -1,4 +1,4 @@
-"""The operation ``progressive``: a new column beside a frozen network, with lateral connections.
+"""Provide the operation ``progressive``: add a column next to a frozen network, with lateral connections.
 
 Read ``operation.py`` first; ``column.py`` makes the new column.
 """

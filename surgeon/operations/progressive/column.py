@@ -1,4 +1,4 @@
-"""The new column of a progressive network: a copy, one drawn afresh, or another architecture."""
+"""Make the new column of a progressive network: a copy, a reinitialised copy, or another architecture."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def new_column(
     options: Mapping[str, Any],
     redraw_values: bool,
 ) -> tuple[nn.Module, Architecture | None]:
-    """Make a column, and say what builds it where that is another architecture than the first's.
+    """Make a column; also return what builds it, if that is not the architecture of the first one.
 
     Args:
-        surgery: The course of surgery.
+        surgery: The surgery.
         network: The network that the column is for.
-        arch: Another architecture for it; the last column's structure if None.
+        arch: The architecture of the column; None for the structure of the last column.
         options: Keyword arguments of the builder of ``arch``.
-        redraw_values: Draw the values as the architecture initialises them, not copy the last column's.
+        redraw_values: Reinitialise the values instead of copying the last column's.
 
     Raises:
         ArchitectureError: ``arch`` is unknown or cannot be built.
-        OperationError: There is nothing to draw the weights of the last column's structure from.
+        OperationError: A tensor has no known initialisation.
     """
     last = network.columns[-1]
     if arch is not None:
         architecture = surgery.locate(arch, **options)
         return surgery.new(surgery.build, architecture, like=last).train(last.training), architecture
-    own = network.architectures[-1]
-    known = own or surgery.architecture
+    last_architecture = network.architectures[-1]
+    builder = last_architecture or surgery.architecture
     if redraw_values:
-        return _redrawn(surgery, last, known), own
-    return _copied(surgery, last, known), own
+        return _redrawn(surgery, last, builder), last_architecture
+    return _copied(surgery, last, builder), last_architecture
 
 
 def _copied(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
@@ -62,20 +62,19 @@ def _copied(surgery: Surgery, last: nn.Module, architecture: Architecture | None
 
 
 def _redrawn(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
-    """The last column's structure, its values drawn afresh."""
+    """Make a column with the last one's structure, and reinitialise it."""
     column = _twin(surgery, last, architecture)
     unknown = redraw(surgery, column, drawn_by(surgery, architecture))
     if unknown:
         raise OperationError(
-            f"nothing says how to initialise {len(unknown)} tensors of {type(last).__name__} afresh: "
-            f"{', '.join(unknown[:3])}",
+            f"cannot reinitialise {len(unknown)} tensors of {type(last).__name__}: {', '.join(unknown[:3])}",
             hint="use column: copy, or name an architecture with arch",
         )
     return column
 
 
 def _twin(surgery: Surgery, last: nn.Module, architecture: Architecture | None) -> nn.Module:
-    """A skeleton like ``last``, not connected to anything; all of it trains but what its builder freezes."""
+    """Make a skeleton like ``last`` without its hooks; only what its builder freezes is frozen."""
     twin = skeleton_of(last)
     for module in twin.modules():
         thaw_norm(module)

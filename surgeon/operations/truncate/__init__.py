@@ -1,4 +1,4 @@
-"""The operation ``truncate``: end a network at a site, or keep some of its blocks.
+"""Provide the operation ``truncate``: end a network at a site, or keep some of its blocks.
 
-Read ``operation.py`` first; ``keep_blocks.py`` removes blocks and brings the config in line.
+Read ``operation.py`` first; ``keep_blocks.py`` removes blocks and updates the config.
 """

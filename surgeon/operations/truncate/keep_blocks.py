@@ -1,4 +1,4 @@
-"""Remove blocks from a stack (depth pruning), and correct what else in the network depends on their number."""
+"""Remove blocks from a stack (depth pruning), and update everything in the network that depends on their number."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Thinning:
-    """A stack of blocks, and which of them stay.
+    """Describe a stack of blocks, and which of them stay.
 
     Attributes:
-        container: The site that holds the blocks.
+        container: The site that contains the blocks.
         sites: The blocks, in executed order.
         fields: The fields of configs that count them, or have an entry for each.
-        beside: Lists that run alternately with the container, an entry after each block: XLM's norms.
-        indices: The positions among the blocks of those that stay, in their new order.
+        beside: Lists of which an entry runs after each block, such as XLM's norms.
+        indices: The positions of the blocks that stay, in their new order.
     """
 
     container: str
@@ -41,15 +41,15 @@ class Thinning:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether it changes nothing."""
+        """Return whether all blocks stay in their order."""
         return self.indices == list(range(len(self.sites)))
 
 
 def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
-    """Slice stacks in place, and make configs say so.
+    """Slice stacks in place, and update configs.
 
     Raises:
-        OperationError: The network cannot do without the other blocks, or would give other outputs.
+        OperationError: The network does not run without the other blocks, or returns outputs of other shapes.
     """
     cut = [stack for stack in stacks if not stack.keeps_all]
     for stack in stacks:
@@ -72,23 +72,23 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
     if change := changed_output(before, after, numbers):
         raise OperationError(
             f"without those blocks of {' and '.join(stack.container for stack in cut)} the outputs change: {change}",
-            hint="keep the blocks that this comes from, or that change the shape (usually the first of a stage)",
+            hint="keep the blocks that produce this output, or that change the shape (usually the first of a stage)",
         )
     if cls is not None and (reason := surgery.recall("no stock config", lambda: _unlike_stock(surgery, cls, cut))):
-        surgery.note(f"no config of {cls.__name__} builds this, so that only surgeon.load opens the result: {reason}")
+        surgery.note(f"no config of {cls.__name__} builds this, so only surgeon.load opens the result: {reason}")
 
 
 def stock_class(model: nn.Module) -> Any:
-    """The class of transformers that ``model`` is built by; None for anything else."""
+    """Get the transformers class of ``model``; None for any other network."""
     return type(model) if type(model).__module__.startswith("transformers.models.") else None
 
 
 def _unlike_stock(surgery: Surgery, cls: Any, stacks: Sequence[Thinning]) -> str | None:
-    """Say how the blocks differ from those that ``from_pretrained`` of the result would build; None if they agree."""
+    """Describe how the blocks differ from those that ``from_pretrained`` of the result would build; None if equal."""
     config = cast("Any", surgery.model).config
     try:
         rebuilt = build_skeleton(lambda: cls(type(config).from_dict(config.to_dict())))
-    except Exception as error:  # whatever the class raises: it does not build such a network
+    except Exception as error:  # any error means that the class does not build such a network
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return differing_setting(surgery.model, rebuilt, within=[stack.container for stack in stacks], mutable=MUTABLE)
 
@@ -102,7 +102,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     _refuse_to_lose_features(surgery, stack)
     _refuse_to_lose_references(surgery, stack, blocks)
     stays = [children.index(blocks[i]) for i in indices]
-    # what a container holds beside its blocks (a downsampling layer) stays in its place
+    # other children of the container (a downsampling layer) stay in their places
     others = [i for i, child in enumerate(children) if child not in blocks]
     order = _merge(stays, others)
     for name in (container, *stack.beside):
@@ -111,7 +111,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     for old, new in moved.items():
         _renumber(children[old], [(old, new), *((i, j) for j, i in enumerate(indices) if blocks[i] is children[old])])
     places = {old: new for new, old in enumerate(indices)}
-    for (module, name), value in [found for index in indices for found in _references(blocks[index])]:
+    for (module, name), value in [reference for index in indices for reference in _references(blocks[index])]:
         setattr(module, name, places.get(value, value))
     _slice_parameters(surgery, stack)
     _update_configs(surgery, stack, moved)
@@ -121,7 +121,7 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
 
 
 def _slice_parameters(surgery: Surgery, stack: Thinning) -> None:
-    """Slice the parameters that have a row for each block after one for the stem: a learned sum of hidden states."""
+    """Slice parameters with a row for the stem and one for each block, such as a learned sum of hidden states."""
     names = {
         name for config, _ in configs_in(surgery.model, surgery.families) for name in config.fields.block_parameters
     }
@@ -135,74 +135,74 @@ def _slice_parameters(surgery: Surgery, stack: Thinning) -> None:
 
 
 def rows_of(weight: torch.Tensor, *, rows: Sequence[int]) -> torch.Tensor:
-    """Some rows of a parameter ``(rows, …)``, in the order given."""
+    """Take rows of a parameter ``(rows, …)``, in the given order."""
     return weight[list(rows)].clone()
 
 
 def lists_beside(surgery: Surgery, container: str, others: Sequence[str]) -> list[str]:
-    """The lists among ``container``'s neighbours that run in step with it: an entry after each of its blocks.
+    """Find the siblings of ``container`` of which an entry runs after each of its blocks.
 
     Args:
-        surgery: What knows how the network ran.
-        container: The site that holds the blocks.
-        others: Sites that are no such lists.
+        surgery: Traces the network.
+        container: The site that contains the blocks.
+        others: Sites to leave out.
     """
-    parent, _, own = container.rpartition(".")
+    parent, _, last = container.rpartition(".")
     length = len(surgery.model.get_submodule(container)._modules)
     names = [
         f"{parent}.{name}".lstrip(".")
         for name, module in surgery.model.get_submodule(parent).named_children()
-        if isinstance(module, CONTAINERS) and len(module._modules) == length > 1 and name != own
+        if isinstance(module, CONTAINERS) and len(module._modules) == length > 1 and name != last
     ]
     try:
         visits = surgery.trace().visits
-    except OperationError:  # then nothing is known of the order
+    except OperationError:  # without a trace the order is unknown
         return []
 
     def started(site: str) -> list[int]:
         modules = surgery.model.get_submodule(site)._modules
         return [visits[f"{site}.{name}"].started for name in modules if f"{site}.{name}" in visits]
 
-    mine = started(container)
+    block_starts = started(container)
 
-    def in_step(site: str) -> bool:
-        theirs = started(site)
-        if not len(theirs) == len(mine) == length:
+    def alternates(site: str) -> bool:
+        starts = started(site)
+        if not len(starts) == len(block_starts) == length:
             return False
-        turns = [each for pair in zip(mine, theirs, strict=True) for each in pair]
-        return turns == sorted(turns)
+        order = [start for pair in zip(block_starts, starts, strict=True) for start in pair]
+        return order == sorted(order)
 
-    return [name for name in names if name not in others and in_step(name)]
+    return [name for name in names if name not in others and alternates(name)]
 
 
 def _merge(stays: list[int], others: list[int]) -> list[int]:
-    """Blocks in the order asked for; a child that is no block stays before, or after, the blocks."""
+    """Merge blocks in their new order with the other children, which stay before or after the blocks."""
     return [i for i in others if i < min(stays)] + stays + [i for i in others if i > min(stays)]
 
 
 def _outputs(surgery: Surgery) -> dict[str, list[int]]:
-    # how many boxes a detector finds depends on its weights
+    # without the first dimension: how many boxes a detector returns depends on its weights
     return {name: list(shape[1:]) for name, shape in surgery.trace().outputs.items()}
 
 
 def changed_output(
     before: Mapping[str, list[int]], after: Mapping[str, list[int]], numbers: Sequence[tuple[int, int]]
 ) -> str | None:
-    """What of the outputs' shapes changes beyond what follows from the numbers of blocks, if anything does.
+    """Describe a change of the outputs' shapes that does not follow from the numbers of blocks; None if there is none.
 
     An output may have an entry for each block, or one more (the stem's): in a list, or along a dimension.
 
     Args:
-        before: The shape of each output, by its place: ``hidden_states.0`` is an entry of ``hidden_states``.
-        after: The same without some blocks.
-        numbers: For each stack how many blocks it had, and has.
+        before: The shape of each output, by its path: ``hidden_states.0`` is an entry of ``hidden_states``.
+        after: The same without the removed blocks.
+        numbers: For each stack, the number of blocks before and after.
     """
 
     def follows(was: int, now: int) -> bool:
         return was == now or any(was - count in (0, 1) and was - now == count - kept for count, kept in numbers)
 
     def shorter(was: int, now: int) -> bool:
-        """Whether a list lost an entry, or two, for each block that went; of one stack or of several."""
+        """Return whether a list lost one or two entries for each removed block, of one stack or of several."""
         lost = {0}
         for count, kept in numbers:
             lost |= {some + times * (count - kept) for some in lost for times in (1, 2)}
@@ -213,7 +213,7 @@ def changed_output(
             shapes = isinstance(was, list) and isinstance(now, list) and len(was) == len(now)
             return None if shapes and all(map(follows, was, now)) else f"{name} from {was} to {now}"
         if was.keys() != now.keys() and all(key.isdigit() for key in (*was, *now)):
-            # an entry that is None, or stands elsewhere in the outputs too, is not among the keys
+            # an entry that is None, or is also elsewhere in the outputs, is not among the keys
             if not shorter(_length(was), _length(now)):
                 return f"{name} from {len(was)} entries to {len(now)}"
             entries = [[change(old, new, f"{name}.{key}") for old in was.values()] for key, new in now.items()]
@@ -221,9 +221,9 @@ def changed_output(
         for key in sorted(was.keys() | now.keys()):
             place = f"{name}.{key}".lstrip(".")
             if key not in now and isinstance(was[key], dict) and shorter(_length(was[key]), 0):
-                continue  # a list that has lost all of its entries
+                continue  # the list lost all of its entries
             if key not in was or key not in now:
-                return f"{place} is {'new' if key in now else 'gone'}"
+                return f"{place} is {'new' if key in now else 'missing'}"
             if reason := change(was[key], now[key], place):
                 return reason
         return None
@@ -232,12 +232,12 @@ def changed_output(
 
 
 def _length(entries: Mapping[str, Any]) -> int:
-    """How long a list is, by the greatest number among its keys."""
+    """Get the length of a list from the greatest number among its keys."""
     return max((int(key) + 1 if key.isdigit() else 0 for key in entries), default=0)
 
 
 def _tree(outputs: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Outputs as they are nested."""
+    """Nest outputs by the parts of their paths."""
     tree: dict[str, Any] = {}
     for name, shape in outputs.items():
         *way, last = name.split(".")
@@ -249,14 +249,14 @@ def _tree(outputs: Mapping[str, list[int]]) -> dict[str, Any]:
 
 
 def _refuse_to_lose_shared_tensors(container: str, blocks: list[nn.Module], indices: list[int]) -> None:
-    """T5's first block alone holds the position bias that all of them use."""
-    held = [{name for name, _ in block.named_parameters()} for block in blocks]
-    common = set.intersection(*held)
-    for position, names in enumerate(held):
+    """Refuse to remove a block with parameters that the others use: T5's first block has the position bias of all."""
+    parameters = [{name for name, _ in block.named_parameters()} for block in blocks]
+    common = set.intersection(*parameters)
+    for position, names in enumerate(parameters):
         alone = names - common
-        if position not in indices and alone and all(held[i] == common for i in indices):
+        if position not in indices and alone and all(parameters[i] == common for i in indices):
             raise OperationError(
-                f"block {position} of {container} cannot go: it alone holds {sorted(alone)[0]}",
+                f"block {position} of {container} cannot be removed: only it has {sorted(alone)[0]}",
                 hint=f"keep it: keep_blocks: {sorted({position, *indices})}",
             )
 
@@ -265,47 +265,46 @@ def _refuse_to_lose_attention(surgery: Surgery, stack: Thinning) -> None:
     kept = with_attention(surgery, stack.container, len(stack.sites), stack.indices)
     if kept != stack.indices:
         raise OperationError(
-            f"none of the blocks of {stack.container} that would be left has attention, without which it generates "
-            "nothing",
-            hint=f"keep one that has: keep_blocks: {kept}",
+            f"none of the blocks of {stack.container} that would be left has attention, and generation needs one",
+            hint=f"keep one with attention: keep_blocks: {kept}",
         )
 
 
 def _refuse_to_lose_features(surgery: Surgery, stack: Thinning) -> None:
-    """Qwen3-VL's text model reads features from some blocks of the tower, and would silently go without them."""
+    """Refuse to remove blocks whose features other parts read: Qwen3-VL's text model would silently get fewer."""
     for config, _ in configs_in(surgery.model, surgery.families, around=stack.container):
         for field, positions in config.feature_blocks(stack.container, len(stack.sites)).items():
-            if gone := [position for position in positions if position not in stack.indices]:
+            if removed := [position for position in positions if position not in stack.indices]:
                 raise OperationError(
-                    f"block {gone[0]} of {stack.container} cannot go: features are taken from it ({field})",
-                    hint=f"keep it: keep_blocks: {sorted({*gone, *stack.indices})}, stack: {stack.container}",
+                    f"block {removed[0]} of {stack.container} cannot be removed: features are taken from it ({field})",
+                    hint=f"keep it: keep_blocks: {sorted({*removed, *stack.indices})}, stack: {stack.container}",
                 )
 
 
 def _refuse_to_lose_references(surgery: Surgery, stack: Thinning, blocks: Sequence[nn.Module]) -> None:
-    """The last layers of Gemma 3n read keys and values of an earlier one."""
+    """Refuse to remove blocks whose keys and values later blocks read, as in Gemma 3n."""
     read = {index: value for index in stack.indices for _, value in _references(blocks[index])}
     for config, _ in configs_in(surgery.model, surgery.families, around=stack.container):
         read |= config.read_blocks(stack.container, len(blocks))
     for index, value in read.items():
         if index in stack.indices and 0 <= value < len(blocks) and value not in stack.indices:
             raise OperationError(
-                f"block {value} of {stack.container} cannot go: block {index} reads its keys and values",
+                f"block {value} of {stack.container} cannot be removed: block {index} reads its keys and values",
                 hint=f"keep it: keep_blocks: {sorted({value, *stack.indices})}",
             )
 
 
 def _references(block: nn.Module) -> list[tuple[tuple[nn.Module, str], int]]:
-    """The attributes in a block that hold the position of another one, with the positions."""
-    held = [(module, name, getattr(module, name, None)) for module in block.modules() for name in BLOCK_REFERENCES]
-    return [((module, name), value) for module, name, value in held if type(value) is int]
+    """List the attributes in a block that hold the position of another block, with the positions."""
+    values = [(module, name, getattr(module, name, None)) for module in block.modules() for name in BLOCK_REFERENCES]
+    return [((module, name), value) for module, name, value in values if type(value) is int]
 
 
 def with_attention(surgery: Surgery, container: str, count: int, indices: list[int]) -> list[int]:
-    """The blocks at ``indices``, with one that attends in place of the last of them if none of them does.
+    """Return ``indices``, with a block with attention in place of the last one if none of them has attention.
 
-    Where attention is mixed with other kinds of blocks, a decoder's cache takes its length from one that attends. If
-    the config works out which those are (Jamba's), only the first blocks, up to one that attends, are as it says.
+    In a hybrid network, the decoder's cache takes its length from a block with attention. If the config computes the
+    kinds of blocks (Jamba's), keep the first blocks up to one with attention, so that the kinds stay right.
     """
     for config, _ in configs_in(surgery.model, surgery.families, around=container):
         attends = config.attending(container, count)
@@ -327,16 +326,16 @@ def _renumber(child: nn.Module, moves: list[tuple[int, int]]) -> None:
 
 
 def _update_configs(surgery: Surgery, stack: Thinning, moved: Mapping[int, int]) -> None:
-    """Let every copy of the config that speaks of the blocks say how many there are, and of what kind each is.
+    """Update the number and the kinds of blocks in every config that describes them.
 
-    Those are the configs of what holds the blocks, and of what is in them: T5's decoder has a copy of its own, in
-    which the field that counts the encoder's blocks in the network's counts the decoder's. Attributes that modules
-    copied from their config change with it.
+    These are the configs of the modules around the blocks, and of those in them. T5's decoder has its own copy, in
+    which the field that counts the encoder's blocks in the network's config counts the decoder's. Attributes that
+    modules copied from their config are updated too.
     """
     for config, modules in configs_in(surgery.model, surgery.families, around=stack.container):
         changes = config.keep_blocks(stack.container, len(stack.sites), stack.indices, fields=stack.fields, moved=moved)
         for field, (old, new) in changes.items():
-            # a list of as many entries is the config's; a number might be another's that happens to be equal
+            # a list with these entries comes from the config; an equal number may be a coincidence
             for module in surgery.model.modules() if isinstance(old, list) else modules:
                 if type(copied := vars(module).get(field)) is type(old) and copied == old:
                     setattr(module, field, new)

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 class Truncate(Operation):
     """End the network at a site, or keep only some of its blocks.
 
-    ``after`` makes what a site produces the output: features ``(batch, channels, …)`` or
-    ``(batch, tokens, width)``, bit for bit as in the whole network. What neither ran nor was read before
-    that leaves the tree and the file.
+    ``after`` returns the output of a site: features ``(batch, channels, …)`` or ``(batch, tokens, width)``, bit for bit
+    as in the whole network. Modules that were neither run nor read before it are removed from the network and the
+    file.
 
-    ``keep_blocks`` thins a stack of blocks (depth pruning): the stem, the norms and the head stay, the
-    blocks are renumbered, and the config's counts follow, so that a transformers model remains a stock
-    class and its cached generation works.
+    ``keep_blocks`` removes blocks from a stack (depth pruning). The stem, the norms and the head stay, the blocks are
+    renumbered, and the config is updated, so that a transformers model keeps its class and generation with a cache
+    works.
     """
 
     after: Selector | None = None
-    """The site at which the forward ends."""
+    """The site at which the forward pass ends."""
     keep_blocks: int | float | list[int] | None = None
-    """The first N blocks, a fraction of them from the first on (in a hybrid network, one that attends among them),
-    or the positions of those that stay."""
+    """The number of first blocks to keep, a fraction of them (in a hybrid network, at least one with attention stays),
+    or a list of the positions to keep."""
     stack: Selector | None = Field(default=None)
-    """The container of the blocks, where the network has several stacks."""
+    """The container of the blocks, if the network has several stacks."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Truncate:
@@ -54,7 +54,7 @@ class Truncate(Operation):
         return self
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Cut; see :class:`Operation`."""
+        """End the network or remove blocks; see :class:`Operation`."""
         if self.after is not None:
             _end_at(surgery, self.after)
         else:
@@ -129,7 +129,7 @@ def _end_at(surgery: Surgery, selector: str) -> None:
     parameters = sum(p.numel() for p in surgery.model.parameters())
     shape = surgery.shape(site)
     surgery.cut(site)
-    for aux in surgery.role("aux"):  # would run in training, and its result be thrown away
+    for aux in surgery.role("aux"):  # it would run in training, and its result would not be used
         surgery.remove(aux, optional=True)
     left = sum(p.numel() for p in surgery.model.parameters())
     surgery.note(f"ends at {site}: features {shape}; the forward exits there; {parameters - left:,} parameters less")

@@ -1,4 +1,4 @@
-"""Conservation training: penalties that hold a network to what it was before it was fine-tuned."""
+"""Define penalties that keep a network near its state before fine-tuning (conservation training)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from surgeon.training.penalties import Run, in_eval_mode
 
 
 class L2SP(Penalty):
-    """Weight decay towards the starting point (Li, Grandvalet & Davoine 2018, eq. 2).
+    """Decay weights towards their starting point (Li, Grandvalet & Davoine 2018, eq. 2).
 
     ``weight / 2 · Σ (w - w⁰)²`` over the parameters that came from the source, or were derived from its values (a first
     convolution for other channels, resized positions), and ``new_weight / 2 · Σ w²`` over the new ones.
@@ -30,29 +30,28 @@ class L2SP(Penalty):
     sites: list[Selector] | None = None
 
     def begin(self, run: Run) -> Term:
-        """Take the values at the start for the anchor."""
+        """Keep the initial values as the starting point."""
         kept, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
         if not kept:
-            raise TrainingError("l2_sp: nothing of the source trains here, so there is nothing to hold to its values")
+            raise TrainingError("l2_sp: no parameter from the source trains, so there is nothing to conserve")
         start = run.start
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            own = dict(run.model.named_parameters())
-            moved = torch.stack([(own[name] - start[name]).pow(2).sum() for name in kept]).sum()
+            current = dict(run.model.named_parameters())
+            moved = torch.stack([(current[name] - start[name]).pow(2).sum() for name in kept]).sum()
             total = self.weight / 2 * moved
             if new and self.new_weight:
-                total = total + self.new_weight / 2 * torch.stack([own[name].pow(2).sum() for name in new]).sum()
+                total = total + self.new_weight / 2 * torch.stack([current[name].pow(2).sum() for name in new]).sum()
             return total
 
         return term
 
 
 class EWC(Penalty):
-    """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): ``weight / 2 · Σ F (w - w⁰)²``.
+    """Add elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): ``weight / 2 · Σ F (w - w⁰)²``.
 
     F is the diagonal of the Fisher information of ``output`` at the start, a mean over samples of the source's
-    data: squared gradients of the log-probability of a class drawn from the network's own prediction, so that no
-    label is needed.
+    data: squared gradients of the log-probability of a class drawn from the network's prediction. It needs no labels.
     """
 
     weight: float
@@ -62,28 +61,28 @@ class EWC(Penalty):
     sites: list[Selector] | None = None
 
     def begin(self, run: Run) -> Term:
-        """Measure the Fisher information of every parameter that trains."""
+        """Compute the Fisher information of every trainable parameter."""
         run.old_output(self.output, "ewc")
         if not run.outputs[self.output]:
-            raise TrainingError(f"ewc: no gradient reaches {self.output!r}, so that nothing can harm it")
+            raise TrainingError(f"ewc: no gradient reaches {self.output!r}, so training cannot change it")
         names = run.parameters(self.sites)
         fisher = self._fisher(run, names, run.load(self.data))
         start = run.start
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            own = dict(run.model.named_parameters())
-            parts = [(fisher[name] * (own[name] - start[name]).pow(2)).sum() for name in fisher]
+            current = dict(run.model.named_parameters())
+            parts = [(fisher[name] * (current[name] - start[name]).pow(2)).sum() for name in fisher]
             return self.weight / 2 * torch.stack(parts).sum()
 
         return term
 
     def _fisher(self, run: Run, names: list[str], splits: Splits) -> dict[str, Tensor]:
-        own = {name: run.model.get_parameter(name) for name in names}
-        device = next(iter(own.values())).device
+        parameters = {name: run.model.get_parameter(name) for name in names}
+        device = next(iter(parameters.values())).device
         draw = torch.Generator().manual_seed(run.seed)
         size = len(splits.train)  # type: ignore[arg-type]
         rows = torch.randperm(size, generator=draw)[: self.samples].tolist()
-        totals = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
+        totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         with in_eval_mode(run.model):
             for row in rows:
                 batch = {k: v.to(device) for k, v in splits.collate([splits.train[row]]).items()}
@@ -91,8 +90,8 @@ class EWC(Penalty):
                 log_p = F.log_softmax(logits.float(), dim=-1)
                 drawn = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=draw).to(device)
                 loss = log_p.gather(1, drawn).sum()
-                gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-                for name, gradient in zip(own, gradients, strict=True):
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                for name, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
                         totals[name] += gradient.pow(2)
         return {name: total / len(rows) for name, total in totals.items() if total.any()}
@@ -103,10 +102,10 @@ class EWC(Penalty):
 
 
 class LwF(Penalty):
-    """Learning without forgetting (Li & Hoiem 2016, eq. 2 and 3): the old output stays what it was on the new data.
+    """Keep the old output unchanged on the new data: learning without forgetting (Li & Hoiem 2016, eq. 2 and 3).
 
-    ``weight · T² ·`` the cross-entropy of the output's distribution, softened by the temperature T, with that of
-    the network that training starts from, less the entropy of the latter, so that it starts from 0.
+    The penalty is ``weight · T² ·`` the KL divergence between the output's distributions, softened by the temperature
+    T, of the initial network and the current one. It starts at 0.
     """
 
     weight: float
@@ -114,10 +113,10 @@ class LwF(Penalty):
     temperature: float
 
     def begin(self, run: Run) -> Term:
-        """Keep the values at the start, with which the original runs beside the network."""
+        """Keep the initial values, to run the original network in every step."""
         run.old_output(self.output, "lwf")
         if not run.outputs[self.output]:
-            raise TrainingError(f"lwf: no gradient reaches {self.output!r}, so that nothing can change it")
+            raise TrainingError(f"lwf: no gradient reaches {self.output!r}, so training cannot change it")
         _ = run.start  # copied before anything moves
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -138,34 +137,35 @@ class LwF(Penalty):
 
 
 class FeatureMatching(Penalty):
-    """Features at sites stay what they were on the new data (hints: Romero et al. 2015, eq. 3).
+    """Keep features at sites unchanged on the new data (hints: Romero et al. 2015, eq. 3).
 
-    ``weight / 2 ·`` the mean over the sites of ``Σ (f - f⁰)² / Σ (f⁰)²``, sums over the batch, positions and channels:
-    no matrix between the two, as both have the same shape, and relative to the original's, so that sites of large and
-    of small features count alike. Positions that only hold padding count too.
+    The penalty is ``weight / 2 ·`` the mean over the sites of ``Σ (f - f⁰)² / Σ (f⁰)²``, sums over the batch, positions
+    and channels. Both features have the same shape, so no projection is needed. The division gives sites with large
+    and with small features the same weight. Padded positions count too.
     """
 
     weight: float
     sites: list[Selector]
 
     def begin(self, run: Run) -> Term:
-        """Keep the values at the start, with which the original runs beside the network, and tap the sites of both."""
+        """Keep the initial values, to run the original network in every step, and tap the sites."""
         taps = run.watch(self.sites)
         _ = run.start  # copied before anything moves
 
         def features() -> dict[str, Tensor]:
-            found = {site: tap.value for site, tap in taps.items()}
-            for site, value in found.items():
+            values = {site: tap.value for site, tap in taps.items()}
+            for site, value in values.items():
                 if not isinstance(value, Tensor):
                     raise TrainingError(f"features: {site or 'the network'} produces no tensor, or does not run")
                 taps[site].value = None
-            return found
+            return values
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
             new = features()
             if fixed := [site for site, value in new.items() if not value.requires_grad]:
                 raise TrainingError(
-                    f"features: no gradient reaches {fixed[0]}: all that makes it is frozen", hint="name a later site"
+                    f"features: no gradient reaches {fixed[0]}: all layers before it are frozen",
+                    hint="name a later site",
                 )
             run.as_it_started(batch)
             old = features()
@@ -179,7 +179,7 @@ class FeatureMatching(Penalty):
 
 
 def classes_last(logits: Tensor) -> Tensor:
-    """Logits as ``(predictions, classes)``: those of pixels (classes second) and of tokens too."""
+    """Reshape logits to ``(predictions, classes)``, also those of pixels (classes second) and tokens."""
     if logits.ndim == 4:
         logits = logits.movedim(1, -1)
     return logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters learn at what rate, and which decay."""
+"""Make parameter groups: set the learning rate and weight decay of parameters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from surgeon.recipe.train_settings import OptimizerSettings
 from surgeon.training.anatomy import Anatomy
 
 WRAPPERS = ("module", "_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
-"""What engines put into the names of parameters when they wrap a network."""
+"""The name parts that engines add to parameters when they wrap a network."""
 
 
 def own_name(name: str) -> str:
-    """The name that a parameter has in the network itself, whatever wraps that."""
+    """Get the name of a parameter in the network itself, without the parts that wrappers add."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def rate_factors(model: nn.Module, settings: OptimizerSettings, anatomy: Anatomy) -> dict[str, float]:
-    """The factor of each parameter's learning rate, by its name.
+    """Compute the factor of each parameter's learning rate, by its name.
 
     Raises:
-        TrainingError: A selector names nothing, or there are no blocks for ``layer_decay`` to go by.
+        TrainingError: A selector names nothing, or the network has no blocks, which ``layer_decay`` needs.
     """
     factors = {name: 1.0 for name, _ in model.named_parameters()}
     if settings.layer_decay != 1:
@@ -47,15 +47,15 @@ def rate_factors(model: nn.Module, settings: OptimizerSettings, anatomy: Anatomy
 def parameter_groups(
     model: nn.Module, settings: OptimizerSettings, factors: dict[str, float], *, rate: float, decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: one for each learning rate and weight decay, the fastest first.
+    """Make the groups for an optimizer: one for each learning rate and weight decay, the highest rate first.
 
-    Biases and norms (all that has one dimension) do not decay unless ``decay_norms`` says so. Frozen parameters
-    are in no group.
+    Biases and norms (parameters with one dimension) do not decay unless ``decay_norms`` is set. Frozen parameters are
+    in no group.
 
     Args:
-        model: The network, or what an engine made of it.
-        settings: What of it decays.
-        factors: The factor of each learning rate, by the parameter's own name.
+        model: The network, or an engine's wrapper of it.
+        settings: Whether norms decay.
+        factors: The factor of each learning rate, by the parameter's name in the network itself.
         rate: The learning rate.
         decay: The weight decay.
     """

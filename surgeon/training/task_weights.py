@@ -1,4 +1,4 @@
-"""How the losses of several tasks are weighed against each other."""
+"""Weight the losses of several tasks in their sum."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from surgeon.training.objectives import Target
 
 
 class FixedWeights:
-    """The weights that the objectives say."""
+    """Use the weights of the objectives."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.weights = [target.objective.weight for target in targets]
         self.parameters: list[nn.Parameter] = []
 
     def weigh(self, position: int, loss: Tensor, labelled: Tensor) -> Tensor:
-        """The part of the objective at ``position`` in the sum; ``labelled`` tells whether any sample has a label."""
+        """Weight the loss of the objective at ``position``; ``labelled`` is whether any sample has a label."""
         return self.weights[position] * loss
 
     def numbers(self) -> dict[int, float]:
-        """What is worth logging: nothing, as nothing changes."""
+        """Get the weights to log: none, because they do not change."""
         return {}
 
 
 class UncertaintyWeights(FixedWeights):
-    """Task weights learnt as homoscedastic uncertainties (Kendall, Gal & Cipolla 2018, eq. 7, 10 and section 3.2).
+    """Learn task weights as homoscedastic uncertainties (Kendall, Gal & Cipolla 2018, eq. 7, 10 and section 3.2).
 
-    A task adds ``exp(-s) · loss + s / 2`` with s = log σ² learnt from 0, and half of ``exp(-s) · loss`` for a
-    squared error, whose likelihood is Gaussian. An objective's own weight scales its whole term; one of weight 0
-    has none. A batch without a label of a task leaves its s alone.
+    A task adds ``exp(-s) · loss + s / 2``, where s = log σ² is learnt and starts at 0; a squared error, whose
+    likelihood is Gaussian, adds half of ``exp(-s) · loss``. The weight of the objective scales the whole term. A batch
+    without labels of a task does not change its s.
     """
 
     def __init__(self, targets: Sequence[Target], device: torch.device) -> None:
@@ -42,13 +42,13 @@ class UncertaintyWeights(FixedWeights):
         self.parameters = [self.log_variances]
 
     def weigh(self, position: int, loss: Tensor, labelled: Tensor) -> Tensor:
-        """See :class:`UncertaintyWeights`."""
+        """Weight the loss by the uncertainty; see :class:`UncertaintyWeights`."""
         s = self.log_variances[position]
         term = self.factors[position] * torch.exp(-s) * loss + s / 2 * labelled
         return self.weights[position] * term
 
     def numbers(self) -> dict[int, float]:
-        """The factor of each task's loss by now, without the objective's own weight."""
+        """Get the current factor of each task's loss, without the objective's weight, to log."""
         values = torch.exp(-self.log_variances.detach()).tolist()
         return {
             position: factor * value

@@ -1,4 +1,4 @@
-"""The features of several sites at once, pooled as a head would read them."""
+"""Collect the features of several sites in one forward pass, pooled as a head would read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 64
 
 
 class Watched(nn.Module):
-    """What a site produces, one vector a sample.
+    """Pool the features of a site to one vector for each sample.
 
     Shapes: ``(batch, …)`` → ``(batch, features)``.
     """
@@ -36,22 +36,22 @@ class Watched(nn.Module):
         self.takes_mask = bool(getattr(pool, "takes_mask", False))
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The pooled features."""
+        """Pool the features."""
         return (features if self.pool is None else self.pool(features, mask)).flatten(1).float()
 
 
 class Watch(Operation):
-    """Give the features of sites as further outputs ``probe_0``, ``probe_1``, …, as a new head would read them.
+    """Add the features of sites as outputs ``probe_0``, ``probe_1``, …, as a new head would read them.
 
-    The sites are the blocks and what the head reads, in the order in which they run; or those that are named. A
-    network without blocks is looked at part by part.
+    The sites are the blocks and the features that the head reads, in executed order; or those that are named. In a
+    network without blocks they are its children with weights.
     """
 
     sites: list[Selector] | None = None
-    """What to watch instead of the blocks."""
+    """The sites, instead of the blocks."""
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
-        """Branch off every site; see :class:`Operation`."""
+        """Add a branch at every site; see :class:`Operation`."""
         from surgeon.nn.pooling import Pool
         from surgeon.operations._shared.heads import choose_pool
         from surgeon.surgery.features import features_at
@@ -64,24 +64,24 @@ class Watch(Operation):
         return surgery.model
 
     def names(self, surgery: Surgery) -> list[str]:
-        """The addresses of the sites."""
+        """List the addresses of the sites."""
         if self.sites is not None:
-            return list(dict.fromkeys(site.name for each in self.sites for site in surgery.select(each)))
+            return list(dict.fromkeys(site.name for selector in self.sites for site in surgery.select(selector)))
         from surgeon.surgery.features import features_of_head
 
         names = list(surgery.role("blocks")) or _parts(surgery)
         try:
             last = features_of_head(surgery).site
-        except OperationError:  # several heads, or none: the last block will do
+        except OperationError:  # several heads, or none: use the last block
             last = ""
-        # what the head reads may be the whole trunk, which ends as its last block does
+        # if the head reads the whole trunk, that has the features of its last block
         if last and not any(block.startswith(f"{last}.") for block in names[:-1]) and last not in names:
             names.append(last)
         return names
 
 
 def _parts(surgery: Surgery) -> list[str]:
-    """What a network without blocks is put together from: its children that have weights, and those of sequences."""
+    """List the children with weights of a network without blocks; of a ``Sequential``, its children."""
     heads, names = surgery.role("head"), []
     waiting = [*surgery.model.named_children()]
     while waiting:
@@ -94,20 +94,20 @@ def _parts(surgery: Surgery) -> list[str]:
 
 
 def watched(model: nn.Module) -> list[str]:
-    """The addresses of the sites that :class:`Watch` watches, in the order of its outputs."""
+    """List the addresses of the sites that :class:`Watch` added outputs for, in the order of these."""
     return [module.site for module in model.modules() if isinstance(module, Watched)]
 
 
 def collect(
     model: nn.Module, splits: Splits, rows: Sequence[int], sites: int
 ) -> tuple[list[NDArray[np.float64]], Mapping[str, torch.Tensor]]:
-    """The features of each site for some training samples, and the columns of these samples that are no inputs.
+    """Collect the features of each site for some training samples, and the samples' columns that are not inputs.
 
     Args:
-        model: A network that has been through :class:`Watch`.
+        model: A network to which :class:`Watch` was applied.
         splits: The data.
-        rows: Which of the training samples.
-        sites: How many sites are watched.
+        rows: The indices of the training samples.
+        sites: The number of sites.
     """
     call, device = Call.of(model, splits.inputs), next(model.parameters()).device
     features: list[list[torch.Tensor]] = [[] for _ in range(sites)]
@@ -121,5 +121,5 @@ def collect(
             for name, column in batch.items():
                 if name not in splits.inputs:
                     rest.setdefault(name, []).append(column)
-    found = [torch.cat(some).double().numpy() for some in features]
-    return found, {name: torch.cat(columns) for name, columns in rest.items()}
+    arrays = [torch.cat(batches).double().numpy() for batches in features]
+    return arrays, {name: torch.cat(columns) for name, columns in rest.items()}

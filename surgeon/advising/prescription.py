@@ -1,4 +1,4 @@
-"""The recipe that follows from a case."""
+"""Write the recipe that follows from a case."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def train(advice: Advice, given: TrainSettings, data: Mapping[str, Any], *, bloc
         settings |= {"epochs": 10, "learning_rate": 3e-4, "optimizer": optimizer}
     else:
         settings |= {"epochs": 20, "learning_rate": 1e-3, "baseline": "scratch"}
-    own = given.model_dump(mode="json", exclude_unset=True, exclude={"data", "evaluate"})
-    return {**data, **settings, **own}
+    overrides = given.model_dump(mode="json", exclude_unset=True, exclude={"data", "evaluate"})
+    return {**data, **settings, **overrides}
 
 
 def recipe(

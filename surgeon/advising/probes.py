@@ -1,4 +1,4 @@
-"""What each site's features are worth for new labels: LogME, and a linear probe by cross-validation."""
+"""Score the features of each site for new labels: by LogME, and by a linear probe with cross-validation."""
 
 from __future__ import annotations
 
