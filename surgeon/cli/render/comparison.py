@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape
-from surgeon.cli.render.runs import pattern, together
+from surgeon.cli.render.runs import merged, pattern
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, figure
 from surgeon.pipeline.movement import Movement
 
@@ -64,7 +64,7 @@ def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
         moved = sum(group.moved for group in members)
         style = "yellow" if moved or first.other else "dim"
         row = [f"{moved} of {compared}" if compared else "", *_movement(first.movement), state]
-        table.add_row(together([group.name for group in members]), *row, style=style)
+        table.add_row(merged([group.name for group in members]), *row, style=style)
     return table
 
 
@@ -158,6 +158,6 @@ def _listed(diff: Diff, status: Status, tensors: Sequence[TensorDiff]) -> str:
     makers = Counter(tensor.made_by for tensor in tensors)
     by = "".join(f", {number} made by {maker}" for maker, number in makers.items() if maker)
     names = [group.name for group in diff.blocks if any(tensor.status == status for tensor in group.tensors)]
-    runs = [together(list(alike)) for _, alike in groupby(names, pattern)]
+    runs = [merged(list(alike)) for _, alike in groupby(names, pattern)]
     more = f" and {len(runs) - MOST} more" if len(runs) > MOST else ""
     return f"{len(tensors)} tensors{by}: {', '.join(runs[:MOST])}{more} (--by tensor names them)"
