@@ -84,6 +84,8 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.comparison import diff
+    from surgeon.pipeline.difference import Diff
     from surgeon.pipeline.evaluation import evaluate
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
@@ -173,6 +175,8 @@ _HOMES = {
         "save",
         "verify",
     ),
+    "surgeon.pipeline.comparison": ("diff",),
+    "surgeon.pipeline.difference": ("Diff",),
     "surgeon.pipeline.evaluation": ("evaluate",),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
@@ -220,6 +224,7 @@ __all__ = [
     "Composite",
     "ConfigFields",
     "Conserve",
+    "Diff",
     "Entry",
     "Evaluation",
     "Family",
@@ -270,6 +275,7 @@ __all__ = [
     "apply",
     "check",
     "describe_operations",
+    "diff",
     "evaluate",
     "finetune",
     "hookimpl",

@@ -99,6 +99,7 @@ def test_every_command_has_a_function():
         "predict",
         "evaluate",
         "inspect",
+        "diff",
         "check",
         "ops",
         "schema",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from surgeon.advising.probes import Labels, logme, probe
 from surgeon.advising.site_features import collect
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.text_files import refuse_to_replace, write_text
 from surgeon.recipe.train_settings import TrainSettings
@@ -67,6 +69,17 @@ class Advice:
     def measure(self) -> str:
         """The name of the score."""
         return "accuracy" if self.classes else "R²"
+
+    def _repr_html_(self) -> str:
+        """Show the worth of each site's features, the case and its reasons in a notebook."""
+        rows = []
+        for worth in self.curve:
+            score, untrained = f"{worth.score:.3f} ± {worth.error:.3f}", f"{float(np.mean(worth.untrained)):.3f}"
+            rows.append((worth.site or ".", worth.width, score, untrained, f"{worth.logme:.3f}"))
+        head = ("features of", "width", f"probe {self.measure}", "fresh weights", "LogME")
+        recipe = f"<pre>{escape(self.recipe)}</pre>" if self.recipe else ""
+        title = f"the case: {self.case.name}"
+        return html_report(title, html_table(head, rows), recipe, notes=self.case.reasons)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-able data."""

@@ -19,6 +19,7 @@ from surgeon.cli.advise import advise
 from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
+from surgeon.cli.diff import diff
 from surgeon.cli.evaluate import evaluate
 from surgeon.cli.inspect import check, inspect
 from surgeon.cli.interrupts import STOPPED, TYPED, listen
@@ -32,7 +33,7 @@ from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 
 INTERRUPTED = 128 + signal.SIGINT
-QUICK = ("apply", "plan", "inspect", "check", "ops", "schema", "plugins")
+QUICK = ("apply", "plan", "inspect", "diff", "check", "ops", "schema", "plugins")
 """Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
 
 
@@ -109,7 +110,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_start)
-    for command in (apply, plan, train, advise, predict, evaluate, inspect, check, ops, schema, list_plugins):
+    for command in (apply, plan, train, advise, predict, evaluate, inspect, diff, check, ops, schema, list_plugins):
         app.command()(command)
     add_commands(app, plugins)
     return app

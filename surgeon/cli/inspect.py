@@ -19,7 +19,9 @@ def inspect(
     depth: Annotated[int, typer.Option("--depth", min=0, help="Levels of the tree to show; 0 shows all.")] = 2,
     select: Annotated[
         str | None,
-        typer.Option("--select", metavar="SELECTOR", help="List the sites that a selector names.", show_default=False),
+        typer.Option(
+            "--select", metavar="SELECTOR", help="List the sites that a selector names, and why.", show_default=False
+        ),
     ] = None,
     plugin: options.PluginNames = None,
     key: options.Key = None,

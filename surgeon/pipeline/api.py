@@ -314,7 +314,7 @@ def verify(
             if not same_bytes(artifact.checkpoint.read(name), origin.checkpoint.read(entry)):  # type: ignore[union-attr]
                 changed.append(name)
         kept = len(pairs) - len(changed)
-    frozen = _frozen_tensors(root)
+    frozen = frozen_tensors(root)
     moved = tuple(name for name in changed if name in frozen)
     if moved:
         raise VerificationError(
@@ -342,7 +342,7 @@ def _kept_pairs(kept: dict[str, str], origin: Source) -> dict[str, str]:
     return pairs
 
 
-def _frozen_tensors(model: nn.Module) -> set[str]:
+def frozen_tensors(model: nn.Module) -> set[str]:
     """Parameters that do not train, and the statistics of norms that stay in eval mode."""
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     for prefix, module in model.named_modules():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import OperationError, SurgeonError, name_nearest_option
 from surgeon.graph.roles import Roles
-from surgeon.graph.sites import ROLES, Site
+from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.inspection import Inspection
@@ -27,12 +29,14 @@ class SiteView:
         kind: The name of its class.
         shape: The shape of the main tensor that it produces, batch first; None if it does not run, or produces none.
         parameters: The number of parameters at and below it.
+        why: Which terms of a selector name it, with the evidence where a term is a role; empty where none was given.
     """
 
     site: str
     kind: str
     shape: tuple[int, ...] | None
     parameters: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,42 @@ class NetworkView:
     trace: Trace | None = field(repr=False)
 
     def select(self, selector: str) -> tuple[SiteView, ...]:
-        """List the sites that a selector names, in the order of the tree.
+        """List the sites that a selector names, in the order of the tree, and why it names each.
 
         Raises:
             SiteError: It names nothing; the error names the nearest sites.
         """
-        return tuple(_site_view(site, self.trace) for site in self.inspection.select(selector))
+        sites = self.inspection.select(selector)
+        terms = split_terms(selector)
+        named = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
+        left = f"everything but {', '.join(term.removeprefix('!').strip() for term in terms)}"
+
+        def why(site: str) -> str:
+            reasons = [f"{term}{self._evidence(term, site)}" for term, names in named.items() if site in names]
+            return "; ".join(reasons) if named else left
+
+        return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+
+    def _repr_html_(self) -> str:
+        """Show the roles and the sites as tables in a notebook."""
+        roles = [(f"@{role}", item.site or ".", item.evidence) for role, items in self.roles.items() for item in items]
+        sites = [(view.site, view.kind, " × ".join(map(str, view.shape or ())), view.parameters) for view in self.sites]
+        title = self.architecture or type(self.model).__name__
+        listed = html_table(("site", "class", "output", "parameters"), sites)
+        return html_report(title, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
+
+    def _evidence(self, term: str, site: str) -> str:
+        """Why a site has the role that ``term`` names, or the site around it; empty where the term is no role."""
+        role = re.match(r"@(\w+)", term)
+        if role is None:
+            return ""
+        evidence = {item.site: item.evidence for item in self.roles.get(role[1], ())}
+        parts = site.split(".")
+        around = [".".join(parts[:end]) for end in range(len(parts), -1, -1)]
+        holder = next((name for name in around if name in evidence), None)
+        if holder is None:
+            return ": given as a role" if role[1] not in self.roles else ""
+        return f": {evidence[holder]}" if holder == site else f": in {holder}, {evidence[holder]}"
 
 
 @name_nearest_option

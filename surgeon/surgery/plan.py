@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.recipe.reach import Reach
 
 
@@ -109,3 +110,21 @@ class Plan:
         """Convert the plan to JSON-able data, with its sums."""
         sums = ("parameters", "parameters_before", "trainable", "bytes_read", "bytes_written", "counts")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in sums}}
+
+    def _repr_html_(self) -> str:
+        """Show the edits, operation by operation, as a table in a notebook."""
+        edits = [
+            (step.operation if number == 0 else "", edit.mark, edit.site or ".", edit.what, edit.parameters or "")
+            for step in self.steps
+            for number, edit in enumerate(step.edits or (Edit("~", "", "nothing changes"),))
+        ]
+        sums = [
+            ("parameters", f"{self.parameters_before:,} → {self.parameters:,}, {self.trainable:,} of them train"),
+            ("tensors", self.counts),
+            ("bytes", f"{self.bytes_read:,} to read, {self.bytes_written:,} to write"),
+            *((f"output {name}", " × ".join(map(str, shape))) for name, shape in self.outputs.items()),
+        ]
+        title = self.architecture + (f" from {self.source}" if self.source != self.architecture else "")
+        notes = [note for step in self.steps for note in step.notes] + [*map(str, self.reaches), *self.notes]
+        changes = html_table(("operation", "", "site", "what", "parameters"), edits)
+        return html_report(title, changes, html_table(("", ""), sums), notes=notes)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from surgeon.interfaces.html_table import html_report, html_table
+
 Metrics = Mapping[str, float]
 """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` (0…1), on the test samples."""
 
@@ -60,10 +62,34 @@ class TrainReport:
         """The accuracy of the first objective that has one, of the baseline."""
         return None if self.baseline is None else _accuracy(self.baseline)
 
+    def measure_names(self, output: str) -> list[str]:
+        """The measures of an output that are single numbers, in any domain."""
+        named = (item for values in self.tasks[output].values() for item in values.items())
+        return list(dict.fromkeys(name for name, value in named if isinstance(value, (int, float))))
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data, with its accuracies."""
         names = ("accuracy_before", "accuracy_after", "accuracy_baseline")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
+
+    def _repr_html_(self) -> str:
+        """Show the measures before and after training, and those of each output and domain, in a notebook."""
+        metrics = list(dict.fromkeys([*self.before, *self.after, *(self.baseline or {})]))
+        head, columns = ["measure", "before training", "after training"], [self.before, self.after]
+        if self.baseline is not None:
+            head, columns = [*head, "from scratch"], [*columns, self.baseline]
+        rows = [(name.replace("_", " "), *(_figure(column.get(name)) for column in columns)) for name in metrics]
+        parts = [html_table(head, rows)]
+        for output, domains in self.tasks.items():
+            names = self.measure_names(output)
+            cells = [(domain, *(_figure(values.get(name)) for name in names)) for domain, values in domains.items()]
+            parts.append(html_table(["domain", *(name.replace("_", " ") for name in names)], cells, caption=output))
+        line = f"{self.trainable:,} parameters trained on {self.train_samples:,} samples in {self.seconds:.1f} s"
+        return html_report(f"training, measured on {self.test_samples:,} test samples", *parts, notes=[line])
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _accuracy(metrics: Metrics) -> float | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 import torch
 from families import build
+from rich.console import Console
 
 import surgeon
 from surgeon import cli
+from surgeon.cli.render.networks import network_dict, render_sites
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,31 @@ def test_sites_are_selected_by_the_selectors_of_recipes(view):
     assert [site.site for site in view.select("layer1, layer2")] == ["layer1", "layer2"]
     with pytest.raises(surgeon.SiteError, match="layer9"):
         view.select("layer9")
+
+
+def test_a_selected_site_says_which_terms_name_it_and_on_what_evidence(view):
+    why = {site.site: site.why for site in view.select("@head, layer4.*, @blocks[-1:].conv1, layer4.1")}
+    assert why["fc"].startswith("@head: ")
+    assert why["layer4.1"] == "layer4.*; layer4.1"
+    assert why["layer4.1.conv1"] == "@blocks[-1:].conv1: in layer4.1, one of 2 blocks in layer4"
+    assert {site.why for site in view.select("!layer1")} == {"everything but layer1"}
+
+
+def test_every_site_in_the_json_is_an_address_that_a_selector_may_name(view):
+    printed = network_dict(view)
+    addresses = [role["site"] for roles in printed["roles"].values() for role in roles]
+    assert len(printed["roles"]["blocks"]) == 8
+    assert all(view.select(address)[0].site == address for address in addresses)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_what_a_selector_names_is_shown_whole_with_the_reason(view, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(render_sites(view.select("@blocks[-2:].conv1")))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert "layer4.1.conv1" in text
+    assert "named by" in text
 
 
 def test_a_network_that_cannot_be_traced_has_no_shapes_and_says_why():

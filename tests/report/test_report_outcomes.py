@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from surgeon.cli.render.consoles import show
 from surgeon.cli.render.outcomes import render_saved, render_training
@@ -38,6 +41,51 @@ def test_the_scores_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -
         "from scratch          1.40    50.0 %\n"
         "trained 53.0 k parameters on 100 samples in 2.3 s (4,321 samples/s, cpu)\n"
     )
+
+
+TASKS = {
+    output: {
+        domain: {"samples": 359, "loss": 0.25, "accuracy": 0.915, "f1": 0.9, "per_class": {"a": {}}, "confusion": [[1]]}
+        for domain in ("all", "photographs", "drawings")
+    }
+    for output in ("species_of_the_animal", "age_group_of_the_animal")
+}
+
+
+def several() -> TrainReport:
+    """A report of two tasks in two domains."""
+    names = [f"{output}_{measure}" for output in TASKS for measure in ("loss", "accuracy")]
+    values = dict.fromkeys(names, 0.5)
+    return dataclasses.replace(report(None), before=values, after=values, baseline=values, tasks=TASKS)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_headers_and_values_of_several_tasks_are_whole_at_any_width(width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    console.print(render_training(several()))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for word in ("species of the animal loss", "age group of the animal accuracy", "before training", "from scratch"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_each_task_and_domain_has_its_measures_as_in_the_file(width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    console.print(render_training(several()))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for output, domains in TASKS.items():
+        assert f"{output}, after training" in text
+        for domain in domains:
+            assert domain in text
+    assert text.count("91.5 %") == 6
+    assert "per class" not in text
+
+
+def test_one_task_in_one_domain_has_no_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    show(render_training(dataclasses.replace(report(None), tasks={"logits": {"all": {"samples": 3, "f1": 0.9}}})))
+    assert "f1" not in capsys.readouterr().out
 
 
 def test_without_a_baseline_there_is_no_line_for_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from surgeon.cli.render.numbers import size
+
 PIPE_WIDTH = 100_000
 
 
@@ -40,6 +42,24 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
         return
     with target.status(what):
         yield
+
+
+@contextmanager
+def reading(what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a spinner on stderr with the bytes that were read, where their sum is not known beforehand."""
+    target = console(stderr=True)
+    if quiet or not target.is_terminal:
+        yield lambda _: None
+        return
+    total = 0
+    with target.status(what) as status:
+
+        def add(done: int) -> None:
+            nonlocal total
+            total += done
+            status.update(f"{what}  {size(total)}")
+
+        yield add
 
 
 @contextmanager

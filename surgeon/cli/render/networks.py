@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.cli.render.numbers import count, shape
-from surgeon.cli.render.trees import ROLES, grouped_roles, render_roles, render_tree
+from surgeon.cli.render.trees import ROLES, render_roles, render_tree
 from surgeon.pipeline.network_view import NetworkView, SiteView
 
 
@@ -30,15 +29,17 @@ def render_network(view: NetworkView, depth: int | None) -> RenderableType:
 
 
 def render_sites(sites: Sequence[SiteView]) -> RenderableType:
-    """List sites with their classes, shapes and sizes."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, overflow="fold")
-    grid.add_column(style="cyan", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
+    """List the sites that a selector names, with their classes, shapes and sizes, and why it names each."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("site", overflow="fold")
+    table.add_column("module", style="cyan", overflow="fold")
+    table.add_column("output", overflow="fold")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("named by", style="dim", overflow="fold")
     for site in sites:
-        grid.add_row(site.site, site.kind, shape(site.shape) if site.shape else "", count(site.parameters))
-    return grid
+        sizes = shape(site.shape) if site.shape else ""
+        table.add_row(site.site, site.kind, sizes, count(site.parameters), site.why)
+    return Group(table, Text(f"{len(sites)} site{'s' if len(sites) != 1 else ''}", style="dim"))
 
 
 def network_dict(view: NetworkView, sites: Sequence[SiteView] | None = None) -> dict[str, Any]:
@@ -48,17 +49,23 @@ def network_dict(view: NetworkView, sites: Sequence[SiteView] | None = None) -> 
         view: The network.
         sites: The sites to list; all if left out.
     """
-    roles = view.inspection.roles()
     return {
         "architecture": view.architecture,
         "source": view.source,
         "outputs": view.outputs,
         "roles": {
-            role: [{"site": site, "evidence": why} for site, why in grouped_roles(roles, role)] for role in ROLES
+            role: [{"site": item.site or ".", "evidence": item.evidence} for item in items]
+            for role, items in view.roles.items()
         },
         "sites": [
-            {"site": item["site"], "class": item["kind"], "shape": item["shape"], "parameters": item["parameters"]}
-            for item in map(dataclasses.asdict, view.sites if sites is None else sites)
+            {
+                "site": site.site,
+                "class": site.kind,
+                "shape": site.shape,
+                "parameters": site.parameters,
+                **({"why": site.why} if sites is not None else {}),
+            }
+            for site in (view.sites if sites is None else sites)
         ],
         "notes": list(view.notes),
     }

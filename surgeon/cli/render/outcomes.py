@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from surgeon.pipeline.reload_check import Reload
     from surgeon.training.report import TrainReport
 
+WIDEST = 100_000
+"""Characters that a table may take while its width is measured."""
+
 
 def render_training(report: TrainReport) -> RenderableType:
     """Show the measures before and after training, beside those of the same network from scratch."""
@@ -24,23 +30,67 @@ def render_training(report: TrainReport) -> RenderableType:
     if report.baseline is not None:
         named.append(("from scratch", report.baseline))
     metrics = list(dict.fromkeys(name for _, values in named for name in values))
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(f"on {report.test_samples} test samples", no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric.replace("_", " ").removeprefix("logits "), justify="right", no_wrap=True)
-    for label, values in named:
-        style = "bold" if label == "after training" else ""
-        table.add_row(label, *(_value(metric, values.get(metric)) for metric in metrics), style=style)
+    rows = [(label, [_value(metric, values.get(metric)) for metric in metrics]) for label, values in named]
+    headings = [metric.replace("_", " ").removeprefix("logits ") for metric in metrics]
+    table = Measures(f"on {report.test_samples} test samples", headings, rows, bold="after training")
     line = (
         f"trained {count(report.trainable)} parameters on {report.train_samples} samples "
         f"in {report.seconds:.1f} s ({report.samples_per_second:,.0f} samples/s, {report.device})"
     )
-    return Group(Text(), table, Text(line, style="dim"))
+    return Group(Text(), table, *_by_task(report), Text(line, style="dim"))
+
+
+def _by_task(report: TrainReport) -> Iterator[RenderableType]:
+    """The measures after training by output and domain, where there are several of either."""
+    if len(report.tasks) < 2 and all(len(domains) < 2 for domains in report.tasks.values()):
+        return
+    for output, domains in report.tasks.items():
+        names = report.measure_names(output)
+        rows = [(domain, [_value(name, values.get(name)) for name in names]) for domain, values in domains.items()]
+        yield Text()
+        yield Measures(f"{output}, after training", [name.replace("_", " ") for name in names], rows)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """A table of measures, one row for each network or domain; where that is too wide, one row for each measure.
+
+    Attributes:
+        title: What the rows are of.
+        headings: The measures.
+        rows: The label of each row, and its values.
+        bold: The label that stands out.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    bold: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        labels = [label for label, _ in self.rows]
+        wide = self._table(self.headings, self.rows, {self.bold})
+        if Measurement.get(console, options.update(max_width=WIDEST), wide).maximum <= options.max_width:
+            yield wide
+            return
+        columns = list(zip(*(values for _, values in self.rows), strict=True))
+        yield self._table(labels, list(zip(self.headings, columns, strict=True)), set())
+
+    def _table(self, headings: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], bold: set[str]) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column(self.title, overflow="fold")
+        for heading in headings:
+            table.add_column(heading, justify="right", overflow="fold")
+        for label, values in rows:
+            table.add_row(label, *values, style="bold" if label in bold else "")
+        return table
 
 
 def _value(metric: str, value: float | None) -> str:
     if value is None:
         return ""
+    if isinstance(value, int):
+        return f"{value:,}"
     if metric.endswith("accuracy"):
         return f"{100 * value:.1f} %"
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -1,0 +1,92 @@
+"""The command that compares two networks: ``diff``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from surgeon.cli import options
+from surgeon.cli.catalog import print_json
+from surgeon.cli.startup.lazy_imports import defer
+
+DIFFERENT = 20
+"""The exit code where the two differ; 0 where they are equal, an error's code where they cannot be compared."""
+
+
+class By(StrEnum):
+    """What a line of the table stands for."""
+
+    block = "block"
+    site = "site"
+    tensor = "tensor"
+
+
+def diff(
+    context: typer.Context,
+    a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, an artifact or a model.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, of what came later.", show_default=False)],
+    by: Annotated[By, typer.Option("--by", help="What a line stands for.")] = By.block,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select", metavar="SELECTOR", help="Compare only what a selector names, in A or B.", show_default=False
+        ),
+    ] = None,
+    structure: Annotated[
+        bool, typer.Option("--structure", help="Compare names, shapes, dtypes and training state; read no weight.")
+    ] = False,
+    arch_a: Annotated[
+        str | None, typer.Option("--arch-a", metavar="ARCH", help="What builds A.", show_default=False)
+    ] = None,
+    arch_b: Annotated[
+        str | None, typer.Option("--arch-b", metavar="ARCH", help="What builds B.", show_default=False)
+    ] = None,
+    key_a: Annotated[
+        str | None,
+        typer.Option("--key-a", metavar="KEY", help="Which state dict of A, as in: ema.", show_default=False),
+    ] = None,
+    key_b: Annotated[
+        str | None,
+        typer.Option("--key-b", metavar="KEY", help="Which state dict of B, as in: ema.", show_default=False),
+    ] = None,
+    plugin: options.PluginNames = None,
+    trust_pickle: options.TrustPickle = False,
+    trust_code: options.TrustCode = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compare two networks: what changed, and how far it moved.
+
+    Exits with 0 if they are equal (to the byte) and with 20 if they differ.
+    """
+    defer()
+    from surgeon.cli.render.consoles import reading, show
+
+    with reading("comparing", quiet=quiet or as_json) as progress:
+        from surgeon.pipeline.comparison import diff as compare
+
+        result = compare(
+            a,
+            b,
+            select=select,
+            values=not structure,
+            progress=progress,
+            arch_a=arch_a,
+            arch_b=arch_b,
+            key_a=key_a,
+            key_b=key_b,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            plugins=context.obj,
+        )
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet:
+        from surgeon.cli.render.comparison import render_diff
+
+        show(render_diff(result, by.value))
+    if not result.equal:
+        raise typer.Exit(DIFFERENT)
