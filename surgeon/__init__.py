@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
+        ExportError,
         OperationError,
         OutputError,
         PluginError,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.exports.exporter import Export, export
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
     from surgeon.pipeline.run import run_recipe
@@ -103,6 +105,7 @@ _HOMES = {
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
+        "ExportError",
         "OperationError",
         "OutputError",
         "PluginError",
@@ -165,6 +168,10 @@ _HOMES = {
         "save",
         "verify",
     ),
+    "surgeon.pipeline.exports.exporter": (
+        "Export",
+        "export",
+    ),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
         "NetworkView",
@@ -209,6 +216,8 @@ __all__ = [
     "ConfigFields",
     "Conserve",
     "Entry",
+    "Export",
+    "ExportError",
     "Family",
     "Freeze",
     "GradientReversal",
@@ -256,6 +265,7 @@ __all__ = [
     "apply",
     "check",
     "describe_operations",
+    "export",
     "finetune",
     "hookimpl",
     "inspect",
