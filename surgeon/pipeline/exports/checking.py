@@ -80,9 +80,8 @@ def compare_outputs(form: str, expected: Sequence[dict[str, torch.Tensor]], fold
 
 def _difference(form: str, name: str, output: torch.Tensor, wanted: torch.Tensor) -> float:
     if output.shape != wanted.shape or output.dtype != wanted.dtype:
-        raise VerificationError(
-            f"its output {name} is {output.dtype} {list(output.shape)}, the network's {wanted.dtype} {list(wanted.shape)}"
-        )
+        ours, theirs = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (wanted, output))
+        raise VerificationError(f"its output {name} is {theirs}, the network's {ours}")
     if not wanted.is_floating_point():
         if not torch.equal(output, wanted):
             raise VerificationError(f"its output {name} differs from the network's")
@@ -95,9 +94,8 @@ def _difference(form: str, name: str, output: torch.Tensor, wanted: torch.Tensor
     scale = max(float(other[finite].abs().max()) if finite.any() else 0.0, 1e-6)
     difference = float((one - other)[finite].abs().max()) / scale if finite.any() else 0.0
     if not same or not difference <= allowed:
-        raise VerificationError(
-            f"its output {name} differs from the network's by {difference:.2g} of the largest value, more than {allowed:g}"
-        )
+        by = f"{difference:.2g} of the largest value, more than {allowed:g}"
+        raise VerificationError(f"its output {name} differs from the network's by {by}")
     return difference
 
 
