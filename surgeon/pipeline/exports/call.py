@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,21 @@ class Plain(nn.Module):
         output = self.model(*args, **kwargs)
         return output if isinstance(output, torch.Tensor) else flat(output)
 
+    def take(self, names: Iterable[str]) -> None:
+        """Show ``names`` as the parameters of the forward: torch.export calls the inputs of a program so.
+
+        A program of a forward that shows ``**kwargs`` cannot be called again once it was saved (torch 2.14).
+        """
+        parameter = inspect.Parameter
+        kind = parameter.POSITIONAL_OR_KEYWORD
+        signature = inspect.Signature([parameter(name, kind) for name in ("self", *names)])
+
+        def forward(self: Plain, *args: Any, **kwargs: Any) -> Any:
+            return Plain.forward(self, *args, **kwargs)
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.__class__ = type("Plain", (Plain,), {"forward": forward, "__module__": __name__})
+
 
 @dataclass(frozen=True)
 class Call:
@@ -49,6 +64,7 @@ class Call:
         network: The network in eval mode, on the CPU; a copy that may be changed.
         args: The positional arguments.
         kwargs: The keyword arguments.
+        parameters: The name of every argument, in order.
         names: The name of every tensor among the arguments, in order.
         batch: The size of the batch, which is dimension 0 of every tensor; None if they differ in it.
         length: The number of tokens, which is dimension 1 of every tensor; None if the inputs are no tokens.
@@ -57,9 +73,15 @@ class Call:
     network: Plain
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    parameters: tuple[str, ...]
     names: tuple[str, ...]
     batch: int | None
     length: int | None
+
+    @property
+    def traced(self) -> Arguments:
+        """The arguments, positional and by keyword."""
+        return self.args, self.kwargs
 
     def run(self, arguments: Arguments) -> dict[str, torch.Tensor]:
         """Run the network; returns its tensors by name."""
@@ -71,15 +93,15 @@ class Call:
 
     def cases(self, *, batch: bool, length: bool) -> Iterator[Arguments]:
         """List the arguments to compare on: those of the trace, then other sizes of what is dynamic."""
-        traced = _with_padding((self.args, self.kwargs))
-        yield self.args, self.kwargs
+        padded = _with_padding(self.traced)
+        yield self.traced
         if MASK in self.kwargs:
-            yield traced
+            yield padded
         for rows in (1, 3) if batch else ():
-            yield _pytree.tree_map(lambda tensor, rows=rows: _sized(tensor, 0, rows), traced)
+            yield _pytree.tree_map(lambda tensor, rows=rows: _sized(tensor, 0, rows), padded)
         if length and self.length is not None:
             tokens = self.length - 3 if self.length > 3 else self.length + 1
-            yield _pytree.tree_map(lambda tensor: _sized(tensor, 1, tokens), traced)
+            yield _pytree.tree_map(lambda tensor: _sized(tensor, 1, tokens), padded)
 
 
 def call_of(model: nn.Module, inspection: Inspection) -> Call:
@@ -96,7 +118,7 @@ def call_of(model: nn.Module, inspection: Inspection) -> Call:
     for inputs in sorted(feed.candidates(), key=lambda inputs: MASK not in inputs.kwargs):
         call = _call(network, inputs, dtype)
         try:
-            outputs = call.run((call.args, call.kwargs))
+            outputs = call.run(call.traced)
         except Exception as error:  # a network may raise anything on inputs that do not fit it
             refusal = refusal or first_line(error)
             continue
@@ -123,7 +145,9 @@ def _call(network: Plain, inputs: Inputs, dtype: torch.dtype) -> Call:
         leaves = [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
         names += [name] if leaves == [value] or len(leaves) == 1 else [f"{name}_{at}" for at in range(len(leaves))]
         tensors += leaves
-    return Call(network, args, kwargs, tuple(names), _shared_size(tensors, 0), _tokens(tensors))
+    arguments = {**called, **kwargs}
+    network.take(arguments)
+    return Call(network, args, kwargs, tuple(arguments), tuple(names), _shared_size(tensors, 0), _tokens(tensors))
 
 
 def _shared_size(tensors: list[torch.Tensor], dimension: int) -> int | None:

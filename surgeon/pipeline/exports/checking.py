@@ -56,7 +56,7 @@ def write_inputs(form: str, call: Call, cases: Sequence[Arguments], folder: Path
     if form == "onnx":
         for number, case in enumerate(cases):
             arrays = dict(zip(call.names, (tensor.numpy() for tensor in leaves(case)), strict=True))
-            np.savez(folder / f"inputs-{number}.npz", **arrays)
+            np.savez(folder / f"inputs-{number}.npz", **arrays)  # type: ignore[arg-type]
     else:
         torch.save(list(cases), folder / "inputs.pt")
 

@@ -110,5 +110,5 @@ def onnx(export: Path, folder: Path) -> None:
 FORMS = {"torch-export": torch_export, "state-dict": state_dict, "hf": hf, "onnx": onnx}
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, NoSurgeon())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, NoSurgeon())
     FORMS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -140,7 +140,7 @@ def export(
 
 def _write(form: Form, call: Call, path: Path, folder: Path, output: Path) -> Export:
     notes = _notes(call) if form in ("torch-export", "onnx") else []
-    names = tuple(call.run((call.args, call.kwargs)))
+    names = tuple(call.run(call.traced))
     if form == "state-dict":
         return _write_state_dict(call, path, folder, output, names)
     if form == "hf":
@@ -176,7 +176,7 @@ def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names:
     """Write tensors; compare them to the byte, and the outputs of a traced program that is filled with them."""
     wanted = digests(call)
     write_state_dict_file(call, path)
-    cases = [(call.args, call.kwargs)]
+    cases = [call.traced]
     notes: tuple[str, ...] = ()
     try:
         write_program(call, folder / "program.pt2", STATIC)

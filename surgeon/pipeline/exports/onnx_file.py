@@ -29,7 +29,7 @@ def write_onnx(call: Call, path: Path, dynamic: Dynamic) -> None:
             f"it has {size / 1e9:.1f} GB of tensors, and an ONNX file holds 2 GB at most", hint="use --to torch-export"
         )
     program = trace_program(call, dynamic)
-    outputs = list(call.run((call.args, call.kwargs)))
+    outputs = list(call.run(call.traced))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

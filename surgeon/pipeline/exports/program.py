@@ -51,23 +51,36 @@ def trace_program(call: Call, dynamic: Dynamic) -> ExportedProgram:
     Raises:
         ExportError: It cannot be traced; the error names the site.
     """
-    sizes = {at: Dim(name) for at, name in enumerate(("batch", "length")) if name in dynamic.names}
-    parts = {"args": call.args, "kwargs": call.kwargs}
-    shapes: Any = None
-    if sizes:
-        described = {name: _pytree.tree_map(lambda _: dict(sizes), part) for name, part in parts.items() if part}
-        shapes = described
+    # DYNAMIC takes the range from the network: GPT-2's positions end at 1024
+    sizes = {at: Dim.DYNAMIC for at, name in enumerate(("batch", "length")) if name in dynamic.names}
+    # copies: torch marks tensors as dynamic, and a second attempt would see the marks of the first
+    args, kwargs = _pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, call.traced)
+    values = (*args, *kwargs.values())
+    described = [_pytree.tree_map(lambda leaf: _sizes_of(leaf, sizes), value) for value in values]
+    shapes = dict(zip(call.parameters, described, strict=True)) if sizes else None
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(call.network, call.args, call.kwargs, dynamic_shapes=shapes)
+            return torch.export.export(call.network, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         site = failing_site(error, call.network.model)
         raise ExportError(
-            f"torch.export cannot trace it: {first_line(error)}",
+            f"torch.export cannot trace it: {_reason(error)}",
             where=site,
             hint="end or cut the network before that site, or use --to state-dict" if site else "use --to state-dict",
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says what is wrong: of a violated constraint that is the first in a list."""
+    listed = [line.strip() for line in str(error).splitlines() if line.strip().startswith("- ")]
+    if listed and "Constraints violated" in str(error):
+        return listed[0].removeprefix("- ").partition(". ")[0]
+    return first_line(error)
+
+
+def _sizes_of(leaf: Any, sizes: dict[int, Any]) -> dict[int, Any] | None:
+    return dict(sizes) if isinstance(leaf, torch.Tensor) else None
 
 
 def write_program(call: Call, path: Path, dynamic: Dynamic) -> None:
