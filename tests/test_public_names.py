@@ -88,7 +88,7 @@ def test_every_command_has_a_function():
         "schema": "recipe_schema",
     }
     functions |= {"plugins": "load_plugins", "predict": None}  # predicting is to have a function of its own
-    commands = ("apply", "plan", "train", "advise", "predict", "inspect", "check", "ops", "schema", "plugins")
+    commands = ("apply", "plan", "train", "advise", "predict", "inspect", "check", "export", "ops", "schema", "plugins")
     missing = [name for name in commands if (f := functions.get(name, name)) and f not in surgeon.__all__]
     assert missing == []
 

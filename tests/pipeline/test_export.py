@@ -137,7 +137,7 @@ def test_a_person_is_told_how_to_load_it(tmp_path, capsys):
     assert cli.run(["export", str(tmp_path / "artifact"), "--to", "hf", "-o", str(tmp_path / "net")]) == 0
     printed = "".join(capsys.readouterr().out.split())
     assert "transformers.BertForSequenceClassification.from_pretrained" in printed
-    assert "equaltothebit" in printed
+    assert "logits:comparedwithoutsurgeonon" in printed
 
 
 class Moody(nn.Module):
