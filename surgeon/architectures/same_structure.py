@@ -26,7 +26,7 @@ def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collectio
     return all(
         _class_name(mine[name]) == _class_name(other[name])
         and mine[name].extra_repr() == other[name].extra_repr()
-        and _settings(mine[name], mutable) == _settings(other[name], mutable)
+        and settings_of(mine[name], mutable) == settings_of(other[name], mutable)
         for name in mine
     )
 
@@ -57,7 +57,7 @@ def differing_setting(
                   for m in (one, two)]  # fmt: skip
         if shapes[0] != shapes[1]:
             return f"the tensors of {name} have other shapes"
-        settings = _settings(one, mutable), _settings(two, mutable)
+        settings = settings_of(one, mutable), settings_of(two, mutable)
         for key in settings[0].keys() & settings[1].keys():
             if settings[0][key] != settings[1][key]:
                 return f"{name}.{key} is {settings[0][key]}, not {settings[1][key]}"
@@ -78,7 +78,7 @@ def _tensors(module: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
     }
 
 
-def _settings(module: nn.Module, mutable: Collection[str]) -> dict[str, Any]:
+def settings_of(module: nn.Module, mutable: Collection[str]) -> dict[str, Any]:
     """The plain values that a module is set to, without those that it works out itself when they are asked for."""
     return {
         name: value

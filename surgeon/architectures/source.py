@@ -11,6 +11,7 @@ from torch import nn
 from surgeon.architectures.artifact_record import read_record
 from surgeon.architectures.identify import build, identify, match
 from surgeon.architectures.registry import is_reference, meant, parse
+from surgeon.architectures.ties import with_true_ties
 from surgeon.checkpoint.formats import Checkpoint, memory_checkpoint, open_checkpoint
 from surgeon.errors import ArchitectureError, CheckpointError
 from surgeon.graph.skeleton import skeleton_of
@@ -195,6 +196,7 @@ def _from_artifact(
 
 
 def _from_match(found: Match, providers: dict[str, ArchitectureProvider]) -> Source:
+    found = with_true_ties(found, providers[found.architecture.scheme])
     return Source(
         found.architecture,
         found.checkpoint,

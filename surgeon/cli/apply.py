@@ -78,7 +78,6 @@ def apply(
             trust_pickle=trust_pickle,
             trust_code=trust_code or (),
             plugins=context.obj,
-            outputs=as_json or not quiet,
             progress=TerminalProgress(quiet=silent),
             quiet=silent,
         )

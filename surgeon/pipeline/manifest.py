@@ -9,13 +9,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from torch import nn
 
-from surgeon.architectures.same_structure import differing_setting
 from surgeon.checkpoint.pieces import Contents, Piece
-from surgeon.families.transformers.fields import MUTABLE
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import FORMAT, Record
+from surgeon.pipeline.stock_reload import stock_difference
 
 PACKAGES = ("torch", "torchvision", "transformers")
 
@@ -35,7 +34,8 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
         "frozen": sorted(n for n, p in model.named_parameters() if not p.requires_grad),
         "versions": _versions(),
     }
-    return Contents(pieces, manifest, recipe_of(record), stock_config(model))
+    inputs = record.surgeries[-1].inputs if record.surgeries else None
+    return Contents(pieces, manifest, recipe_of(record), stock_config(model, inputs))
 
 
 def recipe_of(record: Record) -> str:
@@ -56,13 +56,36 @@ def dump_recipe(data: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def stock_config(model: nn.Module) -> dict[str, Any] | None:
+def stock_config(model: nn.Module, inputs: Any = None) -> dict[str, Any] | None:
     """The transformers config that rebuilds ``model``, where it is a stock class; else None.
 
     The class alone does not say so: a cut or re-headed network may not be what its config builds. So a
-    skeleton is built from the config, and its names, its shapes and the settings of its blocks compared: some layers
-    compute constants from their position.
+    skeleton is built from the config, and its names, shapes and settings compared.
+
+    Args:
+        model: The network, or its skeleton.
+        inputs: The recipe's override of the traced inputs.
     """
+    rebuilt = rebuilt_from_config(model)
+    if rebuilt is None or stock_difference(model, rebuilt, inputs):
+        return None
+    config: Any = model.config
+    written: dict[str, Any] = config.to_dict() | {"architectures": [type(model).__name__]}
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is not None:
+        written["dtype"] = str(dtype).removeprefix("torch.")
+    return written
+
+
+def reload_note(model: nn.Module, inputs: Any) -> str:
+    """Say why a network of a stock class gets no ``config.json``; empty where it gets one, or is of another class."""
+    rebuilt = rebuilt_from_config(model)
+    different = stock_difference(model, rebuilt, inputs) if rebuilt is not None else ""
+    return f"from_pretrained would give other outputs, so no config.json is written: {different}" if different else ""
+
+
+def rebuilt_from_config(model: nn.Module) -> nn.Module | None:
+    """The skeleton that the config of ``model`` builds, if it has tensors of the same names and shapes; else None."""
     cls = type(model)
     config = getattr(model, "config", None)
     if not cls.__module__.startswith("transformers.") or config is None:
@@ -71,16 +94,7 @@ def stock_config(model: nn.Module) -> dict[str, Any] | None:
         rebuilt = build_skeleton(lambda: cls(config.__class__.from_dict(config.to_dict())))
     except Exception:  # whatever a config of somebody's raises, it does not rebuild the model
         return None
-    if _shapes(rebuilt) != _shapes(model):
-        return None
-    blocks = [name for name, _ in model.named_modules() if name.rpartition(".")[2].isdigit()]
-    if differing_setting(model, rebuilt, within=blocks, mutable=MUTABLE) is not None:
-        return None
-    written: dict[str, Any] = config.to_dict() | {"architectures": [cls.__name__]}
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    if dtype is not None:
-        written["dtype"] = str(dtype).removeprefix("torch.")
-    return written
+    return rebuilt if _shapes(rebuilt) == _shapes(model) else None
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

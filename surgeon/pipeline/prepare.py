@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
 from surgeon.pipeline.gc_pause import paused_collection
-from surgeon.pipeline.manifest import contents
+from surgeon.pipeline.manifest import contents, reload_note
+from surgeon.pipeline.still_runs import refuse_if_broken
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
@@ -192,7 +193,11 @@ def prepare(
     flow = opened.flow(seed=surgeries.seed, root=course.root)
     flow.check()
     source, journal = opened.source, course.journal
+    if outputs and recipe.must_run:
+        refuse_if_broken(course.surgery, opened, surgeries)
     planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
+    if outputs and (note := reload_note(course.root, surgeries.inputs)):
+        planned = replace(planned, notes=(*planned.notes, note))
     surgeries = surgeries.model_copy(
         update={
             "answers": journal.answers,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from surgeon.checkpoint.artifact import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import OperationError, VerificationError
 from surgeon.families.inputs import Inputs
@@ -130,8 +132,42 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
         except Exception as error:
             raise _wrong(path, f"loads as a network that does not run: {_first_line(error)}") from error
         _compare_outputs(outputs, expected, path)
+        _check_stock(model, inputs, again, expected, path)
         return Reload(len(again), len(again), len(expected))
     return Reload(len(again), len(again), None, f"no forward: inputs {feed.origin} do not run ({refusal})")
+
+
+def _check_stock(
+    model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
+) -> None:
+    """Check that plain ``from_pretrained`` gives the same network, where the artifact promises it by a config.json."""
+    if not (path / CONFIG).is_file():
+        return
+    try:
+        with _no_progress_bars():
+            stock: Any = type(model).from_pretrained(path).eval()  # type: ignore[attr-defined]
+        values = stock.state_dict()
+        if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
+            return  # a network of several dtypes, which from_pretrained makes one of
+        outputs = _forward(stock, inputs, tensors)
+    except Exception as error:
+        raise _wrong(path, f"cannot be loaded by from_pretrained: {_first_line(error)}") from error
+    if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
+        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(wrong[:3])}")
+    _compare_outputs(outputs, expected, path)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:

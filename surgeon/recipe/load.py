@@ -41,6 +41,8 @@ class RecipeSettings(BaseModel):
     """The input that sites are traced with, for networks whose input surgeon cannot know: a list of shapes,
     [[2, 3, 64, 64]], or a mapping from argument to shape, to {shape: [2, 8], dtype: int64, high: 100}, or to
     {values: [[1, 8, 8]]}."""
+    must_run: bool = True
+    """Refuse a result that cannot run although its source can. false writes it all the same."""
     train: TrainSettings | None = None
     """How to fine-tune the result; surgery alone if left out."""
 

@@ -89,6 +89,10 @@ class Answers:
         # through JSON, so that a replay is given the very types that the first run was
         return json.loads(text)  # type: ignore[no-any-return]
 
+    def has(self, kind: str, subject: str = "") -> bool:
+        """Whether the present operation's first answer to a question is recorded."""
+        return (kind, subject) in self._numbered or _name(self._step, kind, subject, 1) in self._recorded
+
     def _from_record(self, step: str, kind: str, subject: str) -> str | None:
         """The recorded answer as JSON; None where there is none."""
         numbered = self._numbered.get((kind, subject), [])

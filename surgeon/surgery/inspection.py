@@ -178,6 +178,13 @@ class Inspection:
         """
         return self._journal.recall(kind, answer, subject=subject, outside=outside)
 
+    def is_recorded(self, question: str) -> bool:
+        """Whether :meth:`recall` can answer: on a first run always, in a replay if that question was put then.
+
+        An operation that learns to ask more can tell artifacts from before that.
+        """
+        return self._journal.has(question)
+
     def locate(self, reference: str, **options: Any) -> Architecture:
         """Find the architecture that ``torchvision/resnet18``, ``hf:org/name`` or ``python:module:function`` names.
 

@@ -72,6 +72,10 @@ class Journal:
         """What :meth:`recall` has returned so far, by stable names, for the manifest."""
         return self._answers.given
 
+    def has(self, kind: str) -> bool:
+        """Whether :meth:`recall` can answer: on a first run always, in a replay if the first run put that question."""
+        return self.recorded is None or self._answers.has(kind)
+
     def recall(self, kind: str, answer: Callable[[], T], *, subject: str = "", outside: bool = False) -> T:
         """Return the recorded answer to a question about the traced network; compute and record it on the first run.
 

@@ -78,6 +78,11 @@ class TensorValues(Inspection):
         for key, tensor in tensors.items():
             self._journal.origins.set(tensor, New(fresh, key, self._journal.operation))
 
+    def is_made(self, tensor: torch.Tensor) -> bool:
+        """Whether an earlier operation of this recipe, not the source, says what values a tensor takes."""
+        origin = self._journal.origins.get(tensor)
+        return isinstance(origin, (New, Derived, Borrowed)) and origin.by in self._journal.finished
+
     def copy_origin(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """Let ``tensor`` get its values from where ``source``, a tensor of this network or of a new module, gets its.
 

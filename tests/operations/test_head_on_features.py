@@ -54,9 +54,8 @@ def test_patches_before_the_class_token_are_averaged():
 
 @pytest.mark.parametrize("name", ["bert", "bert_base", "gpt2"])
 def test_padding_does_not_reach_the_logits(name):
-    operations = (
-        [ReplaceHead(classes=3)] if name == "bert_base" else [Truncate(after=CUTS[name]), ReplaceHead(classes=3)]
-    )
+    head = ReplaceHead(classes=3, task="graft")
+    operations = [head] if name == "bert_base" else [Truncate(after=CUTS[name]), head]
     edited = surgeon.apply(build(name), operations)
     _, kwargs = example(name)
     kwargs["attention_mask"][:, 5:] = 0

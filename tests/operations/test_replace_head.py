@@ -292,7 +292,7 @@ def test_a_detectors_head_keeps_its_form():
 @pytest.mark.parametrize("name", sorted(LANGUAGE))
 def test_a_vocabulary_is_not_a_set_of_classes(name):
     with pytest.raises(OperationError, match="tokens") as caught:
-        surgeon.plan(build(name), [ReplaceHead(classes=3)])
+        surgeon.plan(build(name), [ReplaceHead(classes=3, task="graft")])
     assert "multitask" in str(caught.value)
 
 

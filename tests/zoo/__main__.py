@@ -43,6 +43,9 @@ def main() -> int:
         default=store.OPERATIONS[2:],
         help="run these on the chosen networks, whatever is done; all on those that are not, if left out",
     )
+    parser.add_argument(
+        "--tasks", action="store_true", help="the classes for tasks: become/TYPE/TASK/CLASS and count/TYPE/TASK/CLASS"
+    )
     parser.add_argument("--again", action="store_true", help="run the chosen networks again if one of theirs failed")
     parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
     given = parser.parse_args()
@@ -67,12 +70,14 @@ def sweep(given: argparse.Namespace) -> None:
         for found in walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith(("__main__", "test_sample")):
                 import_module(found.name)
+    from zoo import task_classes
     from zoo.catalog import torchvision_names, transformers_names
     from zoo.checks import examine
     from zoo.pool import run
 
     transformers.logging.set_verbosity_error()
-    names = [*torchvision_names(), *transformers_names(heads=not given.bases)]
+    transformers.utils.logging.disable_progress_bar()
+    names = task_classes.names() if given.tasks else [*torchvision_names(), *transformers_names(heads=not given.bases)]
     chosen = list(dict.fromkeys(n for pattern in given.models or ["*"] for n in names if fnmatchcase(n, pattern)))
     done = store.read(given.results)
     if given.again:
@@ -81,10 +86,11 @@ def sweep(given: argparse.Namespace) -> None:
         store.rewrite(given.results, done)
     finished = {r.model for r in done}
     some = tuple(given.operations)
-    waiting = [n for n in chosen if n not in finished or some != store.OPERATIONS[2:]]
+    repeats = some != store.OPERATIONS[2:] and not given.tasks
+    waiting = [n for n in chosen if n not in finished or repeats]
     started, code = time.monotonic(), store.commit()
     jobs = run(
-        partial(examine, until=given.until, operations=some),
+        task_classes.examine if given.tasks else partial(examine, until=given.until, operations=some),
         waiting,
         jobs=given.jobs,
         seconds=given.seconds,
@@ -93,7 +99,9 @@ def sweep(given: argparse.Namespace) -> None:
     )
     for number, ended in enumerate(jobs, 1):
         found = list(ended.reports)
-        if ended.trouble:
+        if ended.trouble and given.tasks:
+            found = [Result(ended.name, ended.name.partition("/")[0], "failed", reason=ended.trouble)]
+        elif ended.trouble:
             over = {r.operation for r in found}
             left = [
                 o
@@ -115,16 +123,23 @@ def sweep(given: argparse.Namespace) -> None:
 
 
 def write_table(given: argparse.Namespace) -> None:
-    """Write the table of all results."""
+    """Write the table of all results; of task classes, the section of the page that is about them."""
     from importlib.metadata import version
 
+    from zoo import task_classes
     from zoo.catalog import torchvision_names, transformers_names
     from zoo.table import render
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "transformers"))
+    old = given.table.read_text() if given.table.exists() else ""
+    if given.tasks:
+        section = task_classes.render(store.read(given.results), versions)
+        given.table.write_text(task_classes.put_section(old, section))
+        return
     command = "PYTHONPATH=tests python -m zoo --bases --jobs 2 --seconds 900 --gigabytes 16"
     names = [*torchvision_names(), *transformers_names()]
-    given.table.write_text(render(store.read(given.results), command, versions, names) + "\n")
+    page = render(store.read(given.results), command, versions, names) + "\n"
+    given.table.write_text(task_classes.with_section_of(page, old))
 
 
 if __name__ == "__main__":

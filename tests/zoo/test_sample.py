@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from zoo import task_classes
 from zoo.checks import examine
 from zoo.results import OPERATIONS, Result
 from zoo.table import render
@@ -53,6 +54,28 @@ def test_every_operation_goes_all_the_way(name, tmp_path):
 @pytest.mark.parametrize("name", LARGER)
 def test_every_operation_goes_all_the_way_on_larger_networks(name, tmp_path):
     assert _failures(name, tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "become/bert/multiple_choice/BertForMultipleChoice",
+        "become/vit/image_classification/ViTForImageClassification",
+        "count/segformer/semantic_segmentation/SegformerForSemanticSegmentation",
+    ],
+)
+def test_a_task_class_is_what_from_pretrained_makes(name, tmp_path):
+    results: list[Result] = []
+    task_classes.examine(name, tmp_path, results.append)
+    assert [(result.outcome, result.reason) for result in results] == [("ok", "")]
+
+
+def test_the_section_on_task_classes_is_put_in_place_of_the_old_one():
+    section = task_classes.render([Result("count/a/object_detection/A", "count", "ok", note="loss compared")], "v")
+    page = task_classes.put_section("# Page\n", section)
+    assert "| count | object_detection | 1 | 1 | 0 | 0 |" in page
+    assert task_classes.put_section(page, section) == page
+    assert task_classes.with_section_of("# New\n", page).count("## Task classes") == 1
 
 
 def _failures(name, folder):

@@ -17,6 +17,7 @@ from surgeon.operations._shared.labels import is_vocabulary_head, set_labels, un
 from surgeon.operations._shared.original_head import drop_auxiliary
 from surgeon.operations.replace_head.class_rows import initialise, shared_classes
 from surgeon.operations.replace_head.detection import is_detector, replace_detection_heads
+from surgeon.operations.replace_head.stock import to_stock_class
 from surgeon.surgery.features import (
     features_at,
     features_of_network,
@@ -38,6 +39,10 @@ ROLE = "@head"
 
 def replace_head(operation: ReplaceHeadFields, surgery: Surgery) -> nn.Module:
     """Carry out ``operation``: in place where there is a head, on top of the features where there is none."""
+    if operation.at == ROLE and to_stock_class(operation, surgery):
+        if operation.aux == "drop":
+            _auxiliary(operation, surgery)
+        return surgery.model
     model = surgery.model
     if operation.at == ROLE:
         if logits_branch(model) is not None:

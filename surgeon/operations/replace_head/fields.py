@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from surgeon.families.transformers.tasks import OTHER, CountedTask, OtherTask
 from surgeon.interfaces.selector import Selector
 from surgeon.operations._shared.head_options import Classes, HeadFields, Name, count, no_repeats
 from surgeon.operations._shared.problem_type import ProblemType
@@ -16,6 +17,10 @@ class ReplaceHeadFields(HeadFields):
 
     classes: Classes | None = None
     """The number of classes, or their names; for detectors without the background."""
+    task: Literal["auto", "graft"] | CountedTask | OtherTask = "auto"
+    """What the network is to do. A transformers network becomes the stock class for that task, if transformers has
+    one: auto takes the task that it does, else the first that fits classes; base takes the head away; masked_lm,
+    causal_lm and others put their own head on; graft never changes the class."""
     at: Selector = "@head"
     """The head to replace, or several; found by its role unless said."""
     kind: Literal["linear", "mlp", "conv", "cosine", "none"] = "linear"
@@ -39,6 +44,12 @@ class ReplaceHeadFields(HeadFields):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.task in OTHER:
+            return self._without_classes()
+        if self.kind == "none" and self.task != "auto":
+            raise ValueError("kind: none takes no task")
+        if self.task not in ("auto", "graft") and self.at != "@head":
+            raise ValueError(f"task: {self.task} is about the whole network: leave out at")
         if (self.classes is None) != (self.kind == "none"):
             raise ValueError("kind: none takes no classes" if self.classes else "classes says how many, or which")
         if self.hidden and self.kind not in ("mlp", "conv"):
@@ -52,4 +63,10 @@ class ReplaceHeadFields(HeadFields):
         if isinstance(self.classes, list):
             no_repeats(self.classes)
         no_repeats(self.old_classes or [], "old_classes")
+        return self
+
+    def _without_classes(self) -> Self:
+        given = self.model_fields_set - {"task"}
+        if given:
+            raise ValueError(f"task: {self.task} takes no other key: leave out {', '.join(sorted(given))}")
         return self

@@ -17,12 +17,17 @@ LOSSES = {"multi_label_classification": "bce", "regression": "mse"}
 
 
 class ReplaceHead(ReplaceHeadFields, Operation):
-    """Replace the head by one for a new set of classes, or put one on features.
+    """Replace the head by one for a new set of classes, or for another task, or put one on features.
 
-    In place, the new head reads what the old one read and takes its dtype; a transformers config gets the
-    new labels. A detector keeps the form of its family, with the background as class 0. Where the network
-    has no head (it was truncated, or is a bare trunk), the head goes on top of its features, pooled, and its
-    ``logits`` are the output.
+    A transformers network becomes the stock class for the task, which loads by plain ``from_pretrained``: with
+    ``classes: 3`` a ``BertForMaskedLM`` becomes a ``BertForSequenceClassification``. Its trunk keeps its values; new
+    parts are initialised as the class does it. A class that counts labels already stays what it is, and every tensor
+    with the class count changes. ``task: base`` takes the head away, ``task: masked_lm`` or ``causal_lm`` puts the
+    vocabulary's on, tied as the config says.
+
+    Elsewhere, the new head stands in place of the old one, reads what that read and takes its dtype. A detector keeps
+    the form of its family, with the background as class 0. Where the network has no head (it was truncated, or is a
+    bare trunk without a stock class), the head goes on top of its features, pooled, and its ``logits`` are the output.
 
     Shapes: features ``(batch, …)`` → logits ``(batch, classes)``; a dense head keeps its positions.
 

@@ -1,0 +1,137 @@
+"""Build another class of transformers for a config, and draw the values of its new parts as the library does.
+
+``from_pretrained`` initialises what a checkpoint lacks by the class's ``_init_weights``. The same is done here, for
+the new parts only: the other parameters stay on the meta device, so that a head on a network of 70 billion
+parameters costs no more than the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.errors import ArchitectureError
+from surgeon.graph.skeleton import META, build_skeleton, building
+
+FLAG = "_is_hf_initialized"
+"""How transformers marks modules and tensors that its initialisation leaves as they are."""
+
+
+def stock_class(name: str) -> Any:
+    """Return the class of transformers that is called ``name``.
+
+    Raises:
+        ArchitectureError: The installed release does not export it.
+    """
+    import transformers
+
+    cls = getattr(transformers, name, None)
+    if cls is None or not hasattr(cls, "_from_config"):
+        raise ArchitectureError(f"transformers {transformers.__version__} does not export {name}")
+    return cls
+
+
+def build_stock(cls: Any, config: Any) -> nn.Module:
+    """Build the skeleton of ``cls``; its config is ``config`` itself, not a copy.
+
+    Raises:
+        ArchitectureError: The class cannot be built from this config.
+    """
+    try:
+        return build_skeleton(lambda: cls._from_config(config))
+    except Exception as error:  # whatever a class raises on a config that was not made for it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArchitectureError(f"{cls.__name__} cannot be built from this config: {reason}") from error
+
+
+class NewParts:
+    """Draws the values of new parts of a stock network.
+
+    Args:
+        cls: The class of the network.
+        config: Its config, which is copied: later operations may edit it.
+    """
+
+    def __init__(self, cls: Any, config: Any) -> None:
+        self._cls = cls
+        self._config = copy.deepcopy(config)
+
+    def draw(self, site: str, names: Collection[str]) -> nn.Module:
+        """Return the module at ``site`` with values for its tensors ``names``; the others are on the meta device.
+
+        Seed torch before.
+        """
+        model = self._build()
+        module: nn.Module = model.get_submodule(site)
+        wanted = _allocate(module, names)
+        part: Any
+        for part in module.modules():
+            if hasattr(part, "reset_parameters") and any(id(p) in wanted for p in part.parameters(recurse=False)):
+                with _only(part, wanted):
+                    part.reset_parameters()
+        _mark(model, site, wanted)
+        model.initialize_weights()
+        values = module.state_dict()
+        if any(_is_unset(values[name]) for name in names):  # a parameter that only the constructor sets
+            module = self._cls._from_config(copy.deepcopy(self._config)).get_submodule(site)
+        return module
+
+    def _build(self) -> Any:
+        """Build the network with parameters on the meta device, and buffers as the constructor made them."""
+        for allocate in (False, True):
+            try:
+                with building(allocate=allocate):
+                    return self._cls._from_config(copy.deepcopy(self._config))
+            except Exception as error:
+                if not META.search(str(error)):
+                    raise
+        return self._cls._from_config(copy.deepcopy(self._config))
+
+
+def _allocate(module: nn.Module, names: Collection[str]) -> dict[int, torch.Tensor]:
+    """Put NaN in memory in the place of parameters on the meta device; a tied one stays tied."""
+    made: dict[int, torch.Tensor] = {}
+    replaced: dict[int, torch.Tensor] = {}
+    for name in names:
+        path, _, key = name.rpartition(".")
+        owner = module.get_submodule(path)
+        table: Any = owner._parameters if key in owner._parameters else owner._buffers
+        old: Any = table[key]
+        if old.is_meta:
+            if id(old) not in replaced:
+                value = torch.full(old.shape, float("nan") if old.is_floating_point() else 0, dtype=old.dtype)
+                replaced[id(old)] = nn.Parameter(value) if isinstance(old, nn.Parameter) else value
+            table[key] = replaced[id(old)]
+        new: Any = table[key]
+        made[id(new)] = new
+    return made
+
+
+@contextmanager
+def _only(part: nn.Module, wanted: dict[int, torch.Tensor]) -> Iterator[None]:
+    """Within it, parameters beside ``wanted`` may be written to, and are put back."""
+    saved = {name: p.detach().clone() for name, p in part.named_parameters(recurse=False) if id(p) not in wanted}
+    yield
+    with torch.no_grad():
+        for name, parameter in part.named_parameters(recurse=False):
+            if name in saved and not parameter.is_meta:
+                parameter.copy_(saved[name])
+
+
+def _mark(model: nn.Module, site: str, wanted: dict[int, torch.Tensor]) -> None:
+    """Let the class's initialisation reach ``wanted``, and what holds them, only."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        near = name == site or name.startswith(f"{site}.") or site.startswith(f"{name}.") or not name or not site
+        setattr(module, FLAG, not near)
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                setattr(tensor, FLAG, id(tensor) not in wanted)
+
+
+def _is_unset(value: torch.Tensor) -> bool:
+    return value.is_meta or (value.is_floating_point() and bool(torch.isnan(value).any()))

@@ -1,0 +1,88 @@
+"""The tasks that transformers has classes for, as its auto mappings name them.
+
+``MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES`` says that the sequence classifier of ``bert`` is
+``BertForSequenceClassification``; here that task is called ``sequence_classification``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+CountedTask = Literal[
+    "image_classification",
+    "video_classification",
+    "audio_classification",
+    "sequence_classification",
+    "time_series_classification",
+    "token_classification",
+    "audio_frame_classification",
+    "audio_xvector",
+    "semantic_segmentation",
+    "universal_segmentation",
+    "instance_segmentation",
+    "image_segmentation",
+    "object_detection",
+    "visual_question_answering",
+]
+"""Tasks whose classes count labels."""
+OtherTask = Literal[
+    "base",
+    "masked_lm",
+    "causal_lm",
+    "seq_to_seq_causal_lm",
+    "question_answering",
+    "document_question_answering",
+    "multiple_choice",
+    "next_sentence_prediction",
+    "masked_image_modeling",
+    "depth_estimation",
+    "ctc",
+]
+"""Tasks whose classes take no labels from the recipe: a network without a head is one of them."""
+COUNTED: tuple[str, ...] = get_args(CountedTask)
+OTHER: tuple[str, ...] = get_args(OtherTask)
+
+AUTOMATIC = (
+    "image_classification", "video_classification", "audio_classification", "sequence_classification",
+    "time_series_classification", "token_classification", "semantic_segmentation", "universal_segmentation",
+    "instance_segmentation", "image_segmentation", "object_detection", "visual_question_answering",
+)  # fmt: skip
+"""What a network without a head for classes becomes if the recipe names no task: the first that has a class."""
+
+FIXED = ("question_answering", "document_question_answering", "multiple_choice", "next_sentence_prediction")
+"""Tasks whose number of outputs is always the same, whatever ``num_labels`` says."""
+
+
+def class_for(task: str, model_type: str) -> str | None:
+    """Name the class of a model type for a task; None where transformers has none.
+
+    Args:
+        task: One of :data:`COUNTED` or :data:`OTHER`.
+        model_type: As in a config: ``bert``.
+    """
+    names = _mapping(task).get(model_type)
+    if names is None or isinstance(names, str):
+        return names
+    return str(next(iter(names)))
+
+
+def tasks_of(model_type: str) -> list[str]:
+    """List the tasks that a model type has classes for, those of :data:`AUTOMATIC` first."""
+    order = dict.fromkeys((*AUTOMATIC, *COUNTED, *OTHER))
+    return [task for task in order if class_for(task, model_type) is not None]
+
+
+def does(class_name: str, model_type: str, *tasks: str) -> bool:
+    """Whether a class is the one, or one of those, that a model type has for one of ``tasks``."""
+    for task in tasks:
+        names = _mapping(task).get(model_type, ())
+        if class_name in ([names] if isinstance(names, str) else names):
+            return True
+    return False
+
+
+def _mapping(task: str) -> dict[str, Any]:
+    from transformers.models.auto import modeling_auto
+
+    name = "MODEL_MAPPING_NAMES" if task == "base" else f"MODEL_FOR_{task.upper()}_MAPPING_NAMES"
+    return getattr(modeling_auto, name, {})

@@ -1,0 +1,330 @@
+"""Move the trunk of a transformers network into the class for another task.
+
+The other class is built without weights, and modules of the old network take the places of its own: the same objects,
+so that their values stay, and so does what earlier operations did to them. What the new class has and the old one
+lacks (a pooler, a head) is new; what it has no place for is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from surgeon.architectures.hf_siblings import NewParts, build_stock
+from surgeon.errors import OperationError
+from surgeon.families.registry import config_of
+from surgeon.families.transformers.tasks import COUNTED, does
+from surgeon.graph.tensors import aliases_of, tensors_of
+from surgeon.operations.replace_head.class_counts import counted_tensors
+
+if TYPE_CHECKING:
+    from surgeon.operations.replace_head.fields import ReplaceHeadFields
+    from surgeon.surgery.context import Surgery
+
+NEW_SHARE = 0.1
+"""How much of the new class's trunk may be new; a pooler is less, a decoder that the old network lacks is more."""
+NEW_TENSORS = 6
+"""How many tensors of a small trunk may be new all the same."""
+
+
+@dataclass
+class Fitting:
+    """Which modules and tensors of the old network go where in the new one.
+
+    Attributes:
+        modules: The address in the new network of each module that moves whole → its address in the old one.
+        tensors: The name of each further tensor that moves → its name in the old one.
+        new: The tensors that are new.
+        lacking: Those of ``new`` that belong to the trunk.
+    """
+
+    modules: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+
+
+def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
+    """Say why a network cannot become ``cls``; empty if it can.
+
+    Raises:
+        ArchitectureError: The class cannot be built from the network's config.
+    """
+    config = copy.deepcopy(model.config)
+    shell = copy.copy(model)  # the same modules, with a config to try things on
+    shell.config = config
+    _set_up(operation, shell)
+    target = build_stock(cls, config)
+    fitting = _fit(model, target, _not_to_keep(operation, cls, config))
+    trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
+    if len(fitting.lacking) > max(NEW_SHARE * len(trunk), NEW_TENSORS):
+        return (
+            f"{cls.__name__} would have a trunk of which this network lacks {len(fitting.lacking)} of {len(trunk)} "
+            f"tensors ({', '.join(fitting.lacking[:2])}, …)"
+        )
+    blocks = [name for name in fitting.lacking if _is_in_a_list_of(name, model, target)]
+    if blocks:
+        return f"{cls.__name__}, built from this config, has {blocks[0]}, which this network lacks"
+    hooked = [site for site in _dissolved(model, fitting) if _has_hooks(model.get_submodule(site))]
+    if hooked:
+        place = hooked[0] or "the output"
+        return f"an earlier operation put something at {place}, for which {cls.__name__} has no place"
+    return ""
+
+
+def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
+    """Make the network ``cls``, with the trunk that it has.
+
+    Raises:
+        OperationError: Something that an earlier operation put in would be lost.
+    """
+    model = surgery.model
+    config: Any = model.config
+    old_class = type(model).__name__
+    keep = _not_to_keep(operation, cls, copy.deepcopy(config))
+    _set_up(operation, model)
+    _pad(surgery, cls, config)
+    target = build_stock(cls, config)
+    fitting = _fit(model, target, keep)
+    parts = NewParts(cls, config)
+    dropped = _dropped(model, fitting)
+    tensors = dict(tensors_of(model))
+    lost = [name for name in dropped if surgery.is_made(tensors[name])]
+    if lost:
+        raise OperationError(
+            f"{cls.__name__} has no place for {lost[0]}, which an earlier operation made",
+            hint="put replace_head before that operation, or say task: graft",
+        )
+    _move(surgery, model, target, fitting)
+    _draw(surgery, target, fitting, parts, operation)
+    target.train(model.training)
+    surgery.wrap(target)
+    total = len(dict(tensors_of(target)))
+    kept = total - len(fitting.new)
+    surgery.note(f"{old_class} becomes {cls.__name__}, a stock class: {kept} of its {total} tensors are kept")
+    if fitting.new:
+        surgery.note(f"new: {', '.join(_sites(target, fitting.new))}")
+    if dropped:
+        surgery.note(f"left out: {', '.join(_sites(model, dropped))}")
+
+
+def _set_up(operation: ReplaceHeadFields, model: Any) -> None:
+    """Let the config say how many classes there will be."""
+    config = config_of(model)
+    assert config is not None  # every network of transformers has one
+    if operation.classes is not None:
+        config.set_labels(operation.classes, operation.problem_type)
+    elif operation.task == "question_answering":
+        config.set_labels(2, None)
+
+
+def _not_to_keep(operation: ReplaceHeadFields, cls: Any, config: Any) -> set[str] | None:
+    """Name the tensors that are to be new although the old network has them; None keeps heads too."""
+    if operation.task not in (*COUNTED, "auto"):
+        return None
+    return set(counted_tensors(cls, config, "num_labels"))
+
+
+def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
+    """A decoder scores the last token that is not padding, and so has to know which token pads."""
+    if not does(cls.__name__, config.model_type, "sequence_classification"):
+        return
+    text = config.get_text_config()
+    if getattr(text, "pad_token_id", None) is not None:
+        return
+    end = getattr(text, "eos_token_id", None)
+    end = end[0] if isinstance(end, (list, tuple)) and end else end
+    if isinstance(end, int):
+        text.pad_token_id = end
+        surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
+
+
+def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
+    """Whether a tensor belongs to an entry of a list that the old network has too, as a block does."""
+    parts = name.split(".")
+    sites = {site for site, _ in model.named_modules()}
+    lists = [".".join(parts[:i]) for i, part in enumerate(parts) if part.isdigit()]
+    return any(site in sites for path in lists for site in _old_names(path, model, target))
+
+
+# ---- what goes where
+
+
+def _trunk(model: nn.Module) -> str:
+    """The address of the base model; empty where the network itself is it."""
+    prefix: Any = getattr(model, "base_model_prefix", "")
+    return prefix if prefix and prefix in model._modules else ""
+
+
+def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
+    """The names that a tensor or module of the new network may have in the old one."""
+    mine, theirs = _trunk(model), _trunk(target)
+    inside = name.removeprefix(f"{theirs}.") if theirs else name
+    if name == theirs:
+        return [mine]
+    return list(dict.fromkeys(filter(None, [f"{mine}.{inside}" if mine else inside, name, inside])))
+
+
+def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> Fitting:
+    """Find the place of every tensor."""
+    fitting = Fitting()
+    new = dict(tensors_of(target))
+    every = model.state_dict(keep_vars=True)
+    trunk = _trunk(target)
+    names: dict[str, str] = {}
+    twins: dict[int, list[str]] = {}
+    for name, tensor in target.state_dict(keep_vars=True).items():
+        twins.setdefault(id(tensor), []).append(name)
+    for name, tensor in new.items():
+        # A tied tensor may be named after the head first, which the old network lacks.
+        places = [
+            twin
+            for twin in twins.get(id(tensor), [name])
+            if not_to_keep is None or (twin not in not_to_keep and (not trunk or twin.startswith(f"{trunk}.")))
+        ]
+        candidates = [n for place in places for n in _old_names(place, model, target) if n in every]
+        match = next((n for n in candidates if every[n].shape == tensor.shape), None)
+        if match is not None:
+            names[name] = match
+    _fit_modules(model, target, names, fitting)
+    fitting.new = [name for name in new if name not in names]
+    fitting.lacking = [
+        name
+        for name in fitting.new
+        if (name.startswith(f"{trunk}.") if trunk else not_to_keep is not None and name not in not_to_keep)
+    ]
+    if not trunk:  # nothing tells a head's hidden layers from a part of the trunk but what the old network has
+        tops = {name.split(".")[0] for name in names}
+        fitting.lacking = [name for name in fitting.lacking if name.split(".")[0] in tops]
+    return fitting
+
+
+def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], fitting: Fitting) -> None:
+    """Let modules move whole where every tensor in them does, else descend."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    aliases = aliases_of(target)
+    root = _trunk(target)
+
+    def visit(module: nn.Module, path: str) -> None:
+        inside = [f"{path}.{name}".lstrip(".") for name, _ in tensors_of(module)]
+        for site in _old_names(path, model, target) if path else []:
+            there = modules.get(site)
+            if there is None or path == root:
+                continue
+            goes = [names.get(aliases.get(n, n)) == f"{site}.{n[len(path) + 1 :]}" for n in inside]
+            same = isinstance(there, type(module)) or not list(module.children())
+            if all(goes) and same and (inside or _is_in(path, root)):
+                fitting.modules[path] = site
+                return
+        for name in [*module._parameters, *module._buffers]:
+            full = f"{path}.{name}".lstrip(".")
+            if full in names:
+                fitting.tensors[full] = names[full]
+        for name, child in module.named_children():
+            visit(child, f"{path}.{name}".lstrip("."))
+
+    visit(target, "")
+
+
+def _is_in(path: str, root: str) -> bool:
+    return not root or path.startswith(f"{root}.")
+
+
+def _dissolved(model: nn.Module, fitting: Fitting) -> list[str]:
+    """The modules of the old network that hold some that move, and do not move themselves."""
+    above: dict[str, None] = {"": None}
+    for site in (*fitting.modules.values(), *fitting.tensors.values()):
+        parts = site.split(".")
+        above.update(dict.fromkeys(".".join(parts[:i]) for i in range(1, len(parts))))
+    return [site for site in above if not site or isinstance(dict(model.named_modules()).get(site), nn.Module)]
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _dropped(model: nn.Module, fitting: Fitting) -> list[str]:
+    """The tensors of the old network that have no place in the new one."""
+    moved = [model.get_submodule(site).state_dict(keep_vars=True) for site in fitting.modules.values()]
+    stays = {id(tensor) for tensors in moved for tensor in tensors.values()}
+    every = model.state_dict(keep_vars=True)
+    stays |= {id(every[name]) for name in fitting.tensors.values()}
+    return [name for name, tensor in tensors_of(model) if id(tensor) not in stays]
+
+
+# ---- moving
+
+
+def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fitting) -> None:
+    """Put modules and tensors of the old network in their places in the new one."""
+    every = model.state_dict(keep_vars=True)
+    twins = target.state_dict(keep_vars=True)
+    moved: dict[int, torch.Tensor] = {}
+    for path, site in fitting.modules.items():
+        module, old = target.get_submodule(path), model.get_submodule(site)
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            moved[id(tensor)] = every[f"{site}.{name}"]
+        for name, part in module.named_modules():
+            if isinstance(part, nn.Embedding) and isinstance(there := old.get_submodule(name), nn.Embedding):
+                there.padding_idx = part.padding_idx
+        parent, _, name = path.rpartition(".")
+        target.get_submodule(parent)._modules[name] = old
+    for name, source in fitting.tensors.items():
+        moved[id(twins[name])] = every[source]
+    for module in target.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in list(table.items()):
+                if tensor is not None and id(tensor) in moved:  # a tied head follows the embedding
+                    table[name] = moved[id(tensor)]  # type: ignore[assignment]
+
+
+def _draw(surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts, operation: ReplaceHeadFields) -> None:
+    """Say how the new tensors get their values."""
+    new = set(fitting.new)
+    dtype = next((p.dtype for n, p in target.named_parameters() if n not in new and p.is_floating_point()), None)
+    groups: dict[str, list[str]] = {}
+    for name in fitting.new:
+        groups.setdefault(_site(target, name, new), []).append(name)
+    for site, names in groups.items():
+        keys = {name: name[len(site) + 1 :] if site else name for name in names}
+        tensors = {}
+        for name, key in keys.items():
+            path, _, last = name.rpartition(".")
+            owner = target.get_submodule(path)
+            tensor: Any = owner._parameters.get(last, owner._buffers.get(last))
+            if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype and last in owner._parameters:
+                cast = nn.Parameter(tensor.to(dtype), requires_grad=tensor.requires_grad)
+                for module in target.modules():
+                    for other, value in list(module._parameters.items()):
+                        if value is tensor:
+                            module._parameters[other] = cast
+                tensor = cast
+            tensors[key] = tensor
+        surgery.draw(tensors, partial(parts.draw, site, sorted(tensors)))
+        if operation.init == "zeros" and operation.classes is not None:
+            for tensor in tensors.values():
+                if operation.count in tensor.shape[:1]:
+                    surgery.derive(tensor, [tensor], torch.zeros_like)
+
+
+def _site(model: nn.Module, name: str, new: set[str]) -> str:
+    """The topmost module all of whose tensors are new, which ``name`` lies in; else the module that owns it."""
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        site = ".".join(parts[:length])
+        if all(f"{site}.{n}" in new for n, _ in tensors_of(model.get_submodule(site))):
+            return site
+    return ".".join(parts[:-1])
+
+
+def _sites(model: nn.Module, names: list[str]) -> list[str]:
+    """The topmost modules that hold these tensors and no others, and the tensors that are left."""
+    chosen = set(names)
+    sites = list(dict.fromkeys(_site(model, name, chosen) or name for name in names))
+    return [site for site in sites if not any(site.startswith(f"{other}.") for other in sites)]

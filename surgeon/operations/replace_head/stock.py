@@ -1,0 +1,117 @@
+"""Choose between a stock class of transformers and a graft, and carry out the first.
+
+There are two ways to a stock class. A network whose class counts labels already stays what it is, and every tensor
+that has the class count is replaced (``class_counts.py``). Any other network becomes the class that transformers' auto
+mappings name for the task, and its trunk moves there (``sibling.py``).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from surgeon.architectures.hf_siblings import stock_class
+from surgeon.errors import ArchitectureError, OperationError, suggest
+from surgeon.families.transformers.tasks import AUTOMATIC, FIXED, class_for, does, tasks_of
+from surgeon.graph.edit import exit_site
+from surgeon.operations.replace_head.class_counts import (
+    count_field,
+    counted_tensors,
+    own_class,
+    replace_counted,
+)
+from surgeon.operations.replace_head.sibling import become, unfit
+from surgeon.surgery.features import logits_branch
+
+if TYPE_CHECKING:
+    from surgeon.operations.replace_head.fields import ReplaceHeadFields
+    from surgeon.surgery.context import Surgery
+
+QUESTION = "class for the task"
+TRANSFORMERS = "transformers.models."
+
+
+def to_stock_class(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
+    """Make the network a stock class of transformers for the operation's task, if there is one.
+
+    Returns:
+        Whether it was done; if not, nothing has changed, and the head has to be put in place or on top.
+
+    Raises:
+        OperationError: The recipe names a task that the network cannot be made ready for.
+    """
+    if operation.task == "graft" or not surgery.is_recorded(QUESTION):
+        return False
+    if not is_stock(surgery.model):
+        if operation.task == "auto":
+            return False
+        raise OperationError(
+            f"task: {operation.task}: {type(surgery.model).__name__} is not a class of transformers",
+            hint="leave task out",
+        )
+    way, name, reason = surgery.recall(QUESTION, lambda: list(_choose(operation, surgery.model)))
+    if way == "count":
+        return replace_counted(operation, surgery)
+    if way == "become":
+        become(operation, surgery, stock_class(name))
+        return True
+    if operation.task != "auto":
+        raise OperationError(
+            f"task: {operation.task}: {reason}",
+            hint="leave task out, or say task: base and put a head on that",
+        )
+    if reason and way == "graft":
+        surgery.note(f"a graft, not a stock class of transformers: {reason}")
+    return False
+
+
+def is_stock(model: nn.Module) -> bool:
+    """Whether the network is of a class of transformers, perhaps with branches."""
+    return own_class(model).__module__.startswith(TRANSFORMERS) and hasattr(model, "config")
+
+
+def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, str]:
+    """Return the way (``count``, ``become``, ``graft`` or empty), the class and the reason for a graft."""
+    if exit_site(model) is not None:
+        return "graft", "", "its forward ends early"
+    if logits_branch(model) is not None:
+        return "", "", "its head is a branch"
+    config: Any = model.config
+    own = own_class(model)
+    task = operation.task
+    counts = _counts(model)
+    if counts and (task == "auto" or does(own.__name__, config.model_type, task)):
+        return "count", own.__name__, ""
+    if type(model) is not own:
+        return "graft", "", "it has branches"
+    if operation.kind != "linear" or operation.hidden or operation.dropout or operation.pool != "auto":
+        return "graft", "", "the head that the recipe describes is in none"
+    if operation.init == "rows":
+        return "", "", "init: rows needs an old head"
+    tasks = AUTOMATIC if task == "auto" else (task,)
+    name = next((name for t in tasks if (name := class_for(t, config.model_type))), None)
+    if name is None:
+        known = tasks_of(config.model_type)
+        near = suggest(task, known) if task != "auto" else None
+        having = f"transformers has no class for that of model type {config.model_type!r}"
+        listed = f"; it has them for: {', '.join(known)}" if known else ""
+        return "graft", "", having + listed + (f" ({near})" if near else "")
+    try:
+        problem = unfit(operation, model, stock_class(name))
+    except ArchitectureError as error:
+        problem = error.message
+    return ("graft", "", problem) if problem else ("become", name, "")
+
+
+def _counts(model: nn.Module) -> bool:
+    """Whether the class of a network counts labels."""
+    config: Any = model.config
+    own = own_class(model)
+    if does(own.__name__, config.model_type, *FIXED):
+        return False
+    try:
+        return bool(counted_tensors(own, copy.deepcopy(config), count_field(model)))
+    except ArchitectureError:
+        return False

@@ -1,0 +1,107 @@
+"""Find out whether plain ``from_pretrained`` of the result gives the same network.
+
+The class and the shapes alone do not say so. A layer may compute a constant from its position when it is built
+(GPT-2's ``scale_attn_by_inverse_layer_idx``, DiffLlama's λ): in a network that lost blocks it keeps the old one, and a
+network built from the config has another. So every setting of every module is compared; where some differ, both
+networks run on the same random values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.architectures.same_structure import settings_of
+from surgeon.errors import OperationError
+from surgeon.families.transformers.fields import MUTABLE
+from surgeon.graph.inputs.resolve import find_inputs
+from surgeon.graph.skeleton import skeleton_of
+from surgeon.graph.tensors import fill, tensors_of
+
+SMALL = 2**27
+"""Bytes of tensors up to which two networks whose settings differ are run."""
+TOLERANCE = 1e-4
+
+
+def stock_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None) -> str:
+    """Say what tells a network from the one that its config builds; empty where nothing does.
+
+    Args:
+        model: The network, or its skeleton.
+        rebuilt: The skeleton that the config builds, which has tensors of the same names and shapes.
+        inputs: The recipe's override of the traced inputs.
+    """
+    setting = next(_differing_settings(model, rebuilt), "")
+    if not setting:
+        return ""
+    size = sum(tensor.nbytes for _, tensor in tensors_of(model))
+    if size <= SMALL and _same_outputs(skeleton_of(model), rebuilt, inputs):
+        return ""
+    return setting
+
+
+def _differing_settings(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
+    mine = dict(model.named_modules(remove_duplicate=False))
+    for path, module in rebuilt.named_modules(remove_duplicate=False):
+        if path not in mine:
+            yield f"there is no {path}"
+            continue
+        here, there = settings_of(mine[path], MUTABLE), settings_of(module, MUTABLE)
+        for name in there:
+            if name in here and here[name] != there[name]:
+                where = f"{path}.{name}".lstrip(".")
+                yield f"{where} is {here[name]}, and built from the config it is {there[name]}"
+
+
+def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
+    """Whether two skeletons give the same outputs in eval mode on the same random values; no if neither runs."""
+    generator = torch.Generator().manual_seed(0)
+    values = {name: _value(name, tensor, generator) for name, tensor in tensors_of(rebuilt)}
+    if values.keys() != dict(tensors_of(model)).keys():
+        return False
+    for network in (model, rebuilt):
+        fill(network.eval(), lambda name: values[name].clone())
+    try:
+        candidates = list(find_inputs(rebuilt, inputs).candidates())
+    except OperationError:
+        return False
+    for fed in candidates:
+        dtype = next((p.dtype for p in rebuilt.parameters() if p.is_floating_point()), torch.float32)
+        args, kwargs = fed.tensors("cpu", dtype)
+        results = []
+        try:
+            for network in (rebuilt, model):
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    results.append(dict(_tensors(network(*args, **kwargs))))
+        except Exception:  # whatever a network raises on inputs that do not suit it
+            continue
+        first, second = results
+        return first.keys() == second.keys() and all(
+            torch.allclose(first[n].double(), second[n].double(), TOLERANCE, TOLERANCE, equal_nan=True) for n in first
+        )
+    return False
+
+
+def _value(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    noise = torch.randn(tensor.shape, generator=generator)
+    if tensor.dim() > 1:
+        noise = noise * max(tensor[0].numel(), 1) ** -0.5
+    elif name.endswith(("weight", "running_var")):
+        noise = 1 + 0.1 * noise.tanh()
+    return noise.to(tensor.dtype)
+
+
+def _tensors(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in an output by the path to each."""
+    if isinstance(value, torch.Tensor):
+        yield at or "output", value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _tensors(item, f"{at}.{key}" if at else str(key))

@@ -1,0 +1,260 @@
+"""replace_head on transformers networks: the stock class for the task, and every tensor with the class count."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers as tf
+from families import DEPTH, TEXT, VOCABULARY, build, example, whisper
+
+import surgeon
+from surgeon import Freeze, Insert, OperationError, ReplaceHead, Truncate
+from surgeon.pipeline.prepare import prepare
+from surgeon.pipeline.reload_check import check_streamed
+from surgeon.plugins import load as load_plugins
+
+NAMES = ["cat", "dog", "owl"]
+TOKENS = {**TEXT, **DEPTH, "max_position_embeddings": 64}
+IMAGES = {"hidden_size": 32, "intermediate_size": 64, **DEPTH, "image_size": 32, "patch_size": 8}
+
+
+def bert_lm():
+    return tf.BertForMaskedLM(tf.BertConfig(**TOKENS))
+
+
+def vit_base():
+    return tf.ViTModel(tf.ViTConfig(**IMAGES))
+
+
+def wav2vec2_base():
+    return tf.Wav2Vec2Model(build("wav2vec2").config)
+
+
+def llama_lm():
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**TOKENS))
+
+
+BECOME = {
+    "bert_lm": (bert_lm, tf.BertForSequenceClassification),
+    "bert": (lambda: build("bert_base"), tf.BertForSequenceClassification),
+    "llama": (llama_lm, tf.LlamaForSequenceClassification),
+    "t5": (lambda: build("t5"), tf.T5ForSequenceClassification),
+    "vit": (vit_base, tf.ViTForImageClassification),
+    "wav2vec2": (wav2vec2_base, tf.Wav2Vec2ForSequenceClassification),
+    "whisper": (whisper, tf.WhisperForAudioClassification),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BECOME))
+def test_a_network_becomes_what_from_pretrained_makes_of_its_files(name, tmp_path):
+    make, cls = BECOME[name]
+    make().save_pretrained(tmp_path / "source")
+    prepared = prepare(str(tmp_path / "source"), [ReplaceHead(classes=NAMES)])
+    prepared.write(tmp_path / "edited")
+    assert check_streamed(prepared, tmp_path / "edited", load_plugins()).outputs
+    stock, loading = cls.from_pretrained(tmp_path / "edited", output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    reference, loading = cls.from_pretrained(
+        tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    values, wanted = stock.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in values.items()} == {n: t.shape for n, t in wanted.items()}
+    assert all(torch.equal(values[n], wanted[n]) for n in wanted.keys() - loading["missing_keys"])
+    assert stock.config.id2label == dict(enumerate(NAMES))
+
+
+def test_a_result_runs_in_a_pipeline_and_in_surgeon_alike(tmp_path):
+    surgeon.save(surgeon.apply(llama_lm(), [ReplaceHead(classes=NAMES)]), tmp_path / "edited")
+    stock = tf.AutoModelForSequenceClassification.from_pretrained(tmp_path / "edited").eval()
+    _, kwargs = example("llama")
+    with torch.no_grad():
+        assert torch.equal(stock(**kwargs).logits, surgeon.load(tmp_path / "edited")(**kwargs).logits)
+
+
+def test_a_decoder_pads_with_the_end_of_a_text_and_the_plan_says_so():
+    prepared = prepare(llama_lm(), [ReplaceHead(classes=3)])
+    assert prepared.model.config.pad_token_id == prepared.model.config.eos_token_id == 2
+    assert any("pad_token_id" in note for note in prepared.plan.steps[0].notes)
+
+
+def test_new_parts_are_drawn_as_the_class_initialises_them_and_named():
+    first, second = (prepare(bert_lm(), [ReplaceHead(classes=3)], seed=seed) for seed in (1, 2))
+    assert any(note.startswith("new: ") and "bert.pooler" in note for note in first.plan.steps[0].notes)
+    one, two = (p.materialise().state_dict() for p in (first, second))
+    assert 0.01 < float(one["bert.pooler.dense.weight"].std()) < 0.03  # initializer_range
+    assert not one["classifier.bias"].any()
+    assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
+    again = surgeon.apply(bert_lm(), [ReplaceHead(classes=3)], seed=1).state_dict()
+    assert torch.equal(one["classifier.weight"], again["classifier.weight"])
+
+
+def test_a_named_task_takes_the_place_of_another(tmp_path):
+    edited = surgeon.apply(build("bert"), [ReplaceHead(classes=NAMES, task="token_classification")])
+    assert type(edited) is tf.BertForTokenClassification
+    assert edited.classifier.weight.shape == (3, 32)
+
+
+def test_a_classifier_goes_back_to_its_base_with_its_pooler():
+    model = build("bert")
+    edited = surgeon.apply(model, [ReplaceHead(task="base")])
+    assert type(edited) is tf.BertModel
+    assert torch.equal(edited.pooler.dense.weight, model.bert.pooler.dense.weight)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_base_gets_a_language_head_tied_as_its_config_says(tied, tmp_path):
+    model = tf.LlamaModel(tf.LlamaConfig(**TOKENS, tie_word_embeddings=tied))
+    edited = surgeon.apply(model, [ReplaceHead(task="causal_lm")])
+    assert type(edited) is tf.LlamaForCausalLM
+    assert (edited.lm_head.weight is edited.model.embed_tokens.weight) is tied
+    assert torch.equal(edited.model.embed_tokens.weight, model.embed_tokens.weight)
+    surgeon.save(edited, tmp_path / "edited")
+    loaded = surgeon.load(tmp_path / "edited")
+    assert torch.equal(loaded.lm_head.weight, edited.lm_head.weight)
+
+
+def test_a_tied_embedding_stays_where_the_head_comes_first_in_the_tree():
+    model = tf.CamembertModel(tf.CamembertConfig(**TOKENS, pad_token_id=1))
+    edited = surgeon.apply(model, [ReplaceHead(task="masked_lm")])
+    assert next(iter(edited._modules)) == "lm_head"
+    assert torch.equal(edited.roberta.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight)
+    assert edited.lm_head.decoder.weight is edited.roberta.embeddings.word_embeddings.weight
+
+
+def test_a_trained_language_head_stays_in_another_class_that_has_it():
+    model = tf.BertForPreTraining(tf.BertConfig(**TOKENS))
+    edited = surgeon.apply(model, [ReplaceHead(task="masked_lm")])
+    assert torch.equal(edited.cls.predictions.transform.dense.weight, model.cls.predictions.transform.dense.weight)
+
+
+def test_what_came_before_and_after_on_the_trunk_stays(tmp_path):
+    operations = [Truncate(keep_blocks=2), Freeze(up_to="bert.encoder.layer.0"), ReplaceHead(classes=3)]
+    model = bert_lm()
+    edited = surgeon.apply(model, operations)
+    assert len(edited.bert.encoder.layer) == edited.config.num_hidden_layers == 2
+    assert not any(p.requires_grad for p in edited.bert.encoder.layer[0].parameters())
+    assert all(p.requires_grad for p in edited.bert.encoder.layer[1].parameters())
+    later = surgeon.apply(model, [ReplaceHead(classes=3), Freeze(up_to="bert.encoder.layer.0")])
+    assert not any(p.requires_grad for p in later.bert.encoder.layer[0].parameters())
+    surgeon.save(edited, tmp_path / "edited")
+    assert not surgeon.load(tmp_path / "edited").bert.encoder.layer[0].attention.output.dense.weight.requires_grad
+
+
+def test_an_adapter_in_a_block_moves_with_it():
+    operations = [Insert(at="bert.encoder.layer.0", kind="adapter", hidden=4), ReplaceHead(classes=3)]
+    edited = surgeon.apply(bert_lm(), operations)
+    assert type(edited) is tf.BertForSequenceClassification
+    assert any("adapter" in name for name, _ in edited.bert.encoder.layer[0].named_modules())
+
+
+def test_a_graft_is_made_where_transformers_has_no_class_and_the_plan_says_so():
+    config = tf.CLIPTextConfig(vocab_size=VOCABULARY, **{k: v for k, v in TOKENS.items() if k != "vocab_size"})
+    plan = surgeon.plan(tf.CLIPTextModel(config), [ReplaceHead(classes=3)])
+    assert any("a graft" in note and "no class" in note for note in plan.steps[0].notes)
+
+
+def test_task_graft_leaves_the_class_alone():
+    edited = surgeon.apply(build("bert_base"), [ReplaceHead(classes=3, task="graft")])
+    assert isinstance(edited, tf.BertModel)
+    assert list(edited.grafts) == ["logits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("bert", {"classes": 3, "task": "object_detection"}, "no class for that of model type 'bert'"),
+        ("resnet", {"classes": 3, "task": "image_classification"}, "not a class of transformers"),
+    ],
+)
+def test_a_task_that_cannot_be_done_is_refused(name, fields, words):
+    with pytest.raises(OperationError, match=words):
+        surgeon.plan(build(name), [ReplaceHead(**fields)])
+
+
+def test_an_artifact_from_before_tasks_keeps_its_graft(tmp_path):
+    edited = surgeon.apply(build("bert_base"), [ReplaceHead(classes=3, task="graft")])
+    surgeon.save(edited, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "surgeon.json").read_text())
+    del manifest["record"]["surgeries"][0]["operations"][0]["task"]
+    manifest["format"] = 1
+    (tmp_path / "old" / "surgeon.json").write_text(json.dumps(manifest))
+    assert list(surgeon.load(tmp_path / "old").grafts) == ["logits"]
+
+
+# ---- every tensor that has the class count
+
+
+def rt_detr():
+    backbone = tf.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = tf.RTDetrConfig(
+        backbone_config=backbone, encoder_hidden_dim=32, encoder_in_channels=[16, 24, 32], d_model=32,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, decoder_layers=2, num_queries=6, num_denoising=4,
+        decoder_in_channels=[32, 32, 32], encoder_attention_heads=2, decoder_attention_heads=2,
+        feat_strides=[8, 16, 32], encode_proj_layers=[2], num_labels=5, use_timm_backbone=False,
+    )  # fmt: skip
+    return tf.RTDetrForObjectDetection(config)
+
+
+def maskformer():
+    backbone = tf.SwinConfig(
+        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    decoder = tf.DetrConfig(
+        d_model=32, decoder_layers=1, encoder_layers=1, decoder_attention_heads=2, encoder_attention_heads=2,
+        decoder_ffn_dim=32, encoder_ffn_dim=32, num_queries=6, use_timm_backbone=False, backbone_config=backbone,
+    )  # fmt: skip
+    config = tf.MaskFormerConfig(
+        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, num_labels=5
+    )
+    return tf.MaskFormerForInstanceSegmentation(config)
+
+
+def boxes():
+    box = {"class_labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.4, 0.4, 0.3, 0.3], [0.6, 0.6, 0.3, 0.2]])}
+    return {"pixel_values": torch.randn(2, 3, 64, 64), "labels": [box, box]}
+
+
+def masks():
+    mask = torch.zeros(2, 64, 64)
+    mask[0, :32] = mask[1, 32:] = 1
+    labels = {"mask_labels": [mask] * 2, "class_labels": [torch.tensor([0, 2])] * 2}
+    return {"pixel_values": torch.randn(2, 3, 64, 64), **labels}
+
+
+@pytest.mark.parametrize(("make", "inputs"), [(rt_detr, boxes), (maskformer, masks)])
+def test_every_tensor_with_the_class_count_changes(make, inputs, tmp_path):
+    torch.manual_seed(0)
+    make().save_pretrained(tmp_path / "source")
+    edited = surgeon.apply(str(tmp_path / "source"), [ReplaceHead(classes=NAMES)])
+    reference = type(edited).from_pretrained(tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True)
+    ours, wanted = edited.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in wanted.items()}
+    assert edited.train()(**inputs()).loss.isfinite()
+    surgeon.save(edited, tmp_path / "edited")
+    again = type(edited).from_pretrained(tmp_path / "edited").state_dict()
+    assert all(torch.equal(again[n], t) for n, t in ours.items())
+
+
+def test_class_weights_of_the_loss_are_as_the_class_makes_them():
+    torch.manual_seed(0)
+    weight = surgeon.apply(maskformer(), [ReplaceHead(classes=3)]).criterion.empty_weight
+    assert weight.tolist() == pytest.approx([1, 1, 1, 0.1])
+
+
+def test_rows_of_known_classes_stay_in_every_score_of_a_detector():
+    torch.manual_seed(0)
+    model = rt_detr()
+    operation = ReplaceHead(classes=["b", "x"], init="rows", old_classes=["a", "b", "c", "d", "e"])
+    edited = surgeon.apply(model, [operation])
+    for old, new in ((model.model.enc_score_head, edited.model.enc_score_head), *zip(
+        model.model.decoder.class_embed, edited.model.decoder.class_embed, strict=True
+    )):  # fmt: skip
+        assert torch.equal(new.weight[0], old.weight[1])
+    denoising = edited.model.denoising_class_embed.weight
+    assert torch.equal(denoising[2], model.model.denoising_class_embed.weight[5])
