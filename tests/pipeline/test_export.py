@@ -114,6 +114,12 @@ def test_the_mask_of_a_text_network_is_an_input(tmp_path):
     assert exported.dynamic == ("batch", "length")
 
 
+def test_a_mask_that_does_not_fit_the_network_is_no_input(tmp_path):
+    exported = surgeon.export(families.build("hf_vit"), tmp_path / "net.pt2", to="torch-export")
+    assert exported.inputs == ("pixel_values",)
+    assert exported.dynamic == ("batch",)
+
+
 def test_an_artifact_is_exported_by_its_path_on_the_command_line(tmp_path, capsys):
     surgeon.save(stock(), tmp_path / "artifact")
     capsys.readouterr()

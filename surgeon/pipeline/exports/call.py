@@ -119,6 +119,7 @@ def call_of(model: nn.Module, inspection: Inspection) -> Call:
         call = _call(network, inputs, dtype)
         try:
             outputs = call.run(call.traced)
+            call.run(_with_padding(call.traced))  # a mask of ones is dropped unread, whatever its length
         except Exception as error:  # a network may raise anything on inputs that do not fit it
             refusal = refusal or first_line(error)
             continue
