@@ -120,6 +120,13 @@ def test_a_mask_that_does_not_fit_the_network_is_no_input(tmp_path):
     assert exported.dynamic == ("batch",)
 
 
+def test_of_several_stems_a_program_has_one_and_says_so_and_the_network_stays_as_it_was(tmp_path):
+    network = surgeon.apply(families.build("resnet"), [surgeon.Stems(stems=["latin", "greek"])], **SMALL).train()
+    exported = surgeon.export(network, tmp_path / "net.pt2", to="torch-export")
+    assert exported.notes == ("of the stems latin, greek it has latin only",)
+    assert network.training
+
+
 def test_an_artifact_is_exported_by_its_path_on_the_command_line(tmp_path, capsys):
     surgeon.save(stock(), tmp_path / "artifact")
     capsys.readouterr()
