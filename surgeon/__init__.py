@@ -11,21 +11,25 @@ they are first used: ``import surgeon`` alone does not import torch.
 
 The rooms of the package, from the highest to the lowest; each imports from those below it only:
 
-==================================  ====================================================================================
-``cli``                             the commands, one file each; ``cli.render`` draws what they print
-``testing``, ``advising``           the conformance kit for plugin authors; advice about how to fine-tune
-``pipeline``                        the verbs: open, operate, fill, write, reload, fine-tune
-``operations``                      one file or package for each operation; add a new one here
-``training``                        the loop on the transformers Trainer: losses, penalties, schedules, feature cache
-``surgery``                         what an operation is handed: inspection, edits, origins of tensors, journal, plan
-``architectures``                   who can build a network, and which one a file holds
-``graph``, ``recipe``               sites, traces, roles, edits, inputs; recipe text, its schema and its mistakes
-``families``, ``nn``, ``data``,     facts about families of networks; modules put into networks; sources of samples;
-``plugins.py``                      the plugin manager
-``interfaces``                      what a plugin author subclasses or implements; imports no torch
-``checkpoint``                      bytes: file formats, lazy reading, writing; knows nothing of networks
-``errors.py``                       SurgeonError and its children, exit codes, nearest names
-==================================  ====================================================================================
+=================  =====================================================================================================
+``cli``            the commands, one file each; ``cli.render`` draws what they print
+``testing``        the conformance kit for plugin authors
+``advising``       advice about how to fine-tune a network on given data
+``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
+``operations``     one file or package for each operation that a recipe can name
+``training``       the loop on the transformers Trainer: losses, penalties, schedules, metrics, the feature cache
+``surgery``        what an operation gets to look at and edit a network with, and the journal, plan and replay behind it
+``architectures``  what builds a network (torchvision, transformers, plugins), and which network a checkpoint holds
+``graph``          one module tree and one forward through it: sites, traces, roles, elementary edits, inputs
+``recipe``         the recipe file: its text, its schema, all of its errors at once
+``families``       facts about families of networks as data: where the head is, which config field counts the blocks
+``nn``             modules that operations put into networks
+``data``           sources of training data
+``plugins.py``     the plugin manager
+``interfaces``     what a plugin author subclasses or implements; imports no torch
+``checkpoint``     file formats of checkpoints: reading and writing bytes; knows nothing of networks
+``errors.py``      SurgeonError and its children, exit codes, nearest names
+=================  =====================================================================================================
 """
 
 from __future__ import annotations

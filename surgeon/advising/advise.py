@@ -18,6 +18,7 @@ from surgeon.advising.picture import picture_of
 from surgeon.advising.prescribing import alternatives, placed, recipe
 from surgeon.advising.watching import Watch, watched
 from surgeon.architectures.trust import TrustCode, with_trust
+from surgeon.data.network import ANY
 from surgeon.data.requirements import require
 from surgeon.data.sources import as_sources
 from surgeon.errors import OperationError, RecipeError, SiteError, TrainingError, name_nearest_option
@@ -34,7 +35,7 @@ from surgeon.recipe.load import load_recipe
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.load_splits import load_splits
+from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 
 Data = str | Path | Mapping[str, Any] | TrainSettings | Asked
 """A recipe with a ``train:`` section, a folder of pictures, a source written out, or ``train:`` settings."""
@@ -169,7 +170,7 @@ def _measured(
             network = from_scratch(prepared.source, earlier, plugins)
         return engine.apply(network, [watch], inplace=True, plugins=plugins, **options)
 
-    splits = load_splits(asked.settings, seed)
+    splits = load_splits(asked.settings, seed, prepared_as(ANY, prepared.record, sources_of(asked.settings)))
     return measure(
         prepared.materialise(), untrained, sites, splits, asked.settings, seed=seed, samples=samples, large=large
     )

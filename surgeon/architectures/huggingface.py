@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.architectures.config_reading import refused
 from surgeon.architectures.limits import check_config
+from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -29,7 +30,7 @@ BIN = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 IGNORED = ["*/*", "consolidated*"]
 
 # Buffers that earlier releases saved and the current one computes.
-COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.masked_bias$")
+COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.(attention\.)?masked_bias$")
 
 # Keys of a config that say nothing of the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
@@ -51,8 +52,8 @@ class HuggingFace(ArchitectureProvider):
             raise ArchitectureError("has no config", where=where, hint="name a folder or repository: hf:ORG/NAME")
         config = _config(architecture.options["config"], where)
         cls = self._class(architecture.name, where)
-        known = cls.config_class is None or isinstance(config, cls.config_class)
-        if not known and architecture.name not in _classes().get(config.model_type, ()):
+        suits = cls.config_class is None or isinstance(config, cls.config_class)
+        if not suits and architecture.name not in _classes().get(config.model_type, ()):
             raise ArchitectureError(
                 f"is not a class for model type {config.model_type!r}, which the config is of",
                 where=where,
@@ -157,13 +158,21 @@ class HuggingFace(ArchitectureProvider):
             yield others
 
     def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
-        """Buffers that are computed now, what the class says to ignore, and heads that it has not."""
+        """Match buffers that are computed now, what the class says to ignore, and heads that it lacks."""
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         base = getattr(skeleton, prefix, skeleton) if prefix else skeleton
         tops = {prefix, *dict(skeleton.named_children()), *dict(base.named_children())} - {""}
         others = rf"^(?!(?:{'|'.join(map(re.escape, sorted(tops)))})\.)"
         ignored = sorted(skeleton._keys_to_ignore_on_load_unexpected or ())  # type: ignore[arg-type]
-        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *ignored, others)))
+        saved = skeleton.state_dict()
+        computed = [f"^{re.escape(name)}$" for name, _ in skeleton.named_buffers() if name not in saved]
+        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, others)))
+
+    def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
+        """Find poolers and heads that other classes of the same model type have, and this one lacks."""
+        from surgeon.architectures.hf_leftovers import of_siblings
+
+        return of_siblings(self, architecture, _classes(), names)
 
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """The tensors as transformers rearranges them on loading (fused experts, split projections), read lazily."""
@@ -188,12 +197,12 @@ def _classes() -> dict[str, set[str]]:
     """The model classes that the auto classes build for each model type, some of them another type's."""
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, set[str]] = {}
+    classes: dict[str, set[str]] = {}
     for key, table in vars(modeling_auto).items():
         if key.endswith("_MAPPING_NAMES"):
             for model_type, names in table.items():
-                found.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
-    return found
+                classes.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
+    return classes
 
 
 def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> Any:
@@ -246,20 +255,20 @@ def _remote(values: Any) -> Iterator[str]:
 
 def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:
     """A BigBird that was given a short text attends to all of it from then on, by other modules."""
-    for name, each in module.named_modules():
-        if hasattr(each, "set_attention_type"):
-            skeleton.get_submodule(name).set_attention_type(each.attention_type)  # type: ignore[operator]
+    for name, submodule in module.named_modules():
+        if hasattr(submodule, "set_attention_type"):
+            skeleton.get_submodule(name).set_attention_type(submodule.attention_type)  # type: ignore[operator]
 
 
 def _with_floats(value: Any) -> Any:
     """What JSON has no word for, and transformers writes as ``{"__float__": "Infinity"}``."""
     if isinstance(value, list):
-        return [_with_floats(each) for each in value]
+        return [_with_floats(item) for item in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"__float__"}:
         return float(value["__float__"])
-    return {key: _with_floats(each) for key, each in value.items()}
+    return {key: _with_floats(item) for key, item in value.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -271,14 +280,14 @@ def _plain(config: Any) -> dict[str, Any]:
 def _base_class(config: Any, where: str) -> str:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    found = MODEL_MAPPING_NAMES.get(config.model_type)
-    if found is None:
+    named = MODEL_MAPPING_NAMES.get(config.model_type)
+    if named is None:
         raise ArchitectureError(
             f"its config names no class, and model type {config.model_type!r} has no base class",
             where=where,
             hint="name the class: --arch hf/CLASS",
         )
-    return found if isinstance(found, str) else str(found[0])
+    return named if isinstance(named, str) else str(named[0])
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -298,32 +307,35 @@ def _placed(name: str, prefix: str, tensors: dict[str, Any]) -> str:
 
 def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
     """A folder with a config, and whether its weights are wanted and there."""
-    from surgeon.checkpoint.folder import WEIGHTS
+    from surgeon.checkpoint.folder import holds_weights
 
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
-    return folder, weights and any((folder / each).is_file() for each in WEIGHTS)
+    return folder, weights and holds_weights(folder)
 
 
 def _snapshot(name: str, *, weights: bool) -> Path:
-    """The folder of a repository in the hub's cache, with its config and its weights in one format."""
+    """The folder of a repository in the hub's cache: its config, its weights in one format, and what lies beside."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     repository, _, revision = name.partition("@")
 
-    def fetch(patterns: list[str]) -> Path:
+    def fetch(patterns: list[str], ignored: list[str] | None = None) -> Path:
+        allowed = [*CONFIG, *patterns]
         return Path(
             snapshot_download(
-                repository, revision=revision or None, allow_patterns=[*CONFIG, *patterns], ignore_patterns=IGNORED
+                repository, revision=revision or None, allow_patterns=allowed, ignore_patterns=ignored or IGNORED
             )
         )
 
     try:
-        folder = fetch(SAFETENSORS if weights else [])
+        folder = fetch([*SAFETENSORS, *DOWNLOADS] if weights else [])
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch(BIN)
+        if weights:
+            fetch([*FOLDER_DOWNLOADS], ["*/*/*"])
     except (HFValidationError, OSError, ValueError) as error:  # network, absent and gated repositories are OSErrors
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(

@@ -43,13 +43,21 @@ def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint
         ArchitectureError: It does not fit; the message counts and names the tensors.
     """
     best = _best(provider, architecture, checkpoint)
+    _leave_out_siblings(provider, best)
     if not best.fit.contained:
         converted = provider.convert(best.skeleton, checkpoint)
         if converted is not None:
             best = _best(provider, best.architecture, converted)
+            _leave_out_siblings(provider, best)
     if not best.fit.contained:
         raise misfit(best)
     return best
+
+
+def _leave_out_siblings(provider: ArchitectureProvider, best: Match) -> None:
+    """Leave out what the file holds of other networks on the same trunk, where nothing else is wrong with it."""
+    if best.fit.unexpected and not best.fit.misshaped:
+        best.fit.leave_out(provider.leftovers(best.architecture, best.fit.unexpected))
 
 
 def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint: Checkpoint) -> Match:
@@ -71,9 +79,9 @@ def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint
     return best
 
 
-def misfit(found: Match) -> ArchitectureError:
+def misfit(best: Match) -> ArchitectureError:
     """The error for a checkpoint that does not fit the architecture it was said to have."""
-    result = found.fit
+    result = best.fit
     parts = []
     if result.missing:
         parts.append(f"{len(result.missing)} missing ({few(result.missing)})")
@@ -82,14 +90,14 @@ def misfit(found: Match) -> ArchitectureError:
     if result.misshaped:
         shown = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
         parts.append(f"{len(shown)} of another shape ({few(shown, 2)})")
-    if found.architecture.scheme == "torchvision":
+    if best.architecture.scheme == "torchvision":
         hint = "leave --arch out to have the architecture identified"
     else:
-        hint = f"name what made this file, or build {found.architecture} with the options that fit it"
+        hint = f"name what made this file, or build {best.architecture} with the options that fit it"
     return ArchitectureError(
-        f"does not fit {found.architecture}: {len(result.mapping) - len(result.misshaped)} of "
+        f"does not fit {best.architecture}: {len(result.mapping) - len(result.misshaped)} of "
         f"{len(result.mapping) + len(result.missing)} tensors match, " + ", ".join(parts),
-        where=found.checkpoint.location,
+        where=best.checkpoint.location,
         hint=hint,
     )
 
@@ -98,7 +106,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
     """Ask every provider which architecture ``checkpoint`` belongs to.
 
     What a provider of surgeon's own recognises stands, whatever is installed beside it: a plugin never changes what
-    a file is taken for. Other providers that fit it too are named in a note. A provider that raises is left out.
+    a file is taken for. Only a network with a part rebuilt or left out gives way to one that fits as it is. Other
+    providers that fit it too are named in a note. A provider that raises is left out.
 
     Raises:
         ArchitectureError: None recognises it (the closest candidates are named), or several of the plugins' do.
@@ -120,6 +129,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
             continue
         if match is not None:
             matches[scheme] = match
+    if not all(match.changed for match in matches.values()):
+        matches = {scheme: match for scheme, match in matches.items() if not match.changed}
     chosen = next((match for scheme, match in matches.items() if _built_in(providers[scheme])), None)
     if chosen is None and len(matches) > 1:
         names = [str(match.architecture) for match in matches.values()]

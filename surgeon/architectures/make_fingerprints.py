@@ -65,7 +65,7 @@ def _row(provider: Torchvision, architecture: Architecture) -> dict[str, Any]:
         "trunk": f"{kept.without({key for shaped in free.values() for key in shaped}):016x}",
         "body": f"{kept.without({key for key in shapes if top_of(key) in heads}):016x}",
         "tensors": row.tensors,
-        "tops": " ".join(dict.fromkeys(top_of(key) for key in shapes)),
+        "children": " ".join(name for name, _ in model.named_children()),
         "free": free,
         "defaults": row.read_options(shapes) or {},
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from surgeon.architectures.artifact_record import read_record
 from surgeon.architectures.identify import build, identify, match
@@ -33,7 +34,7 @@ class Source:
     checkpoint: Checkpoint | None
     """Its values; None where they come from the builder's own initialisation."""
     module: nn.Module | None
-    """The module, for one that is in memory."""
+    """The module, for one that is in memory, or that a trusted pickle holds."""
     location: str
     notes: list[str] = field(default_factory=list)
     surgeries: list[Surgeries] = field(default_factory=list)
@@ -109,14 +110,14 @@ def open_source(
     location, path, architecture = str(model), Path(model), None
     if not path.exists() and is_reference(location, list(providers)):
         named = parse(location, list(providers))
-        architecture, found = providers[named.scheme].locate(named.name)
-        if found is None and arch is not None:
+        architecture, weights = providers[named.scheme].locate(named.name)
+        if weights is None and arch is not None:
             raise ArchitectureError(
                 f"{location} is an architecture already", where=f"--arch {arch}", hint="give only one of the two"
             )
-        if found is None:
+        if weights is None:
             return _from_builder(architecture, location, providers)
-        path = found
+        path = weights
     try:
         checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
     except CheckpointError as error:
@@ -128,6 +129,8 @@ def open_source(
         architecture = _named(arch, providers)
     if checkpoint.manifest is not None:
         return _from_artifact(checkpoint, architecture, providers)
+    if architecture is None and checkpoint.module is not None:
+        return _from_pickle(checkpoint, providers)
     if architecture is None:
         return _from_match(identify(checkpoint, providers), providers)
     return _from_match(match(providers[architecture.scheme], architecture, checkpoint), providers)
@@ -150,8 +153,8 @@ def _from_module(module: nn.Module, arch: str | None, providers: dict[str, Archi
     elif record is not None:
         architecture = record.architecture
     else:
-        found = (provider.of_module(module) for provider in providers.values())
-        architecture = next((each for each in found if each is not None), None)
+        candidates = (provider.of_module(module) for provider in providers.values())
+        architecture = next((candidate for candidate in candidates if candidate is not None), None)
     tensors = module.state_dict()
     return Source(
         architecture,
@@ -163,6 +166,31 @@ def _from_module(module: nn.Module, arch: str | None, providers: dict[str, Archi
         record=record,
         provider=providers.get(architecture.scheme) if architecture else None,
     )
+
+
+def _from_pickle(checkpoint: Checkpoint, providers: dict[str, ArchitectureProvider]) -> Source:
+    """Take the module that a trusted pickle holds: strides, dilation and activations show in no tensor."""
+    module: nn.Module = checkpoint.module
+    while (inner := _wrapped(module)) is not None:
+        module = inner
+    source = _from_module(module.eval(), None, providers)
+    assert source.checkpoint is not None  # a module brings its tensors
+    source.checkpoint = replace(source.checkpoint, location=checkpoint.location, files=checkpoint.files)
+    source.location = checkpoint.location
+    source.notes = [*checkpoint.notes, f"the file holds the module itself ({type(module).__name__}), used as it is"]
+    if source.architecture is None:
+        source.notes.append(
+            "what builds this module is not known: to write an artifact, say --arch python:package.module:function"
+        )
+    return source
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """Return the network inside what runs, compiles or averages it; None for a network itself."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
+        return module.module
+    inner = getattr(module, "_orig_mod", None)  # torch.compile's OptimizedModule
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def _from_builder(architecture: Architecture, location: str, providers: dict[str, ArchitectureProvider]) -> Source:
@@ -195,18 +223,18 @@ def _from_artifact(
     )
 
 
-def _from_match(found: Match, providers: dict[str, ArchitectureProvider]) -> Source:
-    found = with_true_ties(found, providers[found.architecture.scheme])
+def _from_match(matched: Match, providers: dict[str, ArchitectureProvider]) -> Source:
+    matched = with_true_ties(matched, providers[matched.architecture.scheme])
     return Source(
-        found.architecture,
-        found.checkpoint,
+        matched.architecture,
+        matched.checkpoint,
         None,
-        found.checkpoint.location,
-        list(dict.fromkeys([*found.checkpoint.notes, *found.notes, *found.fit.notes()])),
-        mapping=found.fit.mapping,
-        missing=found.fit.missing,
-        unexpected=found.fit.dropped,
-        filled=found.fit.filled,
-        provider=providers[found.architecture.scheme],
-        _spare=found.skeleton,
+        matched.checkpoint.location,
+        list(dict.fromkeys([*matched.checkpoint.notes, *matched.notes, *matched.fit.notes()])),
+        mapping=matched.fit.mapping,
+        missing=matched.fit.missing,
+        unexpected=matched.fit.dropped,
+        filled=matched.fit.filled,
+        provider=providers[matched.architecture.scheme],
+        _spare=matched.skeleton,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgeon.architectures.torchvision_names import ALWAYS, EPS, FROZEN_NORM, readings
+from surgeon.architectures.torchvision_names import ALWAYS, EPS, FROZEN_NORM, REPLACED, readings
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.interfaces.architecture import ArchitectureProvider, Shapes
 from surgeon.interfaces.architecture_name import Architecture
@@ -68,9 +68,12 @@ class Torchvision(ArchitectureProvider):
         builder = models.get_model_builder(name)
         accepted = inspect.signature(inspect.unwrap(builder)).parameters
         options = dict(architecture.options)
-        if asked := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
-            raise ArchitectureError(f"{', '.join(asked)}: no weights are fetched by an option", where=str(architecture))
+        if fetching := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
+            raise ArchitectureError(
+                f"{', '.join(fetching)}: no weights are fetched by an option", where=str(architecture)
+            )
         eps = options.pop(FROZEN_NORM, None)
+        replaced = options.pop(REPLACED, None)
         arguments = {key: value for key, value in FIXED.items() if key in accepted}
         arguments |= ALWAYS.get(name.removeprefix("quantized_"), {})
         try:
@@ -81,6 +84,8 @@ class Torchvision(ArchitectureProvider):
             ) from error
         if eps is not None:
             _freeze_norms(model.backbone, eps)  # type: ignore[arg-type]
+        if replaced:
+            _put_in(model, replaced, str(architecture))
         return model
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
@@ -96,7 +101,7 @@ class Torchvision(ArchitectureProvider):
         return Architecture(scheme=self.scheme, name=name, options=options), path
 
     def of_module(self, module: nn.Module) -> Architecture | None:
-        """Found from the module's class and shapes, and confirmed setting by setting."""
+        """Look its class and shapes up, and confirm the builder setting by setting."""
         if not type(module).__module__.startswith("torchvision."):
             return None
         from surgeon.architectures import fingerprints
@@ -114,10 +119,10 @@ class Torchvision(ArchitectureProvider):
         return None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
-        """Found from keys and shapes alone; a file with a Hugging Face config is left to that."""
+        """Look at keys and shapes alone; a file with a Hugging Face config is left to that."""
         if checkpoint.config is not None and "model_type" in checkpoint.config:
             return None
-        from surgeon.architectures.fingerprints import identify
+        from surgeon.architectures.torchvision_identify import identify
 
         return identify(self, checkpoint)
 
@@ -155,6 +160,16 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     if len(eps) == 1:
         settings[FROZEN_NORM] = eps.pop()
     return settings
+
+
+def _put_in(model: nn.Module, replaced: Any, where: str) -> None:
+    """Put the layers of a changed network in, which a manifest may ask for in vain."""
+    from surgeon.architectures.torchvision_variants import put_in
+
+    try:
+        put_in(model, replaced)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArchitectureError(f"its option {REPLACED} cannot be followed: {error}", where=where) from error
 
 
 def _freeze_norms(module: nn.Module, eps: float) -> None:

@@ -23,6 +23,10 @@ FROZEN_NORM = "frozen_norm_eps"
 EPS = 1e-5
 
 
+REPLACED = "replaced"
+"""An option of surgeon's own: the path of a module → the layers that stand in its place, as lists of plain values."""
+
+
 # Names in files from before a module was rearranged; torchvision renames them as it loads.
 LEGACY_NAMES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)"), lambda m: m[1]),

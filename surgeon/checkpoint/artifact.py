@@ -1,7 +1,8 @@
 """Artifacts: what ``apply`` writes, whole or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml`` and,
-where the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or ``.pt`` file
+where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A
+single ``.safetensors`` or ``.pt`` file
 carries the manifest in its metadata.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from surgeon.checkpoint.companions import write_companions
 from surgeon.checkpoint.copying import Progress
 from surgeon.checkpoint.digests import digest_of, sealed
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
@@ -165,6 +167,8 @@ def _write_folder(folder: Path, contents: Contents, progress: Progress | None) -
     digests[RECIPE] = _write_text(folder / RECIPE, contents.recipe)
     if contents.config is not None:
         digests[CONFIG] = _write_text(folder / CONFIG, _as_json(contents.config))
+    write_companions(folder, contents.companions)
+    digests |= {companion.name: digest_of(companion.data) for companion in contents.companions}
     files = {name: {"bytes": (folder / name).stat().st_size, "xxh3": digest} for name, digest in digests.items()}
     _write_text(folder / MANIFEST, _as_json(sealed({**contents.manifest, "files": files})))
 

@@ -84,6 +84,8 @@ class Checkpoint:
     """A Hugging Face ``config.json`` that lies beside the tensors."""
     manifest: dict[str, Any] | None = None
     """The ``surgeon.json`` of an artifact."""
+    module: Any = field(default=None, repr=False)
+    """The module itself, where its pickle was trusted and holds that: it knows more than its tensors show."""
 
     def read(self, name: str) -> Tensor:
         """Read the tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.

@@ -14,7 +14,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import xxhash
@@ -100,7 +100,10 @@ def _check_folder(manifest: dict[str, Any], files: list[Path], folder: Path, all
         if file.name not in recorded and all_bytes:
             raise VerificationError("was not there when the artifact was written", where=str(file), hint=HINT)
     for name, fact in recorded.items():
-        file = folder / Path(name).name
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise VerificationError(f"its manifest names {name!r}, which lies outside", where=str(folder), hint=HINT)
+        file = folder / inside
         if not all_bytes and (fact["bytes"] > SMALL or file.suffix not in (".json", ".yaml")):
             continue
         if not file.is_file():

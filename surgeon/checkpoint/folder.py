@@ -61,6 +61,19 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
     return replace(checkpoint, location=str(folder))
 
 
+def holds_weights(folder: Path) -> bool:
+    """Say whether files in ``folder`` look like weights, be it of a format that :func:`open_folder` refuses.
+
+    Raises:
+        CheckpointError: The folder cannot be read.
+    """
+    with damage_at(str(folder), "cannot be read"):
+        names = [path.name for path in folder.iterdir()]
+    return foreign(names, "") is not None or any(
+        name in WEIGHTS or VARIANT.match(name) or (name.endswith(SUFFIXES) and not BESIDE.match(name)) for name in names
+    )
+
+
 def _variant(folder: Path, names: list[str]) -> tuple[str | None, list[str]]:
     """The weights of the one variant that lies in ``folder``, safetensors before others, and a note on it."""
     variants: dict[str, list[str]] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 
+from surgeon.checkpoint.companions import Companion
 from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.copying import Progress, Writer
 from surgeon.errors import OutputError
@@ -43,12 +44,14 @@ class Contents:
         manifest: ``surgeon.json``.
         recipe: ``recipe.yaml``.
         config: A transformers config, where the result is a stock class.
+        companions: What belongs beside the weights; a single file does not hold it.
     """
 
     pieces: list[Piece]
     manifest: dict[str, Any]
     recipe: str
     config: dict[str, Any] | None = None
+    companions: Sequence[Companion] = ()
 
 
 def in_file_order(pieces: list[Piece]) -> list[Piece]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class StateDict:
     tensors: dict[str, Tensor]
     others: tuple[str, ...] = ()
     """Keys of values that are not tensors."""
+    module: nn.Module | None = None
+    """The module that the tensors are of, where the file holds that and not its state dict."""
 
     @property
     def label(self) -> str:
@@ -64,11 +67,11 @@ class StateDict:
         return f"{self.label} ({len(self.tensors)} tensors)"
 
 
-def find_state_dict(content: Any, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
+def find_state_dict(content: Any, key: str | None = None) -> tuple[StateDict, list[str]]:
     """Find the state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
 
     Args:
-        content: What was saved: mappings, tensors, ``nn.Module`` (which stands for its state dict).
+        content: What was saved: mappings, tensors, an ``nn.Module`` (whose state dict is taken, and kept with it).
         key: Where the wanted one is: ``model_ema``, ``ema.model``; or the beginning of the names of the
             tensors that are wanted (``encoder_q``); or the one and then the other (``teacher.backbone``).
 
@@ -93,17 +96,18 @@ def find_state_dict(content: Any, key: str | None = None) -> tuple[dict[str, Ten
             hint=f"choose one with --key, such as --key {models[0].label or models[1].label}",
         )
     chosen = models[0]
-    return chosen.tensors, _notes(content, chosen, everything)
+    return chosen, _notes(content, chosen, everything)
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
-    if isinstance(value, nn.Module):
-        value = value.state_dict()
+    module = value if isinstance(value, nn.Module) else None
+    if module is not None:
+        value = module.state_dict()
     if not isinstance(value, Mapping):
         return
     tensors = {name: item for name, item in value.items() if isinstance(item, Tensor) and isinstance(name, str)}
     others = tuple(str(name) for name in value if name not in tensors)
-    yield StateDict(path, tensors, others)
+    yield StateDict(path, tensors, others, module)
     if len(path) < DEPTH:
         for name, item in value.items():
             if isinstance(name, str):
@@ -132,14 +136,14 @@ def _inside(inner: StateDict, outer: StateDict) -> bool:
     return inner.path[: len(outer.path)] == outer.path
 
 
-def _by_key(key: str, everything: list[StateDict], models: list[StateDict]) -> tuple[dict[str, Tensor], list[str]]:
+def _by_key(key: str, everything: list[StateDict], models: list[StateDict]) -> tuple[StateDict, list[str]]:
     labelled = [state for state in everything if state.label == key] or [
         state for state in everything if state.path and state.path[-1] == key
     ]
     inside = [state for state in models if ".".join((*state.path, ""))[: len(key) + 1] == f"{key}."]
     matches = labelled or inside or _parts(key, models) or _parts(key, everything)
     if len(matches) == 1:
-        return matches[0].tensors, [f"state dict taken from '{matches[0].label}'"]
+        return matches[0], [f"state dict taken from '{matches[0].label}'"]
     if matches:
         listed = ", ".join(map(str, matches))
         raise CheckpointError(f"key '{key}' names {len(matches)} state dicts: {listed}", hint="give one in full")
@@ -162,9 +166,15 @@ def _parts(key: str, states: list[StateDict]) -> list[StateDict]:
         for prefix in prefixes:
             if names := below(state.tensors, prefix):
                 tensors = {new: state.tensors[old] for old, new in names.items()}
-                parts.append(StateDict((*state.path, prefix), tensors))
+                parts.append(StateDict((*state.path, prefix), tensors, module=_part_of(state.module, prefix)))
                 break
     return parts
+
+
+def _part_of(module: nn.Module | None, prefix: str) -> nn.Module | None:
+    with suppress(AttributeError):  # the prefix leaves out what wrappers put in, or names no module
+        return module.get_submodule(prefix) if module is not None else None
+    return None
 
 
 def below(names: Iterable[str], prefix: str) -> dict[str, str]:

@@ -74,7 +74,8 @@ def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) 
             if archive.byte_order != sys.byteorder:
                 raise NotLazyError("it was written on a machine of the other byte order")
             content = _unpickle_without_values(archive)
-            tensors, notes = find_state_dict(content, key)
+            state, notes = find_state_dict(content, key)
+            tensors = state.tensors
             entries = {name: _entry(name, tensor, archive) for name, tensor in tensors.items()}
         except NotLazyError as reason:
             return _open_whole(path, "pytorch zip", trust_pickle, key, str(reason))
@@ -95,7 +96,8 @@ def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) 
 def _open_whole(path: Path, form: str, trust_pickle: bool, key: str | None, reason: str) -> Checkpoint:
     content, notes = unpickle(path, trust_pickle=trust_pickle)
     with damage_at(str(path)):
-        tensors, chosen = find_state_dict(content, key)
+        state, chosen = find_state_dict(content, key)
+        tensors = state.tensors
         size = path.stat().st_size
         for name, tensor in tensors.items():
             if tensor.is_quantized:
@@ -109,6 +111,7 @@ def _open_whole(path: Path, form: str, trust_pickle: bool, key: str | None, reas
     checkpoint.files = [path]
     checkpoint.notes = [f"loaded whole into memory: {reason}", *notes, *chosen]
     checkpoint.manifest = manifest_in(getattr(content, "_metadata", None))
+    checkpoint.module = state.module
     return checkpoint
 
 

@@ -75,7 +75,7 @@ def predict(
     from surgeon.pipeline import api as engine
     from surgeon.recipe.load import operations_from
     from surgeon.training.class_names import network_of
-    from surgeon.training.load_splits import load_splits
+    from surgeon.training.load_splits import load_splits, prepared_as, sources_of
     from surgeon.training.predicting import predict as run
 
     with working("reading the model and the data", quiet=quiet or as_json):
@@ -85,7 +85,8 @@ def predict(
         if add_classes is not None:
             model = with_classes(model, mapping_of(read_table(add_classes)), only=only)
         drawn = asked.top.get("seed", 0) if seed is None else seed
-        splits = load_splits(asked.settings, drawn, network_of(model, partial=True))
+        network = prepared_as(network_of(model, partial=True), model, sources_of(asked.settings))
+        splits = load_splits(asked.settings, drawn, network)
     with working("predicting", quiet=quiet or as_json):
         operations = operations_from(past, plugins) if past else []
         found = run(model, splits, operations, part=part, output=called)

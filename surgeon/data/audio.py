@@ -1,86 +1,109 @@
-"""Sounds as inputs of a network: raw samples, as Wav2Vec2 and its kin take them."""
+"""Encode sounds as the checkpoint's own feature extractor does: raw samples, or log-mel spectrograms."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from surgeon.data.processors import load_processor, tensors_of_one
 from surgeon.data.settings import Waves
+from surgeon.data.sound_files import Samples, read_sound, resampled
 from surgeon.errors import TrainingError
+from surgeon.interfaces.preprocessing import TRANSFORMERS, UNKNOWN, Preprocessing
 
 MASK = "attention_mask"
+RAW: dict[str, Any] = {
+    "library": TRANSFORMERS,
+    "config": {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "do_normalize": True,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": 16000,
+    },
+}
+"""Raw samples, each sound brought to mean 0 and variance 1: where a checkpoint says nothing of sounds."""
+SECONDS = 10
+"""Where raw samples are cut, unless the recipe says otherwise."""
+
+
+def chosen_sounds(waves: Waves, stated: Preprocessing = UNKNOWN) -> dict[str, Any]:
+    """How sounds become inputs: as the checkpoint says, with the single values that the recipe gives."""
+    sounds = dict(stated.sounds or RAW)
+    config = dict(sounds["config"])
+    given = {"sampling_rate": waves.rate, "do_normalize": waves.normalise, "return_attention_mask": waves.mask}
+    config |= {name: value for name, value in given.items() if value is not None}
+    longest = waves.longest or sounds.get("longest")
+    return sounds | {"config": config} | ({"longest": longest} if longest else {})
 
 
 class Sound:
-    """Encodes the sounds of a column as ``input_values`` of shape ``(samples,)`` and, if asked for, a mask of them.
+    """Encodes the sounds of a column as a network's inputs: ``input_values`` or ``input_features``, and their mask.
 
     Args:
-        column: The column: of lists of samples, of paths of .wav files, or of what ``datasets`` makes of either.
-        waves: How they become inputs.
+        column: The column: of lists of samples, of paths of files, or of what ``datasets`` makes of either.
+        waves: What the recipe says of how they become inputs.
         folder: Where paths begin.
+        stated: What the checkpoint says of it.
+
+    Attributes:
+        used: How sounds become inputs, as plain values.
+        names: What the inputs are called.
+        padding: What each is filled up with.
     """
 
-    def __init__(self, column: str, waves: Waves, folder: Path) -> None:
+    def __init__(self, column: str, waves: Waves, folder: Path, stated: Preprocessing = UNKNOWN) -> None:
         self.column = column
-        self.waves = waves
         self.folder = folder
-        self.names = ["input_values", *([MASK] if waves.mask else [])]
+        self.used = chosen_sounds(waves, stated)
+        self.extractor = load_processor("AutoFeatureExtractor", self.used["config"])
+        self.rate = int(self.extractor.sampling_rate)
+        probe = self._extract(np.zeros(self.rate, np.float32))
+        taken = set(probe) if stated.arguments is None or not stated.arguments & set(probe) else stated.arguments
+        self.names = [name for name in probe if name in taken]
+        filling = getattr(self.extractor, "padding_value", 0.0)
+        self.padding = {name: 0 if name.endswith("mask") else filling for name in self.names}
+        self.longest = int(self.used.get("longest") or SECONDS * self.rate)
+        if probe[self.names[0]].ndim > 1 and "longest" not in self.used:
+            self.longest = np.iinfo(np.int64).max  # the extractor itself knows how long its spectrograms are
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """The sound of a row."""
-        wave = torch.from_numpy(self._samples(row[self.column], index))[: self.waves.longest]
-        if not len(wave):
+        samples = self._samples(row[self.column], index)[: self.longest]
+        if not len(samples):
             raise TrainingError(f"row {index} has no sound in {self.column!r}", where="train.data")
-        if self.waves.normalise:  # as transformers' Wav2Vec2FeatureExtractor does
-            wave = (wave - wave.mean()) / (wave.var(correction=0) + 1e-7).sqrt()
-        return {"input_values": wave, **({MASK: torch.ones(len(wave), dtype=torch.long)} if self.waves.mask else {})}
-
-    def _samples(self, value: Any, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if isinstance(value, Mapping) and value.get("array") is not None:
-            self._check_rate(int(value.get("sampling_rate") or self.waves.rate), index)
-            value = value["array"]
-        elif isinstance(value, Mapping):
-            value = io.BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
-        if isinstance(value, (str, io.BytesIO)):
-            return self._read(value, index)
         try:
-            found = np.array([] if value is None else value, dtype=np.float32)  # a copy that may be written to
+            made = self._extract(samples)
+        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            what = f"row {index}: {type(self.extractor).__name__} refuses {len(samples)} samples: {said}"
+            raise TrainingError(what, where="train.data") from error
+        return {name: made[name] for name in self.names}
+
+    def _extract(self, samples: Samples) -> dict[str, Tensor]:
+        return tensors_of_one(self.extractor(samples, sampling_rate=self.rate, return_tensors="pt"))
+
+    def _samples(self, value: Any, index: int) -> Samples:
+        """The samples of a cell at the network's rate."""
+        rate = self.rate
+        if isinstance(value, Mapping) and value.get("array") is not None:
+            rate, value = int(value.get("sampling_rate") or rate), value["array"]
+        elif isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str):
+            value, rate = read_sound(self.folder / value, str(self.folder / value))
+        elif isinstance(value, bytes):
+            value, rate = read_sound(value, f"row {index}")
+        try:
+            samples = np.array([] if value is None else value, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise TrainingError(f"row {index} has no sound in {self.column!r}", where="train.data") from error
-        if found.ndim != 1:
-            raise TrainingError(f"row {index}: {self.column!r} has shape {found.shape}, not one row of samples")
-        return found
-
-    def _read(self, where: str | io.BytesIO, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        from scipy.io import wavfile
-
-        name = str(self.folder / where) if isinstance(where, str) else f"row {index}"
-        try:
-            rate, found = wavfile.read(name if isinstance(where, str) else where)
-        except (OSError, ValueError) as error:
-            raise TrainingError(
-                f"{name} cannot be read as a .wav file: {str(error).strip() or type(error).__name__}",
-                where="train.data",
-                hint="convert it, or hand its samples over as a list of numbers",
-            ) from error
-        self._check_rate(rate, index)
-        if found.dtype == np.uint8:  # the one kind whose silence is not 0
-            scaled = (found.astype(np.float32) - 128) / 128
-        else:
-            whole = np.issubdtype(found.dtype, np.integer)
-            scaled = found.astype(np.float32) / (-float(np.iinfo(found.dtype).min) if whole else 1.0)
-        return np.ascontiguousarray(scaled.mean(1) if scaled.ndim > 1 else scaled, dtype=np.float32)
-
-    def _check_rate(self, rate: int, index: int) -> None:
-        if rate != self.waves.rate:
-            raise TrainingError(
-                f"row {index} has {rate} samples a second, and the network takes {self.waves.rate}",
-                where="train.data",
-                hint=f"resample it, or set waves: {{rate: {rate}}} if that is what the network was trained with",
-            )
+        if samples.ndim != 1:
+            raise TrainingError(f"row {index}: {self.column!r} has shape {samples.shape}, not one row of samples")
+        return resampled(samples, rate, self.rate)

@@ -179,6 +179,7 @@ def combined(
         classes,
         domains,
         parts[0].collate,
+        preprocessing=parts[0].preprocessing,
         validation=together(train, [part.validation for part in parts], hide=True),
         names={name: names for part in [*others, *parts] for name, names in part.names.items()},
         notes=tuple(dict.fromkeys(note for part in [*parts, *others] for note in part.notes)),

@@ -35,33 +35,40 @@ def undecoded(source: TableSource, part: Part) -> Part:
 
 def make_inputs(
     source: TableSource, data: Read, network: Network, seed: int
-) -> tuple[list[Encoder], tuple[str, ...], Collate]:
-    """The encoders of a source's inputs, what the inputs are called, and what makes a batch of them."""
-    collate = Collate()
+) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
+    """The encoders of a source's inputs, what the inputs are called, what makes a batch of them, and what was used."""
+    collate, stated = Collate(), network.preprocessing
+    used: dict[str, Any] = {}
     where = data.places["train"]
     if source.kind == "images":
-        picture = Picture("image", source.pixels, Path(), seed)
-        return [OpenedPictures(picture, "image", Path(), where)], ("pixel_values",), collate
+        picture = Picture("image", source.pixels, Path(), seed, stated)
+        collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
+        used["pictures"] = picture.used
+        return [OpenedPictures(picture, "image", Path(), where)], tuple(picture.names), collate, used
     encoders: list[Encoder] = []
     inputs: list[str] = []
     if source.image is not None:
-        picture = Picture(source.image, source.pixels, data.folder, seed)
+        picture = Picture(source.image, source.pixels, data.folder, seed, stated)
+        collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
+        used["pictures"] = picture.used
         encoders.append(OpenedPictures(picture, source.image, data.folder, where))
-        inputs.append("pixel_values")
-    if source.text is not None and source.tokenizer is not None:
+        inputs += picture.names
+    if source.text is not None:
         texts = open_texts(source.text, source.tokenizer, source.max_length, network)
         encoders.append(texts)
-        collate.padding = texts.padding
+        collate.padding |= texts.padding
+        used["texts"] = {"max_length": texts.max_length}
         inputs += texts.names
     if source.audio is not None:
-        sound = Sound(source.audio, source.waves, data.folder)
+        sound = Sound(source.audio, source.waves, data.folder, stated)
+        used["sounds"] = sound.used
         encoders.append(sound)
         inputs += sound.names
-        collate.padding |= dict.fromkeys(sound.names, 0)
+        collate.padding |= sound.padding
     for name, columns in source.numbers.items():
         encoders.append(Numbers(name, columns))
         inputs.append(name)
-    return encoders, tuple(inputs), collate
+    return encoders, tuple(inputs), collate, used
 
 
 @dataclass

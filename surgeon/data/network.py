@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
+
 CLASS_LOSS = "cross_entropy"
 NUMBER_LOSSES = ("bce", "mse", "huber", "cosine")
 """Losses that compare numbers: their labels are never numbered as classes."""
@@ -34,6 +36,8 @@ class Network:
     """How many tokens a text may have; None where nothing limits it."""
     vocabulary: int | None = None
     """How many tokens the embedding knows."""
+    preprocessing: Preprocessing = UNKNOWN
+    """How its checkpoint has samples prepared."""
 
     def head(self, label: str) -> Head:
         """The output that ``label`` trains; one of which nothing is known where there is none."""

@@ -1,4 +1,4 @@
-"""Pictures as inputs of a network, by torchvision's transforms v2."""
+"""Encode pictures as the checkpoint's own processor does; vary those that are trained on by torchvision."""
 
 from __future__ import annotations
 
@@ -11,50 +11,45 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from surgeon.data.decoding import decode_picture
+from surgeon.data.picture_transforms import PictureTransform, chosen_pictures
 from surgeon.data.settings import Pixels
 from surgeon.errors import TrainingError
-
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""Means and deviations of ImageNet's channels, which trained networks expect."""
-GREY = ([0.5], [0.5])
+from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
 
 class Picture:
-    """Encodes the pictures of a column as ``pixel_values`` of shape ``(channels, size, size)``.
+    """Encodes the pictures of a column as a network's inputs: ``pixel_values`` of shape ``(channels, height, width)``.
 
     How a training sample is varied follows from the seed, the epoch and its row alone: not from the order of
     samples, from how many processes read them, or from where a run was interrupted.
 
     Args:
         column: The column, of pictures or of their paths.
-        pixels: How they become inputs.
+        pixels: What the recipe says of how they become inputs.
         folder: Where paths begin.
         seed: The seed of variations.
+        stated: What the checkpoint says of it.
+
+    Attributes:
+        used: How pictures become inputs, as plain values.
+        names: What the inputs are called.
     """
 
-    def __init__(self, column: str, pixels: Pixels, folder: Path, seed: int) -> None:
+    def __init__(self, column: str, pixels: Pixels, folder: Path, seed: int, stated: Preprocessing = UNKNOWN) -> None:
         self.column = column
         self.folder = folder
         self.seed = seed
-        self.mode = "L" if pixels.channels == 1 else "RGB"
         self.epoch = torch.zeros((), dtype=torch.int64)
         self.epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by the loader's processes too
-        mean, std = GREY if pixels.channels == 1 else IMAGENET
-        square = (pixels.size, pixels.size)
-        self.vary = v2.Compose(
-            [v2.ToImage(), *(_variation(name, square) for name in pixels.augment if name != "erase")]
-        )
+        self.used = chosen_pictures(pixels, stated)
+        self.transform = PictureTransform(self.used, stated.arguments)
+        self.names = self.transform.names
+        variations = (_variation(name, self.transform.size) for name in pixels.augment if name != "erase")
+        self.vary = v2.Compose([v2.ToImage(), *variations, v2.ToPILImage()])
         # of the finished picture, in which the mean is 0
         self.erase = v2.RandomErasing(p=0.25) if "erase" in pixels.augment else None
         self.varies = bool(pixels.augment)
-        self.finish = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.Resize(square, antialias=True),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(pixels.mean or mean, pixels.std or std),
-            ]
-        )
 
     def set_epoch(self, epoch: int) -> None:
         """Vary samples in the way of this epoch."""
@@ -62,16 +57,27 @@ class Picture:
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """The picture of a row."""
-        picture = self._open(row[self.column], index).convert(self.mode)
+        picture = self._open(row[self.column], index)
+        try:
+            picture = decode_picture(picture, self.transform.channels)
+        except (ValueError, OSError) as error:  # PIL reads the pixels only here
+            raise TrainingError(f"row {index}: the picture in {self.column!r}: {error}", where="train.data") from error
         if varied and self.varies:
             with torch.random.fork_rng(devices=[]):
                 text = f"{self.seed} {int(self.epoch)} {index}"
                 torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-                picture = self.finish(self.vary(picture))
-                picture = picture if self.erase is None else self.erase(picture)
-        else:
-            picture = self.finish(picture)
-        return {"pixel_values": picture.as_subclass(Tensor)}
+                made = self._finish(self.vary(picture), index)
+                name = self.names[0]
+                return made if self.erase is None else made | {name: self.erase(made[name])}
+        return self._finish(picture, index)
+
+    def _finish(self, picture: Any, index: int) -> dict[str, Tensor]:
+        try:
+            made = self.transform(picture)
+        except TrainingError as error:
+            error.message = f"row {index}: {error.message}"
+            raise
+        return {name: value.as_subclass(Tensor) for name, value in made.items()}
 
     def _open(self, value: Any, index: int) -> Any:
         from PIL import Image
@@ -86,11 +92,11 @@ class Picture:
             raise TrainingError(f"{self.folder / value} cannot be read as a picture", where="train.data") from error
 
 
-def _variation(name: str, square: tuple[int, int]) -> v2.Transform:
+def _variation(name: str, size: tuple[int, int]) -> v2.Transform:
     if name == "flip":
         return v2.RandomHorizontalFlip()
     if name == "crop":
-        return v2.RandomResizedCrop(square, scale=(0.6, 1.0), antialias=True)
+        return v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True)
     if name == "rotate":
         return v2.RandomRotation(15)
     if name == "randaugment":

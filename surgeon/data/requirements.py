@@ -16,6 +16,7 @@ EXTRAS = {
         "scipy": "scipy",
     },
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
+    "audio": {"soundfile": "soundfile"},
 }
 """The packages of each extra in ``pyproject.toml``, with the module that each provides."""
 
@@ -31,9 +32,19 @@ def require(extra: str, what: str, error: type[SurgeonError] = TrainingError) ->
     Raises:
         SurgeonError: Of that class: some are missing; the hint is the command that installs them.
     """
-    missing = [package for package, module in EXTRAS[extra].items() if find_spec(module) is None]
+    missing = missing_packages(extra)
     if missing:
         raise error(
             f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            hint=f"python -m pip install '{DISTRIBUTION}[{extra}]'",
+            hint=install_command(extra),
         )
+
+
+def missing_packages(extra: str) -> list[str]:
+    """List the packages of an extra that are not installed."""
+    return [package for package, module in EXTRAS[extra].items() if find_spec(module) is None]
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"python -m pip install '{DISTRIBUTION}[{extra}]'"

@@ -138,15 +138,37 @@ def label_values(samples: Any, name: str) -> Tensor | None:
 class Collate:
     """Makes a batch; sequences are filled up to the longest with a value of each column's own."""
 
-    padding: dict[str, int] = field(default_factory=dict)
+    padding: dict[str, float] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+    """Columns of pictures; those of different sizes are filled up below and at the right with zeros, where ``fill``."""
+    fill: bool = False
 
     def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """``samples`` as a batch."""
-        batch = default_collate([{k: v for k, v in s.items() if k not in self.padding} for s in samples])
+        filled = {name: self._filled(name, samples) for name in self.pictures}
+        others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
+        batch = {**filled, **(default_collate(others) if others[0] else {})}
         for name, value in self.padding.items():
             columns = [sample[name] for sample in samples]
             batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
         return dict(batch)
+
+    def _filled(self, name: str, samples: list[dict[str, Tensor]]) -> Tensor:
+        columns = [sample[name] for sample in samples]
+        sizes = sorted({tuple(column.shape) for column in columns})
+        if len(sizes) == 1:
+            return torch.stack(columns)
+        if not self.fill or len({len(size) for size in sizes}) > 1:
+            raise TrainingError(
+                f"the checkpoint's processor makes {name} of {sizes[0]} and of {sizes[-1]}, which make no batch",
+                where="train.data.pixels",
+                hint="give them one size, pixels: {size: …}, or batch_size: 1",
+            )
+        most = [max(size[axis] for size in sizes) for axis in range(len(sizes[0]))]
+        batch = columns[0].new_zeros((len(columns), *most))
+        for place, column in zip(batch, columns, strict=True):
+            place[tuple(slice(side) for side in column.shape)] = column
+        return batch
 
 
 def unlabelled(values: Tensor) -> int:

@@ -15,18 +15,23 @@ from pydantic import (
 
 
 class Pixels(BaseModel):
-    """How pictures become a network's input, by torchvision's transforms v2."""
+    """How pictures become a network's input.
+
+    What is left out is as the checkpoint has it: its processor's files, the transforms of torchvision's weights, timm's
+    data config, or what an earlier training used. If it says nothing, pictures are resized to a square of the network's
+    size (224 pixels if it has none) and normalised by ImageNet's means and deviations, grey ones by 0.5.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    size: int = Field(default=224, ge=8)
-    """Pictures are resized to size x size pixels."""
-    channels: Literal[1, 3] = 3
+    size: int | None = Field(default=None, ge=8)
+    """Pictures have size x size pixels; what is cut off before keeps its share."""
+    channels: Literal[1, 3] | None = None
     """1 makes them grey."""
     mean: list[float] | None = Field(default=None, min_length=1, max_length=3)
-    """What is subtracted from each channel (0…1); ImageNet's means if left out, 0.5 for grey pictures."""
+    """What is subtracted from each channel (0…1)."""
     std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
-    """What each channel is divided by then; ImageNet's deviations if left out, 0.5 for grey pictures."""
+    """What each channel is divided by then."""
     augment: list[Literal["flip", "crop", "rotate", "colour", "randaugment", "erase"]] = Field(default_factory=list)
     """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
     60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations
@@ -34,26 +39,32 @@ class Pixels(BaseModel):
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:
-        for name in ("mean", "std"):
-            given = getattr(self, name)
-            if given is not None and len(given) != self.channels:
-                raise ValueError(f"{name} has {len(given)} numbers for {self.channels} channels")
+        counts = {name: len(value) for name in ("mean", "std") if (value := getattr(self, name)) is not None}
+        channels: int | None = self.channels
+        for name, count in counts.items():
+            channels = channels or count
+            if count != channels:
+                raise ValueError(f"{name} has {count} numbers for {channels} channels")
         return self
 
 
 class Waves(BaseModel):
-    """How sounds become a network's input."""
+    """How sounds become a network's input.
+
+    What is left out is as the checkpoint's feature extractor has it, or as an earlier training did it. If it says
+    nothing: 16000 samples a second, normalised, with a mask.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    rate: PositiveInt = 16000
-    """Samples a second that the network was trained with; a .wav file of another rate is refused."""
-    longest: PositiveInt = 160000
-    """Sounds are cut after so many samples."""
-    normalise: bool = True
+    rate: PositiveInt | None = None
+    """Samples a second; sounds of another rate are resampled."""
+    longest: PositiveInt | None = None
+    """Sounds are cut after so many samples; raw ones after 10 seconds if left out."""
+    normalise: bool | None = None
     """Whether each sound is brought to mean 0 and variance 1."""
-    mask: bool = True
-    """Whether ``attention_mask`` tells the network where a shorter sound has been filled up with zeros."""
+    mask: bool | None = None
+    """Whether ``attention_mask`` says where a shorter sound has been filled up with zeros."""
 
 
 class Folds(BaseModel):

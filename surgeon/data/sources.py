@@ -143,8 +143,9 @@ class Columns(Split):
     text: Name | None = None
     """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
     audio: Name | None = None
-    """The column of sounds: lists of samples, or paths of .wav files beside the table, fed to the network as
-    ``input_values`` (and ``attention_mask``)."""
+    """The column of sounds: lists of samples, or paths of files beside the table (.wav; with the extra ``audio`` .flac,
+    .mp3 and others), fed to the network as its feature extractor makes them (``input_values``, ``input_features``,
+    ``attention_mask``)."""
     numbers: dict[Name, list[Name]] = Field(default_factory=dict)
     """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
     targets: dict[Name, Name | list[Name]] = Field(min_length=1)
@@ -161,7 +162,8 @@ class Columns(Split):
     waves: Waves = Waves()
     """How sounds become a network's input."""
     tokenizer: MaybeFile = None
-    """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub."""
+    """The tokenizer of texts: a folder, beside the recipe or elsewhere, or a name on the hub; the checkpoint's own if
+    left out."""
     max_length: PositiveInt | None = None
     """Texts are cut after so many tokens; as many as tokenizer and network allow if left out (512 if neither says)."""
 
@@ -169,10 +171,10 @@ class Columns(Split):
     def _has_inputs(self) -> Self:
         if self.image is None and self.text is None and self.audio is None and not self.numbers:
             raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
-        if self.text is not None and self.audio is not None and self.waves.mask:
+        if self.text is not None and self.audio is not None and self.waves.mask is not False:
             raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
-        if (self.text is None) != (self.tokenizer is None):
-            raise ValueError("text and tokenizer go together")
+        if self.text is None and self.tokenizer is not None:
+            raise ValueError("a tokenizer is of use for texts only: name their column with text")
         return self
 
 

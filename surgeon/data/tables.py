@@ -46,6 +46,7 @@ class OpenTable:
         collate: Makes a batch.
         places: Where each part was read.
         notes: What was read and what was left out.
+        used: How samples become inputs, as plain values.
         split: How the parts came about.
         held_out: Whether the test rows were taken out of the training rows.
     """
@@ -58,6 +59,7 @@ class OpenTable:
     collate: Collate
     places: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    used: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
     held_out: bool = False
 
@@ -125,6 +127,7 @@ class OpenTable:
             names=names,
             notes=tuple(dict.fromkeys(notes)),
             split=self.split,
+            preprocessing=self.used,
         )
 
     def _input_columns(self) -> set[str]:
@@ -197,10 +200,10 @@ def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTa
     for part in data.parts.values():
         check_columns(source, part.rows.column_names, called(source))
     data.parts = {name: undecoded(source, part) for name, part in data.parts.items()}
-    encoders, inputs, collate = make_inputs(source, data, network, seed)
+    encoders, inputs, collate, used = make_inputs(source, data, network, seed)
     notes = data.notes + check_inputs(source, data, encoders, network)
     labels = _labels(source, data, network)
-    table = OpenTable(source, data.parts, labels, encoders, inputs, collate, data.places, notes)
+    table = OpenTable(source, data.parts, labels, encoders, inputs, collate, data.places, notes, used)
     _hold_out(table, data, network)
     if source.samples is not None:
         _draw(table, seed, network)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from surgeon.data.network import Network
+from surgeon.data.processors import load_tokenizer
 from surgeon.errors import TrainingError
 
 LONGEST = 512
@@ -84,19 +85,20 @@ class Texts:
         return lines
 
 
-def open_texts(column: str, tokenizer: str, max_length: int | None, network: Network) -> Texts:
+def open_texts(column: str, tokenizer: str | None, max_length: int | None, network: Network) -> Texts:
     """Load a tokenizer, and find out how long texts may be: for it, for the network, and by the user's word.
 
     Raises:
-        TrainingError: It cannot be loaded, or ``max_length`` is more than the network has positions for.
+        TrainingError: There is none, it cannot be loaded, or ``max_length`` is more than the network has positions for.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        made = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    except Exception as error:  # by what is wrong with the files: OSError, ValueError, KeyError, the Rust library's own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
+    files = network.preprocessing.tokenizer
+    if tokenizer is None and not files:
+        raise TrainingError(
+            f"{column!r} holds texts, and no tokenizer lies beside the weights",
+            where="train.data",
+            hint="name one: tokenizer: FOLDER",
+        )
+    made = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
     if made.pad_token_id is None:
         made.pad_token = made.eos_token
     if max_length is not None and network.positions is not None and max_length > network.positions:
@@ -105,9 +107,20 @@ def open_texts(column: str, tokenizer: str, max_length: int | None, network: Net
             where="train.data.max_length",
             hint=f"leave it out, or max_length: {network.positions}",
         )
-    stated = made.model_max_length if made.model_max_length < ENDLESS else None
-    limits = [limit for limit in (max_length or stated, network.positions) if limit is not None]
+    own = made.model_max_length if made.model_max_length < ENDLESS else None
+    wanted = max_length or network.preprocessing.texts.get("max_length") or own
+    limits = [limit for limit in (wanted, network.positions) if limit is not None]
     return Texts(column, made, min(limits, default=LONGEST))
+
+
+def _named(tokenizer: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    except Exception as error:  # by what is wrong with the files: OSError, ValueError, KeyError, the Rust library's own
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
 
 
 def _kind(value: Any) -> str:

@@ -78,6 +78,13 @@ class ArchitectureProvider(ABC):
         """Tensors that a file may hold and the skeleton need not have, by their names."""
         return None
 
+    def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
+        """Return those of ``names`` that belong to other networks on the same trunk, and may be left out.
+
+        Asked only where a file does not fit. A tensor of the trunk must never be among them.
+        """
+        return set()
+
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """``checkpoint`` in the layout of ``skeleton``, for a library that rearranges tensors on loading."""
         return None
@@ -88,7 +95,7 @@ class ArchitectureProvider(ABC):
 
     def require(self, name: str) -> None:
         """Raise an ArchitectureError with the nearest names unless ``name`` is one of :meth:`names`."""
-        known = self.names()
-        if name not in known:
-            few = f"it has {len(known)}, for example {', '.join(sorted(known)[:3])}"
-            raise ArchitectureError(f"{self.scheme} has no architecture {name!r}", hint=suggest(name, known) or few)
+        names = self.names()
+        if name not in names:
+            few = f"it has {len(names)}, for example {', '.join(sorted(names)[:3])}"
+            raise ArchitectureError(f"{self.scheme} has no architecture {name!r}", hint=suggest(name, names) or few)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,11 @@ class Fit:
         wanted = len(self.mapping) + len(self.missing)
         return not self.unexpected and not self.misshaped and len(self.mapping) >= COVERAGE * wanted
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Count ``names`` among the superfluous entries instead of the unexpected ones."""
+        self.dropped.extend(name for name in self.unexpected if name in names)
+        self.unexpected = [name for name in self.unexpected if name not in names]
+
     def counts(self) -> str:
         """``3 missing, 1 unexpected``; ``fits`` when nothing is wrong."""
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshaped}
@@ -70,6 +75,8 @@ class Match:
     skeleton: nn.Module
     fit: Fit
     notes: list[str] = field(default_factory=list)
+    changed: bool = False
+    """Whether it is the provider's network with a part rebuilt or left out: an exact match comes before it."""
 
 
 def few(names: Iterable[str], count: int = 3) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from surgeon.checkpoint.companions import Companion
 from surgeon.interfaces.architecture_name import Architecture
 
 if TYPE_CHECKING:
@@ -62,6 +64,19 @@ class Record(BaseModel):
     """What was found out while loading: prefixes stripped, twins of the architecture."""
     surgeries: list[Surgeries] = Field(default_factory=list)
     training: list[dict[str, Any]] = Field(default_factory=list)
+    preprocessing: dict[str, Any] = Field(default_factory=dict)
+    """How samples become its input (``pictures``, ``videos``, ``sounds``), where that is not in the files beside the
+    weights: torchvision's transforms, timm's data config, or what training used."""
+    _companions: tuple[Companion, ...] = PrivateAttr(default=())
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """The files that belong beside the weights; the manifest holds their digests, not them."""
+        return self._companions
+
+    def carry(self, companions: Iterable[Companion]) -> None:
+        """Keep the files that belong beside the weights, so that they are written with the model."""
+        self._companions = tuple(companions)
 
 
 def record_of(model: nn.Module) -> Record | None:

@@ -43,6 +43,8 @@ class Splits:
     name none, and then some are held out of ``train`` when something needs them."""
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The names of the classes, or of the questions, by label column: number 0 is the first."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """How pictures, sounds and texts become inputs, as plain values; see :mod:`surgeon.interfaces.preprocessing`."""
     notes: tuple[str, ...] = ()
     """What was read and what was left out, a line each, to be shown."""
     split: Mapping[str, Any] = field(default_factory=dict)

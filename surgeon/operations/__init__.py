@@ -1,8 +1,8 @@
-"""The operations that ship with surgeon, registered through the hook that a stranger's plugin uses.
+"""The operations that ship with surgeon, registered through the same hook as a plugin's.
 
 One file for each operation, a package where it has helpers; what several share lies in ``_shared``. May import
 ``surgery``, ``training`` (for penalties) and below. Read ``freeze.py`` first, the smallest; a new operation is one more
-file and one more line here.
+file, and below its import and its place in ``__all__`` and in the list of the hook.
 """
 
 from __future__ import annotations

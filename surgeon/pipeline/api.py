@@ -169,6 +169,9 @@ def save(
 ) -> Path:
     """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
 
+    A folder also gets what lay beside the weights that the model was loaded from: tokenizer, processor, licence. A
+    single file holds the weights alone.
+
     Args:
         model: A network that surgeon made, or any whose architecture surgeon can identify.
         path: Where to write; nothing may exist there unless ``force``.

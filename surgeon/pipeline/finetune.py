@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from surgeon.architectures.preprocessing import updated
 from surgeon.architectures.source import Source
 from surgeon.architectures.trust import TrustCode
 from surgeon.data.requirements import require
@@ -19,6 +20,7 @@ from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -26,6 +28,7 @@ from surgeon.recipe.load import Recipe, operations_from
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
+from surgeon.training.load_splits import sources_of
 from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 
@@ -194,8 +197,15 @@ def train_ready(
         plugins=plugins,
         data=data,
     )
+    entry: dict[str, object] = {}
+    if used := trainee.record.preprocessing:
+        entry["preprocessing"] = dict(used)
+        tokenizer = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
+        companions = trainee.record.companions
+        trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
     trainee.record.training.append(
         {
+            **entry,
             "settings": settings.model_dump(mode="json"),
             "report": measures(report),
             "classes": report.data.get("classes", {}),

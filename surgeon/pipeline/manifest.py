@@ -29,13 +29,15 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
     """
     manifest: dict[str, Any] = {
         "format": FORMAT,
-        "record": record.model_dump(mode="json"),
+        "record": record.model_dump(mode="json", exclude=set() if record.preprocessing else {"preprocessing"}),
         "aliases": aliases_of(model),
         "frozen": sorted(n for n, p in model.named_parameters() if not p.requires_grad),
         "versions": _versions(),
     }
     inputs = record.surgeries[-1].inputs if record.surgeries else None
-    return Contents(pieces, manifest, recipe_of(record), stock_config(model, inputs))
+    if record.companions:
+        manifest["companions"] = {companion.name: companion.fact() for companion in record.companions}
+    return Contents(pieces, manifest, recipe_of(record), stock_config(model, inputs), record.companions)
 
 
 def recipe_of(record: Record) -> str:

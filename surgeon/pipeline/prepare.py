@@ -23,6 +23,7 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
+from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, unsaid
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
 from surgeon.pipeline.still_runs import refuse_if_broken
@@ -31,7 +32,7 @@ from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.surgery.make_plan import make_plan
-from surgeon.surgery.make_record import make_record
+from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Flow
 from surgeon.surgery.plan import Plan
@@ -183,7 +184,8 @@ def prepare(
     )
     check_request(surgeries.operations, surgeries.inputs, str(recipe.path or "the recipe"))
     opened = open_network(chosen, options, inplace=inplace)
-    before = dict(tensors_of(opened.root))
+    companions = companions_of(opened.source)
+    before, sizes = dict(tensors_of(opened.root)), Sizes.of(opened.root)
     course = opened.course(surgeries)
     course.surgery.check_roles()
     steps = [
@@ -198,6 +200,7 @@ def prepare(
     planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
     if outputs and (note := reload_note(course.root, surgeries.inputs)):
         planned = replace(planned, notes=(*planned.notes, note))
+    beside = adapt(companions, recipe.operations, sizes, course.root)
     surgeries = surgeries.model_copy(
         update={
             "answers": journal.answers,
@@ -210,12 +213,16 @@ def prepare(
             "donors": {name: donor.fingerprint for name, donor in journal.donors.items()},
         }
     )
+    record = make_record(source, surgeries, beside.companions)
+    record.preprocessing = adapt_preprocessing(record.preprocessing, recipe.operations)
+    notes = [*planned.notes, *beside.notes, *unsaid(record, recipe.sources)]
+    planned = dataclasses.replace(planned, notes=tuple(notes))
     read_from = [source.checkpoint, *(donor.checkpoint for donor in journal.donors.values())]
     return Prepared(
         model=course.root,
         flow=flow,
         plan=dataclasses.replace(planned, reaches=tuple(reaches(recipe))),
-        record=make_record(source, surgeries),
+        record=record,
         opened=opened,
         recipe=recipe,
         inputs=[file for checkpoint in read_from if checkpoint for file in checkpoint.files],

@@ -5,6 +5,7 @@ Training is imported only where a recipe trains: its libraries take long to impo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from surgeon.architectures.trust import TrustCode
 from surgeon.checkpoint.artifact import check_output
 from surgeon.errors import name_nearest_option
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.companions import left_behind
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.reload_check import Reload, check_streamed
 from surgeon.pipeline.run_report import RunProgress, RunReport
@@ -93,6 +95,8 @@ def run_recipe(
         )
     plugins = prepared.plugins
     check_output(path, force=force, inputs=prepared.inputs)
+    if note := left_behind(path, prepared.record.companions):
+        prepared.plan = dataclasses.replace(prepared.plan, notes=(*prepared.plan.notes, note))
     progress.planned(prepared.plan)
     if settings is not None:
         from surgeon.pipeline.trained_artifact import train_and_write

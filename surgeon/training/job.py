@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from surgeon.data.network import ANY, Network
 from surgeon.errors import TrainingError
+from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
@@ -152,6 +153,8 @@ class Job:
                 self._names(model, targets, outputs),
             )
         model.to(home).eval()
+        if (record := record_of(model)) is not None:
+            record.preprocessing |= dict(self.splits.preprocessing)
         samples = len(self.splits.train)  # type: ignore[arg-type]
         return TrainReport(
             before=before,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from torch import nn
+
+from surgeon.architectures.preprocessing import preprocessing_of
 from surgeon.data.combine import combined, load_sources
 from surgeon.data.network import ANY, Network
 from surgeon.data.sources import as_sources
 from surgeon.errors import TrainingError
+from surgeon.interfaces.preprocessing import Preprocessing
+from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
 
@@ -57,3 +64,27 @@ def _tested_on(part: Splits, other: Splits) -> Splits:
     split = {**part.split, "evaluate": other.split.get("rule"), "held_out": held} if part.split else dict(other.split)
     notes = tuple(dict.fromkeys([*part.notes, *other.notes]))
     return replace(part, test=other.test, notes=notes, split=split)
+
+
+def prepared_as(network: Network, model: nn.Module | Record, sources: Sequence[Any]) -> Network:
+    """``network`` with how the checkpoint of ``model`` has samples of ``sources`` prepared."""
+    return replace(network, preprocessing=stated_for(model, sources))
+
+
+def stated_for(model: nn.Module | Record, sources: Sequence[Any]) -> Preprocessing:
+    """How the checkpoint of ``model`` has samples of ``sources`` prepared; what they do not hold is not looked at.
+
+    Raises:
+        CheckpointError: A file beside the weights cannot be used; it names the file.
+    """
+    columns = {"image": "pictures", "audio": "sounds", "text": "texts"}
+    kinds = {kind for column, kind in columns.items() if any(getattr(each, column, None) for each in sources)}
+    if any(getattr(each, "kind", None) == "images" for each in sources):
+        kinds.add("pictures")
+    return preprocessing_of(model, kinds)
+
+
+def sources_of(settings: TrainSettings) -> list[Any]:
+    """All sources of a ``train:`` section."""
+    given = (settings.data, settings.evaluate)
+    return [source for sources in given if sources is not None for source in as_sources(sources)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +19,7 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
+from surgeon.training.load_splits import prepared_as
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
 from surgeon.training.options import LossOptions
@@ -164,7 +164,7 @@ def make_terms(
         anatomy=anatomy,
         outputs=outputs,
         trained={target.objective.output for target in targets if target.objective.weight},
-        load=partial(load_source, seed=seed, network=replace(network, heads={})),
+        load=lambda source: load_source(source, seed, prepared_as(replace(network, heads={}), model, [source])),
         seed=seed,
         ending=ending,
     )

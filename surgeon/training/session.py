@@ -20,7 +20,7 @@ from surgeon.training.arguments import check_arguments
 from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
 from surgeon.training.class_names import adopt_names, network_of
 from surgeon.training.job import Job
-from surgeon.training.load_splits import load_splits
+from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.rates import for_baseline
 from surgeon.training.report import TrainReport
 from surgeon.training.stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
@@ -76,6 +76,7 @@ def train(
     check_arguments(settings.arguments)
     wanted = [*(settings.objectives or ()), *objectives]
     network = network_of(model, wanted, default=settings.objectives is None)
+    network = prepared_as(network, model, sources_of(settings))
     splits = _splits(settings, data, seed, network)
     offered = plugins.callbacks() if plugins else surgeon_callbacks()
     if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):

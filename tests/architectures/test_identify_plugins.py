@@ -61,3 +61,20 @@ def test_two_plugins_that_recognise_a_file_are_both_named():
     other = memory_checkpoint({"w": torch.ones(2)})
     with pytest.raises(ArchitectureError, match="fit aaa/twin and bbb/twin"):
         identify(other, {"aaa": Twin("aaa"), "bbb": Twin("bbb")})
+
+
+class WithMlp(Twin):
+    """Builds a ResNet-18 with a head of its own."""
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        model = torchvision.models.resnet18()
+        model.fc = nn.Sequential(nn.Linear(512, 16), nn.GELU(), nn.Linear(16, 4))
+        return model
+
+
+def test_a_plugin_whose_network_fits_as_it_is_comes_before_one_with_its_head_left_out():
+    provider = WithMlp("mlps")
+    checkpoint = memory_checkpoint(provider.build(Architecture(scheme="mlps", name="twin")).state_dict())
+    providers = load(installed=False).architectures()
+    assert identify(checkpoint, providers).fit.missing == ["fc.weight", "fc.bias"]
+    assert str(identify(checkpoint, {"mlps": provider, **providers}).architecture) == "mlps/twin"

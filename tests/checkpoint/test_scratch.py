@@ -62,7 +62,7 @@ def test_what_fails_the_reload_check_leaves_the_output_as_it_was(
     def refuse(_: object, path: Path, *__: object) -> None:
         raise VerificationError(f"{path} holds other values", where=str(path), hint="a bug")
 
-    monkeypatch.setattr("surgeon.pipeline.reload_check.check_streamed", refuse)
+    monkeypatch.setattr("surgeon.pipeline.run.check_streamed", refuse)
     assert run(command) == VerificationError.exit_code
     assert names(folder) == before
     told = " ".join(capsys.readouterr().err.split())

@@ -198,7 +198,7 @@ def test_data_that_cannot_be_read_are_an_error_that_says_why(source, message, tm
     "data",
     [
         {"source": "table", "path": "t.csv", "targets": {"labels": "y"}},
-        {"source": "table", "path": "t.csv", "text": "a", "targets": {"labels": "y"}},
+        {"source": "table", "path": "t.csv", "numbers": {"x": ["a"]}, "tokenizer": "t", "targets": {"labels": "y"}},
         {"source": "images", "path": "p", "pixels": {"channels": 1, "mean": [0.1, 0.2, 0.3]}},
         [{**DIGITS, "domain": "a"}, DIGITS],
         [],

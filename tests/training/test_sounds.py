@@ -86,13 +86,11 @@ def test_a_wav_file_beside_its_table_has_the_samples_that_were_written(tmp_path,
     stereo = np.stack([wave, wave], 1)
     levels = {"int16": stereo * 32767, "uint8": stereo * 127 + 128, "float32": stereo}[kind].astype(kind)
     wavfile.write(tmp_path / "a.wav", 16000, levels)
-    wavfile.write(tmp_path / "slow.wav", 8000, levels)
     (tmp_path / "t.csv").write_text("file,y\n" + "a.wav,0\na.wav,1\n" * 3)
     fields = {"source": "table", "audio": "file", "targets": {"labels": "y"}}
     found = load_source(Table(path=str(tmp_path / "t.csv"), waves={"normalise": False, "longest": 300}, **fields))
     assert np.allclose(found.train[0]["input_values"].numpy(), wave[:300], atol=1 / 60)
     for bad, message in (
-        ("slow.wav", "8000 samples a second"),
         ("t.csv", "cannot be read as a .wav"),
         ("no.wav", "no.wav"),
     ):
