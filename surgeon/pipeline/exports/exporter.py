@@ -44,6 +44,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 """How the file of each form ends; ``hf`` is a folder."""
 WRITTEN = re.compile(r"(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 """The files that an ``hf`` export consists of: a folder of nothing else may be replaced."""
+COMPANIONS = "config and weights only: copy tokenizer and processor files from the artifact"
 STATIC = Dynamic(batch=False, length=False)
 
 
@@ -147,7 +148,7 @@ def _write(form: Form, call: Call, path: Path, folder: Path, output: Path) -> Ex
         write_folder(call, path)
         cases = list(call.cases(batch=call.batch is not None, length=False))
         difference = check_outputs(form, path, call, cases, folder)
-        return Export(output, form, call.names, names, len(cases), difference, (), ())
+        return Export(output, form, call.names, names, len(cases), difference, (), (COMPANIONS,))
     refused: SurgeonError | None = None
     for dynamic in ways(call):
         try:
