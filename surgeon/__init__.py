@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
+        ExportError,
         OperationError,
         OutputError,
         PluginError,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.comparison import diff
     from surgeon.pipeline.difference import Diff
     from surgeon.pipeline.evaluation import evaluate
+    from surgeon.pipeline.exports.exporter import Export, export
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
     from surgeon.pipeline.prediction import predict
@@ -113,6 +115,7 @@ _HOMES = {
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
+        "ExportError",
         "OperationError",
         "OutputError",
         "PluginError",
@@ -178,6 +181,10 @@ _HOMES = {
     "surgeon.pipeline.comparison": ("diff",),
     "surgeon.pipeline.difference": ("Diff",),
     "surgeon.pipeline.evaluation": ("evaluate",),
+    "surgeon.pipeline.exports.exporter": (
+        "Export",
+        "export",
+    ),
     "surgeon.pipeline.finetune": ("finetune",),
     "surgeon.pipeline.network_view": (
         "NetworkView",
@@ -227,6 +234,8 @@ __all__ = [
     "Diff",
     "Entry",
     "Evaluation",
+    "Export",
+    "ExportError",
     "Family",
     "Freeze",
     "GradientReversal",
@@ -277,6 +286,7 @@ __all__ = [
     "describe_operations",
     "diff",
     "evaluate",
+    "export",
     "finetune",
     "hookimpl",
     "inspect",

@@ -105,6 +105,12 @@ class VerificationError(SurgeonError):
     exit_code = 10
 
 
+class ExportError(SurgeonError):
+    """A network that cannot be exported in the form that was chosen."""
+
+    exit_code = 11
+
+
 class SurgeonWarning(UserWarning):
     """A part of what was given has no effect here; the warning says how to give it effect."""
 

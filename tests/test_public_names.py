@@ -100,6 +100,7 @@ def test_every_command_has_a_function():
         "evaluate",
         "inspect",
         "diff",
+        "export",
         "check",
         "ops",
         "schema",

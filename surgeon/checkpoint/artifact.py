@@ -44,8 +44,24 @@ def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
     Raises:
         OutputError: It exists, lies inside the input, or its parent is not writable.
     """
-    if path.suffix in (".bin", ".pth", ".ckpt", ".onnx"):
-        raise OutputError(f"{path}: surgeon writes folders, .safetensors and .pt", hint="choose one of these")
+    if path.suffix in (".bin", ".pth", ".ckpt", ".onnx", ".pt2"):
+        hint = "choose one of these, and export the result: surgeon export"
+        raise OutputError(f"{path}: surgeon writes folders, .safetensors and .pt", hint=hint)
+    check_place(path, force=force, inputs=inputs, replaceable=lambda folder: (folder / MANIFEST).exists())
+
+
+def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Callable[[Path], bool]) -> None:
+    """Refuse a place for a file or folder of any kind; see :func:`check_output`.
+
+    Args:
+        path: The folder or file to come.
+        force: Whether what is there already may be replaced.
+        inputs: The source's files; the output must not lie on or around them.
+        replaceable: Says of a folder that exists whether it is of the kind that may be replaced.
+
+    Raises:
+        OutputError: It exists, lies inside the input, or its parent is not writable.
+    """
     resolved = path.resolve()
     for file in (f.resolve() for f in inputs):
         holder = file.parent if _holds_a_model(file.parent) else file
@@ -56,7 +72,7 @@ def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
     if path.exists():
         if not force:
             raise OutputError(f"{path} exists", hint="--force replaces it; -o names another place")
-        if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).exists():
+        if path.is_dir() and any(path.iterdir()) and not replaceable(path):
             raise OutputError(
                 f"{path} is not an artifact of surgeon, and surgeon does not replace other folders",
                 hint="-o names another place",

@@ -21,6 +21,7 @@ from surgeon.cli.catalog import ops, schema
 from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.diff import diff
 from surgeon.cli.evaluate import evaluate
+from surgeon.cli.export import export
 from surgeon.cli.inspect import check, inspect
 from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
@@ -110,7 +111,21 @@ def make_app(plugins: Plugins) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_start)
-    for command in (apply, plan, train, advise, predict, evaluate, inspect, diff, check, ops, schema, list_plugins):
+    for command in (
+        apply,
+        plan,
+        train,
+        advise,
+        predict,
+        evaluate,
+        export,
+        inspect,
+        diff,
+        check,
+        ops,
+        schema,
+        list_plugins,
+    ):
         app.command()(command)
     add_commands(app, plugins)
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from surgeon.errors import TrainingError
+from surgeon.errors import SurgeonError, TrainingError
 from surgeon.interfaces.distribution import DISTRIBUTION
 
 EXTRAS = {
@@ -15,24 +15,26 @@ EXTRAS = {
         "scikit-learn": "sklearn",
         "scipy": "scipy",
     },
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
     "audio": {"soundfile": "soundfile"},
 }
 """The packages of each extra in ``pyproject.toml``, with the module that each provides."""
 
 
-def require(extra: str, what: str) -> None:
+def require(extra: str, what: str, error: type[SurgeonError] = TrainingError) -> None:
     """Check that the packages of an extra are installed.
 
     Args:
         extra: A key of :data:`EXTRAS`.
         what: What needs them, as a noun: ``fine-tuning``.
+        error: The class of the error.
 
     Raises:
-        TrainingError: Some are missing; the hint is the command that installs them.
+        SurgeonError: Of that class: some are missing; the hint is the command that installs them.
     """
     missing = missing_packages(extra)
     if missing:
-        raise TrainingError(
+        raise error(
             f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             hint=install_command(extra),
         )

@@ -245,7 +245,9 @@ class Second(Operation):
 def test_the_schema_says_what_the_loader_takes(builtin: Plugins) -> None:
     schema = recipe_schema(builtin)
     assert schema["additionalProperties"] is False
-    assert {"$schema", "model", "arch", "seed", "roles", "inputs", "train", "operations"} == set(schema["properties"])
+    assert {"$schema", "model", "arch", "seed", "roles", "inputs", "must_run", "train", "operations"} == set(
+        schema["properties"]
+    )
     steps = [
         schema["$defs"][ref["$ref"].rpartition("/")[2]] for ref in schema["properties"]["operations"]["items"]["oneOf"]
     ]

@@ -17,6 +17,7 @@ from surgeon.cli.render.numbers import count, shape, size
 
 if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification
+    from surgeon.pipeline.exports.exporter import Export
     from surgeon.pipeline.reload_check import Reload
     from surgeon.training.report import TrainReport
 
@@ -138,3 +139,35 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
     return Group(Text.assemble((artifact, "bold"), (" is what its manifest says", "green")), grid)
+
+
+LOADERS = {
+    "torch-export": 'torch.export.load("{path}").module()',
+    "onnx": 'onnxruntime.InferenceSession("{path}")',
+    "state-dict": 'torch.load("{path}", weights_only=True)',
+    "hf": 'transformers.{name}.from_pretrained("{path}")',
+}
+"""How each form of an export is loaded."""
+
+
+def render_export(exported: Export) -> RenderableType:
+    """Say where an export is, how it is loaded, and what was compared of it."""
+    path = exported.path
+    name = ((read_object(path / "config.json") or {}).get("architectures") or ["AutoModel"])[0]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("load it with", LOADERS[exported.form].format(path=path, name=name))
+    if exported.form in ("torch-export", "onnx"):
+        sizes = f"any {' and '.join(exported.dynamic)}" if exported.dynamic else "fixed sizes"
+        grid.add_row("inputs", f"{', '.join(exported.inputs)}: {sizes}")
+    if exported.outputs:
+        few = ", ".join(exported.outputs[:4]) + (", …" if len(exported.outputs) > 4 else "")
+        cases = f"{exported.cases} input{'s' if exported.cases != 1 else ''}"
+        largest = f"largest difference {exported.difference:.1g}" if exported.difference else "equal to the bit"
+        grid.add_row("outputs", f"{few}: compared without surgeon on {cases}, {largest}")
+    else:
+        grid.add_row("tensors", "compared without surgeon, equal to the byte")
+    for note in exported.notes:
+        grid.add_row("note", note)
+    return Group(Text.assemble("\nexported to ", (str(path), "bold green")), grid)

@@ -1,0 +1,105 @@
+"""Run what was exported in a process without surgeon, and compare its outputs with the network's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from surgeon.errors import VerificationError
+from surgeon.pipeline.exports.call import Arguments, Call, leaves
+
+CONSUMER = Path(__file__).with_name("consumer.py")
+TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
+"""The largest difference that counts as rounding, relative to the largest value of the output."""
+ONNX_TOLERANCE = 1e-3
+"""For float32 in onnxruntime, whose kernels sum in another order."""
+TORCH_TOLERANCE = 1e-4
+
+
+def run_consumer(form: str, export: Path, folder: Path) -> None:
+    """Run the consumer's script on ``export``; what it writes lies in ``folder``.
+
+    Raises:
+        VerificationError: It cannot load or run the export.
+    """
+    command = [sys.executable, "-P", str(CONSUMER), form, str(export), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()] or ["it said nothing"]
+        raise VerificationError(f"a process without surgeon cannot use it: {lines[-1].strip()[:300]}")
+
+
+def check_outputs(form: str, export: Path, call: Call, cases: Sequence[Arguments], folder: Path) -> float:
+    """Compare the outputs of an export with the network's on every case.
+
+    Returns:
+        The largest difference, relative to the largest value of its output.
+
+    Raises:
+        VerificationError: It cannot be run, or an output differs.
+    """
+    expected = [call.run(case) for case in cases]
+    write_inputs(form, call, cases, folder)
+    run_consumer(form, export, folder)
+    return compare_outputs(form, expected, folder)
+
+
+def write_inputs(form: str, call: Call, cases: Sequence[Arguments], folder: Path) -> None:
+    """Write the cases as the consumer of ``form`` reads them."""
+    if form == "onnx":
+        for number, case in enumerate(cases):
+            arrays = dict(zip(call.names, (tensor.numpy() for tensor in leaves(case)), strict=True))
+            np.savez(folder / f"inputs-{number}.npz", **arrays)  # type: ignore[arg-type]
+    else:
+        torch.save(list(cases), folder / "inputs.pt")
+
+
+def compare_outputs(form: str, expected: Sequence[dict[str, torch.Tensor]], folder: Path) -> float:
+    """Compare what the consumer has written with what is expected; see :func:`check_outputs`."""
+    worst = 0.0
+    results: list[dict[str, torch.Tensor]]
+    if form == "onnx":
+        paths = [folder / f"outputs-{number}.npz" for number in range(len(expected))]
+        results = [{name: torch.from_numpy(array) for name, array in np.load(path).items()} for path in paths]
+    else:
+        results = torch.load(folder / "outputs.pt", weights_only=True)
+    for outputs, wanted in zip(results, expected, strict=True):
+        if wrong := sorted(outputs.keys() ^ wanted.keys()):
+            raise VerificationError(f"it has other outputs than the network: {', '.join(wrong[:3])}")
+        for name, tensor in wanted.items():
+            worst = max(worst, _difference(form, name, outputs[name], tensor))
+    return worst
+
+
+def _difference(form: str, name: str, output: torch.Tensor, wanted: torch.Tensor) -> float:
+    if output.shape != wanted.shape or output.dtype != wanted.dtype:
+        ours, theirs = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (wanted, output))
+        raise VerificationError(f"its output {name} is {theirs}, the network's {ours}")
+    if not wanted.is_floating_point():
+        if not torch.equal(output, wanted):
+            raise VerificationError(f"its output {name} differs from the network's")
+        return 0.0
+    plain = ONNX_TOLERANCE if form == "onnx" else TORCH_TOLERANCE
+    allowed = TOLERANCE.get(wanted.dtype, plain)
+    one, other = output.double(), wanted.double()
+    finite = other.isfinite()
+    same = bool((one.isnan() == other.isnan()).all()) and torch.equal(one[other.isinf()], other[other.isinf()])
+    scale = max(float(other[finite].abs().max()) if finite.any() else 0.0, 1e-6)
+    difference = float((one - other)[finite].abs().max()) / scale if finite.any() else 0.0
+    if not same or not difference <= allowed:
+        by = f"{difference:.2g} of the largest value, more than {allowed:g}"
+        raise VerificationError(f"its output {name} differs from the network's by {by}")
+    return difference
+
+
+def read_digests(folder: Path) -> dict[str, Any]:
+    """Read the digests of tensors that the consumer of a state dict has written."""
+    digests: dict[str, Any] = json.loads((folder / "digests.json").read_text())
+    return digests

@@ -1,0 +1,114 @@
+"""Load an exported network as its consumer does and run it: a script for a process of its own, without surgeon.
+
+Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder holds ``inputs.pt`` (a list of calls) or, for onnx, one
+``inputs-N.npz`` for each call; what the network returns is written beside them, as ``outputs.pt`` or ``outputs-N.npz``.
+It imports nothing of surgeon, and refuses all imports of it, also those that a loaded file asks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class NoSurgeon:
+    """A finder that comes before all others and refuses ``surgeon`` and what is in it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Raise ImportError for surgeon; leave every other module to the next finder."""
+        if name.partition(".")[0] == "surgeon":
+            raise ImportError(f"the export asks for {name}, which its consumer does not have")
+
+
+def flat(value: Any, at: str = "") -> dict[str, Any]:
+    """List the tensors in an output by the path to each, as surgeon does before it exports."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return {at or "output": value}
+    tensors: dict[str, Any] = {}
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            tensors.update(flat(item, f"{at}.{key}" if at else str(key)))
+    return tensors
+
+
+def run_torch(load: Callable[[], Callable[..., Any]], folder: Path) -> None:
+    """Call what ``load`` returns with every saved call, and save the outputs."""
+    import torch
+
+    calls = torch.load(folder / "inputs.pt", weights_only=True)
+    network = load()
+    outputs = []
+    with torch.no_grad():
+        for args, kwargs in calls:
+            torch.manual_seed(0)
+            outputs.append({name: tensor.clone() for name, tensor in flat(network(*args, **kwargs)).items()})
+    torch.save(outputs, folder / "outputs.pt")
+
+
+def torch_export(export: Path, folder: Path) -> None:
+    """Load a program by torch.export alone."""
+    import torch
+
+    run_torch(lambda: torch.export.load(export).module(), folder)
+
+
+def state_dict(export: Path, folder: Path) -> None:
+    """Load tensors by torch alone, write their digests, and fill the program beside the inputs with them, if any."""
+    import torch
+
+    tensors = torch.load(export, weights_only=True)
+    digests = {}
+    for name, tensor in tensors.items():
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        digests[name] = [str(tensor.dtype), list(tensor.shape), hashlib.sha256(data).hexdigest()]
+    (folder / "digests.json").write_text(json.dumps(digests))
+    program = folder / "program.pt2"
+    if not program.exists():
+        return
+
+    def load() -> Callable[..., Any]:
+        module = torch.export.load(program).module()
+        with torch.no_grad():  # nothing of what the program was made from stays
+            for tensor in module.state_dict().values():
+                tensor.zero_()
+        missing = module.load_state_dict({f"model.{name}": t for name, t in tensors.items()}, strict=False).missing_keys
+        if missing:
+            raise KeyError(f"the state dict lacks {', '.join(missing[:3])}")
+        return module
+
+    run_torch(load, folder)
+
+
+def hf(export: Path, folder: Path) -> None:
+    """Load a folder by the class that its config names, by transformers alone."""
+    import transformers
+
+    name = json.loads((export / "config.json").read_text())["architectures"][0]
+    run_torch(lambda: getattr(transformers, name).from_pretrained(export).eval(), folder)
+
+
+def onnx(export: Path, folder: Path) -> None:
+    """Run a graph by onnxruntime and numpy alone."""
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(export), providers=["CPUExecutionProvider"])
+    taken = [entry.name for entry in session.get_inputs()]
+    names = [entry.name for entry in session.get_outputs()]
+    for path in sorted(folder.glob("inputs-*.npz")):
+        inputs = dict(np.load(path))
+        outputs = session.run(names, {name: inputs[name] for name in taken})
+        np.savez(folder / path.name.replace("inputs", "outputs"), **dict(zip(names, outputs, strict=True)))
+
+
+FORMS = {"torch-export": torch_export, "state-dict": state_dict, "hf": hf, "onnx": onnx}
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, NoSurgeon())
+    FORMS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

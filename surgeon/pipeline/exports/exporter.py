@@ -1,0 +1,226 @@
+"""Export a network: write beside the output, run the result without surgeon, compare, and only then let it appear."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import nn
+
+from surgeon.architectures.trust import TrustCode
+from surgeon.checkpoint.artifact import check_place
+from surgeon.checkpoint.scratch import appearing
+from surgeon.data.requirements import require
+from surgeon.errors import ExportError, OutputError, SurgeonError, VerificationError, name_nearest_option, suggest
+from surgeon.interfaces.record import record_of
+from surgeon.nn.stems import StemSwitch
+from surgeon.pipeline.api import load
+from surgeon.pipeline.exports.call import Call, call_of
+from surgeon.pipeline.exports.checking import (
+    check_outputs,
+    compare_outputs,
+    read_digests,
+    run_consumer,
+    write_inputs,
+)
+from surgeon.pipeline.exports.onnx_file import write_onnx
+from surgeon.pipeline.exports.program import Dynamic, ways, write_program
+from surgeon.pipeline.exports.state_dict_file import digests, write_state_dict_file
+from surgeon.pipeline.exports.transformers_folder import write_folder
+from surgeon.plugins import Plugins
+from surgeon.plugins import load as load_plugins
+from surgeon.surgery.inspection import inspection_of
+
+Form = Literal["torch-export", "onnx", "state-dict", "hf"]
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "torch-export": (".pt2",),
+    "onnx": (".onnx",),
+    "state-dict": (".pt", ".pth"),
+}
+"""How the file of each form ends; ``hf`` is a folder."""
+WRITTEN = re.compile(r"(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+"""The files that an ``hf`` export consists of: a folder of nothing else may be replaced."""
+COMPANIONS = "config and weights only: copy tokenizer and processor files from the artifact"
+STATIC = Dynamic(batch=False, length=False)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What :func:`export` wrote, and how it was compared.
+
+    Attributes:
+        path: The file or folder.
+        form: Which of the forms it has.
+        inputs: The names of its inputs.
+        outputs: The outputs that were compared; empty if only tensors were.
+        cases: On how many different inputs they were.
+        difference: The largest difference, relative to the largest value of its output.
+        dynamic: The sizes that are open: ``batch``, ``length``.
+        notes: What a user should know: sizes that are fixed and why, what was not compared.
+    """
+
+    path: Path
+    form: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    cases: int
+    difference: float | None
+    dynamic: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@name_nearest_option
+def export(
+    model: nn.Module | str | Path,
+    output: str | Path,
+    *,
+    to: Form,
+    force: bool = False,
+    arch: Callable[[], nn.Module] | str | None = None,
+    key: str | None = None,
+    trust_pickle: bool = False,
+    trust_code: TrustCode = (),
+    plugins: Plugins | None = None,
+) -> Export:
+    """Write a network in a form that is loaded without surgeon, after proving that it is.
+
+    The result is loaded in a process in which surgeon cannot be imported, and its outputs are compared with the
+    network's. Nothing is written unless they agree.
+
+    ================  ===============================================  ==========================================
+    ``torch-export``  a ``.pt2`` file                                  ``torch.export.load(path).module()``
+    ``onnx``          an ``.onnx`` file (needs the extra ``onnx``)     ``onnxruntime.InferenceSession(path)``
+    ``state-dict``    a ``.pt`` or ``.pth`` file of tensors by name    ``torch.load(path, weights_only=True)``
+    ``hf``            a folder; stock classes of transformers only     ``AutoModel….from_pretrained(path)``
+    ================  ===============================================  ==========================================
+
+    Args:
+        model: A network, an artifact's path, or a model in any form that :func:`surgeon.load` takes.
+        output: Where to write; nothing may exist there unless ``force``.
+        to: The form.
+        force: Replace what exists there.
+        arch: What builds the network, where a file does not say.
+        key: Which of several state dicts in the file to take.
+        trust_pickle: Let pickles in the file run code.
+        trust_code: Modules that a manifest names and that may run.
+        plugins: The plugins; the built-in and installed ones if left out.
+
+    Raises:
+        ExportError: The network cannot be exported so; the error says which site stands in the way, and why.
+        OutputError: The place exists, cannot be written to, or ends in another suffix than the form's.
+        VerificationError: The export cannot be used without surgeon, or gives other outputs.
+    """
+    output = Path(output)
+    _check_form(to, output)
+    inputs = [Path(model)] if not isinstance(model, nn.Module) and Path(model).exists() else []
+    check_place(output, force=force, inputs=inputs, replaceable=_is_an_export)
+    if to == "onnx":
+        require("onnx", "--to onnx", ExportError)
+    plugins = plugins or load_plugins()
+    if isinstance(model, nn.Module):
+        network = model
+    else:
+        network = load(model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code, plugins=plugins)
+    record = record_of(network)
+    call = call_of(network, inspection_of(network, plugins, record.surgeries if record else ()))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(output) as temporary, tempfile.TemporaryDirectory(prefix="surgeon-export-") as folder:
+            return _write(to, call, temporary, Path(folder), output)
+    except SurgeonError as error:
+        note = f"{output} stays as it was" if output.exists() else f"nothing was written to {output}"
+        error.hint = f"{error.hint}; {note}" if error.hint else note
+        raise
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _write(form: Form, call: Call, path: Path, folder: Path, output: Path) -> Export:
+    notes = _notes(call) if form in ("torch-export", "onnx") else []
+    names = tuple(call.run(call.traced))
+    if form == "state-dict":
+        return _write_state_dict(call, path, folder, output, names)
+    if form == "hf":
+        write_folder(call, path)
+        cases = list(call.cases(batch=call.batch is not None, length=False))
+        difference = check_outputs(form, path, call, cases, folder)
+        return Export(output, form, call.names, names, len(cases), difference, (), (COMPANIONS,))
+    refused: SurgeonError | None = None
+    for dynamic in ways(call):
+        try:
+            (write_program if form == "torch-export" else write_onnx)(call, path, dynamic)
+            cases = list(call.cases(batch=dynamic.batch, length=dynamic.length))
+            difference = check_outputs(form, path, call, cases, folder)
+        except (ExportError, VerificationError) as error:
+            path.unlink(missing_ok=True)
+            refused = error
+            if dynamic == STATIC:
+                raise
+            notes = [
+                *_notes(call),
+                f"a fixed {_fixed(dynamic)}: {error.where + ': ' if error.where else ''}{error.message}",
+            ]
+            continue
+        return Export(output, form, call.names, names, len(cases), difference, dynamic.names, tuple(notes))
+    raise refused or AssertionError  # the last of the ways returns or raises
+
+
+def _fixed(dynamic: Dynamic) -> str:
+    return "number of tokens" if dynamic.length else "batch size"
+
+
+def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names: tuple[str, ...]) -> Export:
+    """Write tensors; compare them to the byte, and the outputs of a traced program that is filled with them."""
+    wanted = digests(call)
+    write_state_dict_file(call, path)
+    cases = [call.traced]
+    notes: tuple[str, ...] = ()
+    try:
+        write_program(call, folder / "program.pt2", STATIC)
+        write_inputs("state-dict", call, cases, folder)
+    except ExportError as error:
+        (folder / "program.pt2").unlink(missing_ok=True)
+        where = f"{error.where}: " if error.where else ""
+        notes = (f"only tensors were compared, not outputs: {where}{error.message}",)
+    run_consumer("state-dict", path, folder)
+    if (read := read_digests(folder)) != wanted:
+        wrong = sorted(name for name in read.keys() | wanted.keys() if read.get(name) != wanted.get(name))
+        raise VerificationError(f"it holds other tensors than the network: {', '.join(wrong[:3])}")
+    if notes:
+        return Export(output, "state-dict", (), (), 0, None, (), notes)
+    difference = compare_outputs("state-dict", [call.run(case) for case in cases], folder)
+    return Export(output, "state-dict", (), names, len(cases), difference, (), ())
+
+
+def _notes(call: Call) -> list[str]:
+    """Say what of the network an exported program cannot have."""
+    stems = [module for module in call.network.modules() if isinstance(module, StemSwitch)]
+    return [f"of the stems {', '.join(stems[0].names)} it has {stems[0].active} only"] if stems else []
+
+
+def _check_form(form: str, output: Path) -> None:
+    """Refuse an unknown form, and a place that does not look like it.
+
+    Raises:
+        ExportError: There is no such form.
+        OutputError: The output ends in something else.
+    """
+    forms = get_args(Form)
+    if form not in forms:
+        raise ExportError(f"{form!r} is no form", hint=suggest(form, forms) or f"the forms are: {', '.join(forms)}")
+    suffixes = SUFFIXES.get(form)
+    if suffixes is not None and output.suffix not in suffixes:
+        raise OutputError(
+            f"{output}: {form} is written to a file that ends in {' or '.join(suffixes)}",
+            hint=f"-o {output.with_suffix(suffixes[0])}",
+        )
+    if suffixes is None and output.suffix in {*sum(SUFFIXES.values(), ()), ".safetensors"}:
+        raise OutputError(f"{output}: {form} is written to a folder", hint=f"-o {output.with_suffix('')}")
+
+
+def _is_an_export(folder: Path) -> bool:
+    return all(WRITTEN.fullmatch(file.name) for file in folder.iterdir())

@@ -1,0 +1,35 @@
+"""Write a network's tensors as a plain state dict."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from surgeon.errors import ExportError
+from surgeon.pipeline.exports.call import Call
+
+
+def write_state_dict_file(call: Call, path: Path) -> None:
+    """Write what ``torch.load(path, weights_only=True)`` reads: the tensors by name, tied ones stored once."""
+    torch.save(dict(call.network.model.state_dict()), path)
+
+
+def digests(call: Call) -> dict[str, list[object]]:
+    """Get dtype, shape and SHA-256 of every tensor, as the consumer computes them.
+
+    Raises:
+        ExportError: The state dict holds something that is no tensor.
+    """
+    result: dict[str, list[object]] = {}
+    for name, tensor in call.network.model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ExportError(
+                f"the state dict holds a {type(tensor).__name__}, not a tensor",
+                where=name,
+                hint="use --to torch-export",
+            )
+        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        result[name] = [str(tensor.dtype), list(tensor.shape), hashlib.sha256(data).hexdigest()]
+    return result

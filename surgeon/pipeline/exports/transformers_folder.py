@@ -1,0 +1,49 @@
+"""Write a network as a folder that ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from surgeon.errors import ExportError
+from surgeon.nn.grafts import Grafted
+from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.nn.stems import StemSwitch
+from surgeon.pipeline.exports.call import Call
+from surgeon.pipeline.manifest import stock_config
+
+HINT = "use --to torch-export, which needs torch alone, or --to onnx"
+
+
+def write_folder(call: Call, folder: Path) -> None:
+    """Write config and weights, by transformers' own ``save_pretrained``.
+
+    Raises:
+        ExportError: The network is no stock class of transformers; the error says what makes it another one.
+    """
+    model = call.network.model
+    if stock_config(model) is None:
+        raise ExportError(
+            "its config does not rebuild it as a stock transformers class", where=_reason(call), hint=HINT
+        )
+    cast("Any", model).save_pretrained(folder)
+
+
+def _reason(call: Call) -> str:
+    """Name the first site that no stock class has, and what it is."""
+    model = call.network.model
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, Grafted):
+            where = f"{name}." if name else ""
+            if module.grafts:
+                return f"{where}grafts.{next(iter(module.grafts.keys()))}: a branch that surgery added"
+            return f"{where}exit: an early end that surgery added"
+        if isinstance(module, ProgressiveNetwork):
+            return f"{name or '.'}: columns side by side ({', '.join(module.tasks)})"
+        if isinstance(module, StemSwitch):
+            return f"{name}: several stems ({', '.join(module.names)})"
+    if not type(model).__module__.startswith("transformers."):
+        return f"{type(model).__module__}.{type(model).__name__}: no class of transformers"
+    ours = next((name for name, module in modules.items() if type(module).__module__.startswith("surgeon.")), None)
+    return f"{ours}: a module that surgery added" if ours else f"{type(model).__name__}: edited beyond its config"
