@@ -162,5 +162,5 @@ def test_a_wrong_operation_of_a_broken_plugin_names_the_plugin(tmp_path: Path, m
     monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "r.yaml"
     path.write_text(step("op: dim"))
-    with pytest.raises(RecipeError, match=r"unknown operation 'dim'[\s\S]*failed to load: dim"):
+    with pytest.raises(RecipeError, match=r"unknown operation 'dim'[\s\S]*'dim', which failed: .*dim_is_not_there"):
         load_recipe(path)

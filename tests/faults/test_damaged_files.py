@@ -53,7 +53,7 @@ def written(path: Path, data: bytes) -> Path:
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     written(tmp_path / "resnet50.pth", b"x")
     assert "resnet50.pth" in str(refused(tmp_path / "resnet5O.pth").hint)
-    assert "no folder" in str(refused(tmp_path / "nowhere" / "x.pt").hint)
+    assert "nowhere does not exist" in str(refused(tmp_path / "nowhere" / "x.pt").hint)
     assert "empty" in str(refused_in_empty(tmp_path / "bare").hint)
 
 
