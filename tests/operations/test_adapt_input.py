@@ -180,7 +180,7 @@ def test_frozen_stems_stay_frozen_and_later_operations_trace_the_new_input():
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
-        ("resnet", {"channels": 3}, "takes 3 channels already"),
+        ("resnet", {"channels": 3}, "already takes 3 channels"),
         ("bert", {"channels": 1}, "not a convolution"),
         ("wav2vec2", {"channels": 2}, "does not run with 2 channels"),
         ("mobilenet", {"channels": 2, "at": "features.1.block.0.0"}, "has 8 groups"),
@@ -198,7 +198,7 @@ def test_what_cannot_be_adapted_is_refused(name, fields, words):
 
 def test_relative_positions_are_refused_by_name():
     config = tf.BeitConfig(**SMALL, image_size=32, patch_size=8, use_relative_position_bias=True)
-    with pytest.raises(OperationError, match="relative_position_bias_table would go from"):
+    with pytest.raises(OperationError, match="relative_position_bias_table would change from"):
         surgeon.plan(tf.BeitForImageClassification(config).eval(), [AdaptInput(image_size=48)])
 
 

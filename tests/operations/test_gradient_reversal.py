@@ -170,5 +170,5 @@ def test_fields_out_of_range_are_refused(fields, words):
 
 
 def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(OperationError, match="an output 'logits' already"):
+    with pytest.raises(OperationError, match="already has an output 'logits'"):
         surgeon.plan(build("resnet"), [GradientReversal(output="logits")])

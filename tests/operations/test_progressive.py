@@ -259,7 +259,7 @@ def test_fields_that_contradict_each_other_are_refused(fields, says):
     [
         ("fasterrcnn", {}, OperationError, "boxes"),
         ("vgg", {"at": ["features.80"]}, SiteError, "nearest"),
-        ("vgg", {"at": ["classifier.0"], "adapter": "conv"}, OperationError, "no maps"),
+        ("vgg", {"at": ["classifier.0"], "adapter": "conv"}, OperationError, "not feature maps"),
         ("vgg", {"arch": "torchvision/shuflenet_v2_x0_5"}, surgeon.ArchitectureError, "shufflenet_v2_x0_5"),
     ],
 )
@@ -269,7 +269,7 @@ def test_what_cannot_be_done_is_said(name, fields, error, says):
 
 
 def test_a_second_column_of_the_same_name_is_refused():
-    with pytest.raises(OperationError, match="there is a column 'second' already"):
+    with pytest.raises(OperationError, match="a column 'second' already exists"):
         surgeon.plan(made("vgg"), [surgeon.Progressive(task="second")])
 
 

@@ -96,7 +96,7 @@ def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
     [
         (early_end, "exit: an early end"),
         (branch, "grafts.domain: a branch"),
-        (columns, r"columns side by side \(task1, new\)"),
+        (columns, r"several networks side by side \(columns.0, columns.1\)"),
         (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: no class of transformers"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_mask_that_does_not_fit_the_network_is_no_input(tmp_path):
 def test_of_several_stems_a_program_has_one_and_says_so_and_the_network_stays_as_it_was(tmp_path):
     network = surgeon.apply(families.build("resnet"), [surgeon.Stems(stems=["latin", "greek"])], **SMALL).train()
     exported = surgeon.export(network, tmp_path / "net.pt2", to="torch-export")
-    assert exported.notes == ("of the stems latin, greek it has latin only",)
+    assert exported.notes == ("of the parts latin, greek it has latin only",)
     assert network.training
 
 

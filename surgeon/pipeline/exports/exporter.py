@@ -16,8 +16,8 @@ from surgeon.checkpoint.artifact import check_place
 from surgeon.checkpoint.scratch import appearing
 from surgeon.data.requirements import require
 from surgeon.errors import ExportError, OutputError, SurgeonError, VerificationError, name_nearest_option, suggest
+from surgeon.interfaces.composite import composite_of
 from surgeon.interfaces.record import record_of
-from surgeon.nn.stems import StemSwitch
 from surgeon.pipeline.api import load
 from surgeon.pipeline.exports.call import Call, call_of
 from surgeon.pipeline.exports.checking import (
@@ -198,8 +198,11 @@ def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names:
 
 def _notes(call: Call) -> list[str]:
     """Say what of the network an exported program cannot have."""
-    stems = [module for module in call.network.modules() if isinstance(module, StemSwitch)]
-    return [f"of the stems {', '.join(stems[0].names)} it has {stems[0].active} only"] if stems else []
+    for module in call.network.modules():
+        if choices := composite_of(module).choices:
+            names = [path.rpartition(".")[2] for path in choices]
+            return [f"of the parts {', '.join(names)} it has {getattr(module, 'active', 'the one that ran')} only"]
+    return []
 
 
 def _check_form(form: str, output: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from surgeon.errors import ExportError
+from surgeon.interfaces.composite import composite_of
 from surgeon.nn.grafts import Grafted
-from surgeon.nn.progressive import ProgressiveNetwork
-from surgeon.nn.stems import StemSwitch
 from surgeon.pipeline.exports.call import Call
 from surgeon.pipeline.manifest import stock_config
 
@@ -39,10 +38,11 @@ def _reason(call: Call) -> str:
             if module.grafts:
                 return f"{where}grafts.{next(iter(module.grafts.keys()))}: a branch that surgery added"
             return f"{where}exit: an early end that surgery added"
-        if isinstance(module, ProgressiveNetwork):
-            return f"{name or '.'}: columns side by side ({', '.join(module.tasks)})"
-        if isinstance(module, StemSwitch):
-            return f"{name}: several stems ({', '.join(module.names)})"
+        facts = composite_of(module)
+        if facts.choices:
+            return f"{name or '.'}: several parts to choose from ({', '.join(facts.choices)})"
+        if len(facts.entries) > 1:
+            return f"{name or '.'}: several networks side by side ({', '.join(entry.site for entry in facts.entries)})"
     if not type(model).__module__.startswith("transformers."):
         return f"{type(model).__module__}.{type(model).__name__}: no class of transformers"
     ours = next((name for name, module in modules.items() if type(module).__module__.startswith("surgeon.")), None)
