@@ -171,7 +171,7 @@ def test_tasks_that_contradict_themselves_are_refused(tasks, words):
     ("name", "tasks", "words"),
     [
         ("resnet", {"logits": {"classes": 2}}, "already has an output 'logits'"),
-        ("bert_base", {"pooler_output": {"classes": 2}}, "an output 'pooler_output' already"),
+        ("bert_base", {"pooler_output": {"classes": 2}}, "already has an output 'pooler_output'"),
         ("resnet", {"a": {"classes": 2, "kind": "token_classification"}}, "not tokens"),
         ("resnet", {"a": {"classes": 2, "at": "layer9"}}, "layer9"),
     ],

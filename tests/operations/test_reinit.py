@@ -142,9 +142,9 @@ def test_what_to_draw_is_said_in_one_way(fields, words):
 @pytest.mark.parametrize(
     ("model", "fields", "words"),
     [
-        (build("resnet"), {"last": 9}, "found 8 blocks in ResNet, not 9"),
+        (build("resnet"), {"last": 9}, "has 8 blocks, not 9"),
         (build("resnet"), {"sites": "relu"}, "hold no tensors"),
-        (Own().eval(), {"sites": "."}, "nothing says how to initialise 1 parameters: scale"),
+        (Own().eval(), {"sites": "."}, "cannot reinitialise 1 parameters: scale"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(model, fields, words):
