@@ -183,5 +183,5 @@ def test_what_cannot_be_done_is_refused(name, tasks, words):
 
 def test_a_name_can_be_given_once():
     model = surgeon.apply(build("resnet"), [Multitask(tasks={"a": {"classes": 2}})])
-    with pytest.raises(OperationError, match="'a' already"):
+    with pytest.raises(OperationError, match="already has an output 'a'"):
         surgeon.plan(model, [Multitask(tasks={"a": {"classes": 2}})])

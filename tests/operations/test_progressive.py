@@ -154,7 +154,7 @@ def test_a_module_of_unknown_architecture_is_drawn_by_its_layers_or_refused():
     assert torch.equal(second[1].running_var, torch.ones(8))
 
     layers.register_parameter("scale", nn.Parameter(torch.ones(2)))
-    with pytest.raises(OperationError, match="nothing says how to initialise 1 tensors"):
+    with pytest.raises(OperationError, match="cannot reinitialise 1 tensors"):
         surgeon.apply(layers, [reinit], inputs=[[2, 4]])
 
 

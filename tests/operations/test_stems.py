@@ -179,7 +179,7 @@ def test_what_runs_up_to_a_site_includes_every_stem():
         ({"stems": ["a"]}, "at least 2"),
         ({"stems": {"a": "copy"}}, "at least two stems"),
         ({"stems": ["a", "a"]}, "with different names"),
-        ({"stems": ["a", "b c"]}, "plain word"),
+        ({"stems": ["a", "b c"]}, "cannot name a stem"),
         ({"stems": {"a": "reinit", "b": "copy"}}, "is the existing one"),
     ],
 )
@@ -191,8 +191,8 @@ def test_names_that_do_not_do_are_refused(fields, words):
 @pytest.mark.parametrize(
     ("operations", "words"),
     [
-        ([Stems(stems=["a", "b"], at=["layer1", "layer1.0"])], "holds layer1.0"),
-        ([Stems(stems=["a", "b"], at=".")], "holds everything"),
+        ([Stems(stems=["a", "b"], at=["layer1", "layer1.0"])], "contains layer1.0"),
+        ([Stems(stems=["a", "b"], at=".")], "contains everything"),
         ([Stems(stems=["a", "b"], at="conv1"), Stems(stems=["c", "d"], at="bn1")], "already has several stems"),
     ],
 )
