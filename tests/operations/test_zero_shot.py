@@ -246,9 +246,9 @@ def test_what_is_no_table_or_fits_no_head_is_refused(operations, words):
         ("class,a\n", "has no classes"),
         ("class\nzebra\n", "has no attributes"),
         ("class,a,b\nzebra,1\n", r"t.csv:2: zebra has 1 values for 2 attributes"),
-        ("class,a\nzebra,1\nzebra,0\n", r"t.csv:3: the class 'zebra' stands twice"),
+        ("class,a\nzebra,1\nzebra,0\n", r"t.csv:3: the class 'zebra' is listed twice"),
         ("class,a\nzebra,yes\n", r"t.csv:2: zebra: could not convert"),
-        ("class,a,a\nzebra,1,0\n", "attribute 'a' stands twice"),
+        ("class,a,a\nzebra,1,0\n", "attribute 'a' is listed twice"),
     ],
 )
 def test_a_table_file_is_refused_at_its_line(text, words, tmp_path):
