@@ -17,9 +17,9 @@ from torch import nn
 from surgeon.architectures.same_structure import settings_of
 from surgeon.errors import OperationError
 from surgeon.families.transformers.fields import MUTABLE
-from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.tensors import fill, tensors_of
+from surgeon.surgery.inspection import Inspection
 
 SMALL = 2**27
 """Bytes of tensors up to which two networks whose settings differ are run."""
@@ -65,7 +65,7 @@ def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
     for network in (model, rebuilt):
         fill(network.eval(), lambda name: values[name].clone())
     try:
-        candidates = list(find_inputs(rebuilt, inputs).candidates())
+        candidates = list(Inspection(rebuilt, inputs=inputs).inputs().candidates())
     except OperationError:
         return False
     for fed in candidates:

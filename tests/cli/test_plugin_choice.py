@@ -27,8 +27,8 @@ BROKEN = {
 
 
 def plugin(folder: Path, text: str) -> str:
-    (folder / "bad.py").write_text(text)
-    return str(folder / "bad.py")
+    (folder / "broken.py").write_text(text)
+    return str(folder / "broken.py")
 
 
 @pytest.mark.parametrize("kind", sorted(set(BROKEN) - {"does not import"}))

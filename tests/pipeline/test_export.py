@@ -255,7 +255,7 @@ def test_what_lies_at_the_output_is_kept_without_force(tmp_path):
 def test_a_folder_of_something_else_is_not_replaced_even_with_force(tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "thesis.tex").write_text("precious")
-    with pytest.raises(surgeon.OutputError, match="not replaced"):
+    with pytest.raises(surgeon.OutputError, match="does not replace"):
         surgeon.export(stock(), tmp_path / "net", to="hf", force=True)
 
 
