@@ -78,13 +78,13 @@ def workshop(made: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    return surgeon.load(path).state_dict()
+    return surgeon.load(path, trust_code="networks").state_dict()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE])
 def test_a_recipe_runs_by_the_commands_in_its_header(name: str, workshop: Workshop) -> None:
     made = workshop.make(name)
-    record = surgeon.record_of(surgeon.load(made))
+    record = surgeon.record_of(surgeon.load(made, trust_code="networks"))
     assert record is not None
     assert bool(record.training) >= trains(name)
 
@@ -130,7 +130,7 @@ OLD = "{source: digits, classes: [0, 1, 2, 3, 4], size: 16, channels: 1}"
     ids=["l2_sp", "ewc", "lwf"],
 )
 def test_conservation_measures_the_old_task_and_never_trains_on_it(setting: str, workshop: Workshop) -> None:
-    record = surgeon.record_of(surgeon.load(workshop.make("conservation.yaml", setting)))
+    record = surgeon.record_of(surgeon.load(workshop.make("conservation.yaml", setting), trust_code="networks"))
     report = record.training[-1]["report"]
     assert {name: measured["all"]["samples"] for name, measured in report["tasks"].items()} == {
         "logits": 360,

@@ -167,7 +167,9 @@ def test_blocks_that_features_are_taken_from_stay_and_are_followed():
     tower = transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLVisionModel(config).eval()
     patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
     inputs = {"hidden_states": torch.randn(64, patch), "grid_thw": torch.tensor([[1, 8, 8]])}
-    with pytest.raises(OperationError, match="block 3 of blocks cannot be removed: features are taken from it") as caught:
+    with pytest.raises(
+        OperationError, match="block 3 of blocks cannot be removed: features are taken from it"
+    ) as caught:
         surgeon.plan(tower, Truncate(keep_blocks=0.5), inputs=inputs)
     assert caught.value.hint == "keep it: keep_blocks: [0, 1, 3], stack: blocks"
     thinned = surgeon.apply(tower, Truncate(keep_blocks=[1, 3]), inputs=inputs)

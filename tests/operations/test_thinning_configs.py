@@ -115,7 +115,9 @@ def test_a_block_whose_keys_and_values_another_one_reads_has_to_stay():
         activation_sparsity_pattern=[0.0] * 6,
     )  # fmt: skip
     model = transformers.Gemma3nForCausalLM(config).eval()
-    with pytest.raises(OperationError, match=r"block 2 of model\.layers cannot be removed: block 4 reads its keys") as caught:
+    with pytest.raises(
+        OperationError, match=r"block 2 of model\.layers cannot be removed: block 4 reads its keys"
+    ) as caught:
         surgeon.plan(model, Truncate(keep_blocks=[0, 1, 4]))
     assert caught.value.hint == "keep it: keep_blocks: [0, 1, 2, 4]"
 

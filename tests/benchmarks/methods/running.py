@@ -56,7 +56,7 @@ def run_recipe(
     """
     recipe = surgeon.load_recipe(RECIPES / name, overrides=overrides, plugins=plugins())
     assert recipe.train is not None, name
-    return surgeon.finetune(model, recipe, seed=seed, plugins=plugins())
+    return surgeon.finetune(model, recipe, seed=seed, plugins=plugins(), trust_code="networks")
 
 
 def made_by(name: str, seed: int, folder: Path, *overrides: str, model: Path | str | None = None) -> Path:
