@@ -79,8 +79,7 @@ def test_surgery_on_a_torchvision_network_never_imports_transformers(tmp_path: P
     modules = surgeon(tmp_path, "apply", "r.yaml", "net.pth", "-o", "out")
     assert libraries(modules) <= {"torch", "torchvision", "numpy"}
     assert not modules & PUT_OFF
-    assert "sympy" in modules  # torch's, for the shapes that the plan tells
-    assert "sympy" not in surgeon(tmp_path, "apply", "r.yaml", "net.pth", "-o", "quiet", "--quiet")
+    assert "sympy" in modules  # torch's, for the trace that shows that the result runs
     modules = surgeon(tmp_path, "check", "out", "--source", "net.pth")
     assert "transformers" not in modules
     assert not modules & PUT_OFF

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from small import X, Y, by_sgd, make, splits
@@ -28,7 +30,8 @@ def test_batches_are_as_large_as_those_of_training_unless_said_otherwise(argumen
 
 
 def test_what_is_measured_in_between_is_in_history_json_and_curve():
-    report = train(make(), by_sgd(epochs=3, arguments={"eval_strategy": "epoch"}), data=splits(), quiet=True)
+    data = dataclasses.replace(splits(), validation=splits().test)
+    report = train(make(), by_sgd(epochs=3, arguments={"eval_strategy": "epoch"}), data=data, quiet=True)
     assert [
         sorted({"loss", "eval_logits_loss", "eval_logits_accuracy"} & entry.keys()) for entry in report.history
     ] == [["eval_logits_accuracy", "eval_logits_loss", "loss"]] * 3

@@ -123,7 +123,7 @@ def test_an_artifact_that_is_trained_further_refuses_other_classes(tmp_path, cap
     assert cli.run(["apply", str(made), str(tmp_path / "net"), "-o", out, "--quiet"]) == 0
     (data / "cat").rename(data / "ant")
     capfd.readouterr()
-    assert cli.run(["train", out, "-o", str(tmp_path / "more"), "--quiet"]) == TrainingError.exit_code
+    assert cli.run(["train", out, "-o", str(tmp_path / "more"), "--quiet", "--trust-recipe"]) == TrainingError.exit_code
     assert "only in the head: cat; only in the data: ant" in " ".join(capfd.readouterr().err.split())
 
 

@@ -132,7 +132,7 @@ def test_feature_matching_is_its_equation():
     ("penalty", "message"),
     [
         (FeatureMatching(weight=1.0, sites=["nothing"]), "no module matches"),
-        (LwF(weight=1.0, output="logit", temperature=2.0), "keep the old head beside the new one"),
+        (LwF(weight=1.0, output="logit", temperature=2.0), "keep the old head next to the new one"),
         (L2SP(weight=1.0, new_weight=0.0, sites=["nothing"]), "no module matches"),
     ],
 )
@@ -180,7 +180,7 @@ def test_features_that_are_frozen_or_new_are_nothing_to_conserve():
     ],
 )
 def test_settings_of_another_method_are_refused(fields):
-    with pytest.raises(ValueError, match=r"no setting of|needs data|greater than"):
+    with pytest.raises(ValueError, match=r"not a setting of|needs data|greater than"):
         surgeon.Conserve(**fields)
 
 
