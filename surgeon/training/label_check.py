@@ -24,10 +24,10 @@ def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     for target in targets:
         label = target.objective.label
-        highest = 1
-        if target.objective.loss == "cross_entropy":
+        highest = 1  # of answers to yes/no questions, and of soft labels, which are probabilities of classes
+        if target.objective.loss == "cross_entropy" and not batch[label].is_floating_point():
             highest = classes_second(outputs[target.objective.output], batch[label]).shape[1] - 1
-        elif target.objective.loss != "bce":
+        elif target.objective.loss not in ("cross_entropy", "bce"):
             continue
         for part, samples in parts.items():
             values = None if samples is None else label_values(samples, label)
