@@ -158,3 +158,9 @@ def test_every_room_says_what_it_owns():
     for path in PACKAGE.rglob("__init__.py"):
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         assert len(doc) > 80, f"{path.relative_to(PACKAGE)} says too little"
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by their bare names, and leaves out the second of a pair."""
+    names = [path.name for path in (PACKAGE.parent / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
