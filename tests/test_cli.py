@@ -373,10 +373,7 @@ def test_inspect_shows_roles_and_shapes(checkpoint: Path, told: Told) -> None:
 
 def test_inspect_lists_what_a_selector_names(checkpoint: Path, told: Told) -> None:
     _, out, _ = told("inspect", checkpoint, "--select", "stage2.*, !stage2.0")
-    header, *rows, count = out.splitlines()
-    assert header.split()[-2:] == ["named", "by"]
-    assert [row.split()[0] for row in rows] == ["stage2.1", "stage2.2", "stage2.3"]
-    assert count == "3 sites"
+    assert [line.split()[0] for line in out.splitlines()[1:-1]] == ["stage2.1", "stage2.2", "stage2.3"]
     code, _, err = told("inspect", checkpoint, "--select", "stage9")
     assert code == 6
     assert "stage" in err

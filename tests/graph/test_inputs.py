@@ -158,7 +158,7 @@ def test_an_artifact_remembers_the_tensors_that_it_was_traced_with(tmp_path):
         ({"x": {"shape": [2], "dtype": "flaot32"}}, "float32"),
         ({"x": {"dtype": "int64"}}, "needs a shape, or values"),
         ({"x": {"values": [[1, 2], [3]]}}, "differ in their lengths"),
-        ({"x": {"values": [["a"]]}}, "'a' is no number"),
+        ({"x": {"values": [["a"]]}}, "'a' is not a number"),
         ({"x": {"values": [1, 2], "shape": [3]}}, r"shape \[2\], not \[3\]"),
     ],
 )
