@@ -36,8 +36,12 @@ def test_an_artifact_of_an_earlier_surgeon_loads_and_gives_the_recorded_outputs(
 def test_the_replay_of_an_earlier_artifact_takes_its_recorded_answers(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    traced: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        traced.append(arguments)
         raise AssertionError("traced, though every answer is recorded")
 
     monkeypatch.setattr(inspection, "trace", refuse)
     surgeon.load(OLD / name)
+    assert traced == []
