@@ -1,4 +1,4 @@
-"""State that no state dict holds and that is random: drawn under the recipe's seed, so that it comes back on loading."""
+"""Random state that no state dict holds is drawn under the recipe's seed, so that it comes back on loading."""
 
 from __future__ import annotations
 
