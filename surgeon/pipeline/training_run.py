@@ -21,8 +21,9 @@ from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.pipeline.trained_artifact import save_trained
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -167,7 +168,7 @@ def _trainee(
             network = engine.load_opened(open_from(source, options))
             record = record_of(network)
             assert record is not None  # load attaches it
-            operations = operations_from(record.surgeries[-1].operations, options.plugins)
+            operations = recorded_operations(record.surgeries[-1], options.plugins)
             default = record.surgeries[-1].seed if its_own else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
             return Trainee(network, record, source, operations, default if seed is None else seed, files)

@@ -137,7 +137,7 @@ def load_recipe(
     operations = _operations(fields.pop("operations", ()), document, plugins, needed)
     settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
     if document.problems or settings is None:
-        raise _all(document)
+        raise all_mistakes(document)
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     if settings.model and (Path(path).parent / settings.model).exists():
         values["model"] = str(Path(path).parent / settings.model)
@@ -164,27 +164,6 @@ def operation_dict(operation: Operation) -> dict[str, Any]:
     return {"op": operation.name, **operation.model_dump(mode="json", exclude_defaults=True)}
 
 
-def operations_from(
-    items: Sequence[Any], plugins: Plugins, *, source: str = "operations", needed: Mapping[str, str] | None = None
-) -> list[Operation]:
-    """Operations from their form in a recipe or manifest.
-
-    Args:
-        items: What is to be done.
-        plugins: Where operations and sources come from.
-        source: Where the items came from, for errors.
-        needed: The plugins that an artifact says they need.
-
-    Raises:
-        RecipeError: With every mistake in ``problems``.
-    """
-    document = Document(source, "")
-    operations = _operations(list(items), document, plugins, needed)
-    if document.problems:
-        raise _all(document)
-    return operations
-
-
 def _with_files_beside(operation: Operation, folder: Path) -> Operation:
     """``operation`` with the files that its fields name found beside the recipe, where they lie there."""
     found: dict[str, Any] = dict(files_beside(operation, folder))
@@ -205,9 +184,18 @@ def _operations(items: Any, document: Document, plugins: Plugins, needed: Mappin
     return [operation for operation in parsed if operation is not None]
 
 
-def _operation(
+def operation_class(
     item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
-) -> Operation | None:
+) -> type[Operation] | None:
+    """Get the class of an operation in its form in a recipe; None, and the problem noted in ``document``, without one.
+
+    Args:
+        item: The operation's fields, and its name under ``op``.
+        document: The recipe or record.
+        at: Where in it the item stands.
+        plugins: Where operations come from.
+        needed: What an artifact says of the plugins that it needs.
+    """
     if not isinstance(item, dict):
         document.problem(at, f"must be a mapping with the key 'op', not {shown(item)}", "as in: {op: freeze, …}")
         return None
@@ -217,15 +205,24 @@ def _operation(
         document.problem(at, what, "see: surgeon ops")
         return None
     try:
-        kind = plugins.operation(name, needed)
+        return plugins.operation(name, needed)
     except SurgeonError as error:
         document.problem((*at, "op"), error.message, error.hint)
         return None
+
+
+def _operation(
+    item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
+) -> Operation | None:
+    kind = operation_class(item, document, at, plugins, needed)
+    if kind is None:
+        return None
     fields = {key: value for key, value in item.items() if key != "op"}
-    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {name}")
+    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {kind.name}")
 
 
-def _all(document: Document) -> RecipeError:
+def all_mistakes(document: Document) -> RecipeError:
+    """Make one error of the problems in ``document``, in the order of its text."""
     count = len(document.problems)
     message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
     order = {place: number for number, place in enumerate(document.places.values())}
