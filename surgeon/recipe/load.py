@@ -109,6 +109,7 @@ def load_recipe(
     overrides: Sequence[str] = (),
     plugins: Plugins | None = None,
     needed: Mapping[str, str] | None = None,
+    recorded: Sequence[Operation] | None = None,
 ) -> Recipe:
     """Read and validate a recipe. torch is not imported.
 
@@ -117,6 +118,7 @@ def load_recipe(
         overrides: Values to set in it, as ``operations.1.classes=7``.
         plugins: Where its operations and sources come from; everything that is installed if left out.
         needed: The plugins that an artifact says its recipe needs: named where they are not there.
+        recorded: The operations as an artifact recorded them, instead of those that the text gives today.
 
     Raises:
         RecipeError: With every mistake of the file in ``problems``.
@@ -134,7 +136,8 @@ def load_recipe(
     fields = dict(document.data)
     if isinstance(fields.get("$schema"), str):  # How a JSON file names the schema that editors complete it from.
         del fields["$schema"]
-    operations = _operations(fields.pop("operations", ()), document, plugins, needed)
+    steps = fields.pop("operations", ())
+    operations = list(recorded) if recorded is not None else _operations(steps, document, plugins, needed)
     settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
     if document.problems or settings is None:
         raise all_mistakes(document)
@@ -143,7 +146,8 @@ def load_recipe(
         values["model"] = str(Path(path).parent / settings.model)
     if settings.train:
         values["train"] = settings.train.beside(Path(path).parent)
-    operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
+    if recorded is None:  # what was recorded was found then
+        operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
     recipe = Recipe(operations=operations, **values)
     recipe._document, recipe._overrides, recipe._typed = document, tuple(overrides), False
     return recipe

@@ -18,9 +18,12 @@ from surgeon.checkpoint.digests import sealed
 from surgeon.errors import OperationError, PluginError, SurgeonWarning
 from surgeon.interfaces.record import Surgeries
 from surgeon.operations import Freeze, Multitask, ReplaceHead, Truncate
+from surgeon.pipeline import training_run
+from surgeon.pipeline.training_run import recipe_of_artifact
 from surgeon.plugins import Plugins
-from surgeon.recipe.load import operation_dict
+from surgeon.recipe.load import Recipe, operation_dict
 from surgeon.recipe.recorded import recorded_operations, resolved
+from surgeon.surgery.opened import OpenOptions
 
 
 class Gain(nn.Module):
@@ -140,6 +143,29 @@ def test_another_default_changes_nothing_in_an_artifact(
     assert torch.equal(run(again), run(made))
     second = surgeon.load(surgeon.save(again, artifact.with_name("second")), plugins=today)
     assert torch.equal(run(second), run(made))
+
+
+@pytest.mark.parametrize("form", ["out", "out.safetensors", "out.pt"])
+def test_training_an_artifact_takes_the_recorded_fields(form: str, tmp_path: Path) -> None:
+    model = surgeon.apply(build("resnet"), [Scale(at="layer2")], plugins=known(Scale))
+    path = surgeon.save(model, tmp_path / form)
+    (recipe,) = recipe_of_artifact(path, [], known(CHANGED_DEFAULTS["plain"])).operations
+    assert (recipe.at, recipe.factor) == ("layer2", 2.0)  # type: ignore[attr-defined]
+    with pytest.warns(SurgeonWarning, match="here it comes from surgeon-scale 2.0"):
+        (recipe,) = recipe_of_artifact(path, [], known(Migrating, "2.0")).operations
+    assert recipe.gain == 400.0  # type: ignore[attr-defined]
+
+
+def test_a_recipe_counts_as_applied_whatever_its_defaults_are_today(artifact: Path) -> None:
+    for name in ("plain", "explicit is the default now"):
+        kind = CHANGED_DEFAULTS[name]
+        options = OpenOptions(plugins=known(kind))
+        recipe = Recipe(operations=[kind(at="layer2")], model=str(artifact))
+        if name != "plain":
+            recipe = Recipe(operations=[kind(factor=2.0)], model=str(artifact))
+        trainee = training_run._trainee(recipe, None, options, None, its_own=False)
+        assert len(trainee.record.surgeries) == 1
+        assert trainee.operations == [kind(at="layer2", factor=2.0)]
 
 
 def test_without_the_record_the_default_of_today_counts(made: nn.Module, artifact: Path) -> None:
