@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgeon.data.labels import IGNORED, present
-from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
+from surgeon.training.losses import bce, classes_second, huber, labelled_elements, masked, mse
 from surgeon.training.measures import Measures, confusion_of, of_confusion, of_questions, of_ranking, of_values
 from surgeon.training.objectives import Batch, Target
 from surgeon.training.task_weights import FixedWeights
@@ -24,6 +24,10 @@ WIDEST = 256
 network would fill the memory."""
 SQUARE = 16
 """Of tokens and pixels the confusion matrix of each sample is kept, where there are up to so many classes."""
+TOKENS, MASKED_TOKENS = "tokens", "masked_tokens"
+PERPLEXITY = {TOKENS: "perplexity", MASKED_TOKENS: "pseudo_perplexity"}
+"""What the exponential of the mean negative log-likelihood is called. A masked token is predicted from both of its
+sides, so that this number does not compare with a perplexity (Salazar et al. 2020)."""
 ALL = "all"
 """The key of measures over all test samples, beside those of each domain."""
 
@@ -76,10 +80,11 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
-    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it."""
+    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it; or masked tokens."""
     label = batch[target.objective.label]
     if target.of_classes:
-        return "classes" if label.ndim == 1 or label.is_floating_point() else "tokens"
+        tokens = MASKED_TOKENS if target.loss is masked else TOKENS
+        return "classes" if label.ndim == 1 or label.is_floating_point() else tokens
     if target.loss is bce:
         return "questions"
     return "values" if target.loss in (mse, huber) else None
@@ -90,7 +95,7 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
-    if task == "tokens":
+    if task in PERPLEXITY:
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
         if classes > SQUARE:
@@ -181,8 +186,8 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Me
     if accuracy is not None:
         found["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
-    if task == "tokens":
-        found["perplexity"] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
+    if task in PERPLEXITY:
+        found[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
         if kept.shape[1]:
             classes = round(kept.shape[1] ** 0.5)
             found |= of_confusion(kept.double().sum(0).reshape(classes, classes), names)

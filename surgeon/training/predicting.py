@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, NUMBER_LOSSES, Network
+from surgeon.data.network import CLASS_LOSS, MASKED, NEXT_TOKEN, NUMBER_LOSSES, Network
 from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.operation import Operation, asked_of_training
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.fitting import outputs_of
+from surgeon.training.language import language_of
 from surgeon.training.objectives import MAIN, Call
-from surgeon.training.parts import is_language_model
 from surgeon.training.penalties import in_eval_mode
 
 BATCH = 64
@@ -200,8 +200,8 @@ def objective_of(model: nn.Module, operations: Sequence[Operation], output: str,
     loss = PROBLEMS.get(str(problem), CLASS_LOSS)
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:
         loss = "bce"  # of a single logit, a softmax would always be 1
-    elif loss == CLASS_LOSS and values.ndim == 3 and is_language_model(model):
-        loss = "next_token"
+    elif loss == CLASS_LOSS and values.ndim == 3 and (language := language_of(model)) in (NEXT_TOKEN, MASKED):
+        loss = str(language)
     return Objective(output=output, loss=loss)
 
 
