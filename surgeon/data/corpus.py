@@ -55,6 +55,18 @@ def predicted(network: Network) -> str:
         TrainingError: It predicts none, or writes one sequence by reading another.
     """
     loss = network.head("labels").loss
+    if loss == NEXT_TOKEN and network.language == MASKED:
+        raise TrainingError(
+            "the network reads texts in both directions, so that it sees the token that next_token asks for",
+            where="train.objectives",
+            hint="loss: masked, or leave objectives out",
+        )
+    if loss == MASKED and network.language == NEXT_TOKEN:
+        raise TrainingError(
+            "the network reads texts from left to right, and masked asks for a token by both of its sides",
+            where="train.objectives",
+            hint="loss: next_token, or leave objectives out",
+        )
     if loss in (NEXT_TOKEN, MASKED):
         return loss
     if network.language == SEQUENCES:

@@ -15,9 +15,8 @@ SENTENCES = [
     for place in ("under the table", "over a fence", "behind houses")
     for other in ("mouse", "horse")
 ]
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "and", "cat", "dog", "owl", "mouse", "horse"] + [
-    *("sit", "jump", "walk", "sleep", "house", "##s", "under", "over", "behind", "table", "fence"),
-]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "and", "cat", "dog", "owl", "mouse", "horse"]
+PIECES += ["sit", "jump", "walk", "sleep", "house", "##s", "under", "over", "behind", "table", "fence"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 
 
@@ -28,7 +27,9 @@ def byte_tokenizer(folder: Path, side: str = "right", ends: bool = True) -> tran
     made.decoder = decoders.ByteLevel()
     special = ["<end>"] if ends else []
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator(SENTENCES, trainer)
     names = {"eos_token": "<end>"} if ends else {}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, padding_side=side, **names)
@@ -57,9 +58,7 @@ def gpt2(folder: Path, side: str = "right") -> Path:
 
 def bert(folder: Path, cls: str = "BertForMaskedLM") -> Path:
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(PIECES), intermediate_size=32, max_position_embeddings=64, **SMALL
-    )
+    config = transformers.BertConfig(vocab_size=len(PIECES), intermediate_size=32, max_position_embeddings=64, **SMALL)
     getattr(transformers, cls)(config).save_pretrained(folder)
     transformers.BertTokenizer(vocab={piece: number for number, piece in enumerate(PIECES)}).save_pretrained(folder)
     return folder

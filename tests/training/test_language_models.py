@@ -14,9 +14,8 @@ import surgeon
 from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.sources import Corpus
-from surgeon.errors import RecipeError, TrainingError
+from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
-from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
 from surgeon.training.fitting import first_outputs
@@ -73,7 +72,7 @@ def test_texts_are_packed_into_full_blocks_with_a_token_at_the_end_of_each(tmp_p
 
 def test_texts_alone_are_padded_at_the_side_of_the_tokenizer(tmp_path: Path):
     for side, place in (("right", -1), ("left", 0)):
-        model, splits = loaded(llama(tmp_path / side, side), sentences(tmp_path / "a.txt"), packing="none", max_length=64)
+        _, splits = loaded(llama(tmp_path / side, side), sentences(tmp_path / "a.txt"), packing="none", max_length=64)
         batch = batch_of(splits, 12)
         short = batch["attention_mask"].sum(1).argmin()
         assert batch["attention_mask"][short, place] == 0
@@ -212,8 +211,8 @@ def test_what_a_corpus_lacks_is_said(tmp_path: Path):
     (tmp_path / "odd.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(TrainingError, match=r"odd\.txt is not UTF-8: byte 3"):
         loaded(folder, tmp_path / "odd.txt")
+    (tmp_path / "t.csv").write_text("text\na\nb\n")
     with pytest.raises(TrainingError, match="no column 'texts'"):
-        (tmp_path / "t.csv").write_text("text\na\nb\n")
         loaded(folder, tmp_path / "t.csv", text="texts")
 
 
@@ -234,3 +233,49 @@ def test_interrupted_masked_training_goes_on_to_the_same_bytes(tmp_path: Path):
     cut = surgeon.load(folder)
     train(cut, settings, quiet=True, resume=True, **run)
     assert all(torch.equal(value, cut.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def refused(tmp_path: Path, folder: Path, train: dict[str, object]) -> str:
+    """What ``run_recipe`` says of a recipe, without having written anything."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"operations": [{"op": "truncate", "keep_blocks": 2}], "train": train}))
+    with pytest.raises(TrainingError) as caught:
+        surgeon.run_recipe(folder, recipe, tmp_path / "out", progress=NoReading())
+    assert not (tmp_path / "out").exists()
+    return caught.value.message
+
+
+class NoReading(surgeon.RunProgress):
+    """Fails where weights are read."""
+
+    def step(self, what: str, total: int | None = None) -> object:
+        assert what not in ("reading", "writing"), "weights are read before the refusal"
+        return super().step(what, total)
+
+
+def test_classes_of_texts_are_refused_for_a_language_model_before_surgery(tmp_path: Path):
+    table = tmp_path / "films.csv"
+    table.write_text("text,genre\n" + "a cat,drama\nthe dog,comedy\n" * 5)
+    data = {"source": "table", "path": str(table), "text": "text", "targets": {"labels": "genre"}}
+    for make, name in ((llama, "LlamaForCausalLM"), (bert, "BertForMaskedLM")):
+        said = refused(tmp_path, make(tmp_path / name), {"data": data})
+        assert said == f"{name} predicts tokens, and the column 'genre' holds one label for each text"
+
+
+def test_texts_for_a_network_without_a_language_head_are_refused_before_surgery(tmp_path: Path):
+    data = {"source": "corpus", "path": str(sentences(tmp_path / "a.txt")), "unit": "line"}
+    assert "predicts no tokens" in refused(tmp_path, bert(tmp_path / "base", "BertModel"), {"data": data})
+    wrong = {"data": data, "objectives": [{"output": "logits", "loss": "next_token"}]}
+    assert "in both directions" in refused(tmp_path, bert(tmp_path / "masked"), wrong)
+    wrong = {"data": data, "objectives": [{"output": "logits", "loss": "masked"}]}
+    assert "from left to right" in refused(tmp_path, llama(tmp_path / "next"), wrong)
+
+
+def test_a_loss_of_an_output_that_is_not_there_is_refused_before_surgery(tmp_path: Path):
+    table = tmp_path / "films.csv"
+    table.write_text("text,genre\n" + "a cat,drama\nthe dog,comedy\n" * 5)
+    data = {"source": "table", "path": str(table), "text": "text", "targets": {"labels": "genre"}}
+    folder = bert(tmp_path / "base", "BertModel")
+    assert "returns last_hidden_state, pooler_output" in refused(tmp_path, folder, {"data": data})
+    named = {"data": data, "objectives": [{"output": "pooled", "loss": "cross_entropy"}]}
+    assert refused(tmp_path, folder, named) == "no output 'pooled' (there are: last_hidden_state, pooler_output)"
