@@ -119,7 +119,7 @@ class Prepared:
         path = Path(path)
         check_output(path, force=force, inputs=self.inputs)
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress, check=check)
+        write(path, contents(self.model, pieces, self.record), progress, force=force, check=check)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
