@@ -40,7 +40,7 @@ def rename_to_free(written: Path, path: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         written.rename(path)
     else:
-        written.unlink()
+        written.unlink(missing_ok=True)
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -137,7 +137,8 @@ def test_a_scratch_folder_that_another_run_takes_away_is_made_again(
 @pytest.mark.parametrize("there", ["file", "folder", "empty folder", "link"])
 def test_what_appears_meanwhile_stays(tmp_path: Path, kind: str, there: str) -> None:
     out = tmp_path / "out"
-    with pytest.raises(FileExistsError), appearing(out, replace=False) as place:
+
+    def both(place: Path) -> None:
         place.write_bytes(b"mine") if kind == "file" else place.mkdir()
         if there == "file":
             out.write_bytes(b"theirs")
@@ -147,6 +148,9 @@ def test_what_appears_meanwhile_stays(tmp_path: Path, kind: str, there: str) -> 
             out.mkdir()
             if there == "folder":
                 (out / "file").write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError), appearing(out, replace=False) as place:
+        both(place)
     assert names(tmp_path) == ["out"]
     assert out.is_symlink() or out.is_dir() or out.read_bytes() == b"theirs"
 

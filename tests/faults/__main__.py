@@ -18,6 +18,7 @@ from faults.tally import Tally
 PARTS = {
     "kills": "faults.kills",
     "training": "faults.training_kills",
+    "places": "faults.places",
 }
 
 

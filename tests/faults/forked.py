@@ -69,6 +69,26 @@ def warm() -> None:
     torch.set_num_threads(1)
     for name in IMPORTS:
         import_module(name)
+    _run_once()
+
+
+def _run_once() -> None:
+    """What is imported when it is first needed is needed by now."""
+    import torch
+    from families import vgg
+
+    from surgeon.cli.app import run
+
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            os.chdir(folder)
+            torch.save(vgg().state_dict(), "net.pt")
+            Path("recipe.yaml").write_text("operations: [{op: freeze, sites: features}]\n")
+            assert run(["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-o", "out.pt", "-q"]) == 0
+            assert run(["inspect", "missing"]) != 0
+        finally:
+            os.chdir(here)
 
 
 def forked(

@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from faults.forked import forked
@@ -112,18 +113,16 @@ def _went_on(folder: Path, wanted: object) -> tuple[str, str | None]:
     if left is not None and left != wanted:
         return "", "the output is not complete"
     kept = sorted(path.name for path in folder.glob("out.checkpoints/*"))
-    outcome, more = "complete", ["--resume"]
-    again = forked(lambda: surgeon([*COMMAND, *more]), folder=folder)
-    if left is None:
-        outcome = "resumed"
-        if again.status == 9 and "no interrupted training to resume" in again.err:
+    outcome = "complete" if left is not None else "resumed"
+    again = forked(lambda: surgeon([*COMMAND, "--resume"]), folder=folder)
+    if again.status == 9 and "no interrupted training to resume" in again.err:
+        if left is None:
             outcome = "begun anew"
             again = forked(lambda: surgeon(COMMAND), folder=folder)
+        elif not (folder / "out.checkpoints").exists():
+            again = replace(again, status=0)  # nothing is left to be done
     if again.status:
-        return (
-            "",
-            f"--resume ends with {again.status} (output {'absent' if left is None else 'complete'}, {kept}): {again.err}",
-        )
+        return "", f"--resume ends with {again.status}, {outcome}, {kept}: {again.err}"
     if contents(folder / "out") != wanted:
         return "", f"other bytes after it was {outcome}"
     if odd := {path.name for path in folder.iterdir()} ^ (INPUTS | RESULT):
