@@ -158,6 +158,7 @@ def predict_samples(
         for outputs, batch, start in run_batches(model, each, batch_size):
             if objective is None or chosen is None:
                 chosen = main_output(outputs) if output is None else output
+                _check_there(outputs, chosen)
                 objective = objective_of(model, operations, chosen, outputs[chosen])
                 kind = _check_output(outputs, chosen, batch, objective)
             raw = outputs[chosen].float()
@@ -242,14 +243,17 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _check_output(
-    outputs: dict[str, Tensor], chosen: str, batch: Mapping[str, Tensor], objective: Objective
-) -> str | None:
-    """Whether an output is of words or of pixels; None of one row of numbers a sample."""
+def _check_there(outputs: dict[str, Tensor], chosen: str) -> None:
     if chosen not in outputs:
         raise TrainingError(
             f"no output {chosen!r} (there are: {', '.join(outputs)})", hint=suggest(chosen, outputs) or None
         )
+
+
+def _check_output(
+    outputs: dict[str, Tensor], chosen: str, batch: Mapping[str, Tensor], objective: Objective
+) -> str | None:
+    """Whether an output is of words or of pixels; None of one row of numbers a sample."""
     values = outputs[chosen]
     if objective.loss == CLASS_LOSS and values.is_floating_point() and (kind := kind_of_places(values, batch)):
         return kind
