@@ -136,7 +136,7 @@ def test_another_image_size_interpolates_the_declared_position_embeddings(lab):
 
 
 def test_an_image_size_that_patches_do_not_divide_is_refused(lab):
-    with pytest.raises(OperationError, match="images of 18 pixels do not divide into patches of 4") as caught:
+    with pytest.raises(OperationError, match="an image size of 18 is not a multiple of the patch size 4") as caught:
         lab(surgeon.AdaptInput(image_size=18))
     assert caught.value.hint == "take 16 or 20"
 
