@@ -75,15 +75,8 @@ def pipeline_tag(facts: Facts) -> str | None:
 def measures_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
     """List each output of a training with its measures on the test samples."""
     for output, domains in (entry.get("report", {}).get("tasks") or {}).items():
-        values = domains.get("all") or next(iter(domains.values()), {})
-        yield (
-            output,
-            {
-                name: value
-                for name, value in values.items()
-                if isinstance(value, (int, float)) and not isinstance(value, bool)
-            },
-        )
+        values: Mapping[str, Any] = domains.get("all") or next(iter(domains.values()), {})
+        yield output, {name: value for name, value in values.items() if type(value) in (int, float)}
 
 
 def _results(facts: Facts) -> Iterator[EvalResult]:

@@ -136,9 +136,9 @@ def _base_card(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], bool]:
     if path is None or not path.is_file():
         return {}, False
     try:
-        return ModelCard(
-            path.read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True
-        ).data.to_dict(), True
+        text = path.read_text(encoding="utf-8", errors="replace")
+        metadata: dict[str, Any] = ModelCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
+        return metadata, True
     except Exception:  # metadata of somebody's, in whatever state
         return {}, True
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from surgeon.architectures.trust import TrustCode
 from surgeon.checkpoint.artifact import CONFIG, MANIFEST, RECIPE

@@ -12,7 +12,7 @@ from surgeon.errors import HubError
 LOG_IN = "hf auth login keeps one for this machine; HF_TOKEN=… gives one to this command"
 OFFLINE = "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"
 TOKENS = "https://huggingface.co/settings/tokens makes one that may write"
-HTTP_ERROR = HfHubHTTPError.__mro__[1]
+HTTP_ERROR: type[BaseException] = HfHubHTTPError.__mro__[1]
 """The class of errors of the library for HTTP that huggingface_hub uses; a connection that fails is one too."""
 
 
