@@ -1,7 +1,7 @@
-"""Write to a temporary path next to the output, and rename the result when it is complete.
+"""Write to a temporary path beside the output, and rename the result when it is complete.
 
-What is not complete lies in a folder ``.surgeon-PID-…`` beside the output, whose owner holds a lock on a file in it.
-A run that was killed leaves such a folder without an owner; the next run beside it removes it.
+Incomplete output is in a folder ``.surgeon-PID-…`` beside the output. Its owner holds a lock on a file in it. A killed
+run leaves the folder unlocked; the next run in the same place removes it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PREFIX = ".surgeon-"
 LOCK = "lock"
 REPLACED = "replaced"
 UNLOCKED = 60.0
-"""Seconds after which a folder without a lock counts as left behind: its owner was killed before it made one."""
+"""Seconds after which a folder without a lock file counts as abandoned: its owner was killed before making one."""
 
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Give a place to write to; what lies there at the end takes the place of ``path``.
+    """Yield a temporary path; on success, its content replaces ``path``.
 
-    On an error, whatever lay at ``path`` stays, and nothing else is left.
+    On an error, ``path`` stays as it was and the temporary path is removed.
     """
     clear_leftovers(path.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=path.parent))
@@ -48,12 +48,12 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path) -> int:
-    """Remove what runs that were killed have left in ``folder``.
+    """Remove the leftovers of killed runs in ``folder``.
 
-    A folder that was just being replaced is put back.
+    If a run was killed while it replaced an output, the old output is restored.
 
     Returns:
-        How many bytes were freed.
+        The number of bytes freed.
     """
     freed = 0
     for scratch in folder.glob(f"{PREFIX}[0-9]*-*"):
@@ -83,7 +83,7 @@ def _is_left_behind(scratch: Path) -> bool:
 
 
 def _put_back(scratch: Path, folder: Path) -> None:
-    """Undo a replacement that was interrupted between its two renames."""
+    """Restore an output that was moved away by a run killed between its two renames."""
     names = [entry.name for entry in scratch.iterdir() if entry.name not in (LOCK, REPLACED)]
     if (scratch / REPLACED).exists() and len(names) == 1 and not (folder / names[0]).exists():
         (scratch / REPLACED).rename(folder / names[0])
