@@ -1,8 +1,8 @@
-"""Write to a temporary path next to the output, and rename the result when it is complete.
+"""Write to a temporary path beside the output, and rename the result when it is complete.
 
-What is not complete lies in a folder ``.surgeon-PID-…`` beside the output, whose owner holds a lock on a file in it.
-A run that was killed leaves such a folder without an owner; the next run beside it removes it. A folder without a lock
-is one that was just made, which is empty, or one that was being removed.
+Incomplete output is in a folder ``.surgeon-PID-…`` beside the output. Its owner holds a lock on a file in it. A killed
+run leaves the folder unlocked; the next run in the same place removes it. A folder without a lock file was either just
+made, and is empty, or was being removed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ REPLACED = "replaced"
 
 @contextmanager
 def appearing(path: Path, *, replace: bool) -> Iterator[Path]:
-    """Give a place to write to; what lies there at the end takes the place of ``path``.
+    """Yield a temporary path; on success, its content replaces ``path``.
 
-    On an error, whatever lay at ``path`` stays, and nothing else is left.
+    On an error, ``path`` stays as it was and the temporary path is removed.
 
     Args:
-        path: The file or folder to come.
-        replace: Replace what lies there. If not, and another run has put something there meanwhile, that stays.
+        path: The file or folder to write.
+        replace: Whether to replace what exists at the end. If not, what another run has written meanwhile stays.
 
     Raises:
-        FileExistsError: Something is there that was not to be replaced.
+        FileExistsError: Something exists and is not to be replaced.
     """
     clear_leftovers(path.parent)
     scratch, lock = _claimed(path.parent)
@@ -46,7 +46,7 @@ def appearing(path: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def _claimed(folder: Path) -> tuple[Path, int]:
-    """Make a scratch folder with a lock that is held; another run may remove it before it is."""
+    """Make a scratch folder and lock it; repeated if another run removes the folder before it is locked."""
     while True:
         scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder))
         try:
@@ -88,7 +88,7 @@ def _remove(scratch: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder in one step, as others see it; if that is interrupted, the next run completes it."""
+    """Remove a file or folder by one rename; if the removal is interrupted, the next run completes it."""
     scratch, lock = _claimed(path.parent)
     try:
         path.rename(scratch / path.name)
@@ -98,12 +98,12 @@ def remove(path: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> int:
-    """Remove what runs that were killed have left in ``folder``.
+    """Remove the leftovers of killed runs in ``folder``.
 
-    A folder that was just being replaced is put back.
+    If a run was killed while it replaced an output, the old output is restored.
 
     Returns:
-        How many bytes were freed.
+        The number of bytes freed.
     """
     freed = 0
     for scratch in folder.glob(f"{PREFIX}[0-9]*-*"):
@@ -113,7 +113,7 @@ def clear_leftovers(folder: Path) -> int:
 
 
 def _clear(scratch: Path, folder: Path) -> int:
-    """Remove a scratch folder whose owner is dead; its lock is held meanwhile, so that no other run takes it over."""
+    """Remove a scratch folder if its lock is free; holding the lock keeps other runs out meanwhile."""
     try:
         lock = os.open(scratch / LOCK, os.O_RDWR)
     except FileNotFoundError:
@@ -142,7 +142,7 @@ def _clear_unlocked(scratch: Path) -> int:
 
 
 def _put_back(scratch: Path, folder: Path) -> None:
-    """Undo a replacement that was interrupted between its two renames."""
+    """Restore an output that was moved away by a run killed between its two renames."""
     names = [entry.name for entry in scratch.iterdir() if entry.name not in (LOCK, REPLACED)]
     if (scratch / REPLACED).exists() and len(names) == 1 and not (folder / names[0]).exists():
         (scratch / REPLACED).rename(folder / names[0])

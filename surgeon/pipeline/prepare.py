@@ -189,7 +189,6 @@ def prepare(
     chosen = model if model is not None else recipe.model
     if chosen is None:
         raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
-    options = OpenOptions(arch=arch or recipe.arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     surgeries = Surgeries(
         operations=[operation_dict(operation) for operation in recipe.operations],
         seed=recipe.seed if seed is None else seed,
@@ -197,6 +196,7 @@ def prepare(
         inputs=described(inputs) if inputs is not None else recipe.inputs,
     )
     check_request(surgeries.operations, surgeries.inputs, str(recipe.path or "the recipe"))
+    options = OpenOptions(arch or recipe.arch, key, trust_pickle, plugins, surgeries.seed)
     opened = open_network(chosen, options, inplace=inplace)
     companions = companions_of(opened.source)
     before, sizes = dict(tensors_of(opened.root)), Sizes.of(opened.root)

@@ -77,7 +77,7 @@ def test_a_network_that_cannot_be_had_again_is_kept_as_rejected(folder: Path) ->
     def refuse(path: Path) -> None:
         raise VerificationError("holds other values", where=str(path))
 
-    with pytest.raises(VerificationError, match=r"what was rejected lies in out\.rejected\.pt"):
+    with pytest.raises(VerificationError, match=r"the rejected artifact is in out\.rejected\.pt"):
         surgeon.save(vgg(), "out.pt", check=refuse)
     assert names(folder) == ["net.pt", "out.rejected.pt", "recipe.yaml"]
 
