@@ -14,11 +14,14 @@ from torch import Tensor
 
 from surgeon.data.audio import Sound
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
-from surgeon.data.network import Network
+from surgeon.data.labels import IGNORED
+from surgeon.data.network import CLASS_LOSS, Network
 from surgeon.data.pictures import Picture
-from surgeon.data.readers import Part, Read, TableSource
+from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
 from surgeon.data.rows import Collate
+from surgeon.data.tag_columns import is_of_tags
 from surgeon.data.texts import Texts, open_texts
+from surgeon.data.word_texts import WORD_IDS, TextPairs, Words, holds_words
 from surgeon.errors import TrainingError
 
 SHOWN = 3
@@ -54,11 +57,14 @@ def make_inputs(
         encoders.append(OpenedPictures(picture, source.image, data.folder, where))
         inputs += picture.names
     if source.text is not None:
-        texts = open_texts(source.text, source.tokenizer, source.max_length, network)
+        texts = _texts(source, data, network)
         encoders.append(texts)
         collate.padding |= texts.padding
-        used["texts"] = {"max_length": texts.max_length}
+        used["texts"] = {"max_length": texts.max_length, "pad_token_id": texts.tokenizer.pad_token_id}
         inputs += texts.names
+        if isinstance(texts, Words):
+            used["texts"]["words"] = True
+            collate.padding |= dict.fromkeys(tag_columns(source, data, network), IGNORED) | {WORD_IDS: -1}
     if source.audio is not None:
         sound = Sound(source.audio, source.waves, data.folder, stated)
         used["sounds"] = sound.used
@@ -69,6 +75,29 @@ def make_inputs(
         encoders.append(Numbers(name, columns))
         inputs.append(name)
     return encoders, tuple(inputs), collate, used
+
+
+def _texts(source: TableSource, data: Read, network: Network) -> Texts:
+    """What encodes the texts of a source: one a row, a pair, or a list of words."""
+    first, *rest = text_columns(source)
+    texts = open_texts(first, source.tokenizer, source.max_length, network)
+    if rest:
+        return TextPairs.of(texts, rest[0])
+    if holds_words(data.parts["train"].rows, first):
+        return Words.of(texts, list(dict.fromkeys(tag_columns(source, data, network).values())))
+    return texts
+
+
+def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, str]:
+    """The labels that are of the words of texts, by their names in a batch, with their columns."""
+    if source.kind == "images" or not isinstance(source.text, str):
+        return {}
+    rows = data.parts["train"].rows
+    if not holds_words(rows, source.text):
+        return {}
+    schema = rows.features.arrow_schema
+    of_classes = {t: c for t, c in target_columns(source).items() if network.head(t).loss in (CLASS_LOSS, None)}
+    return {t: c for t, c in of_classes.items() if isinstance(c, str) and is_of_tags(schema.field(c).type)}
 
 
 @dataclass
@@ -107,7 +136,7 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
             data.parts[name] = part.select(np.array(kept))
         for encode in encoders:
             if isinstance(encode, Texts):
-                notes += encode.notes(data.parts[name].rows[encode.column][:], data.places[name])
+                notes += encode.notes(data.parts[name].rows.select_columns(encode.columns), data.places[name])
     return notes
 
 
@@ -116,7 +145,7 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
         folder = encode.folder
         return problems(part.rows[encode.column][:], lambda value, _: picture_problem(value, folder))
     if isinstance(encode, Texts):
-        return encode.problems(part.rows[encode.column][:], network.vocabulary)
+        return encode.problems(part.rows.select_columns(encode.columns), network.vocabulary)
     if isinstance(encode, Numbers):
         return _number_problems(encode, part)
     assert isinstance(encode, Sound)

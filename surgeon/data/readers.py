@@ -114,8 +114,15 @@ def columns_of(source: TableSource) -> list[str]:
     if source.kind == "images":
         return ["image", "label"]
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    single = filter(None, (source.image, source.text, source.audio, source.group))
+    single = filter(None, (source.image, *text_columns(source), source.audio, source.group))
     return list(dict.fromkeys([*single, *(column for some in several for column in some)]))
+
+
+def text_columns(source: TableSource) -> list[str]:
+    """The column of texts, or the two of pairs."""
+    if source.kind == "images" or not source.text:
+        return []
+    return [source.text] if isinstance(source.text, str) else list(source.text)
 
 
 def target_columns(source: TableSource) -> dict[str, str | list[str]]:

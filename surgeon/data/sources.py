@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Digit = Annotated[int, Field(ge=0, le=9)]
 File = Annotated[Name, BesideRecipe()]
+Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
 MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
@@ -140,8 +141,10 @@ class Columns(Split):
 
     image: Name | None = None
     """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
-    text: Name | None = None
-    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
+    text: Name | Pair | None = None
+    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …). Two
+    columns, ``[premise, hypothesis]``, are pairs. A column of lists of words goes with targets that are lists of their
+    classes (token classification): the first piece of a word has its label, and its other pieces have none."""
     audio: Name | None = None
     """The column of sounds: lists of samples, or paths of files beside the table (.wav; with the extra ``audio`` .flac,
     .mp3 and others), fed to the network as its feature extractor makes them (``input_values``, ``input_features``,
