@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from surgeon.data.audio import Sound
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, Network
+from surgeon.data.numbers import Numbers, open_numbers
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
 from surgeon.data.rows import Collate
@@ -37,9 +35,12 @@ def undecoded(source: TableSource, part: Part) -> Part:
 
 
 def make_inputs(
-    source: TableSource, data: Read, network: Network, seed: int
+    source: TableSource, data: Read, network: Network, seed: int, *, trains: bool = True
 ) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
-    """The encoders of a source's inputs, what the inputs are called, what makes a batch of them, and what was used."""
+    """The encoders of a source's inputs, what the inputs are called, what makes a batch of them, and what was used.
+
+    With ``trains``, the rows are trained on: they say which categories there are.
+    """
     collate, stated = Collate(), network.preprocessing
     used: dict[str, Any] = {}
     where = data.places["train"]
@@ -71,9 +72,13 @@ def make_inputs(
         encoders.append(sound)
         inputs += sound.names
         collate.padding |= sound.padding
-    for name, columns in source.numbers.items():
-        encoders.append(Numbers(name, columns))
+    for name in source.numbers:
+        known = stated.numbers.get(name)
+        numbers = open_numbers(source, name, data.parts["train"].rows, known, where, whole=trains)
+        encoders.append(numbers)
         inputs.append(name)
+        if numbers.used:
+            used.setdefault("numbers", {})[name] = numbers.used
     return encoders, tuple(inputs), collate, used
 
 
@@ -98,18 +103,6 @@ def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, 
     schema = rows.features.arrow_schema
     of_classes = {t: c for t, c in target_columns(source).items() if network.head(t).loss in (CLASS_LOSS, None)}
     return {t: c for t, c in of_classes.items() if isinstance(c, str) and is_of_tags(schema.field(c).type)}
-
-
-@dataclass
-class Numbers:
-    """Encodes several columns of numbers as one input."""
-
-    name: str
-    columns: list[str]
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The numbers of a row."""
-        return {self.name: torch.tensor([row[column] for column in self.columns], dtype=torch.float32)}
 
 
 def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network) -> list[str]:
@@ -147,7 +140,7 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
     if isinstance(encode, Texts):
         return encode.problems(part.rows.select_columns(encode.columns), network.vocabulary)
     if isinstance(encode, Numbers):
-        return _number_problems(encode, part)
+        return encode.problems(part.rows)
     assert isinstance(encode, Sound)
     sound = encode
 
@@ -160,18 +153,3 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
         return None
 
     return problems(part.rows[sound.column][:], check)
-
-
-def _number_problems(encode: Numbers, part: Part) -> dict[int, str]:
-    from pyarrow import types
-
-    table = part.rows.select_columns(list(dict.fromkeys(encode.columns))).with_format("arrow")[:]
-    said: dict[int, str] = {}
-    for column in encode.columns:
-        kind = table[column].type
-        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
-            raise TrainingError(f"the column {column!r}, an input, holds {kind} and no numbers", where="train.data")
-        values = np.asarray(table[column].to_pandas(), dtype=np.float64)
-        for position in np.flatnonzero(~np.isfinite(values)).tolist():
-            said.setdefault(position, f"an empty field or no finite number in {column!r}, which is an input")
-    return said

@@ -239,7 +239,7 @@ def _csv(source: TableSource, file: Path) -> Any:
     check_columns(source, names, str(file), hint)
     if repeated := {name for name in names if names.count(name) > 1} & set(columns_of(source)):
         raise TrainingError(f"{file} has the column {min(repeated)!r} twice", where="train.data.path")
-    numeric = {column for columns in source.numbers.values() for column in columns}
+    numeric = {column for columns in source.numbers.values() for column in columns} - set(source.categories)
     options = csv.ConvertOptions(
         include_columns=columns_of(source),
         column_types={column: string() for column in columns_of(source) if column not in numeric},

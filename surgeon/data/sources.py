@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Digit = Annotated[int, Field(ge=0, le=9)]
 File = Annotated[Name, BesideRecipe()]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
+Coding = Literal["one_hot", "ordinal"]
+Names = Annotated[list[Name], Field(min_length=1)]
 MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
@@ -151,6 +153,13 @@ class Columns(Split):
     ``attention_mask``)."""
     numbers: dict[Name, list[Name]] = Field(default_factory=dict)
     """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
+    scale: bool | None = None
+    """Whether numbers are standardised by the mean and deviation that their columns have in the training samples; as an
+    earlier training did it if left out, else not. The record keeps them, and predictions use the same."""
+    categories: dict[Name, Coding | dict[Coding, Names]] = Field(default_factory=dict)
+    """Columns among ``numbers`` that hold names: ``{city: one_hot}`` is a value for each name, ``{size: ordinal}`` the
+    place of the name. ``{size: {ordinal: [S, M, L]}}`` says which names there are, and in which order; else they are
+    those of the training data in natural order. A name that training has not seen is an error with its row."""
     targets: dict[Name, Name | list[Name]] = Field(min_length=1)
     """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
     are classes, numbered by the head's names or else in natural order; whole numbers are classes as they stand; other
@@ -176,6 +185,14 @@ class Columns(Split):
             raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
         if self.text is not None and self.audio is not None and self.waves.mask is not False:
             raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
+        inputs = [column for columns in self.numbers.values() for column in columns]
+        for column, coding in self.categories.items():
+            if column not in inputs:
+                raise ValueError(
+                    f"categories: {column} is no column of numbers (there are: {', '.join(inputs) or 'none'})"
+                )
+            if isinstance(coding, dict) and len(coding) > 1:
+                raise ValueError(f"categories: {column} is either one_hot or ordinal")
         if self.text is None and self.tokenizer is not None:
             raise ValueError("a tokenizer is of use for texts only: name their column with text")
         return self

@@ -16,6 +16,7 @@ from surgeon.data.files import Encoder
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn, check_values, read_labels
 from surgeon.data.network import ANY, Head, Network
+from surgeon.data.numbers import Numbers, fit_together
 from surgeon.data.readers import (
     PARTS,
     Part,
@@ -183,6 +184,7 @@ def load_tables(
     """
     trained = trained if trained is not None else [True] * len(sources)
     tables = [open_table(source, seed, network) for source in sources]
+    _fit_numbers(tables)
     levels: dict[str, list[Levels]] = {}
     for table, own in zip(tables, trained, strict=True):
         for target in table.labels["train"]:
@@ -193,6 +195,20 @@ def load_tables(
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labels["train"]}, network)
         for table in tables
     ]
+
+
+def _fit_numbers(tables: Sequence[OpenTable]) -> None:
+    """Standardise inputs of numbers by the training rows of all sources together."""
+    inputs: dict[str, list[tuple[Numbers, OpenTable]]] = {}
+    for table in tables:
+        for encode in table.encoders:
+            if isinstance(encode, Numbers):
+                inputs.setdefault(encode.name, []).append((encode, table))
+    for name, encoders in inputs.items():
+        fit_together([(encode, table.parts["train"].rows) for encode, table in encoders])
+        for encode, table in encoders:
+            if encode.used:
+                table.used.setdefault("numbers", {})[name] = encode.used
 
 
 def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTable:

@@ -200,7 +200,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
 def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
     check_columns(source, data.parts["train"].rows.column_names, called(source))
     data.parts["train"] = undecoded(source, data.parts["train"])
-    encoders, inputs, collate, used = make_inputs(source, data, network, 0)
+    encoders, inputs, collate, used = make_inputs(source, data, network, 0, trains=False)
     notes = [*data.notes, *check_inputs(source, data, encoders, network)]
     part = data.parts["train"]
     labels: dict[str, Tensor] = {}
