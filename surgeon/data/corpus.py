@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from surgeon.data.corpus_texts import WHERE, Text, texts_by_part
+from surgeon.data.corpus_texts import WHERE, CorpusSource, Text, texts_by_part
 from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, SEQUENCES, Network
-from surgeon.data.sources import Corpus
 from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
 from surgeon.data.token_encoding import Encoder
 from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows
@@ -12,7 +11,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
 
-def load_corpus(source: Corpus, seed: int, network: Network = ANY) -> Splits:
+def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Splits:
     """The texts of a source as samples of a language model.
 
     Args:
@@ -84,7 +83,7 @@ def predicted(network: Network) -> str:
     return network.language or NEXT_TOKEN
 
 
-def _held_out(source: Corpus, parts: dict[str, list[Text]], seed: int) -> tuple[dict[str, list[Text]], str]:
+def _held_out(source: CorpusSource, parts: dict[str, list[Text]], seed: int) -> tuple[dict[str, list[Text]], str]:
     """The texts of each part, and how the test part came about."""
     train, rule = parts["train"], "by file" if source.test_path else "by folder"
     if "test" in parts and source.folds is not None:

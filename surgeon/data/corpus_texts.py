@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from surgeon.data.plain_files import Files, sort_files
 from surgeon.data.readers import read, there
-from surgeon.data.sources import Corpus, Saved, Table
 from surgeon.errors import TrainingError
 
+CorpusSource: TypeAlias = Any
+"""A :class:`surgeon.data.sources.Corpus`."""
 PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
 WHERE = "train.data"
 
@@ -31,7 +32,7 @@ class Text:
     prompt: str | None = None
 
 
-def texts_by_part(source: Corpus, notes: list[str]) -> dict[str, list[Text]]:
+def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text]]:
     """The texts of a source by part, ``train`` at least; ``notes`` gets what was left out.
 
     Raises:
@@ -50,7 +51,7 @@ def texts_by_part(source: Corpus, notes: list[str]) -> dict[str, list[Text]]:
     return parts
 
 
-def _texts_in(source: Corpus, path: str, notes: list[str]) -> dict[str, list[Text]]:
+def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, list[Text]]:
     """The texts of a path by part; all of them are ``train`` where its folders say nothing of parts."""
     parts: dict[str, list[Text]] = {}
     for files in sort_files([path], ("text", "table", "saved")):
@@ -63,7 +64,7 @@ def _texts_in(source: Corpus, path: str, notes: list[str]) -> dict[str, list[Tex
     return parts
 
 
-def _texts_of(source: Corpus, files: Files) -> list[tuple[str | None, Text]]:
+def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text]]:
     made: list[tuple[str | None, Text]] = []
     for file in files.files:
         if files.kind == "text":
@@ -79,7 +80,7 @@ def _texts_of(source: Corpus, files: Files) -> list[tuple[str | None, Text]]:
     return made
 
 
-def _units(source: Corpus, path: Path, name: str) -> list[tuple[str, str]]:
+def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]:
     try:
         whole = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,14 +93,9 @@ def _units(source: Corpus, path: Path, name: str) -> list[tuple[str, str]]:
     return [(f"{name}: {source.unit} {number}", piece) for number, piece in enumerate(pieces) if piece.strip()]
 
 
-def _rows_of(source: Corpus, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
     wanted = [source.text] if source.prompt is None else [source.prompt, source.completion]
-    columns = {"text": wanted[0], "targets": {"completion": wanted[-1]}, "numbers": {}}
-    kind = Table if files.kind == "table" else Saved
-    settings: dict[str, Any] = {**columns, "source": files.kind, "path": str(path)}
-    if files.kind == "saved":
-        settings |= {"split": name if split else "train"}
-    rows = read(kind.model_construct(**settings)).parts["train"].rows
+    rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
     values = [rows[str(column)][:] for column in wanted]
     made = []
     for number, row in enumerate(zip(*values, strict=True)):

@@ -299,6 +299,14 @@ class Corpus(Split):
 
         return load_corpus(self, seed)
 
+    def table(self, kind: str, path: Path, split: str) -> Columns:
+        """The rows of a table, or of a saved dataset, that hold texts."""
+        targets = {"completion": self.completion or self.text}
+        settings: dict[str, Any] = {"source": kind, "path": str(path), "text": self.prompt or self.text}
+        if kind == "saved":
+            return Saved.model_construct(**settings, targets=targets, split=split)
+        return Table.model_construct(**settings, targets=targets)
+
 
 BUNDLED = (Digits, Images, Table, Saved, Hub, Corpus)
 

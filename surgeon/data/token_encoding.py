@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgeon.data.corpus_texts import WHERE, Text
+from surgeon.data.corpus_texts import WHERE, CorpusSource, Text
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import MASKED, Network
-from surgeon.data.sources import Corpus
 from surgeon.data.texts import Texts, open_texts
 from surgeon.data.token_rows import OFFSETS, SPECIAL
 from surgeon.errors import TrainingError
@@ -46,7 +45,7 @@ class Encoder:
     _cut: int = field(default=0, init=False)
 
     @classmethod
-    def of(cls, source: Corpus, network: Network, loss: str, notes: list[str]) -> Encoder:
+    def of(cls, source: CorpusSource, network: Network, loss: str, notes: list[str]) -> Encoder:
         """The encoder of a source, for a network.
 
         Raises:
