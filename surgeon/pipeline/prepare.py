@@ -27,6 +27,7 @@ from surgeon.interfaces.record import Record, Surgeries
 from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, unsaid
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
+from surgeon.pipeline.reference_outputs import Reference
 from surgeon.pipeline.still_runs import refuse_if_broken
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -112,6 +113,7 @@ class Prepared:
         force: bool = False,
         progress: Callable[[int], None] | None = None,
         check: Callable[[Path], object] | None = None,
+        reference: Reference | None = None,
     ) -> Path:
         """Stream the result to disk without ever holding it in memory.
 
@@ -120,6 +122,7 @@ class Prepared:
             force: Replace what is there.
             progress: Called with a number of bytes each time some have been written.
             check: Inspects what was written before it takes its place; if it raises, what was there stays.
+            reference: A forward of the result, to be recorded.
 
         Raises:
             CheckpointError: A file changed while it was read.
@@ -134,7 +137,7 @@ class Prepared:
                     check(written)
 
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress, force=force, check=checked)
+        write(path, contents(self.model, pieces, self.record, reference), progress, force=force, check=checked)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
