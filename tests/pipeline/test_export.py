@@ -228,7 +228,7 @@ def test_the_consumers_process_cannot_import_surgeon(tmp_path):
     code += f"sys.path.insert(0, {str(Path(surgeon.__file__).parents[1])!r})\n"
     code += f"try: runpy.run_path({str(checking.CONSUMER)!r}, run_name='__main__')\nexcept KeyError: import surgeon.nn"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "the export asks for surgeon, which its consumer does not have" in done.stderr
+    assert "the export asks for surgeon, which is not available without surgeon" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_the_plan_lists_what_a_recipe_reaches_for(folder: Path, capsys: pytest.C
     Path("recipe.yaml").write_text("operations: [{op: transfer, donor: donor.pt, sites: features}]\n")
     assert run(["plan", "recipe.yaml", "net.pt", "--arch", "python:families:vgg"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "what this recipe reaches for file donor.pt (operations.0.donor)" in told
+    assert "outside resources file donor.pt (operations.0.donor)" in told
 
 
 @pytest.mark.parametrize("value", ["kernels-community/evil", {"": "someone/kernel"}])
