@@ -44,8 +44,7 @@ def export(
     """Write a network for use without surgeon.
 
     The exported file is loaded in a process without surgeon, and its outputs are compared with the network's. Nothing
-    is
-    written unless they agree.
+    is written unless they agree.
     """
     from surgeon.cli.render.consoles import show, working
     from surgeon.cli.render.outcomes import render_export

@@ -58,8 +58,7 @@ def plan(
 
     Args:
         model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
-            None
-            for the recipe's ``model``.
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
         arch: What builds the network, if neither the source nor the recipe says.
         seed: The seed of new values, overriding the recipe's.
@@ -114,8 +113,7 @@ def apply(
 
     Args:
         model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
-            None
-            for the recipe's ``model``. A module is not changed unless ``inplace``.
+            None for the recipe's ``model``. A module is not changed unless ``inplace``.
         operations: A recipe, the path of one, one operation, or several.
         inplace: Whether to edit the module itself. The operations are tried on a skeleton first, so an error leaves the
             module unchanged.
@@ -172,16 +170,14 @@ def save(
     """Write a model as an artifact for :func:`load`: a folder, ``.safetensors`` or ``.pt``.
 
     A folder also gets the companions of the weights that the model was loaded from: tokenizer, processor, licence. A
-    single
-    file has the weights only.
+    single file has the weights only.
 
     Args:
         model: A network that surgeon made, or any whose architecture surgeon can identify.
         path: The path to write; it must not exist unless ``force``.
         force: Whether to replace what exists.
         check: Inspects the written artifact before it replaces the path. If it raises, the path stays as it was, and
-            the
-            rejected artifact is kept as ``NAME.rejected``.
+            the rejected artifact is kept as ``NAME.rejected``.
 
     Raises:
         OutputError: The path exists or cannot be written to.
@@ -212,8 +208,7 @@ def load(
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
     The weights of a safetensors file are mapped into memory: shared with every process that maps the file, until they
-    are
-    written to. The file may be replaced or deleted, but must not be overwritten in place.
+    are written to. The file may be replaced or deleted, but must not be overwritten in place.
 
     Args:
         path: An artifact, or a model in any form that :func:`apply` takes.
@@ -223,8 +218,7 @@ def load(
         trust_pickle: Whether pickles in the file may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
         verify: Whether to compare all bytes of an artifact with their digests, not only the manifest and the small
-            files
-            beside the weights.
+            files beside the weights.
         plugins: Default: the built-in and installed plugins.
 
     Raises:
@@ -282,8 +276,7 @@ def verify(
     """Check that an artifact matches its manifest.
 
     Its files are compared with their digests and its recipe with the manifest. The network is rebuilt from the
-    manifest, and
-    the tensors are matched with it. Kept tensors are compared with the source's, byte for byte.
+    manifest, and the tensors are matched with it. Kept tensors are compared with the source's, byte for byte.
 
     Args:
         path: The artifact.

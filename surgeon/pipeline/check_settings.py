@@ -20,8 +20,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
         recipe: A recipe with a ``train:`` section.
         plugins: The plugins, with their losses and callbacks.
         here: Whether training runs on this machine, so that values are checked too: a recipe with bfloat16 may be
-            planned
-            on a machine without a GPU.
+            planned on a machine without a GPU.
         needs_data: Whether the settings must have data; False if the caller passes datasets.
 
     Raises:

@@ -39,10 +39,8 @@ def diff(
     """Compare two networks: structure, training state, and how far each tensor moved.
 
     Tensors are read in pieces, so that memory use does not depend on the networks' size. Names are those of the
-    networks if
-    both are known, else those in the files. If one artifact was made from the other network, its manifest says which
-    tensors
-    correspond.
+    networks if both are known, else those in the files. If one artifact was made from the other network, its manifest
+    says which tensors correspond.
 
     Args:
         a: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.

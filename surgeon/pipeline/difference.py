@@ -32,8 +32,7 @@ class TensorDiff:
         made_by: The operation that made or changed it since A, if B's manifest says so.
         movement: How far its values moved; None if they were not compared.
         parameter: Whether it counts in the movement of its site and block: parameters do; if it is unknown whether it
-            is a
-            parameter, any floating-point tensor does.
+            is a parameter, any floating-point tensor does.
     """
 
     name: str

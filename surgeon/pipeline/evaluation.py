@@ -44,8 +44,7 @@ def evaluate(
     Args:
         model: A model as for :func:`surgeon.load`, or a network in memory.
         data: Labelled data as for :func:`surgeon.predict`. A class without samples is noted; a class that the network
-            does
-            not have is an error. Texts for a language model need no labels.
+            does not have is an error. Texts for a language model need no labels.
         classes: The class names in the order of the outputs, if the network has none.
         part: Evaluate on this part of the data only. Default: all of it.
         on_error: ``skip`` leaves out samples that cannot be read, with a note; ``fail`` raises.

@@ -12,9 +12,8 @@ def paused_collection() -> Iterator[None]:
     """Disable garbage collection in a context or a decorated function.
 
     Importing torch and transformers makes some millions of long-lived objects, and so does building a tree of modules.
-    The
-    collector scans them repeatedly and finds nothing: a fifth of the time of
-    ``python -c "from transformers import LlamaForCausalLM"``.
+    The collector scans them repeatedly and finds nothing: a fifth of the time of ``python -c "from transformers import
+    LlamaForCausalLM"``.
     """
     if not gc.isenabled():
         yield

@@ -17,8 +17,7 @@ def verify_bytes(source: Source) -> Integrity:
 
     Returns:
         How many files were compared; 0 for an artifact of surgeon 0.1.0, which has no digests, and for a path that is
-        not
-        an artifact.
+        not an artifact.
 
     Raises:
         VerificationError: A file has changed since it was written.

@@ -62,8 +62,7 @@ def stock_config(model: nn.Module, inputs: Any = None) -> dict[str, Any] | None:
     """Return the transformers config that rebuilds ``model``; None if it is not a stock class.
 
     The class alone does not decide: a network that was cut or got another head may differ from what its config builds.
-    So a
-    skeleton is built from the config, and names, shapes and settings are compared.
+    So a skeleton is built from the config, and names, shapes and settings are compared.
 
     Args:
         model: The network, or its skeleton.

@@ -93,8 +93,7 @@ def open_side(model: Model, options: OpenOptions) -> Side:
     """Open a network for a comparison. Reads no weights.
 
     A file with an unknown network is opened too, unless ``options`` say what builds it: its tensors are then compared
-    by
-    their names in the file.
+    by their names in the file.
 
     Raises:
         CheckpointError: The file does not exist or cannot be read.

@@ -56,8 +56,7 @@ def predict(
     Args:
         model: A model as for :func:`surgeon.load`, or a network in memory.
         data: A picture, a sound, a text file (one text per line), a table, a folder of these, with or without a folder
-            per
-            class, a glob pattern (``shots/*.png``), or several of these; a source as in a recipe; a recipe with a
+            per class, a glob pattern (``shots/*.png``), or several of these; a source as in a recipe; a recipe with a
             ``train:`` section; or datasets from Python. Labels may be missing.
         output: The name of the output. Default: the network's own prediction.
         classes: The class names in the order of the outputs, if the network has none.

@@ -153,8 +153,7 @@ def prepare(
 
     Args:
         model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
-            None
-            for the recipe's ``model``.
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
         arch: What builds the network, if neither the source nor the recipe says.
         seed: The seed of new values, overriding the recipe's.

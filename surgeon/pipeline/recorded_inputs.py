@@ -28,8 +28,7 @@ class RecordedInputs:
 
     Attributes:
         fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na``, ``pixels``, ``waves``, ``tokenizer``
-            and
-            ``max_length``, as in a source of data; only those recorded.
+            and ``max_length``, as in a source of data; only those recorded.
         sources: The sources of the last training, from its record.
         refusal: Why plain files cannot be read as in training; None if they can.
         trained: Whether surgeon trained the network.

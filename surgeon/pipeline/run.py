@@ -46,13 +46,11 @@ def run_recipe(
     """Apply a recipe, train by its ``train:`` section if it has one, write the artifact and check it.
 
     Without training, the weights are streamed from the source to the artifact and never all in memory. With training,
-    its
-    curve is drawn beside the artifact, in ``OUTPUT.svg``.
+    its curve is drawn beside the artifact, in ``OUTPUT.svg``.
 
     Args:
         model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
-            None
-            for the recipe's ``model``.
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
         output: A folder, a ``.safetensors`` or a ``.pt`` file; it must not exist unless ``force``.
         train: Whether to train by the recipe's ``train:`` section.

@@ -3,8 +3,7 @@
 Class and shapes alone do not show that. A layer may compute a constant from its position when it is built (GPT-2's
 ``scale_attn_by_inverse_layer_idx``, DiffLlama's λ): a network that lost blocks keeps the old constant, but a network
 built from the config has another. So every setting of every module is compared; if some differ, both networks run on
-the
-same random values.
+the same random values.
 """
 
 from __future__ import annotations

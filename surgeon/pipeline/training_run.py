@@ -55,16 +55,14 @@ def run_training(
 
     A recipe's operations are applied first, unless the artifact has them already. Checkpoints are in
     ``OUTPUT.checkpoints``: one per epoch, of which the last is kept, unless ``arguments: {save_strategy: …}`` says
-    otherwise.
-    Under ``torchrun`` every process calls this function, and the first one writes.
+    otherwise. Under ``torchrun`` every process calls this function, and the first one writes.
 
     Args:
         model: An artifact, or the model to operate on; None for the recipe's ``model``.
         operations: The recipe to train by; None for the artifact's own recipe.
         output: A folder, a ``.safetensors`` or a ``.pt`` file; it must not exist unless ``force``.
         overrides: Values to set in the artifact's recipe, such as ``train.epochs=3``; see :func:`surgeon.load_recipe`
-            for
-            recipes in files.
+            for recipes in files.
         resume: Whether to continue an interrupted training from its last checkpoint, with the same resulting weights.
         force: Whether to replace an existing output, and the checkpoints of an interrupted training.
         arch: What builds the network, if neither the source nor the recipe says.
@@ -190,8 +188,7 @@ def _refuse_outside_resources(recipe: Recipe, artifact: Path) -> None:
     """Refuse an artifact's recipe that reads files elsewhere or uses the network.
 
     Code is controlled by ``trust_code``. Resources that training does not use are not checked: the model that the
-    artifact
-    was made from, and donors whose tensors the artifact already has.
+    artifact was made from, and donors whose tensors the artifact already has.
     """
     inside = (artifact if artifact.is_dir() else artifact.parent / artifact.stem).resolve()
     beyond = [

@@ -97,7 +97,7 @@ def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
         (early_end, "exit: an early end"),
         (branch, "grafts.domain: a branch"),
         (columns, r"several networks side by side \(columns.0, columns.1\)"),
-        (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: no class of transformers"),
+        (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: not a transformers class"),
     ],
 )
 def test_what_no_stock_class_has_is_named_and_nothing_is_written(make, site, tmp_path):

@@ -3,8 +3,7 @@
 Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder contains ``inputs.pt`` (a list of calls) or, for onnx,
     one
 ``inputs-N.npz`` per call; the outputs are written beside them as ``outputs.pt`` or ``outputs-N.npz``. The script does
-not
-import surgeon and refuses imports of it, also by a loaded file.
+not import surgeon and refuses imports of it, also by a loaded file.
 """
 
 from __future__ import annotations
