@@ -111,6 +111,12 @@ class ExportError(SurgeonError):
     exit_code = 11
 
 
+class HubError(SurgeonError):
+    """The Hugging Face hub refuses what was asked of it, or cannot be reached."""
+
+    exit_code = 12
+
+
 class SurgeonWarning(UserWarning):
     """Warns that a setting or argument has no effect here, and how to give it effect."""
 

@@ -78,6 +78,8 @@ class Checkpoint:
     """What was detected and done while opening, one line each."""
     aliases: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    stamps: dict[Path, tuple[int, int, int, int]] = field(default_factory=dict, repr=False)
+    """What ``files`` looked like when they were opened; see :mod:`surgeon.checkpoint.unchanged`."""
     folder: Path | None = None
     """The Hugging Face folder or surgeon artifact that the tensors belong to."""
     config: dict[str, Any] | None = None

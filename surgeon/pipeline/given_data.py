@@ -208,7 +208,7 @@ class Reading:
         if kind == "images":
             names = ("pixels",)
         elif kind in TABLES:
-            names = ("pixels", "waves", "tokenizer", "max_length", "na", "targets")
+            names = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories", "na", "targets")
             if not {"image", "text", "audio", "numbers"} & set(written):
                 names += ("image", "text", "audio", "numbers")
         fields = {name: value for name in names if (value := self.recorded.fields.get(name)) is not None}

@@ -14,7 +14,7 @@ from surgeon.interfaces.record import Record
 
 COLUMNS = ("image", "text", "audio", "numbers")
 """Fields of a source that name the columns with inputs."""
-PREPARED = ("pixels", "waves", "tokenizer", "max_length")
+PREPARED = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories")
 """Fields of a source that say how to prepare inputs."""
 LABELLED = ("targets", "na")
 TABLES = ("table", "saved", "hub")
@@ -27,8 +27,8 @@ class RecordedInputs:
     """The inputs of a network's training, as far as plain files can be read in the same way.
 
     Attributes:
-        fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na``, ``pixels``, ``waves``, ``tokenizer``
-            and ``max_length``, as in a source of data; only those recorded.
+        fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na``, ``pixels``, ``waves``, ``tokenizer``,
+            ``max_length``, ``scale`` and ``categories``, as in a source of data; only those recorded.
         sources: The sources of the last training, from its record.
         refusal: Why plain files cannot be read as in training; None if they can.
         trained: Whether surgeon trained the network.
@@ -98,7 +98,7 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "images":
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
     elif kind in TABLES:
-        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length")
+        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length", "scale", "categories")
         fields = {name: source[name] for name in names if source.get(name) is not None}
     else:
         return None

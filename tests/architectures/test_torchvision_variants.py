@@ -78,7 +78,7 @@ def test_a_change_that_the_tensors_show_in_full_is_rebuilt_and_outlasts_saving(f
 
 def test_what_stands_before_a_rebuilt_head_is_said_to_be_taken_for_dropout(tmp_path: Path) -> None:
     source = opened(PLAIN["dropout and linear"](), tmp_path)
-    assert noted(source, "its head fc is rebuilt as Sequential(Dropout(), Linear(512, 7)); layers without tensors before it")
+    assert noted(source, "its head fc is rebuilt as Sequential(Dropout(), Linear(512, 7)); layers without tensors")
 
 
 DOUBTFUL = {
