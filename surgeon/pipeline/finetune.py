@@ -25,7 +25,8 @@ from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, operations_from
+from surgeon.recipe.load import Recipe
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
@@ -226,7 +227,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
     """Build the same network with its builder's initial values and nothing frozen, as a baseline."""
     model = source.initialised()
     for past in record.surgeries:
-        operations = [step for step in operations_from(past.operations, plugins) if step.name not in HEAD_STARTS]
+        operations = [step for step in recorded_operations(past, plugins) if step.name not in HEAD_STARTS]
         if operations:
             model = engine.apply(
                 model,

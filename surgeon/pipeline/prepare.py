@@ -32,6 +32,7 @@ from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import resolved
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -191,6 +192,7 @@ def prepare(
         raise OperationError("no model is given", hint="give one: surgeon apply RECIPE MODEL")
     surgeries = Surgeries(
         operations=[operation_dict(operation) for operation in recipe.operations],
+        resolved=resolved(recipe.operations, plugins),
         seed=recipe.seed if seed is None else seed,
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,

@@ -22,8 +22,9 @@ from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.pipeline.trained_artifact import save_trained
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -143,13 +144,15 @@ def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugin
     record = OpenOptions(plugins=plugins).source(path).record if path is not None and is_artifact(path) else None
     if path is None or record is None or not record.surgeries:
         raise OutputError(f"{path} is not an artifact of surgeon", hint="give a recipe: surgeon train RECIPE MODEL")
-    needed = record.surgeries[-1].plugins
+    last = record.surgeries[-1]
+    needed, recorded = last.plugins, recorded_operations(last, plugins, source=f"{path}: its manifest")
     if Path(path).is_dir():
-        return load_recipe(Path(path) / "recipe.yaml", overrides=overrides, plugins=plugins, needed=needed)
+        text = Path(path) / "recipe.yaml"
+        return load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
         copy = Path(scratch) / "recipe.yaml"
-        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
-        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed)
+        copy.write_text(last.text, encoding="utf-8")
+        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
 
 
 def _trainee(
@@ -163,12 +166,15 @@ def _trainee(
         options = dataclasses.replace(options, arch=options.arch or recipe.arch)
         source = options.source(chosen)
         past = source.record.surgeries[-1] if source.record and source.record.surgeries else None
-        applied = past is not None and past.operations == [operation_dict(step) for step in recipe.operations]
+        applied = past is not None and (
+            past.operations == [operation_dict(step) for step in recipe.operations]
+            or recorded_operations(past, options.plugins) == recipe.operations
+        )
         if past is not None and (own_recipe or applied):
             network = engine.load_opened(open_from(source, options))
             record = record_of(network)
             assert record is not None  # load attaches it
-            operations = operations_from(record.surgeries[-1].operations, options.plugins)
+            operations = recorded_operations(record.surgeries[-1], options.plugins)
             default = record.surgeries[-1].seed if own_recipe else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
             return Trainee(network, record, source, operations, default if seed is None else seed, files)
