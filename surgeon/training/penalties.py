@@ -52,7 +52,7 @@ class Run:
         """List trainable parameters: at and below ``selectors``, inherited from the source (kept) or new.
 
         Raises:
-            TrainingError: A selector names nothing.
+            TrainingError: A selector matches nothing.
         """
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         if selectors:
@@ -67,7 +67,7 @@ class Run:
         """Add taps that read the outputs of sites in every forward, until training is over.
 
         Raises:
-            TrainingError: A selector names nothing, or a site with new parameters.
+            TrainingError: A selector matches nothing, or a site with new parameters.
         """
         try:
             sites = self.anatomy.sites(selectors)
@@ -77,7 +77,7 @@ class Run:
         for site in sites:
             names = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
             if new := sorted(names - self.anatomy.kept):
-                raise TrainingError(f"{site} holds new parameters ({new[0]}), so it has learnt nothing to conserve")
+                raise TrainingError(f"{site} holds new parameters ({new[0]}), so there is nothing to conserve")
             taps[site.name] = tap = Tap(copies=True)  # a later operation may overwrite the output in place
             hook(site.module, tap.read)
             self.ending.callback(partial(unhook, site.module, tap.read))
@@ -97,7 +97,7 @@ class Run:
         hint = "keep the old head next to the new one: multitask with original: keep"
         if name not in self.outputs:
             raise TrainingError(
-                f"{method} conserves the output {name!r}, and there are: {', '.join(self.outputs)}", hint=hint
+                f"{method} conserves the output {name!r}, but the outputs are: {', '.join(self.outputs)}", hint=hint
             )
         if new := sorted(self._head_of(name) - self.anatomy.kept):
             raise TrainingError(
