@@ -152,6 +152,34 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     )
 
 
+def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
+    """How labels become the network's class numbers: by its names, never by an order of the data's own.
+
+    Raises:
+        TrainingError: There is a class that the network has not, or it has no names for classes that have.
+    """
+    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
+        return Numbering()
+    if head.names:
+        if set(level.names) <= set(head.names):
+            return Numbering(head.names, by_name=True)
+        numerals = any(name.lstrip("-").isdigit() for name in head.names)
+        if level.kind == "whole" and not numerals:
+            return Numbering(head.names)  # whole numbers are places in the list of names
+        if level.kind == "bool" and head.loss == "bce":
+            return Numbering()
+        error = differing(target, head.names, level.names)
+        error.hint = "leave out what is of other classes, or rename it to the class that it is of"
+        raise error
+    if level.kind == "text":
+        raise TrainingError(
+            f"the data name the classes {listed(level.names)} of {target!r}, and the network has no names for its "
+            "classes, so that nobody knows which is which",
+            hint="say their names, in the order of the network's outputs: classes=[…], or --classes a,b,c",
+        )
+    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+
+
 def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
     """The columns of a vector in the order of the head's outputs.
 

@@ -67,6 +67,18 @@ class Waves(BaseModel):
     """Whether ``attention_mask`` says where a shorter sound has been filled up with zeros."""
 
 
+class MaskValues(BaseModel):
+    """What the numbers in masks mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """The name of each number, from 0 on; compared with the names of the head's classes, where it has any. The numbers
+    stand for the head's classes in their order if left out."""
+    ignore: int | None = 255
+    """The number of pixels that have no class; null where there is none."""
+
+
 class Folds(BaseModel):
     """One fold of a cross-validation: every sample is tested on in one of them."""
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from surgeon.data.settings import Folds, Pixels, Waves
+from surgeon.data.settings import Folds, MaskValues, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.selector import BesideRecipe, files_beside
@@ -35,6 +35,8 @@ File = Annotated[Name, BesideRecipe()]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
 Coding = Literal["one_hot", "ordinal"]
 Names = Annotated[list[Name], Field(min_length=1)]
+LABELS = "labels"
+"""What the labels are called that no setting names: folders of classes, masks."""
 MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
@@ -138,11 +140,50 @@ class Images(Split):
     """How pictures become a network's input."""
 
 
+class Masks(Split):
+    """A folder of pictures and one of masks, which give each pixel a class: ``images/7.jpg`` and ``masks/7.png``.
+
+    If every folder at the top is called train, val, valid, validation or test, they are splits with the two folders
+    inside. Masks are grey pictures, or pictures with a palette, whose values are class numbers; they go through the
+    same crops, turns and sizes as their pictures. The column ``labels`` holds them.
+    """
+
+    kind: ClassVar[str] = "masks"
+    image: ClassVar[str] = "image"
+    mask: ClassVar[str] = "mask"
+    text: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    group: ClassVar[None] = None
+    numbers: ClassVar[dict[str, list[str]]] = {}
+    categories: ClassVar[dict[str, Any]] = {}
+    targets: ClassVar[dict[str, Any]] = {}
+    source: Literal["masks"]
+    path: File
+    """The folder; looked for beside the recipe first."""
+    images: Name = "images"
+    """What the folder of pictures is called."""
+    masks: Name = "masks"
+    """What the folder of masks is called."""
+    mask_values: MaskValues = MaskValues()
+    """What the numbers in masks mean."""
+    validation_path: MaybeFile = None
+    """A folder like ``path`` to make choices by: early stopping, the best weights."""
+    test_path: MaybeFile = None
+    """A folder like ``path`` to test on."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input."""
+
+
 class Columns(Split):
     """What tables of all kinds have in common: which columns are fed to the network, and which are its labels."""
 
     image: Name | None = None
     """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
+    mask: Name | None = None
+    """The column of masks, which give each pixel of ``image`` a class: grey pictures, or their paths. They are the
+    labels ``labels``, and go through the same crops, turns and sizes as their pictures."""
+    mask_values: MaskValues = MaskValues()
+    """What the numbers in masks mean."""
     text: Name | Pair | None = None
     """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …). Two
     columns, ``[premise, hypothesis]``, are pairs. A column of lists of words goes with targets that are lists of their
@@ -160,11 +201,11 @@ class Columns(Split):
     """Columns among ``numbers`` that hold names: ``{city: one_hot}`` is a value for each name, ``{size: ordinal}`` the
     place of the name. ``{size: {ordinal: [S, M, L]}}`` says which names there are, and in which order; else they are
     those of the training data in natural order. A name that training has not seen is an error with its row."""
-    targets: dict[Name, Name | list[Name]] = Field(min_length=1)
-    """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
-    are classes, numbered by the head's names or else in natural order; whole numbers are classes as they stand; other
-    numbers are values; a list of columns is a vector, in the order of the head's names where these are the columns'.
-    An empty field, null and NaN are missing labels; "NA", "None" and "null" are names."""
+    targets: dict[Name, Name | list[Name]] = Field(default_factory=dict)
+    """The labels, not needed beside masks: ``{labels: species}`` feeds the column ``species`` to the losses under the
+    name ``labels``. Texts are classes, numbered by the head's names or else in natural order; whole numbers are classes
+    as they stand; other numbers are values; a list of columns is a vector, in the order of the head's names where these
+    are the columns'. An empty field, null and NaN are missing labels; "NA", "None" and "null" are names."""
     na: list[str | int | float] | None = None
     """What else marks a missing label: ``[-1]``, ``[NA, unknown]``. Where -100 is a value, ``[]`` says so."""
     group: Name | None = None
@@ -185,6 +226,10 @@ class Columns(Split):
             raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
         if self.text is not None and self.audio is not None and self.waves.mask is not False:
             raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
+        if not self.targets and self.mask is None:
+            raise ValueError("there are no labels: name their columns with targets, or that of masks with mask")
+        if self.mask is not None and (self.image is None or LABELS in self.targets):
+            raise ValueError("a mask is of an image, and its labels are called labels")
         inputs = [column for columns in self.numbers.values() for column in columns]
         for column, coding in self.categories.items():
             if column not in inputs:
@@ -247,7 +292,7 @@ class Hub(Columns):
     """The split to test on; a part of ``split`` is held out if left out."""
 
 
-BUNDLED = (Digits, Images, Table, Saved, Hub)
+BUNDLED = (Digits, Images, Masks, Table, Saved, Hub)
 
 
 @hookimpl
@@ -280,7 +325,9 @@ AnySource = TypeAliasType(
         SerializeAsAny[Source],
         PlainValidator(
             _chosen,
-            json_schema_input_type=Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")],
+            json_schema_input_type=Annotated[
+                Digits | Images | Masks | Table | Saved | Hub, Field(discriminator="source")
+            ],
         ),
     ],
 )

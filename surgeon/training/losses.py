@@ -177,7 +177,8 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
 def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
     """Move the classes of ``prediction`` to dimension 1.
 
-    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``.
+    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``. A map of
+    another size than the labels (transformers' networks for segmentation make a quarter of it) is scaled to theirs.
 
     Raises:
         TrainingError: Without its classes, ``prediction`` has not the shape of ``target``.
@@ -186,6 +187,8 @@ def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
         return prediction.movedim(-1, 1)
     if prediction.ndim >= 2 and (prediction.shape[0], *prediction.shape[2:]) == tuple(target.shape):
         return prediction
+    if prediction.ndim == 4 and target.ndim == 3 and len(prediction) == len(target):
+        return F.interpolate(prediction.float(), size=target.shape[1:], mode="bilinear", align_corners=False)
     raise TrainingError(
         f"predictions of shape {tuple(prediction.shape)} do not go with class labels of shape {tuple(target.shape)}"
     )

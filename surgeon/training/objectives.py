@@ -17,6 +17,7 @@ from surgeon.interfaces.training import Objective
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, next_token
 
 Batch = Mapping[str, Tensor]
+AUX = "aux"
 MAIN = ("logits", "out")
 """The names of a network's main output in transformers and, for segmentation, in torchvision."""
 
@@ -103,7 +104,11 @@ def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]
         )
     if main is None or any(objective.output == main for objective in given):
         return []
-    return [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    wanted = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    if main == MAIN[1] and AUX in trained and outputs[AUX].shape == outputs[main].shape:
+        # torchvision's networks for segmentation learn by both, as its own recipes train them
+        wanted.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
+    return wanted
 
 
 @dataclass(frozen=True)
