@@ -15,10 +15,10 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import CLASS_LOSS, Network
 from surgeon.data.numbers import Numbers, open_numbers
+from surgeon.data.picture_sources import LABELS
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
 from surgeon.data.rows import Collate
-from surgeon.data.sources import LABELS
 from surgeon.data.tag_columns import is_of_tags
 from surgeon.data.texts import Texts, open_texts
 from surgeon.data.word_texts import WORD_IDS, TextPairs, Words, holds_words

@@ -22,22 +22,19 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from surgeon.data.settings import Folds, MaskValues, Pixels, Waves
+from surgeon.data.picture_sources import LABELS, File, Images, Masks, MaybeFile, Split
+from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.interfaces.selector import BesideRecipe, files_beside
+from surgeon.interfaces.selector import files_beside
 
 if TYPE_CHECKING:
     from surgeon.interfaces.splits import Splits
 
 Digit = Annotated[int, Field(ge=0, le=9)]
-File = Annotated[Name, BesideRecipe()]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
 Coding = Literal["one_hot", "ordinal"]
 Names = Annotated[list[Name], Field(min_length=1)]
-LABELS = "labels"
-"""What the labels are called that no setting names: folders of classes, masks."""
-MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
 class Digits(Source):
@@ -76,102 +73,6 @@ class Digits(Source):
         from surgeon.data.digits import load_data
 
         return load_data(self, seed)
-
-
-class Split(Source):
-    """A source of rows, of which a part is held out for testing.
-
-    What is held out is drawn by class, so that a class of at least two samples is on both sides, and is the same
-    whatever the seed. Every input is read once before training.
-    """
-
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """The share of every class that is held out, the same whatever the seed; not used where test samples are named."""
-    folds: Folds | None = None
-    """Cross-validation: ``{count: 5, index: 0}`` holds out the first of five folds instead of ``test_fraction``."""
-    samples: PositiveInt | None = None
-    """How many training samples to draw, by class and by the recipe's seed; all of them if left out."""
-    on_error: Literal["fail", "skip"] = "fail"
-    """What to do with a row whose input cannot be read (a damaged picture, a file that is not there): fail names the
-    file and the row; skip leaves the row out and says how many were."""
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        for keys in (("path", "validation_path", "test_path"), ("split", "validation_split", "test_split")):
-            given = [(key, value) for key in keys if (value := getattr(self, key, None))]
-            for number, (key, value) in enumerate(given):
-                if (same := next((other for other, earlier in given[:number] if earlier == value), None)) is not None:
-                    raise ValueError(f"{key} and {same} are the same: what is held out would be trained on")
-        if self.folds is None:
-            return self
-        named = [name for name in ("test_path", "test_split") if getattr(self, name, None)]
-        if "test_fraction" in self.model_fields_set:
-            named.append("test_fraction")
-        if named:
-            raise ValueError(f"folds and {named[0]} both say what is held out")
-        return self
-
-    def load(self, seed: int) -> Splits:
-        """The rows, each encoded when it is asked for."""
-        from surgeon.data.tables import load_tables
-
-        return load_tables([self], seed)[0]
-
-
-class Images(Split):
-    """A folder of pictures, in a folder for each class: ``cats/1.jpg``, ``dogs/7.png``.
-
-    If every folder at the top is called train, val, valid, validation or test, they are splits with the folders of
-    classes inside; otherwise every folder at the top is a class, whatever it is called. A class has all pictures below
-    its folder, however deep. Hidden files, Thumbs.db, __MACOSX and what is no picture by its name are left out and
-    counted. The column ``labels`` holds the class: by the head's names, where it has any, else by the natural order of
-    the folders' names (2 before 10).
-    """
-
-    kind: ClassVar[str] = "images"
-    source: Literal["images"]
-    path: File
-    """The folder; looked for beside the recipe first."""
-    validation_path: MaybeFile = None
-    """A folder of the same classes to make choices by: early stopping, the best weights."""
-    test_path: MaybeFile = None
-    """A folder of the same classes to test on; it may lack some."""
-    pixels: Pixels = Pixels()
-    """How pictures become a network's input."""
-
-
-class Masks(Split):
-    """A folder of pictures and one of masks, which give each pixel a class: ``images/7.jpg`` and ``masks/7.png``.
-
-    If every folder at the top is called train, val, valid, validation or test, they are splits with the two folders
-    inside. Masks are grey pictures, or pictures with a palette, whose values are class numbers; they go through the
-    same crops, turns and sizes as their pictures. The column ``labels`` holds them.
-    """
-
-    kind: ClassVar[str] = "masks"
-    image: ClassVar[str] = "image"
-    mask: ClassVar[str] = "mask"
-    text: ClassVar[None] = None
-    audio: ClassVar[None] = None
-    group: ClassVar[None] = None
-    numbers: ClassVar[dict[str, list[str]]] = {}
-    categories: ClassVar[dict[str, Any]] = {}
-    targets: ClassVar[dict[str, Any]] = {}
-    source: Literal["masks"]
-    path: File
-    """The folder; looked for beside the recipe first."""
-    images: Name = "images"
-    """What the folder of pictures is called."""
-    masks: Name = "masks"
-    """What the folder of masks is called."""
-    mask_values: MaskValues = MaskValues()
-    """What the numbers in masks mean."""
-    validation_path: MaybeFile = None
-    """A folder like ``path`` to make choices by: early stopping, the best weights."""
-    test_path: MaybeFile = None
-    """A folder like ``path`` to test on."""
-    pixels: Pixels = Pixels()
-    """How pictures become a network's input."""
 
 
 class Columns(Split):
@@ -292,7 +193,68 @@ class Hub(Columns):
     """The split to test on; a part of ``split`` is held out if left out."""
 
 
-BUNDLED = (Digits, Images, Masks, Table, Saved, Hub)
+class Corpus(Split):
+    """Texts from which a language model learns to predict tokens: the next one, or those that are masked.
+
+    Which of them the network's class decides, or a loss ``next_token`` or ``masked`` of the output ``logits``. Texts
+    become tokens once, before training. Whole texts are held out. What is masked in training is drawn anew in every
+    epoch; what is masked for a measure is the same in every run, whatever the seed.
+    """
+
+    source: Literal["corpus"]
+    path: File
+    """A .txt file, a folder of such, a table (.csv, .tsv, .json, .jsonl, .parquet), or a folder that ``datasets``
+    saved; looked for beside the recipe first."""
+    validation_path: MaybeFile = None
+    """Texts to make choices by: early stopping, the best weights."""
+    test_path: MaybeFile = None
+    """Texts to test on."""
+    unit: Literal["file", "paragraph", "line"] = "file"
+    """What one text of a .txt file is: all of it, what stands between empty lines, or a line."""
+    text: Name = "text"
+    """The column of texts in a table."""
+    prompt: Name | None = None
+    """A column of prompts, in the place of ``text``; the loss is of the completions only."""
+    completion: Name | None = None
+    """The column of what follows each prompt."""
+    packing: Literal["blocks", "none"] | None = None
+    """blocks: texts follow one another, each with the token that ends a text, and are cut into full blocks; what is
+    left over is dropped, and said. none: every text is a sample of its own, cut to ``max_length`` and padded at the
+    tokenizer's side. Default: blocks; none for prompts."""
+    max_length: PositiveInt | None = None
+    """Tokens of a block, or of a text; as many as tokenizer and network allow if left out (512 if neither says)."""
+    masked: float = Field(default=0.15, gt=0, lt=1)
+    """The share of tokens to mask; of these, 80 % become the mask token, 10 % another token (Devlin et al. 2019)."""
+    whole_words: bool = False
+    """Mask all tokens of a word together; then all become the mask token."""
+    tokenizer: MaybeFile = None
+    """The tokenizer: a folder, beside the recipe or elsewhere, or a name on the hub; the checkpoint's own if left
+    out."""
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion go together: name both columns, or neither")
+        if self.prompt is not None and "text" in self.model_fields_set:
+            raise ValueError("a sample is a text, or a prompt with its completion: leave text out")
+        return self
+
+    def load(self, seed: int) -> Splits:
+        """The texts as tokens, for a network of which nothing is known."""
+        from surgeon.data.corpus import load_corpus
+
+        return load_corpus(self, seed)
+
+    def table(self, kind: str, path: Path, split: str) -> Columns:
+        """The rows of a table, or of a saved dataset, that hold texts."""
+        targets = {"completion": self.completion or self.text}
+        settings: dict[str, Any] = {"source": kind, "path": str(path), "text": self.prompt or self.text}
+        if kind == "saved":
+            return Saved.model_construct(**settings, targets=targets, split=split)
+        return Table.model_construct(**settings, targets=targets)
+
+
+BUNDLED = (Digits, Images, Masks, Table, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -326,7 +288,7 @@ AnySource = TypeAliasType(
         PlainValidator(
             _chosen,
             json_schema_input_type=Annotated[
-                Digits | Images | Masks | Table | Saved | Hub, Field(discriminator="source")
+                Digits | Images | Masks | Table | Saved | Hub | Corpus, Field(discriminator="source")
             ],
         ),
     ],
