@@ -13,9 +13,8 @@ from surgeon.data.audio import Sound
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
 from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
-from surgeon.data.network import CLASS_LOSS, Network
+from surgeon.data.network import CLASS_LOSS, LABELS, Network
 from surgeon.data.numbers import Numbers, open_numbers
-from surgeon.data.picture_sources import LABELS
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
 from surgeon.data.rows import Collate

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from surgeon.interfaces.splits import Splits
 
 File = Annotated[Name, BesideRecipe()]
-LABELS = "labels"
-"""What the labels are called that no setting names: folders of classes, masks."""
 MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 

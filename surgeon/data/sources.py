@@ -22,7 +22,8 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from surgeon.data.picture_sources import LABELS, File, Images, Masks, MaybeFile, Split
+from surgeon.data.network import LABELS
+from surgeon.data.picture_sources import File, Images, Masks, MaybeFile, Split
 from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
