@@ -287,7 +287,7 @@ def test_a_donor_teaches_and_is_named_as_what_the_recipe_reaches_for(tmp_path: P
     assert [each.what for each in reaches(loaded) if each.where == "train.distill.teacher"] == [str(other)]
     report = surgeon.run_recipe(folder, recipe, tmp_path / "out")
     assert report.training is not None
-    with pytest.raises(RecipeError, match=r"reaches for .*train\.distill\.teacher"):
+    with pytest.raises(RecipeError, match=r"uses file .*train\.distill\.teacher"):
         surgeon.run_training(tmp_path / "out", None, tmp_path / "again")
     with pytest.raises(TrainingError, match="not at hand: only its result is"):
         surgeon.run_training(
