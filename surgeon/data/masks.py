@@ -15,9 +15,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from surgeon.data.class_names import Numbering
-from surgeon.data.decoding import decode_picture
 from surgeon.data.files import OpenedPictures, open_picture, reason
 from surgeon.data.labels import IGNORED
+from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.pictures import Picture, seeded
 from surgeon.data.processors import load_processor
 from surgeon.data.settings import MaskValues

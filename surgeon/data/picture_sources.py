@@ -18,21 +18,21 @@ MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
 class Split(Source):
-    """A source of rows, of which a part is held out for testing.
+    """A source of rows, a part of which is held out for testing.
 
-    What is held out is drawn by class, so that a class of at least two samples is on both sides, and is the same
-    whatever the seed. Every input is read once before training.
+    The split is stratified by class, so a class with at least two samples is in both parts, and does not depend on the
+    seed. Every input is read once before training.
     """
 
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """The share of every class that is held out, the same whatever the seed; not used where test samples are named."""
+    """The share of every class to hold out, independent of the seed; not used if test samples are given."""
     folds: Folds | None = None
     """Cross-validation: ``{count: 5, index: 0}`` holds out the first of five folds instead of ``test_fraction``."""
     samples: PositiveInt | None = None
-    """How many training samples to draw, by class and by the recipe's seed; all of them if left out."""
+    """How many training samples to draw, by class and with the recipe's seed. Default: all."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What to do with a row whose input cannot be read (a damaged picture, a file that is not there): fail names the
-    file and the row; skip leaves the row out and says how many were."""
+    """What to do with a row whose input cannot be read (a damaged picture, a missing file): fail names the file and
+    the row; skip leaves the row out and reports how many."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -40,41 +40,40 @@ class Split(Source):
             given = [(key, value) for key in keys if (value := getattr(self, key, None))]
             for number, (key, value) in enumerate(given):
                 if (same := next((other for other, earlier in given[:number] if earlier == value), None)) is not None:
-                    raise ValueError(f"{key} and {same} are the same: what is held out would be trained on")
+                    raise ValueError(f"{key} and {same} are the same: held-out samples would be used in training")
         if self.folds is None:
             return self
         named = [name for name in ("test_path", "test_split") if getattr(self, name, None)]
         if "test_fraction" in self.model_fields_set:
             named.append("test_fraction")
         if named:
-            raise ValueError(f"folds and {named[0]} both say what is held out")
+            raise ValueError(f"folds and {named[0]} both define the held-out part; use one")
         return self
 
     def load(self, seed: int) -> Splits:
-        """The rows, each encoded when it is asked for."""
+        """Return the rows, each encoded when it is read."""
         from surgeon.data.tables import load_tables
 
         return load_tables([self], seed)[0]
 
 
 class Images(Split):
-    """A folder of pictures, in a folder for each class: ``cats/1.jpg``, ``dogs/7.png``.
+    """A folder of pictures with a folder per class: ``cats/1.jpg``, ``dogs/7.png``.
 
-    If every folder at the top is called train, val, valid, validation or test, they are splits with the folders of
-    classes inside; otherwise every folder at the top is a class, whatever it is called. A class has all pictures below
-    its folder, however deep. Hidden files, Thumbs.db, __MACOSX and what is no picture by its name are left out and
-    counted. The column ``labels`` holds the class: by the head's names, where it has any, else by the natural order of
-    the folders' names (2 before 10).
+    If every top folder is called train, val, valid, validation or test, they are splits that contain class folders;
+    otherwise every top folder is a class. Pictures at any depth below a class folder belong to the class. Hidden files,
+    Thumbs.db, __MACOSX and files without a picture's suffix are left out and counted. The column ``labels`` holds the
+    class: by the head's names if it has any, else in the natural order of the folders' names (2 before 10).
     """
 
     kind: ClassVar[str] = "images"
     source: Literal["images"]
     path: File
-    """The folder; looked for beside the recipe first."""
+    """The folder; a relative path is looked up beside the recipe first."""
     validation_path: MaybeFile = None
-    """A folder of the same classes to make choices by: early stopping, the best weights."""
+    """A folder of the same classes for validation: early stopping, the best weights."""
     test_path: MaybeFile = None
-    """A folder of the same classes to test on; it may lack some."""
+    """A folder of the same classes for testing; classes may be missing."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
 
