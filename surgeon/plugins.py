@@ -21,6 +21,7 @@ import pluggy
 
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
+from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.import_plugin import file_or_module, imported, one_line
 
 if TYPE_CHECKING:
@@ -102,7 +103,13 @@ class Plugins:
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """The providers of skeletons by scheme. Imports torch."""
         named = self._named("surgeon_architectures", "architecture")
-        return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
+        ours = BUILTINS["surgeon_architectures"]
+        return {
+            scheme: (provider if self._owners["architecture", scheme] == ours else CheckedProvider(provider)).trusting(
+                self.trusted
+            )
+            for scheme, provider in named.items()
+        }
 
     def trusting(self, names: Iterable[str]) -> Plugins:
         """The same plugins for a caller who lets further code run.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surgeon.data.checked_splits import load_checked
 from surgeon.data.class_names import differing
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
@@ -55,9 +56,7 @@ def load_sources(
         numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:
-        made = numbered.get(id(source)) or source.load(seed)
-        if not isinstance(made, Splits):
-            raise TrainingError(f"load of {type(source).__name__} returned {type(made).__name__}, not Splits")
+        made = numbered.get(id(source)) or load_checked(source, seed)
         splits.append(made if id(source) in numbered else by_names_of(network, made))
     return splits
 

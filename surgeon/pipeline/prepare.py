@@ -197,7 +197,7 @@ def prepare(
     source, journal = opened.source, course.journal
     if outputs and recipe.must_run:
         refuse_if_broken(course.surgery, opened, surgeries)
-    planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
+    planned = make_plan(source, steps, course.surgery, flow, before, read=journal.read, outputs=outputs)
     if outputs and (note := reload_note(course.root, surgeries.inputs)):
         planned = replace(planned, notes=(*planned.notes, note))
     beside = adapt(companions, recipe.operations, sizes, course.root)
