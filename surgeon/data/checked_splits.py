@@ -27,7 +27,8 @@ def load_checked(source: Source, seed: int) -> Splits:
     if not isinstance(splits, Splits):
         hint = "surgeon.Splits(train, test, inputs=(...), classes={...})" if isinstance(splits, tuple) else None
         raise refuse_return(source, call, "Splits: the parts of the data, and what its columns are", splits, hint)
-    for part, samples in (("train", splits.train), ("test", splits.test), ("validation", splits.validation)):
+    parts: dict[str, Any] = {"train": splits.train, "test": splits.test, "validation": splits.validation}
+    for part, samples in parts.items():
         if samples is None and part == "validation":
             continue
         if not isinstance(samples, Sized) or not hasattr(samples, "__getitem__"):

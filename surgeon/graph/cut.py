@@ -10,7 +10,7 @@ from typing import cast
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.graph.edit import drop_tap, taps_on
+from surgeon.graph.edit import taps_on
 from surgeon.graph.trace import Trace
 from surgeon.nn.grafts import Grafted, Tap, hook
 

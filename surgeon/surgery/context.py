@@ -1,8 +1,8 @@
 """Define ``Surgery``, the object with which an operation inspects and edits a skeleton.
 
 Its methods are in five files: ``inspection.py`` inspects, ``tensor_values.py`` sets where values come from,
-``module_edits.py`` edits the module tree, ``setting_edits.py`` sets attributes and hooks, and this file adds outputs, an earlier end, and freezing. What the methods
-record is in ``journal.py`` and is private to the engine.
+``module_edits.py`` edits the module tree, ``setting_edits.py`` sets attributes and hooks, and this file adds outputs,
+an earlier end, and freezing. What the methods record is in ``journal.py`` and is private to the engine.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _fact(name: str, tensor: torch.Tensor, flow: Flow) -> TensorFact:
         return _describe(name, tensor, "kept", origin.name)
     if isinstance(origin, Borrowed):
         return _describe(name, tensor, "derived", f"{origin.donor}: {origin.name}", origin.by)
-    start = origin
+    start: Origin | None = origin
     while isinstance(start, Filled):
         (start,) = start.sources
     kind = "derived" if isinstance(start, (Derived, Kept)) else "new"

@@ -50,7 +50,7 @@ class Derived:
     """Compute the values from those of other tensors."""
 
     sources: tuple[Origin, ...]
-    function: Callable[..., torch.Tensor]
+    function: Callable[..., torch.Tensor | None]
     by: str
 
 

@@ -77,8 +77,9 @@ def refuse_stray_hooks(model: nn.Module, journal: Journal, place: str) -> None:
     inside = {id(module) for module in model.modules()}
     for owner, site in journal.hooked:
         if id(owner) not in inside and site in dict(model.named_modules()):
+            kind = type(owner).__name__
             raise OperationError(
-                f"the hook on {site or 'the network'} is a method of a {type(owner).__name__} that is not in the network",
+                f"the hook on {site or 'the network'} is a method of a {kind} that is not in the network",
                 where=place,
                 hint="put that module into the network: surgery.attach(parent, name, module)",
             )

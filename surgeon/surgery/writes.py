@@ -46,7 +46,7 @@ def _replaces(tensor: torch.Tensor, value: Any) -> bool:
     """Whether other values are assigned, rather than the same ones in another dtype, as by ``module.half()``."""
     if not isinstance(value, torch.Tensor) or value.dtype != tensor.dtype:
         return False
-    return value.untyped_storage()._cdata != tensor.untyped_storage()._cdata
+    return bool(value.untyped_storage()._cdata != tensor.untyped_storage()._cdata)
 
 
 class Writes:
@@ -85,7 +85,7 @@ class Writes:
 @contextmanager
 def unwatched() -> Iterator[None]:
     """Run a block of surgeon's own as it runs outside operations: some modules run otherwise under a function mode."""
-    if isinstance(_get_current_function_mode(), _DataWatch):
+    if isinstance(_get_current_function_mode(), _DataWatch):  # type: ignore[no-untyped-call]
         with _pop_mode_temporarily():
             yield
     else:

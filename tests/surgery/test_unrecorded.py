@@ -94,7 +94,8 @@ WRITES = {
 def test_values_written_into_a_skeleton_are_refused_by_the_tensor_and_the_way_is_named(family, write):
     with pytest.raises(OperationError, match=rf"wrote values into {HEADS[family]}\.weight") as refused:
         during(family, WRITES[write])
-    assert "surgery.fill" in str(refused.value) and "surgery.derive" in str(refused.value)
+    assert "surgery.fill" in str(refused.value)
+    assert "surgery.derive" in str(refused.value)
 
 
 @pytest.mark.parametrize("family", HEADS)
@@ -119,7 +120,8 @@ def test_filled_values_are_seeded_by_the_tensor_shown_and_reloaded(family, tmp_p
     model, kind = build(family), operation(act)
     first, again, other = (surgeon.apply(model, [kind(head=HEADS[family])], seed=seed) for seed in (1, 1, 2))
     weights = [edited.get_submodule(HEADS[family]).weight for edited in (first, again, other)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
     assert 0.5 < float(weights[0].detach().std()) < 1.5
     assert any("values filled in" in line for line in planned(family, act))
 
@@ -131,7 +133,8 @@ def test_a_function_that_fills_sees_the_values_that_were_there_and_may_return_ot
 
     model = build("resnet")
     edited = surgeon.apply(model, [operation(act)(head="fc")])
-    assert torch.equal(edited.fc.weight, model.fc.weight * 2) and torch.equal(edited.fc.bias, model.fc.bias + 1)
+    assert torch.equal(edited.fc.weight, model.fc.weight * 2)
+    assert torch.equal(edited.fc.bias, model.fc.bias + 1)
 
 
 def test_two_tensors_filled_alike_get_values_of_their_own():
@@ -150,7 +153,8 @@ def test_a_new_module_is_filled_and_counts_as_new():
         surgery.replace("fc", new)
 
     edited = during("resnet", act)
-    assert not edited.fc.weight.any() and edited.fc.bias.any()
+    assert not edited.fc.weight.any()
+    assert edited.fc.bias.any()
     plan = surgeon.plan(build("resnet"), [operation(act)(head="fc")])
     assert plan.counts.endswith("2 new by act")
 
@@ -177,7 +181,7 @@ def test_a_function_that_computes_no_such_tensor_is_named(name, wrong, message):
 
 
 def _exchange(surgery, head):
-    name, module = next((n, m) for n, m in surgery.model.named_modules() if n and not list(m.parameters()))
+    name, _module = next((n, m) for n, m in surgery.model.named_modules() if n and not list(m.parameters()))
     parent, _, child = name.rpartition(".")
     setattr(surgery.model.get_submodule(parent), child, nn.Tanh())
 
@@ -226,7 +230,8 @@ def test_an_edit_of_any_kind_outside_the_journal_is_refused_by_its_site_with_the
     act, message, way = EDITS[edit]
     with pytest.raises(OperationError, match=message.replace("HEAD", HEADS[family].replace(".", r"\."))) as refused:
         during(family, act)
-    assert "outside its journal" in str(refused.value) and way in str(refused.value)
+    assert "outside its journal" in str(refused.value)
+    assert way in str(refused.value)
 
 
 def test_a_tied_tensor_is_written_to_under_its_first_name():
@@ -260,7 +265,8 @@ def test_a_setting_and_a_class_are_recorded_shown_and_made_again(family, tmp_pat
         surgery.set(HEADS[family], "out_features", 77)
 
     head = during(family, act).get_submodule(HEADS[family])
-    assert type(head) is Louder and head.out_features == 77
+    assert type(head) is Louder
+    assert head.out_features == 77
     lines = planned(family, act)
     assert f"{HEADS[family]} Linear → Louder" in lines
     assert any(line.endswith("→ 77") and "out_features" in line for line in lines)

@@ -1,4 +1,4 @@
-"""What a plugin's code returns is checked where it comes in: the error names whose it is, what was expected, what came."""
+"""What a plugin's code returns is checked where it comes in: whose it is, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_a_loss_that_gives_no_value_a_sample_is_refused_before_training(kind):
     expected = rf"the loss 'odd' of .*returned {came}; expected a tensor of shape \(\d+,\), one value for each sample"
     with pytest.raises(PluginError, match=expected) as refused:
         train(make(), settings, plugins=plugins_with({"odd": loss}), data=splits(), quiet=True)
-    assert HERE in str(refused.value) and "bug in surgeon" not in str(refused.value)
+    assert HERE in str(refused.value)
+    assert "bug in surgeon" not in str(refused.value)
 
 
 TERMS = {
@@ -173,7 +174,8 @@ def test_a_source_loads_splits_of_samples_by_column(kind):
 
     with pytest.raises(PluginError) as refused:
         load_source(Odd())
-    assert re.search(message, str(refused.value)) and HERE in str(refused.value)
+    assert re.search(message, str(refused.value))
+    assert HERE in str(refused.value)
 
 
 def test_a_source_of_numbers_and_tensors_is_loaded():
