@@ -34,7 +34,8 @@ def read_record(checkpoint: Checkpoint) -> Record:
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"files: {error}", checkpoint.location) from error
     for surgeries in record.surgeries:
-        check_request(surgeries.operations, surgeries.inputs, f"{checkpoint.location}: its manifest")
+        requested = [*surgeries.operations, *(recorded.fields for recorded in surgeries.resolved)]
+        check_request(requested, surgeries.inputs, f"{checkpoint.location}: its manifest")
     return record
 
 

@@ -1,7 +1,7 @@
 """Declare facts about families of networks, as data.
 
-Owns what torchvision and transformers networks are like: heads, blocks, config fields, inputs. A plugin says the
-same of its networks through ``surgeon.Family``. May import ``interfaces`` and ``errors``. A fact about a network of
-torchvision goes into ``torchvision.py``, of transformers into ``transformers/``, of another library into a file of its
-own that ``registry.py`` lists.
+Owns what torchvision and transformers networks are like: heads, blocks, config fields, inputs. A plugin declares the
+same facts about its networks through ``surgeon.Family``. May import ``interfaces`` and ``errors``. Facts about
+torchvision go into ``torchvision.py``, facts about transformers into ``transformers/``, facts about another library
+into a new file that ``registry.py`` lists.
 """

@@ -1,7 +1,7 @@
 """Read and change the config that a network carries, by the field names that its family declares.
 
-Operations call :class:`NetworkConfig` and name no field themselves, so that they treat a plugin's network, whose
-family declares its fields, as they treat one of transformers.
+Operations call :class:`NetworkConfig` and do not name fields themselves. So they treat a plugin's network, whose family
+declares its fields, like a transformers network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import OperationError
-from surgeon.families.block_lists import first_ones, remaining, shortened_states, taken
+from surgeon.families.block_lists import count_at_end, feature_positions, move_states, remaining
 from surgeon.interfaces.family import BlockFields, ConfigFields
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ SIDES = {
     "encoder": "encoder", "decoder": "decoder", "text": "text", "language": "text", "vision": "vision",
     "visual": "vision", "image": "vision", "audio": "audio",
 }  # fmt: skip
-"""The names by which configs and modules tell the parts of a network from each other."""
+"""Words in the names of configs and modules, and the part of a network that each stands for."""
 QUALIFIERS = (
     "aligner", "auxiliary", "coda", "global", "memory_attention", "memory_fuser", "pooler", "pred", "r_layers",
     "spatial", "speech", "t2u", "temporal", "timestamp", "x_layers",
 )  # fmt: skip
-"""Further beginnings of words in the name of a count that the site of its blocks then has too."""
+"""Prefixes of words: a count whose name has one belongs to blocks whose site has it too."""
 
 
 class NetworkConfig:
-    """A config with the names of its fields.
+    """Wrap a config together with the names of its fields.
 
     Args:
-        config: The config; a mapping or any object with attributes. A network that keeps its settings itself is its
-            own config.
-        fields: What its fields are called.
+        config: A mapping or any object with attributes. A network that keeps its settings as attributes is its own
+            config.
+        fields: The names of the fields.
     """
 
     def __init__(self, config: Any, fields: ConfigFields) -> None:
@@ -47,24 +47,24 @@ class NetworkConfig:
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The class name of the config, for messages."""
         return type(self.config).__name__
 
     def settings(self) -> dict[str, Any]:
-        """Its fields with their values, without those that are computed."""
+        """Return the stored fields with their values, without computed properties."""
         return dict(self.config) if isinstance(self.config, Mapping) else vars(self.config)
 
     def get(self, field: str) -> Any:
-        """The value of a field or of a computed property; None where the config lacks it."""
+        """Return the value of a field or computed property; None if the config lacks it."""
         if isinstance(self.config, Mapping):
             return self.config.get(field)
         return getattr(self.config, field, None)
 
     def set(self, field: str, value: Any) -> None:
-        """Give a field another value.
+        """Set a field.
 
         Raises:
-            OperationError: The config does not let its fields be set.
+            OperationError: The config is immutable.
         """
         try:
             if isinstance(self.config, Mapping):
@@ -77,23 +77,23 @@ class NetworkConfig:
             ) from error
 
     def parts(self) -> list[tuple[str, NetworkConfig]]:
-        """The configs of parts (a text and an image tower) inside this one, by the names of their fields."""
+        """Return the configs of parts (text tower, image tower) inside this one, by field name."""
         names = [*getattr(self.config, "sub_configs", {}), *self._present(self.fields.parts)]
-        held = [(name, self.get(name)) for name in dict.fromkeys(names)]
-        return [(name, NetworkConfig(part, self.fields)) for name, part in held if hasattr(part, "__dict__")]
+        candidates = [(name, self.get(name)) for name in dict.fromkeys(names)]
+        return [(name, NetworkConfig(part, self.fields)) for name, part in candidates if hasattr(part, "__dict__")]
 
     def with_parts(self) -> list[NetworkConfig]:
-        """This config and those of its parts."""
+        """Return this config and the configs of its parts."""
         return [self, *(part for _, part in self.parts())]
 
     # ---- classes
 
     def set_labels(self, names: Sequence[str] | int, problem_type: str | None) -> None:
-        """Say how many classes the head has, what they are called, and what kind of labels they are.
+        """Set the number of classes, their names and the kind of labels.
 
         Args:
-            names: The names of the classes, or how many there are.
-            problem_type: None where the loss is to be chosen by the labels' dtype.
+            names: The names of the classes, or their number.
+            problem_type: None to let the loss follow the dtype of the labels.
         """
         count = names if isinstance(names, int) else len(names)
         texts = [f"LABEL_{i}" for i in range(names)] if isinstance(names, int) else list(names)
@@ -115,7 +115,7 @@ class NetworkConfig:
             self.set(field, count)
 
     def untie(self) -> None:
-        """Say that the output layer has a weight of its own."""
+        """Set the flag of tied embeddings to False: the output layer has its own weight."""
         for field in self._present(self.fields.tied, computed=True):
             if self.get(field):
                 self.set(field, False)
@@ -123,14 +123,14 @@ class NetworkConfig:
     # ---- images
 
     def set_channels(self, old: int, channels: int) -> None:
-        """Let every field that counts ``old`` channels count ``channels``."""
+        """Set every field that counts ``old`` channels to ``channels``."""
         for field in self._present(self.fields.channels):
             if self.get(field) == old:
                 self.set(field, channels)
 
     @property
     def image_size(self) -> int | None:
-        """The side of the square images that it is made for; None where it does not say."""
+        """The side of the square input images; None if the config has no such field."""
         for field in self._present(self.fields.image_size, computed=True):
             size = self.get(field)
             if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
@@ -141,21 +141,21 @@ class NetworkConfig:
 
     @property
     def patch_size(self) -> int | None:
-        """The side of the patches that images are cut into; None where it does not say."""
+        """The side of the square patches; None if the config has no such field."""
         values = (self.get(field) for field in self.fields.patch_size)
         return next((value for value in values if isinstance(value, int)), None)
 
     def set_image_size(self, side: int) -> None:
-        """Say that images are squares of ``side`` pixels, in the form that the field has.
+        """Set the image size to squares of ``side`` pixels, as a number or a pair like the value before.
 
         Raises:
-            OperationError: The patches do not divide the side.
+            OperationError: ``side`` is not a multiple of the patch size.
         """
         patch = self.patch_size
         if patch and side % patch:
             below, above = side // patch * patch, -(-side // patch) * patch
             raise OperationError(
-                f"images of {side} pixels do not divide into patches of {patch}",
+                f"an image size of {side} is not a multiple of the patch size {patch}",
                 hint=f"take {below or above} or {above}",
             )
         for field in self._present(self.fields.image_size, computed=True):
@@ -163,22 +163,22 @@ class NetworkConfig:
             self.set(field, side if isinstance(value, int) else type(value)((side, side)))
 
     def set_token_count(self, count: int) -> None:
-        """Say how many position embeddings there are."""
+        """Set the number of position embeddings."""
         for field in self._present(self.fields.token_count):
             self.set(field, count)
 
     # ---- blocks
 
     def block_fields(self, stack: Stack, stages: Sequence[Stack], *, several: bool) -> list[str]:
-        """The fields that count the blocks of ``stack`` or have an entry for each.
+        """Return the fields that count the blocks of ``stack`` or have one entry per block.
 
         Args:
-            stack: The stack; its length and the names in its container decide.
-            stages: The stacks at like sites, ``stack`` among them: together they may be in a list of depths.
+            stack: The stack of blocks. Its length and the words in its container's site select the fields.
+            stages: The stacks at similar sites, with ``stack``: a list of depths may count all of them.
             several: Whether the network has other stacks.
 
         Returns:
-            Names of fields of this config or its parts; ``depths.1`` is the second entry of a list.
+            Field names of this config or its parts; ``depths.1`` is the second entry of a list.
         """
         names = self._blocks(stack.container)
         if len(stages) > 1:
@@ -194,12 +194,12 @@ class NetworkConfig:
             candidates = [(field, theirs) for field, theirs in candidates if not theirs - mine]
         named = [field for field, theirs in candidates if theirs & mine]
         plain = [field for field, theirs in candidates if not theirs & mine]
-        # a decoder that the config names has settings of its own; the plain ones then speak of the encoder
+        # where the config names the decoder, fields without a qualifier count the encoder's blocks
         chosen = named if named and "decoder" in mine else [*named, *plain]
         return list(dict.fromkeys(chosen))
 
     def described(self, stacks: Sequence[Stack]) -> list[Stack]:
-        """The stacks with the fields that speak of their lengths."""
+        """Return the stacks with the config fields that count their blocks."""
         patterns = [like_sites(stack.container) for stack in stacks]
         described = []
         for stack, pattern in zip(stacks, patterns, strict=True):
@@ -209,11 +209,11 @@ class NetworkConfig:
         return described
 
     def counts_together(self, count: int) -> bool:
-        """Whether some field counts ``count`` blocks, or has an entry for each, whatever their classes are."""
+        """Return whether a field counts ``count`` blocks or has one entry per block, whatever the blocks' classes."""
         return any(bool(self._counting(names, count)) for names in self.fields.blocks)
 
     def kinds(self, container: str, count: int) -> list[str]:
-        """Of what kind each of ``count`` blocks is; empty where the config does not say."""
+        """Return the kind of each of ``count`` blocks; empty if the config does not say."""
         for field in self._blocks(container).kinds:
             kinds = self.get(field)
             if isinstance(kinds, (list, tuple)) and len(kinds) == count and all(isinstance(k, str) for k in kinds):
@@ -221,26 +221,29 @@ class NetworkConfig:
         return []
 
     def computes_kinds(self, container: str) -> bool:
-        """Whether the kinds of blocks are worked out from other fields and cannot be listed one by one."""
+        """Return whether the config computes the kinds of blocks from other fields, so that they cannot be set."""
         names = self._blocks(container)
         return not {f for f in self._present(names.entries) if f in names.kinds} and not self._present(names.cycles)
 
     def attending(self, container: str, count: int) -> list[int]:
-        """The positions of the blocks whose caches know how long the text is; empty where the config does not say."""
-        if self.get("use_cache") is None:  # no decoder
+        """Return the positions of blocks whose caches have the sequence length; empty if the config does not say."""
+        if self.get("use_cache") is None:  # not a decoder
             return []
         patterns = self._blocks(container).attends
         return [i for i, kind in enumerate(self.kinds(container, count)) if _matches(kind, patterns)]
 
     def feature_blocks(self, container: str, count: int) -> dict[str, list[int]]:
-        """The fields that say from which blocks other parts read features, with the positions of those blocks."""
+        """Return the fields that say which blocks other parts read features from, with those positions."""
         names = self._blocks(container)
-        read = {field: taken(self.get(field), count) for field in self._about(container, names.features)}
-        states = {field: taken(self.get(field), count, states=True) for field in self._about(container, names.states)}
+        read = {field: feature_positions(self.get(field), count) for field in self._about(container, names.features)}
+        states = {
+            field: feature_positions(self.get(field), count, states=True)
+            for field in self._about(container, names.states)
+        }
         return {field: positions for field, positions in {**read, **states}.items() if positions}
 
     def read_blocks(self, container: str, count: int) -> dict[int, int]:
-        """For each block that reads keys and values of another one, the position of that one."""
+        """Return, for each block that reuses another block's keys and values, the position of that block."""
         kinds = self.kinds(container, count) or [""] * count
         read: dict[int, int] = {}
         for modes in (self.get(field) for field in self._blocks(container).sharing):
@@ -254,21 +257,22 @@ class NetworkConfig:
     def keep_blocks(
         self, container: str, count: int, indices: Sequence[int], *, fields: Iterable[str], moved: Mapping[int, int]
     ) -> dict[str, tuple[Any, Any]]:
-        """Say that of ``count`` blocks those at ``indices`` are left, in this order.
+        """Update the config after only the blocks at ``indices`` are kept, in that order.
 
         Args:
-            container: The site of the container that holds them.
-            count: How many blocks there were.
-            indices: The old positions of those that stay.
-            fields: What :meth:`block_fields` of the network's config gave; the copies of it in modules share them.
-            moved: New positions by old ones, for lists of positions.
+            container: The site of the container of the blocks.
+            count: The number of blocks before.
+            indices: The old positions of the kept blocks.
+            fields: The result of :meth:`block_fields` for the network's config; copies of it in modules use the same.
+            moved: Old positions to new ones, for lists of positions.
 
         Returns:
-            The fields that changed, with their old and new values.
+            The changed fields, with old and new values.
 
         Raises:
-            OperationError: The config works out the kinds of blocks from other fields, which say something else of
-                those that are left.
+            OperationError: The config computes the kinds of blocks from other fields, and the result differs from the
+                kept
+                blocks.
         """
         kinds = self.kinds(container, count)
         names = self._blocks(container)
@@ -281,39 +285,39 @@ class NetworkConfig:
             if (cycle := self.get(field)) and self.kinds(container, count):
                 changes[field] = type(cycle)(cycle[i % len(cycle)] for i in indices)
         for field in self._about(container, names.states):
-            changes[field] = shortened_states(self.get(field), moved)
+            changes[field] = move_states(self.get(field), moved)
         for field, last in [(f, False) for f in names.first] + [(f, True) for f in names.last]:
             if isinstance(value := self.get(field), int) and field in self.settings() and 0 < value <= count:
-                changes[field] = first_ones(value, count, indices, last=last, field=field, container=container)
+                changes[field] = count_at_end(value, count, indices, last=last, field=field, container=container)
         before = {field: self.get(field) for field in changes}
         for field, value in changes.items():
             self.set(field, value)
-        left = self.kinds(container, len(indices))
-        wanted = [kinds[i] for i in indices if kinds]
-        if kinds and left and left != wanted:
+        computed = self.kinds(container, len(indices))
+        kept = [kinds[i] for i in indices if kinds]
+        if kinds and computed and computed != kept:
             attending = self._first_attending(container, kinds)
             raise OperationError(
-                f"{self.name} works out of what kind each block is, and would have {', '.join(left)} where those that "
-                f"are left of {container} are {', '.join(wanted)}",
-                hint=f"keep the first ones: keep_blocks: {max(len(wanted), attending + 1)}",
+                f"{self.name} computes the kinds of blocks from other fields and would get {', '.join(computed)} for "
+                f"{container}; the kept blocks are {', '.join(kept)}",
+                hint=f"keep the first blocks: keep_blocks: {max(len(kept), attending + 1)}",
             )
         return {field: (before[field], value) for field, value in changes.items() if before[field] != value}
 
-    # ---- inside
+    # ---- private
 
     def _blocks(self, container: str) -> BlockFields:
         rows = (row for row in self.fields.blocks if fnmatchcase(container, row.container))
         return next(rows, BlockFields())
 
     def _present(self, patterns: Sequence[str], *, computed: bool = False) -> list[str]:
-        """The fields that ``patterns`` name, in the order of the config; computed properties only on request."""
+        """Return the config's fields that match ``patterns``, in the config's order; computed properties on request."""
         fields = [field for field in self.settings() if _matches(field, patterns)]
         if computed and not isinstance(self.config, Mapping):
             fields += [p for p in patterns if p not in fields and self.get(p) is not None]
         return fields
 
     def _about(self, container: str, patterns: Sequence[str]) -> list[str]:
-        """The fields that ``patterns`` name, without those that speak of another part of the network."""
+        """Return the fields that match ``patterns`` and do not belong to another part of the network."""
         mine = sides(container)
         return [field for field in self._present(patterns) if not (mine and sides(field) - mine)]
 
@@ -347,7 +351,7 @@ class NetworkConfig:
 
 
 def sides(text: str) -> set[str]:
-    """The parts of a network that a site or a field names: encoder, decoder, text, vision, audio."""
+    """Return the parts of a network that a site or field names: encoder, decoder, text, vision, audio."""
     return {side for name, side in SIDES.items() if name in text}
 
 
@@ -357,7 +361,7 @@ def _words(text: str) -> set[str]:
 
 
 def like_sites(container: str) -> str:
-    """A container's site with ``*`` for its numbers: what the containers of stages have in common."""
+    """Replace the numbers in a site by ``*``, so that the containers of stages compare equal."""
     return re.sub(r"\d+", "*", container)
 
 
@@ -366,7 +370,7 @@ def _as_list(value: Any) -> list[Any] | None:
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern matches and none that begins with ``!`` does."""
+    """Return whether a pattern matches and none of the patterns that begin with ``!`` does."""
     excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     return any(fnmatchcase(name, p) for p in wanted) and not any(fnmatchcase(name, p) for p in excluded)

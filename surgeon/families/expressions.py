@@ -1,6 +1,6 @@
-"""Turn declared arguments into tensors to feed: evaluate their shapes and ranges for a network.
+"""Evaluate the shapes and ranges of declared arguments for a network, as specs of tensors to feed.
 
-See :class:`~surgeon.interfaces.family.Argument` for the expressions.
+:class:`~surgeon.interfaces.family.Argument` defines the expressions.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from surgeon.families.inputs import Spec
 from surgeon.interfaces.family import Argument
 
 Lookup = Callable[[tuple[str, ...]], int | None]
-"""Gives the first of several names a value, or None if none of them has one."""
+"""Returns the value of the first of several names that has one; None if none does."""
 
 SIZES = {"tokens": 8, "samples": 8000, "frames": 64, "grid": 4}
-"""Sizes that a config leaves open: of a text, of half a second of sound at 16 kHz, of a spectrogram, and the rows and
-columns of an image's patches, where the forward is given them: a multiple of what it merges."""
+"""Sizes that a config does not fix: tokens of a text, samples of audio (half a second at 16 kHz), frames of a
+spectrogram, and rows and columns of patches. ``grid`` is a multiple of the number of patches that networks merge."""
 DTYPES = {"float": None, "int64": torch.int64, "bool": torch.bool}
 
 
 class UnknownNameError(Exception):
-    """Nothing gives a name in an expression a value."""
+    """Raised when no name in a term of an expression has a value."""
 
 
 def specs_of(arguments: Iterable[Argument], lookup: Lookup) -> list[Spec]:
-    """The tensors that the arguments which apply stand for, in their order.
+    """Return the specs of those arguments that apply to the network, in order.
 
     Args:
-        arguments: Several ways to feed one name.
-        lookup: Gives names in expressions their values.
+        arguments: Alternatives for one argument of the forward.
+        lookup: Returns the values of names.
     """
     specs = []
     for argument in arguments:
@@ -45,10 +45,12 @@ def specs_of(arguments: Iterable[Argument], lookup: Lookup) -> list[Spec]:
 
 
 def evaluate(expression: str, lookup: Lookup) -> int:
-    """The value of one expression: ``num_channels|3*patch_side|16+1``; ``|`` binds first, then ``*``, ``//``, ``+``.
+    """Evaluate an expression such as ``num_channels|3*patch_side|16+1``.
+
+    ``|`` binds first, then ``*`` and ``//``, then ``+``.
 
     Raises:
-        UnknownNameError: A name in it has no value.
+        UnknownNameError: A name has no value.
     """
     return sum(_product(term, lookup) for term in expression.split("+"))
 

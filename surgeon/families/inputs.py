@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    pass
-
 
 BATCH = 2
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One tensor to feed.
+    """Describe one tensor to feed.
 
     Attributes:
-        shape: Batch first.
-        dtype: None for the network's own floating-point type.
-        low: The least value of an integer.
-        high: One more than the greatest value of an integer.
-        last: The integer at the end of each row, where that one matters.
-        first: The integer that each row begins with, and how often.
-        values: What it holds, in nested lists; random if left out.
+        shape: The shape, batch first.
+        dtype: None for the network's floating-point dtype.
+        low: The least integer.
+        high: One more than the greatest integer.
+        last: The integer at the end of each row, if it matters.
+        first: The integer at the start of each row and how often it is repeated.
+        values: The values as nested lists; random if None.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +35,7 @@ class Spec:
     values: Any = None
 
     def tensor(self, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-        """A tensor of this kind; on the meta device it has no values."""
+        """Make the tensor; on the meta device it has no values."""
         kind = self.dtype or dtype
         if device.type == "meta":
             return torch.empty(self.shape, dtype=kind, device=device)
@@ -58,18 +54,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of one forward.
+    """Describe the arguments of one forward.
 
     Attributes:
         args: Positional arguments; a :class:`Spec` stands for a tensor, in lists and mappings too.
         kwargs: Keyword arguments, likewise.
-        origin: How they were found.
-        training: Positional arguments that are added in training: a detector's targets.
-        settings: Attributes to set meanwhile, by path.
-        values: The forward looks at values from end to end, so that only a real run will do.
-        alternatives: What to try where these do not fit.
-        placeholders: The places among the tokens that features of images are put into.
-        fallback: What to feed where neither these nor the alternatives run in any way: they leave parts out.
+        origin: Where the description comes from.
+        training: Positional arguments to add in training, such as a detector's targets.
+        settings: Attributes of modules to set for the forward, by path.
+        values: Whether the forward depends on values throughout, so that only a real run works.
+        alternatives: What to try if these fail.
+        placeholders: The number of tokens that image features replace.
+        fallback: What to try if these and all alternatives fail; it leaves arguments out.
     """
 
     args: tuple[Any, ...] = ()
@@ -83,7 +79,7 @@ class Inputs:
     fallback: Inputs | None = None
 
     def candidates(self) -> Iterator[Inputs]:
-        """These, then the alternatives, then the fallback and its own."""
+        """Yield these inputs, the alternatives, and the candidates of the fallback."""
         yield self
         yield from self.alternatives
         if self.fallback is not None:
@@ -96,12 +92,12 @@ class Inputs:
         *,
         training: bool = False,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with tensors in them, the same ones each time.
+        """Make the arguments with tensors in place of specs, the same values each time.
 
         Args:
-            device: Where to make them.
-            dtype: The floating-point type of those that follow the network's.
-            training: Add what only training needs.
+            device: The device of the tensors.
+            dtype: The dtype of tensors that follow the network's.
+            training: Whether to add the arguments that only training needs.
         """
         generator = torch.Generator().manual_seed(0)
         device = torch.device(device)
@@ -119,7 +115,7 @@ class Inputs:
         return filled((*self.args, *extra)), filled(self.kwargs)
 
     def set(self, model: nn.Module) -> None:
-        """Give ``model`` the ``settings``, but for those of modules that surgery has removed."""
+        """Set the attributes in ``settings`` on ``model``; paths of removed modules are skipped."""
         modules = dict(model.named_modules())
         for path, value in self.settings.items():
             owner, _, name = path.rpartition(".")

@@ -1,4 +1,4 @@
-"""Look up the declared facts about a network: its families, and the configs that it carries."""
+"""Look up the declared facts about a network: its families and its configs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BUILT_IN_IDS = frozenset(map(id, BUILT_IN))
 
 
 def families_of(model: nn.Module, families: Sequence[Family] = ()) -> list[Family]:
-    """The families that ``model`` belongs to: those of plugins first."""
+    """Return the families that ``model`` belongs to, those of plugins first."""
     plugged = [family for family in families if id(family) not in _BUILT_IN_IDS and family.holds(model)]
     return [*plugged, *_built_in(cast("Any", type(model)))]
 
@@ -33,11 +33,11 @@ def _built_in(cls: type[nn.Module]) -> tuple[Family, ...]:
 
 
 def config_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkConfig | None:
-    """The config that ``module`` carries, with the names of its fields; None if no family declares it.
+    """Return the config of ``module`` with the names of its fields; None if no family declares it.
 
     Args:
         module: A network or a part of one.
-        families: Declared facts of plugins.
+        families: Families that plugins declare.
     """
     attributes = {"config", *(family.config.attribute for family in families if family.config is not None)}
     if not any(hasattr(module, attribute) for attribute in attributes if attribute):
@@ -51,7 +51,7 @@ def config_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkConf
 
 
 def settings_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkConfig:
-    """The settings that ``module`` keeps as attributes of its own, under the names that its family declares."""
+    """Return the settings that ``module`` keeps as attributes, under the names that its family declares."""
     declared = (f.config for f in families_of(module, families) if f.config is not None and not f.config.attribute)
     return NetworkConfig(module, next(declared, MODULE_SETTINGS))
 
@@ -59,15 +59,16 @@ def settings_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkCo
 def configs_in(
     model: nn.Module, families: Sequence[Family] = (), *, around: str | None = None
 ) -> list[tuple[NetworkConfig, list[nn.Module]]]:
-    """Every config in a tree, with the modules that carry it.
+    """Return every config in a module tree, with the modules that have it.
 
-    Parts of a network keep their config under the same attribute, often copies; a part's family may declare fields of
-    its own, otherwise those of the whole network hold.
+    Parts of a network often have copies of the config under the same attribute. A part's family may declare other
+    fields;
+    otherwise those of the whole network apply.
 
     Args:
         model: The network.
-        families: Declared facts of plugins.
-        around: Only the configs of modules that hold this site or lie in it.
+        families: Families that plugins declare.
+        around: Only configs of modules that contain this site or are below it.
     """
     attributes: dict[str, ConfigFields] = {}
     for family in families_of(model, families):
@@ -89,7 +90,7 @@ def configs_in(
 
 
 def with_config_fields(model: nn.Module, stacks: Sequence[Stack], families: Sequence[Family] = ()) -> list[Stack]:
-    """The stacks with the fields of the config that speak of their lengths."""
+    """Return the stacks with the config fields that count their blocks."""
     config = config_of(model, families)
     return config.described(stacks) if config is not None else list(stacks)
 
@@ -99,12 +100,12 @@ def _holds_fields(config: Any) -> bool:
 
 
 def _is_around(name: str, site: str, root: str) -> bool:
-    """Whether the module ``name`` holds ``site`` or lies in it; what lies outside the part ``root`` does not count."""
+    """Return whether the module ``name`` contains ``site`` or is below it; modules above ``root`` do not count."""
     holds = not name or f"{site}.".startswith(f"{name}.")
     return (holds and f"{name}.".startswith(root)) or f"{name}.".startswith(f"{site}.")
 
 
 @hookimpl
 def surgeon_families() -> Sequence[Family]:
-    """The families that come with surgeon."""
+    """Return the built-in families."""
     return BUILT_IN

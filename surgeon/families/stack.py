@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Blocks one after the other: of one class, or of several that a config counts together.
+    """Describe consecutive blocks of one class, or of several classes that one config field counts.
 
     Attributes:
-        container: The site that holds them; the root where they are attributes of the network itself.
-        sites: The blocks, in executed order.
-        config_fields: The settings of the config that count the blocks (``num_hidden_layers``, ``depths.1``
-            for the second of a list), and the lists that hold one entry for each (``layer_types``).
-        evidence: How it was found.
+        container: The site that contains the blocks; ``""`` where they are attributes of the network.
+        sites: The blocks, in the order of execution.
+        config_fields: Config fields that count the blocks (``num_hidden_layers``; ``depths.1`` for the second entry of
+            a
+            list) and lists with one entry per block (``layer_types``).
+        evidence: How the stack was identified.
     """
 
     container: str

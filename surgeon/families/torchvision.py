@@ -1,4 +1,4 @@
-"""Facts about torchvision's families, as data; ``tests/graph/test_roles.py`` holds each against the real class."""
+"""Declare facts about torchvision's families; ``tests/graph/test_roles.py`` checks each against the real class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from surgeon.interfaces.family import ConfigFields, Family
 
 IMAGE = ((3, 224, 224),)
 SWIN_STAGES = tuple(f"features.{i}" for i in (1, 3, 5, 7))
-"""Between them lie the layers that merge patches."""
+"""The stages with blocks; the modules between them merge patches."""
 SWIN3D_STAGES = tuple(f"features.{i}" for i in (0, 2, 4, 6))
 SMALL_DETECTION: tuple[tuple[str, object], ...] = (
     ("transform.min_size", (128,)),
@@ -16,7 +16,7 @@ FEW_BOXES: tuple[tuple[str, object], ...] = (("topk_candidates", 8), ("detection
 FEW_PROPOSALS: tuple[tuple[str, object], ...] = (
     ("rpn._pre_nms_top_n", {"training": 20, "testing": 20}),
     ("rpn._post_nms_top_n", {"training": 2, "testing": 2}),
-    ("roi_heads.detections_per_img", 1),  # the keypoint head takes 2 GFLOP for each
+    ("roi_heads.detections_per_img", 1),  # the keypoint head takes 2 GFLOP per detection
 )
 
 
@@ -93,7 +93,7 @@ VIDEO = (
 BACKBONE_BLOCKS = (
     "backbone.layer?", "backbone.body.layer?", "backbone.body", "backbone.features", "backbone.features.?", "backbone",
 )  # fmt: skip
-"""Where a segmentation network or a detector keeps its blocks: those of a ResNet, a MobileNet, an SSD."""
+"""Sites of the blocks in segmentation networks and detectors with a ResNet, MobileNet or SSD backbone."""
 
 SEGMENTATION = (
     *(

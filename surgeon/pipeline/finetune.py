@@ -20,11 +20,13 @@ from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, operations_from
+from surgeon.recipe.load import Recipe
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
@@ -109,6 +111,7 @@ def finetune(
         plugins=plugins,
         outputs=False,
     )
+    check_task(prepared.model, prepared.plan.outputs, how, prepared.recipe.operations)
     trainee = ready(prepared)
     folder = Path(output_dir) if output_dir is not None else None
     report = train_ready(
@@ -221,7 +224,7 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
     """Build the same network with its builder's initial values, nothing frozen: what training alone achieves."""
     model = source.initialised()
     for past in record.surgeries:
-        operations = [step for step in operations_from(past.operations, plugins) if step.name not in HEAD_STARTS]
+        operations = [step for step in recorded_operations(past, plugins) if step.name not in HEAD_STARTS]
         if operations:
             model = engine.apply(
                 model,

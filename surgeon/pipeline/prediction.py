@@ -21,7 +21,7 @@ from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.predicting import BATCH, Predictions, predict_samples
 
@@ -137,6 +137,6 @@ class ReadyModel:
         if device is not None:
             model = model.to(device)
         record = record_of(model)
-        past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
-        operations = list(operations_from(past, plugins)) if past else []
+        past = record.surgeries if record else []
+        operations = [operation for surgeries in past for operation in recorded_operations(surgeries, plugins)]
         return cls(model, record, operations, plugins)

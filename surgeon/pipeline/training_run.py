@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
+from surgeon.checkpoint.scratch import remove
 from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.pipeline.trained_artifact import save_trained
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -99,19 +101,19 @@ def run_training(
         check_training(recipe, plugins, here=True)
     folder = path.with_name(f"{path.name}.checkpoints")
     if is_first_process():
-        check_output(path, force=force, inputs=[])
+        check_output(path, force=force or resume, inputs=[])
         _check_folder(folder, resume=resume, force=force)
     with progress.step("reading the model"):
         options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
         trainee = _trainee(recipe, model, options, seed, its_own=operations is None)
     if is_first_process():
-        check_output(path, force=force, inputs=trainee.inputs)
+        check_output(path, force=force or resume, inputs=trainee.inputs)
     report = train_ready(
         trainee, settings, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=quiet
     )
     if not is_first_process():
         return RunReport(path, None, report, None)
-    reload = save_trained(trainee, report, path, force, plugins, progress)
+    reload = save_trained(trainee, report, path, force, plugins, progress, resume=resume)
     _remove_checkpoints(folder, settings)
     return RunReport(path, None, report, reload)
 
@@ -142,13 +144,15 @@ def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugin
     record = OpenOptions(plugins=plugins).source(path).record if path is not None and is_artifact(path) else None
     if path is None or record is None or not record.surgeries:
         raise OutputError(f"{path} is not an artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
-    needed = record.surgeries[-1].plugins
+    last = record.surgeries[-1]
+    needed, recorded = last.plugins, recorded_operations(last, plugins, source=f"{path}: its manifest")
     if Path(path).is_dir():
-        return load_recipe(Path(path) / "recipe.yaml", overrides=overrides, plugins=plugins, needed=needed)
+        text = Path(path) / "recipe.yaml"
+        return load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
         copy = Path(scratch) / "recipe.yaml"
-        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
-        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed)
+        copy.write_text(last.text, encoding="utf-8")
+        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
 
 
 def _trainee(
@@ -162,12 +166,15 @@ def _trainee(
         options = dataclasses.replace(options, arch=options.arch or recipe.arch)
         source = options.source(chosen)
         past = source.record.surgeries[-1] if source.record and source.record.surgeries else None
-        applied = past is not None and past.operations == [operation_dict(step) for step in recipe.operations]
+        applied = past is not None and (
+            past.operations == [operation_dict(step) for step in recipe.operations]
+            or recorded_operations(past, options.plugins) == recipe.operations
+        )
         if past is not None and (its_own or applied):
             network = engine.load_opened(open_from(source, options))
             record = record_of(network)
             assert record is not None  # load attaches it
-            operations = operations_from(record.surgeries[-1].operations, options.plugins)
+            operations = recorded_operations(record.surgeries[-1], options.plugins)
             default = record.surgeries[-1].seed if its_own else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
             return Trainee(network, record, source, operations, default if seed is None else seed, files)
@@ -181,6 +188,8 @@ def _trainee(
         trust_pickle=options.trust_pickle,
         plugins=options.plugins,
     )
+    assert recipe.train is not None  # the caller has checked
+    check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
     return ready(prepared)
 
 
@@ -216,9 +225,10 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
 
 def _remove_checkpoints(folder: Path, settings: TrainSettings) -> None:
     """Remove checkpoints that were written only to be resumed from; those that the settings want stay."""
+    checkpoints = [] if settings.arguments.get("save_strategy", "no") != "no" else list(folder.glob("checkpoint-*"))
+    if {*folder.iterdir()} <= {folder / RUN, *checkpoints}:
+        remove(folder)
+        return
     (folder / RUN).unlink(missing_ok=True)
-    if settings.arguments.get("save_strategy", "no") == "no":
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    for checkpoint in checkpoints:
+        remove(checkpoint)

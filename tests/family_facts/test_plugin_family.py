@@ -136,13 +136,13 @@ def test_another_image_size_interpolates_the_declared_position_embeddings(lab):
 
 
 def test_an_image_size_that_patches_do_not_divide_is_refused(lab):
-    with pytest.raises(OperationError, match="images of 18 pixels do not divide into patches of 4") as caught:
+    with pytest.raises(OperationError, match="an image size of 18 is not a multiple of the patch size 4") as caught:
         lab(surgeon.AdaptInput(image_size=18))
     assert caught.value.hint == "take 16 or 20"
 
 
 def test_keeping_blocks_in_another_order_than_the_config_can_say_is_refused(lab):
-    with pytest.raises(OperationError, match="plain_first: 2 says that the first blocks of layers") as caught:
+    with pytest.raises(OperationError, match="plain_first: 2 says that the first 2 blocks of layers") as caught:
         lab(surgeon.Truncate(keep_blocks=[2, 0]))
     assert caught.value.hint == "keep the blocks in their order: keep_blocks: [0, 2]"
 

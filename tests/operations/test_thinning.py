@@ -103,9 +103,9 @@ def test_blocks_of_several_classes_that_the_config_counts_together_are_one_stack
 
 
 def test_kinds_of_blocks_that_the_config_works_out_otherwise_are_refused():
-    with pytest.raises(OperationError, match="works out of what kind each block is") as caught:
+    with pytest.raises(OperationError, match="computes the kinds of blocks") as caught:
         surgeon.plan(jamba(), Truncate(keep_blocks=[0, 2]))
-    assert caught.value.hint == "keep the first ones: keep_blocks: 3"
+    assert caught.value.hint == "keep the first blocks: keep_blocks: 3"
     assert len(surgeon.apply(jamba(), Truncate(keep_blocks=0.3)).model.layers) == 3
 
 

@@ -1,4 +1,4 @@
-"""What transformers' networks are like: heads, blocks, config fields and the arguments of a forward.
+"""Declare facts about transformers networks: heads, blocks, config fields, arguments of a forward.
 
-May import ``interfaces``. Imports of transformers itself happen inside functions. Read ``heads.py`` first.
+May import ``interfaces``. transformers is imported inside functions. Read ``heads.py`` first.
 """

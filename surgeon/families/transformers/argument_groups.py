@@ -1,4 +1,4 @@
-"""Arguments of transformers' forwards that must fit one another, as data: a row for each such group of names."""
+"""Declare arguments of transformers' forwards whose shapes depend on each other: one row per group of names."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ROBOT = (
     Argument("timestep", "batch"),
     Argument("action_embeds", "batch chunk_size|tokens+1 dit_width"),
 )
-"""What a robot sees with one camera, its instruction, its state, and noise to make actions of (π0)."""
+"""π0: one camera image, an instruction, the robot's state, and noise that becomes actions."""
 
 GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
-    (  # patches of images of any shape in rows of one length, with what says how many are real (Siglip 2)
+    (  # padded rows of patches, with the height and width of each image in patches (Siglip 2)
         "pixel_values spatial_shapes",
         (
             Argument("pixel_values", f"batch grid*grid {PATCH}"),
@@ -45,21 +45,21 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
             _sides("spatial_shapes", "batch 2"),
         ),
     ),
-    (  # patches with the column and row of each, which are pooled in squares (Gemma 4)
+    (  # patches with their columns and rows, pooled in squares (Gemma 4)
         "pixel_values pixel_position_ids",
         (
             Argument("pixel_values", f"batch {POOLED}*{POOLED} {PATCH}"),
             _whole("pixel_position_ids", f"batch {POOLED}*{POOLED} 2", high=POOLED),
         ),
     ),
-    (  # the patches of all images in one long strip, with the rows and columns of each image (MiniCPM-V)
+    (  # the patches of all images in one row, with the height and width of each image in patches (MiniCPM-V)
         "pixel_values target_sizes",
         (
             Argument("pixel_values", "1 num_channels|3 patch_side|16 patch_side|16*batch*grid*grid"),
             _sides("target_sizes", "batch 2"),
         ),
     ),
-    (  # a mask over the words says where an image's features go (Kosmos-2)
+    (  # a mask over the tokens marks where image features go (Kosmos-2)
         "pixel_values input_ids image_embeds_position_mask",
         (
             Argument("pixel_values", f"batch {IMAGE}"),
@@ -67,7 +67,7 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
             _whole("image_embeds_position_mask", f"batch {QUERIES}+tokens", high="1", first=f"1 {QUERIES}"),
         ),
     ),
-    (  # some images for each row of words, and which of them each word may look at (Idefics)
+    (  # images per text, with a mask of which token attends to which image (Idefics)
         "pixel_values image_attention_mask perceiver_embeddings",
         (
             Argument("pixel_values", f"batch 1 {IMAGE}"),
@@ -77,14 +77,14 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
     ),
     ("state pixel_values pixel_attention_mask", _ROBOT),
     ("action_embeds pixel_values pixel_attention_mask", _ROBOT),
-    (  # an image and its prompt, which are put one below the other into one of the declared size (SegGPT)
+    (  # an image and its prompt, stacked to one image of the declared size (SegGPT)
         "pixel_values prompt_pixel_values",
         tuple(
             Argument(name, "batch num_channels|in_channels|3 height//2 width")
             for name in ("pixel_values", "prompt_pixel_values", "prompt_masks")
         ),
     ),
-    (  # a waveform and as many frames of a spectrogram as an encoder makes of it (X-Codec 2)
+    (  # a waveform and the spectrogram with as many frames as its encoder makes (X-Codec 2)
         "input_values input_features",
         (
             Argument("input_values", "batch 1 downsampling*heard_frames"),
@@ -102,24 +102,24 @@ GROUPS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
         (Argument("input_values", "batch 1 samples"), Argument("pixel_values_videos", f"batch 2 {IMAGE}")),
     ),
 )
-"""The names that a forward has when a group applies, and what is fed under them."""
+"""The arguments that a forward must have for a group to apply, and the specs of that group."""
 
 
 def grouped(names: Set[str], config: Any, batch: int) -> Choices:
-    """What is to be fed under those of ``names`` that depend on each other; nothing under the others."""
+    """Return specs for those of ``names`` whose shapes depend on each other."""
     lookup = quantities_of(config, batch)
-    fed: Choices = {}
+    specs_by_name: Choices = {}
     for group, arguments in GROUPS:
         if names >= set(group.split()):
             for name in dict.fromkeys(argument.name for argument in arguments if argument.name in names):
                 specs = specs_of([argument for argument in arguments if argument.name == name], lookup)
                 if specs:
-                    fed[name] = specs
-    return fed
+                    specs_by_name[name] = specs
+    return specs_by_name
 
 
 def patches_in_rows(names: Set[str], config: Any, batch: int) -> Choices:
-    """Every way to write patches one after the other, with every way to say how many an image has."""
+    """Return all combinations of a layout of patches with a layout of their counts per image."""
     grids = [name for name in ("grid_thw", "image_grid_thw") if name in names]
     if not grids or "pixel_values" not in names:
         return {}

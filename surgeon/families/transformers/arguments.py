@@ -1,4 +1,4 @@
-"""The arguments of transformers' forwards, as data: shape, dtype and range under each name, the likeliest first."""
+"""Declare the arguments of transformers' forwards: shape, dtype and range by name, the likeliest first."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from surgeon.interfaces.family import Argument
 
 
 def choices(name: str, config: Any, batch: int) -> list[Spec]:
-    """What may be fed under ``name``, the likeliest first; nothing where the config does not tell."""
+    """Return the specs to try for ``name``, the likeliest first; empty if the config has too few fields."""
     return specs_of(BY_NAME.get(name, ()), quantities_of(config, batch))
 
 
 _whole = partial(Argument, dtype="int64")
 _mask = partial(Argument, dtype="int64", low="1")
-"""A mask that leaves nothing out."""
+"""A mask that masks nothing."""
 
 CHANNELS = "num_channels|in_channels|in_chans|3"
 PATCH_CHANNELS = "in_channels|in_chans|num_channels|3"
 WIDTH = "hidden_size|d_model|64"
 words = partial(Argument, dtype="int64", low="word_low", high="word_high", last="end")
-"""Words that end with the end-of-sentence token and hold no other token with a meaning of its own."""
+"""Token ids without special tokens, ending with the end-of-sentence token."""
 _decoder_words = partial(Argument, dtype="int64", low="decoder.word_low", high="decoder.word_high", last="decoder.end")
 
 ARGUMENTS: tuple[Argument, ...] = (
-    # words; sound in tokens of several codebooks: a row for each, or side by side, the words before them
+    # text tokens; audio tokens of several codebooks, as rows or as a last dimension, with or without text
     *(
         words(name, shape)
         for name in ("input_ids", "tasks_input_ids", "classes_input_ids")
@@ -46,7 +46,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     _mask("classes_attention_mask", "batch tokens"),
     _mask("classes_structure", "batch"),
     _whole("task_inputs", "batch task_seq_len|77"),
-    # vectors in place of words
+    # embeddings in place of tokens
     *(Argument(name, f"batch tokens {WIDTH}") for name in ("inputs_embeds", "query_embeds")),
     Argument("inputs", f"batch tokens {WIDTH}"),
     *(
@@ -57,7 +57,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("noise_embeds", "batch block_size|tokens hidden_size|64"),
     Argument("context_hidden_states", "batch tokens hidden_size|64*targets"),
     Argument("latents", "batch hidden_size|64 tokens"),
-    # images: clips, one image, small and large ones, two frames of a clip or two views to match
+    # images: clips, single images of three sizes, pairs of frames or views
     *(
         Argument(name, shape)
         for name in ("pixel_values", "pixel_values_videos", "prompt_pixel_values", "prompt_masks")
@@ -70,7 +70,7 @@ ARGUMENTS: tuple[Argument, ...] = (
             f"batch 2 {CHANNELS} height width",
         )
     ),
-    # the patches of a batch of images, one after the other: what the Qwen-VL towers take
+    # the patches of a batch of images, one after the other: for Qwen-VL vision towers
     Argument("hidden_states", "batch 1 samples", where="uncut"),
     Argument("hidden_states", "batch hidden_size|64 tokens", where="uncut"),
     Argument(
@@ -83,19 +83,19 @@ ARGUMENTS: tuple[Argument, ...] = (
         "hidden_states",
         "batch*grid*grid spatial_merge_size|2*patch_side|14 spatial_merge_size|2*patch_side|14 " + PATCH_CHANNELS,
     ),
-    # how many patches an image has: in time, which is 1, in height and in width
+    # patches per image: in time (1), height and width
     *(
         _whole(name, shape, low="grid", high="grid+1", first=first)
         for name in ("grid_thw", "image_grid_thw")
         for shape, first in (("batch 3", "1 1"), ("batch 2", ""))
     ),
     _whole("merge_sizes", "batch", low="2", high="3"),
-    # regions of an image, words on a page
+    # regions of an image, tokens on a page
     Argument("visual_feats", "batch tokens visual_feat_dim|4"),
     Argument("visual_pos", "batch tokens visual_pos_dim|4"),
     Argument("bbox", "batch tokens dim_bbox"),
     _whole("bbox", "batch tokens 4"),
-    # sound: waves, whole frames of 80 ms at 24 kHz, spectrograms, what an encoder makes of them
+    # sound: waveforms, whole frames of 80 ms at 24 kHz, spectrograms, encoder features
     Argument("input_values", "batch max_length|1024 num_mel_bins", where="cuts_spectrograms"),
     Argument("input_values", "batch samples", where="hears_waves"),
     Argument("input_values", "batch 1 samples", where="hears_waves"),
@@ -118,8 +118,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("decoder_input_values", "batch tokens num_mel_bins|80"),
     Argument("decoder_input_values", f"batch tokens {WIDTH}"),
     Argument("audio_mel", "batch frames input_feat_size|80"),
-    Argument("audio_mel_mask", "batch frames", dtype="bool", high="1"),  # what is padding
-    # series
+    Argument("audio_mel_mask", "batch frames", dtype="bool", high="1"),  # True marks padding
+    # time series
     Argument("past_values", "batch past series", where="has_series_axis"),
     Argument("past_values", "batch past"),
     _mask("past_observed_mask", "batch past"),
@@ -128,7 +128,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("future_time_features", "batch ahead num_time_features|0"),
     Argument("future_values", "batch ahead"),
     _whole("freq", "batch 1", high="1"),
-    # a decision's past
+    # Decision Transformer: states, actions and rewards so far
     Argument("states", "batch tokens state_dim|1"),
     Argument("actions", "batch tokens act_dim|1"),
     Argument("rewards", "batch tokens reward_dim|1"),

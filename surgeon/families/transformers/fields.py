@@ -1,8 +1,8 @@
-"""The fields of transformers' configs, as data: what they say of blocks, classes, images and ties.
+"""Name the fields of transformers' configs about blocks, classes, images and ties.
 
-A field counts only where its value fits (see :class:`BlockFields`), so that a name may be listed although some config
-means something else by it. Numbers that speak of layers of another sort stay off the list: those of a feature
-extractor (``num_feat_extract_layers``), of an adapter, of a mask decoder.
+A field counts only where its value matches the network (see :class:`BlockFields`), so a name may be listed although it
+means something else in some configs. Counts of other layers are left out: feature extractors
+(``num_feat_extract_layers``), adapters, mask decoders.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ MODULE_SETTINGS = ConfigFields(
     class_count=("num_labels", "num_classes"),
     channels=("num_channels", "in_channels", "in_chans", "num_input_channels"),
 )
-"""What modules of any library call settings that they keep as attributes of their own."""
+"""Names of settings that modules of any library keep as attributes."""
 
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_index", "block_idx", "idx")
-"""Where a block keeps its own position: a decoder's cache is addressed by it."""
+"""Attributes that hold a block's position; a decoder's cache is indexed by it."""
 BLOCK_REFERENCES = ("kv_shared_layer_index",)
-"""Where a block keeps the position of another one, whose keys and values it reads."""
+"""Attributes that hold the position of another block, whose keys and values the block reads."""
 
 MUTABLE = frozenset(
     (
@@ -78,5 +78,5 @@ MUTABLE = frozenset(
         "main_input_name",
     )
 )  # fmt: skip
-"""What a forward sets in modules: Swin's windows shrink to the image that it is given, CLVP keeps rotations, Funnel
-counts how far it has pooled, NLLB's routers how many tokens an expert takes, Seamless what it reads."""
+"""Attributes that a forward changes: Swin shrinks windows to the image, CLVP caches rotations, Funnel counts pooling
+steps, NLLB sets expert capacity, Seamless the main input."""

@@ -1,8 +1,7 @@
-"""Facts about transformers' families, as data: the names of their heads, and how wide those are.
+"""Declare the names and widths of the heads of transformers' classes.
 
-Those of a task are only where to look first: a head counts if its width is what the config says; else the
-traced dataflow tells. Those of one class hold as they are: its heads' widths stand nowhere else.
-``tests/graph/test_roles.py`` holds each entry against real classes.
+Entries for a task are candidates: a head counts if its width is what the config says; otherwise the traced dataflow
+decides. Entries for one class are certain. ``tests/graph/test_roles.py`` checks each entry against real classes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from surgeon.families.transformers.fields import TRANSFORMERS_CONFIG
 from surgeon.interfaces.family import Family
 
 HEADED = ("*For[A-Z]*", "*HeadModel", "*HeadsModel", "*MTModel", "*EncoderDecoderModel")
-"""The names of classes with a head; others end in features: ``BertModel``, ``ViTModel``."""
+"""Patterns of names of classes with a head; other classes return features: ``BertModel``, ``ViTModel``."""
 
 WIDTHS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("*ForMultipleChoice", ("scores of a choice",)),
@@ -27,20 +26,20 @@ WIDTHS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("*Regression*", ("num_labels", "vocab_size")),
     ("*", ("vocab_size", "num_labels")),
 )
-"""How wide the head of a class may be, the likeliest first: a field of the config, or a single score.
+"""The possible widths of a class's head, the likeliest first: a config field, or one score.
 
-A detector's class that stands for no object makes ``num_labels + 1``.
+Detectors with a no-object class have ``num_labels + 1`` outputs.
 """
 SINGLE = ("scores of a choice", "a depth")
 
 
 def has_head(name: str) -> bool:
-    """Whether a class of this name ends in a head."""
+    """Return whether a class of this name has a head."""
     return any(fnmatchcase(name, pattern) for pattern in HEADED)
 
 
 def class_counts(name: str, config: Any) -> dict[str, int]:
-    """The widths that the head of a class may have, the likeliest first, by where they stand.
+    """Return the possible widths of a class's head, the likeliest first, by the config field that gives them.
 
     Args:
         name: The class's name.

@@ -1,4 +1,4 @@
-"""Work out the quantities that the tables of arguments name, from a transformers config."""
+"""Compute the quantities that the tables of arguments name, from a transformers config."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from surgeon.families.expressions import SIZES, Lookup
 
 
 def quantities_of(config: Any, batch: int) -> Lookup:
-    """A lookup for expressions: ``batch``, the quantities below, else the config's fields.
+    """Make a lookup for expressions: ``batch``, :data:`QUANTITIES`, then the config's fields.
 
-    ``decoder.words`` is a quantity of the decoder's config.
+    ``decoder.word_low`` is computed from the decoder's config.
     """
 
     def lookup(names: tuple[str, ...]) -> int | None:
@@ -33,7 +33,7 @@ def quantities_of(config: Any, batch: int) -> Lookup:
 
 
 def setting(config: Any, *names: str, default: Any = None) -> Any:
-    """The first of several fields that the config, or one of the configs in it, has."""
+    """Return the first of several fields that the config or one of its sub-configs has."""
     parts = [getattr(config, part, None) for part in getattr(config, "sub_configs", {})]
     for holder in [config, *parts]:
         for name in names:
@@ -44,7 +44,7 @@ def setting(config: Any, *names: str, default: Any = None) -> Any:
 
 
 def image_side(config: Any) -> tuple[int, int]:
-    """The height and width of images; of timm's networks, those in their own settings."""
+    """Return the height and width of input images; timm networks keep them in their own settings."""
     size = setting(config, "image_size", "img_size", "input_size", "max_img_size")
     if ratios := setting(config, "scaled_images_ratios"):  # the smallest copy has to hold one patch
         size = int(setting(config, "patch_size", default=size) / min(ratios))
@@ -58,7 +58,7 @@ def image_side(config: Any) -> tuple[int, int]:
     return int(size), int(size)
 
 
-# ---- words
+# ---- text
 
 
 def _text(config: Any) -> Any:
@@ -66,7 +66,7 @@ def _text(config: Any) -> Any:
 
 
 def _reader(config: Any) -> Any:
-    """The config of what reads the words."""
+    """Return the config of the module that reads the tokens."""
     if hasattr(config, "decoder_config") and hasattr(getattr(config, "encoder_config", None), "vocab_size"):
         return config.encoder_config
     return _text(config)
@@ -78,7 +78,7 @@ def _words(config: Any) -> int:
 
 
 def _plain_words(config: Any) -> tuple[int, int]:
-    """The widest range of tokens without a meaning of their own, such as the end of a sentence or an image."""
+    """Return the widest range of token ids without special tokens."""
     words = _words(config)
     special = sorted(_special_tokens(config, words) | _special_tokens(_reader(config), words))
     low, high = max(pairwise([-1, *special, words]), key=lambda gap: gap[1] - gap[0])
@@ -86,7 +86,7 @@ def _plain_words(config: Any) -> tuple[int, int]:
 
 
 def _special_tokens(config: Any, words: int) -> set[int]:
-    """The numbers of the tokens that a config names: the end of a sentence, a placeholder for an image."""
+    """Return the special token ids that a config names: end of sentence, image placeholder."""
     named = [v for k, v in vars(config).items() if k.endswith(("_token_id", "_token_index"))]
     return {value for value in named if type(value) is int and 0 <= value < words}
 
@@ -107,13 +107,13 @@ def _decoder(config: Any) -> Any:
 
 
 def _decoder_channels(config: Any) -> int | None:
-    """How many channels of sound a decoder writes in tokens."""
+    """Return the number of audio channels that a decoder generates."""
     decoder = getattr(config, "decoder", None) or getattr(config, "decoder_config", None) or _text(config)
     channels = getattr(decoder, "num_channels", None)
     return channels if isinstance(channels, int) else None
 
 
-# ---- images and sound
+# ---- images and audio
 
 
 def _patch_side(config: Any) -> int | None:
@@ -143,11 +143,11 @@ def _downsampling(config: Any) -> int | None:
     return prod(ratios) if ratios else None
 
 
-# ---- series
+# ---- time series
 
 
 def _past(config: Any) -> int:
-    """How far back a forecast looks: its context and its longest lag."""
+    """Return how many past values a forecast reads: its context and its longest lag."""
     lags = setting(config, "lags_sequence", default=[0])
     return int(setting(config, "context_length", "prediction_length", default=64)) + int(max(lags))
 
@@ -160,7 +160,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "decoder": _decoder,
     "qformer": lambda config: getattr(config, "qformer_config", config),
 }
-"""The configs of parts that a name with a dot is about."""
+"""The sub-config that a prefix in an expression stands for: ``decoder.word_low``."""
 
 QUANTITIES: dict[str, Callable[[Any], int | None]] = {
     "word_low": lambda config: _plain_words(config)[0],
@@ -188,4 +188,4 @@ QUANTITIES: dict[str, Callable[[Any], int | None]] = {
     "targets": lambda config: len(setting(config, "target_layer_ids", default=[0])),
     "dit_width": lambda config: getattr(getattr(config, "dit_config", None), "hidden_size", None),
 }
-"""What an expression may name beside the config's fields."""
+"""Names in expressions beside the config's fields."""

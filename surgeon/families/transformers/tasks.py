@@ -1,4 +1,4 @@
-"""The tasks that transformers has classes for, as its auto mappings name them.
+"""List the tasks that transformers has classes for, as its auto mappings name them.
 
 ``MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES`` says that the sequence classifier of ``bert`` is
 ``BertForSequenceClassification``; here that task is called ``sequence_classification``.
@@ -38,7 +38,7 @@ OtherTask = Literal[
     "depth_estimation",
     "ctc",
 ]
-"""Tasks whose classes take no labels from the recipe: a network without a head is one of them."""
+"""Tasks whose classes take no label count from the recipe; ``base`` is a network without a head."""
 COUNTED: tuple[str, ...] = get_args(CountedTask)
 OTHER: tuple[str, ...] = get_args(OtherTask)
 
@@ -47,14 +47,14 @@ AUTOMATIC = (
     "time_series_classification", "token_classification", "semantic_segmentation", "universal_segmentation",
     "instance_segmentation", "image_segmentation", "object_detection", "visual_question_answering",
 )  # fmt: skip
-"""What a network without a head for classes becomes if the recipe names no task: the first that has a class."""
+"""Tasks to try for a network without a classification head when the recipe names none: the first with a class wins."""
 
 FIXED = ("question_answering", "document_question_answering", "multiple_choice", "next_sentence_prediction")
-"""Tasks whose number of outputs is always the same, whatever ``num_labels`` says."""
+"""Tasks with a fixed number of outputs, independent of ``num_labels``."""
 
 
 def class_for(task: str, model_type: str) -> str | None:
-    """Name the class of a model type for a task; None where transformers has none.
+    """Return the name of a model type's class for a task; None if transformers has none.
 
     Args:
         task: One of :data:`COUNTED` or :data:`OTHER`.
@@ -73,7 +73,7 @@ def tasks_of(model_type: str) -> list[str]:
 
 
 def does(class_name: str, model_type: str, *tasks: str) -> bool:
-    """Whether a class is the one, or one of those, that a model type has for one of ``tasks``."""
+    """Return whether a class is one of a model type's classes for ``tasks``."""
     for task in tasks:
         names = _mapping(task).get(model_type, ())
         if class_name in ([names] if isinstance(names, str) else names):
