@@ -7,7 +7,7 @@ to disk, ``load`` replays the operations on a skeleton and fills it from the art
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
-from surgeon.plugins import Plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -50,7 +51,7 @@ def plan(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Plan:
     """Say what operations would change. No weight is read and nothing is written.
 
@@ -67,12 +68,12 @@ def plan(
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
         check_training(recipe, plugins, here=False)
@@ -104,7 +105,7 @@ def apply(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Apply operations to a model and return the result, filled with its weights.
 
@@ -125,12 +126,12 @@ def apply(
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
         what = f"the train: section of {recipe.path or 'the recipe'} is left aside, so the network is not trained"
@@ -185,6 +186,7 @@ def save(
     path = Path(path)
     check_output(path, force=force, inputs=[])
     record = record_of(model) or make_record(open_source(model, plugins=load_plugins()), None)
+    refuse_unregistered(record, path)
     pieces = [
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
@@ -203,7 +205,7 @@ def load(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     verify: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
@@ -219,13 +221,13 @@ def load(
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         verify: Compare all bytes of an artifact with their digests; else the manifest and the small files beside
             the weights are.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe or not as it was written.
         ArchitectureError: The tensors do not fit the network; every one must.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, path, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     source = options.source(path)
     if verify:
@@ -271,7 +273,7 @@ def verify(
     *,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Verification:
     """Check that an artifact is what its manifest says.
 
@@ -284,13 +286,13 @@ def verify(
         source: What it was made from; without it, nothing is compared.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         CheckpointError: A file has changed since it was written.
         VerificationError: It has no manifest or is not what that says, or a frozen tensor differs from the source's.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, source)
+    plugins = with_trust(as_plugins(plugins), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(

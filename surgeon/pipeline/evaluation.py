@@ -33,7 +33,7 @@ def evaluate(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Evaluation:
     """Measure how good a network is on data with labels, read as it was trained.
 
@@ -55,7 +55,7 @@ def evaluate(
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that a manifest names and that may run.
         trust_recipe: Let a tokenizer be fetched that the record names.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         TrainingError: The data cannot be read, have no labels, or do not go with the network.

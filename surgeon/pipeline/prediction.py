@@ -19,8 +19,7 @@ from surgeon.nn.zero_shot import with_classes
 from surgeon.pipeline.api import load
 from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.recorded_inputs import recorded_inputs
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.predicting import BATCH, Predictions, predict_samples
@@ -47,7 +46,7 @@ def predict(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Predictions:
     """Say what a network makes of samples, a row for each, classes by their names.
 
@@ -72,7 +71,7 @@ def predict(
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that a manifest names and that may run.
         trust_recipe: Let a tokenizer be fetched that the record names.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         TrainingError: The data cannot be read, or do not go with the network.
@@ -126,11 +125,11 @@ class ReadyModel:
         key: str | None,
         trust_pickle: bool,
         trust_code: TrustCode,
-        plugins: Plugins | None,
+        plugins: Plugins | Sequence[str] | None,
     ) -> ReadyModel:
         """Load a network; one in memory is taken as it is."""
         typed: list[Any] = [arch] if isinstance(model, nn.Module) else [str(model), arch]
-        plugins = with_trust(plugins or load_plugins(), trust_code, *typed)
+        plugins = with_trust(as_plugins(plugins), trust_code, *typed)
         if not isinstance(model, nn.Module):
             model = load(model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code, plugins=plugins)
             device = device or ("cuda" if torch.cuda.is_available() else None)

@@ -24,12 +24,14 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
+from surgeon.interfaces.registered import UNREGISTERED
+from surgeon.interfaces.returned import origin_of
 from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, unsaid
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
 from surgeon.pipeline.still_runs import refuse_if_broken
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import resolved
@@ -126,6 +128,7 @@ class Prepared:
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
         """
         path = Path(path)
+        refuse_unregistered(self.record, path)
         check_output(path, force=force, inputs=self.inputs)
 
         def checked(written: Path) -> None:
@@ -160,7 +163,7 @@ def prepare(
     trust_pickle: bool = False,
     key: str | None = None,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     inplace: bool = False,
     outputs: bool = True,
 ) -> Prepared:
@@ -177,14 +180,14 @@ def prepare(
         trust_pickle: Let pickles in the source run code.
         key: Which of several state dicts in the source to take.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
         inplace: Edit a module in memory itself, not a copy.
         outputs: Trace the result, so that the plan says what it returns.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
@@ -249,7 +252,12 @@ def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
     used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
     if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
         used["source"] = sources
-    return plugins.foreign(used)
+    own = {
+        f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
+        for operation in recipe.operations
+        if plugins.operations().get(operation.name) is not type(operation)
+    }
+    return {**plugins.foreign(used), **own}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:

@@ -20,8 +20,7 @@ from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.pipeline.trained_artifact import save_trained
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import recorded_operations
@@ -49,7 +48,7 @@ def run_training(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
     quiet: bool = True,
 ) -> RunReport:
@@ -73,7 +72,7 @@ def run_training(
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
         trust_recipe: Let the recipe inside an artifact read files elsewhere and use the network.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
         progress: Called on the way.
         quiet: Show no progress bar while training.
 
@@ -82,7 +81,7 @@ def run_training(
         OutputError: Something exists at the output, or ``model`` is not an artifact and there is no recipe.
         TrainingError: Settings, data and model do not fit together, or there is no such run to resume.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     plugins = with_trust(plugins, trust_code, model, arch)
     recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
     plugins = with_trust(plugins, (), *recipe.typed)

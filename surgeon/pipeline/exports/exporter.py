@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,8 +31,7 @@ from surgeon.pipeline.exports.onnx_file import write_onnx
 from surgeon.pipeline.exports.program import Dynamic, ways, write_program
 from surgeon.pipeline.exports.state_dict_file import digests, write_state_dict_file
 from surgeon.pipeline.exports.transformers_folder import write_folder
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import inspection_of
 
 Form = Literal["torch-export", "onnx", "state-dict", "hf"]
@@ -84,7 +83,7 @@ def export(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Export:
     """Write a network in a form that is loaded without surgeon, after proving that it is.
 
@@ -107,7 +106,7 @@ def export(
         key: Which of several state dicts in the file to take.
         trust_pickle: Let pickles in the file run code.
         trust_code: Modules that a manifest names and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
 
     Raises:
         ExportError: The network cannot be exported so; the error says which site stands in the way, and why.
@@ -120,7 +119,7 @@ def export(
     check_place(output, force=force, inputs=inputs, replaceable=_is_an_export)
     if to == "onnx":
         require("onnx", "--to onnx", ExportError)
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     if isinstance(model, nn.Module):
         network = model
     else:
