@@ -58,8 +58,7 @@ class Plugins:
     """Hold the plugins of one run and what they offer.
 
     A plugin that fails on import or in a hook is disabled and its error recorded. The others and the built-in
-    operations
-    keep working.
+    operations keep working.
 
     Attributes:
         manager: The pluggy manager.
@@ -163,8 +162,7 @@ class Plugins:
 
         Returns:
             The origin of each, by kind and name: a distribution with its version, ``{"operation lora": "surgeon-lora
-            0.3"}``, or
-            the file or module given to ``--plugin``.
+            0.3"}``, or the file or module given to ``--plugin``.
         """
         offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
         if "source" in used:
@@ -333,8 +331,7 @@ def load(
     """Load the plugins of a run.
 
     The environment variable ``SURGEON_PLUGINS`` restricts which installed plugins are loaded: names separated by
-    commas, or
-    empty for none.
+    commas, or empty for none.
 
     Args:
         extra: Files (``tools/prune.py``) or modules (``mylab.surgery``), as for ``--plugin``.

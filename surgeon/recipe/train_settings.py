@@ -122,8 +122,8 @@ class TrainSettings(BaseModel):
     """The share of the training samples to hold out for validation, if it is needed (for early stopping, the best
     weights, eval_strategy) and the data have no validation split; test samples are never used for this."""
     objectives: list[Objective] | None = Field(default=None, min_length=1)
-    """The losses. Default: cross-entropy of the output ``logits`` against the column ``labels``.
-    The losses of operations (a domain branch, task heads) are added to them."""
+    """The losses. Default: cross-entropy of the output ``logits`` against the column ``labels``. The losses of
+    operations (a domain branch, task heads) are added to them."""
     task_weights: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: losses are added up by their weights; uncertainty: also by the inverse of each task's variance,
     learnt beside the network (Kendall, Gal & Cipolla 2018)."""
