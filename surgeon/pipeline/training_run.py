@@ -6,7 +6,10 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
@@ -19,6 +22,7 @@ from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.pipeline.teacher import load_before
 from surgeon.pipeline.trained_artifact import save_trained
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
@@ -176,7 +180,8 @@ def _trainee(
             operations = recorded_operations(record.surgeries[-1], options.plugins)
             default = record.surgeries[-1].seed if own_recipe else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
-            return Trainee(network, record, source, operations, default if seed is None else seed, files)
+            before = None if recipe.model is None else partial(_before, recipe.model, recipe.arch, options)
+            return Trainee(network, record, source, operations, default if seed is None else seed, files, before)
     arch = options.arch if isinstance(options.arch, str) else None
     prepared = prepare(
         chosen,
@@ -190,6 +195,12 @@ def _trainee(
     assert recipe.train is not None  # the caller has checked
     check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
     return ready(prepared)
+
+
+def _before(model: str, arch: str | None, options: OpenOptions) -> nn.Module:
+    """Load the model that the recipe names as what it is applied to; no pickle in it is executed."""
+    options = dataclasses.replace(options, arch=arch, key=None, trust_pickle=False)
+    return load_before(options.source(model), options)
 
 
 def _refuse_outside_resources(recipe: Recipe, artifact: Path) -> None:
