@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
 from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, Network
-from surgeon.errors import TrainingError, suggest
+from surgeon.errors import SurgeonError, TrainingError, suggest
+from surgeon.interfaces.returned import is_ours, raised_in, refuse_return
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
@@ -173,4 +174,25 @@ def make_terms(
         learnt=trainer.learnt,
         ending=ending,
     )
-    return [penalty.begin(run) for penalty in penalties]
+    return [_term(penalty, run) for penalty in penalties]
+
+
+def _term(penalty: Penalty, run: Run) -> Term:
+    """Begin a penalty; its term must return one number, a tensor, in every step."""
+    name = type(penalty).__name__
+    term: Any = raised_in(penalty, f"{name}.begin(run)", lambda: penalty.begin(run), (SurgeonError,))
+    if not callable(term):
+        expected = "a function of the outputs and the batch that returns a scalar tensor"
+        raise refuse_return(penalty, f"{name}.begin(run)", expected, term)
+    if is_ours(penalty):
+        return term  # type: ignore[no-any-return]
+
+    def checked(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        value = raised_in(penalty, f"the term of {name}", lambda: term(outputs, batch), (SurgeonError,))
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            hint = "add its entries up, or take their mean: .sum(), .mean()" if isinstance(value, Tensor) else None
+            expected = "a tensor of shape (): one number, with a gradient"
+            raise refuse_return(penalty, f"the term of {name}", expected, value, hint)
+        return value.reshape(())
+
+    return checked
