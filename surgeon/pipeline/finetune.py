@@ -197,23 +197,10 @@ def train_ready(
         plugins=plugins,
         data=data,
     )
-    entry: dict[str, object] = {}
     if used := trainee.record.preprocessing:
-        entry["preprocessing"] = dict(used)
         tokenizer = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
         companions = trainee.record.companions
         trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
-    trainee.record.training.append(
-        {
-            **entry,
-            "settings": settings.model_dump(mode="json"),
-            "report": measures(report),
-            "classes": report.data.get("classes", {}),
-            "split": report.data.get("split", {}),
-            "objectives": [each.model_dump(mode="json") for each in (*(settings.objectives or ()), *asked.objectives)],
-            "surgeries": len(trainee.record.surgeries),
-        }
-    )
     return report
 
 
@@ -234,9 +221,3 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
             )
     setattr(model, ATTRIBUTE, record)  # it has the roles and inputs of the network that is trained
     return model.requires_grad_(True)
-
-
-def measures(report: TrainReport) -> dict[str, object]:
-    """Select the part of a report that is the same in every run: an artifact must not depend on the clock."""
-    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
-    return {key: value for key, value in report.to_dict().items() if key not in left_out}
