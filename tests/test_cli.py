@@ -212,7 +212,7 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
         (["apply"], 2, "Missing argument"),
         (["aply"], 2, "No such command 'aply'"),
         (["apply", "cut.yaml", "x.pt", "--sed", "1"], 2, "No such option"),
-        (["apply", "cut.yaml"], 3, "there is no model to operate on"),
+        (["apply", "cut.yaml"], 3, "no model is given"),
         (["apply", "absent.yaml", "x.pt"], 3, "no such file"),
         (["plan", "cut.yaml", "absent.pt"], 4, "absent.pt"),
         (["plan", "cut.yaml", "torchvision/resnet17"], 5, "resnet18"),

@@ -6,18 +6,18 @@ Afterwards the model's tensors, buffers, caches, modes and hooks and the RNG sta
 from __future__ import annotations
 
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CellType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from surgeon.graph.random_state import seeded
 
 REAL_LIMIT = 2**32
 """The most bytes of weights for which a network is run on real tensors, if it runs in no other way."""
@@ -36,17 +36,11 @@ def restored_after(model: nn.Module, *, training: bool) -> Iterator[None]:
     """
     _clear_caches(model)
     saved = [(module, dict(module.__dict__), _tables(module)) for module in model.modules()]
-    states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            random.seed(0)
-            np.random.seed(0)
-            torch.default_generator.manual_seed(0)
+        with seeded(0), torch.no_grad():
             model.train(training)
             yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
         for module, attributes, tables in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)

@@ -1,7 +1,8 @@
 """Build skeletons: module trees with their parameters and persistent buffers on the meta device.
 
 This takes almost no memory. Parameters are created on meta. Non-persistent buffers (rotary tables, position ids,
-masks) are computed, because checkpoints do not hold them.
+masks) and tensors in plain attributes are computed, because checkpoints do not hold them; under a seed, because
+some are random.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 from typing import Any
 
@@ -19,6 +21,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from surgeon.graph.random_state import seeded
+
 META = re.compile(r"\bmeta\b", re.IGNORECASE)
 """Matches PyTorch's errors about code that reads the values of a meta tensor."""
 
@@ -27,6 +31,8 @@ META = re.compile(r"\bmeta\b", re.IGNORECASE)
 HUGE = 2**26
 # First try to build without allocating tensors larger than this: the routers of such a mixture take 600 MB.
 LARGE = 2**20
+
+_SEED: ContextVar[int] = ContextVar("the seed of skeletons", default=0)
 
 
 class _ParametersToMeta(TorchFunctionMode):
@@ -108,19 +114,29 @@ def persistent_buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torc
                 yield owner, name, buffer
 
 
+@contextmanager
+def built_under(seed: int) -> Iterator[None]:
+    """Set the seed under which :func:`build_skeleton` builds within the block; it is 0 otherwise."""
+    token = _SEED.set(seed)
+    try:
+        yield
+    finally:
+        _SEED.reset(token)
+
+
 def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module tree without its weights.
+    """Build a module tree without its weights; the RNG states are kept.
 
     Args:
         factory: Ordinary code that builds the network. It is called again if it needs real values: if it fills a
-            buffer made by ``torch.empty``, or runs the network while building it.
+            buffer made by ``torch.empty``, or runs the network while building it. Each call draws the same numbers.
 
     Raises:
         Exception: Any exception that ``factory`` raises.
     """
     for allocate in (False, True):
         try:
-            with building(allocate=allocate):
+            with seeded(_SEED.get()), building(allocate=allocate):
                 model = factory()
         except Exception as error:
             if not META.search(str(error)):
@@ -129,7 +145,7 @@ def build_skeleton(factory: Callable[[], nn.Module]) -> nn.Module:
         if not any(tensor.is_meta for tensor in _transient(model)):
             buffers_to_meta(model)
             return model
-    with torch.random.fork_rng(devices=[]):
+    with seeded(_SEED.get()):
         return skeleton_of(factory())
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from surgeon.architectures.donor import Donor, open_donor
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError
+from surgeon.graph.random_state import seeded
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Surgeries
@@ -28,7 +29,7 @@ class Course:
     Args:
         root: The skeleton to edit.
         origins: Where its tensors come from.
-        surgeries: The recipe's roles and inputs, and for a replay its recorded answers.
+        surgeries: The recipe's roles, inputs and seed, and for a replay its recorded answers.
         plugins: The plugins that declare families, build architectures and open donors.
         value: Reads the values of a tensor with a given origin.
         architecture: What builds the network before any surgery, if that is known.
@@ -46,7 +47,7 @@ class Course:
         architecture: Architecture | None,
         replay: bool = False,
     ) -> None:
-        self.journal = Journal(origins, recorded=surgeries.answers if replay else None)
+        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed)
         self.surgery = Surgery(
             root,
             journal=self.journal,
@@ -80,7 +81,8 @@ class Course:
         before, values = Snapshot.of(surgery.model), Values.of(surgery.model, journal.origins)
         place = f"{where}: {operation.name}" if where else operation.name
         try:
-            result = operation.apply(surgery.model, surgery)
+            with seeded(journal.next_seed()):
+                result = operation.apply(surgery.model, surgery)
         except SurgeonError as error:
             error.at(place)
             raise

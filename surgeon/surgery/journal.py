@@ -6,6 +6,7 @@ The engine reads it to refuse unrecorded edits, to make the plan and to write th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from surgeon.architectures.donor import Donor
 from surgeon.errors import ArchitectureError
 from surgeon.surgery.answers import Answers
-from surgeon.surgery.origins import Origins
+from surgeon.surgery.origins import Origins, seed_for
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Journal:
     Attributes:
         origins: Where each tensor gets its values from.
         recorded: The answers of the first run, for a replay; None on the first run.
+        seed: The recipe's seed.
         operation: The name of the operation that runs now.
         finished: The names of the operations that ran before it.
         notes: Lines for the plan, of the operation that runs now.
@@ -37,6 +39,7 @@ class Journal:
 
     origins: Origins = field(default_factory=Origins)
     recorded: Mapping[str, Any] | None = None
+    seed: int = 0
     operation: str = ""
     finished: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Journal:
 
     def __post_init__(self) -> None:
         self._answers = Answers(self.recorded or {})
+        self._seeds: Counter[str] = Counter()
 
     @property
     def replays(self) -> bool:
@@ -61,6 +65,14 @@ class Journal:
         self.operation = operation
         self._answers.begin(operation)
         self.notes, self.changed, self.retrained = [], [], []
+
+    def next_seed(self) -> int:
+        """Return the seed for what the present operation draws or builds next; the same one in a replay.
+
+        It depends on the recipe's seed, the operation's name and how often operations of that name have asked.
+        """
+        self._seeds[self.operation] += 1
+        return seed_for(self.seed, f"{self.operation}/{self._seeds[self.operation]}")
 
     def note(self, text: str) -> None:
         """Add a line to the plan, once."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from surgeon.architectures.source import Source, open_source
 from surgeon.checkpoint.formats import Checkpoint
+from surgeon.graph.skeleton import built_under
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -31,12 +32,15 @@ class OpenOptions:
         key: Which of several state dicts in the file to take.
         trust_pickle: Let pickles in the file run code.
         plugins: The plugins. Default: the built-in and installed ones.
+        seed: The seed for what the network draws while it is built and no checkpoint holds; an artifact's own seed
+            comes before it.
     """
 
     arch: str | Callable[[], nn.Module] | None = None
     key: str | None = None
     trust_pickle: bool = False
     plugins: Plugins = field(default_factory=load_plugins)
+    seed: int = 0
 
     def source(self, model: Model) -> Source:
         """Identify ``model`` without reading a weight.
@@ -45,13 +49,14 @@ class OpenOptions:
             CheckpointError: The file does not exist or cannot be read.
             ArchitectureError: The architecture is unknown, cannot be built, or does not fit the tensors.
         """
-        return open_source(
-            model,
-            arch=self.arch if isinstance(self.arch, str) else None,
-            trust_pickle=self.trust_pickle,
-            key=self.key,
-            plugins=self.plugins,
-        )
+        with built_under(self.seed):
+            return open_source(
+                model,
+                arch=self.arch if isinstance(self.arch, str) else None,
+                trust_pickle=self.trust_pickle,
+                key=self.key,
+                plugins=self.plugins,
+            )
 
     @property
     def builder(self) -> Callable[[], nn.Module] | None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import ArchitectureError, OperationError
+from surgeon.graph.random_state import seeded
 from surgeon.graph.tensors import tensors_of
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ class Flow:
         """Build a new module once, and free each of its tensors after it has been returned."""
         left = self._made.get(origin.fresh, {})
         if origin.key not in left:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_for(self.seed, self._names.get(origin.fresh, "")))
+            with seeded(seed_for(self.seed, self._names.get(origin.fresh, ""))):
                 state = origin.fresh.factory().state_dict()
             wanted = self._keys.get(origin.fresh, set()) | {origin.key}
             left = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in wanted}

@@ -12,12 +12,12 @@ from surgeon.architectures.artifact_record import writer_of
 from surgeon.architectures.source import Source
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import ArchitectureError, OperationError, PluginError
-from surgeon.graph.skeleton import build_skeleton, skeleton_of
+from surgeon.graph.skeleton import build_skeleton, built_under, skeleton_of
 from surgeon.graph.tensors import aliases_of, fill, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.course import Course
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, Origins
@@ -46,7 +46,8 @@ def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) ->
     elif inplace:
         raise OperationError("only a module in memory can be edited in place")
     else:
-        root = build_skeleton(options.builder) if options.builder else source.skeleton()
+        with built_under(source.surgeries[0].seed if source.surgeries else options.seed):
+            root = build_skeleton(options.builder) if options.builder else source.skeleton()
         for surgeries in source.surgeries:
             root = _replay(root, surgeries, source, options.plugins)
         if source.record is not None and source.checkpoint is not None:
@@ -81,8 +82,7 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
         raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
 
     course = Course(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
-    where = f"{source.location}: its manifest"
-    for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
+    for operation in recorded_operations(surgeries, plugins, source=f"{source.location}: its manifest"):
         try:
             course.operate(operation)
         except PluginError as error:

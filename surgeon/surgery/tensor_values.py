@@ -12,7 +12,7 @@ from torch import nn
 from surgeon.architectures.donor import Donor
 from surgeon.errors import OperationError
 from surgeon.graph.sites import Site
-from surgeon.graph.skeleton import build_skeleton
+from surgeon.graph.skeleton import build_skeleton, built_under
 from surgeon.graph.tensors import tensors_of
 from surgeon.surgery.inspection import Inspection, name_of
 from surgeon.surgery.journal import Journal
@@ -26,8 +26,8 @@ class TensorValues(Inspection):
         model: The skeleton to edit.
         journal: Records every edit.
         value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference.
-        **facts: What is known about the network; see :class:`Inspection`.
+        open_donor: Opens another checkpoint by its reference. **facts: What is known about the network; see
+        :class:`Inspection`.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class TensorValues(Inspection):
         **kwargs: Any,
     ) -> nn.Module:
         """Make a new module. It is initialised when the network is filled, with a generator seeded by the recipe's
-        seed and the module's name in the edited network.
+        seed and the module's name in the edited network. What it holds beside its parameters and persistent buffers
+        is drawn now, under a seed that is the same when the artifact is loaded.
 
         Args:
             factory: Builds the module from the arguments that follow. It is called twice, now and when
@@ -59,7 +60,8 @@ class TensorValues(Inspection):
             like: A module or site whose floating-point dtype the new module gets.
         """
         build = partial(factory, *args, **kwargs)
-        module = build_skeleton(build)
+        with built_under(self._journal.next_seed()):
+            module = build_skeleton(build)
         neighbour = like.module if isinstance(like, Site) else like
         dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
         if dtype is not None:

@@ -86,7 +86,7 @@ def test_the_artifact_of_one_is_loaded_with_what_builds_it(tmp_path: Path) -> No
     edited = surgeon.apply(saved(model, tmp_path), ReplaceHead(classes=3), trust_pickle=True)
     surgeon.save(edited, tmp_path / "artifact")
     assert torch.equal(output(surgeon.load(tmp_path / "artifact", arch=without_pooling)), output(edited))
-    with pytest.raises(ArchitectureError, match="what built the network before surgery is not known"):
+    with pytest.raises(ArchitectureError, match="it is not known what built the network before surgery"):
         surgeon.load(tmp_path / "artifact")
 
 

@@ -134,7 +134,7 @@ def test_a_tokenizer_beside_the_weights_comes_first_and_none_is_fetched_unasked(
     record.training[-1]["settings"]["data"]["tokenizer"] = "somebody/tokens"
     assert surgeon.predict(model, tmp_path / "new.txt").classes == ["dislike"]
     record.carry([])
-    with pytest.raises(TrainingError, match="'somebody/tokens', which is not here and would be fetched"):
+    with pytest.raises(TrainingError, match="'somebody/tokens', which would have to be downloaded"):
         surgeon.predict(model, tmp_path / "new.txt")
     with pytest.raises(TrainingError, match="cannot be loaded"):  # nothing can be fetched here
         surgeon.predict(model, tmp_path / "new.txt", trust_recipe=True)

@@ -1,0 +1,153 @@
+"""Random state that no state dict holds is drawn under the recipe's seed, so that it comes back on loading."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import build
+from torch import nn
+
+import surgeon
+from surgeon import plugins
+from surgeon.interfaces.hooks import hookimpl
+from surgeon.plugins import Plugins
+
+
+class Noisy(nn.Module):
+    """Hold random values in one of the places that a state dict leaves out."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.place = place
+        if place == "buffer":
+            self.register_buffer("noise", torch.rand(4), persistent=False)
+        elif place == "attribute":
+            self.noise = torch.rand(4)
+        elif place == "list":
+            self.noise = [torch.rand(2), torch.rand(2)]
+        elif place == "dict":
+            self.noise = {"a": {"b": (torch.rand(4),)}}
+        elif place == "numpy":
+            self.noise = torch.from_numpy(np.random.rand(4).astype("float32"))
+        elif place == "random":
+            self.noise = torch.tensor([random.random() for _ in range(4)])
+
+    def values(self) -> torch.Tensor:
+        noise: Any = self.noise
+        if self.place == "list":
+            return torch.cat(noise)
+        return noise["a"]["b"][0] if self.place == "dict" else noise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight * self.values().mean()
+
+
+PLACES = ["buffer", "attribute", "list", "dict", "numpy", "random"]
+
+
+class Noise(surgeon.Operation):
+    """Insert a noisy module, made by ``surgery.new``, and one with values drawn in ``apply`` itself."""
+
+    place: str
+
+    def apply(self, model: nn.Module, surgery: Any) -> nn.Module:
+        """Insert both."""
+        drawn = torch.rand(4)
+
+        def with_drawn() -> nn.Module:
+            module = Noisy("attribute")
+            module.noise = drawn
+            return module
+
+        surgery.insert(surgery.site("conv1"), surgery.new(Noisy, self.place), name="first")
+        surgery.insert(surgery.site("layer1"), surgery.new(Noisy, self.place), name="second")
+        surgery.insert(surgery.site("layer2"), surgery.new(with_drawn), name="third")
+        return surgery.model
+
+
+class Bundle:
+    @hookimpl
+    def surgeon_operations(self) -> list[type[surgeon.Operation]]:
+        return [Noise]
+
+
+@pytest.fixture(scope="module")
+def known() -> Plugins:
+    loaded = plugins.load(installed=False)
+    loaded.register(Bundle(), "bundle")
+    return loaded
+
+
+def noises(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: module.values() for name, module in model.named_modules() if isinstance(module, Noisy)}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_an_operation_draws_comes_back_on_loading(place: str, known: Plugins, tmp_path: Path) -> None:
+    model = surgeon.apply(build("resnet"), [Noise(place=place)], seed=3, plugins=known)
+    torch.manual_seed(77)
+    np.random.seed(77)
+    again = surgeon.load(surgeon.save(model, tmp_path / "out"), plugins=known)
+    before, after = noises(model), noises(again)
+    assert before.keys() == after.keys()
+    assert len(before) == 3
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    first, second, third = before.values()
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_another_seed_draws_other_values_and_the_same_seed_the_same(place: str, known: Plugins) -> None:
+    first, same, other = (
+        list(noises(surgeon.apply(build("resnet"), [Noise(place=place)], seed=seed, plugins=known)).values())
+        for seed in (3, 3, 4)
+    )
+    assert all(torch.equal(one, two) for one, two in zip(first, same, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+def network(place: str) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), Noisy(place), nn.Linear(4, 4))
+
+
+def reference(place: str) -> str:
+    return f"python:{__name__}:network_{place}"
+
+
+for _place in PLACES:
+
+    def _build(place: str = _place) -> nn.Module:
+        return network(place)
+
+    globals()[f"network_{_place}"] = _build
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_network_draws_while_it_is_built_comes_back_on_loading(place: str, tmp_path: Path) -> None:
+    recipe = [surgeon.Freeze(sites="0")]
+    made = surgeon.apply(reference(place), recipe, seed=3, inputs=[[2, 4]])
+    np.random.seed(77)
+    random.seed(77)
+    path = surgeon.save(made, tmp_path / "out")
+    again = surgeon.load(path, trust_code=__name__)
+    assert all(torch.equal(value, noises(again)[name]) for name, value in noises(made).items())
+    second = surgeon.apply(path, [surgeon.Freeze(sites="2")], seed=9, trust_code=__name__)
+    assert all(torch.equal(value, noises(second)[name]) for name, value in noises(made).items())
+    other = surgeon.apply(reference(place), recipe, seed=4, inputs=[[2, 4]])
+    assert not any(torch.equal(value, noises(other)[name]) for name, value in noises(made).items())
+
+
+def test_building_keeps_the_random_state_of_the_caller(known: Plugins) -> None:
+    def states() -> tuple[Any, ...]:
+        return torch.random.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+    before = states()
+    surgeon.apply(build("resnet"), [Noise(place="numpy")], plugins=known)
+    assert states() == before
