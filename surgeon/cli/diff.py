@@ -40,19 +40,23 @@ def diff(
     structure: Annotated[
         bool, typer.Option("--structure", help="Compare names, shapes, dtypes and training state; read no weights.")
     ] = False,
+    arch: options.Arch = None,
+    key: options.Key = None,
     arch_a: Annotated[
-        str | None, typer.Option("--arch-a", metavar="ARCH", help="What builds A.", show_default=False)
+        str | None,
+        typer.Option("--arch-a", metavar="ARCH", help="What builds A, instead of --arch.", show_default=False),
     ] = None,
     arch_b: Annotated[
-        str | None, typer.Option("--arch-b", metavar="ARCH", help="What builds B.", show_default=False)
+        str | None,
+        typer.Option("--arch-b", metavar="ARCH", help="What builds B, instead of --arch.", show_default=False),
     ] = None,
     key_a: Annotated[
         str | None,
-        typer.Option("--key-a", metavar="KEY", help="Which state dict of A, for example ema.", show_default=False),
+        typer.Option("--key-a", metavar="KEY", help="Which state dict of A, instead of --key.", show_default=False),
     ] = None,
     key_b: Annotated[
         str | None,
-        typer.Option("--key-b", metavar="KEY", help="Which state dict of B, for example ema.", show_default=False),
+        typer.Option("--key-b", metavar="KEY", help="Which state dict of B, instead of --key.", show_default=False),
     ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
@@ -77,10 +81,10 @@ def diff(
             select=select,
             values=not structure,
             progress=progress,
-            arch_a=arch_a,
-            arch_b=arch_b,
-            key_a=key_a,
-            key_b=key_b,
+            arch_a=arch_a or arch,
+            arch_b=arch_b or arch,
+            key_a=key_a or key,
+            key_b=key_b or key,
             trust_pickle=trust_pickle,
             trust_code=trust_code or (),
             plugins=context.obj,
