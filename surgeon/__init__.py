@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.hooks import hookimpl
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
+    from surgeon.interfaces.registered import register
     from surgeon.interfaces.selector import Selector
     from surgeon.interfaces.splits import Splits
     from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
@@ -147,6 +148,7 @@ _HOMES = {
         "Record",
         "record_of",
     ),
+    "surgeon.interfaces.registered": ("register",),
     "surgeon.interfaces.selector": ("Selector",),
     "surgeon.interfaces.splits": ("Splits",),
     "surgeon.interfaces.training": (
@@ -310,6 +312,7 @@ __all__ = [
     "push",
     "recipe_schema",
     "record_of",
+    "register",
     "run_recipe",
     "run_training",
     "save",

@@ -274,7 +274,7 @@ def test_a_loss_that_no_plugin_has_is_told_at_the_operation_that_asks_for_it(her
     (here / "bad.yaml").write_text(text + "train: {data: {source: digits}}\n")
     code, _, err = told("plan", "bad.yaml", "absent.pt")
     assert code == 3
-    assert err.startswith("bad.yaml:2:5: operations.0: no loss 'hubert'")
+    assert err.startswith("bad.yaml:2:5: operations.0: unknown loss 'hubert'")
 
 
 def test_with_json_an_error_is_json_too(here: Path, told: Told) -> None:

@@ -234,5 +234,8 @@ def open_keys() -> set[str]:
     return {field.name for field in dataclasses.fields(transformers.TrainingArguments)} | {"patience", "metric"}
 
 
-def test_a_hint_names_no_key_of_data_that_only_some_sources_have():
-    assert not [str(hint) for hint in hints() if re.search(r"\bdata\.\w+", hint.text)]
+def test_a_key_of_data_in_a_hint_is_one_of_a_source():
+    named = [(key, hint) for hint in hints() for key in re.findall(r"\bdata\.(\w+)", hint.text)]
+    assert not [str(hint) for key, hint in named if key not in keys()[""]]
+    general = [str(hint) for _, hint in named if not hint.file.startswith("data/")]
+    assert not general, "which source the data come from is not known here"

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from surgeon.data.class_names import Levels, Numbering, differing, listed
+from surgeon.data.class_names import Levels, Numbering, listed, numbered_by
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.data.masks import MaskedPictures
+from surgeon.data.network import Head, Network
 from surgeon.data.plain_files import Files
 from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns, there
 from surgeon.data.rows import Rows
@@ -120,6 +121,7 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
     notes = [*files.notes, *odd, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
     columns: dict[str, list[Any]] = {files.kind: values}
     settings: dict[str, Any] = {"image": None, "audio": None, "text": None, "numbers": {}, "targets": {}, "group": None}
+    settings["mask"] = None
     settings[files.kind] = files.kind
     if labelled and label is not None:
         columns[LABEL] = [folder or "" for folder in folders]
@@ -166,7 +168,10 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
                     f"(there are: {', '.join(columns)})",
                     hint="surgeon predict needs no labels",
                 )
-        source = source.model_copy(update={"targets": targets})
+        masked = like.mask if like.mask in columns else None
+        if strict and masked is None and like.mask is not None:
+            raise TrainingError(f"{file.path} has no column {like.mask!r}, which holds masks")
+        source = source.model_copy(update={"targets": targets, "mask": masked})
         data = read(source)
         data.parts["train"].ids = _row_names(source, data, "" if lone else file.name)
         samples = _samples(source, data, network, strict=strict)
@@ -217,6 +222,11 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
             notes.append(f"the labels {target!r} are shown as they stand: {error.message}")
             continue
         notes += _absent(target, labels[target], head, data.places["train"])
+    for encode in encoders:
+        if isinstance(encode, MaskedPictures):
+            numbering = _of_masks(encode, network, data.places["train"])
+            encode.number(numbering)
+            names[encode.target] = numbering.names
     wanted = [column for column in columns_of(_only(source, None)) if source.kind != "images" or column == "image"]
     rows = Rows(
         part.rows.select_columns(wanted),
@@ -254,32 +264,13 @@ def _numbered(source: TableSource, target: str, data: Read, network: Network) ->
     return values, tuple(each.name for each in column)
 
 
-def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
-    """How labels become the network's class numbers: by its names, never by an order of the data's own.
-
-    Raises:
-        TrainingError: There is a class that the network has not, or it has no names for classes that have.
-    """
-    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
-        return Numbering()
-    if head.names:
-        if set(level.names) <= set(head.names):
-            return Numbering(head.names, by_name=True)
-        numerals = any(name.lstrip("-").isdigit() for name in head.names)
-        if level.kind == "whole" and not numerals:
-            return Numbering(head.names)  # whole numbers are places in the list of names
-        if level.kind == "bool" and head.loss == "bce":
-            return Numbering()
-        error = differing(target, head.names, level.names)
-        error.hint = "leave out what is of other classes, or rename it to the class that it is of"
-        raise error
-    if level.kind == "text":
-        raise TrainingError(
-            f"the data name the classes {listed(level.names)} of {target!r}, and the network has no names for its "
-            "classes, so that nobody knows which is which",
-            hint="say their names, in the order of the network's outputs: classes=[…], or --classes a,b,c",
-        )
-    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+def _of_masks(masks: MaskedPictures, network: Network, where: str) -> Numbering:
+    head = network.head(masks.target)
+    if masks.values.classes is None:
+        return Numbering(head.names)
+    if not head.names:
+        return Numbering(tuple(masks.values.classes))
+    return numbered_by(masks.target, Levels("text", tuple(masks.values.classes), False, where), head)
 
 
 def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
@@ -356,7 +347,7 @@ def _columns_there(source: TableSource) -> list[str]:
         except (ArrowInvalid, UnicodeDecodeError) as error:
             said = str(error).splitlines()[0]
             raise TrainingError(f"{source.path} cannot be read: {said}", hint="a table is text in UTF-8") from error
-    bare = source.model_copy(update={"targets": {}})
+    bare = source.model_copy(update={"targets": {}, "mask": None})
     return list(read(bare).parts["train"].rows.column_names)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.pipeline.teacher import load_before, load_teacher
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
@@ -56,7 +57,7 @@ def finetune(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply a recipe and train the result by its ``train:`` section; return the network, in eval mode, and the report.
 
@@ -81,13 +82,13 @@ def finetune(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         TrainingError: There are no settings for training, or settings, data and model do not fit together.
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     how = settings or recipe.train
     if how is None:
@@ -141,6 +142,7 @@ class Trainee:
         operations: The operations of its last recipe, which may add losses, schedules and penalties.
         seed: The seed of training.
         inputs: The files that it was read from.
+        before: Loads the network as it was before its last recipe; None where it is not at hand.
     """
 
     model: nn.Module
@@ -149,6 +151,7 @@ class Trainee:
     operations: list[Operation]
     seed: int
     inputs: list[Path] = field(default_factory=list)
+    before: Callable[[], nn.Module] | None = field(default=None, repr=False)
 
 
 def ready(prepared: Prepared, progress: Callable[[int], None] | None = None) -> Trainee:
@@ -156,7 +159,8 @@ def ready(prepared: Prepared, progress: Callable[[int], None] | None = None) -> 
     model = prepared.materialise(progress)
     seed = prepared.record.surgeries[-1].seed
     operations = list(prepared.recipe.operations)
-    return Trainee(model, prepared.record, prepared.source, operations, seed, prepared.inputs)
+    before = partial(load_before, prepared.source, prepared.opened.options)
+    return Trainee(model, prepared.record, prepared.source, operations, seed, prepared.inputs, before)
 
 
 def train_ready(
@@ -185,6 +189,8 @@ def train_ready(
     gc.enable()  # commands disable it, but training is long and creates cycles
     setattr(trainee.model, ATTRIBUTE, trainee.record)  # training needs its roles and inputs
     additions = asked_of_training(trainee.operations)
+    distill = settings.distill
+    teacher = None if distill is None else lambda: load_teacher(distill.teacher, trainee.before, plugins)
     report = train(
         trainee.model,
         settings,
@@ -200,6 +206,7 @@ def train_ready(
         quiet=quiet,
         plugins=plugins,
         data=data,
+        teacher=teacher,
     )
     if used := trainee.record.preprocessing:
         tokenizer = next(

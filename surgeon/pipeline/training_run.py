@@ -6,7 +6,10 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
@@ -19,9 +22,9 @@ from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.pipeline.teacher import load_before
 from surgeon.pipeline.trained_artifact import save_trained
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import recorded_operations
@@ -49,7 +52,7 @@ def run_training(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
     quiet: bool = True,
 ) -> RunReport:
@@ -73,7 +76,7 @@ def run_training(
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
         trust_recipe: Whether the recipe inside an artifact may read files elsewhere and use the network.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         progress: Called during the run.
         quiet: Whether to show no progress bar while training.
 
@@ -82,7 +85,7 @@ def run_training(
         OutputError: The output exists, or ``model`` is not an artifact and there is no recipe.
         TrainingError: Settings, data and model do not fit together, or there is no run to resume.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     plugins = with_trust(plugins, trust_code, model, arch)
     recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
     plugins = with_trust(plugins, (), *recipe.typed)
@@ -177,7 +180,8 @@ def _trainee(
             operations = recorded_operations(record.surgeries[-1], options.plugins)
             default = record.surgeries[-1].seed if own_recipe else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
-            return Trainee(network, record, source, operations, default if seed is None else seed, files)
+            before = None if recipe.model is None else partial(_before, recipe.model, recipe.arch, options)
+            return Trainee(network, record, source, operations, default if seed is None else seed, files, before)
     arch = options.arch if isinstance(options.arch, str) else None
     prepared = prepare(
         chosen,
@@ -191,6 +195,12 @@ def _trainee(
     assert recipe.train is not None  # the caller has checked
     check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
     return ready(prepared)
+
+
+def _before(model: str, arch: str | None, options: OpenOptions) -> nn.Module:
+    """Load the model that the recipe names as what it is applied to; no pickle in it is executed."""
+    options = dataclasses.replace(options, arch=arch, key=None, trust_pickle=False)
+    return load_before(options.source(model), options)
 
 
 def _refuse_outside_resources(recipe: Recipe, artifact: Path) -> None:

@@ -90,9 +90,9 @@ class Recipe(RecipeSettings):
     def typed(self) -> list[str]:
         """The strings that the caller wrote for this call: in ``--set``, or in a recipe made in Python."""
         if self._typed:
-            return list(
-                texts_in([self.model, self.arch, *(operation_dict(operation) for operation in self.operations)])
-            )
+            teacher = self.train.distill.teacher if self.train is not None and self.train.distill is not None else None
+            operations = [operation_dict(operation) for operation in self.operations]
+            return list(texts_in([self.model, self.arch, teacher, *operations]))
         return [value for setting in self._overrides if (value := setting.partition("=")[2].strip("\"' "))]
 
     def where(self, *keys: str | int) -> str | None:

@@ -53,13 +53,14 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
     digest = hashlib.sha256()
     names = [name for name in sorted(first) if name not in inputs]
     labels = {name: hashlib.sha256() for name in names}
+    names = [name for name in names if torch.as_tensor(first[name]).ndim < 2 or _whole(dataset, name) is not None]
     for name in names:
         whole = _whole(dataset, name)
         for index in range(size):
             _add(labels[name], _value(dataset, index, name) if whole is None else whole[index])
     for index in np.linspace(0, size - 1, min(PROBED, size), dtype=int).tolist():
         for name, value in sorted(dataset[index].items()):
-            if name in inputs and not _varies(dataset):
+            if name not in names and not _varies(dataset):  # inputs, and labels of pixels
                 digest.update(name.encode())
                 _add(digest, value)
     shown = {name: value.hexdigest()[:16] for name, value in labels.items()}

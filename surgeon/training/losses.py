@@ -197,10 +197,18 @@ def _check_tokens(name: str, prediction: Tensor, target: Tensor) -> None:
         )
 
 
+def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL divergence of softened distributions, ``(n, classes)`` each → ``(n,)``; 0 where they agree."""
+    new = F.log_softmax(logits.float() / temperature, dim=-1)
+    old = F.log_softmax(teacher.float() / temperature, dim=-1)
+    return F.kl_div(new, old, reduction="none", log_target=True).sum(-1)
+
+
 def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
     """Move the classes of ``prediction`` to dimension 1.
 
-    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``.
+    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``. A map of
+    another size than the labels (transformers' networks for segmentation make a quarter of it) is scaled to theirs.
 
     Raises:
         TrainingError: Without its classes, ``prediction`` has not the shape of ``target``.
@@ -209,6 +217,8 @@ def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
         return prediction.movedim(-1, 1)
     if prediction.ndim >= 2 and (prediction.shape[0], *prediction.shape[2:]) == tuple(target.shape):
         return prediction
+    if prediction.ndim == 4 and target.ndim == 3 and len(prediction) == len(target):
+        return F.interpolate(prediction.float(), size=target.shape[1:], mode="bilinear", align_corners=False)
     raise TrainingError(
         f"predictions of shape {tuple(prediction.shape)} do not go with class labels of shape {tuple(target.shape)}"
     )

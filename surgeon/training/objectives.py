@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.labels import present
-from surgeon.errors import TrainingError, suggest
+from surgeon.errors import PluginError, TrainingError, suggest
 from surgeon.interfaces.composite import composite_of, has_part
+from surgeon.interfaces.returned import refuse_return
 from surgeon.interfaces.training import Objective
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, masked, next_token
 
 Batch = Mapping[str, Tensor]
+AUX = "aux"
 MAIN = ("logits", "out")
 """The names of a network's main output in transformers and, for segmentation, in torchvision."""
 
@@ -103,7 +105,11 @@ def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]
         )
     if main is None or any(objective.output == main for objective in given):
         return []
-    return [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    wanted = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    if main == MAIN[1] and AUX in trained and outputs[AUX].shape == outputs[main].shape:
+        # torchvision's networks for segmentation learn by both, as its own recipes train them
+        wanted.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -148,18 +154,27 @@ class Target:
         """
         target, valid = batch[self.objective.label], self.labelled(batch)
         count = getattr(self.loss, "mass", None) if self.objective.mean == "elements" else None
-        return valid.float() if count is None else count(target, **self.options)
+        if count is None:
+            return valid.float()
+        mass = count(target, **self.options)
+        if not isinstance(mass, Tensor) or mass.shape != valid.shape:
+            raise self._wrong("mass", mass, f"a tensor of shape ({len(valid)},), how much each sample counts")
+        return mass
+
+    def _wrong(self, what: str, value: Any, expected: str) -> PluginError:
+        name = f"the loss {self.objective.loss!r}"
+        hint = None
+        if isinstance(value, Tensor) and value.ndim == 0:
+            hint = "take the mean over all dimensions but the first: reduction='none', then .flatten(1).mean(1)"
+        return refuse_return(self.loss, f"{what} of {name}" if what == "mass" else name, expected, value, hint)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute the loss of each sample ``(batch,)`` and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe, **self.options)
-        if values.shape != valid.shape:
-            raise TrainingError(
-                f"the loss {self.objective.loss!r} returned shape {tuple(values.shape)} "
-                f"instead of one value for each of {len(valid)} samples"
-            )
+        if not isinstance(values, Tensor) or values.shape != valid.shape or not values.is_floating_point():
+            raise self._wrong("returned", values, f"a tensor of shape ({len(valid)},), one value for each sample")
         return values.where(valid, 0), valid
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
@@ -230,6 +245,7 @@ def prepare(
             if target.loss is cross_entropy and objective.label in classes:
                 _check_classes(objective, outputs, batch, classes[objective.label])
             target.losses(outputs, batch)
+            target.mass(batch)
         targets.append(target)
     return targets
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
 from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, Network
-from surgeon.errors import TrainingError, suggest
+from surgeon.errors import SurgeonError, TrainingError, suggest
+from surgeon.interfaces.returned import is_ours, raised_in, refuse_return
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
@@ -139,6 +140,10 @@ def make_terms(
     ending: ExitStack,
     seed: int,
     network: Network = ANY,
+    *,
+    example: Batch | None = None,
+    plugins: Plugins | None = None,
+    teacher: nn.Module | None = None,
 ) -> list[Term]:
     """The terms that penalties add to the loss, from the values that the network has now.
 
@@ -151,7 +156,7 @@ def make_terms(
         raise TrainingError(
             "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
             where="train.arguments",
-            hint="train on one device or with DDP, or leave conserve out",
+            hint="train on one device or with DDP, or leave conserve and distill out",
         )
     run = Run(
         model=model,
@@ -161,6 +166,33 @@ def make_terms(
         trained={target.objective.output for target in targets if target.objective.weight},
         load=lambda source: load_source(source, seed, prepared_as(replace(network, heads={}), model, [source])),
         seed=seed,
+        targets=targets,
+        splits=splits,
+        example=example,
+        plugins=plugins,
+        teacher=teacher,
+        learnt=trainer.learnt,
         ending=ending,
     )
-    return [penalty.begin(run) for penalty in penalties]
+    return [_term(penalty, run) for penalty in penalties]
+
+
+def _term(penalty: Penalty, run: Run) -> Term:
+    """Begin a penalty; its term must return one number, a tensor, in every step."""
+    name = type(penalty).__name__
+    term: Any = raised_in(penalty, f"{name}.begin(run)", lambda: penalty.begin(run), (SurgeonError,))
+    if not callable(term):
+        expected = "a function of the outputs and the batch that returns a scalar tensor"
+        raise refuse_return(penalty, f"{name}.begin(run)", expected, term)
+    if is_ours(penalty):
+        return term  # type: ignore[no-any-return]
+
+    def checked(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        value = raised_in(penalty, f"the term of {name}", lambda: term(outputs, batch), (SurgeonError,))
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            hint = "add its entries up, or take their mean: .sum(), .mean()" if isinstance(value, Tensor) else None
+            expected = "a tensor of shape (): one number, with a gradient"
+            raise refuse_return(penalty, f"the term of {name}", expected, value, hint)
+        return value.reshape(())
+
+    return checked

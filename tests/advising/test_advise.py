@@ -218,7 +218,7 @@ def test_data_may_be_a_recipes_train_section_whose_settings_stand_above_the_advi
         ("nowhere.yaml", 3, "no such file"),
         ("{source: digits, classes: [5, 6], per_clas: 3}", 3, "per_class"),
         ("points.csv", 3, "which columns?"),
-        ("{}", 3, "names no data"),
+        ("{}", 3, "which is not data"),
         ("{source: digits, classes: [5, 6], per_class: 1, size: 16, channels: 1}", 9, "a single labelled sample"),
     ],
 )

@@ -147,5 +147,5 @@ def test_an_architecture_that_the_caller_names_is_built_and_filled_with_the_tens
 
 def test_the_file_of_a_module_is_never_overwritten_by_its_result(tmp_path: Path) -> None:
     path = saved(resnet(), tmp_path)
-    with pytest.raises(SurgeonError, match="holds the input"):
+    with pytest.raises(SurgeonError, match="contains the input"):
         prepare(path, Freeze(up_to="layer1"), trust_pickle=True).write(path, force=True)

@@ -94,7 +94,7 @@ def test_a_head_whose_layers_no_tensor_shows_is_left_out_with_a_note(form: str, 
     source = opened(DOUBTFUL[form](), tmp_path)
     assert source.architecture == Architecture(scheme="torchvision", name="resnet18")
     assert source.missing == ["fc.weight", "fc.bias"]
-    assert noted(source, "its head fc is of another form")
+    assert noted(source, "its head fc differs")
     assert noted(source, "replace_head")
 
 

@@ -107,13 +107,13 @@ def test_the_table_that_was_trained_on_is_measured_as_in_training(texts):
 
 def test_a_table_without_labels_cannot_be_measured(texts, tmp_path):
     (tmp_path / "new.csv").write_text("review\na good film\n")
-    with pytest.raises(TrainingError, match=r"no column 'opinion'.*\(there are: review\)"):
+    with pytest.raises(TrainingError, match=r"no column 'opinion'.*\(available: review\)"):
         surgeon.evaluate(texts / "out", tmp_path / "new.csv")
 
 
 def test_a_table_without_the_input_names_its_columns(texts, tmp_path):
     (tmp_path / "new.csv").write_text("text\na good film\n")
-    with pytest.raises(TrainingError, match=r"no column 'review' \(there are: text\)"):
+    with pytest.raises(TrainingError, match=r"no column 'review' \(available: text\)"):
         surgeon.predict(texts / "out", tmp_path / "new.csv")
 
 
