@@ -28,20 +28,26 @@ OPENING = ("--arch", "--key", "--trust-pickle", "--trust-code")
 OPENERS = ("apply", "plan", "train", "advise", "predict", "evaluate", "export", "inspect", "diff")
 OTHERS = ("pip", "git", "zip", "hf", "tar", "torchrun", "uv")
 """Commands of other programs, whose flags are theirs."""
-PROSE = (
-    "one",
-    "pictures",
-    "sounds",
-    "texts",
-    "tables",
-    "old",
-    "run",
-    "note",
-    "nearest",
-    "see",
-    "https",
-    "hf",
-    "python",
+PROSE = set(
+    [
+        "another",
+        "available",
+        "hf",
+        "https",
+        "lambda",
+        "nearest",
+        "note",
+        "old",
+        "one",
+        "pictures",
+        "python",
+        "run",
+        "see",
+        "sounds",
+        "supported",
+        "tables",
+        "texts",
+    ]
 )
 """Words that stand before a colon and are no keys."""
 NAMES = ("blocks", "input_ids")
@@ -219,7 +225,7 @@ def test_a_key_in_a_hint_is_one_of_a_recipe():
         if not operation or operation not in keys():
             known = everywhere | set(keys())
         for key in KEY.findall(hint.text):
-            if key not in known and key not in (*PROSE, *NAMES, *open_keys()):
+            if key not in known and key not in PROSE.union(NAMES, open_keys()):
                 wrong.append(f"{key}: {hint}")
     assert not wrong
 
