@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -144,20 +145,37 @@ def inspect(
     plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
-    inspection = opened.inspect()
+    return view_network(
+        opened.inspect(),
+        str(opened.source.architecture) if opened.source.architecture else None,
+        opened.source.location,
+        opened.source.notes,
+    )
+
+
+def view_network(inspection: Inspection, architecture: str | None, source: str, notes: Iterable[str]) -> NetworkView:
+    """Collect what is shown of a network.
+
+    Args:
+        inspection: Inspects the network, or its skeleton.
+        architecture: What builds it; None where that is not known.
+        source: Where it comes from.
+        notes: What was noticed while opening it.
+    """
     trace: Trace | None = None
-    notes = list(opened.source.notes)
+    notes = list(notes)
     try:
         trace = inspection.trace()
         notes.append(f"shapes traced on {trace.evidence} tensors")
     except OperationError as error:
         notes.append(f"no shapes: {error.message}")
     roles = inspection.roles()
+    model = inspection.model
     return NetworkView(
-        architecture=str(opened.source.architecture) if opened.source.architecture else None,
-        source=opened.source.location,
-        model=opened.root,
-        sites=tuple(_site_view(Site(name, module), trace) for name, module in opened.root.named_modules()),
+        architecture=architecture,
+        source=source,
+        model=model,
+        sites=tuple(_site_view(Site(name, module), trace) for name, module in model.named_modules()),
         roles={role: _role_views(roles, role) for role in ROLES},
         outputs=dict(trace.outputs) if trace else {},
         notes=tuple(notes),
