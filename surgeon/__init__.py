@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ArchitectureError,
         CheckpointError,
         ExportError,
+        HubError,
         OperationError,
         OutputError,
         PluginError,
@@ -92,6 +93,8 @@ if TYPE_CHECKING:
     from surgeon.pipeline.finetune import finetune
     from surgeon.pipeline.network_view import NetworkView, inspect
     from surgeon.pipeline.prediction import predict
+    from surgeon.pipeline.publishing.hub import Pushed, push
+    from surgeon.pipeline.publishing.model_card import card
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
     from surgeon.pipeline.training_run import run_training
@@ -116,6 +119,7 @@ _HOMES = {
         "ArchitectureError",
         "CheckpointError",
         "ExportError",
+        "HubError",
         "OperationError",
         "OutputError",
         "PluginError",
@@ -191,6 +195,11 @@ _HOMES = {
         "inspect",
     ),
     "surgeon.pipeline.prediction": ("predict",),
+    "surgeon.pipeline.publishing.hub": (
+        "Pushed",
+        "push",
+    ),
+    "surgeon.pipeline.publishing.model_card": ("card",),
     "surgeon.pipeline.run": ("run_recipe",),
     "surgeon.pipeline.run_report": (
         "RunProgress",
@@ -239,6 +248,7 @@ __all__ = [
     "Family",
     "Freeze",
     "GradientReversal",
+    "HubError",
     "Insert",
     "Multitask",
     "NetworkView",
@@ -252,6 +262,7 @@ __all__ = [
     "Plugins",
     "Predictions",
     "Progressive",
+    "Pushed",
     "Recipe",
     "RecipeError",
     "Record",
@@ -282,6 +293,7 @@ __all__ = [
     "__version__",
     "advise",
     "apply",
+    "card",
     "check",
     "describe_operations",
     "diff",
@@ -295,6 +307,7 @@ __all__ = [
     "load_recipe",
     "plan",
     "predict",
+    "push",
     "recipe_schema",
     "record_of",
     "run_recipe",

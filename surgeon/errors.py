@@ -1,4 +1,4 @@
-"""The errors and warnings that a user sees; every class of errors has its own exit code."""
+"""Define the errors and warnings that users see; every class of errors has its exit code."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class SurgeonError(Exception):
-    """Something that the user can put right.
+    """Base class of errors that the user can fix.
 
     Args:
         message: What was wrong, in one line.
-        where: Where it was wrong: ``file:line:column``, an operation, a site.
+        where: The place: ``file:line:column``, an operation, a site.
         hint: What to do next; the nearest valid names, a command to run.
     """
 
@@ -34,13 +34,13 @@ class SurgeonError(Exception):
         return f"{head}\n    {self.hint}" if self.hint else head
 
     def at(self, where: str) -> SurgeonError:
-        """Put ``where`` in front of the place that the error already names."""
+        """Prepend ``where`` to the error's place."""
         self.where = f"{where}: {self.where}" if self.where else where
         return self
 
 
 class RecipeError(SurgeonError):
-    """A recipe that does not validate. ``problems`` holds one error for each mistake."""
+    """Raised for an invalid recipe; ``problems`` holds one error per mistake."""
 
     exit_code = 3
 
@@ -60,77 +60,83 @@ class RecipeError(SurgeonError):
 
 
 class CheckpointError(SurgeonError):
-    """A file that is missing, damaged, unsafe or not a checkpoint."""
+    """Raised for a checkpoint that is missing, damaged, unsafe or not a checkpoint."""
 
     exit_code = 4
 
 
 class ArchitectureError(SurgeonError):
-    """A network that cannot be identified, built or matched with its tensors."""
+    """Raised for a network that cannot be identified, built or matched with its tensors."""
 
     exit_code = 5
 
 
 class OperationError(SurgeonError):
-    """An operation that cannot do what it was asked."""
+    """Raised when an operation cannot be applied."""
 
     exit_code = 6
 
 
 class SiteError(OperationError):
-    """A selector that names no module, or not the number of modules it should."""
+    """Raised when a selector matches no module, or not the required number of modules."""
 
 
 class PluginError(SurgeonError):
-    """A plugin that fails to load, collides with another, or raises."""
+    """Raised when a plugin fails to load, conflicts with another, or raises."""
 
     exit_code = 7
 
 
 class OutputError(SurgeonError):
-    """A place that cannot be written to, or should not be."""
+    """Raised for an output path that cannot or should not be written to."""
 
     exit_code = 8
 
 
 class TrainingError(SurgeonError):
-    """Data or settings that cannot be trained on."""
+    """Raised for data or settings that cannot be trained on."""
 
     exit_code = 9
 
 
 class VerificationError(SurgeonError):
-    """An artifact that is not what its manifest says."""
+    """Raised for an artifact that differs from its manifest."""
 
     exit_code = 10
 
 
 class ExportError(SurgeonError):
-    """A network that cannot be exported in the form that was chosen."""
+    """Raised for a network that cannot be exported in the requested format."""
 
     exit_code = 11
 
 
+class HubError(SurgeonError):
+    """The Hugging Face hub refuses what was asked of it, or cannot be reached."""
+
+    exit_code = 12
+
+
 class SurgeonWarning(UserWarning):
-    """A part of what was given has no effect here; the warning says how to give it effect."""
+    """Warns that a setting or argument has no effect here, and how to give it effect."""
 
 
 def nearest(name: str, candidates: Iterable[str], *, count: int = 3) -> list[str]:
-    """The candidates that resemble ``name`` most, best first."""
+    """Return the candidates most similar to ``name``, best first."""
     return difflib.get_close_matches(name, sorted(set(candidates)), n=count, cutoff=0.5)
 
 
 def suggest(name: str, candidates: Iterable[str], *, see: str | None = None) -> str | None:
-    """A hint in the project's voice: the nearest candidates, and a command that lists them all."""
+    """Write a hint with the nearest candidates and a command that lists them all."""
     close = nearest(name, candidates)
     parts = ([f"nearest: {', '.join(close)}"] if close else []) + ([f"see: {see}"] if see else [])
     return "     ".join(parts) or None
 
 
 def name_nearest_option(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a call of ``function`` with an unknown keyword argument fail with the nearest name that it takes.
+    """Wrap ``function`` so that an unknown keyword argument raises a TypeError with the nearest name.
 
-    Python itself suggests a name only from 3.13 on.
+    Python suggests names only from 3.13 on.
     """
     options = [
         name

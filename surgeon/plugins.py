@@ -1,7 +1,7 @@
-"""The plugin manager: what ships with surgeon, what is installed beside it, and what ``--plugin`` names.
+"""Manage plugins: the built-in ones, the installed ones, and those of ``--plugin``.
 
-Importing this module does not create a manager: :func:`load` makes one, and its caller passes it on.
-A plugin that is broken is put aside with its reason, and only what needs it fails.
+Importing this module does not create a manager: :func:`load` makes one, and its caller passes it on. A broken plugin is
+disabled and its error recorded, so only what needs it fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GROUP = "surgeon"
 
-# Imported when their hook is first called: listing operations must not import torch, and these others do.
+# imported when the hook is first called: listing operations must not import torch, which other modules import
 BUILTINS: Mapping[str, str] = {
     "surgeon_operations": "surgeon.operations",
     "surgeon_architectures": "surgeon.architectures.registry",
@@ -48,7 +48,7 @@ KINDS: Mapping[str, str] = {
     "surgeon_callbacks": "callback",
     "surgeon_sources": "source",
 }
-"""What is named by each hook that offers things by name."""
+"""The kind of thing that each hook offers by name."""
 HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
 PINNED = "SURGEON_PLUGINS"
 
@@ -56,17 +56,18 @@ T = TypeVar("T")
 
 
 class Plugins:
-    """The plugins of one run, and what they offer.
+    """Hold the plugins of one run and what they offer.
 
-    A plugin that fails, when it is imported or in one of its hooks, is put aside with its reason; everything else
-    goes on, and the built-in operations always work.
+    A plugin that fails on import or in a hook is disabled and its error recorded. The others and the built-in
+    operations
+    keep working.
 
     Attributes:
-        manager: The pluggy manager that they are registered with.
-        failures: What failed, by the name of the plugin; filled as hooks are called.
-        conflicts: Names that more than one plugin claims, with who claims them; filled as hooks are called.
-        trusted: What the caller lets run beside plugins: modules and functions that recipes and manifests name.
-        distributions: The distribution and version that each installed plugin came in, by the plugin's name.
+        manager: The pluggy manager.
+        failures: Errors by plugin name; filled as hooks are called.
+        conflicts: Names that several plugins claim, with an error that lists them; filled as hooks are called.
+        trusted: Modules and functions, named in recipes or manifests, that the caller allows to run.
+        distributions: The distribution and version of each installed plugin, by plugin name.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Plugins:
         """Add a plugin: a module or object whose hooks are marked with ``surgeon.hookimpl``.
 
         Raises:
-            PluginError: It implements a hook that does not exist, or with arguments that the hook has not.
+            PluginError: The plugin implements an unknown hook, or a hook with wrong arguments.
         """
         _check_hooks(plugin, name)
         try:
@@ -96,66 +97,67 @@ class Plugins:
         self.conflicts.clear()
 
     def operations(self) -> dict[str, type[Operation]]:
-        """The operation classes by name, the built-in ones first."""
+        """Return the operation classes by name, the built-in ones first."""
         return self._named("surgeon_operations", "operation")
 
     def architectures(self) -> dict[str, ArchitectureProvider]:
-        """The providers of skeletons by scheme. Imports torch."""
+        """Return the architecture providers by scheme. Imports torch."""
         named = self._named("surgeon_architectures", "architecture")
         return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
 
     def trusting(self, names: Iterable[str]) -> Plugins:
-        """The same plugins for a caller who lets further code run.
+        """Return the same plugins with more trusted code.
 
         Args:
             names: Modules, as ``package.module``, or single functions, as ``package.module:function``.
         """
-        plugins = copy(self)  # what has been gathered of plugins is shared
+        plugins = copy(self)  # a shallow copy: registered plugins are shared
         plugins.trusted = self.trusted.union(names)
         return plugins
 
     def losses(self) -> dict[str, Callable[..., Any]]:
-        """The losses by name. Imports torch."""
+        """Return the losses by name. Imports torch."""
         return self._named("surgeon_losses", "loss")
 
     def callbacks(self) -> dict[str, Callable[..., Any]]:
-        """The callbacks of the Trainer by name. Imports transformers."""
+        """Return the Trainer callbacks by name. Imports transformers."""
         return self._named("surgeon_callbacks", "callback")
 
     def sources(self) -> dict[str, type[Source]]:
-        """The sources of data by name, the built-in ones first."""
+        """Return the data sources by name, the built-in ones first."""
         return self._named("surgeon_sources", "source")
 
     def families(self) -> list[Family]:
-        """Declared facts about families of networks: those of plugins first, so that they overrule ours."""
+        """Return the declared families of networks, those of plugins first so that they take precedence."""
         offers = self._call("surgeon_families")
         ours = BUILTINS["surgeon_families"]
         ordered = [offer for plugin, offer in offers if plugin != ours] + [o for plugin, o in offers if plugin == ours]
         return [family for offer in ordered for _, family in offer]
 
     def operation(self, name: str, needed: Mapping[str, str] | None = None) -> type[Operation]:
-        """The operation called ``name``; ``needed`` is what an artifact says of the plugins that it needs.
+        """Return the operation ``name``; ``needed`` lists the plugins that an artifact records.
 
         Raises:
-            OperationError: There is none, or it may be in a plugin that failed.
+            OperationError: No loaded plugin has it.
             PluginError: More than one plugin claims the name.
         """
         return self._one("operation", name, self.operations(), OperationError, "surgeon ops", needed)
 
     def architecture(self, scheme: str) -> ArchitectureProvider:
-        """The provider for ``scheme``; raises as :meth:`operation` does, with ArchitectureError."""
+        """Return the provider for ``scheme``; raises like :meth:`operation`, with ArchitectureError."""
         return self._one("architecture", scheme, self.architectures(), ArchitectureError, "surgeon plugins")
 
     def loss(self, name: str) -> Callable[..., Any]:
-        """The loss called ``name``; raises as :meth:`operation` does, with TrainingError."""
+        """Return the loss ``name``; raises like :meth:`operation`, with TrainingError."""
         return self._one("loss", name, self.losses(), TrainingError, "surgeon plugins")
 
     def foreign(self, used: Mapping[str, Iterable[type]]) -> dict[str, str]:
-        """Of the classes ``used``, by kind (operation, source), those that are not surgeon's own.
+        """Return those of the classes ``used``, by kind (operation, source), that come from plugins.
 
         Returns:
-            Where each came from, by its kind and name: a distribution with its version,
-            ``{"operation lora": "surgeon-lora 0.3"}``, or the file or module that ``--plugin`` named.
+            The origin of each, by kind and name: a distribution with its version, ``{"operation lora": "surgeon-lora
+            0.3"}``, or
+            the file or module given to ``--plugin``.
         """
         offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
         if "source" in used:
@@ -168,20 +170,20 @@ class Plugins:
         }
 
     def origin(self, plugin: str) -> str:
-        """Where a plugin comes from: its distribution with the version, else the name that it was loaded by."""
+        """Return a plugin's distribution and version, or else the name that it was loaded by."""
         return " ".join(self.distributions.get(plugin, (plugin,)))
 
     def hint(
         self, kind: str, name: str, offers: Iterable[str], *, see: str, needed: Mapping[str, str] | None = None
     ) -> str:
-        """Say what to do where there is no ``name``: the nearest names, and the plugin that it may be in.
+        """Suggest what to do about a missing ``name``: nearest names, and plugins that may have it.
 
         Args:
-            kind: What it should be: an operation, a source.
-            name: The name that is missing.
-            offers: The names that there are.
+            kind: The kind of thing: operation, source.
+            name: The missing name.
+            offers: The available names.
             see: The command that lists them.
-            needed: What an artifact says of the plugins that it needs, as :meth:`foreign` gives it.
+            needed: The plugins that an artifact records, as :meth:`foreign` returns them.
         """
         if origin := (needed or {}).get(f"{kind} {name}"):
             distribution, _, version = origin.rpartition(" ")
@@ -194,20 +196,20 @@ class Plugins:
         return "\n    ".join(hints)
 
     def add_to(self, *hooks: str) -> bool:
-        """Whether a plugin that is not surgeon's own implements one of ``hooks``. Imports nothing."""
+        """Return whether a plugin other than the built-in ones implements one of ``hooks``. Imports nothing."""
         implemented = [impl for hook in hooks for impl in getattr(self.manager.hook, hook).get_hookimpls()]
         return any(impl.plugin_name not in BUILTINS.values() for impl in implemented)
 
     def command_hooks(self) -> list[tuple[str, Callable[..., Any]]]:
-        """The plugins that add commands, each with its hook."""
+        """Return the plugins that add commands, each with its hook."""
         return list(self._implementations("surgeon_commands"))
 
     def fail(self, plugin: str, error: PluginError) -> None:
-        """Put aside part of a plugin, with the reason; the first reason is kept."""
+        """Record the error of a plugin, unless it has one already."""
         self.failures.setdefault(plugin, error)
 
     def listing(self) -> list[tuple[str, list[str]]]:
-        """Every plugin and the hooks that it implements, without importing what is not needed."""
+        """Return every plugin with its hooks, without importing built-in modules."""
         rows: dict[str, list[str]] = {}
         for hook, module in BUILTINS.items():
             rows.setdefault(module, []).append(hook)
@@ -217,7 +219,7 @@ class Plugins:
         return list(rows.items())
 
     def try_all(self) -> None:
-        """Call every hook of the plugins that are not surgeon's own, so that what fails stands in :attr:`failures`."""
+        """Call every hook of all plugins but the built-in ones, to fill :attr:`failures`."""
         if self.manager.list_name_plugin():
             for hook in BUILTINS:
                 if self.add_to(hook):
@@ -235,7 +237,7 @@ class Plugins:
         return involved[0] if involved else None
 
     def _implementations(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Plugins that implement ``hook``, ours first, then in order of registration (pluggy's is the reverse)."""
+        """Yield the plugins that implement ``hook``: built-in ones first, then in order of registration."""
         ours = BUILTINS.get(hook)
         if ours and not self.manager.has_plugin(ours):
             self.manager.register(importlib.import_module(ours), ours)
@@ -244,7 +246,7 @@ class Plugins:
             yield impl.plugin_name, impl.function
 
     def _call(self, hook: str) -> list[tuple[str, Named]]:
-        """What each plugin offers through ``hook``, checked and named; one that fails is put aside."""
+        """Return what each plugin offers through ``hook``, validated; record the errors of those that fail."""
         from surgeon.interfaces.offers import CHECKS  # imports pydantic, which `surgeon --version` does without
 
         offers = []
@@ -258,17 +260,17 @@ class Plugins:
         return offers
 
     def _named(self, hook: str, kind: str) -> dict[str, Any]:
-        """What all plugins offer through ``hook``, by name.
+        """Return what all plugins offer through ``hook``, by name.
 
-        A name of ours stays ours, and one that two plugins claim is nobody's: :attr:`conflicts` says so.
+        Built-in names take precedence. A name that two plugins claim is left out and recorded in :attr:`conflicts`.
         """
         if hook not in self._offers:
             offers: dict[str, Any] = {}
             owners: dict[str, list[str]] = {}
             for plugin, named in self._call(hook):
-                for name, thing in named:
+                for name, offer in named:
                     owners.setdefault(name, []).append(plugin)
-                    offers.setdefault(name, thing)
+                    offers.setdefault(name, offer)
             self._owners.update({(kind, name): plugins[0] for name, plugins in owners.items()})
             for name, plugins in owners.items():
                 if len(plugins) > 1:
@@ -278,7 +280,7 @@ class Plugins:
                     self.conflicts[f"{kind} {name}"] = PluginError(
                         f"{kind} {name!r} is claimed by {' and '.join(map(self.origin, plugins))}"
                         + ("; the built-in one is used" if ours else ""),
-                        hint="rename the plugin's, or leave it out with --without NAME",
+                        hint="rename it in the plugin, or disable the plugin with --without NAME",
                     )
             self._offers[hook] = offers
         return dict(self._offers[hook])
@@ -302,20 +304,21 @@ class Plugins:
 def load(
     extra: Sequence[str] = (), *, installed: bool = True, without: Sequence[str] = (), strict: bool = True
 ) -> Plugins:
-    """Gather the plugins of a run.
+    """Load the plugins of a run.
 
-    The environment variable ``SURGEON_PLUGINS`` pins which installed ones are loaded: their names, separated by
-    commas; none if it is empty.
+    The environment variable ``SURGEON_PLUGINS`` restricts which installed plugins are loaded: names separated by
+    commas, or
+    empty for none.
 
     Args:
-        extra: Files (``tools/prune.py``) or modules (``mylab.surgery``), as ``--plugin`` names them.
-        installed: Whether to load the packages installed with an entry point in the group ``surgeon``.
-        without: Installed plugins to leave out, by their names or their distributions'.
-        strict: Raise where one of ``extra`` cannot be loaded, rather than put it aside.
+        extra: Files (``tools/prune.py``) or modules (``mylab.surgery``), as for ``--plugin``.
+        installed: Whether to load installed packages with an entry point in the group ``surgeon``.
+        without: Installed plugins to leave out, by plugin or distribution name.
+        strict: Whether to raise if one of ``extra`` cannot be loaded, instead of recording the error.
 
     Raises:
-        PluginError: One of ``extra`` cannot be loaded, or ``without`` or ``SURGEON_PLUGINS`` names a plugin that is
-            not installed. Installed ones that cannot be loaded go to ``failures`` instead.
+        PluginError: One of ``extra`` cannot be loaded, or ``without`` or ``SURGEON_PLUGINS`` names a plugin that is not
+            installed. Errors of installed plugins are recorded in ``failures`` instead.
     """
     plugins = Plugins()
     for entry in _chosen(without) if installed else ():
@@ -340,7 +343,7 @@ load_plugins = load
 
 
 def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:
-    """The entry points of installed plugins, less those that are left out."""
+    """Return the entry points of installed plugins, without the excluded ones."""
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))
     names = {name for entry in entries for name in _names(entry)}
     pinned = os.environ.get(PINNED)
@@ -360,12 +363,12 @@ def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:
 
 
 def _names(entry: importlib.metadata.EntryPoint) -> set[str]:
-    """The names that a plugin goes by: its entry point's and its distribution's."""
+    """Return a plugin's names: of its entry point and of its distribution."""
     return {entry.name, entry.dist.name} if entry.dist is not None else {entry.name}
 
 
 def _check_hooks(plugin: object, name: str) -> None:
-    """Refuse a hook that surgeon would never call: pluggy alone passes both mistakes over in silence."""
+    """Refuse hooks that would never be called: pluggy ignores unknown names and missing markers."""
     for key in dir(plugin):
         if not key.startswith("surgeon_") or not callable(function := getattr(plugin, key, None)):
             continue
@@ -379,7 +382,7 @@ def _check_hooks(plugin: object, name: str) -> None:
 
 
 def run_hook(plugin: str, hook: str, call: Callable[[], T]) -> T:
-    """Call a plugin's hook, so that whatever it raises names the plugin and the hook.
+    """Call a plugin's hook; an exception is re-raised with the names of plugin and hook.
 
     Raises:
         PluginError: The hook raised.

@@ -101,6 +101,8 @@ def test_every_command_has_a_function():
         "inspect",
         "diff",
         "export",
+        "card",
+        "push",
         "check",
         "ops",
         "schema",

@@ -30,14 +30,14 @@ from surgeon.pipeline.prepare import prepare
 from surgeon.pipeline.run_report import RunProgress
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
-from surgeon.recipe.data_argument import Asked, asked_for
+from surgeon.recipe.data_argument import DataRequest, data_request
 from surgeon.recipe.load import load_recipe
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 
-Data = str | Path | Mapping[str, Any] | TrainSettings | Asked
+Data = str | Path | Mapping[str, Any] | TrainSettings | DataRequest
 """A recipe with a ``train:`` section, a folder of pictures, a source written out, or ``train:`` settings."""
 
 
@@ -98,10 +98,10 @@ def advise(
     plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
     progress = progress or RunProgress()
     require("train", "advice")
-    asked = _asked(data, plugins)
-    chosen = model if model is not None else asked.top.get("model")
+    request = _data_request(data, plugins)
+    chosen = model if model is not None else request.top.get("model")
     if chosen is None:
-        raise RecipeError("there is no model to look at", where=asked.name, hint="name it: --model MODEL")
+        raise RecipeError("there is no model to look at", where=request.name, hint="name it: --model MODEL")
     overrides = {
         "model": None if isinstance(chosen, nn.Module) else str(chosen),
         "arch": arch,
@@ -109,34 +109,34 @@ def advise(
         "roles": dict(roles) if roles else None,
         "inputs": described(inputs) if inputs is not None else None,
     }
-    top = {**asked.top, **{name: value for name, value in overrides.items() if value is not None}}
+    top = {**request.top, **{name: value for name, value in overrides.items() if value is not None}}
     if isinstance(chosen, nn.Module):
         top.pop("model", None)
     opening: dict[str, Any] = {"key": key, "trust_pickle": trust_pickle, "plugins": plugins}
     with progress.step("looking at the features of each block"):
-        advice = _measured(chosen, asked, top, at, large, samples, opening)
+        advice = _measured(chosen, request, top, at, large, samples, opening)
     with progress.step("trying the recipe"):
-        text = _recipe(chosen, advice, asked, top, Path(folder), opening)
+        text = _recipe(chosen, advice, request, top, Path(folder), opening)
     name = type(chosen).__name__ if isinstance(chosen, nn.Module) else Path(chosen).name
-    picture = picture_of(advice, f"what the features of {name} are worth for {asked.name}")
+    picture = picture_of(advice, f"what the features of {name} are worth for {request.name}")
     return dataclasses.replace(advice, recipe=text, picture=picture)
 
 
-def _asked(data: Data, plugins: Plugins) -> Asked:
-    if isinstance(data, Asked):
+def _data_request(data: Data, plugins: Plugins) -> DataRequest:
+    if isinstance(data, DataRequest):
         return data
     if isinstance(data, Mapping):
-        return asked_for(json.dumps(data), plugins)
+        return data_request(json.dumps(data), plugins)
     if not isinstance(data, TrainSettings):
-        return asked_for(str(data), plugins)
+        return data_request(str(data), plugins)
     if data.data is None:
         raise RecipeError("the settings name no data", hint="surgeon.TrainSettings(data={'source': 'digits'})")
-    return Asked(data, name="the data of the settings")
+    return DataRequest(data, name="the data of the settings")
 
 
 def _measured(
     model: Model,
-    asked: Asked,
+    request: DataRequest,
     top: Mapping[str, Any],
     at: Sequence[str] | None,
     large: int,
@@ -170,17 +170,17 @@ def _measured(
             network = from_scratch(prepared.source, earlier, plugins)
         return engine.apply(network, [watch], inplace=True, plugins=plugins, **options)
 
-    splits = load_splits(asked.settings, seed, prepared_as(ANY, prepared.record, sources_of(asked.settings)))
+    splits = load_splits(request.settings, seed, prepared_as(ANY, prepared.record, sources_of(request.settings)))
     return measure(
-        prepared.materialise(), untrained, sites, splits, asked.settings, seed=seed, samples=samples, large=large
+        prepared.materialise(), untrained, sites, splits, request.settings, seed=seed, samples=samples, large=large
     )
 
 
 def _recipe(
-    model: Model, advice: Advice, asked: Asked, top: Mapping[str, Any], folder: Path, opening: Mapping[str, Any]
+    model: Model, advice: Advice, request: DataRequest, top: Mapping[str, Any], folder: Path, opening: Mapping[str, Any]
 ) -> str:
     """Write the first recipe for the case that this network can be taken through."""
-    settings, plugins = asked.settings, opening["plugins"]
+    settings, plugins = request.settings, opening["plugins"]
     sources = (("data", settings.data), ("evaluate", settings.evaluate))
     data = {name: _written(given, folder) for name, given in sources if given is not None}
     written = dict(top)

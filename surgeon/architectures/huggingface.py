@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from surgeon.architectures.config_reading import refused
 from surgeon.architectures.limits import check_config
 from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
+from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 # What is fetched of a repository: never code, and no second copy of the weights.
 CONFIG = ["config.json"]
+MANIFEST = "surgeon.json"
 SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
 BIN = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 IGNORED = ["*/*", "consolidated*"]
@@ -68,7 +72,8 @@ class HuggingFace(ArchitectureProvider):
         """A class by its name, or what ``config.json`` of a repository or folder says.
 
         The repository ``ORG/NAME[@REVISION]`` comes from huggingface_hub's cache, or is downloaded into it. A
-        folder is written with its path (``./folder``, ``/a/folder``); one without weights is an architecture.
+        folder is written with its path (``./folder``, ``/a/folder``); one without weights is an architecture. Of an
+        artifact, in either, it is the architecture before surgery, which its manifest names.
         """
         if "/" not in name and name in self.names():
             return Architecture(scheme=self.scheme, name=name), None
@@ -81,6 +86,8 @@ class HuggingFace(ArchitectureProvider):
                 if "/" not in name and (near := suggest(name, self.names())):
                     error.hint = f"{error.hint}     {near}"
                 raise
+        if weights and (architecture := _before_surgery(folder / MANIFEST)) is not None:
+            return architecture, folder
         config = _read_config(folder / "config.json")
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
@@ -310,9 +317,22 @@ def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
     from surgeon.checkpoint.folder import holds_weights
 
     folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
+    if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
     return folder, weights and holds_weights(folder)
+
+
+def _before_surgery(manifest: Path) -> Architecture | None:
+    """The architecture that an artifact's manifest names; None where there is no manifest, or it names none."""
+    content = read_object(manifest) or {}
+    record = content.get("record")
+    named = record.get("architecture") if isinstance(record, dict) else None
+    if named is None:
+        return None
+    try:
+        return Architecture.model_validate(named)
+    except ValidationError as error:
+        raise CheckpointError("is damaged: it names no architecture", where=str(manifest)) from error
 
 
 def _snapshot(name: str, *, weights: bool) -> Path:
@@ -331,7 +351,7 @@ def _snapshot(name: str, *, weights: bool) -> Path:
         )
 
     try:
-        folder = fetch([*SAFETENSORS, *DOWNLOADS] if weights else [])
+        folder = fetch([*SAFETENSORS, *DOWNLOADS, MANIFEST, "recipe.yaml"] if weights else [])
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch(BIN)
         if weights:
@@ -345,6 +365,6 @@ def _snapshot(name: str, *, weights: bool) -> Path:
             if Path(repository).is_dir()
             else "check the name and HF_TOKEN, or download it elsewhere and give the folder",
         ) from error
-    if not (folder / "config.json").is_file():
+    if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give --arch and the file of its weights")
     return folder

@@ -89,6 +89,7 @@ def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) 
         sounds=found.get("sounds"),
         tokenizer=tokenizer,
         texts=stated.get("texts", {}),
+        numbers=stated.get("numbers", {}),
         arguments=_arguments(module),
         notes=notes,
     )

@@ -1,9 +1,9 @@
-"""Write artifacts, the results of ``apply``: completely or not at all.
+"""Write artifacts, the results of ``apply``, completely or not at all.
 
-A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml`` and,
-where the result is a stock transformers class, ``config.json``, and what lay beside the source's weights. A
-single ``.safetensors`` or ``.pt`` file
-carries the manifest in its metadata.
+A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml``, the companions
+of
+the source's weights and, if the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or
+``.pt`` file has the manifest in its metadata.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from surgeon.checkpoint.companions import write_companions
-from surgeon.checkpoint.copying import Progress
 from surgeon.checkpoint.digests import digest_of, sealed
+from surgeon.checkpoint.file_writer import Progress
 from surgeon.checkpoint.pieces import Contents, Piece, in_file_order
-from surgeon.checkpoint.safetensors_writing import write_safetensors
+from surgeon.checkpoint.safetensors_writer import write_safetensors
 from surgeon.checkpoint.scratch import appearing
-from surgeon.checkpoint.torch_writing import write_state_dict
+from surgeon.checkpoint.torch_writer import write_state_dict
 from surgeon.errors import OutputError, SurgeonError
 
 T = TypeVar("T")
@@ -30,19 +30,20 @@ RECIPE = "recipe.yaml"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 METADATA_KEY = "surgeon"
+REPLACE = "--force replaces it; -o names another place"
 SHARD_BYTES = 5 * 10**9
 
 
 def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
-    """Refuse a place that cannot be written to, or should not be, before any work is done.
+    """Refuse an output path that cannot or should not be written to, before any work is done.
 
     Args:
-        path: The folder or file to come.
-        force: Whether an artifact (or file) that is there already may be replaced.
-        inputs: The source's files; the output must not lie on or around them.
+        path: The file or folder to write.
+        force: Whether to replace an existing artifact or file.
+        inputs: The source's files, which the output must not overwrite, contain or lie in.
 
     Raises:
-        OutputError: It exists, lies inside the input, or its parent is not writable.
+        OutputError: The path exists, overlaps the input, or its parent is not writable.
     """
     if path.suffix in (".bin", ".pth", ".ckpt", ".onnx", ".pt2"):
         hint = "choose one of these, and export the result: surgeon export"
@@ -51,27 +52,29 @@ def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
 
 
 def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Callable[[Path], bool]) -> None:
-    """Refuse a place for a file or folder of any kind; see :func:`check_output`.
+    """Refuse an output path for a file or folder of any kind; see :func:`check_output`.
 
     Args:
-        path: The folder or file to come.
-        force: Whether what is there already may be replaced.
-        inputs: The source's files; the output must not lie on or around them.
-        replaceable: Says of a folder that exists whether it is of the kind that may be replaced.
+        path: The file or folder to write.
+        force: Whether to replace what exists.
+        inputs: The source's files, which the output must not overwrite, contain or lie in.
+        replaceable: Returns whether an existing folder may be replaced.
 
     Raises:
-        OutputError: It exists, lies inside the input, or its parent is not writable.
+        OutputError: The path exists, overlaps the input, or its parent is not writable.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"{path} is a device, pipe or socket", hint="-o names a file or a folder")
     resolved = path.resolve()
     for file in (f.resolve() for f in inputs):
         holder = file.parent if _holds_a_model(file.parent) else file
         if resolved in (file, holder) or resolved in holder.parents:
-            raise OutputError(f"{path} is or holds the input, which is never written to", hint="choose another -o")
+            raise OutputError(f"{path} is or contains the input, which is never written to", hint="choose another -o")
         if holder in resolved.parents:
             raise OutputError(f"{path} lies inside the input {holder}", hint="choose another -o")
     if path.exists():
         if not force:
-            raise OutputError(f"{path} exists", hint="--force replaces it; -o names another place")
+            raise OutputError(f"{path} exists", hint=REPLACE)
         if path.is_dir() and any(path.iterdir()) and not replaceable(path):
             raise OutputError(
                 f"{path} is not an artifact of surgeon, and surgeon does not replace other folders",
@@ -95,28 +98,30 @@ def write(
     contents: Contents,
     progress: Progress | None = None,
     *,
+    force: bool = False,
     check: Callable[[Path], T] | None = None,
     keep_rejected: bool = False,
 ) -> T | None:
-    """Write an artifact; it appears under its name only when it is complete and passes ``check``.
+    """Write an artifact. The path changes only when the artifact is complete and passes ``check``.
 
     Args:
         path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
         contents: What to write.
-        progress: Called with the number of bytes each time some have been written.
-        check: Looks at what was written before it takes the place of what lies at ``path``; on an error that stays.
-        keep_rejected: Keep what does not pass, as ``NAME.rejected``: it cannot be made again soon.
+        progress: Called with the number of bytes after each write.
+        force: Whether to replace what exists, also what another run has written meanwhile.
+        check: Called with the temporary path before it replaces ``path``; if it raises, ``path`` stays as it was.
+        keep_rejected: Whether to keep a rejected artifact as ``NAME.rejected``, for results that took long to make.
 
     Returns:
-        What ``check`` returns.
+        The return value of ``check``.
 
     Raises:
-        OutputError: The place cannot be written to.
-        SurgeonError: It does not pass ``check``.
+        OutputError: The path cannot be written to.
+        SurgeonError: ``check`` rejects the artifact.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as temporary:
+        with appearing(path, replace=force) as temporary:
             if path.suffix == ".safetensors":
                 metadata = {
                     "format": "pt",
@@ -130,12 +135,14 @@ def write(
                 temporary.mkdir()
                 _write_folder(temporary, contents, progress)
             return _checked(path, temporary, check, keep_rejected) if check is not None else None
+    except FileExistsError as error:
+        raise OutputError(f"{path} exists", hint=REPLACE) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _checked(path: Path, temporary: Path, check: Callable[[Path], T], keep_rejected: bool) -> T:
-    """Run ``check``; an error speaks of the output, not of where it lies for the time being."""
+    """Run ``check``; replace the temporary path by the output path in errors."""
     try:
         return check(temporary)
     except SurgeonError as error:
@@ -143,7 +150,7 @@ def _checked(path: Path, temporary: Path, check: Callable[[Path], T], keep_rejec
         note = f"{path} stays as it was" if path.exists() else f"nothing was written to {path}"
         if keep_rejected and not kept.exists():
             temporary.rename(kept)
-            note += f"; what was rejected lies in {kept}"
+            note += f"; the rejected artifact is in {kept}"
         error.message = error.message.replace(str(temporary), str(path))
         error.where = (error.where or str(path)).replace(str(temporary), str(path))
         error.hint = f"{error.hint}; {note}" if error.hint else note
@@ -190,7 +197,7 @@ def _as_json(data: dict[str, Any]) -> str:
 
 
 def _write_text(path: Path, text: str) -> str:
-    """Write a text to the disk, its line ends as they are; returns its digest."""
+    """Write a text to disk without changing line ends, and return its digest."""
     data = text.encode()
     with path.open("wb") as file:
         file.write(data)
@@ -200,7 +207,7 @@ def _write_text(path: Path, text: str) -> str:
 
 
 def _write_torch(path: Path, contents: Contents, progress: Progress | None) -> None:
-    """A bare state dict; the manifest rides in ``_metadata``, where torch keeps the version numbers of modules."""
+    """Write a bare state dict with the manifest in ``_metadata``, where torch keeps the version numbers of modules."""
     write_state_dict(
         path,
         [piece.name for piece in contents.pieces],

@@ -1,4 +1,4 @@
-"""Read a tensor in pieces, so that its size does not decide how much memory is needed."""
+"""Read a tensor in pieces, so that memory use does not depend on its size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, damage_at, read_b
 def read_chunks(checkpoint: Checkpoint, name: str, elements: int) -> Iterator[Tensor]:
     """Read the tensor ``name`` as flat pieces of at most ``elements`` elements, in row-major order.
 
-    What the file does not store as runs of bytes (a strided view, a tensor that is converted on reading) is read whole
-    and then split.
+    A tensor that is not stored as runs of bytes (a strided view, a converted tensor) is read whole and then split.
 
     Raises:
-        CheckpointError: There is no such tensor, it has no values, or its bytes can no longer be read.
+        CheckpointError: The tensor does not exist, has no values, or can no longer be read.
     """
     entry = checkpoint.entries.get(name)
     spans = entry.stored() if entry is not None else ()
@@ -40,7 +39,7 @@ def split(tensor: Tensor, elements: int) -> Iterator[Tensor]:
 
 
 def _slice(spans: Sequence[ByteRange], start: int, length: int) -> list[ByteRange]:
-    """``length`` bytes from ``start`` on, of runs of bytes that stand one behind the other."""
+    """Return the byte ranges of ``length`` bytes from ``start`` on, in the concatenation of ``spans``."""
     parts, position = [], 0
     for span in spans:
         begin, end = max(start, position), min(start + length, position + span.length)

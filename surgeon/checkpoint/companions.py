@@ -1,7 +1,6 @@
-"""Read what belongs beside the weights of a folder: tokenizers, processors, templates, licence. Bytes only, no torch.
+"""Read the companions of the weights in a folder: tokenizer, processor, templates, licence. Bytes only, no torch.
 
-:data:`KINDS` is the one list of what belongs there. Whatever is not in it stays behind: other weights, optimizer
-states, logs, caches, code.
+:data:`KINDS` is the complete list. Other files are left out: other weights, optimizer states, logs, caches, code.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from surgeon.errors import CheckpointError
 
 KINDS: dict[str, tuple[str, ...]] = {
     "tokenizer": (
-        # what every tokenizer of transformers has, then the vocabularies of each kind
+        # files of every transformers tokenizer, then vocabularies by kind
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
         *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model"),
         *("tokenizer.model", "tokenizer.model.v3", "spm.model", "spm_char.model", "source.spm", "target.spm"),
@@ -38,7 +37,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "licence": ("NOTICE", "NOTICE.txt", "NOTICE.md", "COPYING", "COPYING.txt", "USE_POLICY.md"),
     "base model's card": ("README.md", "README.base.md"),
 }
-"""What belongs beside the weights: a kind as people call it, and the names of its files."""
+"""Companions of the weights: a kind, as messages call it, and the names of its files."""
 
 PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("chat template", re.compile(r"^additional_chat_templates/[^/]+\.jinja$")),
@@ -47,32 +46,32 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("sentence-transformers modules", re.compile(r"^sentence_\w+_config\.json$")),
     ("licence", re.compile(r"^licen[cs]e(?:[-_.]\w+)*$", re.IGNORECASE)),
 )
-"""What is recognised by the form of its name, relative to the folder."""
+"""Companions that a pattern of their path in the folder identifies."""
 
 MODULES = "modules.json"
-"""sentence-transformers' list of modules: each lies in a folder of its own beside the weights."""
+"""sentence-transformers' list of modules, each in a subfolder."""
 CARD, BASE_CARD = "README.md", "README.base.md"
-"""A model's card, and the name under which it travels: it describes the base model, not what surgery made of it."""
+"""A model card and its name in the artifact: it describes the base model, not the result of surgery."""
 DOWNLOADS = (
     *(name for names in KINDS.values() for name in names if name != BASE_CARD),
     *("sentence_*_config.json", "LICEN*", "licen*"),
 )
-"""What to fetch of a repository beside its weights, as patterns for the hub."""
+"""Patterns of the companions to download from a hub repository."""
 FOLDER_DOWNLOADS = (
     *("additional_chat_templates/*.jinja", "*tokenizer/*.json", "*tokenizer/*.txt", "*tokenizer/*.model"),
     *("[0-9]_*/*.json", "[0-9]_*/*.safetensors", "[0-9]_*/*.bin"),
 )
-"""The same in folders of the repository."""
+"""Patterns of the companions in subfolders of the repository."""
 POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the file begins that git leaves in the place of a large one, where git-lfs was not installed."""
+"""The first bytes of a git-lfs pointer, which stands in for a large file that was not fetched."""
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A file that belongs beside the weights.
+    """A companion file of the weights.
 
     Attributes:
-        name: Its path in the folder, with slashes: ``1_Pooling/config.json``.
+        name: Its path in the folder, with forward slashes: ``1_Pooling/config.json``.
         kind: A key of :data:`KINDS`.
         data: Its bytes.
     """
@@ -83,39 +82,39 @@ class Companion:
 
     @property
     def sha256(self) -> str:
-        """The digest of its bytes."""
+        """The SHA-256 digest of its bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
     def fact(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return its entry in the manifest."""
         return {"kind": self.kind, "bytes": len(self.data), "sha256": self.sha256}
 
     def json(self) -> dict[str, Any]:
-        """The object that it holds; ``{}`` where it holds another value.
+        """Return its JSON object; ``{}`` if it is another JSON value.
 
         Raises:
-            CheckpointError: It is not JSON.
+            CheckpointError: The file is not JSON.
         """
         value = _parsed(self.data, self.name)
         return value if isinstance(value, dict) else {}
 
     def with_json(self, value: Any) -> Companion:
-        """The file with another content, written as transformers writes it."""
+        """Return the file with ``value`` as its content, formatted as transformers does."""
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         return Companion(self.name, self.kind, text.encode())
 
 
 def read_companions(folder: Path, *, check: bool = True) -> list[Companion]:
-    """Read what belongs beside the weights in ``folder``, in order of name.
+    """Read the companions in ``folder``, sorted by name.
 
-    The card travels as ``README.base.md``, unless the folder has one of that name from an earlier surgery.
+    The model card becomes ``README.base.md``, unless an earlier surgery has left that name in the folder.
 
     Args:
         folder: A folder with weights.
-        check: Also look whether JSON and texts are whole.
+        check: Whether to check that JSON and text files are valid.
 
     Raises:
-        CheckpointError: A file is damaged or unreadable; it names the file.
+        CheckpointError: A file is damaged or unreadable.
     """
     companions: dict[str, Companion] = {}
     for name, kind in sorted(_listed(folder)):
@@ -127,7 +126,7 @@ def read_companions(folder: Path, *, check: bool = True) -> list[Companion]:
 
 
 def summarise(companions: Iterable[Companion]) -> str:
-    """List kinds in one line, with the number of files where there are several: ``tokenizer (3 files), licence``."""
+    """Join kinds in one line, with the number of files if there are several: ``tokenizer (3 files), licence``."""
     counts = Counter(companion.kind for companion in companions)
     return ", ".join(
         f"{kind} ({counts[kind]} files)" if counts[kind] > 1 else kind for kind in KINDS if counts.get(kind)
@@ -135,7 +134,7 @@ def summarise(companions: Iterable[Companion]) -> str:
 
 
 def write_companions(folder: Path, companions: Sequence[Companion]) -> None:
-    """Write ``companions`` into ``folder``, each under its name."""
+    """Write ``companions`` into ``folder`` under their names."""
     for companion in companions:
         path = folder / companion.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ def write_companions(folder: Path, companions: Sequence[Companion]) -> None:
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, str]]:
-    """The names of the companions that lie in ``folder``, with their kinds; module folders included."""
+    """Yield the names and kinds of the companions in ``folder``, with those in module folders."""
     kinds = {name: kind for kind, names in KINDS.items() for name in names}
     for name in _names(folder):
         kind = kinds.get(name) or next((kind for kind, pattern in PATTERNS if pattern.match(name)), None)
@@ -157,7 +156,7 @@ def _listed(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """The files of ``folder`` and of the folders in it, also links that lead nowhere, with slashes."""
+    """Yield the files of ``folder`` and of relevant subfolders, broken links included, with forward slashes."""
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue
@@ -169,17 +168,17 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _module_folders(folder: Path) -> list[str]:
-    """The folders of sentence-transformers' modules; that of the network itself, ``""``, is left out."""
+    """Return the folders of sentence-transformers' modules, without ``""``, the folder of the network itself."""
     path = folder / MODULES
     modules = _parsed(_read(path), str(path))
     folders = []
     for module in modules if isinstance(modules, list) else [None]:
         name = module.get("path") if isinstance(module, dict) else None
         if not isinstance(name, str):
-            raise CheckpointError("is no list of modules with a path each", where=str(path), hint=_HINT)
+            raise CheckpointError("is not a list of modules with paths", where=str(path), hint=_HINT)
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
-            raise CheckpointError(f"names the folder {name!r}, which lies outside", where=str(path), hint=_HINT)
+            raise CheckpointError(f"names the folder {name!r}, outside the model's folder", where=str(path), hint=_HINT)
         if name and not (folder / name).is_dir():
             if (folder / name).exists():
                 raise CheckpointError(f"names {name!r}, which is a file", where=str(path), hint=_HINT)
@@ -193,7 +192,7 @@ _HINT = "restore it, or remove it if it does not belong to the model"
 
 
 def _read(path: Path, check: bool = True) -> bytes:
-    """The bytes of a file."""
+    """Read a file and, if ``check``, refuse damaged content."""
     if path.is_symlink() and not path.exists():
         raise CheckpointError(f"is a link to {os.readlink(path)}, which does not exist", where=str(path), hint=_HINT)
     try:
@@ -203,7 +202,7 @@ def _read(path: Path, check: bool = True) -> bytes:
     if not check:
         return data
     if data.startswith(POINTER):
-        raise CheckpointError("is a pointer of git-lfs, not the file", where=str(path), hint="git lfs pull fetches it")
+        raise CheckpointError("is a pointer of git-lfs, not the file", where=str(path), hint="run: git lfs pull")
     if path.suffix == ".json":
         _parsed(data, str(path))
     elif path.suffix in (".txt", ".jinja", ".md"):
@@ -211,7 +210,7 @@ def _read(path: Path, check: bool = True) -> bytes:
             data.decode()
         except UnicodeDecodeError as error:
             if path.suffix != ".md":
-                message = f"is damaged: byte {error.start} is no UTF-8"
+                message = f"is damaged: byte {error.start} is not UTF-8"
                 raise CheckpointError(message, where=str(path), hint=_HINT) from error
     elif not data and path.suffix in (".model", ".spm", ".tiktoken", ".safetensors", ".bin"):
         raise CheckpointError("is empty", where=str(path), hint=_HINT)
@@ -222,4 +221,4 @@ def _parsed(data: bytes, where: str) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise CheckpointError(f"is damaged: it is no JSON ({error})", where=where, hint=_HINT) from error
+        raise CheckpointError(f"is damaged: it is not JSON ({error})", where=where, hint=_HINT) from error

@@ -1,4 +1,4 @@
-"""Describe what a checkpoint holds, and read one tensor of it without reading the others."""
+"""Describe the contents of a checkpoint, and read single tensors of it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from surgeon.checkpoint.statedict import copies, main_part
 from surgeon.errors import CheckpointError, suggest
 
 AGAIN = "it is truncated or damaged: copy or download it again"
-"""What to do about damage, where nothing better can be said."""
+"""The hint for damage of unknown cause."""
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Consecutive bytes of a file: a contiguous tensor, or some of its rows, in row-major order, little-endian."""
+    """Consecutive bytes of a file: a contiguous tensor or some of its rows, row-major and little-endian."""
 
     path: Path
     offset: int
     length: int
 
     def part(self, start: int, length: int) -> ByteRange:
-        """``length`` of its bytes, from the one at ``start`` on."""
+        """Return the range of ``length`` bytes that begins at byte ``start`` of this one."""
         return ByteRange(self.path, self.offset + start, length)
 
 
@@ -45,19 +45,19 @@ class Entry:
     shape: tuple[int, ...]
     dtype: torch.dtype
     bytes: ByteRange | None = None
-    """Where its values lie; None where they are not one run of bytes (a strided view, a tensor in memory)."""
+    """The bytes of its values; None if they are not one range (a strided view, a tensor in memory)."""
     load: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
-    """Makes the tensor (fresh, contiguous, on the CPU) where it is not stored; a meta tensor has neither."""
+    """Makes the tensor (new, contiguous, on the CPU) if it is not stored. A meta tensor has neither."""
     find_runs: Callable[[], tuple[ByteRange, ...]] | None = field(default=None, repr=False, compare=False)
-    """Finds the runs of bytes that its values are, one behind the other, where they are several."""
+    """Returns the byte ranges of its values, in order, if they are several."""
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the tensor takes when it is contiguous."""
+        """Its size in bytes when contiguous."""
         return prod(self.shape) * self.dtype.itemsize
 
     def stored(self) -> tuple[ByteRange, ...]:
-        """The runs of bytes that its values are, in order; empty where they are stored in no such way."""
+        """Return the byte ranges of its values, in order; empty if the file does not store them so."""
         if self.bytes is not None:
             return (self.bytes,)
         return self.find_runs() if self.find_runs is not None else ()
@@ -65,35 +65,38 @@ class Entry:
 
 @dataclass
 class Checkpoint:
-    """Named tensors, none of them read yet, and what lies beside them.
+    """The tensors of a checkpoint by name, read on request, and the files that belong to them.
 
-    ``entries`` are in the order of the file. A tied tensor stands in ``entries`` under each of its
-    names, and in ``aliases`` (alias → the name that stands first).
+    ``entries`` are in the order of the file. A tied tensor is in ``entries`` under each name, and in ``aliases`` (alias
+    →
+    the first name).
     """
 
     location: str
     format: str
     entries: dict[str, Entry]
     notes: list[str] = field(default_factory=list)
-    """What was seen and done while opening, one line each."""
+    """What was detected and done while opening, one line each."""
     aliases: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    stamps: dict[Path, tuple[int, int, int, int]] = field(default_factory=dict, repr=False)
+    """What ``files`` looked like when they were opened; see :mod:`surgeon.checkpoint.unchanged`."""
     folder: Path | None = None
     """The Hugging Face folder or surgeon artifact that the tensors belong to."""
     config: dict[str, Any] | None = None
-    """A Hugging Face ``config.json`` that lies beside the tensors."""
+    """The Hugging Face ``config.json`` in the same folder."""
     manifest: dict[str, Any] | None = None
     """The ``surgeon.json`` of an artifact."""
     module: Any = field(default=None, repr=False)
-    """The module itself, where its pickle was trusted and holds that: it knows more than its tensors show."""
+    """The pickled module, if the file holds one and its pickle was trusted."""
 
     def read(self, name: str) -> Tensor:
-        """Read the tensor ``name``: fresh, writable, contiguous, on the CPU, with memory of its own.
+        """Read the tensor ``name`` into new memory: writable, contiguous, on the CPU.
 
         Reads the bytes of this tensor only.
 
         Raises:
-            CheckpointError: It has no tensor of that name, or the bytes can no longer be read.
+            CheckpointError: The tensor does not exist or can no longer be read.
         """
         entry = self.entries.get(name)
         if entry is None:
@@ -109,20 +112,20 @@ class Checkpoint:
             )
 
     def fingerprint(self) -> str:
-        """Compute a SHA-256 of the names, shapes and dtypes, whatever their order."""
+        """Compute a SHA-256 of names, shapes and dtypes, independent of their order."""
         facts = [[e.name, list(e.shape), str(e.dtype)] for e in self.entries.values()]
         return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
     def prefix_candidates(self) -> list[str]:
-        """List the prefixes under which the network may lie, shortest first: ``["", "model.", "model.backbone."]``.
+        """List the prefixes that the network's names may have, shortest first: ``["", "model.", "model.backbone."]``.
 
-        Those are the prefixes that all names share, or all but those of tensors that only a training used
-        (losses, metrics, projection heads). Whether ``model.`` comes from a wrapper or from the network
-        (LlamaForCausalLM has one) cannot be seen in the names: match an architecture with
-        :meth:`without_prefix` of each, beginning with the first.
+        A candidate is shared by all names, apart from those of tensors used only in training (losses, metrics,
+        projection
+        heads). The names alone do not show whether ``model.`` comes from a wrapper or from the network, as in
+        LlamaForCausalLM: match an architecture with :meth:`without_prefix` of each candidate, in order.
 
         Raises:
-            CheckpointError: A training kept its network twice (MoCo's ``encoder_q`` and ``encoder_k``).
+            CheckpointError: The checkpoint has two copies of the network (MoCo's ``encoder_q`` and ``encoder_k``).
         """
         candidates = [""]
         shapes = {name: entry.shape for name, entry in self.entries.items()}
@@ -141,7 +144,7 @@ class Checkpoint:
         return candidates
 
     def without_prefix(self, prefix: str) -> Checkpoint:
-        """Take ``prefix`` off; names that lack it are left out, as a note says."""
+        """Remove ``prefix`` from the names, leave out tensors without it, and add a note."""
         if not prefix:
             return self
         names = {name: name.removeprefix(prefix) for name in self.entries if name.startswith(prefix)}
@@ -153,7 +156,7 @@ class Checkpoint:
         return self.renamed(names, note)
 
     def renamed(self, names: Mapping[str, str], note: str) -> Checkpoint:
-        """Give the tensors in ``names`` (old → new) under their new names, with ``note`` added."""
+        """Return the tensors in ``names`` (old → new) under their new names, with ``note`` added."""
         entries = {new: replace(self.entries[old], name=new) for old, new in names.items()}
         canonical: dict[str, str] = {}
         aliases: dict[str, str] = {}
@@ -165,11 +168,11 @@ class Checkpoint:
 
 
 def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -> Checkpoint:
-    """Make a checkpoint of tensors that are in memory already; reading one copies it.
+    """Make a checkpoint from tensors in memory; reading one copies it.
 
     Args:
-        tensors: A ``state_dict``; tied tensors (one storage, one view of it) become aliases.
-        location: What to call it in messages.
+        tensors: A ``state_dict``; tied tensors (the same view of one storage) become aliases.
+        location: What messages call it.
     """
     entries = {name: memory_entry(name, tensor) for name, tensor in tensors.items()}
     views = {
@@ -181,7 +184,7 @@ def memory_checkpoint(tensors: Mapping[str, Tensor], location: str = "memory") -
 
 
 def memory_entry(name: str, tensor: Tensor) -> Entry:
-    """Make an entry whose values are those of ``tensor``."""
+    """Make an entry that reads a copy of ``tensor``."""
 
     def load() -> Tensor:
         copied = tensor.detach().cpu().clone()
@@ -193,17 +196,17 @@ def memory_entry(name: str, tensor: Tensor) -> Entry:
 
 
 def aliases_of(views: Mapping[str, Hashable]) -> dict[str, str]:
-    """Map alias → first name, for names whose views of memory (or of a file) are the same."""
+    """Map alias → first name, for names with the same view of memory or of a file."""
     first: dict[Hashable, str] = {}
     canonical = {name: first.setdefault(view, name) for name, view in views.items()}
     return {name: twin for name, twin in canonical.items() if name != twin}
 
 
 def read_bytes(spans: Sequence[ByteRange]) -> Tensor:
-    """Read the bytes of ``spans``, one behind the other, as a fresh tensor of uint8.
+    """Read ``spans`` one after the other into a new uint8 tensor.
 
     Raises:
-        CheckpointError: A file ends early, or cannot be read.
+        CheckpointError: A file is too short or cannot be read.
     """
     buffer = torch.empty(sum(span.length for span in spans), dtype=torch.uint8)
     view, done = memoryview(buffer.numpy().data), 0
@@ -231,10 +234,9 @@ def _fill(view: memoryview, file: io.RawIOBase, span: ByteRange) -> None:
 
 @contextmanager
 def damage_at(where: str, what: str = "damaged") -> Iterator[None]:
-    """Turn whatever a library raises over a damaged file into one line.
+    """Turn any exception that a library raises on a damaged file into a :class:`CheckpointError`.
 
-    The libraries beneath (zipfile, pickle, json, struct, torch) raise some twenty kinds of exception over
-    damaged bytes, so that naming them would only leave one out.
+    zipfile, pickle, json, struct and torch raise some twenty kinds of exception on damaged bytes, so all are caught.
     """
     try:
         yield

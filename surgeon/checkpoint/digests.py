@@ -1,11 +1,11 @@
-"""Digests of what an artifact holds, so that damage is noticed.
+"""Compute and compare digests of an artifact's contents, to detect damage.
 
-The hash is XXH3 (128 bits): several gigabytes a second, so that it costs next to nothing beside writing. It notices
-damage, not forgery: who can write an artifact can write its digests too.
+The hash is XXH3 (128 bits): several gigabytes a second, so it costs little beside writing. It detects damage, not
+forgery: whoever can write an artifact can write its digests.
 
 A folder's manifest holds the digest of every other file. A ``.safetensors`` file holds the digest of the whole file,
-taken with zeros in its own place; a ``.pt`` file ends in a record with the digest of all that stands before it. The
-manifest holds its own digest in every form, taken without it.
+computed with zeros in the digest's place. The last record of a ``.pt`` file is the digest of all bytes before it. In
+each form the manifest also holds its own digest, computed without it.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import xxhash
 from surgeon.errors import VerificationError
 
 KEY = "surgeon_digest"
-"""The key in a single file's metadata that holds the digest of the file."""
+"""The metadata key of a single file's digest."""
 RECORD = "surgeon/digest"
-"""The record of a ``.pt`` file that holds the digest of what stands before it."""
+"""The record of a ``.pt`` file that holds the digest of all bytes before it."""
 LENGTH = 32
-"""The length of a digest in hexadecimal."""
+"""The length of a digest in hexadecimal digits."""
 BLANK = "0" * LENGTH
-"""What stands in the place of a digest while it is taken."""
+"""The placeholder of a digest while it is computed."""
 SMALL = 4 * 2**20
-"""Bytes up to which a file is always checked when the artifact is loaded."""
+"""Files up to this many bytes are checked on each load."""
 CHUNK = 2**22
 HINT = "restore it from a copy, or make the artifact again from its recipe"
 
 
 @dataclass(frozen=True)
 class Integrity:
-    """What a comparison with the recorded digests came to; all zero where none are recorded."""
+    """The result of a comparison with recorded digests; all zero if none are recorded."""
 
     files: int = 0
-    """How many files equal what was written."""
+    """The number of unchanged files."""
     nbytes: int = 0
-    """How many bytes those have."""
+    """Their total size in bytes."""
 
 
 def digest_of(data: bytes) -> str:
@@ -59,7 +59,7 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     """Compare a manifest with its digest; format 1 has none.
 
     Raises:
-        VerificationError: It has changed since it was written.
+        VerificationError: The manifest has changed since it was written.
     """
     if manifest.get("format") != 1 and manifest.get("digest") != _manifest_digest(manifest):
         raise VerificationError("its manifest has changed since it was written", where=where, hint=HINT)
@@ -70,9 +70,9 @@ def check_files(manifest: dict[str, Any], files: list[Path], folder: Path | None
 
     Args:
         manifest: The artifact's manifest.
-        files: The files that its tensors lie in.
-        folder: The artifact, where it is a folder.
-        all_bytes: Compare files of any size, not only the small ones beside the weights.
+        files: The files with its tensors.
+        folder: The artifact, if it is a folder.
+        all_bytes: Compare files of any size, not only small JSON and YAML files.
 
     Raises:
         VerificationError: A file is missing, or has changed since it was written.
@@ -102,7 +102,7 @@ def _check_folder(manifest: dict[str, Any], files: list[Path], folder: Path, all
     for name, fact in recorded.items():
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts:
-            raise VerificationError(f"its manifest names {name!r}, which lies outside", where=str(folder), hint=HINT)
+            raise VerificationError(f"its manifest names {name!r}, outside the artifact", where=str(folder), hint=HINT)
         file = folder / inside
         if not all_bytes and (fact["bytes"] > SMALL or file.suffix not in (".json", ".yaml")):
             continue
@@ -127,10 +127,10 @@ def _compare(file: Path, expected: str, portions: Iterator[bytes], size: int) ->
 
 
 def place_in(header: bytes) -> int:
-    """Return where in the header of a ``.safetensors`` file its digest stands.
+    """Return the position of the digest in the header of a ``.safetensors`` file.
 
     Raises:
-        VerificationError: It holds none.
+        VerificationError: The header has none.
     """
     key = f'"{KEY}":"'.encode()
     if (at := header.find(key)) < 0:
@@ -139,7 +139,7 @@ def place_in(header: bytes) -> int:
 
 
 def _of_safetensors(file: Path) -> tuple[str, Iterator[bytes]]:
-    """The recorded digest of a file, and the bytes that it was taken of."""
+    """Return a file's recorded digest, and the bytes to compute it from."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = opened.read(length)

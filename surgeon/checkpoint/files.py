@@ -43,7 +43,7 @@ FOREIGN: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"\.msgpack$"), "a Flax model", FROM_FLAX),
     (re.compile(r"\.onnx$"), "an ONNX graph, not a network of modules", "use the model that it was exported from"),
 )
-"""Names of files and folders of other formats, what they are, and which tool converts them."""
+"""Patterns of file and folder names in other formats, what they are, and how to convert them."""
 
 RECOGNISED: tuple[tuple[bytes, str, str], ...] = (
     (
@@ -68,18 +68,18 @@ RECOGNISED: tuple[tuple[bytes, str, str], ...] = (
     (b"\x93NUMPY", "a NumPy array", "torch.save a dictionary of named tensors instead"),
     (b"\0" * 16, "filled with zeros", "the download or copy was cut short: repeat it"),
 )
-"""First bytes, what they are of, and what to do next."""
+"""First bytes of a file, what they identify, and what to do next."""
 
 
 INDEX = re.compile(r"\.index(\.\w+)?\.json$")
-"""The end of an index's name: ``model.safetensors.index.json``, or ``….index.fp16.json`` for a variant."""
+"""The end of an index file's name: ``model.safetensors.index.json``, or ``….index.fp16.json`` for a variant."""
 
 
 def open_file(path: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
     """Open one file of any supported format, or an index of shards.
 
     Raises:
-        CheckpointError: It is empty, damaged, unsafe or of no supported format.
+        CheckpointError: The file is empty, damaged, unsafe or in an unsupported format.
     """
     with damage_at(str(path), "cannot be read"):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -105,14 +105,14 @@ def open_file(path: Path, *, trust_pickle: bool = False, key: str | None = None)
     if head[257:262] == b"ustar":
         raise CheckpointError("a tar archive", where=str(path), hint="unpack it first: tar xf")
     raise CheckpointError(
-        "not a checkpoint: its first bytes are of no format that surgeon reads",
+        "not a checkpoint: surgeon reads no format that begins with its first bytes",
         where=str(path),
-        hint="it reads .safetensors and what torch.save writes; a damaged one must be downloaded again",
+        hint="surgeon reads .safetensors and files of torch.save; download a damaged file again",
     )
 
 
 def foreign(names: Iterable[str], where: str) -> CheckpointError | None:
-    """Make the error for a file, or a folder of files, whose names are those of another format; None for others."""
+    """Return an error if a file, or a folder of files, has a name of another format; None otherwise."""
     names = list(names)
     for pattern, what, action in FOREIGN:
         if any(map(pattern.search, names)):
@@ -121,7 +121,7 @@ def foreign(names: Iterable[str], where: str) -> CheckpointError | None:
 
 
 def below_key(checkpoint: Checkpoint, key: str | None) -> Checkpoint:
-    """Take the tensors whose names begin with ``key``: these files have no dictionaries."""
+    """Select the tensors whose names begin with ``key``: these files have no nested dictionaries."""
     if key is None:
         return checkpoint
     names = below(checkpoint.entries, key)
@@ -144,5 +144,5 @@ def _open_json(path: Path, trust_pickle: bool) -> Checkpoint:
     raise CheckpointError(
         "a JSON file, not a checkpoint",
         where=str(path),
-        hint=f"open the folder that it lies in: {path.parent}",
+        hint=f"open its folder: {path.parent}",
     )

@@ -1,4 +1,4 @@
-"""Folders: Hugging Face's (``config.json``, weights) and surgeon's artifacts (``surgeon.json``, weights)."""
+"""Open folders: Hugging Face's (``config.json``, weights) and surgeon's artifacts (``surgeon.json``, weights)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""The names under which a folder's weights are looked for, in transformers' own order of preference."""
+"""Names of a folder's weights, in transformers' order of preference."""
 
 VARIANT = re.compile(
     r"^(?:model|pytorch_model)\.(?:(?P<file>(?!index\b)\w+)\.(?:safetensors|bin)(?:\.index\.json)?"
     r"|(?:safetensors|bin)\.index\.(?P<index>\w+)\.json)$"
 )
-"""Weights that ``save_pretrained(variant="fp16")`` wrote."""
+"""Weights written by ``save_pretrained(variant="fp16")``."""
 
 SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>(?:\.\w+)?\.(?:safetensors|bin))$")
-"""One file of several, as ``save_pretrained`` names them."""
+"""One shard, as ``save_pretrained`` names it."""
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 BESIDE = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state\w*|random_states\w*)\.\w+$")
-"""What a Trainer keeps beside the weights under the same suffixes."""
+"""Files with the same suffixes that a Trainer saves beside the weights."""
 
 
 def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
     """Open the weights in ``folder``, with its ``config.json`` and ``surgeon.json``.
 
     Raises:
-        CheckpointError: There are no weights under the usual names, or they are damaged.
+        CheckpointError: No weights have a usual name, or they are damaged.
     """
     with damage_at(str(folder), "cannot be read"):
         names = sorted(path.name for path in folder.iterdir())
@@ -51,7 +51,7 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
     if whole:
         checkpoint = open_file(folder / whole, trust_pickle=trust_pickle, key=key)
     elif shards:
-        notes = [f"no index: the {len(shards)} shards that lie here are taken as one model"]
+        notes = [f"no index: the {len(shards)} shards are read as one model"]
         checkpoint = open_shards(shards, lambda shard: open_file(shard, trust_pickle=trust_pickle))
         checkpoint = below_key(checkpoint, key)
     else:
@@ -62,7 +62,7 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
 
 
 def holds_weights(folder: Path) -> bool:
-    """Say whether files in ``folder`` look like weights, be it of a format that :func:`open_folder` refuses.
+    """Return whether a folder has files that look like weights, even in a format that :func:`open_folder` refuses.
 
     Raises:
         CheckpointError: The folder cannot be read.
@@ -75,7 +75,7 @@ def holds_weights(folder: Path) -> bool:
 
 
 def _variant(folder: Path, names: list[str]) -> tuple[str | None, list[str]]:
-    """The weights of the one variant that lies in ``folder``, safetensors before others, and a note on it."""
+    """Return the weights of the only variant in ``folder``, preferring safetensors, and a note about it."""
     variants: dict[str, list[str]] = {}
     for name in names:
         match = VARIANT.match(name)
@@ -91,7 +91,7 @@ def _variant(folder: Path, names: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _shards(folder: Path, names: list[str]) -> list[Path]:
-    """The files of the one model that lies in ``folder`` in shards without an index."""
+    """Return the shards of the only sharded model in ``folder`` without an index."""
     models: dict[tuple[str, str, int], dict[int, str]] = {}
     for name in names:
         match = SHARD.match(name)
@@ -102,7 +102,7 @@ def _shards(folder: Path, names: list[str]) -> list[Path]:
         return []
     if len(models) > 1:
         listed = ", ".join(next(iter(shards.values())) for shards in models.values())
-        hint = "put the shards of each model into a folder of its own, with its index"
+        hint = "put the shards of each model into a separate folder, with its index"
         raise CheckpointError(f"it holds shards of {len(models)} models: {listed}", where=str(folder), hint=hint)
     ((stem, suffix, count), shards) = models.popitem()
     absent = [number for number in range(1, count + 1) if number not in shards]
@@ -117,7 +117,7 @@ def _shards(folder: Path, names: list[str]) -> list[Path]:
 
 
 def _check_gathered(checkpoint: Checkpoint, folder: Path, names: list[str]) -> None:
-    """Refuse what DeepSpeed's ZeRO-3 leaves in the place of weights that it has not gathered."""
+    """Refuse the empty tensors that DeepSpeed's ZeRO-3 saves for weights that it has not gathered."""
     empty = [entry.name for entry in checkpoint.entries.values() if entry.shape == (0,)]
     error = foreign([name for name in names if name.startswith(("zero_to_fp32", "global_step"))], str(folder))
     if empty and error:
@@ -126,7 +126,7 @@ def _check_gathered(checkpoint: Checkpoint, folder: Path, names: list[str]) -> N
 
 
 def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Add the configuration and the manifest that lie in ``folder`` to ``checkpoint``."""
+    """Add the config and manifest in ``folder`` to ``checkpoint``."""
     config = read_object(folder / "config.json")
     manifest = read_object(folder / "surgeon.json")
     if config is None and manifest is None:
@@ -142,7 +142,7 @@ def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 
 def belongs_to_folder(path: Path) -> bool:
-    """Say whether a file's name is that of a folder's weights, so that a config beside it is about it."""
+    """Return whether a file has the usual name of a folder's weights, so that the config beside it applies."""
     return path.name in WEIGHTS or bool(VARIANT.match(path.name))
 
 

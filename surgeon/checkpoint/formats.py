@@ -2,10 +2,9 @@
 
     checkpoint = open_checkpoint("resnet50.pth")
     checkpoint.entries["fc.weight"].shape    # no weight has been read
-    checkpoint.read("fc.weight")             # this one is read now, and nothing else
+    checkpoint.read("fc.weight")             # reads this one only
 
-The format is found from the content, never from a file's name. Pickles that could do more than make tensors are not
-run.
+The content decides the format, not the file name. Pickles that could do more than build tensors are not run.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, Entry, damage_at,
 from surgeon.checkpoint.files import open_file
 from surgeon.checkpoint.folder import belongs_to_folder, open_folder, with_neighbours
 from surgeon.checkpoint.prefixes import without_wrappers
+from surgeon.checkpoint.unchanged import stamp
 from surgeon.errors import CheckpointError, nearest
 
 QUANTIZED: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -29,7 +29,7 @@ QUANTIZED: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("mxfp4", re.compile(r"_proj_blocks$")),
     ("fp8", re.compile(r"\.weight_scale(_inv)?$")),
 )
-"""The method of quantization that a tensor's name shows, where no ``config.json`` says it."""
+"""Methods of quantization and the tensor names that show them, for checkpoints without a ``config.json``."""
 
 DEQUANTIZE = {
     "bitsandbytes": "convert it: AutoModelForCausalLM.from_pretrained(folder).dequantize().save_pretrained(new_folder)",
@@ -39,26 +39,27 @@ DEQUANTIZE = {
     "Mxfp4Config(dequantize=True)).save_pretrained(new_folder)",
     "compressed-tensors": "convert it: AutoModelForCausalLM.from_pretrained(folder, quantization_config="
     "CompressedTensorsConfig(run_compressed=False)).save_pretrained(new_folder)",
-    "gptq": "take the checkpoint that it was made from: GPTQModel and transformers run it, but cannot undo GPTQ",
-    "awq": "take the checkpoint that it was made from: AutoAWQ and transformers run it, but cannot undo AWQ",
+    "gptq": "use the original checkpoint: GPTQModel and transformers run it, but cannot undo GPTQ",
+    "awq": "use the original checkpoint: AutoAWQ and transformers run it, but cannot undo AWQ",
 }
-"""What to do about weights that were quantized by each method."""
+"""How to undo each method of quantization."""
 
 __all__ = ["ByteRange", "Checkpoint", "Entry", "memory_checkpoint", "open_checkpoint"]
 
 
 def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
-    """Open a file or folder without reading a weight.
+    """Open a file or folder without reading its tensors.
 
     Args:
         location: ``.safetensors``; ``.pt``, ``.pth``, ``.bin`` (zip or legacy); ``*.index.json`` of shards; a
             Hugging Face folder; a surgeon artifact.
-        trust_pickle: Run whatever a file's pickle asks for, where it cannot be loaded safely.
-        key: Which state dict of several: the dictionary keys that lead to it (``model_ema``, ``ema.model``),
-            or the beginning of its tensors' names (``encoder_q``).
+        trust_pickle: Whether to run a file's pickle if it cannot be loaded safely.
+        key: Selects one of several state dicts: the dictionary keys that lead to it (``model_ema``, ``ema.model``), or
+            a
+            prefix of its tensors' names (``encoder_q``).
 
     Raises:
-        CheckpointError: Missing, damaged, unsafe, ambiguous or not a checkpoint; it says what to do next.
+        CheckpointError: The file is missing, damaged, unsafe, ambiguous or not a checkpoint.
     """
     path = Path(location).expanduser()
     with damage_at(str(location), "cannot be read"):
@@ -71,7 +72,8 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
         checkpoint = open_file(path, trust_pickle=trust_pickle, key=key)
         if belongs_to_folder(path):
             checkpoint = with_neighbours(checkpoint, path.parent)
-    checkpoint = replace(checkpoint, location=str(location))
+    stamps = {file: at for file in checkpoint.files if (at := stamp(file)) is not None}
+    checkpoint = replace(checkpoint, location=str(location), stamps=stamps)
     if not checkpoint.entries:
         raise CheckpointError("it holds no tensors", where=checkpoint.location, hint="save the model again")
     if checkpoint.manifest is not None:
@@ -81,14 +83,14 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
 
 
 def _check_quantization(checkpoint: Checkpoint) -> None:
-    """Refuse weights that are packed or scaled: their tensors are not the values of the network's parameters."""
+    """Refuse quantized weights: their tensors are packed or scaled, not the values of parameters."""
     config = checkpoint.config or {}
     text = config.get("text_config")
     described = config.get("quantization_config") or (isinstance(text, dict) and text.get("quantization_config"))
     method = None
     if described:
         method = str(described.get("quant_method", "")) if isinstance(described, dict) else ""
-        method = method or "bitsandbytes"  # the only one before transformers wrote a method
+        method = method or "bitsandbytes"  # the only method before transformers recorded one
     else:
         names = checkpoint.entries
         scaled = any(entry.dtype.is_floating_point and entry.dtype.itemsize == 1 for entry in names.values())
@@ -101,13 +103,13 @@ def _check_quantization(checkpoint: Checkpoint) -> None:
     raise CheckpointError(
         f"its weights are quantized ({method}), and surgeon edits plain values only",
         where=checkpoint.location,
-        hint=DEQUANTIZE.get(method, "take the checkpoint from before quantization that it was made from"),
+        hint=DEQUANTIZE.get(method, "use the checkpoint from before quantization"),
     )
 
 
 def _missing(path: Path, location: str) -> CheckpointError:
     if "://" in location:
-        return CheckpointError("an address, not a file", where=location, hint="download it and give its path")
+        return CheckpointError("an address, not a file", where=location, hint="download it and pass its path")
     if path.is_symlink():
         hint = "restore its target or give another path"
         return CheckpointError(f"a link to {path.readlink()}, which does not exist", where=location, hint=hint)

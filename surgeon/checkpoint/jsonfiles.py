@@ -1,4 +1,4 @@
-"""Read JSON in checkpoints and in files next to them."""
+"""Read JSON in checkpoints and in the files beside them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from surgeon.checkpoint.contents import damage_at
 from surgeon.errors import CheckpointError
 
 MANIFEST_KEY = "surgeon"
-"""The key in a single file's metadata under which surgeon puts the manifest, as JSON."""
+"""The metadata key of the manifest (as JSON) in a single file."""
 
 
 def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
-    """The JSON object in ``text``.
+    """Parse the JSON object in ``text``.
 
     Args:
-        text: JSON, UTF-8 where it is bytes.
-        unique: Refuse an object in which a key stands twice.
+        text: JSON; bytes are decoded as UTF-8.
+        unique: Whether to refuse duplicate keys.
 
     Raises:
-        CheckpointError: It is not an object, or a key stands twice.
-        ValueError: It is not JSON.
+        CheckpointError: The JSON is not an object, or a key is duplicated.
+        ValueError: The text is not JSON.
     """
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if unique and len(entries) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise CheckpointError(f"'{twice}' stands twice in its JSON")
+            raise CheckpointError(f"'{twice}' occurs twice in its JSON")
         return entries
 
     value = json.loads(text, object_pairs_hook=collect)
@@ -44,7 +44,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """Read the JSON object in the file ``path``; None if the file does not exist.
 
     Raises:
-        CheckpointError: It cannot be read, or is not a JSON object.
+        CheckpointError: The file cannot be read, or is not a JSON object.
     """
     if not path.is_file():
         return None
@@ -53,11 +53,11 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def manifest_in(metadata: Any) -> dict[str, Any] | None:
-    """Read the manifest in a single file's metadata: safetensors' header, or ``_metadata`` of a state dict.
+    """Read the manifest in a single file's metadata: the safetensors header, or ``_metadata`` of a state dict.
 
     Raises:
-        CheckpointError: It is not a JSON object.
-        ValueError: It is not JSON.
+        CheckpointError: The manifest is not a JSON object.
+        ValueError: The manifest is not JSON.
     """
     value = metadata.get(MANIFEST_KEY) if isinstance(metadata, Mapping) else None
     text = value.get("manifest") if isinstance(value, Mapping) else value

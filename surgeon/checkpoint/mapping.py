@@ -1,10 +1,9 @@
-"""Tensors that are mapped from their file: ready at once, and shared between processes until written to.
+"""Map tensors from their file: no copy, and shared between processes until written to.
 
-A mapping is private: what is written to a tensor goes to memory of its own, page by page, and never to the
-file. It outlives the file's name, so an artifact may be replaced or deleted under a model that came from it, as
-surgeon and the Hugging Face libraries do it, by renaming. A file that is *overwritten* in place changes under
-the model. ``torch.save(model.state_dict(), path)`` to where the model came from is a habit of many, so only
-safetensors are mapped; what ``torch.save`` wrote is read.
+A mapping is private: writes to a tensor go to new memory, page by page, and never to the file. The mapping stays valid
+when the file is replaced by renaming or deleted, as surgeon and the Hugging Face libraries do. A file that is
+*overwritten* in place changes the model. Many people call ``torch.save(model.state_dict(), path)`` on the path that the
+model came from, so only safetensors are mapped; files of ``torch.save`` are read.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from surgeon.checkpoint.safetensors import looks_like_safetensors
 
 
 def mapped(checkpoint: Checkpoint) -> Checkpoint:
-    """``checkpoint``, whose :meth:`~Checkpoint.read` maps a tensor instead of reading it, where it can.
+    """Return ``checkpoint`` with a :meth:`~Checkpoint.read` that maps tensors where it can.
 
-    Names that stand for the same bytes of the file do not share memory: the first to be read is mapped, the
-    others are copies. A tensor that does not begin at a multiple of its element's size is read.
+    Names for the same bytes do not share memory: the first one read is mapped, the others are copied. A tensor whose
+    offset
+    is not a multiple of its element size is read.
     """
     maps = _Maps(checkpoint)
     entries = {
@@ -42,7 +42,7 @@ class _Maps:
 
     def load(self, entry: Entry) -> torch.Tensor:
         span = entry.bytes
-        assert span is not None  # mapped() has seen to it
+        assert span is not None  # mapped() passes only such entries
         file = self._file(span.path)
         fits = file is not None and span.offset + span.length <= len(file)
         if file is None or not fits or not span.length or span.offset % entry.dtype.itemsize or span in self._taken:
@@ -63,5 +63,5 @@ def _map(path: Path) -> mmap.mmap | None:
             if not looks_like_safetensors(file.read(16)):
                 return None
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except (OSError, ValueError):  # a file system that cannot, or more than the machine would promise memory for
+    except (OSError, ValueError):  # not supported by the file system, or too large to map
         return None

@@ -1,4 +1,4 @@
-"""Find out which parts of a file are in the page cache, so that they need not be read from disk."""
+"""Ask which parts of a file are in the page cache, so that reading them needs no disk access."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import sys
 
 CACHESTAT = 451
-"""The number of the system call (Linux 6.5), the same on every architecture but Alpha."""
+"""The number of the system call (Linux 6.5), the same on all architectures except Alpha."""
 
 MOSTLY = 0.9
-"""The share of a range's pages from which on it counts as cached: the page cache reads the rest by itself."""
+"""The share of cached pages from which a range counts as cached."""
 
 
 class _Range(ctypes.Structure):
@@ -24,14 +24,14 @@ class _Counts(ctypes.Structure):
 
 
 def is_cached(file: int, offset: int, length: int) -> bool:
-    """Whether most of a range of a file is in the page cache; False where the kernel does not tell.
+    """Return whether most of a range of a file is in the page cache; False if the kernel cannot say.
 
-    To ask by reading without waiting (``RWF_NOWAIT``) would set off the reading of the whole range.
+    A read without waiting (``RWF_NOWAIT``) would start reading the whole range, so it cannot be used to ask.
 
     Args:
         file: A file descriptor.
-        offset: Where the range begins.
-        length: How many bytes it has.
+        offset: The start of the range.
+        length: The length of the range in bytes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""Read bytes of a file in whole pages, bypassing the page cache unless they are in it already."""
+"""Read bytes of a file in whole pages, bypassing the page cache for pages that are not in it."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from surgeon.checkpoint.pagecache import is_cached
 from surgeon.errors import CheckpointError
 
 PAGE = 4096
-"""What direct I/O asks places, lengths and memory to be multiples of; enough for every common device."""
+"""Direct I/O needs offsets, lengths and memory in multiples of this; enough for all common devices."""
 BUFFER = 4 * 2**20
-"""The bytes of one request: enough to keep a disk busy, and a whole number of pages."""
+"""The bytes of one request: enough to keep a disk busy, and a multiple of a page."""
 
 DIRECT: int = getattr(os, "O_DIRECT", 0)
 REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EPERM, errno.ETXTBSY})
-"""What file systems and kernels answer to a request of a kind that they do not know."""
+"""Error codes of file systems and kernels that do not support a request."""
 
 
 def down(offset: int) -> int:
-    """``offset``, rounded down to a whole page."""
+    """Round ``offset`` down to a whole page."""
     return offset // PAGE * PAGE
 
 
 def up(offset: int) -> int:
-    """``offset``, rounded up to a whole page."""
+    """Round ``offset`` up to a whole page."""
     return -(-offset // PAGE) * PAGE
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Wanted bytes of one file that are read as one.
+    """Runs of bytes of one file that are read in one go.
 
-    Less than a page lies between two runs of them, so that every page of the extent holds wanted bytes.
+    The gaps between runs are shorter than a page, so every page of the extent has needed bytes.
     """
 
     path: Path
     runs: list[tuple[int, int]]
-    """Where each run of wanted bytes begins and ends, ascending."""
+    """Start and end of each run, ascending."""
 
     @property
     def begin(self) -> int:
-        """The first wanted byte."""
+        """The start of the first run."""
         return self.runs[0][0]
 
     @property
     def end(self) -> int:
-        """The place behind the last wanted byte."""
+        """The end of the last run."""
         return self.runs[-1][1]
 
     def between(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
-        """The runs, as far as they lie between two places."""
+        """Yield the parts of the runs between two offsets."""
         first = max(0, bisect_right(self.runs, (begin, begin)) - 1)
         for index in range(first, len(self.runs)):
             start, stop = self.runs[index]
@@ -67,7 +67,7 @@ class Extent:
 
 
 def extents(spans: Iterable[ByteRange]) -> Iterator[Extent]:
-    """Merge neighbours among ``spans``, which stand in the order in which their bytes are wanted."""
+    """Merge adjacent ranges among ``spans``, which are in the order of reading."""
     extent: Extent | None = None
     for span in spans:
         if not span.length:
@@ -86,11 +86,11 @@ def extents(spans: Iterable[ByteRange]) -> Iterator[Extent]:
 
 
 class Reader:
-    """One file, open for reading.
+    """Read one file.
 
-    What is in the page cache is taken from there; the rest is read past it, and does not drive out what
-    others have in it. Where direct I/O is refused, at opening or at the first request, all of it is read
-    through the page cache.
+    Bytes in the page cache are read from it. The others bypass it, so that they do not evict other programs' pages.
+    Where
+    direct I/O is refused, on opening or at the first request, all reads use the page cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,31 +100,31 @@ class Reader:
         self._scratch: mmap.mmap | None = None
 
     def read(self, extent: Extent) -> Iterator[memoryview]:
-        """The wanted bytes of ``extent``, bit by bit; each view holds until the next is asked for.
+        """Yield the bytes of ``extent`` in parts; a view is valid until the next one.
 
         Raises:
-            CheckpointError: The file is shorter than it was.
+            CheckpointError: The file has become shorter.
         """
         if self._scratch is None:
             self._scratch = mmap.mmap(-1, BUFFER)
         scratch = memoryview(self._scratch)
         for at in range(down(extent.begin), extent.end, BUFFER):
             size = min(BUFFER, up(extent.end) - at)
-            wanted = list(extent.between(at, at + size))
-            self.fill(scratch[:size], at, wanted[-1][1] - at)
-            for begin, end in wanted:
+            needed = list(extent.between(at, at + size))
+            self.fill(scratch[:size], at, needed[-1][1] - at)
+            for begin, end in needed:
                 yield scratch[begin - at : end - at]
 
     def fill(self, view: memoryview, offset: int, needed: int) -> None:
         """Fill ``view`` with the bytes at ``offset``.
 
         Args:
-            view: Memory that begins at a page, a whole number of pages long.
-            offset: A place in the file, a whole number of pages from its beginning.
-            needed: How many of the bytes must be there; the file may end behind them.
+            view: Page-aligned memory, a whole number of pages long.
+            offset: An offset in the file, a multiple of the page size.
+            needed: How many bytes must be read; the file may end after them.
 
         Raises:
-            CheckpointError: It ends before them.
+            CheckpointError: The file is too short.
         """
         done = 0
         while done < needed:
@@ -153,7 +153,7 @@ class Reader:
 
 
 def open_direct(path: Path, flags: int) -> int | None:
-    """Open ``path`` for direct I/O; None where that is refused."""
+    """Open ``path`` for direct I/O; return None if that is refused."""
     if not DIRECT:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Unpickle files of ``torch.save`` without running code that they contain."""
+"""Unpickle files of ``torch.save`` without running the code in them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from surgeon.checkpoint.contents import damage_at
 from surgeon.errors import CheckpointError
 
 HARMLESS = ("torch._utils.", "torch._tensor.", "torch.nn.parameter.", "torch.serialization.")
-"""Modules whose functions rebuild plain tensors; only the wording of a refusal rests on this list."""
+"""Modules whose functions build plain tensors; used only to word refusals."""
 
 PLAIN = frozenset({"collections.OrderedDict", "torch.Size", "torch.device", "torch.Tensor"})
 
 
 def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
-    """Load a file of ``torch.save`` whole, on the CPU; and notes on how.
+    """Load a whole file of ``torch.save`` on the CPU, and return it with notes.
 
-    Only tensors and plain containers are built, unless ``trust_pickle``: then what does not load so is
-    loaded with everything that its pickle runs.
+    Only tensors and plain containers are built. With ``trust_pickle``, a file that cannot be loaded so is loaded by
+    running
+    its pickle.
 
     Raises:
         CheckpointError: The pickle would run other code and is not trusted, or the file is damaged.
@@ -36,7 +37,7 @@ def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
     with damage_at(str(path)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with path.open("rb") as file:  # given a path, torch.load would judge it by its extension
+            with path.open("rb") as file:  # torch.load decides by the extension of a path
                 return torch.load(file, map_location="cpu", weights_only=True, mmap=False), []
         except Exception as error:
             would_run = unsafe_globals(path)
@@ -44,25 +45,25 @@ def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
                 if would_run:
                     raise refusal(path, would_run) from error
                 if isinstance(error, UnpicklingError):
-                    # torch's own message is a page of advice on how to load it unsafely.
+                    # torch's message is a page of advice on how to load the file unsafely
                     raise CheckpointError("its pickle is damaged, or asks for more than tensors") from error
                 raise
     with damage_at(str(path), "cannot be unpickled"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=False, mmap=False)
-    return content, [f"pickle trusted, as asked: it ran {_few(would_run) or 'nothing that could be named'}"]
+    return content, [f"pickle trusted as requested: it ran {_few(would_run) or 'nothing that could be named'}"]
 
 
 def unpickle_tensors(file: IO[bytes], make_storage: Callable[[Any], TypedStorage]) -> Any:
-    """Read one pickle as ``torch.load(weights_only=True)`` does, with storages of our making.
+    """Read one pickle as ``torch.load(weights_only=True)`` does, with storages from ``make_storage``.
 
     Args:
-        file: Where the pickle begins; afterwards it stands behind it.
-        make_storage: Makes the storage that a persistent id describes.
+        file: A file at the start of the pickle; reading moves it to the end of the pickle.
+        make_storage: Makes the storage for a persistent id.
 
     Raises:
-        Exception: Whatever torch raises over a damaged or unsafe pickle.
+        Exception: Any exception of torch on a damaged or unsafe pickle.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -71,16 +72,16 @@ def unpickle_tensors(file: IO[bytes], make_storage: Callable[[Any], TypedStorage
             unpickler.persistent_load = make_storage  # type: ignore[method-assign]
             return unpickler.load()  # type: ignore[no-untyped-call]
         finally:
-            # torch keeps a list of sparse tensors until it has validated them; those of ours have no values.
+            # torch keeps sparse tensors in a list until it has validated them; these have no values
             with suppress(Exception):
                 torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
 
 
 class _LegacyStorages:
-    """Makes storages without values, and counts what a legacy file claims of them.
+    """Make storages without values, and add up the sizes that a legacy file claims for them.
 
     Args:
-        size: The bytes of the file, which no storages together can exceed.
+        size: The size of the file in bytes, an upper limit of the sum.
     """
 
     def __init__(self, size: int) -> None:
@@ -88,7 +89,7 @@ class _LegacyStorages:
         self._size = size
 
     def __call__(self, claim: Any) -> TypedStorage:
-        """Make the storage of ``("storage", class, key, device, count, view)``; its views are taken for it."""
+        """Make the storage of ``("storage", class, key, device, count, view)``, ignoring views."""
         _, kind, key, _, count, _ = claim
         if key not in self.made:
             size = count * kind.dtype.itemsize
@@ -103,12 +104,12 @@ class _LegacyStorages:
 
 
 def check_legacy(path: Path) -> None:
-    """Make sure that a file from before PyTorch 1.6 holds the values of each storage that its tensors use.
+    """Check that a file from before PyTorch 1.6 has the values of each storage that its tensors use.
 
-    ``torch.load`` gives out uninitialised memory where the file's list of storages lacks one.
+    ``torch.load`` returns uninitialised memory for storages that the file's list lacks.
 
     Raises:
-        CheckpointError: It lacks one, or claims more bytes than it has.
+        CheckpointError: A storage is missing, or claims more bytes than the file has.
     """
     storages = _LegacyStorages(path.stat().st_size)
     try:
@@ -125,7 +126,7 @@ def check_legacy(path: Path) -> None:
 
 
 def refusal(path: Path, would_run: list[str]) -> CheckpointError:
-    """Make the error for a pickle that is not trusted."""
+    """Return the error for an untrusted pickle."""
     return CheckpointError(
         f"loading it would run code from its pickle: {_few(would_run)}",
         where=str(path),
@@ -134,12 +135,12 @@ def refusal(path: Path, would_run: list[str]) -> CheckpointError:
 
 
 def unsafe_globals(path: Path) -> list[str]:
-    """List the classes and functions that loading ``path`` would call, beside those that make plain tensors."""
+    """List the classes and functions that loading ``path`` would call, other than those for plain tensors."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except ValueError:  # a file from before PyTorch 1.6: not a zip archive
         names = [name for name in _globals_of_legacy(path) if not _is_harmless(name)]
-    # What the author wrote says more than the parts of torch that it is made of.
+    # the author's own names are more informative than torch's, so they come first
     return sorted(names, key=lambda name: (name.startswith(("torch.", "builtins.")), name))
 
 
@@ -149,7 +150,7 @@ def _is_harmless(name: str) -> bool:
 
 
 def _globals_of_legacy(path: Path) -> set[str]:
-    """The globals in the four pickles (magic number, version, system, content) at a legacy file's start."""
+    """Return the globals in the four pickles (magic number, version, system, content) of a legacy file."""
     names: set[str] = set()
     data = io.BytesIO(path.read_bytes())
     strings: list[str] = []
@@ -163,7 +164,7 @@ def _globals_of_legacy(path: Path) -> set[str]:
                 elif isinstance(argument, str):
                     strings.append(argument)
     except Exception:
-        # A damaged pickle ends the scan: the names until there are what would have run.
+        # a damaged pickle ends the scan: the names so far are those that would have run
         return names
     return names
 

@@ -11,23 +11,23 @@ import torch
 
 from surgeon.checkpoint.companions import Companion
 from surgeon.checkpoint.contents import ByteRange
-from surgeon.checkpoint.copying import Progress, Writer
+from surgeon.checkpoint.file_writer import Progress, Writer
 from surgeon.errors import OutputError
 
 LINE = 64
-"""The bytes of a cache line, and what torch aligns its own memory to."""
+"""The bytes of a cache line, which is also the alignment of torch's allocator."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor to be written: its places in source files, or a way to make its values."""
+    """Describe one tensor to write: its byte ranges in source files, or a function that makes its values."""
 
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     nbytes: int
     stored: tuple[ByteRange, ...]
-    """The runs of bytes that its values are, one behind the other; empty where they have to be made."""
+    """The byte ranges of its values, in order; empty if ``value`` makes them."""
     value: Callable[[], torch.Tensor]
 
     def __post_init__(self) -> None:
@@ -37,14 +37,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything that an artifact holds.
+    """The contents of an artifact.
 
     Attributes:
-        pieces: The tensors, in order, a tied one once.
-        manifest: ``surgeon.json``.
-        recipe: ``recipe.yaml``.
-        config: A transformers config, where the result is a stock class.
-        companions: What belongs beside the weights; a single file does not hold it.
+        pieces: The tensors in order; a tied tensor occurs once.
+        manifest: The content of ``surgeon.json``.
+        recipe: The text of ``recipe.yaml``.
+        config: The transformers config, if the result is a stock class.
+        companions: Files beside the weights; a single file has none.
     """
 
     pieces: list[Piece]
@@ -55,13 +55,15 @@ class Contents:
 
 
 def in_file_order(pieces: list[Piece]) -> list[Piece]:
-    """``pieces`` in the order in which they are best written, and mapped when they are loaded.
+    """Sort ``pieces`` by alignment and source, so that they are fast to write and can be mapped on loading.
 
-    First those of a whole number of cache lines, which is nearly all bytes of nearly every network, so that
-    each begins at one; then the others, wide elements first, so that each begins at a multiple of its element's
-    size. Within either, stored ones stand as in their sources, so that neighbours are copied as one run, and
-    those that have to be made come last. The rule looks at no path, so that a checkpoint gives the same bytes
-    wherever it lies.
+    Tensors of whole cache lines, nearly all bytes of most networks, come first, so that each begins at a cache line.
+    The
+    others follow with wide elements first, so that each begins at a multiple of its element size. Within both groups
+    stored
+    tensors keep the order of their sources, so that neighbours are copied as one run, and computed tensors come last.
+    File
+    names do not matter, so a checkpoint gives the same bytes wherever it is.
     """
     sources: dict[object, int] = {}
     for piece in pieces:
@@ -78,7 +80,7 @@ def in_file_order(pieces: list[Piece]) -> list[Piece]:
 
 
 def write_pieces(writer: Writer, pieces: list[Piece], progress: Progress | None = None) -> None:
-    """Append the values of ``pieces`` without a gap: stored ones as bytes, the others one at a time."""
+    """Append the values of ``pieces`` without gaps: stored ones as byte ranges, computed ones one at a time."""
     for is_stored, group in groupby(pieces, key=lambda piece: bool(piece.stored)):
         if is_stored:
             writer.copy((span for piece in group for span in piece.stored), progress)
@@ -90,14 +92,14 @@ def write_pieces(writer: Writer, pieces: list[Piece], progress: Progress | None 
 
 
 def values_of(piece: Piece) -> memoryview:
-    """The values of a piece that has to be made, as bytes in row-major order.
+    """Return the values of a computed piece as bytes in row-major order.
 
     Raises:
-        OutputError: It is not a dense tensor.
+        OutputError: The value is not a dense tensor.
     """
     value = piece.value().detach()
     if value.layout is not torch.strided or value.is_quantized:
         what = "a quantised" if value.is_quantized else "a sparse"
-        raise OutputError(f"{piece.name} is {what} tensor, which no artifact can hold", hint="make it dense")
+        raise OutputError(f"{piece.name} is {what} tensor, which artifacts cannot hold", hint="make it dense")
     value = value.cpu().contiguous().resolve_conj().resolve_neg()
     return value.reshape(-1).view(torch.uint8).numpy().data

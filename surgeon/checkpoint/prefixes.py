@@ -8,17 +8,17 @@ from surgeon.checkpoint.contents import Checkpoint
 from surgeon.checkpoint.statedict import ANYWHERE
 
 LEADING = "module."
-"""DataParallel's, DistributedDataParallel's and AveragedModel's name for what they wrap."""
+"""The attribute of DataParallel, DistributedDataParallel and AveragedModel that holds the wrapped module."""
 
 AVERAGED = "n_averaged"
-"""The counter that torch.optim.swa_utils.AveragedModel keeps beside the model."""
+"""The counter of torch.optim.swa_utils.AveragedModel."""
 
 
 def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Give the tensors the names of the network inside its wrappers, with a note for each taken off.
+    """Remove the names of wrappers from the tensors' names, with a note for each.
 
-    Only names that no network would choose are taken off. A prefix such as ``model.`` may be the network's
-    own: see :meth:`Checkpoint.prefix_candidates`.
+    Only names that networks do not use are removed. A prefix such as ``model.`` may belong to the network: see
+    :meth:`Checkpoint.prefix_candidates`.
     """
     before = None
     while before is not checkpoint:
@@ -34,7 +34,7 @@ def _without_inner(checkpoint: Checkpoint) -> Checkpoint:
         parts = name.split(".")
         gone |= ANYWHERE.intersection(parts)
         names[name] = ".".join(part for part in parts if part not in ANYWHERE)
-    # Where two names would become one, the wrapper's name means something here.
+    # if two names became equal, the wrapper's name would be part of the network's names
     if not gone or len(set(names.values())) < len(names) or "" in names.values():
         return checkpoint
     count = sum(old != new for old, new in names.items())

@@ -1,7 +1,7 @@
-"""Safetensors, single and sharded: the header is parsed here, so that the place of every tensor's bytes is at hand.
+"""Open safetensors, single and sharded. The header is parsed here to know the byte range of each tensor.
 
-Format: eight bytes of header length, a JSON header (name → dtype, shape, data_offsets), then the values,
-without holes (https://huggingface.co/docs/safetensors). The rules are those of the reference reader.
+Format: eight bytes with the length of the header, a JSON header (name → dtype, shape, data_offsets), then the values
+without gaps (https://huggingface.co/docs/safetensors). The rules are those of the reference reader.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from surgeon.checkpoint.jsonfiles import manifest_in, parse_object
 from surgeon.errors import CheckpointError
 
 HEADER_LIMIT = 100_000_000
-"""The reference reader's own limit on the length of a header."""
+"""The reference reader's limit on the length of a header."""
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -44,7 +44,7 @@ DTYPES = {
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Say whether the first bytes of a file are a plausible header length and the start of a JSON object."""
+    """Return whether a file begins with a plausible header length and a JSON object."""
     return len(head) > 8 and head[6:9] == b"\0\0{"
 
 
@@ -52,23 +52,23 @@ def open_safetensors(path: Path) -> Checkpoint:
     """Read the header of a ``.safetensors`` file.
 
     Raises:
-        CheckpointError: The header is malformed, or does not account for every byte of the file.
+        CheckpointError: The header is malformed or does not account for every byte of the file.
     """
     with damage_at(str(path)):
         header, start = _header(path)
         metadata = _metadata(header.pop("__metadata__", None))
         size = path.stat().st_size
         placed = [_entry(path, name, fact, start) for name, fact in header.items()]
-        # By place, then length: empty tensors share a place with the tensor that follows them.
+        # by offset, then length: an empty tensor has the offset of the tensor after it
         placed.sort(key=lambda pair: (pair[1].offset, pair[1].length))
         end = start
         for entry, span in placed:
             if span.offset != end:
-                kind = "overlaps another" if span.offset < end else "leaves a hole before it"
+                kind = "overlaps another" if span.offset < end else "has a gap before it"
                 raise CheckpointError(f"tensor '{entry.name}' {kind}")
             end += span.length
         if end != size:
-            raise CheckpointError(f"its header promises {end} bytes and it has {size}")
+            raise CheckpointError(f"its header describes {end} bytes, but the file has {size}")
         entries = {entry.name: entry for entry, _ in placed}
         aliases = _aliases(metadata, entries)
         for alias, name in aliases.items():
@@ -79,7 +79,7 @@ def open_safetensors(path: Path) -> Checkpoint:
 
 
 def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """Read the shards that an index (``*.index.json``) names, with ``open_shard(path)`` for each.
+    """Read the shards that an index (``*.index.json``) names; ``open_shard`` opens each.
 
     Raises:
         CheckpointError: The index is malformed, a shard is missing, or a tensor is not in its shard.
@@ -90,7 +90,7 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
             raise CheckpointError("it is not an index of shards: it has no 'weight_map'")
         names: dict[str, list[str]] = {}
         for tensor, shard in weight_map.items():
-            # An index comes from a stranger: it may name its neighbours, never a path elsewhere.
+            # an untrusted index may name files in its folder only
             if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".", ".."):
                 raise CheckpointError(f"shard {shard!r} of '{tensor}' is not a file name")
             names.setdefault(shard, []).append(tensor)
@@ -107,17 +107,17 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
 
 
 def open_shards(paths: Sequence[Path], open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
-    """Read shards that have no index, in the order given, with ``open_shard(path)`` for each.
+    """Read shards without an index, in the given order; ``open_shard`` opens each.
 
     Raises:
-        CheckpointError: A tensor is in two of them.
+        CheckpointError: A tensor is in two shards.
     """
     whole = Checkpoint(str(paths[0].parent), "", {})
     for path in paths:
         part = open_shard(path)
         if twice := sorted(part.entries.keys() & whole.entries.keys()):
             raise CheckpointError(
-                f"{len(twice)} of its tensors are in another shard too: {', '.join(twice[:3])}",
+                f"{len(twice)} of its tensors are also in another shard: {', '.join(twice[:3])}",
                 where=str(path),
                 hint="the shards are of different models: copy or download them again, with their index",
             )
@@ -129,7 +129,7 @@ def _add_shard(whole: Checkpoint, part: Checkpoint, tensors: set[str]) -> None:
     absent = sorted(tensors - part.entries.keys())
     if absent:
         raise CheckpointError(
-            f"{len(absent)} tensors that the index promises are not in it: {', '.join(absent[:3])}",
+            f"{len(absent)} tensors that the index lists are missing: {', '.join(absent[:3])}",
             where=part.location,
             hint="index and shards are of different models: copy or download them again",
         )
@@ -164,7 +164,7 @@ def _entry(path: Path, name: str, fact: Any, start: int) -> tuple[Entry, ByteRan
     dtype = DTYPES.get(kind)
     if dtype is None:
         raise CheckpointError(
-            f"tensor '{name}' has dtype {kind}, which is not one that torch can hold plainly",
+            f"tensor '{name}' has dtype {kind}, which torch does not have",
             hint=f"convert it to one of {', '.join(DTYPES)}",
         )
     if end - begin != prod(shape) * dtype.itemsize:
@@ -174,7 +174,7 @@ def _entry(path: Path, name: str, fact: Any, start: int) -> tuple[Entry, ByteRan
 
 
 def _metadata(value: Any) -> dict[str, str]:
-    """The header's ``__metadata__``, which maps text to text, as the reference reader wants it."""
+    """Return the header's ``__metadata__``; like the reference reader, accept only a mapping of strings."""
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
@@ -183,5 +183,5 @@ def _metadata(value: Any) -> dict[str, str]:
 
 
 def _aliases(metadata: dict[str, str], entries: dict[str, Entry]) -> dict[str, str]:
-    """Tied names that ``safetensors.torch.save_model`` left out and noted in the metadata, alias → name."""
+    """Return the tied names that ``safetensors.torch.save_model`` left out and noted in the metadata, alias → name."""
     return {alias: name for alias, name in metadata.items() if alias not in entries and name in entries}

@@ -1,4 +1,4 @@
-"""Find the state dict inside an object that was saved with ``torch.save``."""
+"""Find the state dict inside an object saved with ``torch.save``."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from torch import Tensor, nn
 from surgeon.errors import CheckpointError, suggest
 
 DEPTH = 3
-"""How many dictionaries deep a state dict is looked for."""
+"""How many levels of dictionaries to search for a state dict."""
 
 USUAL = re.compile(r"state_dict|model|ema|net|module|params|weights|teacher|student")
-"""In the keys under which training code puts a state dict."""
+"""Matches keys under which training code saves a state dict."""
 
 BESIDE = re.compile(
     r"optim|^opt$|sched|(^|_)scaler$|^amp$|rng_state|random_state|^callbacks$|^loops$|^criterion|(^|_)loss(es)?(_|$)"
     r"|^hyper_?param|^hparams$|^args$|^cfg$|^config$"
 )
-"""In the keys of what stands beside a state dict in a training checkpoint; never a model."""
+"""Matches keys of other values in a training checkpoint, which are never a model."""
 
 ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
-"""Modules that torch.compile, FSDP and activation checkpointing put between a parent and its child."""
+"""Names that torch.compile, FSDP and activation checkpointing insert into module paths."""
 
 WRAPPERS = ANYWHERE | {"module"}
-"""With DataParallel's, DistributedDataParallel's and AveragedModel's name for what they wrap."""
+"""With the name that DataParallel, DistributedDataParallel and AveragedModel insert."""
 
 TRAINING = re.compile(
     r"criterion|(^|_)loss(es)?(_|$)|metrics?$|(^|_)(acc|accuracy|f1|auroc|precision|recall|iou|confmat)(_?\d+)?$"
     r"|^queue(_ptr)?$|project(ion|or)|(^|_)proj(_head)?$|predictor|prototypes|^(dino_|ibot_|mlp_|ssl_)?head$"
     r"|(^|_)(ema|center|centers|temperature|logit_scale|n_averaged|num_updates)$"
 )
-"""In the first part of the names of tensors that only a training used: losses, metrics, heads of
-self-supervised learning (MoCo, SimCLR, BYOL, DINO, SwAV), averages."""
+"""Matches the first part of names of tensors used only in training: losses, metrics, heads of self-supervised learning
+(MoCo, SimCLR, BYOL, DINO, SwAV), averages."""
 
 SECOND = re.compile(r"(^|_)(k|key|teacher|target|momentum|ema|averaged|shadow)(_|$)")
-"""In the first part of the names of the second copy that a training keeps of its network."""
+"""Matches the first part of names in a second copy of the network that training keeps."""
 
 SAME = 0.9
-"""The share of a second copy's tensors that the first has too: each may have a head of its own."""
+"""A second copy shares at least this fraction of its tensors with the first; their heads may differ."""
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """A dictionary of tensors and where it lies."""
+    """A dictionary of tensors and its place in the saved object."""
 
     path: tuple[str, ...]
     tensors: dict[str, Tensor]
     others: tuple[str, ...] = ()
     """Keys of values that are not tensors."""
     module: nn.Module | None = None
-    """The module that the tensors are of, where the file holds that and not its state dict."""
+    """The module that the tensors belong to, if the file holds a module instead of a state dict."""
 
     @property
     def label(self) -> str:
-        """What ``key`` selects it by."""
+        """The ``key`` that selects it."""
         return ".".join(self.path)
 
     def __str__(self) -> str:
@@ -68,15 +68,16 @@ class StateDict:
 
 
 def find_state_dict(content: Any, key: str | None = None) -> tuple[StateDict, list[str]]:
-    """Find the state dict in ``content``, bare or nested, and notes on what was chosen and passed over.
+    """Find the state dict in ``content``, bare or nested, and return it with notes on what was chosen and ignored.
 
     Args:
-        content: What was saved: mappings, tensors, an ``nn.Module`` (whose state dict is taken, and kept with it).
-        key: Where the wanted one is: ``model_ema``, ``ema.model``; or the beginning of the names of the
-            tensors that are wanted (``encoder_q``); or the one and then the other (``teacher.backbone``).
+        content: The saved object: mappings, tensors, or an ``nn.Module``, whose state dict is returned with it.
+        key: The path of the state dict (``model_ema``, ``ema.model``), a prefix of its tensors' names (``encoder_q``),
+            or
+            one after the other (``teacher.backbone``).
 
     Raises:
-        CheckpointError: There is none, there are several and ``key`` is None, or ``key`` names none.
+        CheckpointError: There is no state dict, there are several and ``key`` is None, or none matches ``key``.
     """
     if isinstance(content, Tensor):
         raise CheckpointError("it holds a single tensor, not a state dict")
@@ -115,7 +116,7 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
 
 
 def _models(everything: list[StateDict]) -> list[StateDict]:
-    """Those that may be the model: not an optimizer's, nor tensors that merely stand beside or inside one."""
+    """Return the state dicts that may be the model: no optimizer's, and no loose tensors around or inside one."""
     possible = [state for state in everything if not any(map(BESIDE.search, state.path))] or everything
     dropped: set[tuple[str, ...]] = set()
     for outer in possible:
@@ -146,19 +147,21 @@ def _by_key(key: str, everything: list[StateDict], models: list[StateDict]) -> t
         return matches[0], [f"state dict taken from '{matches[0].label}'"]
     if matches:
         listed = ", ".join(map(str, matches))
-        raise CheckpointError(f"key '{key}' names {len(matches)} state dicts: {listed}", hint="give one in full")
+        raise CheckpointError(
+            f"key '{key}' names {len(matches)} state dicts: {listed}", hint="give the full path of one"
+        )
     labels = [state.label for state in everything if state.label]
     parts = list(dict.fromkeys(part for state in models for part in parts_of(state.tensors)))
     hint = suggest(key, [*labels, *parts])
     if not hint:
-        hint = f"it has: {', '.join(labels[:8])}" if labels else "its state dict is bare: leave --key out"
+        hint = f"it has: {', '.join(labels[:8])}" if labels else "it is a bare state dict: leave --key out"
         if parts and not labels:
             hint += f", or give the beginning of its names: {', '.join(parts[:6])}"
     raise CheckpointError(f"no state dict under key '{key}'", hint=hint)
 
 
 def _parts(key: str, states: list[StateDict]) -> list[StateDict]:
-    """The tensors of each state dict whose names begin with ``key``, or with what it has behind their path."""
+    """Return the tensors of each state dict whose names begin with ``key``, which may repeat the end of its path."""
     parts = []
     for state in states:
         ends = [".".join(state.path[start:]) for start in range(len(state.path))]
@@ -172,16 +175,16 @@ def _parts(key: str, states: list[StateDict]) -> list[StateDict]:
 
 
 def _part_of(module: nn.Module | None, prefix: str) -> nn.Module | None:
-    with suppress(AttributeError):  # the prefix leaves out what wrappers put in, or names no module
+    with suppress(AttributeError):  # the prefix skips wrappers' names, or is not a module
         return module.get_submodule(prefix) if module is not None else None
     return None
 
 
 def below(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """Find the names below ``prefix``, which may leave out the parts that wrappers put in.
+    """Select the names below ``prefix``, which may leave out the parts that wrappers insert.
 
     Returns:
-        Name → what follows the prefix: ``{"module.encoder_q.fc.weight": "fc.weight"}`` for ``encoder_q``.
+        Name → the name without the prefix: ``{"module.encoder_q.fc.weight": "fc.weight"}`` for ``encoder_q``.
     """
     names = list(names)
     plain = {name: name.removeprefix(f"{prefix}.") for name in names if name.startswith(f"{prefix}.")}
@@ -204,7 +207,7 @@ def below(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 def parts_of(names: Iterable[str]) -> dict[str, int]:
-    """Count the tensors under each first part of their names, behind the parts that all of them share."""
+    """Count the tensors by the first part of their names, after the parts that all names share."""
     names = list(names)
     while len(first := Counter(name.partition(".")[0] for name in names)) == 1 and all("." in name for name in names):
         inner = [name.partition(".")[2] for name in names]
@@ -215,7 +218,7 @@ def parts_of(names: Iterable[str]) -> dict[str, int]:
 
 
 def main_part(names: Iterable[str]) -> str | None:
-    """Name the first part under which all of the network lies: the others, if any, only a training used."""
+    """Return the first part of names that contains the whole network, if other tensors are used only in training."""
     parts: dict[str, bool] = {}
     for name in names:
         part, dot, _ = name.partition(".")
@@ -229,7 +232,7 @@ def main_part(names: Iterable[str]) -> str | None:
 
 
 def copies(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Name the first parts under which a training keeps its network and a second copy of it, if it does.
+    """Return the first parts of names of the network and of a second copy that training keeps, if there is one.
 
     Args:
         shapes: The shape of each tensor by its name.
@@ -237,7 +240,7 @@ def copies(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     parts: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         part, _, rest = name.partition(".")
-        if "." in rest:  # a layer with a weight and a bias has many of its like, a network has not
+        if "." in rest:  # single layers have many lookalikes, networks do not
             parts.setdefault(part, {})[rest] = shape
     for second, tensors in parts.items():
         if SECOND.search(second):
@@ -267,5 +270,5 @@ def _few(names: list[str]) -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Say whether its values are just the bytes of its storage: dense, not quantized, not lazily conjugated."""
+    """Return whether a tensor's values are the bytes of its storage: dense, not quantized, not lazily conjugated."""
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_conj() and not tensor.is_neg()

@@ -1,4 +1,4 @@
-"""``.pt``, ``.pth`` and ``.bin`` as ``torch.save`` writes them, read lazily where the format allows it.
+"""Open ``.pt``, ``.pth`` and ``.bin`` files of ``torch.save``, lazily where the format allows it.
 
 Since PyTorch 1.6 such a file is a zip archive: ``NAME/data.pkl`` and one uncompressed record for each
 storage, so a tensor is a range of the file's bytes. Older ("legacy") files are a stream of pickles and are
@@ -35,38 +35,39 @@ from surgeon.checkpoint.statedict import find_state_dict, is_plain
 from surgeon.errors import CheckpointError
 
 PICKLE_LIMIT = 1 << 30
-"""The longest ``data.pkl`` that is unpickled; those of real checkpoints take some hundred bytes a tensor."""
+"""The longest ``data.pkl`` to unpickle; real checkpoints need some hundred bytes per tensor."""
 
 LOCAL_HEADER = 30
-"""The fixed part of a zip record's own header, before its name and extra field."""
+"""The fixed part of a zip record's header, before its name and extra field."""
 
 DIRECTORY = 0x10
-"""The attribute of a folder in a zip archive, from MS-DOS."""
+"""The MS-DOS attribute of a folder in a zip archive."""
 
 EXPANSION = 16
-"""How many times the size of its file a tensor may take in memory, as an expanded view does …"""
+"""A tensor, such as an expanded view, may take this many times the size of its file in memory …"""
 
 EXPANSION_FLOOR = 64 << 20
-"""… or how many bytes, where that is more."""
+"""… or this many bytes, if that is more."""
 
 
 class NotLazyError(Exception):
-    """A file whose tensors cannot be placed in it without reading them."""
+    """Raised for a file whose tensors cannot be located without loading it."""
 
 
 def open_legacy(path: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
-    """Load a file from before PyTorch 1.6, or one saved without the zip archive, whole."""
+    """Load a whole file from before PyTorch 1.6, or one saved without the zip archive."""
     with damage_at(str(path)):
         check_legacy(path)
-    return _open_whole(path, "pytorch legacy", trust_pickle, key, "no zip archive (PyTorch < 1.6)")
+    return _open_whole(path, "pytorch legacy", trust_pickle, key, "not a zip archive (PyTorch < 1.6)")
 
 
 def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) -> Checkpoint:
-    """Open a zip archive of ``torch.save`` without reading a weight.
+    """Open a zip archive of ``torch.save`` without reading its tensors.
 
     Raises:
-        CheckpointError: Truncated or damaged, another kind of archive, an unsafe pickle that is not trusted,
-            no state dict, or several and no ``key``.
+        CheckpointError: The archive is truncated, damaged or of another kind, its pickle is unsafe and not trusted, or
+            it
+            has no state dict, or several and no ``key`` selects one.
     """
     with damage_at(str(path)):
         try:
@@ -116,10 +117,11 @@ def _open_whole(path: Path, form: str, trust_pickle: bool, key: str | None, reas
 
 
 class _Storages:
-    """Makes the meta storage for each persistent id of a pickle, and remembers which record it stands for.
+    """Make the meta storage for each persistent id of a pickle, and record which archive record it is.
 
-    The reader of ``torch.load`` computes the places of records from their numbers, and so exchanges those that
-    lie in another order. Here a record is looked up by its name.
+    The reader of ``torch.load`` computes the offsets of records from their numbers, so it confuses records in another
+    order.
+    Here a record is looked up by name.
     """
 
     def __init__(self, archive: _Archive) -> None:
@@ -127,11 +129,11 @@ class _Storages:
         self._made: dict[str, TypedStorage] = {}
 
     def __call__(self, claim: Any) -> TypedStorage:
-        """Make the storage that a persistent id ``("storage", class, key, device, count)`` names."""
+        """Make the storage for a persistent id ``("storage", class, key, device, count)``."""
         _, kind, key, _, count = claim
-        made = self._made.get(key)
-        if made is not None:
-            return made
+        storage = self._made.get(key)
+        if storage is not None:
+            return storage
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         record = f"{self._archive.root}/data/{key}"
         size = count * dtype.itemsize
@@ -142,12 +144,12 @@ class _Storages:
             raise CheckpointError(
                 f"its record {record} has {place.length} bytes, not the {size} that its pickle claims"
             )
-        storage = torch.UntypedStorage(size, device="meta")  # type: ignore[no-untyped-call]
-        storage.record = record  # type: ignore[attr-defined]
-        made = TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
-        if size:  # as torch.load: the first claim on a record holds, unless it is empty
-            self._made[key] = made
-        return made
+        untyped = torch.UntypedStorage(size, device="meta")  # type: ignore[no-untyped-call]
+        untyped.record = record  # type: ignore[attr-defined]
+        storage = TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+        if size:  # like torch.load: the first claim on a record counts, unless it is empty
+            self._made[key] = storage
+        return storage
 
 
 def _unpickle_without_values(archive: _Archive) -> Any:
@@ -157,7 +159,7 @@ def _unpickle_without_values(archive: _Archive) -> Any:
     except CheckpointError:
         raise
     except Exception as error:
-        # Unsafe, damaged, or without a meta form (sparse, quantized): loading it whole tells which.
+        # unsafe, damaged, or unsupported on the meta device (sparse, quantized): loading it whole shows which
         raise NotLazyError("it holds sparse, quantized or pickled objects") from error
 
 
@@ -166,24 +168,24 @@ class _Archive:
     """The directory of a zip archive of ``torch.save``."""
 
     root: str
-    """The folder in the archive that everything lies in."""
+    """The top folder in the archive."""
     records: dict[str, ByteRange]
-    """Where the bytes of each record lie, by its full name."""
+    """The byte range of each record, by full name."""
 
     @property
     def byte_order(self) -> str:
-        """``little`` or ``big``; torch writes neither on little-endian machines before 2.0."""
-        # torch takes no notice of case in the names of records.
+        """``little`` or ``big``; before 2.0 torch wrote no byte order on little-endian machines."""
+        # torch ignores case in the names of records
         name = f"{self.root}/byteorder".lower()
         span = next((span for record, span in self.records.items() if record.lower() == name), None)
         if span is None:
             return "little"
-        # Not by zipfile: torch can write archives without check sums (set_crc32_options).
+        # not with zipfile: torch can write archives without checksums (set_crc32_options)
         return read_bytes([span.part(0, min(span.length, 16))]).numpy().tobytes().decode("latin-1")
 
 
 def _open_archive(path: Path) -> _Archive:
-    """Read the directory of the archive ``path``, and check that each record is where it says."""
+    """Read the directory of the archive ``path``, and check that each record is at its offset."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
@@ -199,7 +201,7 @@ def _open_archive(path: Path) -> _Archive:
                     f"its record {info.filename} is compressed or encrypted",
                     hint="unpack it and zip it again without compression (zip -0 -r)",
                 )
-            # Over either of these torch hands out memory that it has not filled.
+            # in either case torch returns uninitialised memory
             if info.compress_size != info.file_size:
                 raise CheckpointError(f"its record {info.filename} has two lengths")
             if info.file_size and info.external_attr & DIRECTORY:
@@ -212,12 +214,12 @@ def _open_archive(path: Path) -> _Archive:
             if start + info.file_size > size:
                 raise CheckpointError(f"its record {info.filename} reaches beyond the end of the file")
             records[info.filename] = ByteRange(path, start, info.file_size)
-    # Where torch reads another archive in the same bytes, or none, nothing of it can be trusted.
+    # an archive that torch reads differently, or not at all, cannot be trusted
     reader: Any = torch._C.PyTorchFileReader(str(path))
     seen = {f"{root}/{name}" for name in reader.get_all_records()}
     for name, span in records.items():
         if name not in seen or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
-            raise CheckpointError(f"its record {name} is another for torch than for zipfile")
+            raise CheckpointError(f"its record {name} differs between torch and zipfile")
     pickled = records[f"{root}/data.pkl"].length
     if pickled > PICKLE_LIMIT:
         raise CheckpointError(f"its data.pkl claims {pickled} bytes")
@@ -225,7 +227,7 @@ def _open_archive(path: Path) -> _Archive:
 
 
 def _root(names: list[str]) -> str:
-    """The folder in the archive that everything lies in, as torch takes it; other archives are refused."""
+    """Return the top folder in the archive, as torch determines it; refuse other archives."""
     below = {name.partition("/")[2] for name in names}
     every = below | set(names)
     if "constants.pkl" in every or any(name.startswith("code/") for name in below):
@@ -249,7 +251,7 @@ def _root(names: list[str]) -> str:
         hint = "unpack it, if the checkpoint is inside; torch.save a dictionary of tensors, if they are arrays"
         raise CheckpointError(f"a zip archive, but not one of torch.save: it holds {first}", hint=hint)
     if len({name.casefold() for name in names}) < len(names):
-        # torch and zipfile would each take another one of the two.
+        # torch and zipfile would each read a different one
         raise CheckpointError("two of its records have the same name")
     return root
 
@@ -260,12 +262,12 @@ def _record(tensor: Tensor) -> str | None:
 
 
 def _check_expansion(name: str, tensor: Tensor, size: int) -> None:
-    """Refuse a view (of stride 0, say) that would take far more memory than a file of ``size`` bytes has."""
+    """Refuse a view (of stride 0, for example) that would need far more memory than the file has bytes."""
     needed = tensor.numel() * tensor.dtype.itemsize
     if needed > max(EXPANSION * size, EXPANSION_FLOOR):
         raise CheckpointError(
             f"tensor '{name}' would take {needed} bytes in memory, and the file has {size}",
-            hint="if it is an expanded view that is meant so, save a clone() of a smaller tensor instead",
+            hint="if it is an expanded view, save a clone() of a smaller tensor instead",
         )
 
 

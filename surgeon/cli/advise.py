@@ -61,11 +61,11 @@ def advise(
     held out in turn, beside those of fresh weights. From that and from how much data there are follows one of four
     cases (small or large, similar or different), and from the case a recipe.
     """
-    from surgeon.recipe.data_argument import asked_for
+    from surgeon.recipe.data_argument import data_request
 
     plugins: Plugins = context.obj
-    asked = asked_for(data, plugins)
-    if model is None and "model" not in asked.top:
+    request = data_request(data, plugins)
+    if model is None and "model" not in request.top:
         raise RecipeError("there is no model to look at", where=data, hint="name it: --model MODEL")
     refuse_to_replace(output, output.with_suffix(".svg"), force=force)
     from surgeon.advising.advise import advise as advise_on
@@ -75,7 +75,7 @@ def advise(
 
     advice = advise_on(
         model,
-        asked,
+        request,
         at=at,
         large=large,
         samples=samples,
@@ -92,7 +92,7 @@ def advise(
     if as_json:
         print_json({**advice.to_dict(), "recipe": str(recipe), "picture": str(picture)})
     elif not quiet:
-        show(render_advice(advice, str(recipe), str(picture), _command(recipe, model or asked.top["model"], arch)))
+        show(render_advice(advice, str(recipe), str(picture), _command(recipe, model or request.top["model"], arch)))
 
 
 def _command(recipe: Path, model: str, arch: str | None) -> str:

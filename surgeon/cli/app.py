@@ -26,6 +26,7 @@ from surgeon.cli.inspect import check, inspect
 from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
+from surgeon.cli.publish import card, push
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.errors import SurgeonError
@@ -119,6 +120,8 @@ def make_app(plugins: Plugins) -> typer.Typer:
         predict,
         evaluate,
         export,
+        card,
+        push,
         inspect,
         diff,
         check,

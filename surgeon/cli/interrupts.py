@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 from collections.abc import Iterator
@@ -88,20 +87,14 @@ def _interrupted(interrupt: KeyboardInterrupt, lines: list[str]) -> Interruption
 
 def _left(folder: Path) -> list[str]:
     """What to say of an interrupted run."""
-    from surgeon.training.checkpoints import RUN
+    from surgeon.training.checkpoints import RUN, last_checkpoint
 
-    last = _last(folder)
+    last = last_checkpoint(folder)
     if last is None:
         if not (folder / RUN).exists():
             return ["training had not begun: nothing is kept"]
         return ["no checkpoint was made yet, so that training begins from its start", f"begin again:  {_command()}"]
     return [f"kept: {last}", f"go on with:  {_command()}"]
-
-
-def _last(folder: Path) -> Path | None:
-    numbered = {int(match[1]): path for path in folder.glob("checkpoint-*")
-                if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
-    return numbered[max(numbered)] if numbered else None
 
 
 def _command() -> str:

@@ -76,7 +76,12 @@ class Member:
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         sample = dict(self.samples[index])
         labels = {} if self.hidden else {k: v for k, v in sample.items() if k not in self.inputs}
-        full = {**{name: sample[name] for name in self.inputs}, **self.missing, **labels}
+        # a hidden label of words is as long as its text
+        missing = {
+            name: value.reshape(-1)[:1].expand(sample[name].shape) if value.ndim and name in sample else value
+            for name, value in self.missing.items()
+        }
+        full = {**{name: sample[name] for name in self.inputs}, **missing, **labels}
         if self.domain is not None:
             full[DOMAIN] = torch.tensor(self.domain)
         return full

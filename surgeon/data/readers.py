@@ -114,8 +114,15 @@ def columns_of(source: TableSource) -> list[str]:
     if source.kind == "images":
         return ["image", "label"]
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    single = filter(None, (source.image, source.text, source.audio, source.group))
+    single = filter(None, (source.image, *text_columns(source), source.audio, source.group))
     return list(dict.fromkeys([*single, *(column for some in several for column in some)]))
+
+
+def text_columns(source: TableSource) -> list[str]:
+    """The column of texts, or the two of pairs."""
+    if source.kind == "images" or not source.text:
+        return []
+    return [source.text] if isinstance(source.text, str) else list(source.text)
 
 
 def target_columns(source: TableSource) -> dict[str, str | list[str]]:
@@ -232,7 +239,7 @@ def _csv(source: TableSource, file: Path) -> Any:
     check_columns(source, names, str(file), hint)
     if repeated := {name for name in names if names.count(name) > 1} & set(columns_of(source)):
         raise TrainingError(f"{file} has the column {min(repeated)!r} twice", where="train.data.path")
-    numeric = {column for columns in source.numbers.values() for column in columns}
+    numeric = {column for columns in source.numbers.values() for column in columns} - set(source.categories)
     options = csv.ConvertOptions(
         include_columns=columns_of(source),
         column_types={column: string() for column in columns_of(source) if column not in numeric},

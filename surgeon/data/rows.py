@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from surgeon.data.files import Encoder
 from surgeon.data.labels import IGNORED
+from surgeon.data.word_texts import WORD_IDS, label_first_pieces
 from surgeon.errors import SurgeonError, TrainingError
 
 
@@ -29,6 +30,8 @@ class Rows(Dataset[dict[str, Tensor]]):
         strata: The class of each row to split by.
         ids: What each row of the source is called, by its number; its number itself if left out.
         varied: Whether samples are varied.
+        by_word: The labels that are of words, not of samples.
+        keep_words: Whether samples say of which word each token is.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Rows(Dataset[dict[str, Tensor]]):
         strata: Any = None,
         ids: Sequence[str] | None = None,
         varied: bool,
+        by_word: Sequence[str] = (),
+        keep_words: bool = False,
     ) -> None:
         self.rows = rows
         self.encoders = list(encoders)
@@ -53,6 +58,8 @@ class Rows(Dataset[dict[str, Tensor]]):
         self.strata = strata
         self.ids = ids
         self.varied = varied
+        self.by_word = tuple(by_word)
+        self.keep_words = keep_words
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +76,12 @@ class Rows(Dataset[dict[str, Tensor]]):
         except Exception as error:  # a library's word on somebody's data
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrainingError(f"{self.where}, row {number} cannot be read: {said}", where="train.data") from error
-        return {**sample, **{name: values[index] for name, values in self.labels.items()}}
+        labels = {name: values[index] for name, values in self.labels.items()}
+        if WORD_IDS in sample:
+            labels |= {name: label_first_pieces(labels[name], sample[WORD_IDS]) for name in self.by_word}
+            if not self.keep_words:
+                del sample[WORD_IDS]
+        return {**sample, **labels}
 
     def set_epoch(self, epoch: int) -> None:
         """Vary what is varied in the way of this epoch."""
@@ -149,6 +161,8 @@ class Collate:
         others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
         batch = {**filled, **(default_collate(others) if others[0] else {})}
         for name, value in self.padding.items():
+            if name not in samples[0]:  # labels that the data need not have
+                continue
             columns = [sample[name] for sample in samples]
             batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
         return dict(batch)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Digit = Annotated[int, Field(ge=0, le=9)]
 File = Annotated[Name, BesideRecipe()]
+Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
+Coding = Literal["one_hot", "ordinal"]
+Names = Annotated[list[Name], Field(min_length=1)]
 MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
@@ -140,14 +143,23 @@ class Columns(Split):
 
     image: Name | None = None
     """The column of pictures, or of paths of pictures beside the table: fed to the network as ``pixel_values``."""
-    text: Name | None = None
-    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …)."""
+    text: Name | Pair | None = None
+    """The column of texts: fed to the network as its tokenizer makes them (``input_ids``, ``attention_mask``, …). Two
+    columns, ``[premise, hypothesis]``, are pairs. A column of lists of words goes with targets that are lists of their
+    classes (token classification): the first piece of a word has its label, and its other pieces have none."""
     audio: Name | None = None
     """The column of sounds: lists of samples, or paths of files beside the table (.wav; with the extra ``audio`` .flac,
     .mp3 and others), fed to the network as its feature extractor makes them (``input_values``, ``input_features``,
     ``attention_mask``)."""
     numbers: dict[Name, list[Name]] = Field(default_factory=dict)
     """Inputs of plain numbers: ``{x: [height, weight]}`` is one input ``x`` of shape ``(batch, 2)``."""
+    scale: bool | None = None
+    """Whether numbers are standardised by the mean and deviation that their columns have in the training samples; as an
+    earlier training did it if left out, else not. The record keeps them, and predictions use the same."""
+    categories: dict[Name, Coding | dict[Coding, Names]] = Field(default_factory=dict)
+    """Columns among ``numbers`` that hold names: ``{city: one_hot}`` is a value for each name, ``{size: ordinal}`` the
+    place of the name. ``{size: {ordinal: [S, M, L]}}`` says which names there are, and in which order; else they are
+    those of the training data in natural order. A name that training has not seen is an error with its row."""
     targets: dict[Name, Name | list[Name]] = Field(min_length=1)
     """The labels: ``{labels: species}`` feeds the column ``species`` to the losses under the name ``labels``. Texts
     are classes, numbered by the head's names or else in natural order; whole numbers are classes as they stand; other
@@ -173,6 +185,14 @@ class Columns(Split):
             raise ValueError("nothing is fed to the network: name the column with image, text, audio or numbers")
         if self.text is not None and self.audio is not None and self.waves.mask is not False:
             raise ValueError("text and audio both have an attention_mask: waves: {mask: false} leaves out the sounds'")
+        inputs = [column for columns in self.numbers.values() for column in columns]
+        for column, coding in self.categories.items():
+            if column not in inputs:
+                raise ValueError(
+                    f"categories: {column} is no column of numbers (there are: {', '.join(inputs) or 'none'})"
+                )
+            if isinstance(coding, dict) and len(coding) > 1:
+                raise ValueError(f"categories: {column} is either one_hot or ordinal")
         if self.text is None and self.tokenizer is not None:
             raise ValueError("a tokenizer is of use for texts only: name their column with text")
         return self

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from surgeon.data.class_names import Levels, Numbering, number_classes, order_columns
 from surgeon.data.files import Encoder
-from surgeon.data.inputs import check_inputs, make_inputs, undecoded
-from surgeon.data.label_columns import LabelColumn, check_values, class_tensor, read_labels
+from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
+from surgeon.data.label_columns import LabelColumn, check_values, read_labels
 from surgeon.data.network import ANY, Head, Network
+from surgeon.data.numbers import Numbers, fit_together
 from surgeon.data.readers import (
     PARTS,
     Part,
@@ -26,9 +27,11 @@ from surgeon.data.readers import (
     columns_of,
     read,
     target_columns,
+    text_columns,
 )
 from surgeon.data.rows import Collate, Rows, unlabelled
 from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.tag_columns import TagColumn, is_of_tags, label_tensor, read_tags
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -109,6 +112,7 @@ class OpenTable:
                 groups=self._groups(part),
                 strata=self._strata(name, network),
                 ids=part.ids,
+                by_word=self._by_word(name),
                 varied=name == "train",
             )
         names = {target: numbering.names for target, numbering in numberings.items() if numbering.names}
@@ -130,16 +134,19 @@ class OpenTable:
             preprocessing=self.used,
         )
 
+    def _by_word(self, part: str) -> list[str]:
+        return [target for target, column in self.labels[part].items() if isinstance(column, TagColumn)]
+
     def _input_columns(self) -> set[str]:
         if self.source.kind == "images":
             return {"image"}
         numbers = {column for columns in self.source.numbers.values() for column in columns}
-        return numbers | {c for c in (self.source.image, self.source.text, self.source.audio) if c}
+        return numbers | {c for c in (self.source.image, *text_columns(self.source), self.source.audio) if c}
 
     def _tensor(self, part: str, target: str, numberings: Mapping[str, Numbering], head: Head) -> Tensor:
         columns = self.labels[part][target]
         if isinstance(columns, LabelColumn):
-            return class_tensor(target, columns, numberings[target], head)
+            return label_tensor(target, columns, numberings[target], head)
         for column in columns:
             check_values(column, head)
         return torch.from_numpy(np.stack([column.values for column in columns], 1)).float()
@@ -177,6 +184,7 @@ def load_tables(
     """
     trained = trained if trained is not None else [True] * len(sources)
     tables = [open_table(source, seed, network) for source in sources]
+    _fit_numbers(tables)
     levels: dict[str, list[Levels]] = {}
     for table, own in zip(tables, trained, strict=True):
         for target in table.labels["train"]:
@@ -187,6 +195,20 @@ def load_tables(
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labels["train"]}, network)
         for table in tables
     ]
+
+
+def _fit_numbers(tables: Sequence[OpenTable]) -> None:
+    """Standardise inputs of numbers by the training rows of all sources together."""
+    inputs: dict[str, list[tuple[Numbers, OpenTable]]] = {}
+    for table in tables:
+        for encode in table.encoders:
+            if isinstance(encode, Numbers):
+                inputs.setdefault(encode.name, []).append((encode, table))
+    for name, encoders in inputs.items():
+        fit_together([(encode, table.parts["train"].rows) for encode, table in encoders])
+        for encode, table in encoders:
+            if encode.used:
+                table.used.setdefault("numbers", {})[name] = encode.used
 
 
 def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTable:
@@ -222,6 +244,8 @@ def read_columns(
     ends = np.cumsum([0, *sizes])
     na = getattr(source, "na", None)
 
+    tagged = set(tag_columns(source, data, network).values())
+
     def column(name: str) -> list[LabelColumn]:
         chunks = []
         for part in data.parts.values():
@@ -237,7 +261,8 @@ def read_columns(
         for other in names[1:]:
             if getattr(feature, "names", None) != getattr(data.parts[other].rows.features[name], "names", None):
                 raise TrainingError(f"{called(source)}: the classes of {name!r} differ between train and {other}")
-        made = read_labels(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
+        reader = read_tags if name in tagged and is_of_tags(whole.type) else read_labels
+        made = reader(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
         return [
             dataclasses.replace(made.take(np.arange(start, end)), where=data.places[part])
             for part, start, end in zip(names, ends[:-1], ends[1:], strict=True)

@@ -28,21 +28,53 @@ class Texts:
         column: The column.
         tokenizer: A transformers tokenizer.
         max_length: How many tokens a text may have; the rest is cut off.
+        arguments: What the network's forward takes, by name; None where it is not known.
     """
 
     column: str
     tokenizer: Any
     max_length: int
+    arguments: frozenset[str] | None = None
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """The tokens of a row."""
-        encoded = self.tokenizer(row[self.column] or "", truncation=True, max_length=self.max_length)
-        return {name: torch.tensor(value) for name, value in encoded.items()}
+        return self.tensors(self.encode([self.value(row)]))[0]
+
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """What of a row is encoded."""
+        return row[self.column]
+
+    def encode(self, values: Sequence[Any], *, cut: bool = True) -> Any:
+        """What the tokenizer makes of several values, in lists."""
+        texts = [value or "" for value in values]
+        if not cut:
+            return self.tokenizer(texts, truncation=False, verbose=False)
+        return self.tokenizer(texts, truncation=True, max_length=self.max_length)
+
+    def tensors(self, encoded: Any) -> list[dict[str, Tensor]]:
+        """A sample for each of the values that were encoded."""
+        names = [name for name in encoded if self.arguments is None or name in self.arguments] or list(encoded)
+        count = len(encoded[names[0]])
+        return [{name: torch.tensor(encoded[name][row], dtype=torch.long) for name in names} for row in range(count)]
+
+    def whole(self, rows: Any) -> list[Any]:
+        """What of every row is encoded."""
+        return list(rows[self.column][:])
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [self.column]
 
     @property
     def names(self) -> list[str]:
         """What the columns of the batch are called."""
-        return list(self({self.column: "a"}, 0, False))
+        return list(self.tensors(self.encode([self.example]))[0])
+
+    @property
+    def example(self) -> Any:
+        """A value that can be encoded."""
+        return "a"
 
     @property
     def padding(self) -> dict[str, int]:
@@ -50,39 +82,43 @@ class Texts:
         fills = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
         return {name: fills.get(name, 0) for name in self.names}
 
-    def problems(self, texts: Sequence[Any], vocabulary: int | None) -> dict[int, str]:
-        """What is wrong with texts, by position: no text at all, or a token that the embedding does not know."""
-        said = {
-            place: f"{self.column!r} holds {_kind(text)}, and the tokenizer takes one text"
-            for place, text in enumerate(texts)
-            if not (text is None or isinstance(text, str))
-        }
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with one value; None where it can be encoded."""
+        return not_a_text(self.column, value)
+
+    def problems(self, rows: Any, vocabulary: int | None) -> dict[int, str]:
+        """What is wrong with rows, by position: no text at all, or a token that the embedding does not know."""
+        values = self.whole(rows)
+        said = {place: text for place, value in enumerate(values) if (text := self.problem(value)) is not None}
         if vocabulary is None or len(self.tokenizer) <= vocabulary:
             return said
-        for start in range(0, len(texts), BATCH):
-            part = [text if isinstance(text, str) else "" for text in texts[start : start + BATCH]]
-            ids = self.tokenizer(part, truncation=True, max_length=self.max_length)["input_ids"]
-            for place, row in enumerate(ids, start):
+        for start in range(0, len(values), BATCH):
+            part = [value for place, value in enumerate(values[start : start + BATCH], start) if place not in said]
+            places = [place for place in range(start, min(start + BATCH, len(values))) if place not in said]
+            for place, row in zip(places, self.encode(part)["input_ids"] if part else (), strict=True):
                 if max(row, default=0) >= vocabulary:
                     token = self.tokenizer.convert_ids_to_tokens(max(row))
-                    said.setdefault(
-                        place, f"the token {token!r} has the number {max(row)}, and the embedding {vocabulary} rows"
-                    )
+                    said[place] = f"the token {token!r} has the number {max(row)}, and the embedding {vocabulary} rows"
         return said
 
-    def notes(self, texts: Sequence[Any], where: str) -> list[str]:
+    def notes(self, rows: Any, where: str) -> list[str]:
         """How many texts are empty, and how many are cut."""
-        empty = sum(not text for text in texts)
+        values = self.whole(rows)
+        empty = sum(not value for value in values)
         # a token has at least one byte, so that only these can be too long
-        long = [text for text in texts if isinstance(text, str) and len(text.encode()) > self.max_length - 2]
+        long = [value for value in values if _bytes(value) > self.max_length - self.added]
         cut = 0
         for start in range(0, len(long), BATCH):
-            ids = self.tokenizer(long[start : start + BATCH], truncation=False, verbose=False)["input_ids"]
-            cut += sum(len(row) > self.max_length for row in ids)
-        lines = [f"{where}: {empty} of {len(texts)} texts are empty"] if empty else []
+            cut += sum(
+                len(row) > self.max_length for row in self.encode(long[start : start + BATCH], cut=False)["input_ids"]
+            )
+        lines = [f"{where}: {empty} of {len(values)} texts are empty"] if empty else []
         if cut:
-            lines.append(f"{where}: {cut} of {len(texts)} texts are cut after {self.max_length} tokens")
+            lines.append(f"{where}: {cut} of {len(values)} texts are cut after {self.max_length} tokens")
         return lines
+
+    added = 2
+    """How many tokens a tokenizer may add to a value."""
 
 
 def open_texts(column: str, tokenizer: str | None, max_length: int | None, network: Network) -> Texts:
@@ -110,7 +146,7 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
     own = made.model_max_length if made.model_max_length < ENDLESS else None
     wanted = max_length or network.preprocessing.texts.get("max_length") or own
     limits = [limit for limit in (wanted, network.positions) if limit is not None]
-    return Texts(column, made, min(limits, default=LONGEST))
+    return Texts(column, made, min(limits, default=LONGEST), network.preprocessing.arguments)
 
 
 def _named(tokenizer: str) -> Any:
@@ -123,5 +159,16 @@ def _named(tokenizer: str) -> Any:
         raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
 
 
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"{value!r}, a {type(value).__name__}"
+def not_a_text(column: str, value: Any) -> str | None:
+    """What to say of a value that is no text; None where it is one, or missing."""
+    if value is None or isinstance(value, str):
+        return None
+    kind = "a list" if isinstance(value, list) else f"{value!r}, a {type(value).__name__}"
+    return f"{column!r} holds {kind}, and the tokenizer takes one text"
+
+
+def _bytes(value: Any) -> int:
+    """How many bytes the texts in a value have."""
+    if isinstance(value, (list, tuple)):
+        return sum(map(_bytes, value))
+    return len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else 0

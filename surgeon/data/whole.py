@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from surgeon.data.class_names import Levels, Numbering, differing, listed
-from surgeon.data.inputs import check_inputs, make_inputs, undecoded
-from surgeon.data.label_columns import LabelColumn, class_tensor
+from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
+from surgeon.data.label_columns import LabelColumn
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.data.plain_files import Files
@@ -21,6 +21,8 @@ from surgeon.data.readers import Part, Read, TableSource, called, check_columns,
 from surgeon.data.rows import Rows
 from surgeon.data.sources import Saved, Table
 from surgeon.data.tables import read_columns
+from surgeon.data.tag_columns import label_tensor
+from surgeon.data.word_texts import Words
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -43,6 +45,7 @@ class Samples:
         classes: The names of classes, or of questions, by label column.
         domains: The names of the domains that the column ``domain`` counts.
         notes: What was read, and what was left out.
+        used: How they became inputs, as plain values.
     """
 
     rows: Dataset[Any]
@@ -54,6 +57,7 @@ class Samples:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    used: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +77,18 @@ def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
         classes = {label: tuple(given) for label, given in splits.names.items()}
         parts = [part] * size
         made.append(
-            Samples(plain, names, splits.inputs, splits.collate, parts, {}, classes, tuple(splits.domains), notes)
+            Samples(
+                plain,
+                names,
+                splits.inputs,
+                splits.collate,
+                parts,
+                {},
+                classes,
+                tuple(splits.domains),
+                notes,
+                dict(splits.preprocessing),
+            )
         )
     return made
 
@@ -93,7 +108,14 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
     """
     import datasets
 
+    if files.kind == "text" and isinstance(like.text, list):
+        raise TrainingError(
+            f"the network was trained on pairs of texts, and {files.root} has one text a line",
+            hint=f"hand over a table with the columns {' and '.join(like.text)}",
+        )
     names, values, folders, parts = _entries(files)
+    if files.kind == "text" and network.preprocessing.texts.get("words"):
+        values = [text.split() for text in values]
     odd, labelled = _folders_as_classes(files, folders, label, network, strict=strict)
     notes = [*files.notes, *odd, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
     columns: dict[str, list[Any]] = {files.kind: values}
@@ -178,7 +200,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
 def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
     check_columns(source, data.parts["train"].rows.column_names, called(source))
     data.parts["train"] = undecoded(source, data.parts["train"])
-    encoders, inputs, collate, _ = make_inputs(source, data, network, 0)
+    encoders, inputs, collate, used = make_inputs(source, data, network, 0, trains=False)
     notes = [*data.notes, *check_inputs(source, data, encoders, network)]
     part = data.parts["train"]
     labels: dict[str, Tensor] = {}
@@ -204,9 +226,11 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
         where=data.places["train"],
         ids=part.ids,
         varied=False,
+        by_word=[name for name in tag_columns(source, data, network) if name in labels],
+        keep_words=any(isinstance(encode, Words) for encode in encoders),
     )
     given = {target: each for target, each in names.items() if each}
-    return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes)
+    return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes, used)
 
 
 def _only(source: TableSource, target: str | None) -> TableSource:
@@ -225,7 +249,7 @@ def _numbered(source: TableSource, target: str, data: Read, network: Network) ->
     column = read_columns(source, data, network)["train"][target]
     if isinstance(column, LabelColumn):
         numbering = numbered_by(target, column.levels(trained=False), head)
-        return class_tensor(target, column, numbering, head), numbering.names
+        return label_tensor(target, column, numbering, head), numbering.names
     values = torch.from_numpy(np.stack([each.values for each in column], 1)).float()
     return values, tuple(each.name for each in column)
 
@@ -275,7 +299,7 @@ def _as_they_stand(source: TableSource, target: str, part: Part) -> list[Any]:
     return [list(row) for row in zip(*(part.rows[each][:] for each in column), strict=True)]
 
 
-def _entries(files: Files) -> tuple[list[str], list[str], list[str | None], list[str | None]]:
+def _entries(files: Files) -> tuple[list[str], list[Any], list[str | None], list[str | None]]:
     """Names, values, folders and splits of samples: a sample for each file, of a text for each line."""
     if files.kind != "text":
         values = [str(file.path.absolute()) for file in files.files]

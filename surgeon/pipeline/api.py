@@ -189,7 +189,7 @@ def save(
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
-    write(path, contents(model, pieces, record), check=check, keep_rejected=True)
+    write(path, contents(model, pieces, record), force=force, check=check, keep_rejected=True)
     return path
 
 

@@ -21,7 +21,7 @@ from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.recorded_inputs import TABLES, RecordedInputs, check_kind, check_tokenizer
 from surgeon.plugins import Plugins
-from surgeon.recipe.data_argument import Asked, asked_for, is_written_out
+from surgeon.recipe.data_argument import DataRequest, data_request, is_written_out
 from surgeon.recipe.document import parse
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
@@ -155,19 +155,21 @@ class Reading:
 
     def _written(self, text: str) -> list[Samples]:
         """A recipe, or a source written out; what it leaves out is as in training."""
-        asked = asked_for(self._completed(text), self.plugins)
-        seed = asked.top.get("seed", 0) if self.seed is None else self.seed
+        request = data_request(self._completed(text), self.plugins)
+        seed = request.top.get("seed", 0) if self.seed is None else self.seed
         recipe = self.strict and not is_written_out(text) and Path(text).is_file()
         part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were trained on
         if part is not None:
-            made = from_splits(load_splits(asked.settings, seed, self._network(sources_of(asked.settings))), (part,))
+            made = from_splits(
+                load_splits(request.settings, seed, self._network(sources_of(request.settings))), (part,)
+            )
             if recipe and self.part is None and made:
                 made[0].notes.append(f"{text}: its test samples; part says otherwise (--part train)")
             return self._wanted(made)
-        return self._of_settings(asked, seed)
+        return self._of_settings(request, seed)
 
-    def _of_settings(self, asked: Asked, seed: int) -> list[Samples]:
-        settings = asked.settings
+    def _of_settings(self, request: DataRequest, seed: int) -> list[Samples]:
+        settings = request.settings
         given = [
             source for each in (settings.data, settings.evaluate) if each is not None for source in as_sources(each)
         ]
@@ -208,7 +210,7 @@ class Reading:
         if kind == "images":
             names = ("pixels",)
         elif kind in TABLES:
-            names = ("pixels", "waves", "tokenizer", "max_length", "na", "targets")
+            names = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories", "na", "targets")
             if not {"image", "text", "audio", "numbers"} & set(written):
                 names += ("image", "text", "audio", "numbers")
         fields = {name: value for name in names if (value := self.recorded.fields.get(name)) is not None}

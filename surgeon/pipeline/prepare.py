@@ -15,8 +15,9 @@ from surgeon.architectures.limits import check_request
 from surgeon.architectures.source import Source
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output, write
-from surgeon.checkpoint.contents import ByteRange
+from surgeon.checkpoint.contents import ByteRange, Checkpoint
 from surgeon.checkpoint.pieces import Piece
+from surgeon.checkpoint.unchanged import unchanged
 from surgeon.data.sources import BUNDLED
 from surgeon.errors import OperationError
 from surgeon.graph.inputs.resolve import described
@@ -55,7 +56,7 @@ class Prepared:
         record: How the network was made.
         opened: The network before the operations.
         recipe: The operations, with everything else that their recipe says.
-        inputs: The files that values are read from: nothing may be written there.
+        read_from: The checkpoints that values are read from.
     """
 
     model: nn.Module
@@ -64,7 +65,12 @@ class Prepared:
     record: Record
     opened: OpenedNetwork
     recipe: Recipe
-    inputs: list[Path]
+    read_from: list[Checkpoint]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that values are read from: nothing may be written there."""
+        return [file for checkpoint in self.read_from for file in checkpoint.files]
 
     @property
     def source(self) -> Source:
@@ -91,7 +97,8 @@ class Prepared:
 
         # edited in place, kept tensors have their values already
         wanted = [name for name, tensor in self.flow.tensors.items() if tensor.is_meta or self._is_derived(name)]
-        fill(self.model, value, wanted)
+        with unchanged(self.read_from):
+            fill(self.model, value, wanted)
         return self.model
 
     def _is_derived(self, name: str) -> bool:
@@ -114,12 +121,19 @@ class Prepared:
             check: Inspects what was written before it takes its place; if it raises, what was there stays.
 
         Raises:
+            CheckpointError: A file changed while it was read.
             OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
         """
         path = Path(path)
         check_output(path, force=force, inputs=self.inputs)
+
+        def checked(written: Path) -> None:
+            with unchanged(self.read_from):
+                if check is not None:
+                    check(written)
+
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress, check=check)
+        write(path, contents(self.model, pieces, self.record), progress, force=force, check=checked)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:
@@ -225,7 +239,7 @@ def prepare(
         record=record,
         opened=opened,
         recipe=recipe,
-        inputs=[file for checkpoint in read_from if checkpoint for file in checkpoint.files],
+        read_from=[checkpoint for checkpoint in read_from if checkpoint is not None],
     )
 
 

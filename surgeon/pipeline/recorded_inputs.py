@@ -14,7 +14,7 @@ from surgeon.interfaces.record import Record
 
 COLUMNS = ("image", "text", "audio", "numbers")
 """What names the columns that are fed to a network."""
-PREPARED = ("pixels", "waves", "tokenizer", "max_length")
+PREPARED = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories")
 """How what is in them becomes its input."""
 LABELLED = ("targets", "na")
 TABLES = ("table", "saved", "hub")
@@ -28,7 +28,8 @@ class RecordedInputs:
 
     Attributes:
         fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na`` and ``pixels``, ``waves``,
-            ``tokenizer``, ``max_length``, as a source of data has them; only what is recorded.
+            ``tokenizer``, ``max_length``, ``scale``, ``categories``, as a source of data
+            has them; only what is recorded.
         sources: The sources of the last training as its record holds them.
         refusal: Why plain files cannot be read as they were in training; None where they can.
         trained: Whether the network was trained by surgeon.
@@ -97,7 +98,7 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "images":
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
     elif kind in TABLES:
-        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length")
+        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length", "scale", "categories")
         fields = {name: source[name] for name in names if source.get(name) is not None}
     else:
         return None

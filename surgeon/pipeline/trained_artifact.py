@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from surgeon.errors import OutputError
+from surgeon.checkpoint.artifact import REPLACE
+from surgeon.errors import OutputError, SurgeonError
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Prepared
@@ -38,16 +39,36 @@ def train_and_write(
 
 
 def save_trained(
-    trainee: Trainee, report: TrainReport, path: Path, force: bool, plugins: Plugins, progress: RunProgress
+    trainee: Trainee,
+    report: TrainReport,
+    path: Path,
+    force: bool,
+    plugins: Plugins,
+    progress: RunProgress,
+    *,
+    resume: bool = False,
 ) -> Reload:
-    """Write a trained network and the curve of its training, and check what was written."""
+    """Write a trained network and the curve of its training, and check what was written.
+
+    Where a training is resumed that was interrupted after it had written its result, that is checked and stays.
+
+    Raises:
+        OutputError: Something else exists at ``path``.
+    """
     checked: list[Reload] = []
 
     def reload(written: Path) -> None:
         with progress.step("loading it again"):
             checked.append(check_in_memory(trainee.model, trainee, written, plugins))
 
-    engine.save(trainee.model, path, force=force, check=reload)
+    if resume and not force and path.exists():
+        try:
+            reload(path)
+        except SurgeonError as error:
+            what = "exists, and is not what this training gives"
+            raise OutputError(f"{path} {what}", hint=REPLACE) from error
+    else:
+        engine.save(trainee.model, path, force=force, check=reload)
     picture = path.with_name(f"{path.name}.svg")
     picture.write_text(draw(report.history, f"training of {path.name}"), encoding="utf-8")
     return checked[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
+from surgeon.checkpoint.scratch import remove
 from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
 from surgeon.pipeline import api as engine
@@ -99,19 +99,19 @@ def run_training(
         check_training(recipe, plugins, here=True)
     folder = path.with_name(f"{path.name}.checkpoints")
     if is_first_process():
-        check_output(path, force=force, inputs=[])
+        check_output(path, force=force or resume, inputs=[])
         _check_folder(folder, resume=resume, force=force)
     with progress.step("reading the model"):
         options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
         trainee = _trainee(recipe, model, options, seed, its_own=operations is None)
     if is_first_process():
-        check_output(path, force=force, inputs=trainee.inputs)
+        check_output(path, force=force or resume, inputs=trainee.inputs)
     report = train_ready(
         trainee, settings, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=quiet
     )
     if not is_first_process():
         return RunReport(path, None, report, None)
-    reload = save_trained(trainee, report, path, force, plugins, progress)
+    reload = save_trained(trainee, report, path, force, plugins, progress, resume=resume)
     _remove_checkpoints(folder, settings)
     return RunReport(path, None, report, reload)
 
@@ -216,9 +216,10 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
 
 def _remove_checkpoints(folder: Path, settings: TrainSettings) -> None:
     """Remove checkpoints that were written only to be resumed from; those that the settings want stay."""
+    checkpoints = [] if settings.arguments.get("save_strategy", "no") != "no" else list(folder.glob("checkpoint-*"))
+    if {*folder.iterdir()} <= {folder / RUN, *checkpoints}:
+        remove(folder)
+        return
     (folder / RUN).unlink(missing_ok=True)
-    if settings.arguments.get("save_strategy", "no") == "no":
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    for checkpoint in checkpoints:
+        remove(checkpoint)

@@ -12,16 +12,16 @@ from surgeon.plugins import load as load_plugins
 
 
 def describe_operations(plugins: Plugins | None = None) -> dict[str, dict[str, Any]]:
-    """Describe every operation by name: its documentation, its fields, their types and an example; JSON-able.
+    """Describe every operation by name, as JSON-able data: documentation, fields, types, an example.
 
     Args:
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: Default: the built-in and installed plugins.
     """
     return operations_of(schema_of(plugins or load_plugins()))
 
 
 def schema_of(plugins: Plugins) -> dict[str, Any]:
-    """Get the schema of recipes: the one that ships with surgeon, unless a plugin adds to it."""
+    """Return the schema of recipes: the one shipped with surgeon, unless a plugin adds operations or sources."""
     if plugins.add_to("surgeon_operations", "surgeon_sources"):
         from surgeon.recipe.schema import recipe_schema
 
@@ -31,7 +31,7 @@ def schema_of(plugins: Plugins) -> dict[str, Any]:
 
 
 def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """List the operations that a schema of recipes allows, by name, as JSON-able data."""
+    """Return the operations in a schema of recipes, by name, as JSON-able data."""
     shared = schema["$defs"]
     steps = [_shared(ref, shared) for ref in schema["properties"]["operations"]["items"]["oneOf"]]
     return {step["properties"]["op"]["const"]: _operation_dict(step, shared) for step in steps}
@@ -49,7 +49,7 @@ def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[
 
 
 def _named(schema: Any, shared: Mapping[str, Any], names: set[str]) -> set[str]:
-    """Add to ``names`` everything that ``schema`` refers to, and what that refers to; return it."""
+    """Add to ``names`` all definitions that ``schema`` refers to, directly or not; return ``names``."""
     if isinstance(schema, Mapping):
         if "$ref" in schema and (name := schema["$ref"].rpartition("/")[2]) not in names:
             names.add(name)
@@ -81,7 +81,7 @@ def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[d
 
 
 def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
-    """Say the type of a field in words, from its JSON Schema: ``whole number or list of text``."""
+    """Return the type of a field in words, from its JSON Schema: ``whole number or list of text``."""
     if "$ref" in field:
         there = _shared(field, shared)
         return str(field["$ref"].rpartition("/")[2]) if "properties" in there else type_of(there, shared)
@@ -101,6 +101,6 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
 
 
 def _example(step: Mapping[str, Any]) -> str:
-    """Write a step as it is in a recipe."""
+    """Format a step as in a recipe."""
     (op, *fields) = [f"{name}: {value if name == 'op' else json.dumps(value)}" for name, value in step.items()]
     return "\n".join(["operations:", f"  - {op}", *(f"    {field}" for field in fields)])

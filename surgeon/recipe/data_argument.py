@@ -1,4 +1,4 @@
-"""What ``--data`` may say: a recipe, a data section in a file, a folder of pictures, or a source written out.
+"""Read ``--data``: a recipe, a data section in a file, a folder of pictures, or a source as YAML or JSON.
 
 Nothing here imports torch.
 """
@@ -18,18 +18,18 @@ from surgeon.recipe.train_settings import TrainSettings
 
 RECIPES = (".yaml", ".yml", ".json")
 TOP = ("model", "arch", "seed", "roles", "inputs")
-"""What advice takes over from a recipe beside its train: section."""
+"""Keys of a recipe that advice uses, beside its ``train:`` section."""
 HINT = "a recipe with a train: section, a folder of pictures, or: --data '{source: digits, classes: [5, 6, 7]}'"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What there is to train on, and what else the file said.
+class DataRequest:
+    """Describe the data to train on, and other settings in the same file.
 
     Attributes:
         settings: A ``train:`` section.
-        top: ``model``, ``seed``, … as the recipe writes them, with the model's file found beside it.
-        name: How the data were named, for people.
+        top: ``model``, ``seed``, … as in the recipe; the path of the model is relative to the recipe.
+        name: The argument, for messages.
     """
 
     settings: TrainSettings
@@ -37,20 +37,20 @@ class Asked:
     name: str = "--data"
 
 
-def asked_for(given: str, plugins: Plugins) -> Asked:
-    """Read what ``--data`` says.
+def data_request(given: str, plugins: Plugins) -> DataRequest:
+    """Read the value of ``--data``.
 
     Raises:
-        RecipeError: It is none of what it may be, with every mistake in ``problems``.
+        RecipeError: The value is invalid; every mistake is in ``problems``.
     """
     path = Path() if is_written_out(given) else Path(given)
     if path != Path() and path.is_dir():
         document = _below(Document("--data", given, {"source": "images", "path": given}), ("train", "data"))
-        return Asked(_settings(document, plugins).train or TrainSettings(), name=given)
+        return DataRequest(_settings(document, plugins).train or TrainSettings(), name=given)
     if path != Path() and (path.suffix in RECIPES or path.is_file()):
         if path.suffix not in RECIPES:
             hint = f"which columns? --data '{{source: table, path: {given}, image: …, targets: {{labels: …}}}}'"
-            raise RecipeError("is a table, not a recipe", where=given, hint=hint)
+            raise RecipeError("is a data file, not a recipe", where=given, hint=hint)
         document, folder = read(path), path.parent
     else:
         document, folder = parse(given, "--data"), Path()
@@ -58,7 +58,7 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
             document.data = {"source": document.data}
     data = document.data
     if not isinstance(data, (dict, list)) or not data:
-        raise RecipeError(f"is {shown(data)}, which names no data", where=document.where(), hint=HINT)
+        raise RecipeError(f"is {shown(data)}, which is not data", where=document.where(), hint=HINT)
     if isinstance(data, list) or "source" in data:
         document = _below(document, ("train", "data"))
     elif "data" in data:
@@ -71,16 +71,16 @@ def asked_for(given: str, plugins: Plugins) -> Asked:
     top = {key: document.data[key] for key in TOP if document.data.get(key) is not None}
     if settings.model and (folder / settings.model).exists():
         top["model"] = str(folder / settings.model)
-    return Asked(settings.train.beside(folder), top, given)
+    return DataRequest(settings.train.beside(folder), top, given)
 
 
 def is_written_out(given: str) -> bool:
-    """Whether a text is a source in YAML or JSON and no path: such a text may be too long for a path."""
+    """Return whether the text is a source in YAML or JSON instead of a path; it may be too long for a path."""
     return given.lstrip().startswith(("{", "[")) or "\n" in given
 
 
 def _below(document: Document, keys: Keys) -> Document:
-    """A document whose data are those of ``document``, so many keys deeper."""
+    """Nest the data of a document under ``keys``."""
     data = document.data
     for key in reversed(keys):
         data = {key: data}

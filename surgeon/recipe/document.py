@@ -1,6 +1,6 @@
-"""A recipe's text as plain data, with the place of every key: YAML, and JSON as the part of YAML that it is.
+"""Parse a recipe's text as plain data, with the position of every key. YAML; JSON is a subset of it.
 
-Only the standard tags are read, aliases are expanded up to a limit, and nothing is ever executed.
+Only the standard tags are read, aliases are expanded up to a limit, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ SCALARS = {TAG + name for name in ("str", "int", "float", "bool", "null")}
 
 
 def dotted(keys: Iterable[str | int]) -> str:
-    """``operations.1.classes``"""
+    """Join keys by dots: ``operations.1.classes``."""
     return ".".join(str(key) for key in keys)
 
 
 @dataclass
 class Document:
-    """The data of a recipe and where each part of it stands."""
+    """Hold the data of a recipe with the position of each part."""
 
     name: str
     text: str
     data: Any = None
     places: dict[Keys, str] = field(default_factory=dict)
-    """``file:line:column`` of every key and list item; ``--set …`` where an override put it."""
+    """``file:line:column`` of every key and list item; ``--set …`` for overrides."""
     problems: list[SurgeonError] = field(default_factory=list)
 
     def where(self, *keys: str | int) -> str:
-        """The place of a key; of the nearest one above it that is written, where it is not itself."""
+        """Return the position of a key, or of the nearest key above it that is in the file."""
         while keys and keys not in self.places:
             keys = keys[:-1]
         return self.places.get(keys, self.name)
 
     def problem(self, keys: Sequence[str | int], what: str, hint: str | None = None) -> None:
-        """Note a mistake at ``keys``."""
+        """Record a mistake at ``keys``."""
         where = self.where(*keys)
         message = f"{dotted(keys)}: {what}" if keys and where != f"--set {dotted(keys)}" else what
         self.problems.append(RecipeError(message, where=where, hint=hint))
@@ -93,7 +93,7 @@ def read(path: Path) -> Document:
     """Read a recipe file.
 
     Raises:
-        RecipeError: There is no such file, it is not text, or its text is neither YAML nor JSON.
+        RecipeError: The file does not exist, is not text, or is neither YAML nor JSON.
     """
     name = str(path)
     if path.is_dir():
@@ -116,10 +116,10 @@ def read(path: Path) -> Document:
 
 
 def parse(text: str, name: str) -> Document:
-    """Read YAML. Its mistakes of form that allow going on (a key that stands twice) are in ``problems``.
+    """Parse YAML. Recoverable mistakes, such as a duplicate key, are in ``problems``.
 
     Raises:
-        RecipeError: ``text`` is not YAML, or expands to more than a recipe can hold.
+        RecipeError: ``text`` is not YAML, or expands to more than the limits.
     """
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -139,7 +139,7 @@ def parse(text: str, name: str) -> Document:
 
 
 def _check_depth(text: str, name: str) -> None:
-    """Refuse deep nesting while it is read: the composer would first take minutes, then overflow the stack."""
+    """Refuse deep nesting while parsing: composing it would take minutes and then overflow the stack."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -149,7 +149,7 @@ def _check_depth(text: str, name: str) -> None:
 
 
 def dump(data: Mapping[str, Any]) -> str:
-    """``data`` as YAML, in its own order."""
+    """Write ``data`` as YAML, keeping its order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None in its class
@@ -159,7 +159,7 @@ def dump(data: Mapping[str, Any]) -> str:
 
 
 class _Builder:
-    """Turns YAML's nodes into data, noting where each of them stands."""
+    """Turn YAML nodes into data, recording their positions."""
 
     def __init__(self, document: Document, yaml: YAML) -> None:
         self.document = document
@@ -181,7 +181,7 @@ class _Builder:
                 try:
                     return self.yaml.constructor.construct_object(node)
                 except (ValueError, YAMLError):
-                    self.document.problem(keys, f"{node.value!r} is not of the type that its tag says")
+                    self.document.problem(keys, f"{node.value!r} is not of its tag's type")
                     return node.value
             if node.tag == TAG + "timestamp":
                 return node.value
@@ -204,7 +204,7 @@ class _Builder:
             elif key.value in data:
                 first = self.document.places[(*keys, key.value)]
                 self.document.places[(*keys, key.value)] = self.place(key)
-                self.document.problem((*keys, key.value), f"stands twice; first at {first}")
+                self.document.problem((*keys, key.value), f"is a duplicate key; first at {first}")
             else:
                 self.document.places[(*keys, key.value)] = self.place(key)
                 data[key.value] = self.build(value, (*keys, key.value))

@@ -1,4 +1,4 @@
-"""Recipes: a file in, a validated :class:`Recipe` out, or every mistake of the file at once with its place."""
+"""Load recipes: a file becomes a validated :class:`Recipe`, or an error with all mistakes and their positions."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from surgeon.recipe.train_settings import TrainSettings
 
 
 class RecipeSettings(BaseModel):
-    """What a recipe says beside its operations."""
+    """The settings of a recipe beside its operations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str | None = Field(default=None, min_length=1)
-    """The network to operate on: a file, a folder, torchvision/NAME[@WEIGHTS], hf:ORG/NAME. A MODEL on the
-    command line stands above it. A file is looked for beside the recipe first."""
+    """The network to operate on: a file, a folder, torchvision/NAME[@WEIGHTS], hf:ORG/NAME. MODEL on the command line
+    overrides it. A relative path is looked up beside the recipe first."""
     arch: str | None = Field(default=None, min_length=1)
-    """What builds the network: torchvision/NAME, hf:ORG/NAME, python:package.module:function; identified
-    from the checkpoint if left out."""
+    """What builds the network: torchvision/NAME, hf:ORG/NAME, python:package.module:function. Default: identified from
+    the checkpoint."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Everything random follows from it: new weights, and the order of training samples."""
+    """The seed of all random numbers: new weights, the order of training samples."""
     roles: dict[str, str | list[str]] = Field(default_factory=dict)
-    """Where the head, stem, blocks, … are, for networks in which surgeon finds them wrongly or not at all."""
+    """Sites of roles (head, stem, blocks, …), for networks where surgeon does not find them or finds wrong ones."""
     inputs: InputSettings | None = None
     """The input that sites are traced with, for networks whose input surgeon cannot know: a list of shapes,
     [[2, 3, 64, 64]], or a mapping from argument to shape, to {shape: [2, 8], dtype: int64, high: 100}, or to
     {values: [[1, 8, 8]]}."""
     must_run: bool = True
-    """Refuse a result that cannot run although its source can. false writes it all the same."""
+    """Whether to refuse a result that cannot run although its source can; false writes it with a warning."""
     train: TrainSettings | None = None
-    """How to fine-tune the result; surgery alone if left out."""
+    """How to fine-tune the result. Default: surgery only."""
 
 
 class Recipe(RecipeSettings):
-    """A list of operations, what to carry them out on, and what to do afterwards."""
+    """A list of operations, the network to apply them to, and what to do afterwards."""
 
     operations: list[SerializeAsAny[Operation]] = Field(min_length=1)
     """The steps of surgery, in order."""
@@ -59,12 +59,12 @@ class Recipe(RecipeSettings):
 
     @property
     def path(self) -> Path | None:
-        """The file that the recipe came from."""
+        """The file of the recipe."""
         return Path(self._document.name) if self._document else None
 
     @property
     def text(self) -> str:
-        """The file as it was read, to the letter; as data in YAML where overrides or Python made the recipe."""
+        """The unchanged text of the file; YAML generated from the data for overrides and recipes made in Python."""
         if self._document and not self._overrides:
             return self._document.text
         if self._document:
@@ -74,31 +74,33 @@ class Recipe(RecipeSettings):
 
     @property
     def sources(self) -> list[Source]:
-        """List all sources of data: to train on, to evaluate on, and those of operations."""
+        """All data sources: for training, for evaluation, and of operations."""
         train = [self.train.data, self.train.evaluate] if self.train else []
         given = [*train, *(value for operation in self.operations for _, value in operation)]
         return [source for value in given for source in as_sources(value) if isinstance(source, Source)]
 
     @classmethod
     def recorded(cls, operations: Sequence[Operation]) -> Recipe:
-        """A recipe of operations from a manifest, which the caller did not write."""
+        """Make a recipe of operations from a manifest, which the caller did not write."""
         recipe = cls(operations=list(operations))
         recipe._typed = False
         return recipe
 
     @property
     def typed(self) -> list[str]:
-        """The strings that the caller wrote in this very call: by ``--set``, or all of a recipe made in Python."""
+        """The strings that the caller wrote for this call: in ``--set``, or in a recipe made in Python."""
         if self._typed:
-            return list(texts_in([self.model, self.arch, *(operation_dict(each) for each in self.operations)]))
+            return list(
+                texts_in([self.model, self.arch, *(operation_dict(operation) for operation in self.operations)])
+            )
         return [value for setting in self._overrides if (value := setting.partition("=")[2].strip("\"' "))]
 
     def where(self, *keys: str | int) -> str | None:
-        """``file:line:column`` of a key, as in ``where("operations", 1, "after")``; None without a file."""
+        """Return ``file:line:column`` of a key, as in ``where("operations", 1, "after")``; None without a file."""
         return self._document.where(*keys) if self._document else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as a file would hold it."""
+        """Return the recipe as data for a file."""
         data = self.model_dump(mode="json", exclude_defaults=True, exclude={"operations"})
         return {**data, "operations": [operation_dict(operation) for operation in self.operations]}
 
@@ -110,16 +112,16 @@ def load_recipe(
     plugins: Plugins | None = None,
     needed: Mapping[str, str] | None = None,
 ) -> Recipe:
-    """Read and validate a recipe. torch is not imported.
+    """Read and validate a recipe, without importing torch.
 
     Args:
         path: A YAML or JSON file.
-        overrides: Values to set in it, as ``operations.1.classes=7``.
-        plugins: Where its operations and sources come from; everything that is installed if left out.
-        needed: The plugins that an artifact says its recipe needs: named where they are not there.
+        overrides: Values to set in it, such as ``operations.1.classes=7``.
+        plugins: The plugins with its operations and sources. Default: all installed plugins.
+        needed: The plugins that an artifact records for its recipe; errors name the missing ones.
 
     Raises:
-        RecipeError: With every mistake of the file in ``problems``.
+        RecipeError: The recipe is invalid; every mistake of the file is in ``problems``.
     """
     plugins = plugins or plugin_loading.load()
     document = read(Path(path))
@@ -132,7 +134,7 @@ def load_recipe(
         except RecipeError as error:
             document.problems.append(error)
     fields = dict(document.data)
-    if isinstance(fields.get("$schema"), str):  # How a JSON file names the schema that editors complete it from.
+    if isinstance(fields.get("$schema"), str):  # the schema that editors use for completion
         del fields["$schema"]
     operations = _operations(fields.pop("operations", ()), document, plugins, needed)
     settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
@@ -150,7 +152,7 @@ def load_recipe(
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every text in plain data, at whatever depth."""
+    """Yield every string in nested plain data."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -160,23 +162,23 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def operation_dict(operation: Operation) -> dict[str, Any]:
-    """An operation as a recipe holds it: its fields beside its name under ``op``."""
+    """Return an operation as a recipe has it: its fields, and its name under ``op``."""
     return {"op": operation.name, **operation.model_dump(mode="json", exclude_defaults=True)}
 
 
 def operations_from(
     items: Sequence[Any], plugins: Plugins, *, source: str = "operations", needed: Mapping[str, str] | None = None
 ) -> list[Operation]:
-    """Operations from their form in a recipe or manifest.
+    """Build operations from their form in a recipe or manifest.
 
     Args:
-        items: What is to be done.
-        plugins: Where operations and sources come from.
-        source: Where the items came from, for errors.
-        needed: The plugins that an artifact says they need.
+        items: The operations as plain data.
+        plugins: The plugins with the operations and sources.
+        source: The origin of the items, for errors.
+        needed: The plugins that an artifact records for them.
 
     Raises:
-        RecipeError: With every mistake in ``problems``.
+        RecipeError: An item is invalid; every mistake is in ``problems``.
     """
     document = Document(source, "")
     operations = _operations(list(items), document, plugins, needed)
@@ -186,12 +188,12 @@ def operations_from(
 
 
 def _with_files_beside(operation: Operation, folder: Path) -> Operation:
-    """``operation`` with the files that its fields name found beside the recipe, where they lie there."""
-    found: dict[str, Any] = dict(files_beside(operation, folder))
+    """Return ``operation`` with the files that its fields name resolved relative to the recipe, if they exist there."""
+    updates: dict[str, Any] = dict(files_beside(operation, folder))
     for name in type(operation).model_fields:
         if isinstance(value := getattr(operation, name), Source):
-            found[name] = beside(value, folder)
-    return operation.model_copy(update=found) if found else operation
+            updates[name] = beside(value, folder)
+    return operation.model_copy(update=updates) if updates else operation
 
 
 def _operations(items: Any, document: Document, plugins: Plugins, needed: Mapping[str, str] | None) -> list[Operation]:

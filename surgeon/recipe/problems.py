@@ -1,4 +1,4 @@
-"""Validation that speaks of a recipe's keys: pydantic's errors in plain words, at their keys, with nearest names."""
+"""Validate data against pydantic models, and reword errors: plain words, the recipe's keys, nearest names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from surgeon.recipe.document import Document, Keys
 M = TypeVar("M", bound=BaseModel)
 
 OF_VALIDATORS = frozenset({"value_error", "assertion_error"})
-"""What a model's own validators say of values whose types are right."""
+"""Error types of a model's validators, for values of the right type."""
 EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -57,7 +57,7 @@ class _Problem:
     keys: Keys
     error: ErrorDetails
     branch: bool
-    """Whether it is one of several that a union of types gave for one value."""
+    """Whether it is one of several errors that the types of a union gave for one value."""
 
 
 def validate(
@@ -71,19 +71,19 @@ def validate(
     see: str | None = None,
     beside: Sequence[str] = (),
 ) -> M | None:
-    """``data`` as an instance of ``model``; None, and problems noted in ``document``, where it is not one.
+    """Return ``data`` as an instance of ``model``; None if it is invalid, with the problems recorded in ``document``.
 
-    Types are those of JSON: ``"7"`` and ``true`` are not numbers, and a list may be a tuple.
+    Types are those of JSON: ``"7"`` and ``true`` are not numbers, and a list is accepted for a tuple.
 
     Args:
-        model: What the data should be.
-        data: As a recipe says it.
+        model: The model.
+        data: The data in the recipe.
         document: The recipe.
-        at: Where in the recipe the data stand.
-        plugins: Where sources of data come from.
-        needed: What an artifact says of the plugins that it needs.
-        see: The command that tells more.
-        beside: Keys that may stand beside the model's own, to be suggested too.
+        at: The keys that lead to the data in the recipe.
+        plugins: The plugins with data sources.
+        needed: The plugins that an artifact records.
+        see: The command that shows more.
+        beside: Keys that may occur beside the model's fields, for suggestions.
     """
     try:
         return model.model_validate_json(json.dumps(data), strict=True, context={"sources": plugins.sources})
@@ -102,12 +102,12 @@ def validate(
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:
-    """The keys that a mapping for ``model`` may have."""
+    """Return the keys that a mapping for ``model`` may have."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _locate(error: ErrorDetails, value: Any) -> _Problem:
-    """Where ``error`` stands in the data: pydantic puts the names of a union's types between the keys."""
+    """Find the keys of ``error`` in the data: pydantic inserts the names of a union's types between them."""
     keys: list[str | int] = []
     branch = False
     named = [str(error["ctx"]["discriminator"]).strip("'")] if error["type"] == "union_tag_invalid" else []
@@ -125,7 +125,7 @@ def _has(value: dict[str, Any] | list[Any], step: str | int) -> bool:
 
 
 def _grouped(problems: list[_Problem]) -> Iterator[tuple[Keys, list[_Problem]]]:
-    """Problems by place. Of a union's types, the one whose problem lies deepest is the one that was meant."""
+    """Group problems by keys. Of a union's types, the one with the deepest problem is the intended one."""
     groups: dict[Keys, list[_Problem]] = {}
     for problem in problems:
         deeper = (
@@ -139,8 +139,8 @@ def _grouped(problems: list[_Problem]) -> Iterator[tuple[Keys, list[_Problem]]]:
 def _reword(
     group: list[_Problem], model: type[BaseModel], plugins: Plugins, see: str | None, beside: Sequence[str]
 ) -> tuple[str, str | None]:
-    """What is wrong in plain words, and the hint."""
-    # of a union's types, the one whose own validator was reached is the one that was meant
+    """Return what is wrong in plain words, and a hint."""
+    # of a union's types, the one whose validator ran is the intended one
     first = next((p for p in group if p.error["type"] in OF_VALIDATORS), group[0])
     kind, loc = first.error["type"], first.error["loc"]
     if kind == "union_tag_not_found":
@@ -156,8 +156,8 @@ def _reword(
         return "unknown key", hint
     if kind in OF_VALIDATORS:
         return str(first.error.get("ctx", {}).get("error") or first.error["msg"]), see and f"see: {see}"
-    wanted = [_expected(p.error) for p in group]
-    plain = list(dict.fromkeys(w for w in wanted if w))
+    expected = [_expected(p.error) for p in group]
+    plain = list(dict.fromkeys(text for text in expected if text))
     if not plain:
         return first.error["msg"][:1].lower() + first.error["msg"][1:], see and f"see: {see}"
     value = first.error["input"]
@@ -168,7 +168,7 @@ def _reword(
 
 
 def _unknown(error: ErrorDetails, plugins: Plugins, needed: Mapping[str, str] | None) -> tuple[str, str | None]:
-    """A name that none of what a field chooses from has: of a source."""
+    """Return the message and hint for an unknown name, such as that of a source."""
     kind, name = error["ctx"]["discriminator"].strip("'"), error["ctx"]["tag"]
     if conflict := plugins.conflicts.get(f"{kind} {name}"):
         return conflict.message, conflict.hint
@@ -182,7 +182,7 @@ def _expected(error: ErrorDetails) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value as a recipe would write it, in a few words."""
+    """Format a value briefly, as a recipe would have it."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
@@ -196,7 +196,7 @@ def shown(value: Any) -> str:
 
 
 def _models_at(model: type[BaseModel], loc: tuple[str | int, ...], plugins: Plugins) -> list[type[BaseModel]]:
-    """List the models that may have the last key of ``loc``."""
+    """Return the models that may have the last key of ``loc``."""
     models = [model]
     for step in loc[:-1]:
         inner = [

@@ -1,4 +1,4 @@
-"""What a recipe reaches for outside itself: files, names on the network, code."""
+"""List what a recipe refers to outside itself: files, names on the network, code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 FILE_ARGUMENTS = ("accelerator_config", "deepspeed", "fsdp_config")
 """TrainingArguments that may be the path of a file."""
 HERE = ("none", "tensorboard", "csv")
-"""Trackers that write beside the output."""
+"""Trackers that write into the output folder."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """One thing outside a recipe that carrying it out opens, fetches or runs."""
+    """Something outside a recipe that running it opens, downloads or executes."""
 
     kind: Literal["file", "network", "code"]
     what: str
@@ -36,10 +36,10 @@ class Reach:
 
 
 def reaches(recipe: Recipe) -> list[Reach]:
-    """Everything that ``recipe`` names outside itself, in its order.
+    """List everything outside the recipe that ``recipe`` names, in order.
 
     Args:
-        recipe: A validated recipe; nothing that it names is opened.
+        recipe: A validated recipe; nothing it names is opened.
     """
     listed = [*_reference(recipe.model, "model"), *_reference(recipe.arch, "arch")]
     for index, operation in enumerate(recipe.operations):
@@ -59,7 +59,7 @@ def reaches(recipe: Recipe) -> list[Reach]:
 
 
 def _reference(text: str | None, where: str) -> Iterator[Reach]:
-    """What a model, an architecture or a donor is read from."""
+    """Yield what a model, an architecture or a donor is read from."""
     if text is None:
         return
     name = text.partition(":")[2]
@@ -75,7 +75,7 @@ def _reference(text: str | None, where: str) -> Iterator[Reach]:
 
 
 def _marked(model: BaseModel, where: str) -> Iterator[Reach]:
-    """What the fields name that may hold a file."""
+    """Yield the files and names in fields that are marked as paths."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if not isinstance(value, str) or not _is_marked(model, name):
@@ -102,7 +102,7 @@ def _data(given: Any, where: str) -> Iterator[Reach]:
 
 
 def _code(value: Any, where: str) -> Iterator[Reach]:
-    """References at whatever depth of a field that is plain data."""
+    """Yield references in a field of plain data, nested ones included."""
     if isinstance(value, str):
         if value.startswith(("python:", "hf:")):
             yield from _reference(value, where)

@@ -1,7 +1,7 @@
-"""The JSON Schema of recipes, from which editors complete and check them.
+"""Build the JSON Schema of recipes, for completion and checks in editors.
 
-``python -m surgeon.recipe.schema > surgeon/recipe.schema.json`` makes the file that ships with surgeon, from which
-``surgeon schema`` and ``surgeon ops`` answer where no plugin adds to it: building the schema takes longer than they.
+``python -m surgeon.recipe.schema > surgeon/recipe.schema.json`` makes the file shipped with surgeon. ``surgeon schema``
+and ``surgeon ops`` read that file unless a plugin adds to it, because building the schema is slower.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from surgeon.recipe.load import Recipe, RecipeSettings
 
 
 def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
-    """Make the JSON Schema of every recipe that the operations and sources of plugins allow.
+    """Build the JSON Schema of all recipes that the plugins' operations and sources allow.
 
     Args:
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: Default: the built-in and installed plugins.
     """
     plugins = plugins or load_plugins()
     operations = plugins.operations()
@@ -60,7 +60,7 @@ def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["operations"],
         "properties": {
-            "$schema": {"type": "string", "description": "Where this schema lies, for editors."},
+            "$schema": {"type": "string", "description": "The path or URL of this schema, for editors."},
             **settings["properties"],
             "operations": {"type": "array", "minItems": 1, "description": steps_described, "items": item},
         },
@@ -70,19 +70,19 @@ def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
 
 
 def _example(operation: type[Operation], step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Get the author's example; else make one of the required keys, or of the first key."""
+    """Return the author's example, or make one with the required keys, or with the first key."""
     if step.get("examples"):
         return dict(step["examples"][0])
     required = [name for name in step["required"] if name != "op"]
     fields = (
         [name for name in inspect.get_annotations(cls) if name in step["properties"]] for cls in operation.__mro__
     )
-    own = next((names for names in fields if names), [])  # a base may have declared all of them
-    return {name: _sample(step["properties"][name], shared) for name in required or own[:1]}
+    first = next((names for names in fields if names), [])  # a base class may declare all of them
+    return {name: _sample(step["properties"][name], shared) for name in required or first[:1]}
 
 
 def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
-    """Some value that a field may have."""
+    """Return a value that a field accepts."""
     if field.get("examples"):
         return field["examples"][0]
     if "$ref" in field:
@@ -103,7 +103,7 @@ def _sample(field: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
 
 
 def _untitled(schema: Any) -> Any:
-    """Without the titles that pydantic makes of field names: editors show them in place of the keys."""
+    """Remove the titles that pydantic makes of field names: editors show them instead of the keys."""
     if isinstance(schema, list):
         return [_untitled(part) for part in schema]
     if not isinstance(schema, dict):

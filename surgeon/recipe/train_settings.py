@@ -44,11 +44,11 @@ class CallbackSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     callback: str = Field(min_length=1)
-    """early_stopping, or one of a plugin's (hook surgeon_callbacks)."""
+    """early_stopping, or a plugin's callback (hook surgeon_callbacks)."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the callback's settings."""
+        """The callback's settings."""
         return dict(self.model_extra or {})
 
 
@@ -61,7 +61,7 @@ class AverageSettings(BaseModel):
     """ema: an exponential average over all steps, also used for evaluation during training; swa: the mean over the
     ends of the last epochs, with the statistics of norm layers recomputed afterwards (Izmailov et al. 2018)."""
     decay: float = Field(default=0.999, gt=0, lt=1)
-    """ema: the share of the average that is kept in each step; smaller in the first steps."""
+    """ema: the weight of the average in each step; smaller in the first steps."""
     start: float = Field(default=0.75, ge=0, lt=1)
     """swa: the share of training after which epochs are averaged."""
 
@@ -72,10 +72,10 @@ class MixSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     mixup: float = Field(default=0.0, ge=0)
-    """α of mixup (Zhang et al. 2018), as in 0.2; 0 leaves it out. With cutmix, one of the two is drawn for each
-    batch."""
+    """α of mixup (Zhang et al. 2018), such as 0.2; 0 disables it. With cutmix, each batch uses one of the two at
+    random."""
     cutmix: float = Field(default=0.0, ge=0)
-    """α of CutMix (Yun et al. 2019), as in 1.0; 0 leaves it out."""
+    """α of CutMix (Yun et al. 2019), such as 1.0; 0 disables it."""
 
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
@@ -98,15 +98,15 @@ class BaselineSettings(BaseModel):
     epochs: PositiveFloat | None = None
     """Passes over the training samples."""
     batch_size: PositiveInt | None = None
-    """Training samples in a step, on each device."""
+    """Training samples per step and device."""
     learning_rate: PositiveFloat | Literal["auto", "find"] | None = None
     """Its peak learning rate."""
     warmup: float | None = Field(default=None, ge=0, lt=1)
-    """The share of its steps in which the learning rate rises."""
+    """The share of its steps in which the learning rate rises to the peak."""
     optimizer: OptimizerSettings | None = None
     """Learning rates by parameter. Default: one rate for all."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """TrainingArguments that differ."""
+    """TrainingArguments that differ from those of fine-tuning."""
 
 
 class TrainSettings(BaseModel):
@@ -115,7 +115,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: Sources | None = None
-    """The data to train on: a source, or a list of sources. In Python, datasets may be given to ``train`` instead."""
+    """The data to train on: a source, or a list of sources. In Python, ``train`` also takes datasets."""
     evaluate: Sources | None = None
     """The source of the test samples. Default: ``data``."""
     validation_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -128,58 +128,58 @@ class TrainSettings(BaseModel):
     """fixed: losses are added up by their weights; uncertainty: also by the inverse of each task's variance,
     learnt beside the network (Kendall, Gal & Cipolla 2018)."""
     domain_bn: Literal["mixed", "separate"] = "mixed"
-    """separate: in training, each domain passes through BatchNorm in a batch of its own, as domain-adversarial
-    training needs it; mixed: as the batch comes."""
+    """separate: in training, BatchNorm normalises each domain in a separate batch, as domain-adversarial training
+    needs; mixed: it normalises mixed batches."""
     domain_statistics: str | None = Field(default=None, min_length=1)
-    """With ``domain_bn: separate``, the domain whose running statistics BatchNorm keeps, so that the network is used
-    on it as it was trained on it; they follow all domains, one after the other, if left out."""
+    """With ``domain_bn: separate``, the domain whose running statistics BatchNorm keeps, for use of the network on that
+    domain. Default: the statistics follow all domains, one after the other."""
     features: Literal["none", "cache"] = "none"
-    """cache: run what is frozen below all that trains once over the training samples, keep what it hands on on disk
-    ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, 20 if left out, then what was used the longest ago
-    goes) and train the rest on that; refused where it would not be the same."""
+    """cache: run the frozen layers below all trained ones once over the training samples, keep their outputs on disk
+    ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, default 20, dropping the least recently used) and
+    train the other layers on them; refused if the result would differ."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32
-    """Training samples in a step, on each device."""
+    """Training samples per step and device."""
     learning_rate: PositiveFloat | Literal["auto", "find"] = "auto"
-    """The peak learning rate of AdamW; ``arguments`` may set ``lr_scheduler_type``, ``optim`` and others. auto: 5e-5
-    where attention layers that came with trained weights go on training, which a higher one would harm, else 1e-3.
-    find: a range test on training samples (Smith 2017), from weights that are put back afterwards."""
+    """The peak learning rate of AdamW; ``arguments`` may set ``lr_scheduler_type``, ``optim`` and others. auto: 5e-5 if
+    pretrained attention layers are trained, which a higher rate would damage, else 1e-3. find: a range test on training
+    samples (Smith 2017); the weights are restored afterwards."""
     warmup: float | None = Field(default=None, ge=0, lt=1)
-    """The share of the steps in which the learning rate rises to its peak; if left out, 0.1 where attention layers
-    train, else 0."""
+    """The share of the steps in which the learning rate rises to its peak. Default: 0.1 if attention layers are
+    trained, else 0."""
     optimizer: OptimizerSettings = OptimizerSettings()
-    """Which parameters learn at what rate."""
+    """Learning rates by parameter."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Anything else that transformers.TrainingArguments takes: ``bf16: true``, ``weight_decay: 0.01``, …"""
+    """Other transformers.TrainingArguments: ``bf16: true``, ``weight_decay: 0.01``, …"""
     callbacks: list[Annotated[str, Field(min_length=1)] | CallbackSettings] = Field(default_factory=list)
-    """What else happens beside the steps: a name, or ``{callback: early_stopping, patience: 3, metric: loss}``, which
-    ends training when what is measured after each epoch has not become better for so long, at the best weights."""
+    """Callbacks of the Trainer: a name, or ``{callback: early_stopping, patience: 3, metric: loss}``, which ends
+    training when the metric has not improved for that many epochs, and restores the best weights."""
     class_weights: Literal["balanced"] | list[float] | dict[str | int, float] | None = None
-    """How much each class counts in the loss: balanced (the inverse of how often it is a label in training), a list, or
-    a mapping of names, 1 for what it leaves out. Of yes/no questions, how much a yes counts."""
+    """The weight of each class in the loss: balanced (the inverse of its frequency in training), a list, or a mapping
+    from names, with 1 for names left out. For yes/no questions, the weight of a yes."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """The share of every label of classes and yes/no questions that is spread over all of them, as in 0.1."""
+    """The share of every label of classes and yes/no questions that is spread over all classes, such as 0.1."""
     sampling: Literal["uniform", "balanced", "domains"] = "uniform"
-    """balanced: each class is drawn as often as any other; domains: each domain is."""
+    """balanced: draw all classes equally often; domains: draw all domains equally often."""
     mix: MixSettings | None = None
     """Mixup and CutMix of training pictures: ``{mixup: 0.2, cutmix: 1.0}``."""
     average: AverageSettings | None = None
-    """An average of the weights over training: ``{kind: ema, decay: 0.999}`` or ``{kind: swa, start: 0.75}``."""
+    """Average the weights over training: ``{kind: ema, decay: 0.999}`` or ``{kind: swa, start: 0.75}``."""
     test_views: list[Literal["plain", "flip", "crops"]] = Field(default_factory=list)
-    """What is measured averages the predictions over these views of each picture (test-time augmentation): as it is,
-    mirrored, four corners and the centre."""
+    """Average predictions in evaluation over these views of each picture (test-time augmentation): unchanged, mirrored,
+    four corners and the centre."""
     baseline: Literal["none", "scratch"] | BaselineSettings = "none"
-    """scratch: also train the same network from fresh weights on the same samples, to compare, with one learning rate
-    for all of it; a section gives it settings of its own: ``{epochs: 30, learning_rate: 0.001}``."""
+    """scratch: also train the same network from initial weights on the same samples, for comparison, with one learning
+    rate for all layers; a mapping changes its settings: ``{epochs: 30, learning_rate: 0.001}``."""
 
     @model_validator(mode="after")
     def _no_leak(self) -> Self:
         if self.domain_statistics is not None and self.domain_bn != "separate":
             raise ValueError("domain_statistics needs domain_bn: separate")
         if self.warmup is not None and "warmup_steps" in self.arguments:
-            raise ValueError("warmup and arguments.warmup_steps say the same; leave one out")
-        given = [as_sources(each) for each in (self.data, self.evaluate) if each is not None]
+            raise ValueError("warmup and arguments.warmup_steps set the same value; leave one out")
+        given = [as_sources(data) for data in (self.data, self.evaluate) if data is not None]
         for sources in given:
             check_domains(sources)
         digits = [source.test_fraction for sources in given for source in sources if isinstance(source, Digits)]
@@ -189,12 +189,12 @@ class TrainSettings(BaseModel):
 
     @property
     def compared(self) -> BaselineSettings | None:
-        """The settings of the baseline; None where there is none."""
+        """The settings of the baseline; None if there is none."""
         if isinstance(self.baseline, BaselineSettings):
             return self.baseline
         return BaselineSettings() if self.baseline == "scratch" else None
 
     def beside(self, folder: Path) -> Self:
-        """The settings with the paths of files that lie in ``folder``, where the recipe is."""
+        """Return the settings with file paths resolved relative to ``folder``, where the recipe is."""
         given = {name: getattr(self, name) for name in ("data", "evaluate")}
-        return self.model_copy(update={name: beside(each, folder) for name, each in given.items() if each is not None})
+        return self.model_copy(update={name: beside(data, folder) for name, data in given.items() if data is not None})

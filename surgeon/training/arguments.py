@@ -39,7 +39,7 @@ TAKEN = {
             *("hub_revision", "push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"),
             *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
         ),
-        "no recipe publishes anything; push the artifact yourself, with huggingface_hub.upload_folder",
+        "no recipe publishes anything; surgeon push ARTIFACT ORG/NAME does, once you have seen the result",
     ),
     "logging_dir": "logs go beside surgeon's own output (-o)",
     "resume_from_checkpoint": "use surgeon train --resume, or train(..., resume=True)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_callback import TrainerState
 
 from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
@@ -20,6 +22,8 @@ from surgeon.graph.tensors import tensors_of
 RUN = "run.json"
 """What the checkpoints beside it were made from: a run is only resumed where all of it is the same."""
 WEIGHTS = "model.safetensors"
+STATE = "trainer_state.json"
+"""What the Trainer writes last into a checkpoint: without it, the process was killed before the rest was there."""
 EXTRA = "training.safetensors"
 """Tensors that belong to the training and not to the network, such as learnt task weights."""
 
@@ -61,7 +65,9 @@ def start_run(folder: Path, run: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in folder.glob("checkpoint-*"):
         shutil.rmtree(earlier)
-    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    written = folder / f"{RUN}.new"
+    written.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    os.replace(written, folder / RUN)
 
 
 def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
@@ -83,8 +89,26 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
             where=str(folder),
             hint="resume with what it was begun with, or begin anew with --force",
         )
-    last = get_last_checkpoint(str(folder))
+    last = last_checkpoint(folder)
     return None if last is None else str(last)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint in ``folder`` that is complete: a process that is killed may leave one that is not."""
+    numbered = {
+        int(match[1]): path
+        for path in folder.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and _is_complete(path)
+    }
+    return numbered[max(numbered)] if numbered else None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        TrainerState.load_from_json(str(checkpoint / STATE))
+    except (OSError, ValueError, TypeError):
+        return False
+    return True
 
 
 MOST = 3

@@ -84,9 +84,23 @@ def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives
         config.label2id = {name: number for number, name in enumerate(given)}
 
 
+def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
+    """Say in the config of ``model`` which token its texts are filled up with, where it does not.
+
+    A decoder that classifies reads a text's class at its last token, and refuses several texts if it cannot tell which
+    one that is.
+    """
+    token = preprocessing.get("texts", {}).get("pad_token_id")
+    for config in {id(each): each for each in _text_configs(model)}.values():
+        if token is not None and getattr(config, "pad_token_id", 0) is None:
+            config.pad_token_id = token
+
+
 def restore_names(model: nn.Module) -> None:
-    """Write the names that ``model`` was trained with, which its record keeps, into its config again."""
+    """Write the names and the padding that ``model`` was trained with, by its record, into its config again."""
     record = record_of(model)
+    if record is not None:
+        adopt_padding(model, record.preprocessing)
     if record is not None and record.training:
         given = [Objective.model_validate(each) for each in record.training[-1].get("objectives") or ()]
         adopt_names(model, class_names(model, given), given)
@@ -171,6 +185,13 @@ def _config_names(model: nn.Module) -> tuple[str, ...]:
     except (TypeError, ValueError):
         return ()
     return () if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else tuple(ordered)
+
+
+def _text_configs(model: nn.Module) -> list[Any]:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        return []
+    return [config, config.get_text_config()]
 
 
 def _is_classifier(model: nn.Module) -> bool:

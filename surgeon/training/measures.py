@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surgeon.data.labels import IGNORED, present
 
-Task: TypeAlias = Literal["classes", "tokens", "questions", "values"]
+Task: TypeAlias = Literal["classes", "tokens", "pixels", "questions", "values"]
 Measures: TypeAlias = dict[str, Any]
 """Numbers by name; ``per_class`` (or ``per_label``, ``per_value``) holds more by class, ``confusion`` a matrix."""
 
@@ -37,7 +37,7 @@ def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] 
     if task == "classes":
         measures = of_confusion(confusion_of(outputs, targets, outputs.shape[1]), names)
         return measures | of_ranking(outputs, targets)
-    if task == "tokens":
+    if task in ("tokens", "pixels"):
         from torchmetrics.functional.text import perplexity
 
         if outputs.shape[:-1] != targets.shape:
@@ -67,38 +67,58 @@ def confusion_of(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
     return matrix.cpu()
 
 
-def of_confusion(matrix: Tensor, names: Sequence[str] | None = None) -> Measures:
+def of_confusion(matrix: Tensor, names: Sequence[str] | None = None, *, iou: bool = False) -> Measures:
     """What follows from a confusion matrix ``(classes, classes)``, the right classes in rows.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that have a label), ``f1`` (its mean over
-        the classes that have a label or are predicted), ``per_class`` (``samples``, ``accuracy``, ``precision`` and
-        ``f1`` by name) and ``confusion``, the last two for up to :data:`MOST` classes.
+        What :func:`of_counts` says, and ``confusion`` for up to :data:`MOST` classes.
     """
-    counts = matrix.double()
-    right, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    found = of_counts(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]), names, iou=iou)
+    if found and len(matrix) <= MOST:
+        found["confusion"] = matrix.long().tolist()
+    return found
+
+
+def of_counts(counts: Tensor, names: Sequence[str] | None = None, *, iou: bool = False) -> Measures:
+    """What follows from how often each class is predicted right, is a label and is predicted, ``(3, classes)``.
+
+    Args:
+        counts: The numbers.
+        names: The classes by name.
+        iou: Say the intersection over union too, as of pixels.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that have a label), ``f1`` (its mean over
+        the classes that have a label or are predicted), with ``iou`` also ``miou`` (its mean over the same classes);
+        and ``per_class`` for up to :data:`MOST` classes (``samples``, ``accuracy``, ``precision``, ``f1``, ``iou``).
+    """
+    right, labelled, predicted = counts.double()
     recall, precision = right / labelled, right / predicted
     f1 = 2 * right / (labelled + predicted)
-    there, total = labelled > 0, counts.sum()
+    union = right / (labelled + predicted - right)
+    there, total = labelled > 0, labelled.sum()
     if not total:
         return {}
+    seen = labelled + predicted > 0
     found: Measures = {
         "accuracy": (right.sum() / total).item(),
         "balanced_accuracy": recall[there].mean().item(),
-        "f1": f1[labelled + predicted > 0].mean().item(),
+        "f1": f1[seen].mean().item(),
     }
-    if len(matrix) <= MOST:
-        called = _names(names, len(matrix))
+    if iou:
+        found["miou"] = union[seen].mean().item()
+    if counts.shape[1] <= MOST:
+        called = _names(names, counts.shape[1])
         found["per_class"] = {
             name: {
                 "samples": int(labelled[i]),
                 "accuracy": _number(recall[i]),
                 "precision": _number(precision[i]),
                 "f1": _number(f1[i]),
+                **({"iou": _number(union[i])} if iou else {}),
             }
             for i, name in enumerate(called)
         }
-        found["confusion"] = matrix.long().tolist()
     return found
 
 

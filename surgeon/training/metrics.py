@@ -11,7 +11,15 @@ from torch.nn import functional as F
 
 from surgeon.data.labels import IGNORED, present
 from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
-from surgeon.training.measures import Measures, confusion_of, of_confusion, of_questions, of_ranking, of_values
+from surgeon.training.measures import (
+    Measures,
+    confusion_of,
+    of_confusion,
+    of_counts,
+    of_questions,
+    of_ranking,
+    of_values,
+)
 from surgeon.training.objectives import Batch, Target
 from surgeon.training.task_weights import FixedWeights
 
@@ -22,8 +30,9 @@ of its classes (NaN for other labels)."""
 WIDEST = 256
 """Predictions and labels of a sample are kept beside them where they are up to so many numbers: those of a segmentation
 network would fill the memory."""
-SQUARE = 16
-"""Of tokens and pixels the confusion matrix of each sample is kept, where there are up to so many classes."""
+SQUARE, MANY = 16, 256
+"""Of tokens and pixels the confusion matrix of each sample is kept, where there are up to 16 classes; of up to 256 how
+many of each class there are, are predicted, and are both."""
 ALL = "all"
 """The key of measures over all test samples, beside those of each domain."""
 
@@ -79,7 +88,9 @@ def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str 
     """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it."""
     label = batch[target.objective.label]
     if target.of_classes:
-        return "classes" if label.ndim == 1 or label.is_floating_point() else "tokens"
+        if label.ndim == 1 or label.is_floating_point():
+            return "classes"
+        return "tokens" if label.ndim == 2 else "pixels"
     if target.loss is bce:
         return "questions"
     return "values" if target.loss in (mse, huber) else None
@@ -90,14 +101,18 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
-    if task == "tokens":
+    if task in ("tokens", "pixels"):
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
-        if classes > SQUARE:
+        if classes > MANY:
             return none
         flat = logits.movedim(1, -1).reshape(size, -1, classes)
-        tables = [confusion_of(flat[row], label[row].reshape(-1), classes).reshape(-1) for row in range(size)]
-        return torch.stack(tables).float().to(prediction.device)
+        tables = [confusion_of(flat[row], label[row].reshape(-1), classes) for row in range(size)]
+        if classes > SQUARE:
+            tables = [torch.stack([table.diagonal(), table.sum(1), table.sum(0)]) for table in tables]
+        # the number of classes says which of the two follows
+        kept = torch.cat([torch.full((size, 1), classes), torch.stack(tables).reshape(size, -1)], dim=1)
+        return kept.float().to(prediction.device)
     if task is None or prediction[:1].numel() > WIDEST:
         return none
     if task == "classes":
@@ -181,11 +196,15 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Me
     if accuracy is not None:
         found["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
-    if task == "tokens":
-        found["perplexity"] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
+    if task in ("tokens", "pixels"):
+        if task == "tokens":
+            found["perplexity"] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
         if kept.shape[1]:
-            classes = round(kept.shape[1] ** 0.5)
-            found |= of_confusion(kept.double().sum(0).reshape(classes, classes), names)
+            classes, counts = int(kept[0, 0]), kept[:, 1:].double().sum(0)
+            if classes <= SQUARE:
+                found |= of_confusion(counts.reshape(classes, classes), names, iou=task == "pixels")
+            else:
+                found |= of_counts(counts.reshape(3, classes), names, iou=task == "pixels")
     elif task == "classes" and kept.shape[1]:
         logits, labels = kept[:, :-1], kept[:, -1].long()
         found |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)

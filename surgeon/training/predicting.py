@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, NUMBER_LOSSES, Network
 from surgeon.data.whole import Samples
+from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.operation import Operation, asked_of_training
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
+from surgeon.training.class_names import adopt_padding
 from surgeon.training.fitting import outputs_of
 from surgeon.training.objectives import MAIN, Call
 from surgeon.training.parts import is_language_model
 from surgeon.training.penalties import in_eval_mode
+from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
 BATCH = 64
 COLUMNS = ("sample", "part", "class", "label")
@@ -34,13 +37,15 @@ class Predictions:
 
     Attributes:
         output: Its name.
-        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question) or ``value``.
+        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``, or
+            ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class).
         names: What each column of ``values`` is called: the classes, questions or values by name.
         values: ``(samples, columns)``.
         samples: What each sample is called: its file, or the row of its table.
         labels: What the data say of each sample, by name; None where a sample has no label, or all have none.
         parts: The split that each sample belongs to; empty where there are none.
         notes: What was read, and what was left out.
+        places: Of words and pixels: the class number of each, a tensor ``(words,)`` or ``(height, width)`` a sample.
     """
 
     output: str
@@ -51,13 +56,24 @@ class Predictions:
     labels: list[Any] | None = None
     parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    places: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @property
     def classes(self) -> list[Any]:
-        """The class of each sample by name; of questions the names of those answered with yes; of values None."""
+        """The class of each sample by name; of questions the names of those answered with yes; of values None.
+
+        Of words, the class of each; of pixels, those that a pixel is of, the most frequent first.
+        """
+        if self.kind == "words":
+            return [[self.names[each] for each in place.tolist()] for place in self.places]
+        if self.kind == "pixels":
+            orders = self.values.argsort(1, descending=True).tolist()
+            return [
+                [self.names[i] for i in order if row[i] > 0] for order, row in zip(orders, self.values, strict=True)
+            ]
         if self.kind == "class":
             return [self.names[best] for best in self.values.argmax(1).tolist()]
         if self.kind == "yes":
@@ -74,7 +90,10 @@ class Predictions:
             if self.parts:
                 row["part"] = self.parts[number]
             by_name = dict(zip(self.names, values, strict=True))
-            row |= {"values": by_name} if self.kind == "value" else {"class": chosen, "probabilities": by_name}
+            if self.kind == "value":
+                row["values"] = by_name
+            else:
+                row |= {"class": chosen, "shares" if self.kind in DENSE else "probabilities": by_name}
             if self.labels is not None:
                 row["label"] = self.labels[number]
             made.append(row)
@@ -128,32 +147,40 @@ def predict_samples(
         TrainingError: The data and the network do not go together, or there is no such output of one row a sample.
     """
     values: list[Tensor] = []
+    places: list[Tensor] = []
     labels: list[Any] = []
     chosen = output
     objective: Objective | None = None
+    kind: str | None = None
     notes: list[str] = []
     for each in samples:
         notes += each.notes
         for outputs, batch, start in run_batches(model, each, batch_size):
             if objective is None or chosen is None:
                 chosen = main_output(outputs) if output is None else output
-                _check_output(outputs, chosen)
+                _check_there(outputs, chosen)
                 objective = objective_of(model, operations, chosen, outputs[chosen])
-            values.append(outputs[chosen].float().cpu().reshape(len(outputs[chosen]), -1))
+                kind = _check_output(outputs, chosen, batch, objective)
+            raw = outputs[chosen].float()
+            if kind is not None:
+                some = classes_of_places(raw, batch)
+                places += some
+                raw = torch.stack([shares_of(place, raw.shape[CLASSES[kind]]) for place in some])
+            values.append(raw.cpu().reshape(len(raw), -1))
             label = objective.label
             if label in each.shown:
                 labels += each.shown[label][start : start + len(values[-1])]
             elif label in batch and label not in each.inputs:
                 names = each.classes.get(label) or network.head(label).names
-                labels += [_named(value, names, objective) for value in batch[label].cpu()]
+                labels += [_named(value, names, objective) for value in _labels(batch, label, kind)]
             else:
                 labels += [None] * len(values[-1])
     if objective is None or chosen is None:
         raise TrainingError("there are no samples to predict from")
-    kind, names, made = _meaning(torch.cat(values), objective, network, samples)
+    what, names, made = _meaning(torch.cat(values), objective, network, samples, kind)
     return Predictions(
         chosen,
-        kind,
+        what,
         names,
         made,
         tuple(name for each in samples for name in each.names),
@@ -162,11 +189,13 @@ def predict_samples(
         if any(each.parts for each in samples)
         else (),
         tuple(dict.fromkeys(notes)),
+        tuple(places),
     )
 
 
 def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
     """Yield the outputs by name, the batch, and the number of its first sample, in eval mode and without gradients."""
+    adopt_padding(model, samples.used)
     call = Call.of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for start in range(0, len(samples), batch_size):
@@ -214,26 +243,47 @@ def shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _check_output(outputs: dict[str, Tensor], chosen: str) -> None:
+def _check_there(outputs: dict[str, Tensor], chosen: str) -> None:
     if chosen not in outputs:
         raise TrainingError(
             f"no output {chosen!r} (there are: {', '.join(outputs)})", hint=suggest(chosen, outputs) or None
         )
-    if outputs[chosen].ndim > 2 or not outputs[chosen].is_floating_point():
+
+
+def _check_output(
+    outputs: dict[str, Tensor], chosen: str, batch: Mapping[str, Tensor], objective: Objective
+) -> str | None:
+    """Whether an output is of words or of pixels; None of one row of numbers a sample."""
+    values = outputs[chosen]
+    if objective.loss == CLASS_LOSS and values.is_floating_point() and (kind := kind_of_places(values, batch)):
+        return kind
+    if values.ndim > 2 or not values.is_floating_point():
         raise TrainingError(
             f"the output {chosen!r} has shape {tuple(outputs[chosen].shape)}: no row of numbers for each sample",
-            hint="surgeon evaluate measures outputs of tokens and pixels",
+            hint="classes of words are predicted of a table whose texts are lists of words; surgeon evaluate measures "
+            "outputs of tokens too",
         )
+    return None
+
+
+def _labels(batch: Mapping[str, Tensor], label: str, kind: str | None) -> list[Tensor]:
+    """The label of each sample; of words those of first pieces."""
+    labels = list(batch[label].cpu())
+    if kind == "words":
+        return [row[first] for row, first in zip(labels, first_pieces(batch[WORD_IDS]).cpu(), strict=True)]
+    return labels
 
 
 def _meaning(
-    raw: Tensor, objective: Objective, network: Network, samples: Sequence[Samples]
+    raw: Tensor, objective: Objective, network: Network, samples: Sequence[Samples], kind: str | None
 ) -> tuple[str, tuple[str, ...], Tensor]:
     """The kind, the names of the columns and their values."""
     count = raw.shape[1]
     named = [network.head(objective.label).names, *(each.classes.get(objective.label, ()) for each in samples)]
     loss = "bce" if objective.loss == CLASS_LOSS and count == 1 else objective.loss
     names = next((tuple(map(str, given)) for given in named if len(given) == count), None)
+    if kind is not None:
+        return kind, names or tuple(map(str, range(count))), raw
     if loss == CLASS_LOSS:
         return "class", names or tuple(map(str, range(count))), raw.softmax(1)
     if loss == "bce":
@@ -247,7 +297,11 @@ def _meaning(
 
 def _named(value: Tensor, names: Sequence[str], objective: Objective) -> Any:
     """A label by name; None where it is missing."""
+    if value.ndim > 1 and objective.loss == CLASS_LOSS:
+        return None  # of pixels
     if value.ndim:
+        if objective.loss == CLASS_LOSS and not value.is_floating_point():
+            return [_named(each, names, objective) for each in value]
         flat = value.reshape(-1).tolist()
         if objective.loss == "bce" and len(names) == len(flat):
             return [name for name, each in zip(names, flat, strict=True) if each > 0.5]

@@ -18,7 +18,7 @@ from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.arguments import check_arguments
 from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
-from surgeon.training.class_names import adopt_names, network_of
+from surgeon.training.class_names import adopt_names, adopt_padding, network_of
 from surgeon.training.job import Job
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.rates import for_baseline
@@ -82,6 +82,7 @@ def train(
     if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):
         splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
     adopt_names(model, splits.names, wanted)
+    adopt_padding(model, splits.preprocessing)
     if settings.compared is not None and baseline is None:
         raise TrainingError(
             "a baseline from scratch needs a function that makes the same network with fresh weights",

@@ -64,7 +64,7 @@ def test_files_in_folders_of_processors_come_too(bert: Path) -> None:
         ("vocab.txt", b"a\n\xff\n", "no UTF-8"),
         ("spiece.model", b"", "is empty"),
         ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of git-lfs"),
-        ("modules.json", b'{"a": 1}', "no list of modules"),
+        ("modules.json", b'{"a": 1}', "not a list of modules"),
         ("modules.json", b'[{"path": "../elsewhere"}]', "outside"),
     ],
 )

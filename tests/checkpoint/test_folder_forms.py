@@ -85,7 +85,7 @@ def test_shards_without_an_index_are_taken_with_a_note(tmp_path: Path, bert: Ber
     checkpoint = open_checkpoint(tmp_path)
     assert_equal(checkpoint, state)
     assert checkpoint.config is not None
-    assert checkpoint.notes[0] == "no index: the 3 shards that lie here are taken as one model"
+    assert checkpoint.notes[0] == "no index: the 3 shards are read as one model"
     assert len(checkpoint.files) == 3
     part = {name.removeprefix("encoder.layer.0."): tensor for name, tensor in state.items() if "layer.0." in name}
     assert_equal(open_checkpoint(tmp_path, key="encoder.layer.0"), part)
@@ -109,7 +109,7 @@ def test_shards_of_two_models_are_not_mixed(tmp_path: Path) -> None:
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     for number in (1, 2):
         save_file({"a": torch.ones(1)}, tmp_path / f"model-{number:05d}-of-00002.safetensors")
-    assert "1 of its tensors are in another shard too: a" in refused(tmp_path / "").message
+    assert "1 of its tensors are also in another shard: a" in refused(tmp_path / "").message
 
 
 GGUF = b"GGUF\3\0\0\0" + bytes(16)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import surgeon
-from surgeon.checkpoint import artifact, safetensors_writing
+from surgeon.checkpoint import artifact, safetensors_writer
 from surgeon.checkpoint.contents import Checkpoint
 from surgeon.checkpoint.formats import open_checkpoint
 from surgeon.checkpoint.pages import PAGE
@@ -216,7 +216,7 @@ def test_a_header_of_ten_thousand_tensors_is_written_and_read(tmp_path: Path) ->
 def test_a_header_past_the_formats_limit_is_refused_before_anything_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safetensors_writing, "HEADER_LIMIT", 10_000)
+    monkeypatch.setattr(safetensors_writer, "HEADER_LIMIT", 10_000)
     with pytest.raises(OutputError, match="header would have"):
         write(tmp_path / "out.safetensors", pieces_of(saved(tmp_path / "s.pt", {"a": torch.ones(3)})), text="x" * 9999)
     assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]

@@ -132,7 +132,7 @@ def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path
 def test_what_is_no_text_is_refused_with_its_row(tmp_path):
     import json
 
-    rows = [{"t": ["a", "film"], "y": 1}, {"t": ["a"], "y": 0}]
+    rows = [{"t": [1, 2], "y": 1}, {"t": [1], "y": 0}]
     words = tokenizer(tmp_path / "words")
     source = table(
         tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows * 3)), text="t", tokenizer=str(words)

@@ -142,7 +142,7 @@ def test_an_image_size_that_patches_do_not_divide_is_refused(lab):
 
 
 def test_keeping_blocks_in_another_order_than_the_config_can_say_is_refused(lab):
-    with pytest.raises(OperationError, match="plain_first: 2 says that the first blocks of layers") as caught:
+    with pytest.raises(OperationError, match="plain_first: 2 says that the first 2 blocks of layers") as caught:
         lab(surgeon.Truncate(keep_blocks=[2, 0]))
     assert caught.value.hint == "keep the blocks in their order: keep_blocks: [0, 2]"
 

@@ -74,7 +74,7 @@ def step(text: str) -> str:
         ("train: {ephocs: 1}\n" + step("{op: truncate, after: a}"), "train.ephocs: unknown key\n    nearest: epochs"),
         (
             "seed: 1\nseed: 2\n" + step("{op: truncate, after: a}"),
-            "r.yaml:2:1: seed: stands twice; first at r.yaml:1:1",
+            "r.yaml:2:1: seed: is a duplicate key; first at r.yaml:1:1",
         ),
         (step("{op: truncate, after: a, after: b}"), "operations.0.after: stands twice"),
         (step("{op: truncate, after: !!python/object/apply:os.system [ls]}"), "the tag 'tag:yaml.org,2002:python/"),

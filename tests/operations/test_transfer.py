@@ -155,7 +155,7 @@ def test_the_artifact_knows_its_donor_and_loads_without_it(tmp_path):
 def test_a_donor_is_never_overwritten(tmp_path):
     surgeon.save(build("resnet", seed=7), tmp_path / "donor")
     prepared = prepare(build("resnet"), [Transfer(donor=str(tmp_path / "donor"), sites="layer1")])
-    with pytest.raises(surgeon.errors.OutputError, match="is or holds the input"):
+    with pytest.raises(surgeon.errors.OutputError, match="is or contains the input"):
         prepared.write(tmp_path / "donor", force=True)
 
 

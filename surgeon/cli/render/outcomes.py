@@ -18,6 +18,7 @@ from surgeon.cli.render.numbers import count, shape, size
 if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification
     from surgeon.pipeline.exports.exporter import Export
+    from surgeon.pipeline.publishing.hub import Pushed
     from surgeon.pipeline.reload_check import Reload
     from surgeon.training.report import TrainReport
 
@@ -171,3 +172,20 @@ def render_export(exported: Export) -> RenderableType:
     for note in exported.notes:
         grid.add_row("note", note)
     return Group(Text.assemble("\nexported to ", (str(path), "bold green")), grid)
+
+
+def render_pushed(pushed: Pushed) -> RenderableType:
+    """Say where an artifact was pushed, with which files, and what stayed behind."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("load it with", f'surgeon.load("hf:{pushed.repository}")')
+    grid.add_row("commit", pushed.commit)
+    grid.add_row("files", ", ".join(pushed.files))
+    made = "made from the manifest: look it over" if pushed.card == "made" else "the README.md of the artifact"
+    grid.add_row("card", made)
+    if pushed.removed:
+        grid.add_row("removed", f"{', '.join(pushed.removed)}: of an earlier push, not of this artifact")
+    if pushed.left_out:
+        grid.add_row("left out", f"{', '.join(pushed.left_out)}: no part of the artifact")
+    return Group(Text.assemble("\npushed to ", (pushed.url, "bold green")), grid)

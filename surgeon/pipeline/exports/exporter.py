@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode
-from surgeon.checkpoint.artifact import check_place
+from surgeon.checkpoint.artifact import REPLACE, check_place
 from surgeon.checkpoint.scratch import appearing
 from surgeon.data.requirements import require
 from surgeon.errors import ExportError, OutputError, SurgeonError, VerificationError, name_nearest_option, suggest
@@ -129,12 +129,17 @@ def export(
     call = call_of(network, inspection_of(network, plugins, record.surgeries if record else ()))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(output) as temporary, tempfile.TemporaryDirectory(prefix="surgeon-export-") as folder:
+        with (
+            appearing(output, replace=force) as temporary,
+            tempfile.TemporaryDirectory(prefix="surgeon-export-") as folder,
+        ):
             return _write(to, call, temporary, Path(folder), output)
     except SurgeonError as error:
         note = f"{output} stays as it was" if output.exists() else f"nothing was written to {output}"
         error.hint = f"{error.hint}; {note}" if error.hint else note
         raise
+    except FileExistsError as error:
+        raise OutputError(f"{output} exists", hint=REPLACE) from error
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror or error}") from error
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from surgeon.checkpoint import copying, pages
+from surgeon.checkpoint import file_writer, pages
 from surgeon.checkpoint.contents import ByteRange
-from surgeon.checkpoint.copying import Writer
+from surgeon.checkpoint.file_writer import Writer
 from surgeon.checkpoint.pages import BUFFER, DIRECT, PAGE, Reader, extents
 from surgeon.errors import CheckpointError
 
@@ -103,7 +103,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "BUFFER", SMALL)
-    monkeypatch.setattr(copying, "BUFFER", SMALL)
+    monkeypatch.setattr(file_writer, "BUFFER", SMALL)
 
 
 def sources(folder: Path, sizes: list[int]) -> dict[Path, bytes]:
@@ -227,7 +227,7 @@ COUNT = """
 import os, sys
 from pathlib import Path
 from surgeon.checkpoint.contents import ByteRange
-from surgeon.checkpoint.copying import Writer
+from surgeon.checkpoint.file_writer import Writer
 
 def count(name):
     return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())[name])

@@ -1,4 +1,4 @@
-"""Writing safetensors: the header's length is ours to choose, so that kept bytes need no shifting."""
+"""Write safetensors with a padded header, so that most kept bytes keep their offset in the page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint.copying import Progress, Writer
 from surgeon.checkpoint.digests import BLANK, KEY, place_in
+from surgeon.checkpoint.file_writer import Progress, Writer
 from surgeon.checkpoint.pages import PAGE
 from surgeon.checkpoint.pieces import LINE, Piece, write_pieces
 from surgeon.checkpoint.safetensors import DTYPES, HEADER_LIMIT
@@ -18,9 +18,9 @@ from surgeon.errors import OutputError
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LENGTH = 8
-"""The bytes of a header's length, before it."""
+"""The size of the header's length, in bytes."""
 STEP = 16
-"""What the place of the values is a multiple of at least: kernels take mapped tensors as they take their own."""
+"""The values begin at a multiple of this, so that kernels treat mapped tensors like allocated ones."""
 
 
 def write_safetensors(
@@ -31,20 +31,20 @@ def write_safetensors(
     *,
     seal: bool = False,
 ) -> str:
-    """Write ``pieces``, in the order that they are in.
+    """Write ``pieces`` in their order.
 
     Args:
         path: The file.
         pieces: Its tensors.
-        metadata: For the header's ``__metadata__``.
-        progress: Called with the number of bytes each time some have been written.
-        seal: Put the digest of the file into its metadata.
+        metadata: The header's ``__metadata__``.
+        progress: Called with the number of bytes after each write.
+        seal: Whether to put the digest of the file into its metadata.
 
     Returns:
-        The digest of the file; of a sealed one, with zeros in its place.
+        The digest of the file; for a sealed file, computed with zeros in its place.
 
     Raises:
-        OutputError: Safetensors cannot hold one of the dtypes, or a header of that length.
+        OutputError: Safetensors does not support one of the dtypes, or the header is too long.
     """
     header: dict[str, Any] = {"__metadata__": {**metadata, KEY: BLANK} if seal else metadata}
     offset = 0
@@ -79,7 +79,7 @@ def write_safetensors(
 
 
 def _padding(length: int, pieces: list[Piece]) -> int:
-    """How many spaces behind ``length`` bytes let most of the stored bytes lie in their page as in their source."""
+    """Return how many spaces to append so that most stored bytes keep the offset in the page of their source."""
     shifts: Counter[int] = Counter()
     offset = 0
     for piece in pieces:

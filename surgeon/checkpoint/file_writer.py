@@ -1,13 +1,13 @@
-"""A file filled from other files' bytes, past the page cache where the file system lets us.
+"""Fill a file with bytes of other files, bypassing the page cache where the file system allows it.
 
-What everybody waits for when a checkpoint is copied is the page cache, not the disk: what is written is
-copied into it, and from there to the disk. Direct I/O (``O_DIRECT``) leaves that out. It asks that places,
-lengths and memory are whole pages, so the file is written in buffers of whole pages, and what lies
-differently in its source is shifted in memory. Reading and writing overlap: a thread writes one buffer while
-the next is filled, and both let go of the interpreter's lock.
+Copying a checkpoint waits for the page cache, not the disk: written bytes are copied into it, and from there to the
+disk. Direct I/O (``O_DIRECT``) avoids that, but needs offsets, lengths and memory in whole pages. So the file is
+written
+in buffers of whole pages, and bytes at another offset in their source page are shifted in memory. Reading and writing
+overlap: a thread writes one buffer while the next is filled, and both release the GIL.
 
-Where direct I/O is refused, when the file is opened or at the first request (some network and overlay file
-systems), the same requests go through the page cache, and the kernel copies long runs by itself if it can.
+Where direct I/O is refused, on opening or at the first request (some network and overlay file systems), the same
+requests use the page cache, and the kernel copies long runs if it can.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from surgeon.checkpoint.contents import ByteRange
 from surgeon.checkpoint.pages import BUFFER, DIRECT, PAGE, REFUSED, Extent, Reader, down, extents, open_direct, up
 
 BUFFERS = 2
-"""How many filled buffers may wait to be written."""
+"""How many full buffers may wait to be written."""
 
 Progress = Callable[[int], None]
 
 
 class Writer:
-    """A file that is filled from its beginning to its end; a context, at whose end the file is on the disk.
+    """Write a file from beginning to end; when the context ends, the file is on the disk.
 
     Args:
-        path: The file; what is in it already is lost.
+        path: The file; existing content is lost.
     """
 
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         file = open_direct(path, flags)
         self.direct = file is not None
-        """Whether the page cache is passed by."""
+        """Whether writes bypass the page cache."""
         self.digest = ""
-        """The XXH3 digest of the file, when the context has ended."""
+        """The XXH3 digest of the file, set when the context ends."""
         self._file = os.open(path, flags, 0o666) if file is None else file
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="surgeon-writer")
         self._waiting: deque[tuple[Future[None], mmap.mmap]] = deque()
@@ -69,11 +69,11 @@ class Writer:
             os.close(self._file)
 
     def tell(self) -> int:
-        """How many bytes have been handed over; with :meth:`write` and :meth:`flush`, a file for zipfile."""
+        """Return the number of bytes written so far; with :meth:`write` and :meth:`flush`, zipfile's view of a file."""
         return self._base + self._end
 
     def digest_so_far(self) -> str:
-        """The XXH3 digest of all bytes that have been handed over, in hexadecimal."""
+        """Return the XXH3 digest of the bytes written so far, in hexadecimal."""
         for job, _ in self._waiting:
             job.result()
         digest = self._hash.copy()
@@ -81,7 +81,7 @@ class Writer:
         return digest.hexdigest()
 
     def flush(self) -> None:
-        """Do nothing: the file is complete when the context ends, and not before."""
+        """Do nothing: the file is complete only when the context ends."""
 
     def write(self, data: bytes | memoryview) -> int:
         """Append ``data``."""
@@ -95,14 +95,14 @@ class Writer:
         return done
 
     def copy(self, spans: Iterable[ByteRange], progress: Progress | None = None) -> None:
-        """Append bytes of other files.
+        """Append byte ranges of other files.
 
         Args:
-            spans: Where they lie, in the order in which they are to stand.
-            progress: Called with the number of bytes each time some have been copied.
+            spans: The ranges, in the order to write them.
+            progress: Called with the number of bytes after each copy.
 
         Raises:
-            CheckpointError: A file is shorter than it was.
+            CheckpointError: A source file has become shorter.
         """
         for extent in extents(spans):
             if len(extent.runs) == 1:
@@ -111,7 +111,7 @@ class Writer:
                 self._shift(extent, progress)
 
     def stream(self, spans: Iterable[ByteRange]) -> Iterator[memoryview]:
-        """The bytes of other files, for a caller who appends them himself; each view holds until the next."""
+        """Yield the bytes of other files, for callers who append them; a view is valid until the next one."""
         for extent in extents(spans):
             yield from self._source(extent.path).read(extent)
 
@@ -141,14 +141,14 @@ class Writer:
         self._shift(Extent(path, [(last, end)]), progress)
 
     def _shift(self, extent: Extent, progress: Progress | None) -> None:
-        """Copy through memory, from wherever the bytes lie in their page to wherever they are to lie."""
+        """Copy through memory, for bytes whose offset in the page differs between source and file."""
         for data in self._source(extent.path).read(extent):
             self.write(data)
             if progress:
                 progress(len(data))
 
     def _copy_in_kernel(self, path: Path, offset: int, length: int, progress: Progress | None) -> int:
-        """Let the kernel copy from file to file, where it can; returns how many bytes it did."""
+        """Let the kernel copy from file to file if it can; return the number of bytes copied."""
         if length < BUFFER or not hasattr(os, "copy_file_range"):
             return 0
         self._hand_over()
@@ -171,13 +171,13 @@ class Writer:
         return done
 
     def _hash_copied(self, file: int, offset: int, count: int) -> None:
-        """Take the digest of what the kernel has copied, which is in the page cache."""
+        """Add the bytes that the kernel has copied to the digest; they are in the page cache."""
         while count and (data := os.pread(file, min(count, BUFFER), offset)):
             self._hash.update(data)
             offset, count = offset + len(data), count - len(data)
 
     def _start_buffer(self, position: int) -> None:
-        # A byte lies as far from a page's beginning in the buffer as in the file.
+        # a byte has the same offset in its page in the buffer and in the file
         self._base = down(position)
         self._begin = self._end = position - self._base
 
@@ -187,7 +187,7 @@ class Writer:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give the buffer to the thread that writes, and go on with another one."""
+        """Pass the buffer to the writing thread, and continue with another one."""
         position = self.tell()
         if self._end > self._begin:
             job = self._thread.submit(self._write_out, self._buffer, self._begin, self._end, self._base)
@@ -214,7 +214,7 @@ class Writer:
     def _finish(self) -> None:
         length = self.tell()
         self.digest = self.digest_so_far()
-        if self.direct:  # the last page is written whole, and what is too much of it taken off
+        if self.direct:  # the last page is written whole, then truncated
             whole = up(self._end)
             self._buffer[self._end : whole] = bytes(whole - self._end)
             self._end = whole

@@ -1,4 +1,4 @@
-"""Writing what ``torch.load`` reads, tensor by tensor: ``torch.save`` wants all of them in memory at once.
+"""Write files for ``torch.load`` tensor by tensor; ``torch.save`` needs all tensors in memory at once.
 
 The file is a zip archive (https://docs.pytorch.org/docs/stable/notes/serialization.html): ``data.pkl``, a
 pickle in which each storage is a persistent id, and one uncompressed record of bytes for each storage.
@@ -17,20 +17,20 @@ from typing import Any
 
 import torch
 
-from surgeon.checkpoint.copying import Progress, Writer
 from surgeon.checkpoint.digests import RECORD as DIGEST
+from surgeon.checkpoint.file_writer import Progress, Writer
 from surgeon.checkpoint.pages import BUFFER
 from surgeon.checkpoint.pieces import Piece, values_of
 
 ROOT = "archive"
 ALIGNMENT = 64
-"""At what multiples torch.save begins the bytes of a storage."""
+"""torch.save begins the bytes of a storage at a multiple of this."""
 LOCAL_HEADER = 30
 ZIP64_FIELD = 20
 PADDING_FIELD = 4
 PADDING_ID = b"FB"
 
-# torch.save still writes the classes of typed storages, and dtypes younger than those by themselves.
+# torch.save writes the classes of typed storages; newer dtypes have none, so it writes the dtype
 TYPED = {
     torch.bool: "BoolStorage",
     torch.uint8: "ByteStorage",
@@ -48,14 +48,14 @@ TYPED = {
 
 
 class _Tensor:
-    """Stands in the pickle for a tensor that has a storage of its own."""
+    """Stand in for a tensor in the pickle; each has its own storage."""
 
     def __init__(self, piece: Piece, key: str) -> None:
         self.piece = piece
         self.storage = _Storage(piece, key)
 
     def reduce(self) -> tuple[Any, ...]:
-        """What builds the tensor on loading: the same functions that torch.save names."""
+        """Return the call that builds the tensor on loading, with the functions that torch.save uses."""
         shape = self.piece.shape
         stride = torch.empty(shape, device="meta").stride()
         arguments: tuple[Any, ...] = (self.storage, 0, shape, stride, False, OrderedDict())
@@ -92,15 +92,15 @@ def write_state_dict(
     metadata: dict[str, Any],
     progress: Progress | None = None,
 ) -> None:
-    """Write a bare state dict, which plain ``torch.load`` and ``load_state_dict`` take.
+    """Write a bare state dict, for plain ``torch.load`` and ``load_state_dict``.
 
     Args:
         path: The file.
         names: The tensors, in the order of the state dict.
         pieces: The same tensors, in the order of the file.
-        aliases: Further names of tied tensors.
-        metadata: Its ``_metadata``, where torch keeps the version numbers of modules.
-        progress: Called with the number of bytes each time some have been written.
+        aliases: Other names of tied tensors.
+        metadata: The state dict's ``_metadata``, where torch keeps the version numbers of modules.
+        progress: Called with the number of bytes after each write.
     """
     tensors = {piece.name: _Tensor(piece, str(number)) for number, piece in enumerate(pieces)}
     state: OrderedDict[str, _Tensor] = OrderedDict((name, tensors[name]) for name in names)
@@ -125,7 +125,7 @@ def write_state_dict(
 
 
 class _Feed:
-    """Bytes that come in portions of one kind, and are taken in portions of another."""
+    """Cut a stream of portions into portions of other sizes."""
 
     def __init__(self, portions: Iterator[memoryview]) -> None:
         self._portions = portions
@@ -145,7 +145,7 @@ def _portions(view: memoryview) -> Iterator[memoryview]:
 
 
 def _record(writer: Writer, name: str, size: int) -> zipfile.ZipInfo:
-    """A record whose bytes begin where torch.save would let them begin, so that they can be mapped."""
+    """Make a record whose bytes begin at a multiple of ``ALIGNMENT``, as in torch.save, so that they can be mapped."""
     record = zipfile.ZipInfo(f"{ROOT}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
     header = LOCAL_HEADER + len(record.filename) + (ZIP64_FIELD if size > zipfile.ZIP64_LIMIT else 0)
     padding = -(writer.tell() + header + PADDING_FIELD) % ALIGNMENT
