@@ -177,12 +177,13 @@ class _FlowRecorder:
         return finish
 
     def _name_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        try:  # a class that surgeon mixed takes any arguments; the one below it names them
-            names = list(inspect.signature(cast("type[nn.Module]", base_of(type(module))).forward).parameters)[1:]
-        except (TypeError, ValueError):
-            names = []
+        forward = cast(
+            "type[nn.Module]", base_of(type(module))
+        ).forward  # a class that surgeon mixed takes any arguments
+        taken = list(inspect.signature(forward).parameters.values())[1:]
+        names = [parameter.name for parameter in taken if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
         for position, value in enumerate(args):
-            name = names[position] if position < len(names) else str(position)
+            name = names[position] if position < len(names) else f"input {position}" if position else "input"
             self.produce(f"<{name}", _pytree.tree_leaves(value))
         for name, value in kwargs.items():
             tensors = [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]

@@ -5,34 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from surgeon.graph.costs import Costs
-from surgeon.interfaces.record import record_of
 from surgeon.pages.document import Page, Section, render_page, table_section, text_section
 from surgeon.pages.drawing import Drawing, Extras, draw_network
+from surgeon.pages.numbers import count, size
 from surgeon.pages.status import status_after, status_before
 from surgeon.pipeline.network_view import NetworkView
 from surgeon.surgery.plan import Plan
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
-
-def network_page(view: NetworkView, sections: tuple[Section, ...] = (), facts: tuple[tuple[str, str], ...] = ()) -> str:
-    """Draw a network.
+def network_page(view: NetworkView) -> str:
+    """Draw a network; of an artifact, its training and its recipes as well.
 
     Args:
         view: What :func:`surgeon.inspect` shows of it.
-        sections: What else is known of it, such as its training.
-        facts: What else stands at the top.
     """
     drawing = draw_network(view)
-    record = record_of(view.model)
-    recipes = [text_section("Recipe", done.text) for done in (record.surgeries if record else ()) if done.text]
+    surgeries = view.record.surgeries if view.record else ()
+    recipes = [text_section("Recipe", done.text) for done in surgeries if done.text]
+    training = training_sections(view.record, Path(view.source)) if view.record else []
     return render_page(
         Page(
             view.architecture or type(view.model).__name__,
             f"from {view.source}",
-            [*_counts(view, drawing), *facts],
+            list(_counts(view, drawing)),
             {"network": drawing},
-            [_outputs(view), _roles(view), *sections, *recipes],
+            [*training, _outputs(view), _roles(view), *recipes],
             view.notes,
         )
     )
@@ -55,8 +52,8 @@ def plan_page(before: NetworkView, after: NetworkView, plan: Plan, recipe: str =
         ("parameters", f"{plan.parameters_before:,} → {plan.parameters:,}"),
         ("trainable", f"{plan.trainable:,}"),
         ("tensors", plan.counts),
-        ("to read", amount(plan.bytes_read)),
-        ("to write", amount(plan.bytes_written)),
+        ("to read", size(plan.bytes_read)),
+        ("to write", size(plan.bytes_written)),
         *_prices(drawings["before"].costs, drawings["after"].costs),
         *_inputs(after),
     ]
@@ -72,16 +69,6 @@ def plan_page(before: NetworkView, after: NetworkView, plan: Plan, recipe: str =
         sections.append(text_section("Recipe", recipe))
     notes = [note for step in plan.steps for note in step.notes] + list(plan.notes)
     return render_page(Page(plan.architecture, f"from {plan.source}", facts, drawings, sections, notes))
-
-
-def amount(size: int | None) -> str:
-    """Write a number of bytes with its unit; nothing for None."""
-    if size is None:
-        return ""
-    value, unit = float(size), 0
-    while value >= 1000 and unit + 1 < len(UNITS):
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {UNITS[unit]}"
 
 
 def _counts(view: NetworkView, drawing: Drawing) -> Iterator[tuple[str, str]]:
@@ -107,11 +94,11 @@ def _inputs(view: NetworkView) -> Iterator[tuple[str, str]]:
 def _prices(before: Costs | None, after: Costs | None) -> Iterator[tuple[str, str]]:
     if after is None:
         return
-    flops = [f"{price.flops[''] / price.samples / 1e9:.3g}" for price in (before, after) if price]
-    yield "GFLOPs a sample", " → ".join(flops)
+    flops = [count(price.flops[""] // price.samples) for price in (before, after) if price]
+    yield "FLOPs a sample", " → ".join(dict.fromkeys(flops))
     if after.training_bytes is not None:
-        memory = [amount(price.training_bytes) for price in (before, after) if price and price.training_bytes]
-        yield f"training, batch {after.samples}, AdamW", " → ".join(memory)
+        memory = [size(price.training_bytes) for price in (before, after) if price and price.training_bytes]
+        yield f"training, batch {after.samples}, AdamW", " → ".join(dict.fromkeys(memory))
 
 
 def _outputs(view: NetworkView) -> Section:

@@ -9,6 +9,9 @@ from torch import nn
 from surgeon.pages.drawing import Status
 from surgeon.surgery.plan import Plan
 
+FLAGS = ("freeze", "unfreeze")
+"""Operations that say what trains and change nothing else; a page shows that as a tint of its own."""
+
 
 def status_before(plan: Plan, result: nn.Module) -> Status:
     """Make the function that says which modules of the source are cut.
@@ -44,7 +47,8 @@ def status_after(plan: Plan) -> Status:
     # a network without weights gets its builder's initial values: no operation made these
     origins = {fact.name: fact.origin if fact.by in operations else "kept" for fact in plan.tensors}
     added = [edit.site for step in plan.steps for edit in step.edits if edit.mark == "+"]
-    changed = {edit.site for step in plan.steps for edit in step.edits if edit.mark == "~"}
+    working = [step for step in plan.steps if step.operation not in FLAGS]
+    changed = {edit.site for step in working for edit in step.edits if edit.mark == "~"}
 
     def status(site: str, module: nn.Module) -> str:
         names = [f"{site}.{name}".lstrip(".") for name, _ in [*module.named_parameters(), *module.named_buffers()]]

@@ -14,6 +14,7 @@ from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
 from surgeon.interfaces.html_table import html_report, html_table
+from surgeon.interfaces.record import Record
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.inspection import Inspection
@@ -67,6 +68,7 @@ class NetworkView:
         notes: What was noticed while opening and tracing.
         inspection: Answers further questions about the skeleton.
         trace: The forward that the shapes come from; None if none of the ways to run it worked.
+        record: How an artifact was made; None for anything else.
     """
 
     architecture: str | None
@@ -78,6 +80,7 @@ class NetworkView:
     notes: tuple[str, ...]
     inspection: Inspection = field(repr=False)
     trace: Trace | None = field(repr=False)
+    record: Record | None = field(default=None, repr=False)
 
     def select(self, selector: str) -> tuple[SiteView, ...]:
         """List the sites that a selector names, in the order of the tree, and why it names each.
@@ -150,10 +153,13 @@ def inspect(
         str(opened.source.architecture) if opened.source.architecture else None,
         opened.source.location,
         opened.source.notes,
+        opened.source.record,
     )
 
 
-def view_network(inspection: Inspection, architecture: str | None, source: str, notes: Iterable[str]) -> NetworkView:
+def view_network(
+    inspection: Inspection, architecture: str | None, source: str, notes: Iterable[str], record: Record | None = None
+) -> NetworkView:
     """Collect what is shown of a network.
 
     Args:
@@ -161,6 +167,7 @@ def view_network(inspection: Inspection, architecture: str | None, source: str, 
         architecture: What builds it; None where that is not known.
         source: Where it comes from.
         notes: What was noticed while opening it.
+        record: How an artifact was made.
     """
     trace: Trace | None = None
     notes = list(notes)
@@ -181,6 +188,7 @@ def view_network(inspection: Inspection, architecture: str | None, source: str, 
         notes=tuple(notes),
         inspection=inspection,
         trace=trace,
+        record=record,
     )
 
 

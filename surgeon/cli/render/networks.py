@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.trees import ROLES, render_roles, render_tree
+from surgeon.pages.numbers import count, shape
 from surgeon.pipeline.network_view import NetworkView, SiteView
 
 

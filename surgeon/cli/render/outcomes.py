@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.checkpoint.jsonfiles import read_object
-from surgeon.cli.render.numbers import count, shape, size
+from surgeon.pages.numbers import count, shape, size
 
 if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification

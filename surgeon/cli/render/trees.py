@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import merged, pattern, ranges
+from surgeon.pages.numbers import count, shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -121,10 +121,16 @@ class Network {
     for (const item of this.items.values()) {
       if (!item.drawn || !item.node || !item.node.status || item.node.status === "kept") continue;
       const added = [];
+      if (this.inGroup(item)) continue;
       for (let up = item.parent; up; up = up.parent) if (!this.open.has(up.id)) added.push(up.id);
       added.forEach((id) => this.open.add(id));
       if (this.count() > 2.5 * FIRST_VISIBLE) added.forEach((id) => this.open.delete(id));
     }
+  }
+
+  inGroup(item) {
+    for (let up = item; up; up = up.parent) if (up.kind === "group") return true;
+    return false;
   }
 
   reveal(site) {
