@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from surgeon.data.class_names import differing
+from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
 from surgeon.data.rows import Chosen, label_values
-from surgeon.data.sources import Split
+from surgeon.data.sources import Corpus, Split
 from surgeon.data.splitting import digest, hold_out, others
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
@@ -55,11 +56,15 @@ def load_sources(
         numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:
-        made = numbered.get(id(source)) or source.load(seed)
+        made = numbered.get(id(source)) or _loaded(source, seed, network)
         if not isinstance(made, Splits):
             raise TrainingError(f"load of {type(source).__name__} returned {type(made).__name__}, not Splits")
         splits.append(made if id(source) in numbered else by_names_of(network, made))
     return splits
+
+
+def _loaded(source: Source, seed: int, network: Network) -> Splits:
+    return load_corpus(source, seed, network) if isinstance(source, Corpus) else source.load(seed)
 
 
 @dataclass

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
 CLASS_LOSS = "cross_entropy"
+NEXT_TOKEN, MASKED, SEQUENCES = "next_token", "masked", "sequences"
+"""How a language model predicts tokens: the next one, those that are masked, or one sequence from another."""
 NUMBER_LOSSES = ("bce", "mse", "huber", "cosine")
 """Losses that compare numbers: their labels are never numbered as classes."""
 
@@ -36,6 +38,8 @@ class Network:
     """How many tokens a text may have; None where nothing limits it."""
     vocabulary: int | None = None
     """How many tokens the embedding knows."""
+    language: str | None = None
+    """How it predicts tokens: ``next_token``, ``masked`` or ``sequences``; None where it does not, or is not known."""
     preprocessing: Preprocessing = UNKNOWN
     """How its checkpoint has samples prepared."""
 

@@ -247,7 +247,68 @@ class Hub(Columns):
     """The split to test on; a part of ``split`` is held out if left out."""
 
 
-BUNDLED = (Digits, Images, Table, Saved, Hub)
+class Corpus(Split):
+    """Texts from which a language model learns to predict tokens: the next one, or those that are masked.
+
+    Which of them the network's class decides, or a loss ``next_token`` or ``masked`` of the output ``logits``. Texts
+    become tokens once, before training. Whole texts are held out. What is masked in training is drawn anew in every
+    epoch; what is masked for a measure is the same in every run, whatever the seed.
+    """
+
+    source: Literal["corpus"]
+    path: File
+    """A .txt file, a folder of such, a table (.csv, .tsv, .json, .jsonl, .parquet), or a folder that ``datasets``
+    saved; looked for beside the recipe first."""
+    validation_path: MaybeFile = None
+    """Texts to make choices by: early stopping, the best weights."""
+    test_path: MaybeFile = None
+    """Texts to test on."""
+    unit: Literal["file", "paragraph", "line"] = "file"
+    """What one text of a .txt file is: all of it, what stands between empty lines, or a line."""
+    text: Name = "text"
+    """The column of texts in a table."""
+    prompt: Name | None = None
+    """A column of prompts, in the place of ``text``; the loss is of the completions only."""
+    completion: Name | None = None
+    """The column of what follows each prompt."""
+    packing: Literal["blocks", "none"] | None = None
+    """blocks: texts follow one another, each with the token that ends a text, and are cut into full blocks; what is
+    left over is dropped, and said. none: every text is a sample of its own, cut to ``max_length`` and padded at the
+    tokenizer's side. Default: blocks; none for prompts."""
+    max_length: PositiveInt | None = None
+    """Tokens of a block, or of a text; as many as tokenizer and network allow if left out (512 if neither says)."""
+    masked: float = Field(default=0.15, gt=0, lt=1)
+    """The share of tokens to mask; of these, 80 % become the mask token, 10 % another token (Devlin et al. 2019)."""
+    whole_words: bool = False
+    """Mask all tokens of a word together; then all become the mask token."""
+    tokenizer: MaybeFile = None
+    """The tokenizer: a folder, beside the recipe or elsewhere, or a name on the hub; the checkpoint's own if left
+    out."""
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion go together: name both columns, or neither")
+        if self.prompt is not None and "text" in self.model_fields_set:
+            raise ValueError("a sample is a text, or a prompt with its completion: leave text out")
+        return self
+
+    def load(self, seed: int) -> Splits:
+        """The texts as tokens, for a network of which nothing is known."""
+        from surgeon.data.corpus import load_corpus
+
+        return load_corpus(self, seed)
+
+    def table(self, kind: str, path: Path, split: str) -> Columns:
+        """The rows of a table, or of a saved dataset, that hold texts."""
+        targets = {"completion": self.completion or self.text}
+        settings: dict[str, Any] = {"source": kind, "path": str(path), "text": self.prompt or self.text}
+        if kind == "saved":
+            return Saved.model_construct(**settings, targets=targets, split=split)
+        return Table.model_construct(**settings, targets=targets)
+
+
+BUNDLED = (Digits, Images, Table, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -280,7 +341,9 @@ AnySource = TypeAliasType(
         SerializeAsAny[Source],
         PlainValidator(
             _chosen,
-            json_schema_input_type=Annotated[Digits | Images | Table | Saved | Hub, Field(discriminator="source")],
+            json_schema_input_type=Annotated[
+                Digits | Images | Table | Saved | Hub | Corpus, Field(discriminator="source")
+            ],
         ),
     ],
 )

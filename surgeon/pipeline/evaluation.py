@@ -13,7 +13,7 @@ from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
 from surgeon.surgery.opened import Model
 from surgeon.training.evaluating import Evaluation, evaluate_samples
-from surgeon.training.parts import is_language_model
+from surgeon.training.language import is_language_model
 from surgeon.training.predicting import BATCH
 
 

@@ -20,6 +20,7 @@ from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
@@ -109,6 +110,7 @@ def finetune(
         plugins=plugins,
         outputs=False,
     )
+    check_task(prepared.model, prepared.plan.outputs, how, prepared.recipe.operations)
     trainee = ready(prepared)
     folder = Path(output_dir) if output_dir is not None else None
     report = train_ready(

@@ -7,6 +7,7 @@ from pathlib import Path
 from surgeon.checkpoint.artifact import REPLACE
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Prepared
 from surgeon.pipeline.reload_check import Reload, check_in_memory
@@ -28,6 +29,7 @@ def train_and_write(
     quiet: bool,
 ) -> RunReport:
     """Fill a prepared network, train it, write it and check what was written; see :func:`surgeon.run_recipe`."""
+    check_task(prepared.model, prepared.plan.outputs, settings, prepared.recipe.operations)
     folder = _folder_if_wanted(path, settings, force=force)
     with progress.step("reading", prepared.plan.bytes_written) as count:
         trainee = ready(prepared, count)

@@ -15,6 +15,7 @@ from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
@@ -181,6 +182,8 @@ def _trainee(
         trust_pickle=options.trust_pickle,
         plugins=options.plugins,
     )
+    assert recipe.train is not None  # the caller has checked
+    check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
     return ready(prepared)
 
 

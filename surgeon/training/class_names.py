@@ -13,6 +13,7 @@ from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
+from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
 """What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
@@ -67,7 +68,7 @@ def network_of(
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
-    return Network(given, positions(model), vocabulary(model))
+    return Network(given, positions(model), vocabulary(model), language_of(model))
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:

@@ -15,11 +15,11 @@ from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
+from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Batch, Target, prepare
-from surgeon.training.parts import is_language_model
 from surgeon.training.predicting import BATCH, known_objectives, main_output, objective_of, run_batches
 
 

@@ -115,12 +115,27 @@ def next_token(
     Raises:
         TrainingError: The shapes do not match.
     """
-    if prediction.ndim != 3 or prediction.shape[:2] != target.shape or target.is_floating_point():
-        raise TrainingError(
-            f"next_token takes predictions (batch, tokens, vocabulary) and whole numbers (batch, tokens), not "
-            f"{tuple(prediction.shape)} and {str(target.dtype).removeprefix('torch.')} {tuple(target.shape)}"
-        )
+    _check_tokens("next_token", prediction, target)
     return cross_entropy(prediction[:, :-1], target[:, 1:], weight=weight, label_smoothing=label_smoothing)
+
+
+@counting(_class_mass)
+def masked(
+    prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of the tokens that were masked, as BERT and its kin are trained (Devlin et al. 2019, section 3.1).
+
+    Args:
+        prediction: Logits ``(batch, tokens, vocabulary)``.
+        target: The tokens that stood at masked places ``(batch, tokens)``, and -100 everywhere else.
+        weight: The weight of each token of the vocabulary.
+        label_smoothing: The share of every label that is spread over the vocabulary.
+
+    Raises:
+        TrainingError: The shapes do not match.
+    """
+    _check_tokens("masked", prediction, target)
+    return cross_entropy(prediction, target, weight=weight, label_smoothing=label_smoothing)
 
 
 @counting(labelled_elements)
@@ -172,6 +187,14 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
     prediction, valid = align(prediction, target), present(target)
     values = 1 - F.cosine_similarity(prediction.float(), target.where(valid, 0).float(), dim=-1)
     return _mean_by_sample(values, valid.all(-1))
+
+
+def _check_tokens(name: str, prediction: Tensor, target: Tensor) -> None:
+    if prediction.ndim != 3 or prediction.shape[:2] != target.shape or target.is_floating_point():
+        raise TrainingError(
+            f"{name} takes predictions (batch, tokens, vocabulary) and whole numbers (batch, tokens), not "
+            f"{tuple(prediction.shape)} and {str(target.dtype).removeprefix('torch.')} {tuple(target.shape)}"
+        )
 
 
 def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
@@ -229,6 +252,7 @@ def surgeon_losses() -> Mapping[str, Loss]:
     return {
         "cross_entropy": cross_entropy,
         "next_token": next_token,
+        "masked": masked,
         "bce": bce,
         "mse": mse,
         "huber": huber,

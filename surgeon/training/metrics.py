@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgeon.data.labels import IGNORED, present
-from surgeon.training.losses import bce, classes_second, huber, labelled_elements, mse
+from surgeon.training.losses import bce, classes_second, huber, labelled_elements, masked, mse
 from surgeon.training.measures import (
     Measures,
     confusion_of,
@@ -33,6 +33,11 @@ network would fill the memory."""
 SQUARE, MANY = 16, 256
 """Of tokens and pixels the confusion matrix of each sample is kept, where there are up to 16 classes; of up to 256 how
 many of each class there are, are predicted, and are both."""
+PERPLEXITY = {"tokens": "perplexity", "masked_tokens": "pseudo_perplexity"}
+"""What the exponential of the mean negative log-likelihood is called. A masked token is predicted from both of its
+sides, so that this number does not compare with a perplexity (Salazar et al. 2020)."""
+COUNTED = (*PERPLEXITY, "pixels")
+"""Tasks with several classes a sample, which are counted."""
 ALL = "all"
 """The key of measures over all test samples, beside those of each domain."""
 
@@ -85,11 +90,13 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
-    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it."""
+    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it; or masked tokens."""
     label = batch[target.objective.label]
     if target.of_classes:
         if label.ndim == 1 or label.is_floating_point():
             return "classes"
+        if target.loss is masked:
+            return "masked_tokens"
         return "tokens" if label.ndim == 2 else "pixels"
     if target.loss is bce:
         return "questions"
@@ -101,7 +108,7 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
-    if task in ("tokens", "pixels"):
+    if task in COUNTED:
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
         if classes > MANY:
@@ -196,9 +203,9 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Me
     if accuracy is not None:
         found["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
-    if task in ("tokens", "pixels"):
-        if task == "tokens":
-            found["perplexity"] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
+    if task in COUNTED:
+        if task in PERPLEXITY:
+            found[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
         if kept.shape[1]:
             classes, counts = int(kept[0, 0]), kept[:, 1:].double().sum(0)
             if classes <= SQUARE:

@@ -14,7 +14,7 @@ from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.composite import composite_of, has_part
 from surgeon.interfaces.training import Objective
-from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, next_token
+from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, masked, next_token
 
 Batch = Mapping[str, Tensor]
 MAIN = ("logits", "out")
@@ -123,7 +123,7 @@ class Target:
     @property
     def of_classes(self) -> bool:
         """Whether it predicts classes: of samples, tokens or pixels."""
-        return self.loss in (cross_entropy, next_token)
+        return self.loss in (cross_entropy, next_token, masked)
 
     def labels(self, batch: Batch) -> Tensor:
         """The labels, each at the place of its prediction: the next token's for ``next_token``."""

@@ -17,7 +17,7 @@ from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.column_values import classes_counted, column_of
-from surgeon.training.losses import Loss, bce, cross_entropy, next_token
+from surgeon.training.losses import Loss, bce, cross_entropy, masked, next_token
 
 WHERE = "train.class_weights"
 
@@ -50,11 +50,11 @@ class LossOptions:
             TrainingError: Weights do not go with the classes.
         """
         options = dict(objective.options)
-        if loss not in (cross_entropy, next_token, bce):
+        if loss not in (cross_entropy, next_token, masked, bce):
             return options
         key = "pos_weight" if loss is bce else "weight"
         if objective.label != DOMAIN:
-            if self.settings.class_weights is not None and loss is not next_token:
+            if self.settings.class_weights is not None and loss not in (next_token, masked):
                 options.setdefault(key, self.settings.class_weights)
             if self.settings.label_smoothing:
                 options.setdefault("label_smoothing", self.settings.label_smoothing)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
-from surgeon.data.network import ANY, Network
+from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, Network
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
@@ -19,6 +19,7 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
+from surgeon.training.language import language_of
 from surgeon.training.load_splits import prepared_as
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
@@ -56,11 +57,12 @@ def make_targets(
                 hint="put a new head beside the old one: multitask with original: keep",
             )
         default = default_objectives(free, wanted) if free else []
-        if is_language_model(model) and splits.inputs[:1] == ("input_ids",):
-            # such a network predicts the next token, and transformers shifts the labels for it
-            shifted = {"loss": "next_token"}
+        language = language_of(model)
+        if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
+            # labels that stand beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
+            of_tokens = {"loss": language}
             default = [
-                o.model_copy(update=shifted) if batch[o.label].shape == batch["input_ids"].shape else o
+                o.model_copy(update=of_tokens) if batch[o.label].shape == batch["input_ids"].shape else o
                 for o in default
                 if o.label in batch
             ] or default
@@ -68,13 +70,6 @@ def make_targets(
     losses = plugins.losses() if plugins else surgeon_losses()
     options = LossOptions(settings, splits, model, outputs)
     return prepare(wanted, losses, outputs, batch, splits.classes, options)
-
-
-def is_language_model(model: nn.Module) -> bool:
-    """Whether transformers knows the network's class as one that predicts the next token."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return any(kind.__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for kind in type(model).__mro__)
 
 
 def make_cache(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, NUMBER_LOSSES, Network
+from surgeon.data.network import CLASS_LOSS, MASKED, NEXT_TOKEN, NUMBER_LOSSES, Network
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
@@ -19,8 +19,8 @@ from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.class_names import adopt_padding
 from surgeon.training.fitting import outputs_of
+from surgeon.training.language import language_of
 from surgeon.training.objectives import MAIN, Call
-from surgeon.training.parts import is_language_model
 from surgeon.training.penalties import in_eval_mode
 from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
@@ -229,8 +229,8 @@ def objective_of(model: nn.Module, operations: Sequence[Operation], output: str,
     loss = PROBLEMS.get(str(problem), CLASS_LOSS)
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:
         loss = "bce"  # of a single logit, a softmax would always be 1
-    elif loss == CLASS_LOSS and values.ndim == 3 and is_language_model(model):
-        loss = "next_token"
+    elif loss == CLASS_LOSS and values.ndim == 3 and (language := language_of(model)) in (NEXT_TOKEN, MASKED):
+        loss = str(language)
     return Objective(output=output, loss=loss)
 
 
