@@ -14,8 +14,6 @@ from typing import Any
 from surgeon.interfaces.html_table import html_table
 from surgeon.pages.drawing import Drawing
 
-GENERATOR = '<meta name="generator" content="surgeon'
-"""How a page begins that surgeon wrote."""
 SCRIPTS = ("selectors.js", "graph.js", "layers.js", "page.js")
 
 

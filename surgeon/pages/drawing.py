@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from surgeon.graph.costs import Costs, costs
+from surgeon.graph.costs import Costs
 from surgeon.graph.flow import FlowGraph, flow_graph
 from surgeon.graph.sites import ROLES
-from surgeon.nn.grafts import Branch, Inserted
+from surgeon.nn.grafts import Branch, Inserted, Tap
 from surgeon.nn.heads import Head
 from surgeon.nn.lateral import Lateral
 from surgeon.nn.mixing import base_of
@@ -79,7 +79,7 @@ def draw_network(view: NetworkView, extras: Extras | None = None) -> Drawing:
         note = "the network could not be traced, so the graph has no edges"
     else:
         try:
-            graph, price = flow_graph(view.model, view.trace), costs(view.model, view.trace)
+            graph, price = flow_graph(view.model, view.trace), view.costs()
         except Exception as error:  # whatever a network raises when it is run once more
             note = f"what flows where could not be recorded: {type(error).__name__}: {error}"
     flops = price.flops if price else {}
@@ -104,7 +104,7 @@ def draw_network(view: NetworkView, extras: Extras | None = None) -> Drawing:
             "flops": flops.get(site, 0),
             "shape": list(view.trace.features(site) or ()) if view.trace else [],
             "calls": visit.calls if visit else 0,
-            "ran": site in ran or visit is not None,
+            "ran": site in ran or visit is not None or isinstance(module, Tap),
             "status": extras.status(site, module) if extras.status else "kept",
             "frozen": "" if not total else "all" if not trainable else "part" if trainable < total else "",
             "roles": roles.get(site, []),

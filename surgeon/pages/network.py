@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from surgeon.graph.costs import Costs
 from surgeon.pages.document import Page, Section, render_page, table_section, text_section
 from surgeon.pages.drawing import Drawing, Extras, draw_network
 from surgeon.pages.numbers import count, size
 from surgeon.pages.status import status_after, status_before
+from surgeon.pages.training import training_sections
 from surgeon.pipeline.network_view import NetworkView
 from surgeon.surgery.plan import Plan
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from surgeon.pages.drawing import Status
-from surgeon.surgery.plan import Plan
+from surgeon.surgery.plan import Plan, Step
 
 FLAGS = ("freeze", "unfreeze")
 """Operations that say what trains and change nothing else; a page shows that as a tint of its own."""
@@ -21,7 +21,7 @@ def status_before(plan: Plan, result: nn.Module) -> Status:
         result: The skeleton after surgery.
     """
     moved = {fact.source: fact.name for fact in plan.tensors if fact.origin == "kept" and fact.source}
-    operations = {step.operation for step in plan.steps}
+    operations = {_name(step) for step in plan.steps}
     for fact in plan.tensors:
         if fact.origin == "new" and fact.by not in operations:
             moved.setdefault(fact.name, fact.name)  # the initial values of a network without weights
@@ -43,11 +43,11 @@ def status_before(plan: Plan, result: nn.Module) -> Status:
 
 def status_after(plan: Plan) -> Status:
     """Make the function that says which modules of the result are new or changed."""
-    operations = {step.operation for step in plan.steps}
+    operations = {_name(step) for step in plan.steps}
     # a network without weights gets its builder's initial values: no operation made these
     origins = {fact.name: fact.origin if fact.by in operations else "kept" for fact in plan.tensors}
     added = [edit.site for step in plan.steps for edit in step.edits if edit.mark == "+"]
-    working = [step for step in plan.steps if step.operation not in FLAGS]
+    working = [step for step in plan.steps if _name(step) not in FLAGS]
     changed = {edit.site for step in working for edit in step.edits if edit.mark == "~"}
 
     def status(site: str, module: nn.Module) -> str:
@@ -75,6 +75,11 @@ def _sites(moved: Mapping[str, str]) -> dict[str, str]:
             after.pop()
             sites.setdefault(".".join(before), ".".join(after))
     return sites
+
+
+def _name(step: Step) -> str:
+    """Return the name of a step's operation, without its fields."""
+    return step.operation.partition(" ")[0]
 
 
 def _join(site: str, name: str) -> str:

@@ -26,7 +26,7 @@ def training_sections(record: Record, artifact: Path) -> list[Section]:
     sections = []
     for number, training in reversed(list(enumerate(record.training))):
         title = "Training" if len(record.training) == 1 else f"Training {number + 1} of {len(record.training)}"
-        parts = list(_measures(training.get("report") or {}, training.get("classes") or {}))
+        parts = list(_measures(training.get("report") or {}))
         if number == len(record.training) - 1:
             parts = [*_curve(artifact), *parts]
         settings = json.dumps(training.get("settings") or {}, indent=2, ensure_ascii=False)
@@ -51,7 +51,7 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def _measures(report: Mapping[str, Any], classes: Mapping[str, Any]) -> Iterator[str]:
+def _measures(report: Mapping[str, Any]) -> Iterator[str]:
     columns = {heading: report[key] for key, heading in STAGES.items() if report.get(key)}
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
     rows = [(name.replace("_", " "), *(_number(values.get(name)) for values in columns.values())) for name in names]
@@ -65,10 +65,10 @@ def _measures(report: Mapping[str, Any], classes: Mapping[str, Any]) -> Iterator
     for output, domains in (report.get("tasks") or {}).items():
         for domain, values in domains.items():
             whose = output if domain == "all" else f"{output}, {domain}"
-            yield from _domain(whose, values, classes.get(output) or next(iter(classes.values()), ()))
+            yield from _domain(whose, values)
 
 
-def _domain(whose: str, values: Mapping[str, Any], classes: Sequence[str]) -> Iterator[str]:
+def _domain(whose: str, values: Mapping[str, Any]) -> Iterator[str]:
     single = [(name.replace("_", " "), _number(value)) for name, value in values.items() if _is_number(value)]
     yield f"<h3>{escape(whose)}</h3>" + _scroll(html_table(("measure", "after training"), single))
     for key, heading in BY_NAME.items():
@@ -78,7 +78,7 @@ def _domain(whose: str, values: Mapping[str, Any], classes: Sequence[str]) -> It
             cells = [(name, *(_number(row.get(column)) for column in columns)) for name, row in rows.items()]
             yield _scroll(html_table((heading, *columns), cells))
     if matrix := values.get("confusion"):
-        names = list(classes) if len(classes) == len(matrix) else list(values.get("per_class") or range(len(matrix)))
+        names = list(values.get("per_class") or range(len(matrix)))
         yield _scroll(_confusion(matrix, [str(name) for name in names]))
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from surgeon.architectures.trust import TrustCode
-from surgeon.errors import OperationError, OutputError, SurgeonError, name_nearest_option
+from surgeon.errors import OperationError, SurgeonError, name_nearest_option
 from surgeon.pages.comparison import diff_page
-from surgeon.pages.document import GENERATOR
 from surgeon.pages.network import network_page, plan_page
+from surgeon.pages.place import check_page, save_page
 from surgeon.pipeline.comparison import diff
 from surgeon.pipeline.difference import Diff
 from surgeon.pipeline.network_view import NetworkView, inspect, view_network
@@ -112,33 +110,3 @@ def page_of_diff(compared: Diff, a: Model, b: Model, **opening: Any) -> str:
         except SurgeonError:  # tensors can be compared without a network
             views.append(None)
     return diff_page(compared, views[0], views[1])
-
-
-def check_page(path: str | Path) -> Path:
-    """Refuse a place where no page may be written, before any work is done.
-
-    Raises:
-        OutputError: It is a folder, another file that exists, or lies in a folder that does not exist.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder", hint=f"name a file in it: {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} does not exist, so {path.name} cannot be written there")
-    if path.exists() and GENERATOR not in path.read_bytes()[:4096].decode("utf-8", "replace"):
-        raise OutputError(f"{path} exists and is not a page that surgeon wrote", hint="choose another name")
-    return path
-
-
-def save_page(path: Path, page: str) -> Path:
-    """Write a page beside its place, then put it there."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write(page)
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    return path

@@ -10,6 +10,7 @@ from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import OperationError, SurgeonError, name_nearest_option
+from surgeon.graph.costs import Costs, costs
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
@@ -98,6 +99,15 @@ class NetworkView:
             return "; ".join(reasons) if named else left
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+
+    def costs(self) -> Costs | None:
+        """Count the FLOPs of a forward and the memory of training; None where the network was not traced."""
+        if self.trace is None:
+            return None
+        try:
+            return costs(self.model, self.trace)
+        except Exception:  # whatever a network raises when it is run once more
+            return None
 
     def _repr_html_(self) -> str:
         """Show the roles and the sites as tables in a notebook."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 NARROW = 72
 """Characters below which a terminal has no room for the classes."""
+WIDE = 96
+"""Characters from which it has room for the FLOPs."""
 UNMARKED = {"norms"}  # there are as many as layers, so they are listed below the tree instead of in each line
 
 
@@ -37,7 +39,11 @@ class _Row:
 
 
 def render_tree(
-    model: nn.Module, roles: Mapping[str, list[str]], trace: Trace | None, depth: int | None = 2
+    model: nn.Module,
+    roles: Mapping[str, list[str]],
+    trace: Trace | None,
+    depth: int | None = 2,
+    flops: Mapping[str, int] | None = None,
 ) -> RenderableType:
     """The tree of ``model``.
 
@@ -46,6 +52,7 @@ def render_tree(
         roles: The sites of each role.
         trace: Whence the shapes come; without it there are none.
         depth: How many levels to show; all if None. What plays a part is shown at any level.
+        flops: The floating-point operations of each site in the traced forward.
     """
     marks: dict[str, list[str]] = {}
     for role, sites in roles.items():
@@ -63,10 +70,13 @@ def render_tree(
                 "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
                 "output": Text() if trace is None else _shape(trace, row.site),
                 "parameters": Text(count(parameters) if parameters else ""),
+                "FLOPs": Text(count(done) if (done := (flops or {}).get(row.site, 0) * row.copies) else ""),
                 "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
             }
         )
-    return _Tree(rows, ["site", "module", *(["output"] if trace else []), "parameters", "role"])
+    return _Tree(
+        rows, ["site", "module", *(["output"] if trace else []), "parameters", *(["FLOPs"] if flops else []), "role"]
+    )
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,14 @@ class _Tree:
     columns: Sequence[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [name for name in self.columns if name != "module" or options.max_width >= NARROW]
+        needed = {"module": NARROW, "FLOPs": WIDE}
+        columns = [name for name in self.columns if options.max_width >= needed.get(name, 0)]
         grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         for name in columns:
-            numbers = name in ("output", "parameters")
-            grid.add_column(name, no_wrap=numbers, overflow="fold", justify="right" if name == "parameters" else "left")
+            numbers = name in ("output", "parameters", "FLOPs")
+            grid.add_column(
+                name, no_wrap=numbers, overflow="fold", justify="right" if name in ("parameters", "FLOPs") else "left"
+            )
         for row in self.rows:
             grid.add_row(*(row[name] for name in columns))
         yield grid

@@ -74,7 +74,8 @@ class Network {
         const [start, end] = starts.get(child.site);
         const last = node.children[end - 1];
         group = this.add({ id: `${child.site}..${last.name}:`, name: `${child.name} – ${last.name}`, kind: "group",
-          node: child, copies: end - start, parent: item });
+          node: { ...child, heat: Math.max(...node.children.slice(start, end).map((each) => each.heat || 0)) },
+          copies: end - start, parent: item });
         until = end;
       }
       this.module(child, group || item);
