@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -21,6 +20,8 @@ import pluggy
 
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
+from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
+from surgeon.interfaces.entry_points import chosen
 from surgeon.interfaces.import_plugin import file_or_module, imported, one_line
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from surgeon.interfaces.family import Family
     from surgeon.interfaces.offers import Named
     from surgeon.interfaces.operation import Operation
-
-GROUP = "surgeon"
 
 # imported when the hook is first called: listing operations must not import torch, which other modules import
 BUILTINS: Mapping[str, str] = {
@@ -50,7 +49,6 @@ KINDS: Mapping[str, str] = {
 }
 """The kind of thing that each hook offers by name."""
 HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
-PINNED = "SURGEON_PLUGINS"
 
 T = TypeVar("T")
 
@@ -59,8 +57,7 @@ class Plugins:
     """Hold the plugins of one run and what they offer.
 
     A plugin that fails on import or in a hook is disabled and its error recorded. The others and the built-in
-    operations
-    keep working.
+    operations keep working.
 
     Attributes:
         manager: The pluggy manager.
@@ -68,6 +65,7 @@ class Plugins:
         conflicts: Names that several plugins claim, with an error that lists them; filled as hooks are called.
         trusted: Modules and functions, named in recipes or manifests, that the caller allows to run.
         distributions: The distribution and version of each installed plugin, by plugin name.
+        compared: Recorded and installed versions that differ and that a warning has named.
     """
 
     def __init__(self) -> None:
@@ -77,6 +75,7 @@ class Plugins:
         self.conflicts: dict[str, PluginError] = {}
         self.trusted: frozenset[str] = frozenset()
         self.distributions: dict[str, tuple[str, str]] = {}
+        self.compared: set[tuple[str, str]] = set()
         self._offers: dict[str, dict[str, Any]] = {}
         self._owners: dict[tuple[str, str], str] = {}
 
@@ -156,8 +155,7 @@ class Plugins:
 
         Returns:
             The origin of each, by kind and name: a distribution with its version, ``{"operation lora": "surgeon-lora
-            0.3"}``, or
-            the file or module given to ``--plugin``.
+            0.3"}``, or the file or module given to ``--plugin``.
         """
         offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
         if "source" in used:
@@ -168,6 +166,14 @@ class Plugins:
             for name, offer in offers[kind].items()
             if offer in classes and (owner := self._owners[kind, name]) not in BUILTINS.values()
         }
+
+    def distribution(self, operation: type[Operation]) -> tuple[str, str]:
+        """The distribution of an operation, and its version; empty texts for what is not installed as one."""
+        if self.operations().get(operation.name) is not operation:
+            return "", ""
+        owner = self._owners["operation", operation.name]
+        ours = (DISTRIBUTION, surgeon_version() or "")
+        return ours if owner in BUILTINS.values() else self.distributions.get(owner, ("", ""))
 
     def origin(self, plugin: str) -> str:
         """Return a plugin's distribution and version, or else the name that it was loaded by."""
@@ -187,6 +193,9 @@ class Plugins:
         """
         if origin := (needed or {}).get(f"{kind} {name}"):
             distribution, _, version = origin.rpartition(" ")
+            for plugin, error in self.failures.items():
+                if distribution and self.distributions.get(plugin, ("",))[0] == distribution:
+                    return f"it is in the plugin {plugin!r} of {origin}, which failed: {error.message}"
             if distribution and not origin.endswith(".py"):
                 return f"it comes from {origin}: python -m pip install '{distribution}=={version}'"
             return f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin, or install it"
@@ -307,8 +316,7 @@ def load(
     """Load the plugins of a run.
 
     The environment variable ``SURGEON_PLUGINS`` restricts which installed plugins are loaded: names separated by
-    commas, or
-    empty for none.
+    commas, or empty for none.
 
     Args:
         extra: Files (``tools/prune.py``) or modules (``mylab.surgery``), as for ``--plugin``.
@@ -321,7 +329,7 @@ def load(
             installed. Errors of installed plugins are recorded in ``failures`` instead.
     """
     plugins = Plugins()
-    for entry in _chosen(without) if installed else ():
+    for entry in chosen(without) if installed else ():
         if entry.dist is not None:
             plugins.distributions[entry.name] = (entry.dist.name, entry.dist.version)
         try:
@@ -340,31 +348,6 @@ def load(
 
 load_plugins = load
 """The public name of :func:`load`: ``surgeon.load`` loads a network."""
-
-
-def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:
-    """Return the entry points of installed plugins, without the excluded ones."""
-    entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))
-    names = {name for entry in entries for name in _names(entry)}
-    pinned = os.environ.get(PINNED)
-    wanted = None if pinned is None else [name.strip() for name in pinned.split(",") if name.strip()]
-    for origin, listed in ((PINNED, wanted or ()), ("--without", without)):
-        for name in listed:
-            if name not in names:
-                raise PluginError(
-                    f"{origin} names the plugin {name!r}, which is not installed",
-                    hint=suggest(name, names, see="surgeon plugins"),
-                )
-    return [
-        entry
-        for entry in entries
-        if not _names(entry) & set(without) and (wanted is None or _names(entry) & set(wanted))
-    ]
-
-
-def _names(entry: importlib.metadata.EntryPoint) -> set[str]:
-    """Return a plugin's names: of its entry point and of its distribution."""
-    return {entry.name, entry.dist.name} if entry.dist is not None else {entry.name}
 
 
 def _check_hooks(plugin: object, name: str) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text, texts_by_part
 from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, SEQUENCES, Network
-from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
-from surgeon.data.token_encoding import Encoder
+from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.token_encoder import Encoder
 from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
 
 def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Splits:
-    """The texts of a source as samples of a language model.
+    """Return the texts of a source as samples for a language model.
 
     Args:
-        source: What the recipe says of them.
-        seed: Draws texts and masks.
-        network: Which tokens it predicts, how many positions and tokens it knows, its tokenizer.
+        source: The source in the recipe.
+        seed: The seed for drawing texts and masks.
+        network: The tokens that it predicts, its limits, and its tokenizer.
 
     Raises:
-        TrainingError: The network is no language model, a text cannot be read or used, or nothing can be held out.
+        TrainingError: The network is not a language model, a text cannot be read or used, or nothing can be held out.
     """
     loss = predicted(network)
     notes: list[str] = []
@@ -48,21 +48,21 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
 
 
 def predicted(network: Network) -> str:
-    """Which tokens a network predicts, ``next_token`` or ``masked``: by the loss of its labels, else by its class.
+    """Return what a network predicts, ``next_token`` or ``masked``: by the loss of its labels, else by its class.
 
     Raises:
-        TrainingError: It predicts none, or writes one sequence by reading another.
+        TrainingError: It predicts no tokens, or one sequence from another.
     """
     loss = network.head("labels").loss
     if loss == NEXT_TOKEN and network.language == MASKED:
         raise TrainingError(
-            "the network reads texts in both directions, so that it sees the token that next_token asks for",
+            "the network reads texts in both directions, so it sees the token that next_token predicts",
             where="train.objectives",
             hint="loss: masked, or leave objectives out",
         )
     if loss == MASKED and network.language == NEXT_TOKEN:
         raise TrainingError(
-            "the network reads texts from left to right, and masked asks for a token by both of its sides",
+            "the network reads texts from left to right, and masked needs the tokens on both sides",
             where="train.objectives",
             hint="loss: next_token, or leave objectives out",
         )
@@ -72,7 +72,7 @@ def predicted(network: Network) -> str:
         raise TrainingError(
             "the network writes one sequence by reading another, and a corpus has single sequences",
             where=WHERE,
-            hint="take a network that predicts the next token or masked ones",
+            hint="use a network that predicts next or masked tokens",
         )
     if network.language is None and network is not ANY:
         raise TrainingError(
@@ -84,16 +84,16 @@ def predicted(network: Network) -> str:
 
 
 def _held_out(source: CorpusSource, parts: dict[str, list[Text]], seed: int) -> tuple[dict[str, list[Text]], str]:
-    """The texts of each part, and how the test part came about."""
+    """Return the texts of each part, and the rule that chose the test part."""
     train, rule = parts["train"], "by file" if source.test_path else "by folder"
     if "test" in parts and source.folds is not None:
-        raise TrainingError("folds, and test samples are named: one of them says what is held out", where=WHERE)
+        raise TrainingError("both folds and test samples are given; use one of them", where=WHERE)
     if "test" not in parts:
         if len(train) < 2:
             raise TrainingError(
-                f"{source.path} holds one text, of which nothing can be held out",
+                f"{source.path} has only one text, so none can be held out",
                 where=f"{WHERE}.path",
-                hint="unit: paragraph, or line; or name test_path",
+                hint="use unit: paragraph or line, or give test_path",
             )
         folds = source.folds
         size = len(train)
@@ -106,8 +106,8 @@ def _held_out(source: CorpusSource, parts: dict[str, list[Text]], seed: int) -> 
     if source.samples is not None:
         if source.samples > len(train):
             raise TrainingError(
-                f"data.samples asks for {source.samples}, and {source.path} has {len(train)} texts not held out",
-                hint="ask for less, or leave samples out for all",
+                f"data.samples is {source.samples}, but {source.path} has only {len(train)} training texts",
+                hint="use fewer, or leave samples out for all",
             )
         train = [train[position] for position in draw(len(train), source.samples, seed)]
     parts["train"] = train

@@ -22,9 +22,9 @@ class Text:
     """One text, or a completion with its prompt.
 
     Attributes:
-        name: What it is called: its file, its row.
-        whole: The text; the completion where there is a prompt.
-        prompt: What comes before it and is not learnt.
+        name: Its file or row, for messages.
+        whole: The text, or the completion of a prompt.
+        prompt: The prompt, which is not learned.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Text:
 
 
 def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text]]:
-    """The texts of a source by part, ``train`` at least; ``notes`` gets what was left out.
+    """Return the texts of a source by part, at least ``train``; add remarks on omitted texts to ``notes``.
 
     Raises:
-        TrainingError: A file is not there, or cannot be read, or there is no text.
+        TrainingError: A file is missing or cannot be read, or there is no text.
     """
     given = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
     parts: dict[str, list[Text]] = {}
@@ -52,7 +52,7 @@ def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text
 
 
 def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, list[Text]]:
-    """The texts of a path by part; all of them are ``train`` where its folders say nothing of parts."""
+    """Return the texts of a path by part; all are ``train`` unless its folders are splits."""
     parts: dict[str, list[Text]] = {}
     for files in sort_files([path], ("text", "table", "saved")):
         notes += files.notes
@@ -60,7 +60,7 @@ def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, li
             if text.whole.strip():
                 parts.setdefault(part or "train", []).append(text)
             else:
-                notes.append(f"{path}: left out {text.name}, which is empty")
+                notes.append(f"{path}: left out the empty text {text.name}")
     return parts
 
 
@@ -70,7 +70,7 @@ def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text
         if files.kind == "text":
             if source.prompt is not None:
                 raise TrainingError(
-                    f"{file.path} is no table, and has no column {source.prompt!r}", where=f"{WHERE}.prompt"
+                    f"{file.path} is not a table, so it has no column {source.prompt!r}", where=f"{WHERE}.prompt"
                 )
             made += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
         elif files.kind in ("table", "saved"):
@@ -100,7 +100,7 @@ def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: b
     made = []
     for number, row in enumerate(zip(*values, strict=True)):
         if odd := next((value for value in row if value is not None and not isinstance(value, str)), None):
-            raise TrainingError(f"{path}, row {number}: {odd!r} is no text", where=WHERE)
+            raise TrainingError(f"{path}, row {number}: {odd!r} is not a text", where=WHERE)
         texts = [value or "" for value in row]
         made.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
     return made

@@ -1,4 +1,4 @@
-"""Make the inputs of a source's rows, and look at every one of them before training."""
+"""Make the inputs of a source's rows, and check all of them before training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 3
 
 
 def undecoded(source: TableSource, part: Part) -> Part:
-    """Pictures and sounds as they are stored: what cannot be decoded must be told with its row."""
+    """Return pictures and sounds undecoded, so that decoding errors can name the row."""
     rows = part.rows
     for column in (getattr(source, "image", None), getattr(source, "audio", None)):
         if column is not None and hasattr(rows.features[column], "decode"):
@@ -37,9 +37,9 @@ def undecoded(source: TableSource, part: Part) -> Part:
 def make_inputs(
     source: TableSource, data: Read, network: Network, seed: int, *, trains: bool = True
 ) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
-    """The encoders of a source's inputs, what the inputs are called, what makes a batch of them, and what was used.
+    """Return the encoders of a source's inputs, the inputs' names, the collate function, and the preprocessing used.
 
-    With ``trains``, the rows are trained on: they say which categories there are.
+    With ``trains``, the rows are training rows, which determine the categories.
     """
     collate, stated = Collate(), network.preprocessing
     used: dict[str, Any] = {}
@@ -73,8 +73,8 @@ def make_inputs(
         inputs += sound.names
         collate.padding |= sound.padding
     for name in source.numbers:
-        known = stated.numbers.get(name)
-        numbers = open_numbers(source, name, data.parts["train"].rows, known, where, whole=trains)
+        recorded = stated.numbers.get(name)
+        numbers = open_numbers(source, name, data.parts["train"].rows, recorded, where, whole=trains)
         encoders.append(numbers)
         inputs.append(name)
         if numbers.used:
@@ -83,7 +83,7 @@ def make_inputs(
 
 
 def _texts(source: TableSource, data: Read, network: Network) -> Texts:
-    """What encodes the texts of a source: one a row, a pair, or a list of words."""
+    """Return the encoder of a source's texts: one text per row, a pair, or a list of words."""
     first, *rest = text_columns(source)
     texts = open_texts(first, source.tokenizer, source.max_length, network)
     if rest:
@@ -94,7 +94,7 @@ def _texts(source: TableSource, data: Read, network: Network) -> Texts:
 
 
 def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, str]:
-    """The labels that are of the words of texts, by their names in a batch, with their columns."""
+    """Return the labels that have one class per word, by their names in a batch, with their columns."""
     if source.kind == "images" or not isinstance(source.text, str):
         return {}
     rows = data.parts["train"].rows
@@ -106,7 +106,7 @@ def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, 
 
 
 def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network) -> list[str]:
-    """Look at every input of every row; leave out what is damaged, or raise, as the source says."""
+    """Check every input of every row; leave out damaged rows or raise, as the source's ``on_error`` says."""
     notes = []
     for name, part in data.parts.items():
         bad: dict[int, str] = {}
@@ -118,7 +118,7 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
             raise TrainingError(
                 f"{data.places[name]}, row {int(part.numbers[position])}: {bad[position]}{more}",
                 where="train.data",
-                hint="mend it, or leave out what cannot be read: on_error: skip",
+                hint="repair it, or leave out rows that cannot be read: on_error: skip",
             )
         if bad:
             kept = [position for position in range(len(part)) if position not in bad]

@@ -1,4 +1,4 @@
-"""Inputs of plain numbers from the columns of a table: as they are, standardised, or of categories by name."""
+"""Encode columns of numbers in a table: unchanged, standardised, or as named categories."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Coding: TypeAlias = Literal["one_hot", "ordinal"]
 
 @dataclass
 class Numbers:
-    """Encodes several columns as one input, ``(values,)`` a row, in the order of the columns.
+    """Encode several columns as one input, ``(values,)`` per row, in the order of the columns.
 
-    A category is ``one_hot``, a value for each name, or ``ordinal``, the place of its name in the list.
+    A category is ``one_hot``, one value per name, or ``ordinal``, the index of its name in the list.
 
     Attributes:
         name: The input.
         columns: The columns.
-        categories: How columns of categories are coded, and their names in order.
-        mean: What is subtracted from each column of numbers; None where they stay as they are.
-        std: What each is divided by then.
-        scaled: Whether columns of numbers are to be standardised.
+        categories: How categorical columns are coded, with their names in order.
+        mean: The value to subtract from each numeric column; None if they are not standardised.
+        std: The value to divide each by.
+        scaled: Whether to standardise numeric columns.
     """
 
     name: str
@@ -40,31 +40,31 @@ class Numbers:
     scaled: bool = False
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The numbers of a row."""
+        """Encode a row."""
         return self.many({column: [row[column]] for column in self.columns})[0]
 
     def many(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Tensor]]:
-        """The numbers of several rows."""
+        """Encode several rows."""
         values = torch.from_numpy(np.concatenate([self._coded(name, columns[name]) for name in self.columns], axis=1))
         return [{self.name: row} for row in values.float()]
 
     @property
     def plain(self) -> list[str]:
-        """The columns of numbers, without those of categories."""
+        """The numeric columns, without categorical ones."""
         return [column for column in dict.fromkeys(self.columns) if column not in self.categories]
 
     @property
     def used(self) -> dict[str, Any]:
-        """How the columns become numbers, as plain values; nothing where they are taken as they are."""
-        made: dict[str, Any] = {}
+        """The encoding as plain values; empty if the columns are used unchanged."""
+        settings: dict[str, Any] = {}
         if self.categories:
-            made["categories"] = {name: {coding: list(names)} for name, (coding, names) in self.categories.items()}
+            settings["categories"] = {name: {coding: list(names)} for name, (coding, names) in self.categories.items()}
         if self.mean is not None and self.std is not None:
-            made |= {"mean": self.mean, "std": self.std}
-        return made
+            settings |= {"mean": self.mean, "std": self.std}
+        return settings
 
     def fit(self, parts: Sequence[Any]) -> None:
-        """Take mean and deviation of the columns from the rows of training, ``datasets.Dataset``s."""
+        """Compute mean and deviation of the columns over the training rows, ``datasets.Dataset`` objects."""
         self.mean, self.std = {}, {}
         for column in self.plain:
             values = np.concatenate([_floats(_arrow(rows, column)) for rows in parts])
@@ -72,29 +72,31 @@ class Numbers:
             self.mean[column], self.std[column] = float(values.mean()), deviation if deviation > 0 else 1.0
 
     def problems(self, rows: Any) -> dict[int, str]:
-        """What is wrong with rows, by position: no number, or no category that there is.
+        """Return what is wrong with rows, by position: a missing number or an unknown category.
 
         Raises:
-            TrainingError: A column holds no numbers at all, and is not one of categories.
+            TrainingError: A column has no numbers at all, and is not declared as categorical.
         """
-        said: dict[int, str] = {}
+        problems: dict[int, str] = {}
         for column in self.columns:
             values = _arrow(rows, column)
             if column in self.categories:
                 names = self.categories[column][1]
                 for position, name in enumerate(_names(values)):
                     if name is None:
-                        said.setdefault(position, f"an empty field in {column!r}, which is an input")
+                        problems.setdefault(position, f"an empty field in {column!r}, which is an input")
                     elif name not in names:
-                        said.setdefault(position, f"{name!r} in {column!r} is none of the categories {listed(names)}")
+                        problems.setdefault(
+                            position, f"{name!r} in {column!r} is not one of the categories {listed(names)}"
+                        )
                 continue
             _check_numeric(column, values)
             for position in np.flatnonzero(~np.isfinite(_floats(values))).tolist():
-                said.setdefault(position, f"an empty field or no finite number in {column!r}, which is an input")
-        return said
+                problems.setdefault(position, f"an empty field or a non-finite number in {column!r}, which is an input")
+        return problems
 
     def _coded(self, column: str, values: Sequence[Any]) -> Array:
-        """The values of a column as numbers ``(rows, 1)``, or of one-hot categories ``(rows, categories)``."""
+        """Return the values of a column as numbers ``(rows, 1)``, or as one-hot categories ``(rows, categories)``."""
         if column in self.categories:
             coding, names = self.categories[column]
             place: dict[str | None, int] = {name: number for number, name in enumerate(names)}
@@ -113,37 +115,37 @@ class Numbers:
 def open_numbers(
     source: Any, name: str, rows: Any, stated: Mapping[str, Any] | None, where: str, *, whole: bool
 ) -> Numbers:
-    """What encodes an input of numbers, as an earlier training did it where there was one.
+    """Return the encoder of a numeric input, with the encoding of an earlier training if there was one.
 
     Args:
-        source: What the recipe says.
+        source: The source in the recipe.
         name: The input.
-        rows: The rows to take the names of categories from.
-        stated: How training did it; nothing where it was not trained.
-        where: What the source is called.
-        whole: Whether the rows are to be trained on, so that they may say which categories there are.
+        rows: The rows to take category names from.
+        stated: The encoding of the earlier training; None without one.
+        where: The name of the source in messages.
+        whole: Whether the rows are training rows, which determine the categories.
 
     Raises:
-        TrainingError: A category is of a column that is no input, or nothing says which there are.
+        TrainingError: A category is of a column that is not an input, or its names are unknown.
     """
     columns = list(source.numbers[name])
     earlier = stated or {}
     categories: dict[str, tuple[Coding, tuple[str, ...]]] = {}
-    known = earlier.get("categories", {})
+    recorded = earlier.get("categories", {})
     for column in dict.fromkeys(columns):
         given = source.categories.get(column)
-        if given is None and column not in known:
+        if given is None and column not in recorded:
             continue
-        if column in known:
-            ((coding, names),) = known[column].items()
+        if column in recorded:
+            ((coding, names),) = recorded[column].items()
             _check_same(column, given, coding, names)
         elif isinstance(given, Mapping):
             ((coding, names),) = given.items()
         elif whole:
-            coding, names = given, natural({each for each in _names(_arrow(rows, column)) if each is not None})
+            coding, names = given, natural({name for name in _names(_arrow(rows, column)) if name is not None})
         else:
             raise TrainingError(
-                f"{where}: nothing says which categories {column!r} has, since the network was not trained on them",
+                f"{where}: the categories of {column!r} are unknown, since the network was not trained on them",
                 where="train.data.categories",
                 hint=f"list them: categories: {{{column}: {{{given}: [A, B]}}}}",
             )
@@ -156,24 +158,24 @@ def open_numbers(
             raise TrainingError(
                 f"the network was trained on other columns than {missing[0]!r}: {', '.join(mean)}",
                 where="train.data.numbers",
-                hint="scale: false takes the numbers as they are",
+                hint="use scale: false for unscaled numbers",
             )
         made.mean, made.std = dict(mean), dict(std)
     elif scaled and not whole:
         raise TrainingError(
-            f"{where}: scale: true, and the network's record has no means of {name!r}", hint="train it with scale: true"
+            f"{where}: scale: true, but the network's record has no means of {name!r}", hint="train it with scale: true"
         )
     return made
 
 
 def fit_together(encoders: Sequence[tuple[Numbers, Any]]) -> None:
-    """Standardise an input of several sources alike, by the training rows of all of them.
+    """Standardise an input of several sources with the statistics of all their training rows.
 
     Args:
-        encoders: What encodes the input in each source, with the source's training rows.
+        encoders: The input's encoder for each source, with the source's training rows.
 
     Raises:
-        TrainingError: The sources have other categories.
+        TrainingError: The sources have different categories.
     """
     first = encoders[0][0]
     for encoder, _ in encoders[1:]:
@@ -197,7 +199,7 @@ def _check_same(column: str, given: Any, coding: str, names: Sequence[str]) -> N
         raise TrainingError(
             f"the network was trained with the categories {listed(names)} of {column!r}, {coding}",
             where="train.data.categories",
-            hint="leave them out, and they are as they were",
+            hint="leave them out to use the recorded ones",
         )
 
 
@@ -207,7 +209,7 @@ def _check_numeric(column: str, values: Any) -> None:
     kind = values.type
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
         raise TrainingError(
-            f"the column {column!r}, an input, holds {kind} and no numbers",
+            f"the column {column!r}, an input, has type {kind}, not numbers",
             where="train.data",
             hint=f"if they are categories: categories: {{{column}: one_hot}}",
         )
@@ -226,5 +228,5 @@ def _names(values: Any) -> list[str | None]:
 
 
 def _name(value: Any) -> str | None:
-    """A category as a name; None where the field is empty."""
+    """Return a category as a name; None for an empty field."""
     return None if value is None or value == "" or value != value else str(value)

@@ -1,4 +1,4 @@
-"""Encode pictures as the checkpoint's own processor does; vary those that are trained on by torchvision."""
+"""Encode pictures with the checkpoint's processor; vary training pictures with torchvision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from surgeon.data.decoding import decode_picture
+from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.picture_transforms import PictureTransform, chosen_pictures
 from surgeon.data.settings import Pixels
 from surgeon.errors import TrainingError
@@ -19,21 +19,21 @@ from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
 
 class Picture:
-    """Encodes the pictures of a column as a network's inputs: ``pixel_values`` of shape ``(channels, height, width)``.
+    """Encode the pictures of a column as a network's inputs: ``pixel_values`` of shape ``(channels, height, width)``.
 
-    How a training sample is varied follows from the seed, the epoch and its row alone: not from the order of
-    samples, from how many processes read them, or from where a run was interrupted.
+    The variation of a training sample depends only on the seed, the epoch and its row, not on the order of samples, the
+    number of reading processes or an interruption.
 
     Args:
         column: The column, of pictures or of their paths.
-        pixels: What the recipe says of how they become inputs.
-        folder: Where paths begin.
+        pixels: The recipe's settings.
+        folder: The folder that paths are relative to.
         seed: The seed of variations.
-        stated: What the checkpoint says of it.
+        stated: The checkpoint's preprocessing.
 
     Attributes:
-        used: How pictures become inputs, as plain values.
-        names: What the inputs are called.
+        used: The preprocessing, as plain values.
+        names: The names of the inputs.
     """
 
     def __init__(self, column: str, pixels: Pixels, folder: Path, seed: int, stated: Preprocessing = UNKNOWN) -> None:
@@ -41,22 +41,22 @@ class Picture:
         self.folder = folder
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64)
-        self.epoch.share_memory_()  # type: ignore[no-untyped-call]  # seen by the loader's processes too
+        self.epoch.share_memory_()  # type: ignore[no-untyped-call]  # shared with the loader's processes
         self.used = chosen_pictures(pixels, stated)
         self.transform = PictureTransform(self.used, stated.arguments)
         self.names = self.transform.names
         variations = (_variation(name, self.transform.size) for name in pixels.augment if name != "erase")
         self.vary = v2.Compose([v2.ToImage(), *variations, v2.ToPILImage()])
-        # of the finished picture, in which the mean is 0
+        # applied to the normalised picture, whose mean is 0
         self.erase = v2.RandomErasing(p=0.25) if "erase" in pixels.augment else None
         self.varies = bool(pixels.augment)
 
     def set_epoch(self, epoch: int) -> None:
-        """Vary samples in the way of this epoch."""
+        """Set the epoch, which determines variations."""
         self.epoch.fill_(epoch)
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The picture of a row."""
+        """Encode the picture of a row."""
         picture = self._open(row[self.column], index)
         try:
             picture = decode_picture(picture, self.transform.channels)

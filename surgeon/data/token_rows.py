@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from surgeon.data.labels import IGNORED
-from surgeon.data.splitting import SPLIT_SEED
+from surgeon.data.row_splits import SPLIT_SEED
 
 SPECIAL, OFFSETS = "special_tokens_mask", "offset_mapping"
 """What a tokenizer says beside the tokens, of use for masking only."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from surgeon.errors import OperationError
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, TrainingRequests
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Operation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    """Raise it when the same fields come to mean something else, or are called otherwise; see :meth:`migrate`."""
     freezes_what_it_finds: ClassVar[bool] = False
     """Whether it freezes everything before it, so that training requests of earlier operations are dropped."""
 
@@ -49,6 +52,23 @@ class Operation(BaseModel):
             SiteError: A selector names no module of this model.
         """
         raise TypeError(f"operation {self.name!r} defines no apply(model, surgery)")
+
+    @classmethod
+    def migrate(cls, fields: dict[str, Any], version: int) -> dict[str, Any]:
+        """Turn the fields that an artifact recorded in an earlier version into fields that mean the same now.
+
+        It is called when an artifact is loaded whose ``version`` is lower than that of this class. The result must
+        give the same network as before, or the artifact's tensors do not fit it. Where that cannot be, refuse.
+
+        Args:
+            fields: Every field of the operation, those at their defaults included, as JSON. An artifact from before
+                surgeon recorded defaults has version 1 and only the fields that its recipe gave.
+            version: The version that it was recorded in.
+
+        Raises:
+            OperationError: The operation cannot be rebuilt as it was. By default it never can.
+        """
+        raise OperationError(f"it was recorded in version {version}, and version {cls.version} is installed")
 
     def objectives(self) -> list[Objective]:
         """List the losses that this operation adds to training."""

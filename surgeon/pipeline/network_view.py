@@ -1,4 +1,4 @@
-"""Look at a network without reading its weights: its sites, their roles, shapes and sizes."""
+"""Show a network without reading its weights: sites, roles, shapes and sizes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class SiteView:
     """One module of a network.
 
     Attributes:
-        site: Its address, as a selector names it; ``.`` is the whole network.
+        site: Its address in selectors; ``.`` is the whole network.
         kind: The name of its class.
-        shape: The shape of the main tensor that it produces, batch first; None if it does not run, or produces none.
+        shape: The shape of its main output tensor, batch first; None if it does not run or returns no tensor.
         parameters: The number of parameters at and below it.
-        why: Which terms of a selector name it, with the evidence where a term is a role; empty where none was given.
+        why: The terms of a selector that match it, with the evidence of roles; empty without a selector.
     """
 
     site: str
@@ -57,18 +57,18 @@ class RoleView:
 
 @dataclass(frozen=True)
 class NetworkView:
-    """What :func:`inspect` shows of a network.
+    """The result of :func:`inspect`.
 
     Attributes:
         architecture: What builds the network; None for a module of unknown origin.
-        source: What was opened.
-        model: The skeleton: every module, no values.
-        sites: Every module, in the order of the tree.
-        roles: The sites in each role (``head``, ``blocks``, ``stem``, …), with the evidence.
+        source: The location that was opened.
+        model: The skeleton: all modules without values.
+        sites: All modules, in the order of the tree.
+        roles: The sites of each role (``head``, ``blocks``, ``stem``, …), with the evidence.
         outputs: The shapes of the network's outputs, by name; ``{}`` if it could not be traced.
-        notes: What was noticed while opening and tracing.
+        notes: Remarks about opening and tracing.
         inspection: Answers further questions about the skeleton.
-        trace: The forward that the shapes come from; None if none of the ways to run it worked.
+        trace: The forward that the shapes come from; None if the network could not be run.
         record: How an artifact was made; None for anything else.
     """
 
@@ -84,19 +84,19 @@ class NetworkView:
     record: Record | None = field(default=None, repr=False)
 
     def select(self, selector: str) -> tuple[SiteView, ...]:
-        """List the sites that a selector names, in the order of the tree, and why it names each.
+        """Return the sites that a selector matches, in the order of the tree, with the terms that match.
 
         Raises:
-            SiteError: It names nothing; the error names the nearest sites.
+            SiteError: The selector matches nothing; the error names the nearest sites.
         """
         sites = self.inspection.select(selector)
         terms = split_terms(selector)
-        named = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
+        matches = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
         left = f"everything but {', '.join(term.removeprefix('!').strip() for term in terms)}"
 
         def why(site: str) -> str:
-            reasons = [f"{term}{self._evidence(term, site)}" for term, names in named.items() if site in names]
-            return "; ".join(reasons) if named else left
+            reasons = [f"{term}{self._evidence(term, site)}" for term, names in matches.items() if site in names]
+            return "; ".join(reasons) if matches else left
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
 
@@ -118,7 +118,7 @@ class NetworkView:
         return html_report(title, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
 
     def _evidence(self, term: str, site: str) -> str:
-        """Why a site has the role that ``term`` names, or the site around it; empty where the term is no role."""
+        """Return the evidence for the role in ``term``, at the site or around it; empty for other terms."""
         role = re.match(r"@(\w+)", term)
         if role is None:
             return ""
@@ -141,15 +141,15 @@ def inspect(
     trust_code: TrustCode = (),
     plugins: Plugins | None = None,
 ) -> NetworkView:
-    """Show a network's sites, roles and shapes. No weight is read.
+    """Return a network's sites, roles and shapes. Reads no weights.
 
     Args:
         model: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
-        arch: What builds the network, where the source does not say.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        arch: What builds the network, if the source does not say.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: Default: the built-in and installed plugins.
 
     Raises:
         CheckpointError: The source is missing, damaged or unsafe.

@@ -26,8 +26,8 @@ class TensorValues(Inspection):
         model: The skeleton to edit.
         journal: Records every edit.
         value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference.
-        **facts: What is known about the network; see :class:`Inspection`.
+        open_donor: Opens another checkpoint by its reference. **facts: What is known about the network; see
+        :class:`Inspection`.
     """
 
     def __init__(

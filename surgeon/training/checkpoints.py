@@ -41,23 +41,31 @@ def describe_run(
     wanted: Mapping[str, Any],
     processes: int = 1,
     data: Mapping[str, Any] | None = None,
+    teacher: nn.Module | None = None,
 ) -> dict[str, Any]:
     """What decides how a run goes, as JSON-able data: settings, seed, data and the values it starts from."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors_of(model):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     arguments = settings.get("arguments", {})
     kept = {name: value for name, value in arguments.items() if not name.startswith(HARMLESS)}
     described = {
         "train": {**settings, "arguments": kept},
         "seed": seed,
         "operations": wanted,
-        "weights": digest.hexdigest(),
+        "weights": _digest(model),
         "processes": processes,
         "data": dict(data or {}),
     }
+    if teacher is not None:
+        described["teacher"] = _digest(teacher)
     return json.loads(json.dumps(described, default=str))  # type: ignore[no-any-return]
+
+
+def _digest(model: nn.Module) -> str:
+    """A digest of every tensor of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors_of(model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def start_run(folder: Path, run: Mapping[str, Any]) -> None:
@@ -116,6 +124,7 @@ MOST = 3
 MISSING = "nothing"
 NAMES = {
     "weights": "the weights it starts from",
+    "teacher": "the weights of the teacher",
     "processes": "the number of processes",
     "seed": "the seed",
 }
@@ -129,7 +138,7 @@ def _changes(begun: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
             for path, before, now in _differences(begun.get(key), run[key], key):
                 changes.append(_said(path, before, now))
         elif begun.get(key) != run[key]:
-            short = key == "weights"
+            short = key in ("weights", "teacher")
             changes.append(NAMES[key] + ("" if short else f" (was {begun.get(key, MISSING)}, is {run[key]})"))
     return changes
 

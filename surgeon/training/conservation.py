@@ -14,6 +14,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Penalty, Term
+from surgeon.training.losses import soft_loss
 from surgeon.training.objectives import Batch
 from surgeon.training.penalties import Run, in_eval_mode
 
@@ -122,11 +123,8 @@ class LwF(Penalty):
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
             if not torch.is_grad_enabled():
                 return outputs[self.output].sum() * 0
-            old = classes_last(run.as_it_started(batch)[self.output]) / self.temperature
-            new = classes_last(outputs[self.output]) / self.temperature
-            distance = F.kl_div(
-                F.log_softmax(new.float(), -1), F.log_softmax(old.float(), -1), reduction="batchmean", log_target=True
-            )
+            old = classes_last(run.as_it_started(batch)[self.output])
+            distance = soft_loss(classes_last(outputs[self.output]), old, self.temperature).mean()
             return self.weight * self.temperature**2 * distance
 
         return term

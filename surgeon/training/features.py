@@ -53,7 +53,7 @@ class FeatureCache:
     """
 
     def __init__(self, model: nn.Module, splits: Splits, batch_size: int = 64) -> None:
-        if _varied(splits.train):
+        if varied(splits.train):
             raise _refused("samples are varied anew in every epoch", "leave augment out, or features: none")
         self.model = model
         self.splits = splits
@@ -221,12 +221,12 @@ class FeatureCache:
         digest = hashlib.sha256(f"1 {torch.__version__} {self.device.type} {self.frozen}".encode())
         parts = [(name, tensor) for name, tensor in tensors_of(self.model) if self._below(name)]
         for name, tensor in [*parts, *((n, b) for n, b in self.model.named_buffers() if self._below(n))]:
-            _add(digest, name, tensor)
+            add_tensor(digest, name, tensor)
         digest.update(repr(self.model).encode())
         for row in range(self._size):
             sample = self.splits.train[row]
             for name in self.splits.inputs:
-                _add(digest, name, sample[name])
+                add_tensor(digest, name, sample[name])
             # kept in memory, so that a picture need not be read again for the sake of its label
             self._rest.append({name: value for name, value in sample.items() if name not in self._inputs})
         return digest.hexdigest()[:40]
@@ -328,14 +328,15 @@ def _changes(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None or isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def _varied(samples: Any) -> bool:
+def varied(samples: Any) -> bool:
     """Whether a dataset, or a part of one, gives a sample otherwise from time to time."""
     parts = [member.samples for member in getattr(samples, "members", ())]
     encoders = getattr(samples, "encoders", ())
-    return any(getattr(encode, "varies", False) for encode in encoders) or any(map(_varied, parts))
+    return any(getattr(encode, "varies", False) for encode in encoders) or any(map(varied, parts))
 
 
-def _add(digest: Any, name: str, tensor: Tensor) -> None:
+def add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    """Add the name, shape, dtype and bytes of a tensor to a digest."""
     digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 

@@ -37,6 +37,7 @@ from surgeon.training.rates import find_rate, resolved
 from surgeon.training.report import TrainReport
 from surgeon.training.stages import Unfreezing
 from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
+from surgeon.training.teaching import check_same_task, numbered, penalty_of, shared
 from surgeon.training.test_views import TestViews
 from surgeon.training.trainer import ObjectiveTrainer
 from surgeon.training.unwrapping import restored
@@ -60,6 +61,8 @@ class Job:
     checkpoints: bool
     network: Network = ANY
     """What the data have to fit."""
+    teacher: nn.Module | None = None
+    """The network that it learns from."""
     fresh: bool = False
     """Whether the network starts from fresh weights."""
 
@@ -79,6 +82,12 @@ class Job:
         targets = make_targets(
             model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
         )
+        penalties, splits = list(self.penalties), self.splits
+        if settings.distill is not None and self.teacher is not None:
+            lesson = penalty_of(settings.distill, outputs)
+            check_same_task(model, self.teacher, settings, splits, targets, lesson.output)
+            targets, splits = shared(targets, lesson), numbered(settings, splits)
+            penalties.append(lesson)
         check_labels(targets, outputs, batch, self.splits)
         tasks = [task_of(target, outputs, batch) for target in targets]
         epochs = None if "max_steps" in settings.arguments else settings.epochs
@@ -110,11 +119,11 @@ class Job:
                 args=args,
                 settings=settings,
                 targets=targets,
-                splits=self.splits,
+                splits=splits,
                 factors=factors,
                 waiting=waiting,
                 norms=make_norms(model, settings, self.splits),
-                cache=make_cache(model, settings, self.splits, self.stages, args.device),
+                cache=make_cache(model, settings, splits, self.stages, args.device),
                 averaging=averaging,
                 mixing=Mixing(settings.mix, targets, outputs, batch, self.seed) if settings.mix else None,
                 views=self._views(settings, targets, tasks),
@@ -127,7 +136,7 @@ class Job:
             with ExitStack() as ending:
                 reached = {name: output.requires_grad for name, output in outputs.items()}
                 trainer.penalties = make_terms(
-                    self.penalties,
+                    penalties,
                     model,
                     self.splits,
                     anatomy,
@@ -137,6 +146,9 @@ class Job:
                     ending,
                     self.seed,
                     self.network,
+                    example=batch,
+                    plugins=self.plugins,
+                    teacher=self.teacher,
                 )
                 started = time.perf_counter()
                 trainer.train(resume_from_checkpoint=last)
@@ -213,7 +225,7 @@ class Job:
         }
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         settings = self.settings.model_dump(mode="json")
-        run = describe_run(model, settings, self.seed, wanted, processes, data)
+        run = describe_run(model, settings, self.seed, wanted, processes, data, self.teacher)
         if resume:
             return resume_from(folder, run)
         if int(os.environ.get("RANK", "0")) == 0:

@@ -197,6 +197,13 @@ def _check_tokens(name: str, prediction: Tensor, target: Tensor) -> None:
         )
 
 
+def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL divergence of softened distributions, ``(n, classes)`` each → ``(n,)``; 0 where they agree."""
+    new = F.log_softmax(logits.float() / temperature, dim=-1)
+    old = F.log_softmax(teacher.float() / temperature, dim=-1)
+    return F.kl_div(new, old, reduction="none", log_target=True).sum(-1)
+
+
 def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
     """Move the classes of ``prediction`` to dimension 1.
 

@@ -139,6 +139,10 @@ def make_terms(
     ending: ExitStack,
     seed: int,
     network: Network = ANY,
+    *,
+    example: Batch | None = None,
+    plugins: Plugins | None = None,
+    teacher: nn.Module | None = None,
 ) -> list[Term]:
     """The terms that penalties add to the loss, from the values that the network has now.
 
@@ -151,7 +155,7 @@ def make_terms(
         raise TrainingError(
             "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
             where="train.arguments",
-            hint="train on one device or with DDP, or leave conserve out",
+            hint="train on one device or with DDP, or leave conserve and distill out",
         )
     run = Run(
         model=model,
@@ -161,6 +165,12 @@ def make_terms(
         trained={target.objective.output for target in targets if target.objective.weight},
         load=lambda source: load_source(source, seed, prepared_as(replace(network, heads={}), model, [source])),
         seed=seed,
+        targets=targets,
+        splits=splits,
+        example=example,
+        plugins=plugins,
+        teacher=teacher,
+        learnt=trainer.learnt,
         ending=ending,
     )
     return [penalty.begin(run) for penalty in penalties]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from surgeon.errors import SiteError, SurgeonError, TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.objectives import Batch, Call
+from surgeon.training.objectives import Batch, Call, Target
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
 
 
 @dataclass
@@ -30,6 +34,12 @@ class Run:
         trained: The outputs that an objective trains with labels.
         load: Makes data from a source's settings.
         seed: The run's seed.
+        targets: The objectives of the run.
+        splits: The data.
+        example: A batch of two training samples.
+        plugins: The plugins.
+        teacher: The network to learn from, in eval mode and without gradients; None where there is none.
+        learnt: What penalties learn beside the network: it trains with it, and is not in the result.
         ending: Closed after training; removes what penalties added to the network.
     """
 
@@ -40,6 +50,12 @@ class Run:
     trained: set[str]
     load: Callable[..., Splits]
     seed: int
+    targets: Sequence[Target] = ()
+    splits: Splits | None = None
+    example: Batch | None = None
+    plugins: Plugins | None = None
+    teacher: nn.Module | None = None
+    learnt: dict[str, nn.Parameter] = field(default_factory=dict)
     ending: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
@@ -73,15 +89,36 @@ class Run:
             sites = self.anatomy.sites(selectors)
         except SiteError as error:
             raise TrainingError(error.message, hint=error.hint) from error
-        taps = {}
         for site in sites:
             names = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
             if new := sorted(names - self.anatomy.kept):
                 raise TrainingError(f"{site} holds new parameters ({new[0]}), so it has learnt nothing to conserve")
-            taps[site.name] = tap = Tap(copies=True)  # a later operation may overwrite the output in place
-            hook(site.module, tap.read)
-            self.ending.callback(partial(unhook, site.module, tap.read))
-        return taps
+        return {site.name: self._tapped(site.module) for site in sites}
+
+    def tap(self, anatomy: Anatomy, selector: str, where: str) -> Tap:
+        """Add a tap to the one site of a network that ``selector`` names, until training is over.
+
+        Raises:
+            TrainingError: It names none, or several.
+        """
+        try:
+            sites = anatomy.sites([selector])
+        except SiteError as error:
+            raise TrainingError(error.message, where=where, hint=error.hint) from error
+        if len(sites) > 1:
+            raise TrainingError(f"{selector!r} names {len(sites)} sites, and one is wanted", where=where)
+        return self._tapped(sites[0].module)
+
+    def learn(self, name: str, value: Tensor) -> nn.Parameter:
+        """Let ``value`` train beside the network; it is in checkpoints, and not in the result."""
+        self.learnt[name] = parameter = nn.Parameter(value)
+        return parameter
+
+    def _tapped(self, module: nn.Module) -> Tap:
+        tap = Tap(copies=True)  # a later operation may overwrite the output in place
+        hook(module, tap.read)
+        self.ending.callback(partial(unhook, module, tap.read))
+        return tap
 
     def as_it_started(self, batch: Batch) -> dict[str, Tensor]:
         """Run the initial network on a batch, in eval mode and without gradients."""

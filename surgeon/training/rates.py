@@ -65,6 +65,7 @@ def for_baseline(settings: TrainSettings, own: BaselineSettings) -> TrainSetting
     """The settings of a baseline from fresh weights; see :class:`BaselineSettings`."""
     plain = OptimizerSettings(decay_norms=settings.optimizer.decay_norms)
     changes: dict[str, Any] = {"features": "none", "optimizer": own.optimizer or plain, "baseline": "none"}
+    changes["distill"] = None
     for name in ("epochs", "batch_size", "learning_rate", "warmup"):
         if (value := getattr(own, name)) is not None:
             changes[name] = value

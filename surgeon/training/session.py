@@ -46,6 +46,7 @@ def train(
     progress: ProgressReport | None = None,
     plugins: Plugins | None = None,
     data: Splits | None = None,
+    teacher: Callable[[], nn.Module] | None = None,
 ) -> TrainReport:
     """Fine-tune ``model`` in place; what is frozen stays as it is. The model comes back in eval mode.
 
@@ -68,6 +69,7 @@ def train(
         progress: Called with every step, instead of showing the progress bar.
         plugins: Where more losses come from; only the built-in ones if left out.
         data: Datasets from Python, instead of ``settings.data``.
+        teacher: Loads the network to learn from; for ``distill``.
 
     Raises:
         TrainingError: Settings, data and model do not match, training diverges, or there is no such run to
@@ -91,6 +93,11 @@ def train(
         )
     if resume and output_dir is None:
         raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="name it: output_dir=")
+    if settings.distill is not None and teacher is None:
+        raise TrainingError(
+            "distill needs a function that loads the teacher", where="train.distill", hint="pass teacher=..."
+        )
+    taught = teacher().requires_grad_(False).eval() if settings.distill is not None and teacher is not None else None
     job = Job(
         settings=settings,
         splits=splits,
@@ -102,6 +109,7 @@ def train(
         seed=seed,
         checkpoints=checkpoints,
         network=network,
+        teacher=taught,
     )
     say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
@@ -111,7 +119,7 @@ def train(
     set_seed(seed)
     # what is held to its start, or waits, does so for what it has learnt, and from scratch there is nothing
     free = for_baseline(settings, settings.compared)
-    job = dataclasses.replace(job, settings=free, penalties=(), stages=(), fresh=True)
+    job = dataclasses.replace(job, settings=free, penalties=(), stages=(), teacher=None, fresh=True)
     with progress_bar("from scratch", progress, quiet=quiet) as say:
         scratch = job.run(baseline(), output_dir and output_dir / "baseline", say)
     return dataclasses.replace(report, baseline=scratch.after)

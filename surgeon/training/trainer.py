@@ -71,6 +71,7 @@ class ObjectiveTrainer(BaseTrainer):
         self.test = splits.test
         self.targets = list(targets)
         self.penalties: list[Term] = []
+        self.learnt: dict[str, nn.Parameter] = {}
         self.factors = factors
         self.waiting = waiting
         self.norms = norms
@@ -125,7 +126,8 @@ class ObjectiveTrainer(BaseTrainer):
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """Learnt task weights, and averaged weights."""
-        learnt = {str(index): parameter for index, parameter in enumerate(self.weighing.parameters)}
+        learnt: dict[str, Tensor] = {str(index): value for index, value in enumerate(self.weighing.parameters)}
+        learnt |= {f"penalty.{name}": parameter for name, parameter in self.learnt.items()}
         return learnt | (self.averaging.tensors() if self.averaging is not None else {})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -258,19 +260,19 @@ class ObjectiveTrainer(BaseTrainer):
         prepared: Any = getattr(self, "optimizer_cls_and_kwargs", None)
         kind, options = prepared or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
         makes_groups = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
-        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self.weighing.parameters):
+        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self._beside):
             raise TrainingError(
                 f"the optimizer {self.args.optim!r} groups its parameters itself",
                 where="train.optimizer",
-                hint="use another optim, such as adamw_torch, or leave optimizer and task_weights out",
+                hint="use another optim, such as adamw_torch; or leave out optimizer, task_weights, distill.features",
             )
         if not makes_groups:
             args = self.args
             groups = parameter_groups(
                 wrapped, self.settings.optimizer, self.factors, rate=args.learning_rate, decay=args.weight_decay
             )
-            if self.weighing.parameters:
-                groups.append({"params": self.weighing.parameters, "lr": args.learning_rate, "weight_decay": 0.0})
+            if self._beside:
+                groups.append({"params": self._beside, "lr": args.learning_rate, "weight_decay": 0.0})
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": groups})
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
@@ -279,19 +281,24 @@ class ObjectiveTrainer(BaseTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One forward and backward; what is learnt beside the model is synchronised and reset here."""
-        if self.weighing.parameters and self._first_of_step:
-            for parameter in self.weighing.parameters:
+        if self._first_of_step:
+            for parameter in self._beside:
                 parameter.grad = None
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._first_of_step = self.accelerator.sync_gradients
         if self._first_of_step and _processes() > 1:
-            for parameter in self.weighing.parameters:
+            for parameter in self._beside:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= _processes()
         return loss
 
     _first_of_step = True
+
+    @property
+    def _beside(self) -> list[nn.Parameter]:
+        """What trains beside the network: task weights, and what penalties learn."""
+        return [*self.weighing.parameters, *self.learnt.values()]
 
     # ---- measuring
 

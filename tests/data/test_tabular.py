@@ -65,10 +65,10 @@ def test_a_category_that_training_has_not_seen_is_named_or_left_out(tmp_path, ro
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="holds string and no numbers") as error:
+    with pytest.raises(TrainingError, match="has type string, not numbers") as error:
         load({**data(tmp_path), "categories": {"size": "ordinal"}})
     assert error.value.hint == "if they are categories: categories: {city: one_hot}"
-    with pytest.raises(ValueError, match="categories: town is no column of numbers"):
+    with pytest.raises(ValueError, match="categories: town is not a column of numbers"):
         load({**data(tmp_path), "categories": {"town": "one_hot"}})
 
 

@@ -125,7 +125,7 @@ def test_texts_without_any_tokenizer_are_refused(tmp_path: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
     data = {"source": "table", "path": str(films(tmp_path)), "text": "review", "targets": {"labels": "verdict"}}
-    with pytest.raises(TrainingError, match="no tokenizer lies beside the weights"):
+    with pytest.raises(TrainingError, match="there is no tokenizer beside the weights"):
         first(surgeon.load(folder), data)
 
 

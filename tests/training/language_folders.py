@@ -58,7 +58,9 @@ def gpt2(folder: Path, side: str = "right") -> Path:
 
 def bert(folder: Path, cls: str = "BertForMaskedLM") -> Path:
     torch.manual_seed(0)
-    config = transformers.BertConfig(vocab_size=len(PIECES), intermediate_size=32, max_position_embeddings=64, **SMALL)
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    sizes = {"intermediate_size": 32, "max_position_embeddings": 64, **SMALL, **dropout}
+    config = transformers.BertConfig(vocab_size=len(PIECES), **sizes)
     getattr(transformers, cls)(config).save_pretrained(folder)
     transformers.BertTokenizer(vocab={piece: number for number, piece in enumerate(PIECES)}).save_pretrained(folder)
     return folder

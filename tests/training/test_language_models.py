@@ -202,7 +202,7 @@ def test_a_network_that_predicts_no_tokens_is_refused(tmp_path: Path):
 
 def test_what_a_corpus_lacks_is_said(tmp_path: Path):
     folder, path = llama(tmp_path / "m"), sentences(tmp_path / "a.txt")
-    with pytest.raises(TrainingError, match="holds one text, of which nothing can be held out"):
+    with pytest.raises(TrainingError, match="has only one text, so none can be held out"):
         loaded(folder, path, unit="file")
     with pytest.raises(TrainingError, match="a block has 64"):
         loaded(folder, path, samples=1, max_length=64)

@@ -1,4 +1,4 @@
-"""Measures of a network as people read them."""
+"""Draw the metrics of a network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from surgeon.training.evaluating import Evaluation
 
 WIDEST = 12
-"""The confusion matrix is shown for up to so many classes."""
+"""The most classes for which the confusion matrix is shown."""
 SHARES = ("accuracy", "balanced_accuracy")
 BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
 
 
-def render_evaluation(measured: Evaluation) -> RenderableType:
-    """The measures of every output: in a line, by class, and the confusion matrix."""
-    notes = [Text(f"note: {note}", style="dim") for note in measured.notes]
-    return Group(*notes, *render_measures(measured.measures, measured.names))
+def render_evaluation(evaluation: Evaluation) -> RenderableType:
+    """Draw the metrics of every output: in one line, by class, and the confusion matrix."""
+    notes = [Text(f"note: {note}", style="dim") for note in evaluation.notes]
+    return Group(*notes, *render_measures(evaluation.measures, evaluation.names))
 
 
 def render_measures(
@@ -57,9 +57,9 @@ def _tables(values: Mapping[str, Any], names: Sequence[str]) -> Iterator[Rendera
             yield table
     matrix = values.get("confusion")
     if matrix and len(matrix) <= WIDEST:
-        called = list(names) if len(names) == len(matrix) else [str(number) for number in range(len(matrix))]
-        table = _table(["right \\ predicted", *called])
-        for name, row in zip(called, matrix, strict=True):
+        labels = list(names) if len(names) == len(matrix) else [str(number) for number in range(len(matrix))]
+        table = _table(["true \\ predicted", *labels])
+        for name, row in zip(labels, matrix, strict=True):
             table.add_row(Text(name), *map(str, row))
         yield table
 

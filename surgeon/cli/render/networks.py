@@ -1,4 +1,4 @@
-"""A network as people read it, and as JSON."""
+"""Draw a network, and convert it to JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def render_network(view: NetworkView, depth: int | None) -> RenderableType:
         title.append(f"  from {view.source}", style="dim")
     parameters = sum(p.numel() for p in view.model.parameters())
     outputs = ", ".join(f"{name} ({shape(sizes)})" for name, sizes in view.outputs.items())
-    total = f"{type(view.model).__name__}, {count(parameters)} parameters" + (f", gives {outputs}" if outputs else "")
+    total = f"{type(view.model).__name__}, {count(parameters)} parameters" + (f", outputs {outputs}" if outputs else "")
     price = view.costs()
     total = ", ".join([total, *_prices(price)])
     roles = view.inspection.roles()
@@ -42,13 +42,13 @@ def _prices(price: Costs | None) -> Iterator[str]:
 
 
 def render_sites(sites: Sequence[SiteView]) -> RenderableType:
-    """List the sites that a selector names, with their classes, shapes and sizes, and why it names each."""
+    """List the sites that a selector matches, with class, shape and size, and which term matches each."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("site", overflow="fold")
     table.add_column("module", style="cyan", overflow="fold")
     table.add_column("output", overflow="fold")
     table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("named by", style="dim", overflow="fold")
+    table.add_column("matched by", style="dim", overflow="fold")
     for site in sites:
         sizes = shape(site.shape) if site.shape else ""
         table.add_row(site.site, site.kind, sizes, count(site.parameters), site.why)
@@ -60,7 +60,7 @@ def network_dict(view: NetworkView, sites: Sequence[SiteView] | None = None) -> 
 
     Args:
         view: The network.
-        sites: The sites to list; all if left out.
+        sites: The sites to list. Default: all.
     """
     price = view.costs()
     return {
