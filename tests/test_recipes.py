@@ -41,11 +41,16 @@ class Workshop:
 
     def make(self, name: str, *settings: str) -> Path:
         """What the last command in a recipe's header makes, after those that it says come first."""
+        last = self.make_earlier(name)
+        return self._run([*last, *(each for setting in settings for each in ("--set", setting))])
+
+    def make_earlier(self, name: str) -> list[str]:
+        """Run the commands in a recipe's header that come before the last one, and return that."""
         *before, last = commands(name)
         for command in before:
             if not (self.root / _output(command)).exists():
                 self._run(command)
-        return self._run([*last, *(each for setting in settings for each in ("--set", setting))])
+        return last
 
     def make_source(self, recipe: str, command: list[str]) -> None:
         """Make the model that a command in a recipe's header operates on."""
@@ -147,7 +152,7 @@ def test_conservation_measures_the_old_task_and_never_trains_on_it(setting: str,
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_of_its_plan_opens(name: str, workshop: Workshop) -> None:
-    command = commands(name)[-1]
+    command = workshop.make_earlier(name)
     if "-o" in command:
         at = command.index("-o")
         command = [*command[:at], *command[at + 2 :]]
