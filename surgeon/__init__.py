@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.hooks import hookimpl
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
+    from surgeon.interfaces.registered import register
     from surgeon.interfaces.selector import Selector
     from surgeon.interfaces.splits import Splits
     from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
@@ -149,6 +150,7 @@ _HOMES = {
         "Record",
         "record_of",
     ),
+    "surgeon.interfaces.registered": ("register",),
     "surgeon.interfaces.selector": ("Selector",),
     "surgeon.interfaces.splits": ("Splits",),
     "surgeon.interfaces.training": (
@@ -313,6 +315,7 @@ __all__ = [
     "push",
     "recipe_schema",
     "record_of",
+    "register",
     "run_recipe",
     "run_training",
     "save",

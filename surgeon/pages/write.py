@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from surgeon.pipeline.comparison import diff
 from surgeon.pipeline.difference import Diff
 from surgeon.pipeline.network_view import NetworkView, inspect, view_network
 from surgeon.pipeline.prepare import Operations, Prepared, prepare
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import inspection_of
 from surgeon.surgery.opened import Model
 
@@ -35,7 +34,7 @@ def write_page(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str | Path] | None = None,
 ) -> Path:
     """Write one self-contained HTML page: the network as a graph that folds, its layers, and what is known of it.
 
@@ -61,7 +60,7 @@ def write_page(
         SurgeonError: The network, the recipe or an operation is at fault; the class of the error says which.
     """
     path = check_page(path)
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     if operations is not None and other is not None:
         raise OperationError("a page shows either what operations change or how two networks differ, not both")
     opening: dict[str, Any] = {"trust_pickle": trust_pickle, "trust_code": trust_code, "plugins": plugins}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -16,8 +16,7 @@ from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
 from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.record import Record
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import Inspection
 from surgeon.surgery.opened import Model, OpenOptions
 from surgeon.surgery.replay import open_network
@@ -139,7 +138,7 @@ def inspect(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> NetworkView:
     """Return a network's sites, roles and shapes. Reads no weights.
 
@@ -149,13 +148,13 @@ def inspect(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: The source is missing, damaged or unsafe.
         ArchitectureError: The network cannot be identified or built.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
     return view_network(
