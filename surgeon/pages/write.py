@@ -34,7 +34,7 @@ def write_page(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | Sequence[str | Path] | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Path:
     """Write one self-contained HTML page: the network as a graph that folds, its layers, and what is known of it.
 
@@ -52,7 +52,7 @@ def write_page(
         key: Which of several state dicts in the source to take.
         trust_pickle: Let pickles in the source run code.
         trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         OperationError: Both ``operations`` and ``other`` are given.
