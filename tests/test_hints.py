@@ -28,27 +28,10 @@ OPENING = ("--arch", "--key", "--trust-pickle", "--trust-code")
 OPENERS = ("apply", "plan", "train", "advise", "predict", "evaluate", "export", "inspect", "diff")
 OTHERS = ("pip", "git", "zip", "hf", "tar", "torchrun", "uv")
 """Commands of other programs, whose flags are theirs."""
-PROSE = set(
-    [
-        "another",
-        "available",
-        "hf",
-        "https",
-        "lambda",
-        "nearest",
-        "note",
-        "old",
-        "one",
-        "pictures",
-        "python",
-        "run",
-        "see",
-        "sounds",
-        "supported",
-        "tables",
-        "texts",
-    ]
-)
+PROSE = {
+    "another", "available", "hf", "https", "lambda", "nearest", "note", "old", "one",
+    "pictures", "python", "run", "see", "sounds", "supported", "tables", "texts",
+}  # fmt: skip
 """Words that stand before a colon and are no keys."""
 NAMES = ("blocks", "input_ids")
 """Keys of sections that take any name: of a role, of an input."""

@@ -10,6 +10,7 @@ import typer
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
+from surgeon.pages.place import check_page
 
 DIFFERENT = 20
 """The exit code for different networks; 0 for equal ones, an error's code if they cannot be compared."""
@@ -61,6 +62,7 @@ def diff(
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -69,6 +71,8 @@ def diff(
 
     Exits with 0 if they are byte-identical and with 20 if they differ.
     """
+    if html is not None:
+        check_page(html)
     defer()
     from surgeon.cli.render.consoles import reading, show
 
@@ -89,6 +93,13 @@ def diff(
             trust_code=trust_code or (),
             plugins=context.obj,
         )
+        if html is not None:
+            from surgeon.pages.place import save_page
+            from surgeon.pages.write import page_of_diff
+
+            opening = {"arch_a": arch_a, "arch_b": arch_b, "key_a": key_a, "key_b": key_b}
+            trust = {"trust_pickle": trust_pickle, "trust_code": trust_code or (), "plugins": context.obj}
+            save_page(html, page_of_diff(result, a, b, **opening, **trust))
     if as_json:
         print_json(result.to_dict())
     elif not quiet:
