@@ -13,6 +13,7 @@ from transformers import set_seed
 from surgeon.data.combine import by_names_of, with_validation
 from surgeon.data.network import Network
 from surgeon.errors import TrainingError
+from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
@@ -113,9 +114,47 @@ def train(
     say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
-    if settings.compared is None or baseline is None:
+    if settings.compared is not None and baseline is not None:
+        report = _with_baseline(job, report, baseline, output_dir, progress, quiet=quiet)
+    record_training(model, settings, all_objectives, report)
+    return report
+
+
+def record_training(
+    model: nn.Module, settings: TrainSettings, objectives: Sequence[Objective], report: TrainReport
+) -> None:
+    """Add a training to the record of a network made by surgeon, whose weights now differ from the source's."""
+    record = record_of(model)
+    if record is None:
+        return
+    used = {"preprocessing": dict(record.preprocessing)} if record.preprocessing else {}
+    record.training.append(
+        {
+            **used,
+            "settings": settings.model_dump(mode="json"),
+            "report": report.reproducible(),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [objective.model_dump(mode="json") for objective in objectives],
+            "surgeries": len(record.surgeries),
+        }
+    )
+
+
+def _with_baseline(
+    job: Job,
+    report: TrainReport,
+    baseline: Callable[[], nn.Module],
+    output_dir: Path | None,
+    progress: ProgressReport | None,
+    *,
+    quiet: bool,
+) -> TrainReport:
+    """Train the same network from initial weights too, and return the report with both."""
+    settings = job.settings
+    if settings.compared is None:
         return report
-    set_seed(seed)
+    set_seed(job.seed)
     # stages and penalties protect what was learnt, and initial weights have learnt nothing
     plain = for_baseline(settings, settings.compared)
     job = dataclasses.replace(job, settings=plain, penalties=(), stages=(), teacher=None, fresh=True)
