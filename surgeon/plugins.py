@@ -20,9 +20,11 @@ import pluggy
 
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
+from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
 from surgeon.interfaces.entry_points import chosen
-from surgeon.interfaces.import_plugin import file_or_module, imported, one_line
+from surgeon.interfaces.import_plugin import check_hooks, file_or_module, imported, one_line, run_hook
+from surgeon.interfaces.registered import registered_plugins
 
 if TYPE_CHECKING:
     from surgeon.interfaces.architecture import ArchitectureProvider
@@ -48,7 +50,6 @@ KINDS: Mapping[str, str] = {
     "surgeon_sources": "source",
 }
 """The kind of thing that each hook offers by name."""
-HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Plugins:
         Raises:
             PluginError: The plugin implements an unknown hook, or a hook with wrong arguments.
         """
-        _check_hooks(plugin, name)
+        check_hooks(plugin, name)
         try:
             self.manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
@@ -102,7 +103,13 @@ class Plugins:
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """Return the architecture providers by scheme. Imports torch."""
         named = self._named("surgeon_architectures", "architecture")
-        return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
+        ours = BUILTINS["surgeon_architectures"]
+        return {
+            scheme: (provider if self._owners["architecture", scheme] == ours else CheckedProvider(provider)).trusting(
+                self.trusted
+            )
+            for scheme, provider in named.items()
+        }
 
     def trusting(self, names: Iterable[str]) -> Plugins:
         """Return the same plugins with more trusted code.
@@ -192,13 +199,19 @@ class Plugins:
             needed: The plugins that an artifact records, as :meth:`foreign` returns them.
         """
         if origin := (needed or {}).get(f"{kind} {name}"):
+            if origin.endswith(f"({kind}s {name})"):
+                file = origin.removesuffix(f" ({kind}s {name})")
+                return f"it was registered in {file}: surgeon.register({kind}) first, by importing that"
             distribution, _, version = origin.rpartition(" ")
             for plugin, error in self.failures.items():
                 if distribution and self.distributions.get(plugin, ("",))[0] == distribution:
                     return f"it is in the plugin {plugin!r} of {origin}, which failed: {error.message}"
             if distribution and not origin.endswith(".py"):
                 return f"it comes from {origin}: python -m pip install '{distribution}=={version}'"
-            return f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin, or install it"
+            return (
+                f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin {origin}, or in "
+                f"Python with plugins=[{origin!r}], or install it"
+            )
         hints = [suggest(name, offers, see=see) or ""]
         for plugin, error in self.failures.items():
             hints.append(f"it may be in the plugin {plugin!r}, which failed: {error.message} (see: surgeon plugins)")
@@ -278,6 +291,8 @@ class Plugins:
             owners: dict[str, list[str]] = {}
             for plugin, named in self._call(hook):
                 for name, offer in named:
+                    if offers.get(name) is offer:  # the same class, in a plugin and registered
+                        continue
                     owners.setdefault(name, []).append(plugin)
                     offers.setdefault(name, offer)
             self._owners.update({(kind, name): plugins[0] for name, plugins in owners.items()})
@@ -343,37 +358,21 @@ def load(
             if strict:
                 raise
             plugins.fail(name, error)
+    for name, plugin in registered_plugins().items():
+        plugins.register(plugin, name)
     return plugins
+
+
+def as_plugins(given: Plugins | Sequence[str] | None) -> Plugins:
+    """Return the plugins of a run; ``given`` may also name files and modules to load beside the installed ones.
+
+    Raises:
+        PluginError: A file or module cannot be loaded.
+    """
+    if isinstance(given, Plugins):
+        return given
+    return load([given] if isinstance(given, str) else given or ())
 
 
 load_plugins = load
 """The public name of :func:`load`: ``surgeon.load`` loads a network."""
-
-
-def _check_hooks(plugin: object, name: str) -> None:
-    """Refuse hooks that would never be called: pluggy ignores unknown names and missing markers."""
-    for key in dir(plugin):
-        if not key.startswith("surgeon_") or not callable(function := getattr(plugin, key, None)):
-            continue
-        if key not in HOOKS:
-            hint = suggest(key, HOOKS) or f"the hooks are {', '.join(HOOKS)}"
-            raise PluginError(f"plugin {name!r} implements {key!r}, which is not a hook", hint=hint)
-        if not hasattr(function, f"{hookspecs.PROJECT}_impl"):
-            raise PluginError(
-                f"plugin {name!r} defines {key!r} without marking it", hint=f"put @surgeon.hookimpl before def {key}"
-            )
-
-
-def run_hook(plugin: str, hook: str, call: Callable[[], T]) -> T:
-    """Call a plugin's hook; an exception is re-raised with the names of plugin and hook.
-
-    Raises:
-        PluginError: The hook raised.
-    """
-    try:
-        return call()
-    except PluginError as error:
-        raise error.at(f"plugin {plugin!r}, {hook}") from error.__cause__
-    except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"plugin {plugin!r} raised in {hook}: {reason}", hint="--debug shows where") from error

@@ -28,8 +28,7 @@ from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch
 from surgeon.pipeline.prepare import prepare
 from surgeon.pipeline.run_report import RunProgress
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.data_argument import DataRequest, data_request
 from surgeon.recipe.load import load_recipe
 from surgeon.recipe.train_settings import TrainSettings
@@ -57,7 +56,7 @@ def advise(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
 ) -> Advice:
     """Advise how to fine-tune a network on data, as ``surgeon advise`` does.
@@ -83,7 +82,7 @@ def advise(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         progress: Called during the run.
     Returns:
         The scores, the case with its reasons, the text of the recipe and the picture; :meth:`Advice.save` writes the
@@ -94,7 +93,7 @@ def advise(
         TrainingError: The model has no weights, or the data cannot be used for scores.
         SurgeonError: The source or the data are invalid; the class of the error says which.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     progress = progress or RunProgress()
     require("train", "advice")
     request = _data_request(data, plugins)

@@ -8,10 +8,11 @@ from torch import nn
 
 from surgeon.architectures.fit import fit, naming_notes
 from surgeon.checkpoint.formats import Checkpoint
-from surgeon.errors import ArchitectureError
+from surgeon.errors import ArchitectureError, SurgeonError
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.match import Match, few
 
 
@@ -124,7 +125,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
         except Exception as error:
             if _built_in(provider):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            message = error.message if isinstance(error, SurgeonError) else f"{type(error).__name__}: {error}"
+            reason = " ".join(message.split())
             notes.append(f"the provider of {scheme!r} failed on this file: {reason}")
             continue
         if match is not None:
@@ -155,4 +157,4 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
 
 
 def _built_in(provider: ArchitectureProvider) -> bool:
-    return type(provider).__module__.partition(".")[0] == "surgeon"
+    return not isinstance(provider, CheckedProvider)

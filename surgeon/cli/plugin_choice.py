@@ -12,8 +12,8 @@ import typer
 from typer.main import get_command, get_command_name
 
 from surgeon.errors import PluginError
-from surgeon.interfaces.import_plugin import one_line
-from surgeon.plugins import Plugins, load, run_hook
+from surgeon.interfaces.import_plugin import one_line, run_hook
+from surgeon.plugins import Plugins, load
 
 HOOK = "surgeon_commands"
 

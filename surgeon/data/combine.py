@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surgeon.data.checked_splits import load_checked
 from surgeon.data.class_names import differing
 from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
+from surgeon.data.picture_sources import Split
 from surgeon.data.row_splits import digest, hold_out, others
 from surgeon.data.rows import Chosen, label_values
-from surgeon.data.sources import Corpus, Split
+from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.splits import Splits
@@ -57,14 +59,12 @@ def load_sources(
     splits = []
     for source in sources:
         made = numbered.get(id(source)) or _loaded(source, seed, network)
-        if not isinstance(made, Splits):
-            raise TrainingError(f"load of {type(source).__name__} returned {type(made).__name__}, not Splits")
         splits.append(made if id(source) in numbered else by_names_of(network, made))
     return splits
 
 
 def _loaded(source: Source, seed: int, network: Network) -> Splits:
-    return load_corpus(source, seed, network) if isinstance(source, Corpus) else source.load(seed)
+    return load_corpus(source, seed, network) if isinstance(source, Corpus) else load_checked(source, seed)
 
 
 @dataclass

@@ -8,15 +8,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from surgeon.errors import OperationError
+from surgeon.errors import OperationError, SurgeonError
+from surgeon.interfaces.returned import items_of, raised_in
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, TrainingRequests
 
 if TYPE_CHECKING:
     from torch import nn
+
+T = TypeVar("T")
 
 
 class Operation(BaseModel):
@@ -98,13 +101,23 @@ class Operation(BaseModel):
 
 
 def asked_of_training(operations: Iterable[Operation]) -> TrainingRequests:
-    """Collect the training requests of operations that are applied one after another."""
+    """Collect the training requests of operations that are applied one after another.
+
+    Raises:
+        PluginError: An operation of a plugin returned something else.
+    """
     requests = TrainingRequests([], [], [], [])
     for operation in operations:
         if operation.freezes_what_it_finds:
             requests = TrainingRequests([], [], [], [])
-        requests.objectives.extend(operation.objectives())
-        requests.schedules.extend(operation.schedules())
-        requests.penalties.extend(operation.penalties())
-        requests.stages.extend(operation.unfreezing())
+        requests.objectives.extend(_asked(operation, "objectives", Objective))
+        requests.schedules.extend(_asked(operation, "schedules", Schedule))
+        requests.penalties.extend(_asked(operation, "penalties", Penalty))
+        requests.stages.extend(_asked(operation, "unfreezing", Stage))
     return requests
+
+
+def _asked(operation: Operation, method: str, kind: type[T]) -> list[T]:
+    call = f"{type(operation).__name__}.{method}()"
+    value = raised_in(operation, call, getattr(operation, method), (SurgeonError,))
+    return items_of(operation, call, kind, value)

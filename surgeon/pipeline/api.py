@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
-from surgeon.plugins import Plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -50,7 +51,7 @@ def plan(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Plan:
     """Return what operations would change. Reads no weights and writes nothing.
 
@@ -67,12 +68,12 @@ def plan(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
         check_training(recipe, plugins, here=False)
@@ -104,7 +105,7 @@ def apply(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Apply operations to a model and return the result, filled with its weights.
 
@@ -125,12 +126,12 @@ def apply(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
         what = f"the train: section of {recipe.path or 'the recipe'} is ignored, so the network is not trained"
@@ -185,6 +186,7 @@ def save(
     path = Path(path)
     check_output(path, force=force, inputs=[])
     record = record_of(model) or make_record(open_source(model, plugins=load_plugins()), None)
+    refuse_unregistered(record, path)
     pieces = [
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
@@ -203,7 +205,7 @@ def load(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     verify: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
@@ -219,13 +221,13 @@ def load(
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
         verify: Whether to compare all bytes of an artifact with their digests, not only the manifest and the small
             files beside the weights.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe or has changed since it was written.
         ArchitectureError: Not every tensor fits the network.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, path, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     source = options.source(path)
     if verify:
@@ -271,7 +273,7 @@ def verify(
     *,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Verification:
     """Check that an artifact matches its manifest.
 
@@ -283,14 +285,14 @@ def verify(
         source: The model that the artifact was made from; without it, no tensors are compared.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: A file has changed since it was written.
         VerificationError: The artifact has no manifest or does not match it, or a frozen tensor differs from the
             source's.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, source)
+    plugins = with_trust(as_plugins(plugins), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(
@@ -315,10 +317,18 @@ def verify(
                 changed.append(name)
         kept = len(pairs) - len(changed)
     frozen = frozen_tensors(root)
+    trained = bool(artifact.record and artifact.record.training)
     moved = tuple(name for name in changed if name in frozen)
     if moved:
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
+        )
+    if changed and not trained:
+        raise VerificationError(
+            f"{len(changed)} kept tensors differ from {source}, and the manifest records no training: "
+            f"{', '.join(changed[:3])}",
+            where=str(path),
+            hint="name the source that it was made from; what surgeon trains is recorded, other training is not",
         )
     return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
 

@@ -6,7 +6,7 @@ pieces (:mod:`surgeon.pipeline.movement`), so that memory use does not depend on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from surgeon.architectures.trust import TrustCode, with_trust
@@ -15,8 +15,7 @@ from surgeon.errors import CheckpointError, SiteError, name_nearest_option
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, group
 from surgeon.pipeline.movement import CHUNK, Movement, compare
 from surgeon.pipeline.pairing import Side, ancestors, open_side, pair
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.opened import Model, OpenOptions
 
 
@@ -34,7 +33,7 @@ def diff(
     key_b: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Diff:
     """Compare two networks: structure, training state, and how far each tensor moved.
 
@@ -54,14 +53,14 @@ def diff(
         key_b: Which of several state dicts in B to use.
         trust_pickle: Whether pickles in the files may run code.
         trust_code: Modules, named in a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: A checkpoint is missing, damaged or unsafe, or has no values to compare.
         ArchitectureError: A network given by name cannot be built.
         SiteError: ``select`` matches nothing in either network.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, a, b, arch_a, arch_b)
+    plugins = with_trust(as_plugins(plugins), trust_code, a, b, arch_a, arch_b)
     side_a, side_b = (
         open_side(model, OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins))
         for model, arch, key in ((a, arch_a, key_a), (b, arch_b, key_b))

@@ -33,7 +33,7 @@ def evaluate(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Evaluation:
     """Evaluate a network on labelled data, prepared as in training.
 
@@ -56,7 +56,7 @@ def evaluate(
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules named in a manifest that may run.
         trust_recipe: Whether a tokenizer that the record names may be downloaded.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         TrainingError: The data cannot be read, have no labels, or do not fit the network.

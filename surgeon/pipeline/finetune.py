@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,7 @@ from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.pipeline.teacher import load_before, load_teacher
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
@@ -58,7 +57,7 @@ def finetune(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply a recipe and train the result by its ``train:`` section; return the network, in eval mode, and the report.
 
@@ -83,13 +82,13 @@ def finetune(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         TrainingError: There are no settings for training, or settings, data and model do not fit together.
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     how = settings or recipe.train
     if how is None:
@@ -209,25 +208,12 @@ def train_ready(
         data=data,
         teacher=teacher,
     )
-    entry: dict[str, object] = {}
     if used := trainee.record.preprocessing:
-        entry["preprocessing"] = dict(used)
         tokenizer = next(
             (name for source in sources_of(settings) if (name := getattr(source, "tokenizer", None))), None
         )
         companions = trainee.record.companions
         trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
-    trainee.record.training.append(
-        {
-            **entry,
-            "settings": settings.model_dump(mode="json"),
-            "report": measures(report),
-            "classes": report.data.get("classes", {}),
-            "split": report.data.get("split", {}),
-            "objectives": [o.model_dump(mode="json") for o in (*(settings.objectives or ()), *additions.objectives)],
-            "surgeries": len(trainee.record.surgeries),
-        }
-    )
     return report
 
 
@@ -248,9 +234,3 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
             )
     setattr(model, ATTRIBUTE, record)  # the roles and inputs are those of the trained network
     return model.requires_grad_(True)
-
-
-def measures(report: TrainReport) -> dict[str, object]:
-    """Select the parts of a report that are reproducible: an artifact must not depend on the clock."""
-    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
-    return {key: value for key, value in report.to_dict().items() if key not in left_out}

@@ -19,8 +19,7 @@ from surgeon.nn.zero_shot import with_classes
 from surgeon.pipeline.api import load
 from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.recorded_inputs import recorded_inputs
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.predicting import BATCH, Predictions, predict_samples
@@ -47,7 +46,7 @@ def predict(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Predictions:
     """Return a network's predictions for samples: one row per sample, classes by name.
 
@@ -72,7 +71,7 @@ def predict(
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules named in a manifest that may run.
         trust_recipe: Whether a tokenizer that the record names may be downloaded.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         TrainingError: The data cannot be read, or do not fit the network.
@@ -126,11 +125,11 @@ class ReadyModel:
         key: str | None,
         trust_pickle: bool,
         trust_code: TrustCode,
-        plugins: Plugins | None,
+        plugins: Plugins | Sequence[str] | None,
     ) -> ReadyModel:
         """Load a network; a network in memory is used directly."""
         typed: list[Any] = [arch] if isinstance(model, nn.Module) else [str(model), arch]
-        plugins = with_trust(plugins or load_plugins(), trust_code, *typed)
+        plugins = with_trust(as_plugins(plugins), trust_code, *typed)
         if not isinstance(model, nn.Module):
             model = load(model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code, plugins=plugins)
             device = device or ("cuda" if torch.cuda.is_available() else None)

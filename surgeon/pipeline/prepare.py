@@ -24,12 +24,14 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
+from surgeon.interfaces.registered import UNREGISTERED
+from surgeon.interfaces.returned import origin_of
 from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, missing_statistics_notes
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
 from surgeon.pipeline.still_runs import refuse_if_broken
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import resolved
@@ -126,6 +128,7 @@ class Prepared:
             OutputError: The path exists (and ``force`` is not set), is the input, or cannot be written to.
         """
         path = Path(path)
+        refuse_unregistered(self.record, path)
         check_output(path, force=force, inputs=self.inputs)
 
         def checked(written: Path) -> None:
@@ -160,7 +163,7 @@ def prepare(
     trust_pickle: bool = False,
     key: str | None = None,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     inplace: bool = False,
     outputs: bool = True,
 ) -> Prepared:
@@ -177,14 +180,14 @@ def prepare(
         trust_pickle: Whether pickles in the source may run code.
         key: Which of several state dicts in the source to use.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         inplace: Whether to edit a module in memory itself instead of a copy.
         outputs: Whether to trace the result, so that the plan lists its outputs.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
@@ -213,7 +216,7 @@ def prepare(
     source, journal = opened.source, course.journal
     if outputs and recipe.must_run:
         refuse_if_broken(course.surgery, opened, surgeries)
-    planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
+    planned = make_plan(source, steps, course.surgery, flow, before, read=journal.read, outputs=outputs)
     if outputs and (note := reload_note(course.root, surgeries.inputs)):
         planned = replace(planned, notes=(*planned.notes, note))
     adapted = adapt(companions, recipe.operations, sizes, course.root)
@@ -249,7 +252,12 @@ def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
     used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
     if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
         used["source"] = sources
-    return plugins.foreign(used)
+    own = {
+        f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
+        for operation in recipe.operations
+        if plugins.operations().get(operation.name) is not type(operation)
+    }
+    return {**plugins.foreign(used), **own}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:

@@ -6,7 +6,7 @@ Training is imported only if a recipe trains: its libraries are slow to import, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from surgeon.pipeline.companions import left_behind
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.reload_check import Reload, check_streamed
 from surgeon.pipeline.run_report import RunProgress, RunReport
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.opened import Model
 
 
@@ -38,7 +37,7 @@ def run_recipe(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     outputs: bool = True,
     progress: RunProgress | None = None,
     quiet: bool = True,
@@ -62,7 +61,7 @@ def run_recipe(
         key: Which of several state dicts in the source to use.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         outputs: Whether to trace the result, so that the plan lists its outputs.
         progress: Called during the run.
         quiet: Whether to show no progress bar while training.
@@ -72,7 +71,7 @@ def run_recipe(
         VerificationError: The reloaded artifact differs from the network.
         SurgeonError: The recipe, the source, an operation or the training is invalid; the class says which.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     recipe = as_recipe(operations, plugins)
     settings = recipe.train if train else None
     if settings is not None:

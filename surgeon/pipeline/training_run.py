@@ -24,8 +24,7 @@ from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.pipeline.teacher import load_before
 from surgeon.pipeline.trained_artifact import save_trained
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import recorded_operations
@@ -53,7 +52,7 @@ def run_training(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
     quiet: bool = True,
 ) -> RunReport:
@@ -77,7 +76,7 @@ def run_training(
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
         trust_recipe: Whether the recipe inside an artifact may read files elsewhere and use the network.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         progress: Called during the run.
         quiet: Whether to show no progress bar while training.
 
@@ -86,7 +85,7 @@ def run_training(
         OutputError: The output exists, or ``model`` is not an artifact and there is no recipe.
         TrainingError: Settings, data and model do not fit together, or there is no run to resume.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     plugins = with_trust(plugins, trust_code, model, arch)
     recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
     plugins = with_trust(plugins, (), *recipe.typed)

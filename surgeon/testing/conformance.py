@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils import _pytree
 
 from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.registered import registered
+from surgeon.interfaces.returned import is_ours
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.api import apply, load, plan, save
 
@@ -45,7 +47,17 @@ def check_operations(
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
-    kwargs = dict(kwargs or {})
+    with registered(*{type(operation): None for operation in operations if not is_ours(operation)}):
+        return _checked(build, operations, args, dict(kwargs or {}), loss)
+
+
+def _checked(
+    build: Callable[[], nn.Module],
+    operations: Sequence[Operation],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loss: Callable[[nn.Module], torch.Tensor] | None,
+) -> nn.Module:
     model = build().eval()
     before = copy.deepcopy(model.state_dict())
     edited = apply(model, operations, seed=1).eval()

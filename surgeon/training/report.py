@@ -72,6 +72,11 @@ class TrainReport:
         names = ("accuracy_before", "accuracy_after", "accuracy_baseline")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
 
+    def reproducible(self) -> dict[str, Any]:
+        """Select the part that is the same in every run: an artifact must not depend on the clock."""
+        left_out = {"seconds", "samples_per_second", "history", "device", "data"}
+        return {name: value for name, value in self.to_dict().items() if name not in left_out}
+
     def _repr_html_(self) -> str:
         """Show the measures before and after training, and those of each output and domain, in a notebook."""
         metrics = list(dict.fromkeys([*self.before, *self.after, *(self.baseline or {})]))

@@ -13,6 +13,7 @@ from transformers import set_seed
 from surgeon.data.combine import by_names_of, with_validation
 from surgeon.data.network import Network
 from surgeon.errors import TrainingError
+from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
@@ -114,9 +115,47 @@ def train(
     say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
-    if settings.compared is None or baseline is None:
+    if settings.compared is not None and baseline is not None:
+        report = _beside_baseline(job, report, baseline, output_dir, progress, quiet=quiet)
+    record_training(model, settings, wanted, report)
+    return report
+
+
+def record_training(
+    model: nn.Module, settings: TrainSettings, objectives: Sequence[Objective], report: TrainReport
+) -> None:
+    """Add a training to the record of a network that surgeon made: its weights are no longer the source's."""
+    record = record_of(model)
+    if record is None:
+        return
+    used = {"preprocessing": dict(record.preprocessing)} if record.preprocessing else {}
+    record.training.append(
+        {
+            **used,
+            "settings": settings.model_dump(mode="json"),
+            "report": report.reproducible(),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [objective.model_dump(mode="json") for objective in objectives],
+            "surgeries": len(record.surgeries),
+        }
+    )
+
+
+def _beside_baseline(
+    job: Job,
+    report: TrainReport,
+    baseline: Callable[[], nn.Module],
+    output_dir: Path | None,
+    progress: ProgressReport | None,
+    *,
+    quiet: bool,
+) -> TrainReport:
+    """Train the same network from fresh weights too, by settings of its own; the report with both."""
+    settings = job.settings
+    if settings.compared is None:
         return report
-    set_seed(seed)
+    set_seed(job.seed)
     # what is held to its start, or waits, does so for what it has learnt, and from scratch there is nothing
     free = for_baseline(settings, settings.compared)
     job = dataclasses.replace(job, settings=free, penalties=(), stages=(), teacher=None, fresh=True)

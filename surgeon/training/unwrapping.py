@@ -13,6 +13,7 @@ PUT_IN = (
     "_original_forward",
     PREPARED,
     "_compiled_call_impl",  # of torch.compile in place
+    "_is_torch_compile",
     "gradient_checkpointing",
     "_gradient_checkpointing_func",
 )

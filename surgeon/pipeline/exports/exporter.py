@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,8 +31,7 @@ from surgeon.pipeline.exports.onnx_file import write_onnx
 from surgeon.pipeline.exports.program import Dynamic, ways, write_program
 from surgeon.pipeline.exports.state_dict_file import digests, write_state_dict_file
 from surgeon.pipeline.exports.transformers_folder import write_folder
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import inspection_of
 
 Form = Literal["torch-export", "onnx", "state-dict", "hf"]
@@ -84,7 +83,7 @@ def export(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Export:
     """Write a network in a format that loads without surgeon, and check that it does.
 
@@ -107,7 +106,7 @@ def export(
         key: Which of several state dicts in the file to use.
         trust_pickle: Whether pickles in the file may run code.
         trust_code: Modules named in a manifest that may run.
-        plugins: Default: the built-in and installed plugins.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         ExportError: The network cannot be exported to this format; the error names the site and the reason.
@@ -120,7 +119,7 @@ def export(
     check_place(output, force=force, inputs=inputs, replaceable=_is_an_export)
     if to == "onnx":
         require("onnx", "--to onnx", ExportError)
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     if isinstance(model, nn.Module):
         network = model
     else:
