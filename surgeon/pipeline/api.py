@@ -321,10 +321,18 @@ def verify(
                 changed.append(name)
         kept = len(pairs) - len(changed)
     frozen = frozen_tensors(root)
+    trained = bool(artifact.record and artifact.record.training)
     moved = tuple(name for name in changed if name in frozen)
     if moved:
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
+        )
+    if changed and not trained:
+        raise VerificationError(
+            f"{len(changed)} kept tensors differ from {source}, and the manifest records no training: "
+            f"{', '.join(changed[:3])}",
+            where=str(path),
+            hint="name the source that it was made from; what surgeon trains is recorded, other training is not",
         )
     return Verification(
         tensors=len(dict(tensors_of(root))),

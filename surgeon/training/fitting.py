@@ -45,13 +45,31 @@ def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) ->
     """Return the error for a model that does not accept the data."""
     shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in inputs.items())
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    hint = "set data.size and data.channels as the model requires"
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     pixels = inputs.get("pixel_values")
+    hint = _advice(model, with_pictures=pixels is not None)
     if pixels is not None and pixels.ndim == 4 and channels not in (None, pixels.shape[1]):
         reason = f"its first convolution takes {channels} channels but the data have {pixels.shape[1]}"
-        hint = f"data.channels: {channels}"
+        hint = f"of the source digits: channels: {channels}; of others: pixels: {{channels: {channels}}}"
     return TrainingError(f"the model does not accept a batch of {shapes}: {reason}", where="train.data", hint=hint)
+
+
+def _advice(model: nn.Module, *, with_pictures: bool) -> str:
+    """Return the hint for data that a model does not accept."""
+    other = sorted(
+        {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
+    )
+    if other:
+        return (
+            f"its weights are {', '.join(other)} and data are float32: convert the network before, with model.float()"
+        )
+    if with_pictures:
+        return (
+            "pictures need the size that it was made for; of the source digits: size: N; of others: pixels: {size: N}"
+        )
+    return (
+        "the columns that are fed to it must have the shapes that its forward takes; surgeon inspect shows its layers"
+    )
 
 
 @contextlib.contextmanager

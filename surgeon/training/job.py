@@ -201,9 +201,12 @@ class Job:
         for target in targets:
             output = outputs[target.objective.output]
             count = output.shape[-1] if output.ndim < 4 else output.shape[1]
-            called = class_names(model, self.splits, target.objective.label, count)
+            label = target.objective.label
+            called = class_names(model, self.splits, label, count)
+            if called is None and (head := self.network.heads.get(label)) and len(head.names) == count:
+                called = list(head.names)
             if called is not None:
-                names[target.objective.label] = called
+                names[label] = called
         return names
 
     def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:

@@ -298,6 +298,7 @@ def all_frozen() -> nn.Module:
         (lambda: network(10), {}, "has 10 classes, but the data have 2"),
         (lambda: network(channels=3), {}, "first convolution takes 3 channels but the data have 1"),
         (network, {"data": TINY.model_copy(update={"size": 9})}, "does not accept a batch of pixel_values"),
+        (lambda: network().double(), {}, "weights are float64"),
         (network, {"data": None}, "nothing to train on"),
         (network, {"baseline": "scratch"}, "a function that makes the same network"),
         (network, {"arguments": {"weight_decai": 1}}, "nearest: weight_decay"),
