@@ -187,6 +187,10 @@ def test_training_lowers_the_perplexity_and_evaluate_measures_the_same(
     surgeon.save(model, tmp_path / "out")
     found = surgeon.evaluate(tmp_path / "out", data, part="test")
     assert found.main[name] == pytest.approx(measured[name], rel=1e-5)
+    if name == "perplexity":
+        alone = surgeon.evaluate(tmp_path / "out", path)
+        assert alone.samples == len(SENTENCES)
+        assert 1 < alone.main[name] < 2 * measured[name], "a text file is read as in training, a text a line"
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path):
