@@ -150,6 +150,7 @@ def training_arguments(
         "logging_nan_inf_filter": False,  # a loss that is NaN must be seen, not averaged away
         **({"save_strategy": "epoch", "save_total_limit": 1} if checkpoints else {"save_strategy": "no"}),
         "report_to": "none",
+        "eval_do_concat_batches": False,  # to append each batch to a growing table takes quadratic time
         "per_device_eval_batch_size": settings.batch_size,
         "dataloader_pin_memory": torch.cuda.is_available(),
         # said outright, as several processes (torchrun) find each other on the CPU only then
