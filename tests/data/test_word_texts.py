@@ -106,5 +106,5 @@ def test_two_columns_of_texts_are_a_pair_by_the_tokenizers_own_way(tmp_path):
     cut = load({**source, "max_length": 8})
     assert len(cut.train[0]["input_ids"]) == 8
     assert any("10 of 10 texts are cut" in note for note in cut.notes)
-    with pytest.raises(TrainingError, match="row 0: the token 'town' has the number 11, and the embedding 5 rows"):
+    with pytest.raises(TrainingError, match="row 0: the token 'town' has id 11, but the embedding has 5 rows"):
         load(source, network=Network(vocabulary=5))
