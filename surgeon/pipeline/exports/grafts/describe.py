@@ -111,7 +111,7 @@ class Description:
         if cls.__module__.startswith(OURS):
             self.modules.add(cls.__module__)
         attributes = {
-            key: self._value(value, f"{path}.{key}")
+            key: self._value(value, f"{path}.{key}".lstrip("."))
             for key, value in vars(module).items()
             if key not in TENSORS and key != ATTRIBUTE and key not in _PLAIN and not key.endswith("_hooks")
             and not key.endswith(("_hooks_with_kwargs", "_hooks_always_called"))
@@ -120,7 +120,7 @@ class Description:
         if mixins := self._mixins(type(module), path):
             described["mixins"] = mixins
         described["children"] = {
-            name: None if child is None else self._module(child, f"{path}.{name}")
+            name: None if child is None else self._module(child, f"{path}.{name}".lstrip("."))
             for name, child in module._modules.items()
         }
         return described

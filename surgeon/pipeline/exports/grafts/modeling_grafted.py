@@ -44,11 +44,22 @@ class GraftedNetwork(PreTrainedModel):  # type: ignore[misc]
             _link(module, parts)
         for site, table, owner, method in described["hooks"]:
             _register(parts[site], table, getattr(parts[owner], method))
-        frozen = set(described["frozen"])
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        self.freeze()
         self.main_input_name = getattr(self.network, "main_input_name", "input_ids")
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a network, what was frozen frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
+        return loaded
+
+    def freeze(self) -> None:
+        """Let those parameters train that trained when the network was written, and no others."""
+        frozen = set(self.config.network["frozen"])
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in frozen)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave what surgery put in as the checkpoint says; every tensor of it is there."""
