@@ -1,8 +1,7 @@
 """Write artifacts, the results of ``apply``, completely or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml``, the companions
-of
-the source's weights and, if the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or
+of the source's weights and, if the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or
 ``.pt`` file has the manifest in its metadata.
 """
 
@@ -30,6 +29,7 @@ RECIPE = "recipe.yaml"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 METADATA_KEY = "surgeon"
+REPLACE = "--force replaces it; -o names another place"
 SHARD_BYTES = 5 * 10**9
 
 
@@ -62,6 +62,8 @@ def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Cal
     Raises:
         OutputError: The path exists, overlaps the input, or its parent is not writable.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"{path} is a device, pipe or socket", hint="-o names a file or a folder")
     resolved = path.resolve()
     for file in (f.resolve() for f in inputs):
         holder = file.parent if _holds_a_model(file.parent) else file
@@ -71,7 +73,7 @@ def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Cal
             raise OutputError(f"{path} lies inside the input {holder}", hint="choose another -o")
     if path.exists():
         if not force:
-            raise OutputError(f"{path} exists", hint="--force replaces it; -o names another place")
+            raise OutputError(f"{path} exists", hint=REPLACE)
         if path.is_dir() and any(path.iterdir()) and not replaceable(path):
             raise OutputError(
                 f"{path} is not an artifact of surgeon, and surgeon does not replace other folders",
@@ -95,6 +97,7 @@ def write(
     contents: Contents,
     progress: Progress | None = None,
     *,
+    force: bool = False,
     check: Callable[[Path], T] | None = None,
     keep_rejected: bool = False,
 ) -> T | None:
@@ -104,6 +107,7 @@ def write(
         path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
         contents: What to write.
         progress: Called with the number of bytes after each write.
+        force: Whether to replace what exists, also what another run has written meanwhile.
         check: Called with the temporary path before it replaces ``path``; if it raises, ``path`` stays as it was.
         keep_rejected: Whether to keep a rejected artifact as ``NAME.rejected``, for results that took long to make.
 
@@ -116,7 +120,7 @@ def write(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as temporary:
+        with appearing(path, replace=force) as temporary:
             if path.suffix == ".safetensors":
                 metadata = {
                     "format": "pt",
@@ -130,6 +134,8 @@ def write(
                 temporary.mkdir()
                 _write_folder(temporary, contents, progress)
             return _checked(path, temporary, check, keep_rejected) if check is not None else None
+    except FileExistsError as error:
+        raise OutputError(f"{path} exists", hint=REPLACE) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -17,6 +17,7 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, Entry, damage_at,
 from surgeon.checkpoint.files import open_file
 from surgeon.checkpoint.folder import belongs_to_folder, open_folder, with_neighbours
 from surgeon.checkpoint.prefixes import without_wrappers
+from surgeon.checkpoint.unchanged import stamp
 from surgeon.errors import CheckpointError, nearest
 
 QUANTIZED: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -54,8 +55,7 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
             Hugging Face folder; a surgeon artifact.
         trust_pickle: Whether to run a file's pickle if it cannot be loaded safely.
         key: Selects one of several state dicts: the dictionary keys that lead to it (``model_ema``, ``ema.model``), or
-            a
-            prefix of its tensors' names (``encoder_q``).
+            a prefix of its tensors' names (``encoder_q``).
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, ambiguous or not a checkpoint.
@@ -71,7 +71,8 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
         checkpoint = open_file(path, trust_pickle=trust_pickle, key=key)
         if belongs_to_folder(path):
             checkpoint = with_neighbours(checkpoint, path.parent)
-    checkpoint = replace(checkpoint, location=str(location))
+    stamps = {file: at for file in checkpoint.files if (at := stamp(file)) is not None}
+    checkpoint = replace(checkpoint, location=str(location), stamps=stamps)
     if not checkpoint.entries:
         raise CheckpointError("it holds no tensors", where=checkpoint.location, hint="save the model again")
     if checkpoint.manifest is not None:

@@ -1,7 +1,8 @@
 """Write to a temporary path beside the output, and rename the result when it is complete.
 
 Incomplete output is in a folder ``.surgeon-PID-…`` beside the output. Its owner holds a lock on a file in it. A killed
-run leaves the folder unlocked; the next run in the same place removes it.
+run leaves the folder unlocked; the next run in the same place removes it. A folder without a lock file was either just
+made, and is empty, or was being removed.
 """
 
 from __future__ import annotations
@@ -10,40 +11,89 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from surgeon.checkpoint.renaming import exchange, rename_to_free
+
 PREFIX = ".surgeon-"
 LOCK = "lock"
 REPLACED = "replaced"
-UNLOCKED = 60.0
-"""Seconds after which a folder without a lock file counts as abandoned: its owner was killed before making one."""
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path, *, replace: bool) -> Iterator[Path]:
     """Yield a temporary path; on success, its content replaces ``path``.
 
     On an error, ``path`` stays as it was and the temporary path is removed.
+
+    Args:
+        path: The file or folder to write.
+        replace: Whether to replace what exists at the end. If not, what another run has written meanwhile stays.
+
+    Raises:
+        FileExistsError: Something exists and is not to be replaced.
     """
     clear_leftovers(path.parent)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=path.parent))
-    lock = os.open(scratch / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    scratch, lock = _claimed(path.parent)
     try:
         yield scratch / path.name
-        if path.is_dir():
-            path.rename(scratch / REPLACED)
-        try:
-            (scratch / path.name).replace(path)
-        except OSError:
-            if (scratch / REPLACED).exists():
-                (scratch / REPLACED).rename(path)
-            raise
+        _put(scratch / path.name, path, scratch, replace=replace)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove(scratch)
+        os.close(lock)
+
+
+def _claimed(folder: Path) -> tuple[Path, int]:
+    """Make a scratch folder and lock it; repeated if another run removes the folder before it is locked."""
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder))
+        try:
+            lock = os.open(scratch / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise
+            continue
+        with suppress(OSError):  # some network file systems have no locks, and then nobody removes the folder
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return scratch, lock
+        os.close(lock)
+
+
+def _put(written: Path, path: Path, scratch: Path, *, replace: bool) -> None:
+    if not replace or not os.path.lexists(path):
+        rename_to_free(written, path)
+    elif not (path.is_dir() or written.is_dir()):
+        written.replace(path)
+    elif not exchange(written, path):
+        path.rename(scratch / REPLACED)
+        try:
+            written.rename(path)
+        except OSError:
+            (scratch / REPLACED).rename(path)
+            raise
+
+
+def _remove(scratch: Path) -> None:
+    """Remove a scratch folder, the lock last: while that is there, it can be seen whether the owner lives."""
+    with suppress(OSError):
+        for entry in scratch.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK:
+                entry.unlink(missing_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder by one rename; if the removal is interrupted, the next run completes it."""
+    scratch, lock = _claimed(path.parent)
+    try:
+        path.rename(scratch / path.name)
+    finally:
+        _remove(scratch)
         os.close(lock)
 
 
@@ -57,29 +107,38 @@ def clear_leftovers(folder: Path) -> int:
     """
     freed = 0
     for scratch in folder.glob(f"{PREFIX}[0-9]*-*"):
-        if scratch.is_dir() and not scratch.is_symlink() and _is_left_behind(scratch):
-            _put_back(scratch, folder)
-            freed += _size(scratch)
-            shutil.rmtree(scratch, ignore_errors=True)
+        if scratch.is_dir() and not scratch.is_symlink():
+            freed += _clear(scratch, folder)
     return freed
 
 
-def _is_left_behind(scratch: Path) -> bool:
+def _clear(scratch: Path, folder: Path) -> int:
+    """Remove a scratch folder if its lock is free; holding the lock keeps other runs out meanwhile."""
     try:
         lock = os.open(scratch / LOCK, os.O_RDWR)
     except FileNotFoundError:
-        with suppress(OSError):
-            return time.time() - scratch.stat().st_mtime > UNLOCKED
-        return False
+        return _clear_unlocked(scratch)
     except OSError:
-        return False
+        return 0
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        _put_back(scratch, folder)
+        freed = _size(scratch)
+        _remove(scratch)
+        return freed
+    except OSError:  # its owner lives
+        return 0
     finally:
         os.close(lock)
-    return True
+
+
+def _clear_unlocked(scratch: Path) -> int:
+    with suppress(OSError):
+        scratch.rmdir()  # empty: if its owner lives, it makes another one
+        return 0
+    freed = _size(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return freed
 
 
 def _put_back(scratch: Path, folder: Path) -> None:

@@ -1,6 +1,8 @@
-"""Hold an artifact to what its manifest says of its files, its recipe and its tensors."""
+"""Compare an artifact's files, recipe and tensors with its manifest."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import nn
 
@@ -10,17 +12,19 @@ from surgeon.checkpoint.digests import HINT, Integrity, check_files
 from surgeon.errors import VerificationError
 from surgeon.graph.tensors import tensors_of
 from surgeon.pipeline.manifest import recipe_of
+from surgeon.pipeline.reference_outputs import KEY, Comparison, compare_outputs
+from surgeon.surgery.replay import made_with
 
 
 def verify_bytes(source: Source) -> Integrity:
     """Compare every byte of an artifact with the recorded digests, and its recipe with the manifest.
 
     Returns:
-        How many files were compared; none of an artifact of surgeon 0.1.0, which recorded no digests, and none of
-        what is no artifact.
+        How many files were compared; 0 for an artifact of surgeon 0.1.0, which has no digests, and for a path that is
+        not an artifact.
 
     Raises:
-        VerificationError: Something has changed since it was written.
+        VerificationError: A file has changed since it was written.
     """
     checkpoint = source.checkpoint
     if checkpoint is None or checkpoint.manifest is None or source.record is None:
@@ -34,10 +38,10 @@ def verify_bytes(source: Source) -> Integrity:
 
 
 def compare_with_manifest(model: nn.Module, source: Source) -> None:
-    """Hold the replayed network to the tensors, and the frozen ones among them, that the manifest lists.
+    """Compare the tensors and frozen parameters of the replayed network with those in the manifest.
 
     Raises:
-        VerificationError: It has others.
+        VerificationError: They differ.
     """
     manifest = (source.checkpoint.manifest if source.checkpoint else None) or {}
     last = source.surgeries[-1]
@@ -51,5 +55,30 @@ def compare_with_manifest(model: nn.Module, source: Source) -> None:
             raise VerificationError(
                 f"the replayed operations give other {what} than the manifest lists: {', '.join(odd[:3])}",
                 where=source.location,
-                hint="it is of another version of surgeon, or was changed: make it again from its recipe",
+                hint="it was changed, or made by another version of surgeon: make it again from its recipe",
             )
+
+
+def compare_with_recorded_outputs(load: Callable[[], nn.Module], source: Source) -> Comparison:
+    """Run the network, if its outputs were recorded, and compare them.
+
+    Args:
+        load: Loads the network with its values.
+        source: The artifact.
+
+    Raises:
+        VerificationError: They differ.
+    """
+    recorded = ((source.checkpoint.manifest if source.checkpoint else None) or {}).get(KEY)
+    if recorded is None:
+        return Comparison(note="not recorded when it was written")
+    compared = compare_outputs(load(), recorded, source.location)
+    if compared.different:
+        shares = [f"{name} by {100 * far:.2g} %" if far < 10 else name for name, far in compared.different.items()]
+        raise VerificationError(
+            f"its bytes are as written, and the network gives other outputs than then: {', '.join(shares[:3])}, where "
+            f"{100 * recorded['tolerance']:.2g} % is rounding",
+            where=source.location,
+            hint=made_with(source),
+        )
+    return compared

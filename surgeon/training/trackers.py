@@ -79,8 +79,8 @@ def tracker_problems(given: Any) -> list[TrainingError]:
             what = f"{name} is not installed"
             hint = f"{install_command(extra) if extra in EXTRAS else package}, or report_to: none"
         else:
-            what = f"transformers knows no tracker {name!r}"
-            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"it knows: {', '.join(INTEGRATION_TO_CALLBACK)}"
+            what = f"transformers does not support the tracker {name!r}"
+            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"supported: {', '.join(INTEGRATION_TO_CALLBACK)}"
         problems.append(TrainingError(what, where=WHERE, hint=hint))
     return problems
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,10 @@ import torch
 from families import vgg
 
 import surgeon
+from surgeon.checkpoint.renaming import exchange
 from surgeon.checkpoint.scratch import appearing, clear_leftovers
 from surgeon.cli.app import run
-from surgeon.errors import VerificationError
+from surgeon.errors import OutputError, VerificationError
 
 RECIPE = "operations: [{op: freeze, sites: features}]\n"
 FORMS = ["out", "out.safetensors", "out.pt"]
@@ -24,7 +25,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from surgeon.checkpoint.scratch import appearing
-with appearing(Path(sys.argv[1])) as place:
+with appearing(Path(sys.argv[1]), replace=True) as place:
     place.write_bytes(bytes(100_000))
     print("writing", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -93,7 +94,7 @@ def test_what_a_killed_run_leaves_is_cleared_by_the_next_which_says_how_much(
 
 
 def test_what_another_run_is_writing_stays(tmp_path: Path) -> None:
-    with appearing(tmp_path / "out") as place:
+    with appearing(tmp_path / "out", replace=False) as place:
         place.write_bytes(b"x")
         code = "import sys, pathlib, surgeon.checkpoint.scratch as s; s.clear_leftovers(pathlib.Path(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
@@ -102,14 +103,96 @@ def test_what_another_run_is_writing_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
-def test_a_folder_without_a_lock_is_cleared_when_it_is_old(tmp_path: Path) -> None:
-    left = tmp_path / ".surgeon-123-abc"
-    left.mkdir()
-    (left / "out").write_bytes(bytes(50))
-    assert clear_leftovers(tmp_path) == 0
-    os.utime(left, (time.time() - 3600,) * 2)
-    assert clear_leftovers(tmp_path) == 50
-    assert not left.exists()
+def test_a_folder_without_a_lock_is_cleared_at_once(tmp_path: Path) -> None:
+    """It was just made, and its owner makes another one; or it was being removed when its owner was killed."""
+    for name, size in (("new", 0), ("half-removed", 50)):
+        left = tmp_path / f".surgeon-123-{name}"
+        left.mkdir()
+        if size:
+            (left / "out").write_bytes(bytes(size))
+        assert clear_leftovers(tmp_path) == size
+        assert not left.exists()
+
+
+def test_a_scratch_folder_that_another_run_takes_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def mkdtemp(**options: object) -> str:
+        made.append(original(**options))
+        if len(made) == 1:
+            clear_leftovers(tmp_path)
+        return made[-1]
+
+    original = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with appearing(tmp_path / "out", replace=False) as place:
+        place.write_bytes(b"x")
+    assert len(made) == 2
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("there", ["file", "folder", "empty folder", "link"])
+def test_what_appears_meanwhile_stays(tmp_path: Path, kind: str, there: str) -> None:
+    out = tmp_path / "out"
+
+    def both(place: Path) -> None:
+        place.write_bytes(b"mine") if kind == "file" else place.mkdir()
+        if there == "file":
+            out.write_bytes(b"theirs")
+        elif there == "link":
+            out.symlink_to("nowhere")
+        else:
+            out.mkdir()
+            if there == "folder":
+                (out / "file").write_bytes(b"theirs")
+
+    with pytest.raises(FileExistsError), appearing(out, replace=False) as place:
+        both(place)
+    assert names(tmp_path) == ["out"]
+    assert out.is_symlink() or out.is_dir() or out.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+def test_what_is_to_be_replaced_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, there: str, exchanging: bool
+) -> None:
+    if not exchanging:
+        monkeypatch.setattr("surgeon.checkpoint.scratch.exchange", lambda *_: False)
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    out.mkdir() if there == "folder" else out.symlink_to("elsewhere") if there == "link" else out.touch()
+    with appearing(out, replace=True) as place:
+        place.write_bytes(b"mine") if kind == "file" else place.mkdir()
+    assert not out.is_symlink()
+    assert out.is_dir() == (kind == "folder")
+    assert names(tmp_path) == ["elsewhere", "out"]
+    assert names(elsewhere) == ["file"]
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="elsewhere the folders are renamed one after the other"
+)
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.write_text("other")
+    assert exchange(one, other)
+    assert one.read_text() == "other"
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "pipe"])
+def test_a_device_or_pipe_is_no_output(folder: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    os.mkfifo("pipe")
+    command = ["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-q", "--force", "-o", place]
+    assert run(command) == OutputError.exit_code
+    assert "is a device, pipe or socket" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Predictions as people read them."""
+"""Draw predictions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from surgeon.training.predicting import Predictions
 
 COLUMNS = 8
-"""How many columns a person is shown: of classes the likeliest, of others the first."""
+"""How many columns to show: the likeliest classes, or the first values."""
 
 
 def render_predictions(predicted: Predictions, samples: int, path: str | None) -> RenderableType:
-    """The first samples, and where all of them lie."""
+    """Draw the first samples, and where all samples are."""
     from surgeon.training.predicting import shown
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
@@ -24,7 +24,9 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
     if predicted.parts:
         table.add_column("part")
     classes = predicted.kind == "class"
-    for heading in ("class", "probability", "next") if classes else predicted.names[:COLUMNS]:
+    words = predicted.kind == "words"
+    headings = ("class", "probability", "next") if classes else ("class",) if words else predicted.names[:COLUMNS]
+    for heading in headings:
         table.add_column(Text(heading), no_wrap=True, justify="left" if heading in ("class", "next") else "right")
     if predicted.labels is not None:
         table.add_column("label", justify="left")
@@ -33,8 +35,13 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
             best, *others = sorted(range(len(row)), key=lambda index: -row[index])
             after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
             cells = [predicted.names[best], f"{100 * row[best]:.1f} %", after]
+        elif words:
+            cells = [shown(predicted.classes[number])]
         else:
-            cells = [f"{100 * value:.1f} %" if predicted.kind == "yes" else f"{value:.4g}" for value in row[:COLUMNS]]
+            cells = [
+                f"{100 * value:.1f} %" if predicted.kind in ("yes", "pixels") else f"{value:.4g}"
+                for value in row[:COLUMNS]
+            ]
         cells = [predicted.samples[number], *([predicted.parts[number]] if predicted.parts else []), *cells]
         cells += [] if predicted.labels is None else [shown(predicted.labels[number])]
         table.add_row(*map(Text, cells))

@@ -1,0 +1,160 @@
+"""Run a function in a forked child: everything is imported already, so that a case takes milliseconds."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+IMPORTS = (
+    "torchvision",
+    "transformers",
+    "torchmetrics",
+    "datasets",
+    "transformers.trainer",
+    "families",
+    "surgeon.cli.app",
+    "surgeon.cli.render.outcomes",
+    "surgeon.cli.render.mistakes",
+    "surgeon.cli.render.plans",
+    "surgeon.cli.render.progress",
+    "surgeon.cli.render.trees",
+    "surgeon.cli.render.comparison",
+    "surgeon.pipeline.run",
+    "surgeon.pipeline.training_run",
+    "surgeon.pipeline.trained_artifact",
+    "surgeon.pipeline.prediction",
+    "surgeon.pipeline.comparison",
+    "surgeon.pipeline.exports.exporter",
+    "surgeon.training.job",
+    "surgeon.data.tables",
+    "surgeon.operations",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        status: Its exit code; minus the number of the signal that ended it.
+        out: What it printed.
+        err: What it printed to standard error.
+        seconds: How long it ran.
+        megabytes: By how much its memory grew at most.
+        hung: It was ended because it took too long.
+    """
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+    megabytes: int
+    hung: bool = False
+
+
+def warm() -> None:
+    """Import what the children need, and keep to one thread: threads do not survive a fork."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in IMPORTS:
+        import_module(name)
+    _run_once()
+
+
+def _run_once() -> None:
+    """What is imported when it is first needed is needed by now."""
+    import torch
+    from families import vgg
+
+    from surgeon.cli.app import run
+
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            os.chdir(folder)
+            torch.save(vgg().state_dict(), "net.pt")
+            Path("recipe.yaml").write_text("operations: [{op: freeze, sites: features}]\n")
+            assert run(["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-o", "out.pt", "-q"]) == 0
+            assert run(["inspect", "missing"]) != 0
+        finally:
+            os.chdir(here)
+
+
+def forked(
+    function: Callable[[], int],
+    *,
+    seconds: float = 60,
+    stop: tuple[float, int] | None = None,
+    folder: Path | None = None,
+) -> Ended:
+    """Run ``function`` in a child.
+
+    Args:
+        function: Returns the exit code.
+        seconds: After which the child is killed.
+        stop: After how many seconds which signal is sent.
+        folder: The child's working directory.
+    """
+    files = [tempfile.TemporaryFile("w+b") for _ in range(2)]  # noqa: SIM115
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before, started = _resident(), time.monotonic()
+    child = os.fork()
+    if not child:
+        _become(function, [file.fileno() for file in files], folder)
+    sent = hung = False
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done:
+            break
+        elapsed = time.monotonic() - started
+        if stop and not sent and elapsed >= stop[0]:
+            os.kill(child, stop[1])
+            sent = True
+        if elapsed > seconds:
+            os.kill(child, signal.SIGKILL)
+            hung = True
+        time.sleep(0.001 if stop else 0.004)
+    elapsed = time.monotonic() - started
+    texts = []
+    for file in files:
+        file.seek(0)
+        texts.append(file.read().decode(errors="replace"))
+        file.close()
+    grown = max(0, (used.ru_maxrss >> 10) - before)
+    return Ended(os.waitstatus_to_exitcode(status), *texts, elapsed, grown, hung)
+
+
+def _become(function: Callable[[], int], descriptors: list[int], folder: Path | None) -> None:
+    code = 1
+    try:
+        os.dup2(descriptors[0], 1)
+        os.dup2(descriptors[1], 2)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        if folder is not None:
+            os.chdir(folder)
+        code = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() >> 20

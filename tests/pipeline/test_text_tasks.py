@@ -1,0 +1,152 @@
+"""Token classification, pairs of texts and decoders that classify: trained, saved, predicted and measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from making import tokenizer
+from torch import nn
+
+import surgeon
+from surgeon.errors import TrainingError
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def bert(kind: str, **more: Any) -> nn.Module:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(vocab_size=11, max_position_embeddings=24, **SIZES, **more)
+    return getattr(transformers, kind)(config).eval()
+
+
+def trained(network: nn.Module, root: Path, data: dict[str, Any], operations: Any, **more: Any) -> Any:
+    settings = {"data": data, "epochs": 15, "learning_rate": 0.03, **more}
+    (root / "recipe.json").write_text(json.dumps({"operations": operations, "train": settings}))
+    return surgeon.finetune(network, root / "recipe.json")
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("tags")
+    tokenizer(root / "tokens")
+    tags = {"film": "THING", "good": "VALUE", "bad": "VALUE"}
+    texts = [f"{'very ' * (n % 3)}{['good', 'bad'][n % 2]} film a" for n in range(40)]
+    rows = [{"words": text.split(), "tags": [tags.get(word, "O") for word in text.split()]} for text in texts]
+    (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"source": "table", "path": str(root / "t.jsonl"), "text": "words", "targets": {"labels": "tags"}}
+    operations = [{"op": "replace_head", "classes": ["VALUE", "O", "THING"]}]
+    source = {**data, "tokenizer": str(root / "tokens")}
+    model, report = trained(bert("BertForTokenClassification"), root, source, operations)
+    assert report.accuracy_after == 1
+    assert report.tasks["logits"]["all"]["per_class"]["THING"]["f1"] == 1
+    surgeon.save(model, root / "out")
+    return root
+
+
+def test_words_are_tagged_by_name_from_a_table_and_from_plain_texts(tagger, tmp_path):
+    assert json.loads((tagger / "out" / "config.json").read_text())["id2label"] == {
+        "0": "VALUE",
+        "1": "O",
+        "2": "THING",
+    }
+    predicted = surgeon.predict(tagger / "out", tagger / "t.jsonl")
+    assert len(predicted) == 40
+    assert predicted.rows[1]["class"] == predicted.rows[1]["label"] == ["O", "VALUE", "THING", "O"]
+    (tmp_path / "new.txt").write_text("a film\nvery very bad film\n")
+    plain = surgeon.predict(tagger / "out", tmp_path / "new.txt")
+    assert [row["class"] for row in plain.rows] == [["O", "THING"], ["O", "O", "VALUE", "THING"]]
+    assert plain.to_table()[1][:2] == ["new.txt:1", "O THING"] or plain.to_table()[1][1] == "O THING"
+
+
+def test_words_are_measured_by_class(tagger):
+    measured = surgeon.evaluate(tagger / "out", tagger / "t.jsonl").main
+    assert measured["accuracy"] == 1
+    assert set(measured["per_class"]) == {"VALUE", "O", "THING"}
+    assert measured["per_class"]["VALUE"]["samples"] == 40
+
+
+def test_a_head_with_other_names_than_the_tags_is_refused(tagger, tmp_path):
+    source = {"source": "table", "path": str(tagger / "t.jsonl"), "text": "words", "targets": {"labels": "tags"}}
+    with pytest.raises(TrainingError, match="only in the head: PLACE"):
+        trained(
+            bert("BertForTokenClassification"),
+            tmp_path,
+            {**source, "tokenizer": str(tagger / "tokens")},
+            [{"op": "replace_head", "classes": ["O", "VALUE", "PLACE"]}],
+        )
+
+
+def pairs(root: Path, label: Any) -> dict[str, Any]:
+    words = str(tokenizer(root / "tokens"))
+    rows = [(["good", "bad"][n % 2], ["good", "bad"][n // 2 % 2]) for n in range(64)]
+    lines = "".join(f"a {a} film,the {b} film,{label(b == 'good')}\n" for a, b in rows)
+    (root / "p.csv").write_text("first,second,y\n" + lines)
+    common = {"source": "table", "path": str(root / "p.csv"), "targets": {"labels": "y"}}
+    return {**common, "text": ["first", "second"], "tokenizer": words}
+
+
+def test_pairs_are_classified_and_predicted(tmp_path):
+    data = pairs(tmp_path, lambda good: ["con", "pro"][good])
+    operations = [{"op": "replace_head", "classes": ["pro", "con"]}]
+    model, report = trained(
+        bert("BertForSequenceClassification"), tmp_path, data, operations, epochs=60, learning_rate=0.01
+    )
+    assert report.accuracy_after == 1
+    surgeon.save(model, tmp_path / "out")
+    (tmp_path / "new.csv").write_text("second,first\nthe bad film,a good film\nthe good film,a bad film\n")
+    predicted = surgeon.predict(tmp_path / "out", tmp_path / "new.csv")
+    assert predicted.classes == ["con", "pro"]
+    assert surgeon.evaluate(tmp_path / "out", tmp_path / "p.csv").main["accuracy"] == 1
+    (tmp_path / "new.txt").write_text("a film\n")
+    with pytest.raises(TrainingError, match=r"(?s)pairs of texts.*first and second"):
+        surgeon.predict(tmp_path / "out", tmp_path / "new.txt")
+
+
+def test_pairs_have_values_too(tmp_path):
+    data = pairs(tmp_path, lambda good: f"{0.5 + good}")
+    network = bert("BertForSequenceClassification", num_labels=1, problem_type="regression")
+    objectives = [{"output": "logits", "loss": "mse", "label": "labels"}]
+    model, _ = trained(
+        network,
+        tmp_path,
+        data,
+        [{"op": "replace_head", "classes": 1}],
+        objectives=objectives,
+        epochs=60,
+        learning_rate=0.01,
+    )
+    measured = surgeon.evaluate(model, tmp_path / "p.csv").main
+    assert measured["r2"] > 0.9
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2"])
+def test_a_decoder_without_a_token_for_padding_gets_that_of_its_tokenizer(tmp_path, family):
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 11, "eos_token_id": 3, "bos_token_id": 2}
+    if family == "GPT2":
+        sizes |= {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    else:
+        sizes |= {**SIZES, "max_position_embeddings": 16}
+    config = getattr(transformers, f"{family}Config")(num_labels=2, **sizes)
+    network = getattr(transformers, f"{family}ForSequenceClassification")(config)
+    assert network.config.pad_token_id is None
+    words = tokenizer(tmp_path / "tokens")
+    rows = "".join(f"{'very ' * (n % 4)}{['good', 'bad'][n % 2]},{['yes', 'no'][n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("t,y\n" + rows)
+    common = {"source": "table", "path": str(tmp_path / "t.csv"), "targets": {"labels": "y"}, "text": "t"}
+    model, report = trained(
+        network, tmp_path, {**common, "tokenizer": str(words)}, [{"op": "replace_head", "classes": 2}]
+    )
+    assert report.accuracy_after == 1
+    surgeon.save(model, tmp_path / "out")
+    assert surgeon.evaluate(tmp_path / "out", tmp_path / "t.csv", batch_size=7).main["accuracy"] == 1
+    stock = getattr(transformers, f"{family}ForSequenceClassification").from_pretrained(tmp_path / "out")
+    assert stock.config.pad_token_id == 0
