@@ -20,10 +20,15 @@ SHARED = 200
 """Layers that may share the tensors of few."""
 LABELS = 1_000_000
 """Labels of a config, and classes of an operation."""
+SIZE = 2**24
+"""Channels, positions, words and heads of a config: some fill buffers that are computed when the network is built."""
 ELEMENTS = 2**28
 """Elements of an input that a network is traced with."""
 
 _DEPTH = re.compile(r"(^|_)(layers?|blocks|depths?)$")
+_SIZE = re.compile(
+    r"(size|dim|width|heads|channels|embeddings|positions|experts|features|states|window|groups|ranks?)$|^[nd]_"
+)
 _DEPTHS = re.compile(r"(^|_)depths?$|^num_|^layers$")
 """Keys under which a list holds numbers of layers; under others it holds their indices."""
 OVERRIDE = "if it is meant: SURGEON_LIMITS=off in the environment lifts the bounds"
@@ -51,6 +56,9 @@ def check_config(values: Mapping[str, Any], where: str, tensors: int | None = No
             if isinstance(value, list):
                 value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)
             _bound(key, value, layers, "layers" if tensors is None else f"layers for {tensors} tensors", where)
+        elif _SIZE.search(name):
+            for size in value if isinstance(value, list) else [value]:
+                _bound(key, size, SIZE, "", where)
 
 
 def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
+from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -254,6 +255,7 @@ class Verification:
         frozen_changed: The frozen ones among ``changed``: there should be none.
         outputs: The outputs of a forward and their shapes; ``{}`` if it could not be traced.
         digests: How many files equal their recorded digest; 0 where none are recorded (surgeon 0.1.0).
+        nonfinite: How many NaN and infinite values each tensor has that has any.
     """
 
     tensors: int
@@ -262,6 +264,7 @@ class Verification:
     frozen_changed: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
     digests: int = 0
+    nonfinite: Mapping[str, int] = field(default_factory=dict)
 
 
 @name_nearest_option
@@ -320,7 +323,9 @@ def verify(
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
         )
-    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
+    nonfinite = count_nonfinite((name, artifact.checkpoint.read(name)) for name in artifact.checkpoint.entries)
+    count = len(dict(tensors_of(root)))
+    return Verification(count, kept, tuple(changed), moved, outputs, integrity.files, nonfinite)
 
 
 check = verify

@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from surgeon.graph.backends import restored_after
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Prepared
 from surgeon.plugins import Plugins
 from surgeon.surgery.inspection import inspection_of
@@ -59,12 +60,14 @@ class Reload:
         total: How many tensors there are; each has its place.
         outputs: How many tensors both networks returned in a forward, all of them equal; None if none was run.
         note: Why not everything was compared.
+        nonfinite: How many NaN and infinite values each tensor has that has any; of networks that were compared whole.
     """
 
     tensors: int
     total: int
     outputs: int | None
     note: str | None = None
+    nonfinite: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
@@ -116,10 +119,23 @@ def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: P
         raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
     if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
         raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
+    reload = _run_both(model, loaded, again, prepared, path, plugins)
+    return replace(reload, nonfinite=count_nonfinite(again.items()))
+
+
+def _run_both(
+    model: nn.Module,
+    loaded: nn.Module,
+    again: dict[str, torch.Tensor],
+    prepared: Recorded,
+    path: Path,
+    plugins: Plugins,
+) -> Reload:
+    """Compare the outputs of both networks."""
     try:
         feed = inspection_of(model, plugins, prepared.record.surgeries).inputs()
     except OperationError as error:
-        return Reload(len(written), len(written), None, f"no forward: {error.message}")
+        return Reload(len(again), len(again), None, f"no forward: {error.message}")
     refusal = ""
     for inputs in feed.candidates():
         try:

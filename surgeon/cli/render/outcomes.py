@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +110,15 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
         lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(reload)))
+        if reload.nonfinite:
+            lines.append(Text.assemble(("warning       ", "yellow"), _nonfinite(reload.nonfinite)))
     return Group(*lines)
+
+
+def _nonfinite(counts: Mapping[str, int]) -> str:
+    few = ", ".join(f"{name} ({number})" for name, number in list(counts.items())[:3])
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return f"NaN or infinite values in {few}{more}"
 
 
 def _reloaded(reload: Reload) -> str:
@@ -137,6 +145,8 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     if verified.changed:
         few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
         grid.add_row("trained", f"{len(verified.changed)} differ from the source's, none of them frozen: {few}")
+    if verified.nonfinite:
+        grid.add_row("warning", Text(_nonfinite(verified.nonfinite), style="yellow"))
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
     return Group(Text.assemble((artifact, "bold"), (" is what its manifest says", "green")), grid)
