@@ -25,7 +25,7 @@ SIZE = 2**24
 ELEMENTS = 2**28
 """Elements of an input that a network is traced with."""
 
-_DEPTH = re.compile(r"(^|_)(layers?|blocks|depths?)$")
+_DEPTH = re.compile(r"(^|_)(?<!per_)(layers?|blocks|depths?)$")
 _SIZE = re.compile(
     r"(size|dim|width|heads|channels|embeddings|positions|experts|features|states|window|groups|ranks?)$|^[nd]_"
 )

@@ -60,7 +60,7 @@ def _command(kind: str, name: str, form: str) -> list[list[str]]:
         "apply missing": [["apply", recipe, f"./{name}-missing.pt"], ["apply", f"./{name}-missing.yaml", model]],
         "plan": [["plan", recipe, model, *arch]],
         "inspect": [["inspect", model, *arch], [*apply, "-q"], ["inspect", out, *trust]],
-        "check": [[*apply, "-q"], ["check", out, *trust], ["check", out, *trust, "--source", model]],
+        "check": [[*apply, "-q"], ["check", out, *trust]],
         "diff": [[*apply, "-q"], ["diff", model, out, *trust]],
         "train": [["train", recipe, model, *arch, "-o", out]],
         "export": [[*apply, "-q"], ["export", out, "--to", "state-dict", "-o", f"./{name}.export.pt", *trust]],
