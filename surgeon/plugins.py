@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -21,7 +20,11 @@ import pluggy
 
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
-from surgeon.interfaces.import_plugin import file_or_module, imported, one_line
+from surgeon.interfaces.checked_provider import CheckedProvider
+from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
+from surgeon.interfaces.entry_points import chosen
+from surgeon.interfaces.import_plugin import check_hooks, file_or_module, imported, one_line, run_hook
+from surgeon.interfaces.registered import registered_plugins
 
 if TYPE_CHECKING:
     from surgeon.interfaces.architecture import ArchitectureProvider
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     from surgeon.interfaces.family import Family
     from surgeon.interfaces.offers import Named
     from surgeon.interfaces.operation import Operation
-
-GROUP = "surgeon"
 
 # imported when the hook is first called: listing operations must not import torch, which other modules import
 BUILTINS: Mapping[str, str] = {
@@ -49,8 +50,6 @@ KINDS: Mapping[str, str] = {
     "surgeon_sources": "source",
 }
 """The kind of thing that each hook offers by name."""
-HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
-PINNED = "SURGEON_PLUGINS"
 
 T = TypeVar("T")
 
@@ -59,8 +58,7 @@ class Plugins:
     """Hold the plugins of one run and what they offer.
 
     A plugin that fails on import or in a hook is disabled and its error recorded. The others and the built-in
-    operations
-    keep working.
+    operations keep working.
 
     Attributes:
         manager: The pluggy manager.
@@ -68,6 +66,7 @@ class Plugins:
         conflicts: Names that several plugins claim, with an error that lists them; filled as hooks are called.
         trusted: Modules and functions, named in recipes or manifests, that the caller allows to run.
         distributions: The distribution and version of each installed plugin, by plugin name.
+        compared: Recorded and installed versions that differ and that a warning has named.
     """
 
     def __init__(self) -> None:
@@ -77,6 +76,7 @@ class Plugins:
         self.conflicts: dict[str, PluginError] = {}
         self.trusted: frozenset[str] = frozenset()
         self.distributions: dict[str, tuple[str, str]] = {}
+        self.compared: set[tuple[str, str]] = set()
         self._offers: dict[str, dict[str, Any]] = {}
         self._owners: dict[tuple[str, str], str] = {}
 
@@ -86,7 +86,7 @@ class Plugins:
         Raises:
             PluginError: The plugin implements an unknown hook, or a hook with wrong arguments.
         """
-        _check_hooks(plugin, name)
+        check_hooks(plugin, name)
         try:
             self.manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
@@ -103,7 +103,13 @@ class Plugins:
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """Return the architecture providers by scheme. Imports torch."""
         named = self._named("surgeon_architectures", "architecture")
-        return {scheme: provider.trusting(self.trusted) for scheme, provider in named.items()}
+        ours = BUILTINS["surgeon_architectures"]
+        return {
+            scheme: (provider if self._owners["architecture", scheme] == ours else CheckedProvider(provider)).trusting(
+                self.trusted
+            )
+            for scheme, provider in named.items()
+        }
 
     def trusting(self, names: Iterable[str]) -> Plugins:
         """Return the same plugins with more trusted code.
@@ -156,8 +162,7 @@ class Plugins:
 
         Returns:
             The origin of each, by kind and name: a distribution with its version, ``{"operation lora": "surgeon-lora
-            0.3"}``, or
-            the file or module given to ``--plugin``.
+            0.3"}``, or the file or module given to ``--plugin``.
         """
         offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
         if "source" in used:
@@ -168,6 +173,14 @@ class Plugins:
             for name, offer in offers[kind].items()
             if offer in classes and (owner := self._owners[kind, name]) not in BUILTINS.values()
         }
+
+    def distribution(self, operation: type[Operation]) -> tuple[str, str]:
+        """The distribution of an operation, and its version; empty texts for what is not installed as one."""
+        if self.operations().get(operation.name) is not operation:
+            return "", ""
+        owner = self._owners["operation", operation.name]
+        ours = (DISTRIBUTION, surgeon_version() or "")
+        return ours if owner in BUILTINS.values() else self.distributions.get(owner, ("", ""))
 
     def origin(self, plugin: str) -> str:
         """Return a plugin's distribution and version, or else the name that it was loaded by."""
@@ -186,10 +199,19 @@ class Plugins:
             needed: The plugins that an artifact records, as :meth:`foreign` returns them.
         """
         if origin := (needed or {}).get(f"{kind} {name}"):
+            if origin.endswith(f"({kind}s {name})"):
+                file = origin.removesuffix(f" ({kind}s {name})")
+                return f"it was registered in {file}: surgeon.register({kind}) first, by importing that"
             distribution, _, version = origin.rpartition(" ")
+            for plugin, error in self.failures.items():
+                if distribution and self.distributions.get(plugin, ("",))[0] == distribution:
+                    return f"it is in the plugin {plugin!r} of {origin}, which failed: {error.message}"
             if distribution and not origin.endswith(".py"):
                 return f"it comes from {origin}: python -m pip install '{distribution}=={version}'"
-            return f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin, or install it"
+            return (
+                f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin {origin}, or in "
+                f"Python with plugins=[{origin!r}], or install it"
+            )
         hints = [suggest(name, offers, see=see) or ""]
         for plugin, error in self.failures.items():
             hints.append(f"it may be in the plugin {plugin!r}, which failed: {error.message} (see: surgeon plugins)")
@@ -269,6 +291,8 @@ class Plugins:
             owners: dict[str, list[str]] = {}
             for plugin, named in self._call(hook):
                 for name, offer in named:
+                    if offers.get(name) is offer:  # the same class, in a plugin and registered
+                        continue
                     owners.setdefault(name, []).append(plugin)
                     offers.setdefault(name, offer)
             self._owners.update({(kind, name): plugins[0] for name, plugins in owners.items()})
@@ -307,8 +331,7 @@ def load(
     """Load the plugins of a run.
 
     The environment variable ``SURGEON_PLUGINS`` restricts which installed plugins are loaded: names separated by
-    commas, or
-    empty for none.
+    commas, or empty for none.
 
     Args:
         extra: Files (``tools/prune.py``) or modules (``mylab.surgery``), as for ``--plugin``.
@@ -321,7 +344,7 @@ def load(
             installed. Errors of installed plugins are recorded in ``failures`` instead.
     """
     plugins = Plugins()
-    for entry in _chosen(without) if installed else ():
+    for entry in chosen(without) if installed else ():
         if entry.dist is not None:
             plugins.distributions[entry.name] = (entry.dist.name, entry.dist.version)
         try:
@@ -335,62 +358,21 @@ def load(
             if strict:
                 raise
             plugins.fail(name, error)
+    for name, plugin in registered_plugins().items():
+        plugins.register(plugin, name)
     return plugins
+
+
+def as_plugins(given: Plugins | Sequence[str] | None) -> Plugins:
+    """Return the plugins of a run; ``given`` may also name files and modules to load beside the installed ones.
+
+    Raises:
+        PluginError: A file or module cannot be loaded.
+    """
+    if isinstance(given, Plugins):
+        return given
+    return load([given] if isinstance(given, str) else given or ())
 
 
 load_plugins = load
 """The public name of :func:`load`: ``surgeon.load`` loads a network."""
-
-
-def _chosen(without: Sequence[str]) -> list[importlib.metadata.EntryPoint]:
-    """Return the entry points of installed plugins, without the excluded ones."""
-    entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))
-    names = {name for entry in entries for name in _names(entry)}
-    pinned = os.environ.get(PINNED)
-    wanted = None if pinned is None else [name.strip() for name in pinned.split(",") if name.strip()]
-    for origin, listed in ((PINNED, wanted or ()), ("--without", without)):
-        for name in listed:
-            if name not in names:
-                raise PluginError(
-                    f"{origin} names the plugin {name!r}, which is not installed",
-                    hint=suggest(name, names, see="surgeon plugins"),
-                )
-    return [
-        entry
-        for entry in entries
-        if not _names(entry) & set(without) and (wanted is None or _names(entry) & set(wanted))
-    ]
-
-
-def _names(entry: importlib.metadata.EntryPoint) -> set[str]:
-    """Return a plugin's names: of its entry point and of its distribution."""
-    return {entry.name, entry.dist.name} if entry.dist is not None else {entry.name}
-
-
-def _check_hooks(plugin: object, name: str) -> None:
-    """Refuse hooks that would never be called: pluggy ignores unknown names and missing markers."""
-    for key in dir(plugin):
-        if not key.startswith("surgeon_") or not callable(function := getattr(plugin, key, None)):
-            continue
-        if key not in HOOKS:
-            hint = suggest(key, HOOKS) or f"the hooks are {', '.join(HOOKS)}"
-            raise PluginError(f"plugin {name!r} implements {key!r}, which is not a hook", hint=hint)
-        if not hasattr(function, f"{hookspecs.PROJECT}_impl"):
-            raise PluginError(
-                f"plugin {name!r} defines {key!r} without marking it", hint=f"put @surgeon.hookimpl before def {key}"
-            )
-
-
-def run_hook(plugin: str, hook: str, call: Callable[[], T]) -> T:
-    """Call a plugin's hook; an exception is re-raised with the names of plugin and hook.
-
-    Raises:
-        PluginError: The hook raised.
-    """
-    try:
-        return call()
-    except PluginError as error:
-        raise error.at(f"plugin {plugin!r}, {hook}") from error.__cause__
-    except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise PluginError(f"plugin {plugin!r} raised in {hook}: {reason}", hint="--debug shows where") from error

@@ -212,7 +212,7 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
         (["apply"], 2, "Missing argument"),
         (["aply"], 2, "No such command 'aply'"),
         (["apply", "cut.yaml", "x.pt", "--sed", "1"], 2, "No such option"),
-        (["apply", "cut.yaml"], 3, "there is no model to operate on"),
+        (["apply", "cut.yaml"], 3, "no model is given"),
         (["apply", "absent.yaml", "x.pt"], 3, "no such file"),
         (["plan", "cut.yaml", "absent.pt"], 4, "absent.pt"),
         (["plan", "cut.yaml", "torchvision/resnet17"], 5, "resnet18"),
@@ -274,7 +274,7 @@ def test_a_loss_that_no_plugin_has_is_told_at_the_operation_that_asks_for_it(her
     (here / "bad.yaml").write_text(text + "train: {data: {source: digits}}\n")
     code, _, err = told("plan", "bad.yaml", "absent.pt")
     assert code == 3
-    assert err.startswith("bad.yaml:2:5: operations.0: no loss 'hubert'")
+    assert err.startswith("bad.yaml:2:5: operations.0: unknown loss 'hubert'")
 
 
 def test_with_json_an_error_is_json_too(here: Path, told: Told) -> None:

@@ -17,8 +17,9 @@ from surgeon import plugins
 from surgeon.errors import OperationError, PluginError, TrainingError
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.import_plugin import HOOKS
 from surgeon.interfaces.operation import Operation
-from surgeon.plugins import BUILTINS, HOOKS, Plugins
+from surgeon.plugins import BUILTINS, Plugins
 
 SOURCE = """
 from __future__ import annotations

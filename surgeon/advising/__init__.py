@@ -1,5 +1,5 @@
-"""Advice about how to fine-tune a network on the data at hand, and the recipe that follows.
+"""Advise how to fine-tune a network on given data, and write the recipe.
 
-Owns the measurement of what each block's features are worth, the cases it tells apart, and what it prescribes.
+Owns the scores of each block's features, the decision between four cases, and the recipe for each case.
 May import ``pipeline`` and below. Read ``advice.py`` first.
 """

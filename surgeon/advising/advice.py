@@ -1,4 +1,4 @@
-"""From a network and data to advice: the worth of each layer's features, the case, and the recipe that follows."""
+"""Turn a network and data into advice: the scores of each site's features, the case, and the recipe."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from surgeon.training.fitting import first_outputs
 
 @dataclass(frozen=True)
 class Advice:
-    """The measurement, the case that it makes, and the recipe that follows.
+    """The scores, the case that they give, and the recipe for it.
 
     Attributes:
-        curve: The worth of each site's features, in the order in which they run.
-        case: Which of the four cases it is.
+        curve: The scores of each site, in the order of execution.
+        case: The case.
         label: The column of labels.
         classes: The number of classes; 0 for values.
         outputs: The number of outputs that a head needs.
-        samples: The labelled training samples.
-        probed: How many of them were looked at.
-        floor: The score of a guess that ignores the features.
-        recipe: The text of the recipe that follows.
-        picture: The worth of each site's features, as SVG.
+        samples: The number of labelled training samples.
+        probed: How many of them were used for the scores.
+        floor: The score of a prediction that ignores the features.
+        recipe: The text of the recipe.
+        picture: The scores of each site, as SVG.
     """
 
     curve: tuple[Worth, ...]
@@ -54,10 +54,10 @@ class Advice:
     picture: str = ""
 
     def save(self, path: str | Path, *, force: bool = False) -> tuple[Path, Path]:
-        """Write the recipe to ``path``, and the picture beside it as ``.svg``; return both places.
+        """Write the recipe to ``path`` and the picture beside it as ``.svg``; return both paths.
 
         Raises:
-            OutputError: One exists while ``force`` is not set, or cannot be written to.
+            OutputError: A file exists while ``force`` is not set, or cannot be written to.
         """
         recipe, picture = Path(path), Path(path).with_suffix(".svg")
         refuse_to_replace(recipe, picture, force=force)
@@ -71,18 +71,18 @@ class Advice:
         return "accuracy" if self.classes else "R²"
 
     def _repr_html_(self) -> str:
-        """Show the worth of each site's features, the case and its reasons in a notebook."""
+        """Show the scores of each site, the case and its reasons in a notebook."""
         rows = []
         for worth in self.curve:
             score, untrained = f"{worth.score:.3f} ± {worth.error:.3f}", f"{float(np.mean(worth.untrained)):.3f}"
             rows.append((worth.site or ".", worth.width, score, untrained, f"{worth.logme:.3f}"))
-        head = ("features of", "width", f"probe {self.measure}", "fresh weights", "LogME")
+        head = ("features of", "width", f"probe {self.measure}", "untrained", "LogME")
         recipe = f"<pre>{escape(self.recipe)}</pre>" if self.recipe else ""
         title = f"the case: {self.case.name}"
         return html_report(title, html_table(head, rows), recipe, notes=self.case.reasons)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data."""
+        """Convert the advice to JSON-able data."""
         return {
             "case": {
                 "size": self.case.size,
@@ -121,20 +121,20 @@ def measure(
     samples: int = 2000,
     large: int = 100,
 ) -> Advice:
-    """Measure what the features of ``sites`` are worth for the labels of ``splits``, and decide on the case.
+    """Score the features of ``sites`` for the labels of ``splits``, and decide on the case.
 
     Args:
-        trained: The network, each site given as an output by :class:`surgeon.advising.site_features.Watch`.
-        untrained: Makes the same with fresh weights.
-        sites: Their addresses, in the order of the outputs.
+        trained: The network with the sites as outputs, made by :class:`surgeon.advising.site_features.Watch`.
+        untrained: Makes the same network with initial weights.
+        sites: The sites, in the order of the outputs.
         splits: The data.
-        settings: The recipe's ``train:`` section; its first objective says which labels count.
-        seed: Draws the samples that are looked at, and the parts that are held out in turn.
-        samples: How many labelled samples are looked at, at most.
-        large: From how many samples a class on the data are large.
+        settings: The recipe's ``train:`` section; its first objective names the labels.
+        seed: The seed for drawing samples and cross-validation folds.
+        samples: The most labelled samples to use.
+        large: The number of samples per class from which data counts as large.
 
     Raises:
-        TrainingError: The data and the network do not go together, or there are no labels to judge by.
+        TrainingError: The data do not fit the network, or have no usable labels.
     """
     first_outputs(trained, splits)
     size = len(splits.train)  # type: ignore[arg-type]
@@ -146,14 +146,14 @@ def measure(
         raise TrainingError(f"no training sample has a label in {label!r}", where="train.data")
     features, columns = collect(trained, splits, rows, len(sites))
     labels = _labels(columns[label], label)
-    fresh, _ = collect(untrained(), splits, rows, len(sites))
+    initial, _ = collect(untrained(), splits, rows, len(sites))
     curve = []
-    for site, values, random in zip(sites, features, fresh, strict=True):
+    for site, values, random in zip(sites, features, initial, strict=True):
         if not np.isfinite(values).all():
-            raise TrainingError(f"{site} produces features that are not finite numbers")
+            raise TrainingError(f"{site} has features that are not finite")
         scores = probe(values, labels, seed), probe(np.nan_to_num(random), labels, seed)
         worth = logme(values, labels.targets)
-        curve.append(Worth(site, values.shape[1], worth, *(tuple(map(float, each)) for each in scores)))
+        curve.append(Worth(site, values.shape[1], worth, *(tuple(map(float, folds)) for folds in scores)))
     classes = max(labels.classes, splits.classes.get(label, 0)) if labels.classes else 0
     outputs = _outputs(columns[label], splits.classes.get(label, 0), labels)
     case = decide(
@@ -163,21 +163,21 @@ def measure(
 
 
 def label_of(sample: Mapping[str, Tensor], splits: Splits, settings: TrainSettings) -> str:
-    """The column that features are judged by: the first objective's, or ``labels``, or the only one there is.
+    """Return the label column to score features with: the first objective's, ``labels``, or the only column.
 
     Raises:
-        TrainingError: Which is meant is not clear.
+        TrainingError: The column is ambiguous.
     """
     names = [name for name in sample if name not in splits.inputs and not (name == "domain" and splits.domains)]
-    wanted = settings.objectives[0].label if settings.objectives else "labels"
-    if wanted in names:
-        return wanted
+    name = settings.objectives[0].label if settings.objectives else "labels"
+    if name in names:
+        return name
     if settings.objectives is None and len(names) == 1:
         return names[0]
     raise TrainingError(
-        f"no label {wanted!r} (there are: {', '.join(names)})",
+        f"no label {name!r} (available: {', '.join(names)})",
         where="train.objectives",
-        hint=suggest(wanted, names) or "say which: objectives: [{output: logits, label: NAME}]",
+        hint=suggest(name, names) or "choose one: objectives: [{output: logits, label: NAME}]",
     )
 
 
@@ -188,13 +188,13 @@ def _labels(column: Tensor, name: str) -> Labels:
     if column.is_floating_point() and column.ndim <= 2:
         return Labels(column.double().numpy().reshape(len(column), -1), 0)
     raise TrainingError(
-        f"the labels {name!r} have shape {tuple(column.shape[1:])} for each sample, and features are judged by one "
-        "class or one vector of values",
+        f"the labels {name!r} have shape {tuple(column.shape[1:])} per sample; advice needs one class or one vector "
+        "of values",
         where="train.data",
     )
 
 
-def _outputs(column: Tensor, known: int, labels: Labels) -> int:
+def _outputs(column: Tensor, classes: int, labels: Labels) -> int:
     if labels.classes:
-        return known or int(column.max()) + 1
+        return classes or int(column.max()) + 1
     return column.shape[1] if column.ndim == 2 else 1

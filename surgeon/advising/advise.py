@@ -1,4 +1,4 @@
-"""Advise how to fine-tune a network on data: measure its features, decide on the case, write and try the recipe."""
+"""Advise how to fine-tune a network on data: score its features, decide on the case, write and plan the recipe."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from surgeon.pipeline import api as engine
 from surgeon.pipeline.finetune import from_scratch
 from surgeon.pipeline.prepare import prepare
 from surgeon.pipeline.run_report import RunProgress
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.data_argument import DataRequest, data_request
 from surgeon.recipe.load import load_recipe
 from surgeon.recipe.train_settings import TrainSettings
@@ -38,7 +37,7 @@ from surgeon.training.anatomy import Anatomy
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 
 Data = str | Path | Mapping[str, Any] | TrainSettings | DataRequest
-"""A recipe with a ``train:`` section, a folder of pictures, a source written out, or ``train:`` settings."""
+"""A recipe with a ``train:`` section, a folder of pictures, a source as a recipe has it, or ``train:`` settings."""
 
 
 @name_nearest_option
@@ -57,51 +56,50 @@ def advise(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
 ) -> Advice:
     """Advise how to fine-tune a network on data, as ``surgeon advise`` does.
 
-    The features of each block are judged by how well they predict the new labels: by LogME and by a linear probe
-    with cross-validation, beside those of fresh weights. From that and from the number of samples follows one of four
-    cases (small or large, similar or different), and from the case a recipe, which is planned on the network.
+    The features of each block are scored by how well they predict the new labels: with LogME and with a cross-validated
+    linear probe, compared with features of untrained weights. The scores and the number of samples give one of four
+    cases (small or large, similar or different), and the case gives a recipe, which is planned on the network.
 
     Args:
         model: The trained network: a path, ``torchvision/NAME@WEIGHTS``, ``hf:ORG/NAME``, an artifact, or a module in
-            memory; None takes the ``model`` of a recipe that ``data`` names.
-        data: What to fine-tune on: a recipe or a file with a ``train:`` section, a folder of pictures, a source
-            written out (``{"source": "digits", "classes": [5, 6, 7]}``), or ``TrainSettings`` that name data.
-        at: Selectors of the sites to look at, in the order in which they run, instead of the blocks and the site that
-            the head reads.
-        large: The number of samples a class from which data count as large.
-        samples: The number of labelled samples to look at, at most.
-        folder: Where the recipe will be: it names files in that folder relative to it.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of the samples that are drawn and of new values, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, instead of the recipe's.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
-        progress: Called on the way.
-
+            memory; None for the ``model`` of a recipe given as ``data``.
+        data: The data: a recipe or a file with a ``train:`` section, a folder of pictures, a source
+            (``{"source": "digits", "classes": [5, 6, 7]}``), or ``TrainSettings`` with data.
+        at: Selectors of the sites to examine, in the order of execution, instead of the blocks and the input of the
+            head.
+        large: The number of samples per class from which data counts as large.
+        samples: The most labelled samples to examine.
+        folder: The folder of the recipe: files in it are named relative to it.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed for drawing samples and for new values, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, overriding the recipe's.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
+        progress: Called during the run.
     Returns:
-        The measurement, the case with its reasons, the text of the recipe and the picture;
-        :meth:`Advice.save` writes the last two.
+        The scores, the case with its reasons, the text of the recipe and the picture; :meth:`Advice.save` writes the
+        last two.
 
     Raises:
-        RecipeError: ``data`` names no data, or there is no model.
-        TrainingError: The model has no weights, or the data cannot be judged by.
-        SurgeonError: The source or the data are at fault; the class of the error says which.
+        RecipeError: ``data`` has no data, or no model is given.
+        TrainingError: The model has no weights, or the data cannot be used for scores.
+        SurgeonError: The source or the data are invalid; the class of the error says which.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     progress = progress or RunProgress()
     require("train", "advice")
     request = _data_request(data, plugins)
     chosen = model if model is not None else request.top.get("model")
     if chosen is None:
-        raise RecipeError("there is no model to look at", where=request.name, hint="name it: --model MODEL")
+        raise RecipeError("no model is given", where=request.name, hint="give one: --model MODEL")
     overrides = {
         "model": None if isinstance(chosen, nn.Module) else str(chosen),
         "arch": arch,
@@ -113,12 +111,12 @@ def advise(
     if isinstance(chosen, nn.Module):
         top.pop("model", None)
     opening: dict[str, Any] = {"key": key, "trust_pickle": trust_pickle, "plugins": plugins}
-    with progress.step("looking at the features of each block"):
+    with progress.step("scoring the features of each block"):
         advice = _measured(chosen, request, top, at, large, samples, opening)
-    with progress.step("trying the recipe"):
+    with progress.step("planning the recipe"):
         text = _recipe(chosen, advice, request, top, Path(folder), opening)
     name = type(chosen).__name__ if isinstance(chosen, nn.Module) else Path(chosen).name
-    picture = picture_of(advice, f"what the features of {name} are worth for {request.name}")
+    picture = picture_of(advice, f"scores of the features of {name} for {request.name}")
     return dataclasses.replace(advice, recipe=text, picture=picture)
 
 
@@ -130,7 +128,7 @@ def _data_request(data: Data, plugins: Plugins) -> DataRequest:
     if not isinstance(data, TrainSettings):
         return data_request(str(data), plugins)
     if data.data is None:
-        raise RecipeError("the settings name no data", hint="surgeon.TrainSettings(data={'source': 'digits'})")
+        raise RecipeError("the settings have no data", hint="surgeon.TrainSettings(data={'source': 'digits'})")
     return DataRequest(data, name="the data of the settings")
 
 
@@ -143,29 +141,27 @@ def _measured(
     samples: int,
     opening: Mapping[str, Any],
 ) -> Advice:
-    """Measure the features of each site, trained and with fresh weights."""
+    """Score the features of each site, with trained and with initial weights."""
     seed, plugins = top.get("seed", 0), opening["plugins"]
     watch = Watch(sites=None if at is None else [Selector(selector) for selector in at])
     options: dict[str, Any] = {"roles": top.get("roles"), "inputs": top.get("inputs"), "seed": seed}
     prepared = prepare(model, [watch], arch=top.get("arch"), **options, **opening)
     if prepared.source.checkpoint is None:
         raise TrainingError(
-            f"{model} has no weights, so that there is nothing to transfer",
-            hint="name trained ones, as in torchvision/resnet50@DEFAULT",
+            f"{model} has no weights to transfer",
+            hint="give trained weights, such as torchvision/resnet50@DEFAULT",
         )
     sites = watched(prepared.model)
     if len(sites) < 2:
         where = prepared.source.location
         raise TrainingError(
-            f"{len(sites)} block is found in {where}, and to compare takes two"
-            if sites
-            else f"no blocks are found in {where}",
-            hint="name the sites to look at with --at; surgeon inspect shows them",
+            f"{where} has {len(sites)} block, and a comparison needs two" if sites else f"{where} has no blocks",
+            hint="choose sites with --at; surgeon inspect lists them",
         )
     earlier = prepared.record.model_copy(update={"surgeries": prepared.record.surgeries[:-1]})
 
     def untrained() -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # the same fresh weights for the same seed, whatever ran before
+        with torch.random.fork_rng(devices=[]):  # the same initial weights for the same seed
             torch.manual_seed(seed)
             network = from_scratch(prepared.source, earlier, plugins)
         return engine.apply(network, [watch], inplace=True, plugins=plugins, **options)
@@ -179,7 +175,7 @@ def _measured(
 def _recipe(
     model: Model, advice: Advice, request: DataRequest, top: Mapping[str, Any], folder: Path, opening: Mapping[str, Any]
 ) -> str:
-    """Write the first recipe for the case that this network can be taken through."""
+    """Write the first recipe for the case that this network allows."""
     settings, plugins = request.settings, opening["plugins"]
     sources = (("data", settings.data), ("evaluate", settings.evaluate))
     data = {name: _written(given, folder) for name, given in sources if given is not None}
@@ -208,7 +204,7 @@ def _recipe(
 
 
 def _written(given: Any, folder: Path) -> Any:
-    """Write sources of data as the recipe names them, with files relative to the recipe's folder."""
+    """Convert data sources to the form of the recipe, with files relative to its folder."""
     sources = []
     for source in as_sources(given):
         files = {name: placed(path, folder) for name, path in files_beside(source, Path()).items()}

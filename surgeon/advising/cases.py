@@ -1,4 +1,4 @@
-"""Which of the four cases of transfer learning is at hand: little or much data, for a similar or another task.
+"""Decide between the four cases of transfer learning: few or many samples, a similar or a different task.
 
 Nothing here imports torch.
 """
@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 KEPT = 0.9
-"""The share of what the best features tell, above knowing nothing, that the last ones must keep in a similar task."""
+"""In a similar task, the last features keep at least this share of the best features' gain over a constant guess."""
 
 Size = Literal["small", "large"]
 Likeness = Literal["similar", "different"]
@@ -20,14 +20,14 @@ Likeness = Literal["similar", "different"]
 
 @dataclass(frozen=True)
 class Worth:
-    """What the features of one site are worth for the new labels.
+    """The scores of one site's features for the new labels.
 
     Attributes:
-        site: Its address.
-        width: How many features it gives, pooled.
-        logme: Their log evidence; higher is better, and only differences between sites mean something.
-        scores: The linear probe's score on each held-out part.
-        untrained: The same of the same network with fresh weights.
+        site: The site.
+        width: The number of features after pooling.
+        logme: Their log evidence. Higher is better; only differences between sites are meaningful.
+        scores: The linear probe's score on each held-out fold.
+        untrained: The same scores for initial weights.
     """
 
     site: str
@@ -49,15 +49,15 @@ class Worth:
 
 @dataclass(frozen=True)
 class Case:
-    """One of the four cases, with what it was decided on.
+    """One of the four cases, with the evidence for it.
 
     Attributes:
         size: small or large.
         likeness: similar or different.
-        best: The site whose features are worth most.
-        last: The site whose features the head reads.
-        helps: Whether the trained features are worth more than those of fresh weights.
-        reasons: Why, in words, with the numbers.
+        best: The site with the best features.
+        last: The site that the head reads.
+        helps: Whether the trained features are better than those of initial weights.
+        reasons: The reasons in words, with numbers.
     """
 
     size: Size
@@ -69,12 +69,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """``small, similar``"""
+        """The name of the case: ``small, similar``."""
         return f"{self.size}, {self.likeness}"
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """The standard error of a mean; 0 of one value."""
+    """Return the standard error of a mean; 0 for one value."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
@@ -83,13 +83,13 @@ def decide(
 ) -> Case:
     """Decide which case the data and the task are.
 
-    The data are large if there are at least ``large`` samples a class (for values: ten times as many in total). The
+    The data are large if there are at least ``large`` samples per class (for values: ten times as many in total). The
     task is similar if trained features score higher than untrained ones, and the last features, which are the most
     specific to the old task (Yosinski et al. 2014), predict the new labels as well as the best ones: to :data:`KEPT`,
     or within one standard error of the paired difference.
 
     Args:
-        curve: The sites in executed order; the last has the features that the head reads.
+        curve: The sites in order of execution; the last is the one that the head reads.
         samples: The number of labelled training samples.
         classes: The number of classes; 0 for values.
         large: See above.
@@ -103,32 +103,34 @@ def decide(
         if classes
         else f"{samples} samples"
     )
-    limit = f"{large} a class" if classes else f"{10 * large}"
-    reasons = [f"the data are {size}: {counted}; from {limit} on they count as large (--large)"]
+    limit = f"{large} per class" if classes else f"{10 * large}"
+    reasons = [f"the data are {size}: {counted}; the limit for large is {limit} (--large)"]
 
     best, last = max(curve, key=lambda worth: worth.score), curve[-1]
     fresh = max(curve, key=lambda worth: fmean(worth.untrained))
     gains = [a - b for a, b in zip(best.scores, fresh.untrained, strict=True)]
     helps = fmean(gains) > standard_error(gains)
-    verb = "tells" if accuracy else "explains"
+    verb = "reaches"
 
     def shown(score: float) -> str:
         return f"{100 * score:.1f} %" if accuracy else f"R² {score:.2f}"
 
-    against = f"{best.site} {verb} {shown(best.score)}, with fresh weights the best is {shown(fmean(fresh.untrained))}"
+    against = (
+        f"{best.site} {verb} {shown(best.score)}, the best untrained features reach {shown(fmean(fresh.untrained))}"
+    )
     if not helps:
-        reasons.append(f"the task is different: the trained features are worth no more than fresh ones ({against})")
+        reasons.append(f"the task is different: the trained features are no better than untrained ones ({against})")
         return Case(size, "different", best, last, helps, tuple(reasons))
     losses = [a - b for a, b in zip(best.scores, last.scores, strict=True)]
     kept = (last.score - floor) / (best.score - floor) if best.score > floor else 0.0
     likeness: Likeness = "similar" if kept >= KEPT or fmean(losses) <= standard_error(losses) else "different"
-    reasons.append(f"what was learnt helps: {against}")
+    reasons.append(f"the trained features help: {against}")
     if best is last:
-        reasons.append(f"the task is similar: no features are worth more than the last ones ({last.site})")
+        reasons.append(f"the task is similar: the last features are the best ({last.site})")
     else:
         still = "still" if likeness == "similar" else "only"
         reasons.append(
             f"the task is {likeness}: the last features ({last.site}, {shown(last.score)}) {still} keep "
-            f"{100 * max(0.0, kept):.0f} % of what {best.site} tells above {shown(floor)}, which is knowing nothing"
+            f"{100 * max(0.0, kept):.0f} % of what {best.site} gains over a constant guess ({shown(floor)})"
         )
     return Case(size, likeness, best, last, helps, tuple(reasons))

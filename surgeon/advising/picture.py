@@ -1,4 +1,4 @@
-"""The worth of each block's features as a picture."""
+"""Draw the scores of each block's features."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from surgeon.advising.advice import Advice
 from surgeon.training.curve import chart
 
 NAMED = 16
-"""How many sites' names have room below the picture."""
+"""The most site names below the picture."""
 
 
 def picture_of(advice: Advice, title: str) -> str:
-    """The probe's score at each site, trained and with fresh weights, and the score of who knows nothing; as SVG."""
+    """Draw the probe's score at each site, trained and untrained, and the score of a constant guess; as SVG."""
     curve = advice.curve
     fresh = [sum(worth.untrained) / len(worth.untrained) for worth in curve]
     lines = {
         f"{advice.measure}, trained": [(float(i), worth.score) for i, worth in enumerate(curve)],
-        f"{advice.measure}, fresh": [(float(i), score) for i, score in enumerate(fresh)],
-        "knowing nothing": [(0.0, advice.floor), (float(len(curve) - 1), advice.floor)],
+        f"{advice.measure}, untrained": [(float(i), score) for i, score in enumerate(fresh)],
+        "constant guess": [(0.0, advice.floor), (float(len(curve) - 1), advice.floor)],
     }
     errors = {f"{advice.measure}, trained": [worth.error for worth in curve]}
     every = -(-len(curve) // NAMED)

@@ -1,4 +1,4 @@
-"""Write the recipe that follows from a case."""
+"""Write the recipe for a case."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from surgeon.recipe.document import dump
 from surgeon.recipe.train_settings import TrainSettings
 
 WHAT = {
-    "small, similar": "Few samples of a similar task: keep all that was learnt, and train a new head alone.",
-    "small, different": "Few samples of a different task: end the network where its features are still worth most, "
-    "keep what comes before, and train that last site with a new head.",
-    "large, similar": "Many samples of a similar task: fine-tune everything, the earlier the slower, so that little of "
-    "what was learnt is lost.",
-    "large, different": "Many samples of a different task: train everything, from the learnt values where they are of "
-    "use; and compare with fresh weights, which may do as well.",
+    "small, similar": "Few samples of a similar task: keep all trained layers frozen, and train a new head only.",
+    "small, different": "Few samples of a different task: end the network at the site with the best features, freeze "
+    "what comes before, and train that site with a new head.",
+    "large, similar": "Many samples of a similar task: fine-tune all layers, earlier ones with lower learning rates, "
+    "so that little of the training is lost.",
+    "large, different": "Many samples of a different task: train all layers, starting from trained values where they "
+    "help, and compare with training from scratch, which may be as good.",
 }
 
 
 Alternative = tuple[list[dict[str, Any]], str | None]
-"""Steps of surgery and, where they are not what the case calls for first, why not."""
+"""Steps of surgery and, for steps that are not the first choice, the reason."""
 
 
 def alternatives(advice: Advice) -> list[Alternative]:
-    """The steps of surgery for the case, and what does as well as can be where a network does not allow them."""
+    """Return the steps of surgery for the case, then alternatives for networks that do not allow them."""
     case = advice.case
     head: dict[str, Any] = {"op": "replace_head", "classes": advice.outputs}
     sites = [worth.site for worth in advice.curve]
@@ -40,23 +40,23 @@ def alternatives(advice: Advice) -> list[Alternative]:
     alone = [head, {"op": "freeze", "all_but": "head"}]
     if not useful:
         return [(alone, None)]
-    # a head alone learns slowly from features that are not normalised: the site before it learns to suit it
+    # a head alone learns slowly from unnormalised features, so the site before it is trained too
     with_site = [head, {"op": "freeze", "all_but": ["head", case.best.site]}]
     return [
         ([{"op": "truncate", "after": case.best.site}, *with_site], None),
-        ([{"op": "truncate", "keep_blocks": place + 1}, *with_site], "the forward cannot be ended there"),
+        ([{"op": "truncate", "keep_blocks": place + 1}, *with_site], "the forward cannot end there"),
         (alone, "nothing can be cut off"),
     ]
 
 
 def train(advice: Advice, given: TrainSettings, data: Mapping[str, Any], *, blocks: bool = True) -> dict[str, Any]:
-    """The ``train:`` section for the case; what ``given`` says stands above it.
+    """Return the ``train:`` section for the case; settings in ``given`` override it.
 
     Args:
         advice: The case.
         given: The settings that came with the data.
-        data: ``data`` and ``evaluate`` as the recipe is to name them.
-        blocks: Whether the network has blocks for rates to go by.
+        data: ``data`` and ``evaluate`` for the recipe.
+        blocks: Whether the network has blocks, for learning rates by depth.
     """
     case = advice.case
     settings: dict[str, Any] = {}
@@ -84,16 +84,16 @@ def recipe(
     blocks: bool = True,
     why_not: str | None = None,
 ) -> str:
-    """The recipe's text, with the reasons above it.
+    """Write the recipe, with the reasons as comments above it.
 
     Args:
         advice: The case.
         operations: The steps of surgery.
         given: The settings that came with the data.
-        data: ``data`` and ``evaluate`` as the recipe is to name them.
+        data: ``data`` and ``evaluate`` for the recipe.
         top: ``model``, ``arch``, ``seed``, ``roles``, …
-        blocks: Whether the network has blocks for rates to go by.
-        why_not: Why these steps are not what the case calls for first.
+        blocks: Whether the network has blocks, for learning rates by depth.
+        why_not: Why the case's first choice of steps is not used.
     """
     reasons = [*advice.case.reasons, *([why_not] if why_not else [])]
     head = [f"The case: {advice.case.name}.", WHAT[advice.case.name], "", *(f"- {why}" for why in reasons)]
@@ -102,15 +102,15 @@ def recipe(
 
 
 def comment(lines: Sequence[str]) -> str:
-    """Lines as comments, wrapped."""
+    """Format lines as wrapped comments."""
     wrapped = [part for line in lines for part in (textwrap.wrap(line, 110, subsequent_indent="  ") or [""])]
     return "".join(f"# {line}".rstrip() + "\n" for line in wrapped)
 
 
 def placed(path: str, folder: Path) -> str:
-    """How a recipe in ``folder`` names a file: by the way from there where it lies below, else in full.
+    """Return a file's path for a recipe in ``folder``: relative if it is below that folder, else absolute.
 
-    What names no file, but a model or dataset on the hub, stays as it is.
+    A text that is not a file, such as a model or dataset on the hub, is returned unchanged.
     """
     if not Path(path).exists():
         return path

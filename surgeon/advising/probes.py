@@ -1,4 +1,4 @@
-"""Score the features of each site for new labels: by LogME, and by a linear probe with cross-validation."""
+"""Score the features of each site for new labels: with LogME and with a cross-validated linear probe."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from surgeon.errors import TrainingError
 Array = NDArray[np.float64]
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))
-"""The strengths of the probe's ridge, of which leave-one-out within each training part chooses."""
+"""Ridge strengths of the probe, chosen by leave-one-out on each training fold."""
 FOLDS = 5
 ROUNDS = 100
 TOLERANCE = 1e-5
 WHOLE = 1e12
-"""How far LogME's noise may fall: features that tell the labels exactly would take it to nothing."""
+"""The limit of LogME's precisions: features that predict the labels exactly would have zero noise."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that features are judged by.
+    """The labels to score features with.
 
     Attributes:
-        values: ``(samples,)`` whole numbers of classes, or ``(samples, values)`` real numbers.
+        values: ``(samples,)`` class numbers, or ``(samples, values)`` real numbers.
         classes: The number of classes that occur; 0 for values.
     """
 
@@ -34,7 +34,7 @@ class Labels:
 
     @property
     def targets(self) -> Array:
-        """``(samples, columns)``: a column of zeros and ones for each class, or the values at mean 0, deviation 1."""
+        """``(samples, columns)``: one 0/1 column per class, or the values standardised to mean 0, deviation 1."""
         if self.classes:
             return np.asarray(self.values[:, None] == np.unique(self.values), np.float64)
         values = np.asarray(self.values, np.float64)
@@ -42,20 +42,20 @@ class Labels:
 
     @property
     def floor(self) -> float:
-        """The score of who knows nothing: the share of the most frequent class, or an R² of 0."""
+        """The score of a constant guess: the share of the most frequent class, or an R² of 0."""
         return float(np.unique(self.values, return_counts=True)[1].max() / len(self.values)) if self.classes else 0.0
 
     @property
     def smallest(self) -> int:
-        """The samples of the rarest class; all samples, for values."""
+        """The number of samples of the rarest class; of all samples, for values."""
         return int(np.unique(self.values, return_counts=True)[1].min()) if self.classes else len(self.values)
 
 
 def logme(features: Array, targets: Array) -> float:
-    """The logarithm of the maximum evidence, a sample and column (You et al. 2021).
+    """Compute the logarithm of the maximum evidence per sample and column (You et al. 2021).
 
-    How likely the targets are for a linear model of the features, whose weights have been integrated out; so that
-    wide features gain nothing from being wide. The precisions α of the weights and β of the noise are found by the
+    It says how likely the targets are under a linear model of the features with its weights integrated out, so wide
+    features gain nothing from their width. The precisions α of the weights and β of the noise are found by the
     fixed-point iteration of MacKay (1992).
 
     Shapes: features ``(samples, width)``, targets ``(samples, columns)``.
@@ -90,11 +90,11 @@ def logme(features: Array, targets: Array) -> float:
 
 
 def probe(features: Array, labels: Labels, seed: int = 0) -> Array:
-    """The score of a linear probe (Alain & Bengio 2016) on each of the held-out parts, ``(folds,)``.
+    """Compute the score of a linear probe (Alain & Bengio 2016) on each held-out fold, ``(folds,)``.
 
-    A ridge on standardised features, its strength chosen by leave-one-out within the training part. The score is
-    the accuracy, or for values R². The parts follow from the labels and the seed alone, so that the scores of two
-    sites may be compared part by part.
+    The probe is a ridge on standardised features; leave-one-out on the training fold chooses its strength. The score is
+    accuracy, or R² for values. The folds depend only on the labels and the seed, so the scores of two sites can be
+    compared fold by fold.
 
     Shapes: features ``(samples, width)``.
 
@@ -108,11 +108,11 @@ def probe(features: Array, labels: Labels, seed: int = 0) -> Array:
 
     folds = min(FOLDS, labels.smallest)
     if folds < 2 or (labels.classes == 1):
-        what = "a class has a single labelled sample" if labels.classes > 1 else "there is nothing to tell apart"
+        what = "a class has a single labelled sample" if labels.classes > 1 else "there is only one class"
         raise TrainingError(
-            f"what the features are worth cannot be measured: {what}",
+            f"the features cannot be scored: {what}",
             where="train.data",
-            hint="two classes with two labelled samples each, or two samples with values, are the least",
+            hint="at least two classes with two labelled samples each, or two samples with values, are needed",
         )
     if labels.classes:
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -24,7 +24,7 @@ BATCH = 64
 
 
 class Watched(nn.Module):
-    """Pool the features of a site to one vector for each sample.
+    """Pool the features of a site to one vector per sample.
 
     Shapes: ``(batch, …)`` → ``(batch, features)``.
     """
@@ -41,10 +41,10 @@ class Watched(nn.Module):
 
 
 class Watch(Operation):
-    """Add the features of sites as outputs ``probe_0``, ``probe_1``, …, as a new head would read them.
+    """Add the features of sites as outputs ``probe_0``, ``probe_1``, …, pooled as for a new head.
 
-    The sites are the blocks and the features that the head reads, in executed order; or those that are named. In a
-    network without blocks they are its children with weights.
+    The sites are the blocks and the input of the head, in order of execution, or ``sites``. In a network without blocks
+    they are its children with weights.
     """
 
     sites: list[Selector] | None = None
@@ -59,12 +59,12 @@ class Watch(Operation):
         for number, site in enumerate(self.names(surgery)):
             features = features_at(surgery, site)
             pool = choose_pool(features, "auto")
-            made = None if pool == "none" else Pool(pool, features.axis, masked=features.masked)
-            surgery.branch(f"probe_{number}", site, surgery.new(Watched, site, made))
+            pooling = None if pool == "none" else Pool(pool, features.axis, masked=features.masked)
+            surgery.branch(f"probe_{number}", site, surgery.new(Watched, site, pooling))
         return surgery.model
 
     def names(self, surgery: Surgery) -> list[str]:
-        """List the addresses of the sites."""
+        """Return the sites."""
         if self.sites is not None:
             return list(dict.fromkeys(site.name for selector in self.sites for site in surgery.select(selector)))
         from surgeon.surgery.features import features_of_head
@@ -74,44 +74,44 @@ class Watch(Operation):
             last = features_of_head(surgery).site
         except OperationError:  # several heads, or none: use the last block
             last = ""
-        # if the head reads the whole trunk, that has the features of its last block
+        # the input of the head may be the output of the last block
         if last and not any(block.startswith(f"{last}.") for block in names[:-1]) and last not in names:
             names.append(last)
         return names
 
 
 def _parts(surgery: Surgery) -> list[str]:
-    """List the children with weights of a network without blocks; of a ``Sequential``, its children."""
+    """Return the children with weights of a network without blocks; for a ``Sequential``, its children."""
     heads, names = surgery.role("head"), []
-    waiting = [*surgery.model.named_children()]
-    while waiting:
-        name, module = waiting.pop(0)
+    remaining = [*surgery.model.named_children()]
+    while remaining:
+        name, module = remaining.pop(0)
         if type(module) is nn.Sequential:
-            waiting = [(f"{name}.{child}", inner) for child, inner in module.named_children()] + waiting
+            remaining = [(f"{name}.{child}", inner) for child, inner in module.named_children()] + remaining
         elif any(True for _ in module.parameters()) and not any(h == name or h.startswith(f"{name}.") for h in heads):
             names.append(name)
     return names
 
 
 def watched(model: nn.Module) -> list[str]:
-    """List the addresses of the sites that :class:`Watch` added outputs for, in the order of these."""
+    """Return the sites that :class:`Watch` added outputs for, in the order of the outputs."""
     return [module.site for module in model.modules() if isinstance(module, Watched)]
 
 
 def collect(
     model: nn.Module, splits: Splits, rows: Sequence[int], sites: int
 ) -> tuple[list[NDArray[np.float64]], Mapping[str, torch.Tensor]]:
-    """Collect the features of each site for some training samples, and the samples' columns that are not inputs.
+    """Collect the features of each site for some training samples, and their columns that are not inputs.
 
     Args:
-        model: A network to which :class:`Watch` was applied.
+        model: A network after :class:`Watch`.
         splits: The data.
         rows: The indices of the training samples.
         sites: The number of sites.
     """
     call, device = Call.of(model, splits.inputs), next(model.parameters()).device
     features: list[list[torch.Tensor]] = [[] for _ in range(sites)]
-    rest: dict[str, list[torch.Tensor]] = {}
+    others: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad(), in_eval_mode(model):
         for start in range(0, len(rows), BATCH):
             batch = splits.collate([splits.train[row] for row in rows[start : start + BATCH]])
@@ -120,6 +120,6 @@ def collect(
                 features[number].append(outputs[f"probe_{number}"].cpu())
             for name, column in batch.items():
                 if name not in splits.inputs:
-                    rest.setdefault(name, []).append(column)
+                    others.setdefault(name, []).append(column)
     arrays = [torch.cat(batches).double().numpy() for batches in features]
-    return arrays, {name: torch.cat(columns) for name, columns in rest.items()}
+    return arrays, {name: torch.cat(columns) for name, columns in others.items()}

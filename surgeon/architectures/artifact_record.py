@@ -1,4 +1,4 @@
-"""Read how an artifact was made from its manifest."""
+"""Read from its manifest how an artifact was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_record(checkpoint: Checkpoint) -> Record:
     """Validate the manifest of an artifact and return its record.
 
     Raises:
-        CheckpointError: The manifest is of a newer surgeon, or it or a small file beside it has changed since it was
+        CheckpointError: The manifest has a newer format, or it or a small file beside it has changed since it was
             written.
     """
     manifest: dict[str, Any] = checkpoint.manifest or {}
@@ -34,7 +34,8 @@ def read_record(checkpoint: Checkpoint) -> Record:
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"files: {error}", checkpoint.location) from error
     for surgeries in record.surgeries:
-        check_request(surgeries.operations, surgeries.inputs, f"{checkpoint.location}: its manifest")
+        requested = [*surgeries.operations, *(recorded.fields for recorded in surgeries.resolved)]
+        check_request(requested, surgeries.inputs, f"{checkpoint.location}: its manifest")
     return record
 
 
@@ -43,16 +44,18 @@ def _check_format(manifest: dict[str, Any], where: str) -> None:
     if type(form) is not int or form < 1:
         raise _damaged(f"format: {form!r} is not the number of a format", where)
     if form > FORMAT:
-        wanted = f"'{DISTRIBUTION}>={writer}'" if (writer := writer_of(manifest, "surgeon")) else f"-U {DISTRIBUTION}"
+        requirement = (
+            f"'{DISTRIBUTION}>={writer}'" if (writer := writer_of(manifest, "surgeon")) else f"-U {DISTRIBUTION}"
+        )
         raise CheckpointError(
             f"its manifest has format {form}, and surgeon {surgeon_version() or ''} reads up to {FORMAT}",
             where=where,
-            hint=f"install the surgeon that wrote it: python -m pip install {wanted}",
+            hint=f"install the surgeon that wrote it: python -m pip install {requirement}",
         )
 
 
 def writer_of(manifest: dict[str, Any], package: str) -> str | None:
-    """Return the version of a package that an artifact was written with; None where its manifest does not say."""
+    """Return the version of a package that wrote the artifact; None if its manifest does not say."""
     versions = manifest.get("versions")
     written = versions.get(package) if isinstance(versions, dict) else None
     return written if isinstance(written, str) else None

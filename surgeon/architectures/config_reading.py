@@ -1,4 +1,4 @@
-"""Read a transformers config of a stranger: whatever goes wrong is the file's fault, named with the field."""
+"""Report errors of untrusted transformers configs, with the suspicious fields."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from surgeon.errors import ArchitectureError
 
 
 def refused(error: Exception, what: str, values: Mapping[str, Any], where: str) -> ArchitectureError:
-    """Return the error for a config that transformers cannot read, or build a network from.
+    """Return the error for a config that transformers cannot read or build a network from.
 
     Args:
-        error: What transformers raised.
-        what: What was tried.
-        values: The config, as JSON holds it.
-        where: Where it lies.
+        error: The exception of transformers.
+        what: The attempt that failed.
+        values: The config as plain data.
+        where: The location of the config.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     odd = _odd_fields(values)
-    hint = f"look at {'; '.join(odd[:3])}" if odd else "look at the fields of config.json that you changed"
+    hint = f"check {'; '.join(odd[:3])}" if odd else "check the fields of config.json that you changed"
     return ArchitectureError(f"{what}: {type(error).__name__}: {lines[0]}", where=where, hint=hint)
 
 
 def _odd_fields(values: Mapping[str, Any]) -> list[str]:
-    """The fields whose values are of another type than the class's own, or not positive where those are."""
+    """Return fields whose values differ from the class's defaults in type, or in being positive."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:

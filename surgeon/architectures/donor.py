@@ -1,4 +1,4 @@
-"""Another checkpoint than the one that is operated on, from which single tensors are taken."""
+"""Open a second checkpoint to take single tensors from."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Donor:
-    """Named tensors, none of them read yet.
+    """Named tensors of another network, read on request.
 
     Attributes:
-        location: What the user called it.
+        location: The user's name for it.
         checkpoint: Its tensors.
-        entries: Name of a tensor in the donor's network → entry of the checkpoint.
-        notes: What was found out while opening.
+        entries: Name in the donor's network → entry of the checkpoint.
+        notes: Remarks about opening it.
     """
 
     location: str
@@ -38,24 +38,24 @@ class Donor:
         return self.checkpoint.fingerprint()
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape of a tensor; None where there is none of that name."""
+        """Return the shape of a tensor; None if it does not exist."""
         entry = self.entries.get(name)
         return None if entry is None else tuple(self.checkpoint.entries[entry].shape)
 
     def read(self, name: str) -> torch.Tensor:
-        """The values of the tensor ``name``; they are read now."""
+        """Read the values of the tensor ``name``."""
         return self.checkpoint.read(self.entries[name])
 
 
 def open_donor(reference: str, plugins: Plugins) -> Donor:
-    """Open whatever surgeon takes for a model, without reading a weight; no pickle in it is executed.
+    """Open any form of model without reading weights or executing pickles.
 
-    Its tensors are called as in its network (an artifact's as after its surgery). Where the network is not
-    known, by the names in the file.
+    Tensors have their names in the network (for an artifact, after its surgery), or in the file if the network is
+    unknown.
 
     Raises:
-        CheckpointError: It is missing, damaged or unsafe.
-        ArchitectureError: It is unknown, or has no weights.
+        CheckpointError: The donor is missing, damaged or unsafe.
+        ArchitectureError: The donor is unknown, or has no weights.
     """
     try:
         source = open_source(reference, plugins=plugins)
@@ -63,19 +63,19 @@ def open_donor(reference: str, plugins: Plugins) -> Donor:
         if not Path(reference).exists():
             raise
         checkpoint = open_checkpoint(reference)
-        note = f"{reference}: its network is not known; tensors go by their names in the file"
+        note = f"{reference}: unknown network; tensors are named as in the file"
         return Donor(reference, checkpoint, _by_own_names(checkpoint), [note])
     if source.checkpoint is None:
         raise CheckpointError(
-            f"{reference} names no weights: what could be taken from it is as random as a new initialisation",
-            hint=f"name its weights, for example {reference}@DEFAULT, or use reinit",
+            f"{reference} has no weights, so its values are as random as a new initialisation",
+            hint=f"add weights, for example {reference}@DEFAULT, or use reinit",
         )
     entries = source.mapping if source.mapping is not None else _by_own_names(source.checkpoint)
     return Donor(reference, source.checkpoint, dict(entries))
 
 
 def _by_own_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Every entry under its name; in an artifact a tied tensor stands once, and its manifest has the other names."""
+    """Map every entry by its name; an artifact stores a tied tensor once, and its manifest has the other names."""
     names = {name: name for name in checkpoint.entries}
     aliases = (checkpoint.manifest or {}).get("aliases", {})
     return names | {alias: name for alias, name in aliases.items() if name in names}

@@ -1,7 +1,7 @@
-"""What tells torchvision's networks apart: digests of their keys and shapes, packaged in ``fingerprints.json``.
+"""Distinguish torchvision's networks by digests of their keys and shapes, stored in ``fingerprints.json``.
 
-A digest is a sum over keys, so that the keys of a head can be taken out of it by subtraction, whatever
-their shapes and whether or not they are there. Regenerate the file after an upgrade of torchvision with
+A digest is a sum over keys, so the keys of a head can be subtracted, whatever their shapes and whether or not they are
+present. Regenerate the file after an upgrade of torchvision:
 
     python -m surgeon.architectures.make_fingerprints
 """
@@ -28,39 +28,39 @@ MASK = 2**64 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """One form of one builder."""
+    """One variant of one builder."""
 
     name: str
     options: dict[str, Any]
     module: str
-    """The class that the builder returns."""
+    """The class of the builder's network."""
     trunk: int
-    """Digest of the keys that no option shapes."""
+    """The digest of keys whose shapes no option changes."""
     body: int
-    """Digest of the keys outside the top-level modules that hold class-dependent tensors."""
+    """The digest of keys outside the top-level modules with class-dependent tensors."""
     tensors: int
     children: str
     """The names of the top-level modules, in order."""
     free: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    """Option → key → (the dimension that it sets, by which factor); factor 0 for a position embedding."""
+    """Option → key → (the dimension that it sets, the factor); factor 0 for a position embedding."""
     defaults: dict[str, int] = field(default_factory=dict)
 
     @property
     def heads(self) -> set[str]:
-        """The top-level modules that hold class-dependent tensors."""
+        """The top-level modules with class-dependent tensors."""
         return {top_of(key) for key in self.free.get("num_classes", {})}
 
     def has_trunk_of(self, keys: Keys) -> bool:
-        """True when ``keys``, less those that options shape, are this form's."""
+        """Return whether ``keys``, without those whose shapes depend on options, are this variant's."""
         free = {key for shaped in self.free.values() for key in shaped}
         return keys.without(free) == self.trunk
 
     def has_body_of(self, keys: Keys) -> bool:
-        """True when ``keys`` are this form's with its head, or heads, gone entirely."""
+        """Return whether ``keys`` are this variant's without its heads."""
         return bool(self.heads) and keys.total == self.body
 
     def read_options(self, shapes: Shapes) -> dict[str, Any] | None:
-        """The options that tensors of these shapes were made with; None when two tensors disagree."""
+        """Return the options that give tensors of these shapes; None if two tensors disagree."""
         options: dict[str, Any] = {}
         for option, shaped in self.free.items():
             values = {_read(shapes, key, *shaped[key]) for key in shaped if key in shapes}
@@ -80,7 +80,7 @@ class Keys:
         self.tops = {top_of(key) for key in self.digests}
 
     def without(self, keys: set[str]) -> int:
-        """The digest of the keys that are not in ``keys``."""
+        """Return the digest without the keys in ``keys``."""
         return (self.total - sum(self.digests.get(key, 0) for key in keys)) & MASK
 
 
@@ -91,12 +91,12 @@ def digest(key: str, shape: tuple[int, ...]) -> int:
 
 
 def top_of(key: str) -> str:
-    """The top-level module of a key."""
+    """Return the top-level module of a key."""
     return key.partition(".")[0]
 
 
 def class_name(module: nn.Module) -> str:
-    """The full name of a module's class."""
+    """Return the full name of a module's class."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
@@ -106,7 +106,7 @@ def _read(shapes: Shapes, key: str, dimension: int, factor: int) -> int | None:
     size = shapes[key][dimension]
     if factor:
         return size // factor if size % factor == 0 and size else None
-    # ViT's position embedding: one row for each patch of a square image, and one for the class token.
+    # ViT's position embedding: one row per patch of a square image, and one for the class token
     side = isqrt(size - 1)
     patch = shapes.get("conv_proj.weight", (0,))[-1]
     return side * patch if side * side == size - 1 and patch else None
@@ -114,12 +114,12 @@ def _read(shapes: Shapes, key: str, dimension: int, factor: int) -> int | None:
 
 @cache
 def table() -> tuple[Row, ...]:
-    """The packaged rows: plain builders before their twins."""
+    """Return the stored rows: plain builders before their twins."""
     text = files("surgeon.architectures").joinpath(FILE).read_text(encoding="utf-8")
     rows = [Row(**{**row, "trunk": int(row["trunk"], 16), "body": int(row["body"], 16)}) for row in json.loads(text)]
     return tuple(sorted(rows, key=lambda row: (is_twin(row.name), row.name)))
 
 
 def is_twin(name: str) -> bool:
-    """Say whether a builder makes the tensors of another, plainer one."""
+    """Return whether a builder makes the same tensors as another, plainer one."""
     return name.startswith("quantized_") or "_320_" in name

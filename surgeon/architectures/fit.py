@@ -10,13 +10,13 @@ from torch import nn
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.interfaces.match import Fit
 
-# BatchNorm's counter: absent from files older than torch 0.4.1 and from those of torchvision's detectors,
-# whose networks count no batches. It plays no part in a forward unless momentum is None.
+# BatchNorm's counter: missing in files older than torch 0.4.1 and of torchvision's detectors, whose networks count no
+# batches. It does not affect a forward unless momentum is None.
 COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
 
 
 def shapes_of(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """The shape of every entry."""
+    """Return the shape of every entry."""
     return {name: tuple(entry.shape) for name, entry in checkpoint.entries.items()}
 
 
@@ -26,13 +26,13 @@ def fit(
     naming: Mapping[str, str],
     harmless: re.Pattern[str] | None = None,
 ) -> Fit:
-    """Set the tensors of ``skeleton`` against the entries of ``checkpoint``.
+    """Match the tensors of ``skeleton`` with the entries of ``checkpoint``.
 
     Args:
         skeleton: The network.
-        checkpoint: The file.
+        checkpoint: The checkpoint.
         naming: Name in the file → name in the skeleton.
-        harmless: Names in the file that need no place.
+        harmless: Matches names in the file that may be left over.
     """
     result = Fit()
     tensors = skeleton.state_dict(keep_vars=True)
@@ -45,7 +45,7 @@ def fit(
     for name, tensor in tensors.items():
         source = next((entries[twin] for twin in [name, *twins[id(tensor)]] if twin in entries), None)
         if source is None:
-            # state_dict lists a norm's statistics before its counter: where those came, it can be filled.
+            # state_dict lists a norm's statistics before its counter: if they are present, the counter can be filled
             statistics = f"{name.removesuffix('num_batches_tracked')}running_mean"
             filled = COUNTER.search(name) and statistics in result.mapping
             (result.filled if filled else result.missing).append(name)
@@ -62,7 +62,7 @@ def fit(
 
 
 def naming_notes(naming: Mapping[str, str]) -> list[str]:
-    """Says that names of the file were read as others."""
+    """Return a note if names in the file were mapped to others."""
     renamed = [(old, new) for old, new in naming.items() if old != new]
     if not renamed:
         return []

@@ -1,8 +1,8 @@
-"""What transformers makes of a checkpoint's tensors on loading: other names, experts fused, projections split.
+"""Convert a checkpoint's tensors as transformers does on loading: rename, fuse experts, split projections.
 
-Its own rules are applied (``transformers.conversion_mapping``), but one tensor at a time and only when that tensor is
-read, so that a mixture of experts of any size can be planned. What only stacks, joins or splits rows, as nearly all
-rules do, is found out to be runs of the file's own bytes, and copied as such.
+transformers' rules (``transformers.conversion_mapping``) are applied, but one tensor at a time and only when it is
+read, so that a mixture of experts of any size can be planned. Rules that only stack, join or split rows, which nearly
+all do, are recognised, and the rows are copied as bytes of the file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from surgeon.checkpoint.contents import Checkpoint, Entry
 
 @dataclass
 class _Group:
-    """Tensors of a file that become others together."""
+    """Tensors of a file that one conversion takes."""
 
     converter: Any
-    """A ``WeightConverter``; never used itself, since it collects what it is given."""
+    """A ``WeightConverter``; copied before use, because it accumulates its inputs."""
     first: str
     """The first tensor that it makes."""
     parts: list[tuple[str, str]] = field(default_factory=list)
-    """The names in the file, and the pattern of the converter that each answers to."""
+    """The names in the file, and the pattern of the converter that matches each."""
 
     def make(self, read: Callable[[str], Tensor], skeleton: nn.Module) -> dict[str, Tensor]:
-        """The tensors that come of the parts, by name."""
+        """Return the converted tensors by name."""
         converter = deepcopy(self.converter)
         for name, pattern in self.parts:
             converter.add_tensor(self.first, name, pattern, lambda name=name: read(name))
@@ -40,7 +40,7 @@ class _Group:
 
 
 def renamed(skeleton: nn.Module, names: Iterable[str]) -> dict[str, str] | None:
-    """``names`` of a file as transformers renames them on loading; None where it would change tensors too."""
+    """Rename ``names`` of a file as transformers does on loading; None if it would also change tensors."""
     rules = _Rules.of(skeleton)
     if rules is None:
         return None
@@ -54,9 +54,9 @@ def renamed(skeleton: nn.Module, names: Iterable[str]) -> dict[str, str] | None:
 
 
 def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
-    """``checkpoint`` as transformers rearranges it on loading, each tensor when it is read.
+    """Return ``checkpoint`` converted as transformers does on loading; each tensor is converted when it is read.
 
-    None where it has no rules for this network, or these do not apply to the tensors.
+    Returns None if there are no rules for this network, or they do not apply to the tensors.
     """
     rules = _Rules.of(skeleton)
     if rules is None:
@@ -77,7 +77,7 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
         try:
             shapes = group.make(lambda name: meta_of(checkpoint.entries[name]), skeleton)
         except MISFIT:
-            return None  # the tensors are not what the rules are for: the misfit of the names says more
+            return None  # the rules do not apply; the error about names is more informative
         for name, shape in shapes.items():
             entries[name] = _entry(group, name, shape, checkpoint, skeleton)
     parts = sum(len(group.parts) for group in groups.values())
@@ -104,17 +104,17 @@ def _entry(group: _Group, name: str, meta: Tensor, checkpoint: Checkpoint, skele
 
 @dataclass
 class _Rules:
-    """transformers' rules for loading one network."""
+    """transformers' rules for loading a network."""
 
     apply: Callable[[str], tuple[str, str | None]]
-    """A name in a file → the name here, and the pattern of the converter that it goes through."""
+    """A name in a file → the name in the network, and the pattern of the converter to use."""
     by_pattern: Mapping[str, Any]
     order: Callable[[str], Any]
-    """The key that experts are put in order by: 2 before 10."""
+    """The sort key for experts: 2 before 10."""
 
     @classmethod
     def of(cls, skeleton: nn.Module) -> _Rules | None:
-        """None in a transformers whose internals are others."""
+        """Return the rules; None if transformers' internals have changed."""
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
@@ -122,15 +122,15 @@ class _Rules:
             transforms = get_model_conversion_mapping(skeleton)
         except (ImportError, TypeError):
             return None
-        converters = [each for each in transforms if isinstance(each, WeightConverter)]
-        renamings = [each for each in transforms if not isinstance(each, WeightConverter)]
+        converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+        renamings = [transform for transform in transforms if not isinstance(transform, WeightConverter)]
         tensors = skeleton.state_dict()
 
         def apply(name: str) -> tuple[str, str | None]:
             new, pattern = rename_source_key(name, renamings, converters, skeleton.base_model_prefix, tensors)
-            if new not in tensors and name in tensors:  # saved under its own name: the rules are for another layout
+            if new not in tensors and name in tensors:  # the network has this name; the rules are for another layout
                 return name, None
             return str(new), pattern
 
-        by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
+        by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
         return cls(apply, by_pattern, dot_natural_key)

@@ -1,4 +1,4 @@
-"""Whether a tensor is rows of others put together, asked of the code that makes it, without a value being read."""
+"""Find out whether a conversion only moves rows of tensors, by running it on row numbers instead of values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from surgeon.checkpoint.contents import ByteRange, Entry
 from surgeon.checkpoint.pages import PAGE
 
 MISFIT = (RuntimeError, ValueError, IndexError, KeyError, AttributeError, TypeError)
-"""What code that rearranges tensors raises over those that it is not for."""
+"""Exceptions of conversions for tensors that they do not apply to."""
 MANY = 2**26
-"""The rows from which on it is not asked."""
+"""The row count from which on the conversion is not examined."""
 _MOVES = frozenset(
     getattr(torch.ops.aten, name)
     for name in (
@@ -26,26 +26,26 @@ _MOVES = frozenset(
         *("view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "transpose", "clone", "alias", "detach"),
     )
 )
-"""What leaves a row as it is, as long as the last dimension is as wide before and after."""
+"""Operations that do not change rows, as long as the last dimension keeps its size."""
 
 
 def meta_of(entry: Entry) -> Tensor:
-    """A tensor of its shape and dtype, without values."""
+    """Make a tensor of an entry's shape and dtype without values."""
     return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
 
 
 def runs_of(
     parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tensor]], Tensor], shape: tuple[int, ...]
 ) -> tuple[ByteRange, ...]:
-    """The runs of bytes, one behind the other, that a tensor is; empty if it is something else, or they are too short.
+    """Return the byte ranges that make up a converted tensor; empty if it is not made of rows, or they are too short.
 
-    Each row of the parts is stood for by a number of its own. These are put through ``make``, and what comes out says
-    where each row comes from. What changes values gives numbers that stand for no row, and what moves values within
-    rows, which the numbers would not show, is refused by the operations that it takes.
+    Each row of the parts is represented by a unique number. ``make`` is run on these numbers, and its result shows
+    where each row comes from. If it changes values, the result has other numbers. If it moves values within rows, which
+    the numbers do not show, :class:`_Watch` sees operations other than those in :data:`_MOVES`.
 
     Args:
         parts: The tensors that it is made from.
-        make: Makes it, given what reads a part by its name.
+        make: Makes it from a function that reads a part by name.
         shape: Its shape.
     """
     width = _width(parts)
@@ -54,7 +54,7 @@ def runs_of(
         return ()
     if width > 1 and not _keeps_rows(parts, make, width):
         return ()
-    # they rise by steps without a pattern, so that no sum or product of them is likely to be another one
+    # irregular steps, so that a sum or product of numbers is unlikely to be another number
     numbers = torch.randint(1, 2**20, (sum(counts),), generator=torch.Generator().manual_seed(0)).cumsum(0)
     given = {
         name: rows.reshape(*entry.shape[:-1], -1)
@@ -73,7 +73,7 @@ def runs_of(
 
 
 def _keeps_rows(parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tensor]], Tensor], width: int) -> bool:
-    """Whether all that ``make`` does leaves the rows as they are."""
+    """Return whether ``make`` leaves rows unchanged."""
     given = {name: meta_of(entry) for name, entry in parts.items()}
     watched = _Watch(width)
     try:
@@ -85,7 +85,7 @@ def _keeps_rows(parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tens
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether each operation is one of :data:`_MOVES`, on rows of one width."""
+    """Record whether all operations are in :data:`_MOVES` and keep the width of rows."""
 
     def __init__(self, width: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -96,20 +96,20 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
         alike = all(tensor.shape[-1:] == (self.width,) for tensor in tensors)
         self.whole = self.whole and alike and func.overloadpacket in _MOVES
         return result
 
 
 def _width(parts: Mapping[str, Entry]) -> int:
-    """The elements of a row; 1 where vectors are among the parts, or rows of several lengths."""
+    """Return the number of elements in a row; 1 if there are vectors, or rows of several lengths."""
     widths = {entry.shape[-1] if len(entry.shape) > 1 else 1 for entry in parts.values()}
     return widths.pop() if len(widths) == 1 else 1
 
 
 def _runs(parts: list[Entry], counts: list[int], rows: Tensor, width: int) -> tuple[ByteRange, ...]:
-    """Merge ``rows``, counted through all parts, into runs of bytes."""
+    """Merge ``rows``, counted through all parts, into byte ranges."""
     starts = torch.tensor([0, *counts]).cumsum(0)
     owners = torch.searchsorted(starts, rows, right=True) - 1
     breaks = ((rows.diff() != 1) | (owners.diff() != 0)).nonzero().flatten() + 1

@@ -1,4 +1,4 @@
-"""Tell tensors of other classes on the same trunk: a pooler, a next-sentence head, in a file of a masked LM."""
+"""Recognise tensors of other heads on the same trunk, such as a pooler in a file of a masked LM."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from surgeon.interfaces.architecture import ArchitectureProvider
 
 PRETRAINING = re.compile(r"^cls\.seq_relationship\.(weight|bias)$")
-"""The next-sentence head of BERT's pre-training, which files of later models hold though transformers never had it."""
+"""BERT's next-sentence head, which files of later models contain although their classes never had it."""
 
 
 def of_siblings(
     provider: ArchitectureProvider, architecture: Architecture, classes: Mapping[str, set[str]], names: Iterable[str]
 ) -> set[str]:
-    """Return those of ``names`` that another class has, built from the same config, and ``architecture`` lacks.
+    """Return those of ``names`` that another class with the same config has and ``architecture`` does not.
 
-    The config is the same, so the trunk is too: what only the other class has is a pooler or a head of it.
+    The config is the same, so the trunk is too: only a pooler or a head can differ.
 
     Args:
-        provider: What builds the classes.
-        architecture: The class that the file is of, and its config.
+        provider: Builds the classes.
+        architecture: The class of the file, with its config.
         classes: The classes of each model type.
-        names: Names in a file for which ``architecture`` has no place.
+        names: Names in a file that ``architecture`` does not have.
     """
     from surgeon.architectures.identify import build
 
@@ -48,6 +48,6 @@ def of_siblings(
 
 
 def _plain_first(name: str) -> tuple[int, str]:
-    """Sort the base class before the one for pre-training, and that before the others: they hold most leftovers."""
+    """Sort base classes first, then those for pre-training, then others: the first have most leftovers."""
     order = 0 if name.endswith("Model") else 1 if name.endswith("ForPreTraining") else 2
     return order, name

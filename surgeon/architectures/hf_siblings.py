@@ -1,7 +1,7 @@
-"""Build another class of transformers for a config, and draw the values of its new parts as the library does.
+"""Build another transformers class for a config, and initialise its new parts as transformers does.
 
-``from_pretrained`` initialises what a checkpoint lacks by the class's ``_init_weights``. The same is done here, for
-the new parts only: the other parameters stay on the meta device, so that a head on a network of 70 billion
+``from_pretrained`` initialises tensors that a checkpoint lacks with the class's ``_init_weights``. This module does the
+same for new parts only. The other parameters stay on the meta device, so a new head on a network of 70 billion
 parameters costs no more than the head.
 """
 
@@ -19,11 +19,11 @@ from surgeon.errors import ArchitectureError
 from surgeon.graph.skeleton import META, build_skeleton, building
 
 FLAG = "_is_hf_initialized"
-"""How transformers marks modules and tensors that its initialisation leaves as they are."""
+"""The attribute by which transformers' initialisation skips modules and tensors."""
 
 
 def stock_class(name: str) -> Any:
-    """Return the class of transformers that is called ``name``.
+    """Return the transformers class ``name``.
 
     Raises:
         ArchitectureError: The installed release does not export it.
@@ -37,24 +37,24 @@ def stock_class(name: str) -> Any:
 
 
 def build_stock(cls: Any, config: Any) -> nn.Module:
-    """Build the skeleton of ``cls``; its config is ``config`` itself, not a copy.
+    """Build the skeleton of ``cls`` with ``config`` itself, not a copy, as its config.
 
     Raises:
         ArchitectureError: The class cannot be built from this config.
     """
     try:
         return build_skeleton(lambda: cls._from_config(config))
-    except Exception as error:  # whatever a class raises on a config that was not made for it
+    except Exception as error:  # a class may raise anything on another class's config
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArchitectureError(f"{cls.__name__} cannot be built from this config: {reason}") from error
 
 
 class NewParts:
-    """Draws the values of new parts of a stock network.
+    """Initialise the new parts of a stock network.
 
     Args:
         cls: The class of the network.
-        config: Its config, which is copied: later operations may edit it.
+        config: Its config; copied, because later operations may edit it.
     """
 
     def __init__(self, cls: Any, config: Any) -> None:
@@ -62,19 +62,19 @@ class NewParts:
         self._config = copy.deepcopy(config)
 
     def draw(self, site: str, names: Collection[str]) -> nn.Module:
-        """Return the module at ``site`` with values for its tensors ``names``; the others are on the meta device.
+        """Return the module at ``site`` with values for its tensors ``names``; other tensors are on the meta device.
 
-        Seed torch before.
+        Seed torch first.
         """
         model = self._build()
         module: nn.Module = model.get_submodule(site)
-        wanted = _allocate(module, names)
+        new = _allocate(module, names)
         part: Any
         for part in module.modules():
-            if hasattr(part, "reset_parameters") and any(id(p) in wanted for p in part.parameters(recurse=False)):
-                with _only(part, wanted):
+            if hasattr(part, "reset_parameters") and any(id(p) in new for p in part.parameters(recurse=False)):
+                with _only(part, new):
                     part.reset_parameters()
-        _mark(model, site, wanted)
+        _mark(model, site, new)
         model.initialize_weights()
         values = module.state_dict()
         if any(_is_unset(values[name]) for name in names):  # a parameter that only the constructor sets
@@ -82,7 +82,7 @@ class NewParts:
         return module
 
     def _build(self) -> Any:
-        """Build the network with parameters on the meta device, and buffers as the constructor made them."""
+        """Build the network with parameters on the meta device and buffers as the constructor makes them."""
         for allocate in (False, True):
             try:
                 with building(allocate=allocate):
@@ -94,8 +94,8 @@ class NewParts:
 
 
 def _allocate(module: nn.Module, names: Collection[str]) -> dict[int, torch.Tensor]:
-    """Put NaN in memory in the place of parameters on the meta device; a tied one stays tied."""
-    made: dict[int, torch.Tensor] = {}
+    """Replace parameters on the meta device by NaN in memory, keeping ties."""
+    allocated: dict[int, torch.Tensor] = {}
     replaced: dict[int, torch.Tensor] = {}
     for name in names:
         path, _, key = name.rpartition(".")
@@ -108,14 +108,14 @@ def _allocate(module: nn.Module, names: Collection[str]) -> dict[int, torch.Tens
                 replaced[id(old)] = nn.Parameter(value) if isinstance(old, nn.Parameter) else value
             table[key] = replaced[id(old)]
         new: Any = table[key]
-        made[id(new)] = new
-    return made
+        allocated[id(new)] = new
+    return allocated
 
 
 @contextmanager
-def _only(part: nn.Module, wanted: dict[int, torch.Tensor]) -> Iterator[None]:
-    """Within it, parameters beside ``wanted`` may be written to, and are put back."""
-    saved = {name: p.detach().clone() for name, p in part.named_parameters(recurse=False) if id(p) not in wanted}
+def _only(part: nn.Module, new: dict[int, torch.Tensor]) -> Iterator[None]:
+    """Restore all parameters but ``new`` after the context."""
+    saved = {name: p.detach().clone() for name, p in part.named_parameters(recurse=False) if id(p) not in new}
     yield
     with torch.no_grad():
         for name, parameter in part.named_parameters(recurse=False):
@@ -123,14 +123,14 @@ def _only(part: nn.Module, wanted: dict[int, torch.Tensor]) -> Iterator[None]:
                 parameter.copy_(saved[name])
 
 
-def _mark(model: nn.Module, site: str, wanted: dict[int, torch.Tensor]) -> None:
-    """Let the class's initialisation reach ``wanted``, and what holds them, only."""
+def _mark(model: nn.Module, site: str, new: dict[int, torch.Tensor]) -> None:
+    """Mark everything as initialised except ``new`` and the modules around them."""
     for name, module in model.named_modules(remove_duplicate=False):
         near = name == site or name.startswith(f"{site}.") or site.startswith(f"{name}.") or not name or not site
         setattr(module, FLAG, not near)
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
-                setattr(tensor, FLAG, id(tensor) not in wanted)
+                setattr(tensor, FLAG, id(tensor) not in new)
 
 
 def _is_unset(value: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""transformers' classes: ``hf:ORG/NAME``, ``hf:ORG/NAME@REVISION``, a folder's ``config.json``, ``hf/CLASS``."""
+"""Provide transformers' classes: ``hf:ORG/NAME[@REVISION]``, a folder's ``config.json``, ``hf/CLASS``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
     from surgeon.interfaces.match import Match
 
-# What is fetched of a repository: never code, and no second copy of the weights.
+# Files to download from a repository: no code, and only one format of the weights.
 CONFIG = ["config.json"]
 MANIFEST = "surgeon.json"
 SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
@@ -36,44 +36,44 @@ IGNORED = ["*/*", "consolidated*"]
 # Buffers that earlier releases saved and the current one computes.
 COMPUTED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.attn\.(attention\.)?masked_bias$")
 
-# Keys of a config that say nothing of the network.
+# Config keys that do not affect the network.
 BESIDE_CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures"})
 
 
 class HuggingFace(ArchitectureProvider):
-    """Every class of transformers, built from its config; remote code is never run."""
+    """Build any transformers class from its config; remote code is never run."""
 
     scheme = "hf"
 
     def names(self) -> list[str]:
-        """The model classes that some auto class knows."""
+        """Return the model classes in transformers' auto mappings."""
         return sorted({name for names in _classes().values() for name in names})
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """Build the class that ``name`` says from ``options["config"]``."""
+        """Build the class ``name`` from ``options["config"]``."""
         where = str(architecture)
         if "config" not in architecture.options:
-            raise ArchitectureError("has no config", where=where, hint="name a folder or repository: hf:ORG/NAME")
+            raise ArchitectureError("has no config", where=where, hint="give a folder or repository: hf:ORG/NAME")
         config = _config(architecture.options["config"], where)
         cls = self._class(architecture.name, where)
         suits = cls.config_class is None or isinstance(config, cls.config_class)
         if not suits and architecture.name not in _classes().get(config.model_type, ()):
             raise ArchitectureError(
-                f"is not a class for model type {config.model_type!r}, which the config is of",
+                f"is not a class for model type {config.model_type!r}, the type of the config",
                 where=where,
                 hint=suggest(_base_class(config, where), [n for n in self.names() if n != architecture.name]),
             )
         try:
             return cls._from_config(config)  # type: ignore[no-any-return]  # as AutoModel.from_config does
-        except Exception as error:  # whatever a class of transformers raises on such a config
+        except Exception as error:  # a class may raise anything on an invalid config
             raise refused(error, "cannot be built", architecture.options["config"], where) from error
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
-        """A class by its name, or what ``config.json`` of a repository or folder says.
+        """Return a class by its name, or the architecture in ``config.json`` of a repository or folder.
 
-        The repository ``ORG/NAME[@REVISION]`` comes from huggingface_hub's cache, or is downloaded into it. A
-        folder is written with its path (``./folder``, ``/a/folder``); one without weights is an architecture. Of an
-        artifact, in either, it is the architecture before surgery, which its manifest names.
+        The repository ``ORG/NAME[@REVISION]`` is read from huggingface_hub's cache, or downloaded into it. A folder is
+        given by its path (``./folder``, ``/a/folder``); a folder without weights is an architecture. For an artifact,
+        the architecture is the one before surgery, which its manifest names.
         """
         if "/" not in name and name in self.names():
             return Architecture(scheme=self.scheme, name=name), None
@@ -92,15 +92,15 @@ class HuggingFace(ArchitectureProvider):
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
     def of_config(self, config: dict[str, Any], where: str, tensors: int | None = None) -> Architecture:
-        """The class that a ``config.json`` names; its base class where it names none.
+        """Return the class that a ``config.json`` names, or the base class if it names none.
 
         Args:
-            config: The config, as JSON holds it.
-            where: Where it lies.
-            tensors: How many tensors the weights beside it have.
+            config: The config as plain data.
+            where: The location of the config.
+            tensors: The number of tensors in the weights beside it.
 
         Raises:
-            ArchitectureError: It needs code from outside transformers, or its weights are quantised.
+            ArchitectureError: The config needs code from outside transformers, or the weights are quantised.
         """
         if config.get("quantization_config"):
             quantised = config["quantization_config"]
@@ -108,7 +108,7 @@ class HuggingFace(ArchitectureProvider):
             raise ArchitectureError(
                 f"its weights are quantised ({method}), and cannot be edited",
                 where=where,
-                hint="take the unquantised checkpoint that it was made from",
+                hint="use the unquantised original",
             )
         loaded = _config(config, where, tensors)
         named = config.get("architectures") or []
@@ -119,7 +119,7 @@ class HuggingFace(ArchitectureProvider):
         return Architecture(scheme=self.scheme, name=name, options={"config": _plain(loaded)})
 
     def of_module(self, module: nn.Module) -> Architecture | None:
-        """Its class and config, when those build the same tree."""
+        """Return the class and config of a module if they build the same tree."""
         transformers = sys.modules.get("transformers")
         if transformers is None or not isinstance(module, transformers.PreTrainedModel):
             return None
@@ -134,11 +134,11 @@ class HuggingFace(ArchitectureProvider):
             skeleton = build(self, architecture)
             _attend_alike(skeleton, module)
             return architecture if same_structure(module, skeleton, mutable=MUTABLE) else None
-        except ArchitectureError:  # a config edited so that it builds nothing
+        except ArchitectureError:  # the edited config cannot be built
             return None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
-        """What the ``config.json`` beside the weights says."""
+        """Match the ``config.json`` beside the weights."""
         from surgeon.architectures.identify import match
 
         if checkpoint.config is None or "model_type" not in checkpoint.config:
@@ -147,14 +147,14 @@ class HuggingFace(ArchitectureProvider):
         return match(self, architecture, checkpoint)
 
     def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
-        """The config beside the weights, for a class that was named without one."""
+        """Return the config beside the weights, for a class given without one."""
         if "config" in architecture.options or checkpoint.config is None:
             return [architecture]
         config = _plain(_config(checkpoint.config, checkpoint.location, len(checkpoint.entries)))
         return [architecture.model_copy(update={"options": {"config": config}})]
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
-        """With the base model's prefix put on or taken off, then with transformers' own renamings too."""
+        """Yield names with the base model's prefix added or removed, then with transformers' renamings too."""
         from surgeon.architectures.hf_conversion import renamed
 
         names = list(names)
@@ -165,7 +165,7 @@ class HuggingFace(ArchitectureProvider):
             yield others
 
     def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
-        """Match buffers that are computed now, what the class says to ignore, and heads that it lacks."""
+        """Match buffers that are now computed, names that the class ignores, and heads that it does not have."""
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         base = getattr(skeleton, prefix, skeleton) if prefix else skeleton
         tops = {prefix, *dict(skeleton.named_children()), *dict(base.named_children())} - {""}
@@ -176,13 +176,13 @@ class HuggingFace(ArchitectureProvider):
         return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, others)))
 
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
-        """Find poolers and heads that other classes of the same model type have, and this one lacks."""
+        """Find poolers and heads that other classes of the same model type have and this one does not."""
         from surgeon.architectures.hf_leftovers import of_siblings
 
         return of_siblings(self, architecture, _classes(), names)
 
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
-        """The tensors as transformers rearranges them on loading (fused experts, split projections), read lazily."""
+        """Convert tensors as transformers does on loading (fused experts, split projections); read them lazily."""
         from surgeon.architectures.hf_conversion import rearranged
 
         return rearranged(skeleton, checkpoint)
@@ -195,13 +195,13 @@ class HuggingFace(ArchitectureProvider):
             raise ArchitectureError(
                 f"transformers {transformers.__version__} has no class {name!r}",
                 where=where,
-                hint=suggest(name, self.names()) or "install a release of transformers that has it",
+                hint=suggest(name, self.names()) or "install another release of transformers",
             )
         return cls
 
 
 def _classes() -> dict[str, set[str]]:
-    """The model classes that the auto classes build for each model type, some of them another type's."""
+    """Return the model classes in the auto mappings by model type; some belong to another type."""
     from transformers.models.auto import modeling_auto
 
     classes: dict[str, set[str]] = {}
@@ -225,28 +225,28 @@ def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> A
             raise ArchitectureError(
                 f"model type {model_type!r} needs code from its own repository, which surgeon never runs",
                 where=where,
-                hint="build it with a function of yours: --arch python:package.module:function",
+                hint="build it with your own function: --arch python:package.module:function",
             )
         if model_type is None:
-            raise ArchitectureError("its config names no model_type, so it is none of transformers'", where=where)
+            raise ArchitectureError("its config has no model_type, so it is not a transformers config", where=where)
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
     if remote := next(_remote(values), None):
         raise ArchitectureError(
-            f"its config names code or files on the hub ({remote}), which surgeon never fetches while it builds",
+            f"its config names code or files on the hub ({remote}), which surgeon does not download",
             where=where,
-            hint="take the key out of config.json: transformers' own code is used then",
+            hint="remove the key from config.json to use transformers' own code",
         )
     check_config(values, where, tensors)
     try:
         return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
-    except Exception as error:  # whatever a class of transformers raises on such a config
+    except Exception as error:  # a class may raise anything on an invalid config
         raise refused(error, "its config is refused by transformers", values, where) from error
 
 
 def _remote(values: Any) -> Iterator[str]:
-    """What a config says that lets a library fetch code or files: kernels of the hub, timm's ``hf-hub:`` names."""
+    """Yield config values that make a library download code or files: hub kernels, timm's ``hf-hub:`` names."""
     if isinstance(values, list):
         for item in values:
             yield from _remote(item)
@@ -261,14 +261,14 @@ def _remote(values: Any) -> Iterator[str]:
 
 
 def _attend_alike(skeleton: nn.Module, module: nn.Module) -> None:
-    """A BigBird that was given a short text attends to all of it from then on, by other modules."""
+    """Set the attention type of BigBird, which switches to full attention after a short text."""
     for name, submodule in module.named_modules():
         if hasattr(submodule, "set_attention_type"):
             skeleton.get_submodule(name).set_attention_type(submodule.attention_type)  # type: ignore[operator]
 
 
 def _with_floats(value: Any) -> Any:
-    """What JSON has no word for, and transformers writes as ``{"__float__": "Infinity"}``."""
+    """Convert transformers' ``{"__float__": "Infinity"}``, which stands for values that JSON does not have."""
     if isinstance(value, list):
         return [_with_floats(item) for item in value]
     if not isinstance(value, dict):
@@ -279,7 +279,7 @@ def _with_floats(value: Any) -> Any:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A config as JSON holds it, without what describes a file or a machine."""
+    """Return a config as JSON-able data, without keys about a file or machine."""
     values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return {key: value for key, value in values.items() if key not in BESIDE_CONFIG}
 
@@ -290,7 +290,7 @@ def _base_class(config: Any, where: str) -> str:
     named = MODEL_MAPPING_NAMES.get(config.model_type)
     if named is None:
         raise ArchitectureError(
-            f"its config names no class, and model type {config.model_type!r} has no base class",
+            f"its config does not name a class, and model type {config.model_type!r} has no base class",
             where=where,
             hint="name the class: --arch hf/CLASS",
         )
@@ -301,7 +301,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"is no config: {error}", where=str(path)) from error
+        raise CheckpointError(f"is not a config: {error}", where=str(path)) from error
     return values if isinstance(values, dict) else {}
 
 
@@ -313,17 +313,17 @@ def _placed(name: str, prefix: str, tensors: dict[str, Any]) -> str:
 
 
 def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
-    """A folder with a config, and whether its weights are wanted and there."""
+    """Return a folder with a config, and whether its weights are requested and present."""
     from surgeon.checkpoint.folder import holds_weights
 
     folder = Path(name).expanduser()
     if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
-        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="name a folder that holds one")
+        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give a folder that has one")
     return folder, weights and holds_weights(folder)
 
 
 def _before_surgery(manifest: Path) -> Architecture | None:
-    """The architecture that an artifact's manifest names; None where there is no manifest, or it names none."""
+    """Return the architecture in an artifact's manifest; None if there is no manifest or it has none."""
     content = read_object(manifest) or {}
     record = content.get("record")
     named = record.get("architecture") if isinstance(record, dict) else None
@@ -332,11 +332,11 @@ def _before_surgery(manifest: Path) -> Architecture | None:
     try:
         return Architecture.model_validate(named)
     except ValidationError as error:
-        raise CheckpointError("is damaged: it names no architecture", where=str(manifest)) from error
+        raise CheckpointError("is damaged: its architecture is invalid", where=str(manifest)) from error
 
 
 def _snapshot(name: str, *, weights: bool) -> Path:
-    """The folder of a repository in the hub's cache: its config, its weights in one format, and what lies beside."""
+    """Return a repository's folder in the hub's cache: config, weights in one format, and companions."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -359,12 +359,12 @@ def _snapshot(name: str, *, weights: bool) -> Path:
     except (HFValidationError, OSError, ValueError) as error:  # network, absent and gated repositories are OSErrors
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"cannot be had from the Hugging Face hub: {reason}",
+            f"cannot be loaded from the Hugging Face hub: {reason}",
             where=f"hf:{name}",
-            hint=f"a folder is written ./{repository}"
+            hint=f"for the local folder, write ./{repository}"
             if Path(repository).is_dir()
             else "check the name and HF_TOKEN, or download it elsewhere and give the folder",
         ) from error
     if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
-        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give --arch and the file of its weights")
+        raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give its weights file and --arch")
     return folder

@@ -1,4 +1,4 @@
-"""How a checkpoint fits a skeleton, and which architecture a checkpoint belongs to."""
+"""Fit a checkpoint to an architecture, and identify the architecture of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from torch import nn
 
 from surgeon.architectures.fit import fit, naming_notes
 from surgeon.checkpoint.formats import Checkpoint
-from surgeon.errors import ArchitectureError
+from surgeon.errors import ArchitectureError, SurgeonError
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.match import Match, few
 
 
 def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Module:
-    """The skeleton of ``architecture``.
+    """Build the skeleton of ``architecture``.
 
     Raises:
         ArchitectureError: It cannot be built.
@@ -29,7 +30,7 @@ def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Modu
 
 
 def unprefixed(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """``checkpoint`` as it is, then without each prefix that a wrapper may have left."""
+    """Yield ``checkpoint`` unchanged, then without each prefix that a wrapper may have added."""
     yield checkpoint
     for prefix in checkpoint.prefix_candidates():
         if prefix:
@@ -37,7 +38,7 @@ def unprefixed(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
 
 
 def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint: Checkpoint) -> Match:
-    """Fit ``checkpoint`` to a named architecture: the form, prefix and naming that leave least over.
+    """Fit ``checkpoint`` to an architecture with the variant, prefix and naming that fit best.
 
     Raises:
         ArchitectureError: It does not fit; the message counts and names the tensors.
@@ -55,7 +56,7 @@ def match(provider: ArchitectureProvider, architecture: Architecture, checkpoint
 
 
 def _leave_out_siblings(provider: ArchitectureProvider, best: Match) -> None:
-    """Leave out what the file holds of other networks on the same trunk, where nothing else is wrong with it."""
+    """Leave out tensors of other heads on the same trunk, if nothing else is wrong."""
     if best.fit.unexpected and not best.fit.misshaped:
         best.fit.leave_out(provider.leftovers(best.architecture, best.fit.unexpected))
 
@@ -75,12 +76,12 @@ def _best(provider: ArchitectureProvider, architecture: Architecture, checkpoint
                     best = Match(form, candidate, skeleton, result, naming_notes(naming))
                 if result.cost == 0:
                     return best
-    assert best is not None  # there is always the checkpoint as it is, one form and one naming
+    assert best is not None  # there is at least one checkpoint, form and naming
     return best
 
 
 def misfit(best: Match) -> ArchitectureError:
-    """The error for a checkpoint that does not fit the architecture it was said to have."""
+    """Return the error for a checkpoint that does not fit its stated architecture."""
     result = best.fit
     parts = []
     if result.missing:
@@ -91,9 +92,9 @@ def misfit(best: Match) -> ArchitectureError:
         shown = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
         parts.append(f"{len(shown)} of another shape ({few(shown, 2)})")
     if best.architecture.scheme == "torchvision":
-        hint = "leave --arch out to have the architecture identified"
+        hint = "leave --arch out to identify the architecture"
     else:
-        hint = f"name what made this file, or build {best.architecture} with the options that fit it"
+        hint = f"give the architecture of this file, or options of {best.architecture} that fit it"
     return ArchitectureError(
         f"does not fit {best.architecture}: {len(result.mapping) - len(result.misshaped)} of "
         f"{len(result.mapping) + len(result.missing)} tensors match, " + ", ".join(parts),
@@ -105,12 +106,12 @@ def misfit(best: Match) -> ArchitectureError:
 def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvider]) -> Match:
     """Ask every provider which architecture ``checkpoint`` belongs to.
 
-    What a provider of surgeon's own recognises stands, whatever is installed beside it: a plugin never changes what
-    a file is taken for. Only a network with a part rebuilt or left out gives way to one that fits as it is. Other
-    providers that fit it too are named in a note. A provider that raises is left out.
+    A match of a built-in provider takes precedence, so installing a plugin never changes how a file is read. Only a
+    match with rebuilt or omitted parts gives way to one without. Other providers that match are named in a note. A
+    provider that raises is skipped.
 
     Raises:
-        ArchitectureError: None recognises it (the closest candidates are named), or several of the plugins' do.
+        ArchitectureError: No provider matches (the closest candidates are named), or several plugins do.
     """
     refused: ArchitectureError | None = None
     matches: dict[str, Match] = {}
@@ -124,8 +125,9 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
         except Exception as error:
             if _built_in(provider):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            notes.append(f"the provider of {scheme!r} could not look at this file: {reason}")
+            message = error.message if isinstance(error, SurgeonError) else f"{type(error).__name__}: {error}"
+            reason = " ".join(message.split())
+            notes.append(f"the provider of {scheme!r} failed on this file: {reason}")
             continue
         if match is not None:
             matches[scheme] = match
@@ -137,22 +139,22 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
         raise ArchitectureError(
             f"its {len(checkpoint.entries)} tensors fit {' and '.join(names)}",
             where=checkpoint.location,
-            hint=f"say which: --arch {names[0]}, or arch: {names[0]} in the recipe",
+            hint=f"choose one: --arch {names[0]}, or arch: {names[0]} in the recipe",
         )
     chosen = chosen or next(iter(matches.values()), None)
     if chosen is None:
         raise refused or ArchitectureError(
             f"the architecture of these {len(checkpoint.entries)} tensors is unknown ({few(checkpoint.entries)})",
             where=checkpoint.location,
-            hint="say what built it: --arch torchvision/NAME, --arch hf:ORG/NAME or "
+            hint="give the architecture: --arch torchvision/NAME, --arch hf:ORG/NAME or "
             "--arch python:package.module:function" + "".join(f"\n    {note}" for note in notes),
         )
     others = [str(match.architecture) for match in matches.values() if match is not chosen]
     if others:
-        notes.append(f"{' and '.join(others)} fits too: --arch {others[0]} takes it for that")
+        notes.append(f"{' and '.join(others)} fits too: use --arch {others[0]} to choose it")
     chosen.notes.extend(notes)
     return chosen
 
 
 def _built_in(provider: ArchitectureProvider) -> bool:
-    return type(provider).__module__.partition(".")[0] == "surgeon"
+    return not isinstance(provider, CheckedProvider)

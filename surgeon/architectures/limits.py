@@ -1,7 +1,7 @@
-"""Bound what a config, a manifest or a recipe may ask for, before anything is built.
+"""Limit what a config, manifest or recipe may request, before anything is built.
 
-A number in a small file must not take minutes and gigabytes. The bounds are far above every published network;
-``SURGEON_LIMITS=off`` in the environment lifts them.
+A number in a small file must not cost minutes and gigabytes. The limits are far above all published networks;
+``SURGEON_LIMITS=off`` in the environment disables them.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import Any
 from surgeon.errors import ArchitectureError
 
 LAYERS = 1000
-"""Layers, where no weights say how many there can be."""
+"""Layers, if there are no weights to limit them."""
 SHARED = 200
-"""Layers that may share the tensors of few."""
+"""Layers that share tensors."""
 LABELS = 1_000_000
-"""Labels of a config, and classes of an operation."""
+"""Labels of a config and classes of an operation."""
 SIZE = 2**24
-"""Channels, positions, words and heads of a config: some fill buffers that are computed when the network is built."""
+"""Channels, positions, words and heads of a config; some fill buffers that are computed at building."""
 ELEMENTS = 2**28
-"""Elements of an input that a network is traced with."""
+"""Elements of an input to trace with."""
 
 _DEPTH = re.compile(r"(^|_)(?<!per_)(layers?|blocks|depths?)$")
 _SIZE = re.compile(
     r"(size|dim|width|heads|channels|embeddings|positions|experts|features|states|window|groups|ranks?)$|^[nd]_"
 )
 _DEPTHS = re.compile(r"(^|_)depths?$|^num_|^layers$")
-"""Keys under which a list holds numbers of layers; under others it holds their indices."""
-OVERRIDE = "if it is meant: SURGEON_LIMITS=off in the environment lifts the bounds"
+"""Keys whose lists hold numbers of layers; other lists hold indices of layers."""
+OVERRIDE = "if intended, set SURGEON_LIMITS=off in the environment"
 
 
 def check_config(values: Mapping[str, Any], where: str, tensors: int | None = None) -> None:
-    """Refuse a transformers config that asks for more layers or labels than a network can have.
+    """Refuse a transformers config with too many layers or labels.
 
     Args:
-        values: The config, as JSON holds it.
-        where: Where it lies.
-        tensors: How many tensors its weights have: each layer has one at least.
+        values: The config as plain data.
+        where: The location of the config.
+        tensors: The number of tensors in its weights; each layer has at least one.
 
     Raises:
-        ArchitectureError: It asks for more.
+        ArchitectureError: It exceeds a limit.
     """
     if os.environ.get("SURGEON_LIMITS") == "off":
         return
@@ -62,10 +62,10 @@ def check_config(values: Mapping[str, Any], where: str, tensors: int | None = No
 
 
 def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:
-    """Refuse operations with more classes, or inputs with more elements, than any network takes.
+    """Refuse operations with too many classes, or inputs with too many elements.
 
     Raises:
-        ArchitectureError: One asks for more.
+        ArchitectureError: A value exceeds a limit.
     """
     if os.environ.get("SURGEON_LIMITS") == "off":
         return
@@ -80,11 +80,11 @@ def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> 
 def _bound(key: str, value: Any, most: int, what: str, where: str) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > most:
         limit = f"at most {most:,} {what}".rstrip()
-        raise ArchitectureError(f"{key} asks for {value:,}: {limit} are built", where=where, hint=OVERRIDE)
+        raise ArchitectureError(f"{key} is {value:,}: {limit} are allowed", where=where, hint=OVERRIDE)
 
 
 def _items(value: Any, at: str) -> Iterator[tuple[str, Any]]:
-    """Every value of nested dictionaries, by the path of its keys; lists as they are."""
+    """Yield the values of nested dictionaries by path; lists are not entered."""
     if not isinstance(value, Mapping):
         return
     for key, item in value.items():

@@ -14,7 +14,7 @@ from surgeon.architectures.torchvision import Torchvision
 from surgeon.errors import ArchitectureError
 from surgeon.interfaces.architecture_name import Architecture
 
-# Builders whose networks have optional parts: every form that is not the default one.
+# Builders with optional parts, and the options of their non-default variants.
 FORMS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False},
     "inception_v3": {"aux_logits": False},
@@ -23,12 +23,12 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-# Options that shape tensors: the value to probe with, to learn which tensors and which of their dimensions.
+# Options that change shapes, with a value for finding out which tensors and dimensions they change.
 PROBES = {"num_classes": 11, "num_keypoints": 7, "image_size": 448}
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Build every form of every builder of the installed torchvision and describe it."""
+    """Build and describe every variant of every builder of the installed torchvision."""
     provider = Torchvision()
     for name in provider.names():
         forms = [{}, *(options for part, options in FORMS.items() if part in name)]
@@ -72,7 +72,7 @@ def _row(provider: Torchvision, architecture: Architecture) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write ``fingerprints.json`` beside this package's parent, for the installed torchvision."""
+    """Write ``fingerprints.json`` for the installed torchvision."""
     path = Path(str(files("surgeon.architectures").joinpath(FILE)))
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows())
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Find out how a checkpoint has samples prepared: by its processor's files, its weights' transforms, timm's config."""
+"""Find out how samples are prepared for a checkpoint: from processor files, torchvision's weights, timm's config."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 KINDS = ("pictures", "videos", "sounds", "texts")
 AUTO = {"pictures": "AutoImageProcessor", "videos": "AutoVideoProcessor", "sounds": "AutoFeatureExtractor"}
-"""Which class of transformers reads what describes each kind."""
+"""The transformers class that reads the description of each kind."""
 FILES = {
     "pictures": ("preprocessor_config.json", "processor_config.json"),
     "videos": ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json"),
     "sounds": ("preprocessor_config.json", "processor_config.json", "feature_extractor_config.json"),
 }
-"""Where each kind is described."""
+"""The files that describe each kind."""
 PART = {"pictures": "image_processor", "videos": "video_processor", "sounds": "feature_extractor"}
-"""What a ``processor_config.json`` calls the description of each kind."""
+"""The key of each kind in a ``processor_config.json``."""
 GREY = {"mean": [0.5], "std": [0.5]}
 
 
 def stated_by(source: Source) -> dict[str, Any]:
-    """How pictures become inputs by the word of what names the weights: ``torchvision/NAME@WEIGHTS``, or timm's config.
+    """Return the preprocessing of pictures that ``torchvision/NAME@WEIGHTS`` or timm's config defines.
 
     Returns:
-        ``{"pictures": …}``, or nothing where a source does not say.
+        ``{"pictures": …}``, or ``{}`` if the source does not say.
 
     Raises:
-        CheckpointError: It says so in a way that surgeon does not know.
+        CheckpointError: The definition is not supported.
     """
     scheme, _, name = source.location.partition("/")
     builder, _, member = name.partition("@")
@@ -57,26 +57,26 @@ def stated_by(source: Source) -> dict[str, Any]:
 
 
 def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) -> Preprocessing:
-    """How samples become the input of a network: as training did it, else as its checkpoint says.
+    """Return how samples become a network's input: as in training, else as its checkpoint says.
 
     Args:
-        model: The network, with the record that surgeon attached to it, or the record alone.
-        kinds: What is wanted: ``pictures``, ``videos``, ``sounds``, ``texts``. The others are not looked at.
+        model: The network with its record, or the record alone.
+        kinds: The kinds to look up: ``pictures``, ``videos``, ``sounds``, ``texts``.
 
     Returns:
-        Plain values, enough to prepare samples without the network.
+        Plain values, sufficient to prepare samples without the network.
 
     Raises:
-        CheckpointError: A file beside the weights cannot be used; it names the file.
+        CheckpointError: A companion file cannot be used; the error names it.
     """
     record = model if isinstance(model, Record) else record_of(model)
     module = None if isinstance(model, Record) else model
     stated: dict[str, Any] = dict(record.preprocessing) if record is not None else {}
     companions = {companion.name: companion for companion in (record.companions if record is not None else ())}
-    found = {kind: stated.get(kind) or _described(kind, record, companions) for kind in AUTO if kind in kinds}
+    settings = {kind: stated.get(kind) or _described(kind, record, companions) for kind in AUTO if kind in kinds}
     notes: tuple[str, ...] = ()
-    if "pictures" in kinds and found["pictures"] is None:
-        found["pictures"] = _unsaid(module, record)
+    if "pictures" in kinds and settings["pictures"] is None:
+        settings["pictures"] = _default_pictures(module, record)
         notes = (UNSAID,)
     tokenizer: dict[str, bytes] = {}
     if "texts" in kinds and any(companion.kind == "tokenizer" for companion in companions.values()):
@@ -84,34 +84,35 @@ def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) 
         tokenizer = {name: companion.data for name, companion in companions.items() if companion.kind in kept}
         tokenizer |= {"config.json": json.dumps(config).encode()} if (config := _config(record)) else {}
     return Preprocessing(
-        pictures=found.get("pictures"),
-        videos=found.get("videos"),
-        sounds=found.get("sounds"),
+        pictures=settings.get("pictures"),
+        videos=settings.get("videos"),
+        sounds=settings.get("sounds"),
         tokenizer=tokenizer,
         texts=stated.get("texts", {}),
+        numbers=stated.get("numbers", {}),
         arguments=_arguments(module),
         notes=notes,
     )
 
 
 UNSAID = (
-    "pictures: normalised by ImageNet's means and deviations, since nothing beside the weights says how "
-    "(pixels: {mean: …, std: …} does)"
+    "pictures: normalised with ImageNet's mean and deviation, because nothing beside the weights says how "
+    "(override with pixels: {mean: …, std: …})"
 )
-"""What is said where a checkpoint says nothing of its pictures."""
+"""The note for a checkpoint that does not define the preprocessing of pictures."""
 
 
 def describes(companions: Collection[Companion], kind: str) -> bool:
-    """Whether a file among ``companions`` describes how a kind of sample becomes an input."""
+    """Return whether a file among ``companions`` defines the preprocessing of a kind of sample."""
     return any(_part(companion, kind) is not None for companion in companions)
 
 
 def updated(companions: Collection[Companion], used: Mapping[str, Any]) -> list[Companion]:
-    """``companions`` in which processors prepare samples as training did.
+    """Update processors among ``companions`` to the preprocessing of training.
 
     Args:
-        companions: What lies beside the weights.
-        used: What training used, by kind.
+        companions: The companions of the weights.
+        used: The preprocessing of training, by kind.
     """
     changed = []
     for companion in companions:
@@ -130,14 +131,14 @@ def updated(companions: Collection[Companion], used: Mapping[str, Any]) -> list[
 
 
 def _described(kind: str, record: Record | None, companions: Mapping[str, Companion]) -> dict[str, Any] | None:
-    """A kind by the processor's files, in the form that transformers gives it when it has read them."""
+    """Return the preprocessing of a kind from the processor's files, normalised by transformers."""
     name = next((name for name in FILES[kind] if name in companions and _part(companions[name], kind)), None)
     if name is None:
         return None
     import transformers
 
     with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
-        write_companions(Path(folder), [each for each in companions.values() if each.kind == "processor"])
+        write_companions(Path(folder), [c for c in companions.values() if c.kind == "processor"])
         if config := _config(record):
             (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
@@ -145,15 +146,15 @@ def _described(kind: str, record: Record | None, companions: Mapping[str, Compan
                 folder, local_files_only=True, trust_remote_code=False
             )
             return {"library": TRANSFORMERS, "config": json.loads(processor.to_json_string())}
-        except Exception as error:  # whatever a processor raises at its own settings, or at a package that is missing
-            said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
+        except Exception as error:  # a processor may raise anything on its settings or a missing package
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
             raise CheckpointError(
-                f"transformers cannot use it: {said}", where=f"{record.source if record else ''}/{name}".lstrip("/")
+                f"transformers cannot use it: {reason}", where=f"{record.source if record else ''}/{name}".lstrip("/")
             ) from error
 
 
 def _part(companion: Companion, kind: str) -> dict[str, Any] | None:
-    """What a file says of a kind; None where it says nothing."""
+    """Return what a file says of a kind; None if nothing."""
     if companion.name not in FILES[kind]:
         return None
     content = companion.json()
@@ -169,14 +170,14 @@ def _part(companion: Companion, kind: str) -> dict[str, Any] | None:
 
 
 def _config(record: Record | None) -> dict[str, Any]:
-    """The config of the transformers network that a record begins with; empty for others."""
+    """Return the config of a record's transformers network; empty for other networks."""
     options = record.architecture.options if record is not None and record.architecture is not None else {}
     config = options.get("config")
     return config if isinstance(config, dict) else {}
 
 
 def _arguments(model: nn.Module | None) -> frozenset[str] | None:
-    """What a forward takes by name; None where it takes anything."""
+    """Return the names of a forward's arguments; None if it accepts any."""
     if model is None:
         return None
     parameters = inspect.signature(model.forward).parameters.values()
@@ -185,7 +186,7 @@ def _arguments(model: nn.Module | None) -> frozenset[str] | None:
 
 
 def _of_torchvision(transforms: Any) -> dict[str, Any] | None:
-    """One of torchvision's presets as plain values; None for one that is not of single pictures to be normalised."""
+    """Convert a torchvision preset to plain values; None if it does not normalise single pictures."""
     if not hasattr(transforms, "mean") or not hasattr(transforms, "resize_size"):
         return None
     resize, crop = list(transforms.resize_size), list(getattr(transforms, "crop_size", ())) or None
@@ -201,7 +202,7 @@ def _of_torchvision(transforms: Any) -> dict[str, Any] | None:
 
 
 def _of_timm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """timm's data config as plain values: scaled so that the crop is ``crop_pct`` of the shorter side, then cropped.
+    """Convert timm's data config to plain values: resize so that the crop is ``crop_pct`` of the shorter side; crop.
 
     Source: ``transforms_imagenet_eval`` of pytorch-image-models.
     """
@@ -222,8 +223,8 @@ def _of_timm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _unsaid(model: nn.Module | None, record: Record | None) -> dict[str, Any]:
-    """ImageNet's values, at the size and the number of channels of the network where it says them."""
+def _default_pictures(model: nn.Module | None, record: Record | None) -> dict[str, Any]:
+    """Return ImageNet's values, with the network's image size and channels if known."""
     config = getattr(model, "config", None)
     stated = _config(record)
     size = getattr(config, "image_size", None) or getattr(model, "image_size", None) or stated.get("image_size")

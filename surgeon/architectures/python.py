@@ -1,4 +1,4 @@
-"""Networks of the user's own: ``python:package.module:function``, run only if the caller says so."""
+"""Build networks with the user's functions: ``python:package.module:function``, run only with consent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class PythonFunction(ArchitectureProvider):
-    """Call a function, or a class of modules, with the architecture's options.
+    """Call a function or a module class with the architecture's options.
 
-    The name may come from a recipe or a manifest that somebody else wrote. So nothing is imported before the caller
-    has said that its module may run.
+    The name may come from a recipe or manifest of somebody else, so nothing is imported before the caller has allowed
+    its module.
 
     Args:
-        trusted: Modules (``package.module``) and single functions (``package.module:function``) that may run; a
-            module stands for those below it too.
+        trusted: Allowed modules (``package.module``) and functions (``package.module:function``); a module includes
+            those below it.
     """
 
     scheme = "python"
@@ -33,25 +33,25 @@ class PythonFunction(ArchitectureProvider):
         self._trusted = frozenset(trusted)
 
     def trusting(self, names: Collection[str]) -> PythonFunction:
-        """Build the same, and call functions of the modules in ``names`` too."""
+        """Return the same provider with more trusted modules."""
         return PythonFunction(self._trusted.union(names))
 
     def names(self) -> list[str]:
-        """Return nothing: any importable function will do."""
+        """Return nothing: any importable function is possible."""
         return []
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """Import the function, call it, and check that it returned a module.
+        """Import the function, call it, and check that it returns a module.
 
         Raises:
-            ArchitectureError: Its module is not trusted, or it is no function that builds a network.
+            ArchitectureError: The module is not trusted, or the function does not build a network.
         """
         from torch import nn
 
         function = self._resolve(architecture)
         try:
             model = function(**architecture.options)
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             what = f"{error}" if isinstance(error, TypeError) else f"raised {type(error).__name__}: {error}"
             raise ArchitectureError(
                 " ".join(what.split()),
@@ -66,11 +66,13 @@ class PythonFunction(ArchitectureProvider):
         where = str(architecture)
         path, colon, attribute = architecture.name.partition(":")
         if not (path and colon and attribute):
-            raise ArchitectureError("names no function", where=where, hint="write python:package.module:function")
+            raise ArchitectureError(
+                "does not name a function", where=where, hint="write python:package.module:function"
+            )
         refuse_libraries(path, where)
         if not self._may_run(path, attribute):
             raise ArchitectureError(
-                f"names code of the module {path}, which runs only if you say so",
+                f"uses code of the module {path}, which needs your consent",
                 where=where,
                 hint=f"read it; if you trust it: --trust-code {path}, or in Python trust_code={path!r}",
             )
@@ -91,13 +93,13 @@ def _imported(path: str, where: str) -> Any:
         raise ArchitectureError(
             f"no module named {error.name!r}",
             where=where,
-            hint="install the package that holds it, or put its folder on PYTHONPATH",
+            hint="install its package, or put its folder on PYTHONPATH",
         ) from error
-    except Exception as error:  # whatever a user's module raises while it is imported
+    except Exception as error:  # a user's module may raise anything on import
         raise ArchitectureError(
             f"importing {path} raised {type(error).__name__}: {error}",
             where=where,
-            hint=f"see the whole of it: python -c 'import {path}'",
+            hint=f"for the full traceback: python -c 'import {path}'",
         ) from error
 
 
@@ -113,13 +115,13 @@ def _attribute(module: Any, path: str, attribute: str, where: str) -> Any:
 
 
 def _check_function(function: Any, path: str, where: str) -> None:
-    """Refuse what is no function, or class of modules, of the package that is named."""
+    """Refuse anything but a function or module class of the named package."""
     from torch import nn
 
-    hint = "name a function of your own that returns the network"
+    hint = "give your own function that returns the network"
     if inspect.isclass(function):
         if not issubclass(function, nn.Module):
-            raise ArchitectureError(f"{function.__name__} is no class of torch.nn.Module", where=where, hint=hint)
+            raise ArchitectureError(f"{function.__name__} is not a subclass of torch.nn.Module", where=where, hint=hint)
     elif not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise ArchitectureError(f"is a {type(function).__name__}, not a function", where=where, hint=hint)
     home = str(getattr(function, "__module__", None))

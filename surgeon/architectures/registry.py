@@ -1,7 +1,6 @@
-"""Names of architectures, and the providers that ship with surgeon.
+"""Register the built-in architecture providers, and parse names of architectures.
 
-The hook is implemented here, as a stranger's plugin would. Importing this module imports neither torch
-nor the libraries that the providers wrap.
+The hook is implemented as in a plugin. Importing this module does not import torch or the libraries of the providers.
 """
 
 from __future__ import annotations
@@ -24,38 +23,40 @@ _REFERENCE = re.compile(r"(?P<scheme>[A-Za-z][\w-]+)(?P<separator>[:/])(?P<name>
 
 @hookimpl
 def surgeon_architectures() -> Sequence[ArchitectureProvider]:
-    """torchvision's builders, transformers' classes, and importable functions."""
+    """Return the providers for torchvision, transformers and Python functions."""
     return [Torchvision(), HuggingFace(), PythonFunction()]
 
 
 def parse(text: str, schemes: Sequence[str] = ("torchvision", "hf", "python")) -> Architecture:
     """Read ``torchvision/resnet50``, ``hf:org/name`` or ``python:package.module:function``.
 
-    The name is kept as written, ``@WEIGHTS`` or ``@REVISION`` included: its provider's ``locate`` reads it.
+    The name is kept unchanged, with ``@WEIGHTS`` or ``@REVISION``: its provider's ``locate`` parses it.
 
     Raises:
-        ArchitectureError: The text names no known scheme.
+        ArchitectureError: The text has no known scheme.
     """
-    found = _REFERENCE.fullmatch(text)
-    if found and found["scheme"] in schemes:
-        return Architecture(scheme=found["scheme"], name=found["name"])
+    match = _REFERENCE.fullmatch(text)
+    if match and match["scheme"] in schemes:
+        return Architecture(scheme=match["scheme"], name=match["name"])
     forms = "torchvision/NAME, hf:ORG/NAME, hf/CLASS, python:package.module:function"
-    near = suggest(found["scheme"] if found else text, schemes)
-    raise ArchitectureError(f"{text!r} is no architecture", hint=f"write {forms}" + (f"     {near}" if near else ""))
+    near = suggest(match["scheme"] if match else text, schemes)
+    raise ArchitectureError(
+        f"{text!r} is not an architecture", hint=f"write {forms}" + (f"     {near}" if near else "")
+    )
 
 
 def meant(text: str, providers: Mapping[str, ArchitectureProvider]) -> str | None:
-    """The reference that ``text`` is short of, or misspelt: ``torchvision/resnet18`` for ``resnet18``.
+    """Return the full reference for a short or misspelt one: ``torchvision/resnet18`` for ``resnet18``.
 
     Args:
-        text: What is neither a reference nor a path.
-        providers: What builds architectures, by scheme; they are asked for their names.
+        text: A text that is neither a reference nor a path.
+        providers: Providers by scheme, with their names of architectures.
     """
-    found = _REFERENCE.fullmatch(text)
-    if found:
-        scheme = nearest(found["scheme"].casefold(), providers, count=1)
-        separator = ":" if scheme == ["python"] else found["separator"]
-        return f"{scheme[0]}{separator}{found['name']}" if scheme else None
+    match = _REFERENCE.fullmatch(text)
+    if match:
+        scheme = nearest(match["scheme"].casefold(), providers, count=1)
+        separator = ":" if scheme == ["python"] else match["separator"]
+        return f"{scheme[0]}{separator}{match['name']}" if scheme else None
     if not re.fullmatch(r"[\w-]+(@\w+)?", text):
         return None
     name, at, weights = text.partition("@")
@@ -66,6 +67,6 @@ def meant(text: str, providers: Mapping[str, ArchitectureProvider]) -> str | Non
 
 
 def is_reference(text: str, schemes: Sequence[str]) -> bool:
-    """True when ``text`` starts with one of ``schemes`` rather than being a path."""
-    found = _REFERENCE.fullmatch(text)
-    return bool(found and found["scheme"] in schemes)
+    """Return whether ``text`` is a reference with one of ``schemes`` rather than a path."""
+    match = _REFERENCE.fullmatch(text)
+    return bool(match and match["scheme"] in schemes)

@@ -1,4 +1,4 @@
-"""Tell whether two modules have the same structure, values aside."""
+"""Compare the structure of two modules, ignoring values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import nn
 
-# State that a forward or a training loop leaves on modules: it says nothing of how they were built.
+# Attributes that a forward or training loop sets on modules; they do not depend on how the modules were built.
 _TRANSIENT = frozenset({"training", "gradient_checkpointing", "name_or_path", "max_seq_len_cached", "warnings_issued"})
 
 
 def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collection[str] = ()) -> bool:
-    """True when two trees have the same classes, tensors, ties and settings; values are not compared.
+    """Return whether two trees have the same classes, tensors, ties and settings; values are not compared.
 
     Args:
-        module: One of them.
-        skeleton: The other.
-        mutable: Settings that a forward may have changed, and that say nothing.
+        module: One tree.
+        skeleton: The other tree.
+        mutable: Settings that a forward may change, which are ignored.
     """
     mine, other = (dict(tree.named_modules(remove_duplicate=False)) for tree in (module, skeleton))
     if mine.keys() != other.keys() or _tensors(module) != _tensors(skeleton):
@@ -34,22 +34,22 @@ def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collectio
 def differing_setting(
     module: nn.Module, skeleton: nn.Module, *, within: Collection[str], mutable: Collection[str] = ()
 ) -> str | None:
-    """Say what two trees are set to differently in some of their parts; None if they agree there.
+    """Return the first difference in settings between parts of two trees; None if they agree.
 
-    A layer may compute a constant from its position when it is built, or from a field of the config: two layers with
-    tensors of the same shapes then give different outputs.
+    A layer may compute a constant from its position or from a config field when it is built: then layers with equal
+    tensor shapes give different outputs.
 
     Args:
-        module: One of them.
-        skeleton: The other; its names and shapes are compared too.
-        within: The sites to compare, with all that lies below them.
-        mutable: Settings that a forward may have changed, and that say nothing.
+        module: One tree.
+        skeleton: The other tree; its names and shapes are compared too.
+        within: The sites to compare, with everything below them.
+        mutable: Settings that a forward may change, which are ignored.
     """
     mine, other = dict(module.named_modules()), dict(skeleton.named_modules())
     parts = [name for name in {**mine, **other} if any(f"{name}.".startswith(f"{site}.") for site in within)]
     for name in parts:
         if name not in mine or name not in other:
-            return f"{name} is {'missing' if name not in mine else 'one module too many'}"
+            return f"{name} is {'missing' if name not in mine else 'unexpected'}"
         one, two = mine[name], other[name]
         if type(one).__name__ != type(two).__name__:
             return f"{name} is a {type(one).__name__}, not a {type(two).__name__}"
@@ -65,12 +65,12 @@ def differing_setting(
 
 
 def _class_name(module: nn.Module) -> str:
-    # By name: torch's parametrize gives every module that it touches a class of its own.
+    # by name: torch's parametrize changes the class of each module that it touches
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _tensors(module: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and first name (equal for tied tensors) of every entry of the state dict."""
+    """Return shape and first name (equal for tied tensors) of every entry of the state dict."""
     first: dict[int, str] = {}
     return {
         name: (tuple(tensor.shape), first.setdefault(id(tensor), name))
@@ -79,7 +79,7 @@ def _tensors(module: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def settings_of(module: nn.Module, mutable: Collection[str]) -> dict[str, Any]:
-    """The plain values that a module is set to, without those that it works out itself when they are asked for."""
+    """Return the plain attribute values of a module, without cached properties."""
     return {
         name: value
         for name, value in vars(module).items()

@@ -1,4 +1,4 @@
-"""Where a network comes from: a reference, a file, a folder, an artifact, or a module in memory."""
+"""Open a network: from a reference, a file, a folder, an artifact, or a module in memory."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class Source:
-    """A network before surgery, and where its values lie."""
+    """A network before surgery, and the location of its values."""
 
     architecture: Architecture | None
     """What builds it; None for a module in memory that only its author can build."""
     checkpoint: Checkpoint | None
-    """Its values; None where they come from the builder's own initialisation."""
+    """Its values; None if the builder initialises them."""
     module: nn.Module | None
-    """The module, for one that is in memory, or that a trusted pickle holds."""
+    """The module, if it is in memory or in a trusted pickle."""
     location: str
     notes: list[str] = field(default_factory=list)
     surgeries: list[Surgeries] = field(default_factory=list)
-    """Those recorded in an artifact's manifest, to be replayed on the skeleton."""
+    """The surgeries in an artifact's manifest, to be replayed on the skeleton."""
     mapping: dict[str, str] | None = None
-    """Name in the skeleton → entry of the checkpoint; None for an artifact, whose names are those after replay."""
+    """Name in the skeleton → entry of the checkpoint; None for an artifact, which has the names after replay."""
     missing: list[str] = field(default_factory=list)
-    """Names in the skeleton for which the checkpoint has nothing: an operation must replace them."""
+    """Names in the skeleton that the checkpoint lacks: an operation must replace them."""
     unexpected: list[str] = field(default_factory=list)
-    """Entries of the checkpoint that are known to be superfluous, and are left out."""
+    """Entries of the checkpoint that are known to be unused, and left out."""
     filled: list[str] = field(default_factory=list)
-    """Counters (``num_batches_tracked``) that the checkpoint lacks and that are to be 0."""
+    """Counters (``num_batches_tracked``) that the checkpoint lacks, to be set to 0."""
     record: Record | None = None
-    """What an artifact, or a module that surgeon made, knows of its past."""
+    """The history of an artifact, or of a module that surgeon made."""
     provider: ArchitectureProvider | None = field(default=None, repr=False)
     _spare: nn.Module | None = field(default=None, repr=False)
 
     def skeleton(self) -> nn.Module:
-        """A new skeleton of the network before surgery: yours to edit.
+        """Return a new skeleton of the network before surgery, which the caller may edit.
 
         Raises:
             ArchitectureError: It cannot be built.
@@ -64,7 +64,7 @@ class Source:
         return spare if spare is not None else build(*self._builder())
 
     def initialised(self) -> nn.Module:
-        """The network with the values that its builder gives it; seed torch before.
+        """Build the network with its initial values; seed torch first.
 
         Raises:
             ArchitectureError: It cannot be built.
@@ -75,9 +75,9 @@ class Source:
     def _builder(self) -> tuple[ArchitectureProvider, Architecture]:
         if self.architecture is None or self.provider is None:
             raise ArchitectureError(
-                "what built the network before surgery is not known (a module of its author's own)",
+                "it is not known what built the network before surgery",
                 where=self.location,
-                hint="say it: --arch python:package.module:function, or load(…, arch=function) in Python",
+                hint="give it: --arch python:package.module:function, or load(…, arch=function) in Python",
             )
         return self.provider, self.architecture
 
@@ -90,18 +90,18 @@ def open_source(
     key: str | None = None,
     plugins: Plugins,
 ) -> Source:
-    """Find out what ``model`` is, without reading a weight.
+    """Identify ``model`` without reading its weights.
 
     Args:
-        model: ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME[@REVISION]``, ``python:package.module:function``,
-            the path of a checkpoint, folder or artifact, or a module.
-        arch: What built it, where it cannot be found out: a reference as above, or ``hf/CLASS``.
-        trust_pickle: Allow a file's pickle to run code.
-        key: The key of the state dict in a file that holds several.
-        plugins: Where providers of architectures are registered.
+        model: ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME[@REVISION]``, ``python:package.module:function``, the path
+            of a checkpoint, folder or artifact, or a module.
+        arch: What built it, if it cannot be identified: a reference as above, or ``hf/CLASS``.
+        trust_pickle: Whether a file's pickle may run code.
+        key: The key of the state dict in a file with several.
+        plugins: The plugins with architecture providers.
 
     Raises:
-        CheckpointError: There is no such file or it cannot be read.
+        CheckpointError: The file does not exist or cannot be read.
         ArchitectureError: The architecture is unknown, cannot be built, or does not fit the tensors.
     """
     providers = plugins.architectures()
@@ -122,7 +122,7 @@ def open_source(
         checkpoint = open_checkpoint(path, trust_pickle=trust_pickle, key=key)
     except CheckpointError as error:
         if not path.exists() and (reference := meant(location, providers)):
-            error.hint = f"is {reference} meant?"
+            error.hint = f"did you mean {reference}?"
         raise
     checkpoint.location = location
     if arch is not None:
@@ -141,7 +141,7 @@ def _named(arch: str, providers: dict[str, ArchitectureProvider]) -> Architectur
         named = parse(arch, list(providers))
     except ArchitectureError as error:
         if reference := meant(arch, providers):
-            error.hint = f"is {reference} meant?"
+            error.hint = f"did you mean {reference}?"
         raise
     return providers[named.scheme].locate(named.name, weights=False)[0]
 
@@ -169,24 +169,24 @@ def _from_module(module: nn.Module, arch: str | None, providers: dict[str, Archi
 
 
 def _from_pickle(checkpoint: Checkpoint, providers: dict[str, ArchitectureProvider]) -> Source:
-    """Take the module that a trusted pickle holds: strides, dilation and activations show in no tensor."""
+    """Use the module in a trusted pickle: strides, dilation and activations are not visible in its tensors."""
     module: nn.Module = checkpoint.module
     while (inner := _wrapped(module)) is not None:
         module = inner
     source = _from_module(module.eval(), None, providers)
-    assert source.checkpoint is not None  # a module brings its tensors
+    assert source.checkpoint is not None  # a module has its tensors
     source.checkpoint = replace(source.checkpoint, location=checkpoint.location, files=checkpoint.files)
     source.location = checkpoint.location
-    source.notes = [*checkpoint.notes, f"the file holds the module itself ({type(module).__name__}), used as it is"]
+    source.notes = [*checkpoint.notes, f"the file holds the module itself ({type(module).__name__}), which is used"]
     if source.architecture is None:
         source.notes.append(
-            "what builds this module is not known: to write an artifact, say --arch python:package.module:function"
+            "it is not known what builds this module: to write an artifact, give --arch python:package.module:function"
         )
     return source
 
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
-    """Return the network inside what runs, compiles or averages it; None for a network itself."""
+    """Return the network inside a wrapper for parallel training, compilation or averaging; None without one."""
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
         return module.module
     inner = getattr(module, "_orig_mod", None)  # torch.compile's OptimizedModule
@@ -196,7 +196,7 @@ def _wrapped(module: nn.Module) -> nn.Module | None:
 def _from_builder(architecture: Architecture, location: str, providers: dict[str, ArchitectureProvider]) -> Source:
     provider = providers[architecture.scheme]
     skeleton = build(provider, architecture)
-    notes = [f"{location} names no weights: values are those of its own initialisation"]
+    notes = [f"{location} has no weights: its values are initialised by its builder"]
     return Source(architecture, None, None, location, notes, provider=provider, _spare=skeleton)
 
 

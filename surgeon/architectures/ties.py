@@ -1,8 +1,8 @@
-"""Compare tied tensors of which a file holds two entries.
+"""Compare tied tensors for which a file has two entries.
 
-A config with ``tie_word_embeddings: true`` makes one tensor of the embedding and the head. If the file has both, with
-different values, the head was trained by itself, and tying it would change every output without a word. Then the
-network is built untied, as ``from_pretrained`` does.
+A config with ``tie_word_embeddings: true`` makes one tensor of embedding and head. If the file has different values for
+both, the head was trained separately, and tying would silently change every output. The network is then built untied,
+as ``from_pretrained`` does.
 """
 
 from __future__ import annotations
@@ -21,38 +21,40 @@ from surgeon.interfaces.match import Match
 SETTING = "tie_word_embeddings"
 
 
-def with_true_ties(found: Match, provider: ArchitectureProvider) -> Match:
-    """Return the match, or one of the untied network where the file holds different values for tied tensors.
+def with_true_ties(matched: Match, provider: ArchitectureProvider) -> Match:
+    """Return the match, or a match of the untied network if the file has different values for tied tensors.
 
     Raises:
-        ArchitectureError: The values differ, and nothing says how to build the network untied.
+        ArchitectureError: The values differ, and the network cannot be built untied.
     """
-    different = _different(found)
+    different = _different(matched)
     if not different:
-        return found
+        return matched
     first, second = different[0]
     what = f"{first} and {second} are tied, but the file holds different values for them"
-    untied = _untied(found.architecture)
+    untied = _untied(matched.architecture)
     if untied is not None:
-        again = match(provider, untied, found.checkpoint)
-        if not _different(again) and len(again.fit.missing) <= len(found.fit.missing):
-            again.notes.append(f"{first} and {second} differ in the file: they are not tied ({SETTING}: false)")
-            return again
+        untied_match = match(provider, untied, matched.checkpoint)
+        if not _different(untied_match) and len(untied_match.fit.missing) <= len(matched.fit.missing):
+            untied_match.notes.append(
+                f"{first} and {second} differ in the file, so they are not tied ({SETTING}: false)"
+            )
+            return untied_match
     raise ArchitectureError(
         what,
-        where=found.checkpoint.location,
-        hint=f"drop one of the two from the file, or set {SETTING}: false in its config.json and add what it lacks",
+        where=matched.checkpoint.location,
+        hint=f"drop one of them from the file, or set {SETTING}: false in its config.json and add the missing tensor",
     )
 
 
-def _different(found: Match) -> list[tuple[str, str]]:
-    """The pairs of tied names whose entries in the file differ; entries of the same bytes are not read."""
+def _different(matched: Match) -> list[tuple[str, str]]:
+    """Return the pairs of tied names whose entries differ; entries with the same bytes are not read."""
     first: dict[int, str] = {}
-    checkpoint = found.checkpoint
+    checkpoint = matched.checkpoint
     pairs = []
-    for name, tensor in found.skeleton.state_dict(keep_vars=True).items():
+    for name, tensor in matched.skeleton.state_dict(keep_vars=True).items():
         other = first.setdefault(id(tensor), name)
-        one, two = found.fit.mapping.get(other), found.fit.mapping.get(name)
+        one, two = matched.fit.mapping.get(other), matched.fit.mapping.get(name)
         if one is None or two is None or one == two:
             continue
         spans = [checkpoint.entries[entry].bytes for entry in (one, two)]
@@ -68,7 +70,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _untied(architecture: Architecture) -> Architecture | None:
-    """The same architecture with the setting off, wherever its config has it on."""
+    """Return the same architecture with the setting off wherever its config has it on."""
     config = architecture.options.get("config")
     if not isinstance(config, dict):
         return None

@@ -1,4 +1,4 @@
-"""torchvision's builders: ``torchvision/resnet50``, ``torchvision/resnet50@IMAGENET1K_V2``."""
+"""Provide torchvision's builders: ``torchvision/resnet50``, ``torchvision/resnet50@IMAGENET1K_V2``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
     from surgeon.interfaces.match import Match
 
-# Arguments that keep a builder from downloading, from quantising, and (Inception, GoogLeNet) from warning
-# that today's default initialisation may change.
+# Arguments that keep a builder from downloading and quantising, and Inception and GoogLeNet from warning that the
+# default
+# initialisation may change.
 FIXED = {"weights": None, "weights_backbone": None, "quantize": False}
 
 FROZEN_DETECTORS = frozenset(
@@ -34,10 +35,10 @@ FROZEN_DETECTORS = frozenset(
     }
 )
 
-# What a forward sets in its modules: a detector's pool of regions remembers how its maps are scaled.
+# Attributes that a forward sets: a detector's RoI pool stores the scales of its feature maps.
 MUTABLE = frozenset({"scales"})
 
-# What a builder sets when it is asked for weights, beyond what their keys and shapes show.
+# Options that a builder sets for certain weights, and that keys and shapes do not show.
 WEIGHTS_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("googlenet", "IMAGENET1K_V1"): {"transform_input": True},
     ("inception_v3", "IMAGENET1K_V1"): {"transform_input": True},
@@ -49,18 +50,18 @@ WEIGHTS_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 class Torchvision(ArchitectureProvider):
-    """Every builder of ``torchvision.models.list_models()``; nothing is downloaded unless weights are named."""
+    """Build any network of ``torchvision.models.list_models()``; only named weights are downloaded."""
 
     scheme = "torchvision"
 
     def names(self) -> list[str]:
-        """The names of all registered builders."""
+        """Return the names of all registered builders."""
         from torchvision import models
 
         return models.list_models()  # type: ignore[no-any-return]
 
     def build(self, architecture: Architecture) -> nn.Module:
-        """Call the builder without weights, neither its own nor its backbone's."""
+        """Call the builder without weights for the network or its backbone."""
         from torchvision import models
 
         name = architecture.name
@@ -69,9 +70,7 @@ class Torchvision(ArchitectureProvider):
         accepted = inspect.signature(inspect.unwrap(builder)).parameters
         options = dict(architecture.options)
         if fetching := sorted(key for key in options if key in FIXED or key.startswith(("weights", "pretrained"))):
-            raise ArchitectureError(
-                f"{', '.join(fetching)}: no weights are fetched by an option", where=str(architecture)
-            )
+            raise ArchitectureError(f"{', '.join(fetching)}: options cannot load weights", where=str(architecture))
         eps = options.pop(FROZEN_NORM, None)
         replaced = options.pop(REPLACED, None)
         arguments = {key: value for key, value in FIXED.items() if key in accepted}
@@ -89,7 +88,7 @@ class Torchvision(ArchitectureProvider):
         return model
 
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
-        """The architecture ``NAME`` and, for ``NAME@WEIGHTS``, the file in torch.hub's cache."""
+        """Return the architecture ``NAME`` and, for ``NAME@WEIGHTS``, the file in torch.hub's cache."""
         name, _, member = name.partition("@")
         self.require(name)
         options = {}
@@ -101,7 +100,7 @@ class Torchvision(ArchitectureProvider):
         return Architecture(scheme=self.scheme, name=name, options=options), path
 
     def of_module(self, module: nn.Module) -> Architecture | None:
-        """Look its class and shapes up, and confirm the builder setting by setting."""
+        """Look up the class and shapes of a module, and confirm the builder setting by setting."""
         if not type(module).__module__.startswith("torchvision."):
             return None
         from surgeon.architectures import fingerprints
@@ -119,7 +118,7 @@ class Torchvision(ArchitectureProvider):
         return None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
-        """Look at keys and shapes alone; a file with a Hugging Face config is left to that."""
+        """Identify keys and shapes; a file with a Hugging Face config is left to that provider."""
         if checkpoint.config is not None and "model_type" in checkpoint.config:
             return None
         from surgeon.architectures.torchvision_identify import identify
@@ -127,7 +126,7 @@ class Torchvision(ArchitectureProvider):
         return identify(self, checkpoint)
 
     def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
-        """The class count, image size and auxiliary heads that the tensors show; what is given stands."""
+        """Return variants with the class count, image size and auxiliary heads of the tensors; given options stay."""
         from surgeon.architectures.fingerprints import table
         from surgeon.architectures.fit import shapes_of
 
@@ -141,7 +140,7 @@ class Torchvision(ArchitectureProvider):
         return forms or [architecture]
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
-        """As they are, then with the names of earlier releases brought up to date."""
+        """Yield names unchanged, then with names of earlier releases updated."""
         yield from readings(names)
 
 
@@ -150,7 +149,7 @@ def _counts_batches(shapes: Shapes) -> bool:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """Options that a built module shows in no tensor."""
+    """Return options of a module that its tensors do not show."""
     from torchvision.ops import FrozenBatchNorm2d
 
     settings: dict[str, Any] = {}
@@ -163,13 +162,13 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _put_in(model: nn.Module, replaced: Any, where: str) -> None:
-    """Put the layers of a changed network in, which a manifest may ask for in vain."""
+    """Insert the layers of a changed network; a manifest may ask for impossible ones."""
     from surgeon.architectures.torchvision_variants import put_in
 
     try:
         put_in(model, replaced)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArchitectureError(f"its option {REPLACED} cannot be followed: {error}", where=where) from error
+        raise ArchitectureError(f"its option {REPLACED} is invalid: {error}", where=where) from error
 
 
 def _freeze_norms(module: nn.Module, eps: float) -> None:
@@ -203,7 +202,7 @@ def _weights(name: str, member: str) -> Any:
 
 
 def _cached(weights: Any) -> Path:
-    """The file of ``weights``, downloaded as torch.hub does where it is not in torch.hub's cache."""
+    """Return the file of ``weights``, downloaded as torch.hub does if it is not in its cache."""
     from torch import hub
 
     folder = Path(hub.get_dir()) / "checkpoints"

@@ -1,4 +1,4 @@
-"""Find out which of torchvision's builders made the tensors of a file."""
+"""Identify which torchvision builder made the tensors of a file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
 
 FEW = 8
-"""Tensors that may differ in a network which is still said to resemble one of torchvision's: a stem and a head."""
+"""The most tensors that may differ in a network that counts as similar to a torchvision network: stem and head."""
 
 
 def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | None:
-    """Find the builder that made the tensors of ``checkpoint``; None when they resemble no builder's at all.
+    """Find the builder that made the tensors of ``checkpoint``; None if they resemble no builder's.
 
-    Digests first: only the network that they name is built, to confirm it. Where none agrees, networks with another
-    head, another first convolution or numbers for names are tried; at last every builder with similar top-level
+    Digests come first: only the network that they identify is built, to confirm it. If none matches, networks with
+    another head, another first convolution or numbered names are tried. Last, every builder with similar top-level
     modules is built and compared key by key.
 
     Raises:
-        ArchitectureError: Several fit, or none does; the closest are named with what they lack.
+        ArchitectureError: Several fit, or none does; the closest are named with their missing tensors.
     """
     exact = _exact(provider, checkpoint)
     if _cost(exact) == 0:
         return _only(exact, checkpoint)
     variants = _variants(provider, checkpoint)
     names = {match.architecture.name for match in exact}
-    # A head without a bias lacks one as torchvision builds it, and nothing as it was built.
+    # a head without a bias does not fit torchvision's variant, but does fit the network as it was built
     same = [match for match in variants if match.architecture.name in names]
     if matches := min(exact, same, key=_cost) if exact else variants:
         return _only(matches, checkpoint)
@@ -47,7 +47,7 @@ def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
 
 
 def _exact(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Match]:
-    """Match the networks whose digest the file has, whatever its classes, or with its head gone."""
+    """Match networks by the digest of all keys, ignoring class counts, or of the keys without a head."""
     for candidate in unprefixed(checkpoint):
         for naming in readings(candidate.entries):
             shapes = {naming[name]: shape for name, shape in shapes_of(candidate).items()}
@@ -64,15 +64,15 @@ def _cost(matches: list[Match]) -> float:
 
 
 def _suggest_key(checkpoint: Checkpoint, fitting: int) -> None:
-    """Refuse a file that holds a network beside other parts, such as a decoder, and say how to take it alone.
+    """Refuse a file with a network beside other parts, such as a decoder, and suggest ``--key``.
 
     Args:
         checkpoint: The file.
-        fitting: How many of its tensors fit the builder that is closest to all of it. A segmentation network of
-            torchvision is not to be taken for its backbone, which is dilated there.
+        fitting: How many tensors fit the closest builder. A torchvision segmentation network must not be read as its
+            backbone, which is dilated there.
 
     Raises:
-        ArchitectureError: It holds one.
+        ArchitectureError: The file has such a part.
     """
     for prefix in checkpoint.prefix_candidates():
         whole = checkpoint.without_prefix(prefix)
@@ -86,8 +86,8 @@ def _suggest_key(checkpoint: Checkpoint, fitting: int) -> None:
                     f"{size} of its {len(checkpoint.entries)} tensors, under '{prefix}{part}', are torchvision/{name}; "
                     f"{len(others)} beside them are not ({few(others)})",
                     where=checkpoint.location,
-                    hint=f"--key {prefix}{part} takes that network alone, with torchvision's strides and pooling; "
-                    "for all of it say what built it: --arch python:package.module:function",
+                    hint=f"--key {prefix}{part} reads that network only, with torchvision's strides and pooling; "
+                    "for all of it give the architecture: --arch python:package.module:function",
                 )
 
 
@@ -98,7 +98,7 @@ def _name_of(checkpoint: Checkpoint) -> str | None:
 
 
 def _variants(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Match]:
-    """Match networks that were changed where a tensor shows it; those that fit best of the first prefix that fits."""
+    """Match networks with visible changes; return the best matches for the first prefix that fits."""
     for candidate in unprefixed(checkpoint):
         matches = [match for trunk in trunks(candidate) if (match := _varied(provider, trunk, candidate)).fit.contained]
         if matches:
@@ -107,7 +107,7 @@ def _variants(provider: ArchitectureProvider, checkpoint: Checkpoint) -> list[Ma
 
 
 def _varied(provider: ArchitectureProvider, trunk: Trunk, checkpoint: Checkpoint) -> Match:
-    """Match a file with a network whose trunk it holds, its head rebuilt or left out."""
+    """Match a file with a network that has the same trunk, with its head rebuilt or left out."""
     stock = _match(provider, trunk.row, checkpoint, trunk.naming).skeleton
     shapes = {trunk.naming[name]: shape for name, shape in shapes_of(checkpoint).items()}
     head = read_head(stock, trunk.row.heads, shapes, set(trunk.row.children.split()))
@@ -137,10 +137,10 @@ def _match(
 
 
 def _only(matches: list[Match], checkpoint: Checkpoint) -> Match:
-    """Return the one match, or the plain one of twins.
+    """Return the only match, or the plain one of twins.
 
     Raises:
-        ArchitectureError: Networks that differ fit alike.
+        ArchitectureError: Different networks fit equally well.
     """
     fewest: dict[str, Match] = {}
     for match in matches:
@@ -159,11 +159,11 @@ def _only(matches: list[Match], checkpoint: Checkpoint) -> Match:
         raise ArchitectureError(
             f"its {len(checkpoint.entries)} tensors fit {len(fewest)} networks: " + _listed(several),
             where=checkpoint.location,
-            hint=f"say which: --arch {several[0].architecture}",
+            hint=f"choose one: --arch {several[0].architecture}",
         )
     first.notes.insert(0, f"identified as {first.architecture} from its keys and shapes")
     if twins:
-        first.notes.insert(1, f"{' and '.join(twins)} has the same tensors: the plain one is taken")
+        first.notes.insert(1, f"{' and '.join(twins)} has the same tensors; the plain one is used")
     first.notes.extend(unseen(first.architecture))
     return first
 
@@ -190,24 +190,24 @@ def _closest(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     raise ArchitectureError(
         f"the architecture of these {len(checkpoint.entries)} tensors is unknown; closest: {_listed(best)}",
         where=checkpoint.location,
-        hint=f"say what built it: --arch {best[0].architecture} or --arch python:package.module:function",
+        hint=f"give the architecture: --arch {best[0].architecture} or --arch python:package.module:function",
     )
 
 
 def _refuse_kernel(match: Match, checkpoint: Checkpoint) -> None:
-    """Say what a first convolution of another size leaves open.
+    """Refuse a network whose first convolution has another kernel size, and say what is unknown then.
 
     Raises:
-        ArchitectureError: That is all that is wrong with the trunk.
+        ArchitectureError: Nothing else differs in the trunk.
     """
     for name, (want, have) in match.fit.misshaped.items():
         if len(want) >= 4 and want[1] == COLOURS and want[2:] != have[2:] and match.fit.cost <= FEW:
             old, new = ("×".join(map(str, shape[2:])) for shape in (want, have))
             raise ArchitectureError(
                 f"resembles {match.architecture}, but its first convolution {name.removesuffix('.weight')} is {new}, "
-                f"not {old}: no tensor shows its stride and padding, nor whether pooling follows it",
+                f"not {old}: its tensors do not show its stride and padding, or whether pooling follows it",
                 where=checkpoint.location,
-                hint="write the network as a function and say --arch python:package.module:function",
+                hint="write a function that builds the network and give --arch python:package.module:function",
             )
 
 

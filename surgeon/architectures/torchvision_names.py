@@ -1,4 +1,4 @@
-"""Read older names of torchvision's tensors as today's."""
+"""Update older names of torchvision's tensors to the current ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 ALWAYS = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
 
 
-# An option of surgeon's own: BatchNorm2d in a detector's backbone is built as FrozenBatchNorm2d with this
-# eps. torchvision's detectors do so only where they download weights, of which some need eps 0.
+# surgeon's option: build BatchNorm2d in a detector's backbone as FrozenBatchNorm2d with this eps. torchvision does so
+# only when it downloads weights, some of which need eps 0.
 FROZEN_NORM = "frozen_norm_eps"
 
 
@@ -24,10 +24,10 @@ EPS = 1e-5
 
 
 REPLACED = "replaced"
-"""An option of surgeon's own: the path of a module → the layers that stand in its place, as lists of plain values."""
+"""surgeon's option: module path → the layers that replace it, as lists of plain values."""
 
 
-# Names in files from before a module was rearranged; torchvision renames them as it loads.
+# names from before a module was restructured; torchvision renames them on loading
 LEGACY_NAMES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)"), lambda m: m[1]),
     (re.compile(r"(\.mlp)\.linear_([12])(?=\.)"), lambda m: f"{m[1]}.{3 * (int(m[2]) - 1)}"),
@@ -41,7 +41,7 @@ LEGACY_NAMES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
 
 
 def readings(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Name in a file → name in the network: as it is and, where it makes a difference, brought up to date."""
+    """Yield maps from names in a file to names in the network: unchanged and, if different, updated."""
     current = {name: name for name in names}
     yield current
     modern = {name: modern_name(name) for name in current}
@@ -50,19 +50,17 @@ def readings(names: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def unseen(architecture: Architecture) -> list[str]:
-    """Options of ``architecture`` that no tensor shows, and what was assumed of them."""
+    """Return notes about options of ``architecture`` that tensors do not show, and what is assumed."""
     notes = []
     if FROZEN_NORM in architecture.options:
-        notes.append(
-            f"its frozen BatchNorm is taken to have eps {EPS}; torchvision's COCO_V1 weights need 0: name them"
-        )
+        notes.append(f"assumed eps {EPS} for frozen BatchNorm; torchvision's COCO_V1 weights need 0: give them by name")
     if architecture.name in ALWAYS and "transform_input" not in architecture.options:
-        notes.append("transform_input is taken to be off; torchvision's own weights need it on: name them")
+        notes.append("assumed transform_input: false; torchvision's weights need true: give them by name")
     return notes
 
 
 def modern_name(name: str) -> str:
-    """``name`` as the current release of torchvision writes it."""
+    """Return ``name`` as the current release of torchvision writes it."""
     for pattern, replacement in LEGACY_NAMES:
         name = pattern.sub(replacement, name)
     return name

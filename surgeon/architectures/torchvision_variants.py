@@ -1,8 +1,8 @@
-"""Read torchvision networks that were changed where a tensor shows it.
+"""Read torchvision networks with changes that tensors show.
 
 People put another head on a network, give its first convolution other channels, or save it as
-``nn.Sequential(*list(model.children())[:-1])``. The trunk is identified by its digest all the same, which vouches for
-every key and shape of it. A head is rebuilt where its tensors leave no doubt of its layers, and else left out.
+``nn.Sequential(*list(model.children())[:-1])``. The trunk is still identified by its digest, which covers every key and
+shape. A head is rebuilt if its tensors determine its layers, and otherwise left out.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
 
 BEHIND = "behind"
-"""The top-level name given to what stands behind the network in a ``Sequential`` that holds both."""
+"""The top-level name for modules after the network in a ``Sequential`` that contains both."""
 
 COLOURS = 3
-"""The input channels of all of torchvision's builders."""
+"""The input channels of torchvision's builders."""
 
 
 @dataclass
@@ -37,25 +37,25 @@ class Trunk:
     naming: dict[str, str]
     """Name in the file → name in the network."""
     replaced: dict[str, Any] = field(default_factory=dict)
-    """The first convolution, where it is another."""
+    """The first convolution, if it differs."""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Head:
-    """What becomes of a file's head."""
+    """How to handle a file's head."""
 
     replaced: dict[str, Any] = field(default_factory=dict)
-    """Path → layers, where the head can be rebuilt."""
+    """Path → layers, if the head can be rebuilt."""
     renamed: dict[str, str] = field(default_factory=dict)
-    """Name as read so far → name in the network."""
+    """Name so far → name in the network."""
     left_out: set[str] = field(default_factory=set)
-    """Names, as read so far, of what cannot be rebuilt."""
+    """Names, so far, of tensors that cannot be rebuilt."""
     notes: list[str] = field(default_factory=list)
 
 
 def trunks(checkpoint: Checkpoint) -> Iterator[Trunk]:
-    """Find the classifiers whose whole trunk ``checkpoint`` holds, whatever its head and its input channels."""
+    """Find classifiers whose whole trunk ``checkpoint`` has, with any head and any number of input channels."""
     for naming, children, notes in _namings(checkpoint.entries):
         shapes = {naming[name]: shape for name, shape in shapes_of(checkpoint).items()}
         digests = Keys(shapes).digests
@@ -75,19 +75,19 @@ def trunks(checkpoint: Checkpoint) -> Iterator[Trunk]:
                     note = (
                         f"its first convolution {path} has {channels} input channels"
                         f"{' and a bias' if f'{path}.bias' in digests else ''}; "
-                        "its stride and padding are taken to be torchvision's"
+                        "its stride and padding are assumed to be torchvision's"
                     )
                     layer = {path: ["Conv", channels, f"{path}.bias" in digests]}
                     yield Trunk(row, naming, layer, [*notes, note])
 
 
 def _are_of_a_head(extra: Shapes, trunk: set[str]) -> bool:
-    """Say whether tensors outside the network may be a head: linear layers and norms, fewer than the trunk has."""
+    """Return whether tensors outside the network may be a head: linear layers and norms, fewer than the trunk's."""
     return len(extra) < len(trunk) and all(len(shape) <= 2 for shape in extra.values())
 
 
 def _namings(names: Iterable[str]) -> Iterator[tuple[dict[str, str], str | None, list[str]]]:
-    """Yield readings of ``names``: as they are; by the order of the children of a network; each with its notes."""
+    """Yield ways to read ``names``: unchanged, or by the order of a network's children; with notes."""
     names = list(names)
     yield {name: name for name in names}, None, []
     numbered = all(name.partition(".")[0].isdecimal() for name in names)
@@ -117,10 +117,10 @@ def _by_order(names: Iterable[str], children: list[str]) -> dict[str, str]:
 
 
 def _first_convolutions(shapes: Shapes) -> Iterator[tuple[str, int, int]]:
-    """Yield each convolution that may be a first one with other channels, or a bias that torchvision's lacks.
+    """Yield convolutions that may be a first one with other channels, or with a bias that torchvision's lacks.
 
     Yields:
-        Its path, what a digest changes by when it is made torchvision's own, and its input channels.
+        The path, the change of the digest that makes it torchvision's, and the input channels.
     """
     for key, shape in shapes.items():
         path, _, kind = key.rpartition(".")
@@ -135,12 +135,12 @@ def _first_convolutions(shapes: Shapes) -> Iterator[tuple[str, int, int]]:
 
 
 def read_head(skeleton: nn.Module, heads: set[str], shapes: Shapes, children: set[str]) -> Head:
-    """Compare the head of a file with that of ``skeleton``, and say what becomes of it.
+    """Compare the head of a file with that of ``skeleton``, and decide how to handle it.
 
     Args:
         skeleton: The network as torchvision builds it.
-        heads: The top-level modules that hold class-dependent tensors.
-        shapes: The tensors of the file, by their names in the network.
+        heads: The top-level modules with class-dependent tensors.
+        shapes: The tensors of the file, by name in the network.
         children: The names of the network's top-level modules.
     """
     stock = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
@@ -168,7 +168,7 @@ def read_head(skeleton: nn.Module, heads: set[str], shapes: Shapes, children: se
 
 
 def _read_extra(skeleton: nn.Module, heads: set[str], extra: Shapes, shapes: Shapes, head: Head) -> None:
-    """Take a linear layer of another name for the network's only one; leave anything else out."""
+    """Use a linear layer of another name as the network's only one; leave anything else out."""
     linear = [name for name, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
     linear = [name for name in linear if top_of(name) in heads]
     path = _common([key.split(".")[:-1] for key in extra])
@@ -179,7 +179,7 @@ def _read_extra(skeleton: nn.Module, heads: set[str], extra: Shapes, shapes: Sha
         module = skeleton.get_submodule(linear[0])
         if module.in_features == weight[1]:
             head.renamed = {f"{path}.{kind}": f"{linear[0]}.{kind}" for kind in ("weight", "bias")}
-            head.notes.append(f"{_in_file(path)} of the file is taken for the head {linear[0]}")
+            head.notes.append(f"{_in_file(path)} of the file is used as the head {linear[0]}")
             return
     head.left_out |= extra.keys()
     head.notes.append(_left_out(extra, path))
@@ -189,8 +189,8 @@ def _left_out(shapes: Shapes, place: str) -> str:
     sizes = {_in_file(key): "×".join(map(str, shape)) for key, shape in shapes.items() if len(shape) > 1}
     listed = few((f"{key} {size}" for key, size in sizes.items()), 4)
     return (
-        f"its head{f' {_in_file(place)}' if place else ''} is of another form, and its tensors do not show all of it "
-        f"({listed or few(shapes)}): left out; give it a new one with replace_head, or say what built it: "
+        f"its head{f' {_in_file(place)}' if place else ''} differs, and its tensors do not show all of its layers "
+        f"({listed or few(shapes)}): left out; add a new one with replace_head, or give the architecture: "
         "--arch python:package.module:function"
     )
 
@@ -200,7 +200,7 @@ def _in_file(name: str) -> str:
 
 
 def _common(paths: list[list[str]]) -> str:
-    """The longest module path that all ``paths`` begin with."""
+    """Return the longest module path that all ``paths`` begin with."""
     shared = paths[0]
     for path in paths[1:]:
         shared = shared[: next((i for i in count() if shared[i : i + 1] != path[i : i + 1] or not path[i:]), 0)]
@@ -208,10 +208,10 @@ def _common(paths: list[list[str]]) -> str:
 
 
 def _layers(shapes: Shapes) -> list[Any] | None:
-    """The layers that tensors are of, where these leave no doubt; None elsewhere.
+    """Return the layers that tensors belong to; None if they do not determine them.
 
-    A gap in the numbers between two layers may be any activation. One before the first layer, right behind the
-    trunk, is as a rule dropout, which does nothing in eval mode.
+    A gap in the numbers between two layers may be any activation, so it is ambiguous. A gap before the first layer is
+    usually dropout, which does nothing in eval mode.
     """
     if set(shapes) <= {"weight", "bias"}:
         return _layer(shapes)
@@ -239,7 +239,7 @@ def _layer(shapes: Shapes) -> list[Any] | None:
 
 
 def _takes(layers: list[Any], width: int) -> bool:
-    """Say whether ``layers`` fit together, behind a trunk of ``width`` features."""
+    """Return whether the sizes of ``layers`` fit each other and a trunk of ``width`` features."""
     for layer in [layers] if isinstance(layers[0], str) else layers:
         if layer[0] != "Dropout" and layer[1] != width:
             return False
@@ -248,7 +248,7 @@ def _takes(layers: list[Any], width: int) -> bool:
 
 
 def _first_linear(skeleton: nn.Module, place: str) -> nn.Linear | None:
-    """The linear layer that the module at ``place`` begins with, dropout aside; None where it begins otherwise."""
+    """Return the linear layer that the module at ``place`` begins with, after dropout; None if there is none."""
     try:
         modules = skeleton.get_submodule(place).modules()
     except AttributeError:
@@ -265,16 +265,16 @@ def _shown(layers: list[Any]) -> str:
 
     if isinstance(layers[0], str):
         return shown(layers)
-    dropout = "; what stands before it has no tensors, and is taken for dropout" if layers[0] == ["Dropout"] else ""
+    dropout = "; layers without tensors before it are assumed to be dropout" if layers[0] == ["Dropout"] else ""
     return f"Sequential({', '.join(map(shown, layers))}){dropout}"
 
 
 def put_in(model: nn.Module, replaced: dict[str, Any]) -> None:
-    """Put the layers of the option ``replaced`` into a network.
+    """Insert the layers of the option ``replaced`` into a network.
 
     Raises:
-        AttributeError: A path leads nowhere.
-        KeyError: A layer is none of those that are rebuilt.
+        AttributeError: A path does not exist.
+        KeyError: A layer's type is not supported.
     """
     for path, layers in replaced.items():
         parent, _, name = path.rpartition(".")

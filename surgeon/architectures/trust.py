@@ -1,4 +1,4 @@
-"""Whose code may run: what the caller typed or trusts, and never a library's functions by name."""
+"""Decide whose code may run: code that the caller typed or trusts, never library functions by name."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from surgeon.plugins import Plugins
 
 LIBRARIES = frozenset({"builtins", "surgeon", "torch", "torchvision", "transformers"}) | sys.stdlib_module_names
-"""Packages of which nothing is called by name: their functions do far more than build networks."""
+"""Packages whose functions are never called by name: they do far more than build networks."""
 
 TrustCode = str | Sequence[str]
-"""Modules (``package.module``), or single functions of them (``package.module:function``)."""
+"""Modules (``package.module``) or functions (``package.module:function``)."""
 
 
 def with_trust(plugins: Plugins, trust_code: TrustCode, *typed: object) -> Plugins:
-    """Let code run that the caller named in this very call.
+    """Return plugins that also trust the code that the caller named in this call.
 
     Args:
-        plugins: The plugins at hand.
-        trust_code: The modules, named by a recipe or a manifest, that may run.
-        typed: What the caller gave as model or architecture; ``python:`` references among it may run.
+        plugins: The plugins.
+        trust_code: Modules, named in a recipe or manifest, that may run.
+        typed: The model and architecture that the caller gave; ``python:`` references among them may run.
 
     Raises:
-        ArchitectureError: ``trust_code`` names a module of the standard library, of torch or of surgeon.
+        ArchitectureError: ``trust_code`` names a module of the standard library, torch or surgeon.
     """
     names = [trust_code] if isinstance(trust_code, str) else list(trust_code)
     names = [name.removeprefix("python:") for name in names]
@@ -38,15 +38,15 @@ def with_trust(plugins: Plugins, trust_code: TrustCode, *typed: object) -> Plugi
 
 
 def refuse_libraries(name: str, where: str) -> None:
-    """Refuse a module of the standard library, of torch or of surgeon.
+    """Refuse a module of the standard library, torch or surgeon.
 
     Raises:
-        ArchitectureError: It is one.
+        ArchitectureError: The name is such a module.
     """
     package = name.partition(":")[0].partition(".")[0]
     if package in LIBRARIES:
         raise ArchitectureError(
-            f"names code of {package}, which surgeon never calls by name",
+            f"uses code of {package}, which surgeon does not call by name",
             where=where,
-            hint="name a function of your own that builds the network: python:package.module:function",
+            hint="give your own function that builds the network: python:package.module:function",
         )

@@ -1,8 +1,7 @@
 """Write artifacts, the results of ``apply``, completely or not at all.
 
 A folder holds ``model.safetensors`` (shards past 5 GB), the manifest ``surgeon.json``, ``recipe.yaml``, the companions
-of
-the source's weights and, if the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or
+of the source's weights and, if the result is a stock transformers class, ``config.json``. A single ``.safetensors`` or
 ``.pt`` file has the manifest in its metadata.
 """
 

@@ -68,8 +68,7 @@ class Checkpoint:
     """The tensors of a checkpoint by name, read on request, and the files that belong to them.
 
     ``entries`` are in the order of the file. A tied tensor is in ``entries`` under each name, and in ``aliases`` (alias
-    →
-    the first name).
+    → the first name).
     """
 
     location: str
@@ -120,9 +119,8 @@ class Checkpoint:
         """List the prefixes that the network's names may have, shortest first: ``["", "model.", "model.backbone."]``.
 
         A candidate is shared by all names, apart from those of tensors used only in training (losses, metrics,
-        projection
-        heads). The names alone do not show whether ``model.`` comes from a wrapper or from the network, as in
-        LlamaForCausalLM: match an architecture with :meth:`without_prefix` of each candidate, in order.
+        projection heads). The names alone do not show whether ``model.`` comes from a wrapper or from the network (as
+        in LlamaForCausalLM): match an architecture with :meth:`without_prefix` of each candidate, in order.
 
         Raises:
             CheckpointError: The checkpoint has two copies of the network (MoCo's ``encoder_q`` and ``encoder_k``).

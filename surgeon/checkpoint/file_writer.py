@@ -2,8 +2,8 @@
 
 Copying a checkpoint waits for the page cache, not the disk: written bytes are copied into it, and from there to the
 disk. Direct I/O (``O_DIRECT``) avoids that, but needs offsets, lengths and memory in whole pages. So the file is
-written
-in buffers of whole pages, and bytes at another offset in their source page are shifted in memory. Reading and writing
+written in buffers of whole pages, and bytes at another offset in their source page are shifted in memory. Reading and
+writing
 overlap: a thread writes one buffer while the next is filled, and both release the GIL.
 
 Where direct I/O is refused, on opening or at the first request (some network and overlay file systems), the same

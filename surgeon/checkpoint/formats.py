@@ -55,8 +55,7 @@ def open_checkpoint(location: str | Path, *, trust_pickle: bool = False, key: st
             Hugging Face folder; a surgeon artifact.
         trust_pickle: Whether to run a file's pickle if it cannot be loaded safely.
         key: Selects one of several state dicts: the dictionary keys that lead to it (``model_ema``, ``ema.model``), or
-            a
-            prefix of its tensors' names (``encoder_q``).
+            a prefix of its tensors' names (``encoder_q``).
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, ambiguous or not a checkpoint.

@@ -23,8 +23,7 @@ def mapped(checkpoint: Checkpoint) -> Checkpoint:
     """Return ``checkpoint`` with a :meth:`~Checkpoint.read` that maps tensors where it can.
 
     Names for the same bytes do not share memory: the first one read is mapped, the others are copied. A tensor whose
-    offset
-    is not a multiple of its element size is read.
+    offset is not a multiple of its element size is read.
     """
     maps = _Maps(checkpoint)
     entries = {

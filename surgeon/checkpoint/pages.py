@@ -89,8 +89,7 @@ class Reader:
     """Read one file.
 
     Bytes in the page cache are read from it. The others bypass it, so that they do not evict other programs' pages.
-    Where
-    direct I/O is refused, on opening or at the first request, all reads use the page cache.
+    Where direct I/O is refused, on opening or at the first request, all reads use the page cache.
     """
 
     def __init__(self, path: Path) -> None:

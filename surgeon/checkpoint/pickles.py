@@ -28,8 +28,7 @@ def unpickle(path: Path, *, trust_pickle: bool) -> tuple[Any, list[str]]:
     """Load a whole file of ``torch.save`` on the CPU, and return it with notes.
 
     Only tensors and plain containers are built. With ``trust_pickle``, a file that cannot be loaded so is loaded by
-    running
-    its pickle.
+    running its pickle.
 
     Raises:
         CheckpointError: The pickle would run other code and is not trusted, or the file is damaged.

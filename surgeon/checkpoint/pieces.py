@@ -58,12 +58,9 @@ def in_file_order(pieces: list[Piece]) -> list[Piece]:
     """Sort ``pieces`` by alignment and source, so that they are fast to write and can be mapped on loading.
 
     Tensors of whole cache lines, nearly all bytes of most networks, come first, so that each begins at a cache line.
-    The
-    others follow with wide elements first, so that each begins at a multiple of its element size. Within both groups
-    stored
-    tensors keep the order of their sources, so that neighbours are copied as one run, and computed tensors come last.
-    File
-    names do not matter, so a checkpoint gives the same bytes wherever it is.
+    The others follow with wide elements first, so that each begins at a multiple of its element size. Within both
+    groups stored tensors keep the order of their sources, so that neighbours are copied as one run, and computed
+    tensors come last. File names do not matter, so a checkpoint gives the same bytes wherever it is.
     """
     sources: dict[object, int] = {}
     for piece in pieces:

@@ -73,8 +73,7 @@ def find_state_dict(content: Any, key: str | None = None) -> tuple[StateDict, li
     Args:
         content: The saved object: mappings, tensors, or an ``nn.Module``, whose state dict is returned with it.
         key: The path of the state dict (``model_ema``, ``ema.model``), a prefix of its tensors' names (``encoder_q``),
-            or
-            one after the other (``teacher.backbone``).
+            or one after the other (``teacher.backbone``).
 
     Raises:
         CheckpointError: There is no state dict, there are several and ``key`` is None, or none matches ``key``.

@@ -66,8 +66,7 @@ def open_zip(path: Path, *, trust_pickle: bool = False, key: str | None = None) 
 
     Raises:
         CheckpointError: The archive is truncated, damaged or of another kind, its pickle is unsafe and not trusted, or
-            it
-            has no state dict, or several and no ``key`` selects one.
+            it has no state dict, or several and no ``key`` selects one.
     """
     with damage_at(str(path)):
         try:
@@ -120,8 +119,7 @@ class _Storages:
     """Make the meta storage for each persistent id of a pickle, and record which archive record it is.
 
     The reader of ``torch.load`` computes the offsets of records from their numbers, so it confuses records in another
-    order.
-    Here a record is looked up by name.
+    order. Here a record is looked up by name.
     """
 
     def __init__(self, archive: _Archive) -> None:

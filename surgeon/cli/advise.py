@@ -1,4 +1,4 @@
-"""The command that advises how to fine-tune: ``advise``."""
+"""Define the command ``advise``, which suggests how to fine-tune."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ def advise(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="RECIPE", help="Where the recipe goes; the picture beside it.")
+        Path,
+        typer.Option("-o", "--output", metavar="RECIPE", help="Where to write the recipe, with the picture beside it."),
     ] = Path("advised.yaml"),
     at: Annotated[
         list[str] | None,
         typer.Option(
             "--at",
             metavar="SELECTOR",
-            help="Look at these sites, in the order in which they run, instead of the blocks and what the head reads. "
+            help="Examine these sites, in the order in which they run, instead of the blocks and the head's input. "
             "Repeatable.",
         ),
     ] = None,
     large: Annotated[
-        int, typer.Option("--large", min=1, help="From how many samples a class on data are large.")
+        int, typer.Option("--large", min=1, help="The number of samples per class from which data counts as large.")
     ] = 100,
-    samples: Annotated[int, typer.Option("--samples", min=4, help="Look at so many labelled samples at most.")] = 2000,
+    samples: Annotated[int, typer.Option("--samples", min=4, help="The most labelled samples to examine.")] = 2000,
     arch: options.Arch = None,
     seed: options.Seed = None,
     plugin: options.PluginNames = None,
@@ -55,18 +56,18 @@ def advise(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say how to fine-tune a network for data at hand.
+    """Suggest how to fine-tune a network for given data.
 
-    Each block's features are judged by how well they tell the new labels: by LogME and by a linear probe on parts
-    held out in turn, beside those of fresh weights. From that and from how much data there are follows one of four
-    cases (small or large, similar or different), and from the case a recipe.
+    The features of each block are scored by how well they predict the new labels: with LogME and with a cross-validated
+    linear probe, compared with features of untrained weights. The scores and the amount of data give one of four cases
+    (small or large, similar or different), and the case gives a recipe.
     """
     from surgeon.recipe.data_argument import data_request
 
     plugins: Plugins = context.obj
     request = data_request(data, plugins)
     if model is None and "model" not in request.top:
-        raise RecipeError("there is no model to look at", where=data, hint="name it: --model MODEL")
+        raise RecipeError("no model is given", where=data, hint="name it: --model MODEL")
     refuse_to_replace(output, output.with_suffix(".svg"), force=force)
     from surgeon.advising.advise import advise as advise_on
     from surgeon.cli.render.advice import render_advice
@@ -96,6 +97,6 @@ def advise(
 
 
 def _command(recipe: Path, model: str, arch: str | None) -> str:
-    """The command that carries the recipe out; the user must allow code that it names."""
+    """Return the command that applies the recipe, with ``--trust-code`` for the code that it names."""
     modules = [text.split(":")[1] for text in (model, arch or "") if text.startswith("python:")]
     return " ".join([f"surgeon apply {recipe}", *(f"--trust-code {module}" for module in dict.fromkeys(modules))])

@@ -1,4 +1,4 @@
-"""The command line: ``surgeon COMMAND``. Commands import torch when they run, never to print help."""
+"""Build and run the command line: ``surgeon COMMAND``. Commands import torch when they run, not for help texts."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
+from surgeon.cli.train_report import train_report
 from surgeon.errors import SurgeonError
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
@@ -37,11 +38,11 @@ from surgeon.plugins import Plugins
 
 INTERRUPTED = 128 + signal.SIGINT
 QUICK = ("apply", "plan", "inspect", "diff", "check", "ops", "schema", "plugins")
-"""Commands that run without the garbage collector: they build what stays, and end. Those of plugins do not."""
+"""Commands that run without garbage collection: they are short and free little memory. Plugins' commands are not."""
 
 
 def main() -> None:
-    """Run the command line on the process's arguments, and end the process."""
+    """Run the command line with the process's arguments, and end the process."""
     codes = [1]
     listen()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
@@ -55,10 +56,10 @@ def main() -> None:
 def _end(code: int) -> None:
     """End the process at once, after all other exit handlers (the first one registered runs last).
 
-    Otherwise Python would free every object one by one, which takes more than a second after importing transformers.
+    Otherwise Python frees every object one by one, which takes more than a second after importing transformers.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader has closed the stream
+        with suppress(OSError, ValueError):  # a closed stream
             stream.flush()
     os._exit(code)
 
@@ -119,6 +120,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         apply,
         plan,
         train,
+        train_report,
         advise,
         predict,
         evaluate,
@@ -142,9 +144,9 @@ def _start(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     plugin: options.PluginNames = None,
     without: Annotated[
-        list[str] | None, typer.Option("--without", metavar="NAME", help="Leave an installed plugin out. Repeatable.")
+        list[str] | None, typer.Option("--without", metavar="NAME", help="Do not load an installed plugin. Repeatable.")
     ] = None,
-    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Leave all installed plugins out.")] = False,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins.")] = False,
 ) -> None:
     """Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks."""
     if version:

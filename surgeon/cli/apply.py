@@ -1,4 +1,4 @@
-"""The commands that operate on a model: ``apply`` and ``plan``."""
+"""Define the commands that operate on a model: ``apply`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from surgeon.cli.catalog import print_json
 from surgeon.cli.outputs import tidy
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError
+from surgeon.pages.place import check_page
 
 if TYPE_CHECKING:
     from surgeon.recipe.load import Recipe
@@ -23,7 +24,7 @@ Output = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="A folder, a .safetensors or a .pt file; out/RECIPE if left out.",
+        help="A folder, a .safetensors or a .pt file. Default: out/RECIPE.",
         show_default=False,
     ),
 ]
@@ -42,21 +43,21 @@ def apply(
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
     force: options.Force = False,
-    no_train: Annotated[bool, typer.Option("--no-train", help="Leave the recipe's train: section out.")] = False,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Ignore the recipe's train: section.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Operate on a model and write the result.
 
-    The recipe's train: section, if it has one, fine-tunes the network in between. What lies at the output
-    is never replaced without --force.
+    If the recipe has a train: section, the network is fine-tuned before it is written. An existing output is replaced
+    only with --force.
     """
     silent = quiet or as_json
     read = _read(context, recipe, model, settings)
     if read.train is None or no_train:
         defer()
-    from surgeon.cli.interrupts import starting_over_explained
+    from surgeon.cli.interrupts import restart_hint
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.progress import TerminalProgress
@@ -65,7 +66,7 @@ def apply(
     path = output or Path("out") / recipe.stem
     tidy(path, quiet=silent)
     trains = read.train is not None and not no_train
-    with starting_over_explained() if trains else nullcontext():
+    with restart_hint() if trains else nullcontext():
         report = run_recipe(
             model,
             read,
@@ -100,14 +101,17 @@ def plan(
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Show what surgery would change.
 
-    No weight is read and nothing is written.
+    Reads no weights and writes nothing.
     """
+    if html is not None:
+        check_page(html)
     read = _read(context, recipe, model, settings)
     if read.train is None:
         defer()
@@ -127,6 +131,20 @@ def plan(
             trust_code=trust_code or (),
             plugins=context.obj,
         )
+        if html is not None:
+            from surgeon.pages.write import write_page
+
+            write_page(
+                html,
+                model if model is not None else read.model or "",
+                read,
+                arch=arch,
+                seed=seed,
+                key=key,
+                trust_pickle=trust_pickle,
+                trust_code=trust_code or (),
+                plugins=context.obj,
+            )
     if as_json:
         print_json(planned.to_dict())
     elif not quiet:
@@ -134,11 +152,11 @@ def plan(
 
 
 def _read(context: typer.Context, path: Path, model: str | None, settings: list[str] | None) -> Recipe:
-    """Load the recipe, and report its mistakes before torch is imported."""
+    """Load the recipe, so that its mistakes are reported before torch is imported."""
     from surgeon.recipe.load import load_recipe
 
     recipe = load_recipe(path, overrides=settings or (), plugins=context.obj)
     if model is None and recipe.model is None:
-        hint = f"name one: {context.command_path} {path} MODEL, or write model: in the recipe"
-        raise RecipeError("there is no model to operate on", where=str(path), hint=hint)
+        hint = f"give one: {context.command_path} {path} MODEL, or write model: in the recipe"
+        raise RecipeError("no model is given", where=str(path), hint=hint)
     return recipe

@@ -1,4 +1,4 @@
-"""The commands that list what can be used: ``ops``, ``schema`` and ``plugins``. None of them imports torch."""
+"""Define the commands that list what is available: ``ops``, ``schema`` and ``plugins``. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from surgeon.plugins import load as load_plugins
 
 def ops(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all about one.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show everything about one operation.", show_default=False)
+    ] = None,
     plugin: options.PluginNames = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -30,7 +32,7 @@ def ops(
     operations = describe_operations(plugins)
     if name is not None:
         if name not in operations:
-            plugins.operation(name)  # which says what is near, or who claims it
+            plugins.operation(name)  # raises with nearest names, or the plugins that claim the name
         print_json(operations[name]) if as_json else show(render_operation(operations[name]))
         return
     if as_json:
@@ -41,8 +43,8 @@ def ops(
 
 def schema(
     context: typer.Context,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there.")] = None,
-    builtins: Annotated[bool, typer.Option("--builtins", help="Leave the operations of plugins out.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it to a file.")] = None,
+    builtins: Annotated[bool, typer.Option("--builtins", help="Without the operations of plugins.")] = False,
     plugin: options.PluginNames = None,
     debug: options.Debug = False,
 ) -> None:
@@ -71,7 +73,7 @@ def plugins(
 ) -> None:
     """List the plugins and what they offer.
 
-    Those that failed to load, and names that two of them claim, stand below.
+    Plugins that failed to load, and names that two plugins claim, are listed below.
     """
     from surgeon.cli.render.catalog import render_plugins
     from surgeon.cli.render.consoles import show

@@ -1,4 +1,4 @@
-"""The command that compares two networks: ``diff``."""
+"""Define the command ``diff``, which compares two networks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import typer
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
+from surgeon.pages.place import check_page
 
 DIFFERENT = 20
-"""The exit code where the two differ; 0 where they are equal, an error's code where they cannot be compared."""
+"""The exit code for different networks; 0 for equal ones, an error's code if they cannot be compared."""
 
 
 class By(StrEnum):
-    """What a line of the table stands for."""
+    """What a line of the table is about."""
 
     block = "block"
     site = "site"
@@ -26,42 +27,52 @@ class By(StrEnum):
 def diff(
     context: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="A checkpoint, an artifact or a model.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same, of what came later.", show_default=False)],
-    by: Annotated[By, typer.Option("--by", help="What a line stands for.")] = By.block,
+    b: Annotated[str, typer.Argument(metavar="B", help="The later one.", show_default=False)],
+    by: Annotated[By, typer.Option("--by", help="What a line of the table is about.")] = By.block,
     select: Annotated[
         str | None,
         typer.Option(
-            "--select", metavar="SELECTOR", help="Compare only what a selector names, in A or B.", show_default=False
+            "--select",
+            metavar="SELECTOR",
+            help="Compare only the sites that a selector matches, in A or B.",
+            show_default=False,
         ),
     ] = None,
     structure: Annotated[
-        bool, typer.Option("--structure", help="Compare names, shapes, dtypes and training state; read no weight.")
+        bool, typer.Option("--structure", help="Compare names, shapes, dtypes and training state; read no weights.")
     ] = False,
+    arch: options.Arch = None,
+    key: options.Key = None,
     arch_a: Annotated[
-        str | None, typer.Option("--arch-a", metavar="ARCH", help="What builds A.", show_default=False)
+        str | None,
+        typer.Option("--arch-a", metavar="ARCH", help="What builds A, instead of --arch.", show_default=False),
     ] = None,
     arch_b: Annotated[
-        str | None, typer.Option("--arch-b", metavar="ARCH", help="What builds B.", show_default=False)
+        str | None,
+        typer.Option("--arch-b", metavar="ARCH", help="What builds B, instead of --arch.", show_default=False),
     ] = None,
     key_a: Annotated[
         str | None,
-        typer.Option("--key-a", metavar="KEY", help="Which state dict of A, as in: ema.", show_default=False),
+        typer.Option("--key-a", metavar="KEY", help="Which state dict of A, instead of --key.", show_default=False),
     ] = None,
     key_b: Annotated[
         str | None,
-        typer.Option("--key-b", metavar="KEY", help="Which state dict of B, as in: ema.", show_default=False),
+        typer.Option("--key-b", metavar="KEY", help="Which state dict of B, instead of --key.", show_default=False),
     ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare two networks: what changed, and how far it moved.
+    """Compare two networks: what changed, and by how much.
 
-    Exits with 0 if they are equal (to the byte) and with 20 if they differ.
+    Exits with 0 if they are byte-identical and with 20 if they differ.
     """
+    if html is not None:
+        check_page(html)
     defer()
     from surgeon.cli.render.consoles import reading, show
 
@@ -74,14 +85,21 @@ def diff(
             select=select,
             values=not structure,
             progress=progress,
-            arch_a=arch_a,
-            arch_b=arch_b,
-            key_a=key_a,
-            key_b=key_b,
+            arch_a=arch_a or arch,
+            arch_b=arch_b or arch,
+            key_a=key_a or key,
+            key_b=key_b or key,
             trust_pickle=trust_pickle,
             trust_code=trust_code or (),
             plugins=context.obj,
         )
+        if html is not None:
+            from surgeon.pages.place import save_page
+            from surgeon.pages.write import page_of_diff
+
+            opening = {"arch_a": arch_a, "arch_b": arch_b, "key_a": key_a, "key_b": key_b}
+            trust = {"trust_pickle": trust_pickle, "trust_code": trust_code or (), "plugins": context.obj}
+            save_page(html, page_of_diff(result, a, b, **opening, **trust))
     if as_json:
         print_json(result.to_dict())
     elif not quiet:

@@ -1,4 +1,4 @@
-"""Measuring a network: ``evaluate``."""
+"""Define the command ``evaluate``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def evaluate(
     context: typer.Context,
     artifact: Annotated[
-        str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
+        str, typer.Argument(metavar="ARTIFACT", help="The output of apply or train, or any model.", show_default=False)
     ],
     samples: options.Samples = None,
     data: options.MoreSamples = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT.json", help="Write all measures as JSON.", show_default=False),
+        typer.Option("-o", "--output", metavar="OUT.json", help="Write all metrics as JSON.", show_default=False),
     ] = None,
     classes: options.Classes = None,
     part: options.Part = None,
@@ -44,10 +44,11 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a network on data with labels, read as in training.
+    """Evaluate a network on labelled data, read as in training.
 
-    Classes: accuracy, balanced accuracy, each class, confusion matrix. Questions: AUROC, average precision. Values: R²,
-    MAE, RMSE. Texts of a language model: perplexity.
+    Classes: accuracy, balanced accuracy, per-class scores, confusion matrix. Yes/no questions: AUROC, average
+        precision.
+    Values: R², MAE, RMSE. Texts of a language model: perplexity.
     """
     plugins: Plugins = context.obj
     if output is not None:
@@ -59,8 +60,8 @@ def evaluate(
     from surgeon.cli.render.evaluations import render_evaluation
     from surgeon.pipeline import evaluation
 
-    with working("measuring", quiet=quiet or as_json):
-        measured = evaluation.evaluate(
+    with working("evaluating", quiet=quiet or as_json):
+        result = evaluation.evaluate(
             artifact,
             given,
             classes=split_names(classes),
@@ -77,8 +78,8 @@ def evaluate(
             plugins=plugins,
         )
     if output is not None:
-        write_text(output, json.dumps(measured.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_text(output, json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
     if as_json:
-        print_json(measured.to_dict())
+        print_json(result.to_dict())
     elif not quiet:
-        show(render_evaluation(measured))
+        show(render_evaluation(result))

@@ -1,4 +1,4 @@
-"""Handing a network on: ``export``."""
+"""Define the command ``export``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from surgeon.cli.catalog import print_json
 def export(
     context: typer.Context,
     artifact: Annotated[
-        str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
+        str, typer.Argument(metavar="ARTIFACT", help="The output of apply or train, or any model.", show_default=False)
     ],
     to: Annotated[
         Literal["torch-export", "onnx", "state-dict", "hf"],
-        typer.Option("--to", help="The form of the result.", show_default=False),
+        typer.Option("--to", help="The format of the result.", show_default=False),
     ],
     output: Annotated[
         Path,
@@ -43,8 +43,8 @@ def export(
 ) -> None:
     """Write a network for use without surgeon.
 
-    The result is loaded by its consumer in a process in which surgeon cannot be imported, and its outputs are compared
-    with the network's. Nothing is written unless they agree.
+    The exported file is loaded in a process without surgeon, and its outputs are compared with the network's. Nothing
+    is written unless they agree.
     """
     from surgeon.cli.render.consoles import show, working
     from surgeon.cli.render.outcomes import render_export

@@ -1,4 +1,4 @@
-"""The commands that look and change nothing: ``inspect`` a network, ``check`` an artifact."""
+"""Define the commands that change nothing: ``inspect`` a network, ``check`` an artifact."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
+from surgeon.pages.place import check_page
 
 
 def inspect(
@@ -20,20 +21,23 @@ def inspect(
     select: Annotated[
         str | None,
         typer.Option(
-            "--select", metavar="SELECTOR", help="List the sites that a selector names, and why.", show_default=False
+            "--select", metavar="SELECTOR", help="List the sites that a selector matches, and why.", show_default=False
         ),
     ] = None,
     plugin: options.PluginNames = None,
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show a network, its roles and shapes.
 
-    Every site in the tree is an address that a selector in a recipe may name.
+    A recipe's selectors can name every site in the tree.
     """
+    if html is not None:
+        check_page(html)
     defer()
     from surgeon.cli.render.consoles import show, working
 
@@ -45,6 +49,11 @@ def inspect(
             model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj
         )
         selected = view.select(select) if select is not None else None
+        if html is not None:
+            from surgeon.pages.network import network_page
+            from surgeon.pages.place import save_page
+
+            save_page(html, network_page(view))
     if as_json:
         print_json(network_dict(view, selected))
     else:
@@ -53,11 +62,11 @@ def inspect(
 
 def check(
     context: typer.Context,
-    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="What apply wrote.", show_default=False)],
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="The output of apply.", show_default=False)],
     source: Annotated[
         str | None,
         typer.Option(
-            "--source", metavar="MODEL", help="Compare kept tensors with it, to the byte.", show_default=False
+            "--source", metavar="MODEL", help="Compare kept tensors with this model, byte by byte.", show_default=False
         ),
     ] = None,
     plugin: options.PluginNames = None,
@@ -69,8 +78,8 @@ def check(
 ) -> None:
     """Check an artifact, byte for byte.
 
-    It must load, every tensor in it must have its place, and with --source the tensors that were kept must equal
-    those of the source.
+    It must load, and every tensor in the file must belong to the network. With --source, kept tensors must equal the
+    source's.
     """
     defer()
     from surgeon.cli.render.consoles import show, working

@@ -1,4 +1,4 @@
-"""Say what an interrupted training leaves, and how to go on with it."""
+"""Explain what an interrupted training keeps, and how to resume it."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from pathlib import Path
 from surgeon.errors import SurgeonError
 
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-"""The arguments of the command that runs, as they were typed."""
+"""The arguments of the running command, as typed."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The process is to end: by a signal other than Ctrl-C's, whose number is the argument."""
+    """Raised in place of KeyboardInterrupt for another signal, whose number is the argument."""
 
 
 class InterruptionError(SurgeonError):
-    """A command was interrupted; the hint says what is kept and how to go on.
+    """Raised when a command is interrupted; the hint says what is kept and how to resume.
 
-    An error and no KeyboardInterrupt, of which typer would make an exit without a word.
+    It is not a KeyboardInterrupt, because typer exits on that without a message.
     """
 
     exit_code = 128 + signal.SIGINT
 
 
 def listen() -> None:
-    """Take SIGTERM and SIGHUP as Ctrl-C: so that what was begun is tidied up, and a person sees how to go on."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that temporary files are removed and the message says how to resume."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it, and that stays
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # keep nohup's setting, which ignores it
             signal.signal(number, _stop)
 
 
 STOPPED: list[int] = []
-"""The signals that have come in."""
+"""The signals received."""
 
 
 def _stop(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
     STOPPED.append(number)
     raise Stopped(number)
 
 
 @contextmanager
-def going_on_explained(folder: Path) -> Iterator[None]:
-    """Say at an interrupt what is kept in ``folder``, and the command to go on.
+def resume_hint(folder: Path) -> Iterator[None]:
+    """On an interrupt, say what is kept in ``folder``, and the command to resume.
 
     Args:
-        folder: Where the checkpoints of the run lie.
+        folder: The folder with the run's checkpoints.
 
     Raises:
-        InterruptionError: In the place of a KeyboardInterrupt.
+        InterruptionError: In place of a KeyboardInterrupt.
     """
     try:
         yield
@@ -63,18 +63,18 @@ def going_on_explained(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def starting_over_explained() -> Iterator[None]:
-    """Say at an interrupt of a training without checkpoints that ``surgeon train`` makes them.
+def restart_hint() -> Iterator[None]:
+    """On an interrupt of a training without checkpoints, say that ``surgeon train`` makes them.
 
     Raises:
-        InterruptionError: In the place of a KeyboardInterrupt.
+        InterruptionError: In place of a KeyboardInterrupt.
     """
     try:
         yield
     except KeyboardInterrupt as interrupt:
         lines = [
-            "nothing is kept, and nothing was written: apply trains without checkpoints to go on from",
-            "surgeon train RECIPE MODEL makes one after every epoch, and goes on with --resume",
+            "nothing is kept, and nothing was written: apply trains without checkpoints",
+            "surgeon train RECIPE MODEL makes one after every epoch and continues with --resume",
         ]
         raise _interrupted(interrupt, lines) from interrupt
 
@@ -86,18 +86,18 @@ def _interrupted(interrupt: KeyboardInterrupt, lines: list[str]) -> Interruption
 
 
 def _left(folder: Path) -> list[str]:
-    """What to say of an interrupted run."""
+    """Return the lines of the hint: what is kept, and the command to type."""
     from surgeon.training.checkpoints import RUN, last_checkpoint
 
     last = last_checkpoint(folder)
     if last is None:
         if not (folder / RUN).exists():
             return ["training had not begun: nothing is kept"]
-        return ["no checkpoint was made yet, so that training begins from its start", f"begin again:  {_command()}"]
-    return [f"kept: {last}", f"go on with:  {_command()}"]
+        return ["no checkpoint was made yet", f"start again:  {_command()}"]
+    return [f"kept: {last}", f"resume with:  {_command()}"]
 
 
 def _command() -> str:
-    """The command that was typed, with --resume; --force would begin anew."""
+    """Return the typed command with --resume and without --force, which would start over."""
     typed = [argument for argument in TYPED.get() if argument not in ("--resume", "--force")]
     return shlex.join(["surgeon", *typed, "--resume"])

@@ -1,4 +1,4 @@
-"""The options and arguments that commands share, so that each is named and explained once."""
+"""Define the options and arguments that several commands share, each with one name and one help text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MaybeModel = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="What to operate on, if the recipe does not say: a file, a folder, torchvision/NAME[@WEIGHTS], "
+        help="The network, if the recipe does not name it: a file, a folder, torchvision/NAME[@WEIGHTS], "
         "hf:ORG/NAME[@REVISION].",
         show_default=False,
     ),
@@ -41,8 +41,8 @@ Samples = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="DATA...",
-        help="Pictures, sounds, text files (a text a line), tables, folders of these with or without a folder for "
-        "each class, patterns; a recipe; or a source written out: '{source: table, path: …}'.",
+        help="Pictures, sounds, text files (one text per line), tables, folders of these with or without a folder per "
+        "class, glob patterns; a recipe; or a source as YAML: '{source: table, path: …}'.",
         show_default=False,
     ),
 ]
@@ -54,21 +54,21 @@ Classes = Annotated[
     typer.Option(
         "--classes",
         metavar="A,B,C",
-        help="The names of the classes in the order of the outputs, where the network has none.",
+        help="Class names in the order of the outputs, if the network has none.",
         show_default=False,
     ),
 ]
 Part = Annotated[
     Literal["train", "validation", "test"] | None,
-    typer.Option("--part", help="Only this part of the data, as training takes it.", show_default=False),
+    typer.Option("--part", help="Only this part of the data, as training splits it.", show_default=False),
 ]
 OnError = Annotated[
     Literal["fail", "skip"], typer.Option("--on-error", help="What to do with a sample that cannot be read.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="How many samples are computed at a time.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Samples per batch.")]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="Where to compute, as in cuda; a GPU if there is one.", show_default=False),
+    typer.Option("--device", help="The device, for example cuda. Default: a GPU if there is one.", show_default=False),
 ]
 Arch = Annotated[
     str | None,
@@ -82,27 +82,31 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the recipe: operations.1.classes=7. Repeatable."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands above the recipe's seed.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the recipe's seed.")]
 PluginNames = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="FILE|MODULE", help="Load a plugin from a .py file or a module. Repeatable."),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="Which of several state dicts in the file, as in: ema.")]
+Key = Annotated[str | None, typer.Option("--key", help="Which of several state dicts in the file, for example ema.")]
 TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Let a pickle in the file run its code. Only for files you trust.")
+    bool, typer.Option("--trust-pickle", help="Allow a pickle in the file to run code. Only for files you trust.")
 ]
 TrustCode = Annotated[
     list[str] | None,
     typer.Option(
         "--trust-code",
         metavar="MODULE",
-        help="Let code of a module run that the recipe or an artifact names. Repeatable.",
+        help="Allow code of a module that the recipe or artifact names to run. Repeatable.",
     ),
 ]
 TrustTokenizer = Annotated[
-    bool, typer.Option("--trust-recipe", help="Let a tokenizer be fetched that an artifact's record names.")
+    bool, typer.Option("--trust-recipe", help="Allow downloading a tokenizer that the artifact names.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what lies at the output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Also write a self-contained HTML page.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,4 +1,4 @@
-"""Write the small files that commands leave beside artifacts: recipes, pictures, tables."""
+"""Write the small files that commands put beside artifacts: recipes, pictures, tables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["refuse_to_replace", "tidy", "write_table", "write_text"]
 
 
 def tidy(path: Path, *, quiet: bool) -> None:
-    """Remove what runs that were killed have left beside the output ``path``, and say how much it was."""
+    """Remove leftovers of killed runs beside the output ``path``, and print their size."""
     from surgeon.checkpoint.scratch import clear_leftovers
 
     freed = clear_leftovers(path.parent)
     if freed and not quiet:
-        from surgeon.cli.render.numbers import size
+        from surgeon.pages.numbers import size
 
         print(f"removed {size(freed)} that an interrupted run left in {path.parent}", file=sys.stderr)
 
@@ -28,7 +28,7 @@ def write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write rows as CSV.
 
     Raises:
-        OutputError: The place cannot be written to.
+        OutputError: The path cannot be written to.
     """
     text = io.StringIO()
     csv.writer(text).writerows(rows)

@@ -1,6 +1,6 @@
-"""Plugins on the command line: which are loaded, and the commands that they add.
+"""Choose the plugins to load on the command line, and add their commands.
 
-The options stand anywhere on the line and are read before the rest is parsed, since a plugin may add commands.
+Their options may be anywhere on the line and are read before the rest is parsed, since a plugin may add commands.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import typer
 from typer.main import get_command, get_command_name
 
 from surgeon.errors import PluginError
-from surgeon.interfaces.import_plugin import one_line
-from surgeon.plugins import Plugins, load, run_hook
+from surgeon.interfaces.import_plugin import one_line, run_hook
+from surgeon.plugins import Plugins, load
 
 HOOK = "surgeon_commands"
 
 
 @dataclass
 class PluginChoice:
-    """What the line says of plugins.
+    """The plugin options of a command line.
 
     Attributes:
-        rest: The arguments without what was said of plugins.
-        extra: What ``--plugin`` names.
-        without: What ``--without`` names.
+        rest: The other arguments.
+        extra: The values of ``--plugin``.
+        without: The values of ``--without``.
         installed: False after ``--no-plugins``.
     """
 
@@ -36,20 +36,20 @@ class PluginChoice:
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> PluginChoice:
-        """Take the options ``--plugin``, ``--without`` and ``--no-plugins`` out of ``arguments``."""
+        """Split ``--plugin``, ``--without`` and ``--no-plugins`` from the other arguments."""
         choice = cls()
         valued = {"--plugin": choice.extra, "--without": choice.without}
-        waiting = list(arguments)
-        while waiting:
-            argument = waiting.pop(0)
+        remaining = list(arguments)
+        while remaining:
+            argument = remaining.pop(0)
             option, has_value, value = argument.partition("=")
             if argument == "--":
-                choice.rest += [argument, *waiting]
+                choice.rest += [argument, *remaining]
                 break
             if argument == "--no-plugins":
                 choice.installed = False
-            elif argument in valued and waiting:
-                valued[argument].append(waiting.pop(0))
+            elif argument in valued and remaining:
+                valued[argument].append(remaining.pop(0))
             elif option in valued and has_value:
                 valued[option].append(value)
             else:
@@ -57,17 +57,17 @@ class PluginChoice:
         return choice
 
     def load(self) -> Plugins:
-        """The plugins of this run; ``surgeon plugins`` lists one that cannot be loaded instead of failing.
+        """Load the plugins. For ``surgeon plugins``, errors are recorded instead of raised, so that it can list them.
 
         Raises:
-            PluginError: One that was named cannot be loaded.
+            PluginError: A plugin named in an option cannot be loaded.
         """
         strict = self.rest[:1] != ["plugins"]
         return load(self.extra, installed=self.installed, without=self.without, strict=strict)
 
 
 def add_commands(app: typer.Typer, plugins: Plugins) -> None:
-    """Add the commands of plugins to ``app``; one that would break the others is put aside with its reason."""
+    """Add the commands of plugins to ``app``; record an error for commands that would break others."""
     for plugin, function in plugins.command_hooks():
         part = typer.Typer()
         try:
@@ -75,15 +75,15 @@ def add_commands(app: typer.Typer, plugins: Plugins) -> None:
         except PluginError as error:
             plugins.fail(plugin, error)
             continue
-        for reason in _take_over(app, part):
+        for reason in _merge(app, part):
             plugins.fail(plugin, PluginError(reason, where=f"plugin {plugins.origin(plugin)!r}, {HOOK}"))
 
 
-def _take_over(app: typer.Typer, part: typer.Typer) -> list[str]:
-    """Move the commands and groups of ``part`` that work into ``app``; returns why others do not."""
+def _merge(app: typer.Typer, part: typer.Typer) -> list[str]:
+    """Move the usable commands and groups of ``part`` into ``app``; return why the others are not usable."""
     reasons = []
     if part.registered_callback is not None:
-        reasons.append("adds a callback, which would take the place of surgeon's own options: add commands only")
+        reasons.append("adds a callback, which would replace surgeon's global options: add commands only")
     present = {name for name in map(_name, app.registered_commands) if name}
     present |= {group.name for group in app.registered_groups if group.name}
     for command in part.registered_commands:
@@ -110,7 +110,7 @@ def _unusable(name: str, present: set[str], trial: typer.Typer) -> str | None:
     if not name:
         return "adds a command without a name"
     if name in present:
-        return f"adds the command {name!r}, which there is already"
+        return f"adds the command {name!r}, which exists already"
     try:
         get_command(trial)
     except Exception as error:  # an annotation that does not resolve, a type that typer has no parser for, …

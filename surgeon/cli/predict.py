@@ -1,4 +1,4 @@
-"""Using a network: ``predict``."""
+"""Define the command ``predict``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from surgeon.plugins import Plugins
 
 SHOWN = 10
-"""How many samples a person is shown."""
+"""How many samples to print."""
 
 
 def predict(
     context: typer.Context,
     artifact: Annotated[
-        str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote, or any model.", show_default=False)
+        str, typer.Argument(metavar="ARTIFACT", help="The output of apply or train, or any model.", show_default=False)
     ],
     samples: options.Samples = None,
     data: options.MoreSamples = None,
@@ -35,14 +35,14 @@ def predict(
         typer.Option(
             "--add-classes",
             metavar="TABLE.csv",
-            help="For a head that scores by attributes: score the classes of this table too, though never seen.",
+            help="For a head that scores by attributes: also score the unseen classes of this table.",
             show_default=False,
         ),
     ] = None,
-    only: Annotated[bool, typer.Option("--only", help="Score the added classes alone.")] = False,
-    called: Annotated[
+    only: Annotated[bool, typer.Option("--only", help="Score the added classes only.")] = False,
+    of: Annotated[
         str | None,
-        typer.Option("--of", metavar="NAME", help="Which output; the network's own if left out.", show_default=False),
+        typer.Option("--of", metavar="NAME", help="Which output. Default: the network's own.", show_default=False),
     ] = None,
     classes: options.Classes = None,
     part: options.Part = None,
@@ -61,13 +61,13 @@ def predict(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a network makes of samples, read as in training: a row for each, classes by name.
+    """Print a network's predictions for samples, read as in training: one row per sample, classes by name.
 
-    Classes and yes/no questions come as probabilities, values as they are. Labels may be missing.
+    Classes and yes/no questions are given as probabilities, values unchanged. Labels may be missing.
     """
     plugins: Plugins = context.obj
     if only and add_classes is None:
-        raise OutputError("--only is of the classes that --add-classes adds, and none are added")
+        raise OutputError("--only needs --add-classes")
     if output is not None:
         refuse_to_replace(output, force=force)
     given = all_samples(samples, data)
@@ -79,7 +79,7 @@ def predict(
         predicted = prediction.predict(
             artifact,
             given,
-            output=called,
+            output=of,
             classes=split_names(classes),
             part=part,
             on_error=on_error,
@@ -104,19 +104,19 @@ def predict(
 
 
 def all_samples(samples: list[str] | None, data: list[str] | None) -> list[str]:
-    """What is named behind the model and by ``--data``.
+    """Join the samples given as arguments and with ``--data``.
 
     Raises:
-        SurgeonError: Nothing is.
+        SurgeonError: There are none.
     """
     given = [*(samples or ()), *(data or ())]
     if not given:
-        error = SurgeonError("no data are named", hint="as in: surgeon predict ARTIFACT pictures/")
+        error = SurgeonError("no data is given", hint="for example: surgeon predict ARTIFACT pictures/")
         error.exit_code = 2
         raise error
     return given
 
 
 def split_names(given: str | None) -> list[str] | None:
-    """Class names that are written with commas between them."""
+    """Split class names at commas."""
     return None if given is None else [name.strip() for name in given.split(",")]

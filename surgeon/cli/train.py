@@ -1,4 +1,4 @@
-"""The command that trains: ``train``."""
+"""Define the command ``train``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from surgeon.errors import OutputError
 def train(
     context: typer.Context,
     what: Annotated[
-        Path, typer.Argument(metavar="ARTIFACT|RECIPE", help="What apply wrote, or a recipe.", show_default=False)
+        Path, typer.Argument(metavar="ARTIFACT|RECIPE", help="The output of apply, or a recipe.", show_default=False)
     ],
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="With a recipe: the artifact to train, or what to operate on.", show_default=False
+            metavar="[MODEL]",
+            help="With a recipe: the artifact to train, or the model to operate on.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -30,11 +32,11 @@ def train(
             "-o",
             "--output",
             metavar="OUT",
-            help="A folder, a .safetensors or a .pt file; out/ARTIFACT-trained or out/RECIPE if left out.",
+            help="A folder, a .safetensors or a .pt file. Default: out/ARTIFACT-trained or out/RECIPE.",
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training of OUT.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training of OUT.")] = False,
     arch: options.Arch = None,
     settings: options.Settings = None,
     seed: options.Seed = None,
@@ -44,21 +46,21 @@ def train(
     trust_code: options.TrustCode = None,
     trust_recipe: Annotated[
         bool,
-        typer.Option("--trust-recipe", help="Let an artifact's own recipe read files and use the network."),
+        typer.Option("--trust-recipe", help="Allow the artifact's recipe to read files and use the network."),
     ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train by a recipe's train: section.
+    """Train a network as the recipe's train: section says.
 
-    An artifact is trained by the recipe that it was made with, or by the one that is given; a recipe's operations
-    are applied first, unless the artifact has been through them. While it trains, checkpoints are in
-    OUT.checkpoints (one after every epoch, the last is kept, unless arguments: {save_strategy: …} says otherwise),
-    and --resume goes on from there, to the same weights. torchrun -m surgeon train … trains with several processes.
+    An artifact is trained by its own recipe or by the given one. A recipe's operations are applied first, unless the
+    artifact has them already. Checkpoints are in OUT.checkpoints (one per epoch, the last is kept, unless arguments:
+    {save_strategy: …} says otherwise). --resume continues from the last one, with the same resulting weights. torchrun
+    -m surgeon train … trains with several processes.
     """
-    from surgeon.cli.interrupts import going_on_explained
+    from surgeon.cli.interrupts import resume_hint
     from surgeon.cli.render.consoles import show
     from surgeon.cli.render.outcomes import render_saved, render_training
     from surgeon.cli.render.progress import TerminalProgress
@@ -66,22 +68,22 @@ def train(
     from surgeon.recipe.load import load_recipe
 
     silent = quiet or as_json or not is_first_process()
-    if itself := is_artifact(what):
+    if is_trained_itself := is_artifact(what):
         if model is not None:
             raise OutputError(
-                f"{what} is an artifact and {model} a second model: one is trained",
+                f"{what} is an artifact and {model} a second model; only one can be trained",
                 hint=f"surgeon train {what}, or surgeon train RECIPE {what}",
             )
         model = str(what)
-    out = output or Path("out") / (f"{what.stem}-trained" if itself else what.stem)
+    out = output or Path("out") / (f"{what.stem}-trained" if is_trained_itself else what.stem)
     if is_first_process():
         tidy(out, quiet=silent)
-    with going_on_explained(out.with_name(f"{out.name}.checkpoints")):
+    with resume_hint(out.with_name(f"{out.name}.checkpoints")):
         report = run_training(
             model,
-            None if itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
+            None if is_trained_itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
             out,
-            overrides=settings or () if itself else (),
+            overrides=settings or () if is_trained_itself else (),
             resume=resume,
             force=force,
             arch=arch,

@@ -1,4 +1,4 @@
-"""Encode sounds as the checkpoint's own feature extractor does: raw samples, or log-mel spectrograms."""
+"""Encode sounds with the checkpoint's feature extractor: raw samples, or log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RAW: dict[str, Any] = {
         "sampling_rate": 16000,
     },
 }
-"""Raw samples, each sound brought to mean 0 and variance 1: where a checkpoint says nothing of sounds."""
+"""Raw samples normalised to mean 0 and variance 1, for checkpoints without a feature extractor."""
 SECONDS = 10
-"""Where raw samples are cut, unless the recipe says otherwise."""
+"""The default length limit of raw samples in seconds."""
 
 
 def chosen_sounds(waves: Waves, stated: Preprocessing = UNKNOWN) -> dict[str, Any]:
-    """How sounds become inputs: as the checkpoint says, with the single values that the recipe gives."""
+    """Return the preprocessing of sounds: the checkpoint's, with values that the recipe overrides."""
     sounds = dict(stated.sounds or RAW)
     config = dict(sounds["config"])
     given = {"sampling_rate": waves.rate, "do_normalize": waves.normalise, "return_attention_mask": waves.mask}
@@ -44,18 +44,18 @@ def chosen_sounds(waves: Waves, stated: Preprocessing = UNKNOWN) -> dict[str, An
 
 
 class Sound:
-    """Encodes the sounds of a column as a network's inputs: ``input_values`` or ``input_features``, and their mask.
+    """Encode the sounds of a column as a network's inputs: ``input_values`` or ``input_features``, and their mask.
 
     Args:
-        column: The column: of lists of samples, of paths of files, or of what ``datasets`` makes of either.
-        waves: What the recipe says of how they become inputs.
-        folder: Where paths begin.
-        stated: What the checkpoint says of it.
+        column: The column: lists of samples, file paths, or what ``datasets`` stores for either.
+        waves: The recipe's settings.
+        folder: The folder that paths are relative to.
+        stated: The checkpoint's preprocessing.
 
     Attributes:
-        used: How sounds become inputs, as plain values.
-        names: What the inputs are called.
-        padding: What each is filled up with.
+        used: The preprocessing, as plain values.
+        names: The names of the inputs.
+        padding: The padding value of each input.
     """
 
     def __init__(self, column: str, waves: Waves, folder: Path, stated: Preprocessing = UNKNOWN) -> None:
@@ -71,26 +71,26 @@ class Sound:
         self.padding = {name: 0 if name.endswith("mask") else filling for name in self.names}
         self.longest = int(self.used.get("longest") or SECONDS * self.rate)
         if probe[self.names[0]].ndim > 1 and "longest" not in self.used:
-            self.longest = np.iinfo(np.int64).max  # the extractor itself knows how long its spectrograms are
+            self.longest = np.iinfo(np.int64).max  # the extractor limits its spectrograms itself
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The sound of a row."""
+        """Encode the sound of a row."""
         samples = self._samples(row[self.column], index)[: self.longest]
         if not len(samples):
             raise TrainingError(f"row {index} has no sound in {self.column!r}", where="train.data")
         try:
-            made = self._extract(samples)
+            encoded = self._extract(samples)
         except (ValueError, RuntimeError, IndexError, AssertionError) as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            what = f"row {index}: {type(self.extractor).__name__} refuses {len(samples)} samples: {said}"
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            what = f"row {index}: {type(self.extractor).__name__} refuses {len(samples)} samples: {reason}"
             raise TrainingError(what, where="train.data") from error
-        return {name: made[name] for name in self.names}
+        return {name: encoded[name] for name in self.names}
 
     def _extract(self, samples: Samples) -> dict[str, Tensor]:
         return tensors_of_one(self.extractor(samples, sampling_rate=self.rate, return_tensors="pt"))
 
     def _samples(self, value: Any, index: int) -> Samples:
-        """The samples of a cell at the network's rate."""
+        """Return the samples of a cell at the network's rate."""
         rate = self.rate
         if isinstance(value, Mapping) and value.get("array") is not None:
             rate, value = int(value.get("sampling_rate") or rate), value["array"]

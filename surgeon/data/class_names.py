@@ -1,4 +1,4 @@
-"""Number classes by the names that the network's head has for them: one truth for the data and the network."""
+"""Number classes by the names in the network's head, so that data and network agree."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from surgeon.data.network import CLASS_LOSS, Head
 from surgeon.errors import TrainingError
 
 Kind = Literal["text", "bool", "whole", "real", "list"]
-"""What a label column holds: names, True and False, whole numbers, other numbers, lists of numbers."""
+"""The content of a label column: names, True and False, whole numbers, other numbers, lists of numbers."""
 SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The values that one source has in a label column.
+    """The values of one source in a label column.
 
     Attributes:
-        kind: What they are.
-        names: The values as names, in natural order or, where the dataset numbers them itself, in its order.
-        trained: Whether the source's labels are trained on; those that are only tested on follow the others' numbers.
-        where: What the source is called.
+        kind: The kind of values.
+        names: The values as names, in natural order or, if the dataset numbers them, in its order.
+        trained: Whether the source's labels are used in training; sources only for testing follow the others' numbers.
+        where: The name of the source in messages.
     """
 
     kind: Kind
@@ -35,12 +35,12 @@ class Levels:
 
 @dataclass(frozen=True)
 class Numbering:
-    """How the values of a label column become class numbers.
+    """The mapping from values of a label column to class numbers.
 
     Attributes:
-        names: The classes in order; empty where nobody has names for them.
-        by_name: Whether a value is looked up among the names; whole numbers stand for themselves otherwise.
-        notes: What is to be said of it.
+        names: The classes in order; empty if there are no names.
+        by_name: Whether to look up values among the names; otherwise whole numbers are class numbers.
+        notes: Remarks for the user.
     """
 
     names: tuple[str, ...] = ()
@@ -48,23 +48,23 @@ class Numbering:
     notes: tuple[str, ...] = ()
 
     def positions(self, names: Sequence[str], label: str, where: str) -> list[int]:
-        """The class numbers of ``names``.
+        """Return the class numbers of ``names``.
 
         Raises:
-            TrainingError: One is not among those that are trained on.
+            TrainingError: A name is not a class in training.
         """
         place = {name: number for number, name in enumerate(self.names)}
         if odd := [name for name in names if name not in place]:
             raise TrainingError(
-                f"{where} has classes of {label!r} that are not trained on: {listed(odd)}",
+                f"{where} has classes of {label!r} that are not in training: {listed(odd)}",
                 where="train.data",
-                hint=f"there are: {listed(self.names)}",
+                hint=f"available: {listed(self.names)}",
             )
         return [place[name] for name in names]
 
 
 def natural(names: Iterable[str]) -> list[str]:
-    """``names`` in the order in which a person counts: 1, 2, …, 11; a2 before a10; letters by their code."""
+    """Sort ``names`` as a person counts: 1, 2, …, 11; a2 before a10; letters by code point."""
 
     def key(name: str) -> tuple[Any, ...]:
         whole = re.fullmatch(r"-?\d+", name)
@@ -75,13 +75,13 @@ def natural(names: Iterable[str]) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``names`` for a message; in quotes where spaces would not be seen."""
+    """Join ``names`` for a message, quoting those with spaces at either end."""
     shown = [repr(name) if name != name.strip() or not name else name for name in names[:SHOWN]]
-    return ", ".join(shown) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")
+    return ", ".join(shown) + (f", … ({len(names)} in total)" if len(names) > SHOWN else "")
 
 
 def in_yaml(names: Sequence[str]) -> str:
-    """``names`` as a list for a recipe, each one text; their number where they are many."""
+    """Format ``names`` as a list for a recipe, or return their number if there are many."""
     if len(names) > SHOWN:
         return str(len(names))
     plain = re.compile(r"(?!(?i:true|false|null|yes|no|on|off)$)[^\W\d][\w-]*( [\w-]+)*")
@@ -89,29 +89,28 @@ def in_yaml(names: Sequence[str]) -> str:
 
 
 def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingError:
-    """The error for classes of the head and of the data that are not the same ones."""
+    """Return the error for different classes in head and data."""
     only_head = [name for name in head if name not in data]
     only_data = [name for name in data if name not in head]
     return TrainingError(
         f"the classes of the head and those of {label!r} differ: only in the head: {listed(only_head) or 'none'}; "
         f"only in the data: {listed(only_data) or 'none'}",
         where="train.data",
-        hint=f"give it a head for the data's classes: replace_head: classes: {in_yaml(data)}",
+        hint=f"add a head for the data's classes: replace_head: classes: {in_yaml(data)}",
     )
 
 
 def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numbering:
     """Decide how the values of ``label`` become numbers.
 
-    The head's names decide where it has any: the same names, in whatever order the data have them, or an error with
-    both lists. A head that only has a number of classes takes the data's names, in natural order. Whole numbers are
-    class numbers as they stand, from 0 on, unless the names of the head are numerals; where they do not fit the head
-    (1 … N) and are as many as it has classes, they are names.
+    If the head has names, the data must have the same ones, in any order; the error lists both. If the head has only a
+    number of classes, the data's names are used, in natural order. Whole numbers are class numbers from 0 on, unless
+    the head's names are numerals. If they are out of range (1 … N) but as many as the head's classes, they are names.
 
     Raises:
-        TrainingError: The head's classes are not those of the data.
+        TrainingError: The head's classes differ from those of the data.
     """
-    kinds = {each.kind for each in sources if each.names}
+    kinds = {source.kind for source in sources if source.names}
     if "text" in kinds and kinds & {"whole", "real"}:
         raise TrainingError(f"{label!r} holds texts in one source and numbers in another", where="train.data")
     if kinds & {"real", "list"}:
@@ -120,13 +119,13 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     if head.loss not in (CLASS_LOSS, None):
         answers = _union(sources)
         if head.loss == "bce" and len(head.names) == 2 and set(answers) <= set(head.names):
-            answers = list(head.names)  # those that it was trained with, also where the data have one of them only
+            answers = list(head.names)  # the names of its training, even if the data have only one of them
         return _questions(label, answers, head.loss) if "text" in kinds else Numbering()
-    trained = [each for each in sources if each.trained]
+    trained = [source for source in sources if source.trained]
     data = _union(trained or sources)
     if head.names:
         if not named and not all(re.fullmatch(r"-?\d+", name) for name in head.names):
-            return Numbering(head.names)  # whole numbers are places in the head's list
+            return Numbering(head.names)  # whole numbers are positions in the head's list
         exact = bool(trained) and not head.partial
         if not set(data) <= set(head.names) or (exact and set(data) != set(head.names)):
             raise differing(label, head.names, data)
@@ -136,7 +135,7 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
             raise TrainingError(
                 f"the head has {head.count} classes, and {label!r} has {len(data)}: {listed(data)}",
                 where="train.data",
-                hint=f"give it a head that fits: replace_head: classes: {len(data)}",
+                hint=f"add a head that fits: replace_head: classes: {len(data)}",
             )
         return Numbering(tuple(data), by_name=True)
     if head.count is None or all(0 <= int(name) < head.count for name in data):
@@ -147,16 +146,44 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     raise TrainingError(
         f"the head has {head.count} classes, and {label!r} holds the whole numbers {listed(data)}",
         where="train.data",
-        hint="classes are counted from 0 on; give the head as many classes as there are numbers, or say which of them "
+        hint="classes are counted from 0 on; use a head with more classes, or declare which numbers "
         "mark a missing label: na: [-1]",
     )
 
 
-def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
-    """The columns of a vector in the order of the head's outputs.
+def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
+    """Return how labels become the network's class numbers: by its names, never by the data's order.
 
     Raises:
-        TrainingError: They are questions, and the head has other names for them.
+        TrainingError: A class is not the network's, or the network has no names for named classes.
+    """
+    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
+        return Numbering()
+    if head.names:
+        if set(level.names) <= set(head.names):
+            return Numbering(head.names, by_name=True)
+        numerals = any(name.lstrip("-").isdigit() for name in head.names)
+        if level.kind == "whole" and not numerals:
+            return Numbering(head.names)  # whole numbers are indices into the list of names
+        if level.kind == "bool" and head.loss == "bce":
+            return Numbering()
+        error = differing(target, head.names, level.names)
+        error.hint = "leave out samples of other classes, or rename their classes"
+        raise error
+    if level.kind == "text":
+        raise TrainingError(
+            f"the data have the named classes {listed(level.names)} of {target!r}, but the network has no class names "
+            "to match them with",
+            hint="give the names in the order of the network's outputs: classes=[…], or --classes a,b,c",
+        )
+    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+
+
+def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
+    """Return the columns of a vector in the order of the head's outputs.
+
+    Raises:
+        TrainingError: They are yes/no questions, and the head has other names for them.
     """
     if head.names and set(head.names) == set(columns):
         return list(head.names)
@@ -166,7 +193,7 @@ def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
 
 
 def _union(sources: Sequence[Levels]) -> list[str]:
-    orders = list(dict.fromkeys(each.names for each in sources if each.names))
+    orders = list(dict.fromkeys(source.names for source in sources if source.names))
     return list(orders[0]) if len(orders) == 1 else natural({name for order in orders for name in order})
 
 

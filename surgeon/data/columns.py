@@ -1,4 +1,4 @@
-"""A dataset of named columns of tensors in memory."""
+"""Hold a dataset in memory as named columns of tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from surgeon.errors import TrainingError
 
 
 class Columns(Dataset[dict[str, Tensor]]):
-    """A dataset held in memory as named tensors of one length; sample ``i`` is row ``i`` of each."""
+    """A dataset of named tensors of equal length; sample ``i`` is row ``i`` of each."""
 
     def __init__(self, **columns: Tensor) -> None:
         lengths = {name: len(column) for name, column in columns.items()}
@@ -24,5 +24,5 @@ class Columns(Dataset[dict[str, Tensor]]):
         return {name: column[index] for name, column in self.columns.items()}
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column."""
+        """Return all labels of a column."""
         return self.columns.get(name)

@@ -1,4 +1,4 @@
-"""Combine sources of data: number classes over all of them, number domains, hide labels, hold out samples."""
+"""Combine sources: number classes and domains over all of them, hide labels, hold out samples."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surgeon.data.checked_splits import load_checked
 from surgeon.data.class_names import differing
+from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
+from surgeon.data.picture_sources import Split
+from surgeon.data.row_splits import digest, hold_out, others
 from surgeon.data.rows import Chosen, label_values
-from surgeon.data.sources import Split
-from surgeon.data.splitting import digest, hold_out, others
+from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.splits import Splits
 
 DOMAIN = "domain"
-"""The column that says which domain a sample is of."""
+"""The column with the domain of each sample."""
 
 
 def load_source(source: Source, seed: int = 0, network: Network = ANY) -> Splits:
-    """The splits of one source; see :func:`load_sources`."""
+    """Return the splits of one source; see :func:`load_sources`."""
     return load_sources([source], seed, network)[0]
 
 
 def load_sources(
     sources: Sequence[Source], seed: int, network: Network = ANY, trained: Sequence[bool] | None = None
 ) -> list[Splits]:
-    """The splits of each source, with classes that have names numbered over all of them, by the head's names.
+    """Return the splits of each source, with named classes numbered over all sources by the head's names.
 
     Args:
-        sources: What the recipe says of them.
-        seed: Draws samples and variations.
-        network: What is known of the network.
-        trained: Whether the labels of each source are trained on; of all if left out.
+        sources: The sources in the recipe.
+        seed: The seed for drawing samples and variations.
+        network: What the data must fit.
+        trained: Whether each source's labels are used in training. Default: all are.
 
     Raises:
-        TrainingError: One cannot be read, or does not go with the network or the others.
+        TrainingError: A source cannot be read, or does not fit the network or the others.
     """
     decide = list(trained) if trained is not None else [True] * len(sources)
     tables = [(source, own) for source, own in zip(sources, decide, strict=True) if type(source).load is Split.load]
@@ -55,28 +58,30 @@ def load_sources(
         numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:
-        made = numbered.get(id(source)) or source.load(seed)
-        if not isinstance(made, Splits):
-            raise TrainingError(f"load of {type(source).__name__} returned {type(made).__name__}, not Splits")
+        made = numbered.get(id(source)) or _loaded(source, seed, network)
         splits.append(made if id(source) in numbered else by_names_of(network, made))
     return splits
 
 
+def _loaded(source: Source, seed: int, network: Network) -> Splits:
+    return load_corpus(source, seed, network) if isinstance(source, Corpus) else load_checked(source, seed)
+
+
 @dataclass
 class Member:
-    """One source among several."""
+    """One of several sources."""
 
     samples: Dataset[Any]
     domain: int | None
     hidden: bool
     inputs: tuple[str, ...]
     missing: Mapping[str, Tensor]
-    """What each label is where it is missing."""
+    """The missing value of each label."""
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         sample = dict(self.samples[index])
         labels = {} if self.hidden else {k: v for k, v in sample.items() if k not in self.inputs}
-        # a hidden label of words is as long as its text
+        # a hidden label per word has the length of its text
         missing = {
             name: value.reshape(-1)[:1].expand(sample[name].shape) if value.ndim and name in sample else value
             for name, value in self.missing.items()
@@ -87,7 +92,7 @@ class Member:
         return full
 
     def label_values(self, name: str) -> Tensor | None:
-        """Get all labels of a column, or None if the source cannot list them."""
+        """Return all labels of a column; None if the source cannot list them."""
         size = len(self.samples)  # type: ignore[arg-type]
         if name == DOMAIN and self.domain is not None:
             return torch.full((size,), self.domain)
@@ -98,7 +103,7 @@ class Member:
 
 
 class CombinedDataset(Dataset[dict[str, Tensor]]):
-    """Concatenate the samples of several sources, with the same columns for all."""
+    """Concatenate the samples of several sources, with the same columns."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
@@ -112,7 +117,7 @@ class CombinedDataset(Dataset[dict[str, Tensor]]):
         return self.members[which][index - (self.ends[which - 1] if which else 0)]
 
     def label_values(self, name: str) -> Tensor | None:
-        """Get all labels of a column, or None if a source cannot list its own."""
+        """Return all labels of a column; None if a source cannot list them."""
         columns = [member.label_values(name) for member in self.members]
         present = [column for column in columns if column is not None]
         return torch.cat(present) if len(present) == len(columns) else None
@@ -140,7 +145,7 @@ def combined(
         others: Their splits.
 
     Raises:
-        TrainingError: A source to test on has a domain that no source to train on has.
+        TrainingError: A test source has a domain without a training source.
     """
     inputs = parts[0].inputs
     missing: dict[str, Tensor] = {}
@@ -151,10 +156,10 @@ def combined(
                 missing.setdefault(name, torch.full_like(value, fill))
     domains = tuple(dict.fromkeys(source.domain for source in train if source.domain is not None))
     if DOMAIN in missing and domains:
-        raise TrainingError("a column is called 'domain', and the sources have domains", where="train.data")
+        raise TrainingError("the column name 'domain' is reserved when sources have domains", where="train.data")
     unknown = [source.domain for source in test if source.domain is not None and source.domain not in domains]
     if unknown:
-        raise TrainingError(f"evaluate has the domain {unknown[0]!r}, which no training source has")
+        raise TrainingError(f"the domain {unknown[0]!r} in evaluate has no training source")
 
     def concatenated(sources: Sequence[Source], datasets: Sequence[Any], *, hide: bool) -> CombinedDataset | None:
         members = [
@@ -193,7 +198,7 @@ def combined(
 
 
 class Renumbered(Dataset[dict[str, Tensor]]):
-    """Samples of a source that numbers its classes itself, with the numbers that the head has for their names."""
+    """Renumber the classes of a source's samples by the head's names."""
 
     def __init__(self, samples: Any, tables: Mapping[str, Tensor]) -> None:
         self.samples = samples
@@ -217,27 +222,27 @@ class Renumbered(Dataset[dict[str, Tensor]]):
             self.samples.set_epoch(epoch)
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column, where the source knows them."""
+        """Return all labels of a column; None if the source cannot list them."""
         values = label_values(self.samples, name)
         return None if values is None else self._mapped(name, values)
 
 
 def by_names_of(network: Network, splits: Splits) -> Splits:
-    """Number the classes that a source has names for by the names of the head.
+    """Renumber the classes that a source has names for by the names of the head.
 
     Raises:
-        TrainingError: The head's classes are others.
+        TrainingError: The head has other classes.
     """
     tables = {}
     names = dict(splits.names)
     for label, given in splits.names.items():
-        wanted = network.head(label).names
-        if not wanted or tuple(given) == tuple(wanted):
+        expected = network.head(label).names
+        if not expected or tuple(given) == tuple(expected):
             continue
-        if set(given) != set(wanted):
-            raise differing(label, wanted, given)
-        tables[label] = torch.tensor([wanted.index(name) for name in given])
-        names[label] = tuple(wanted)
+        if set(given) != set(expected):
+            raise differing(label, expected, given)
+        tables[label] = torch.tensor([expected.index(name) for name in given])
+        names[label] = tuple(expected)
     if not tables:
         return splits
     parts = {
@@ -248,7 +253,7 @@ def by_names_of(network: Network, splits: Splits) -> Splits:
 
 
 def with_validation(splits: Splits, fraction: float, label: str | None) -> Splits:
-    """Hold validation samples out of the training samples, where the data name none.
+    """Hold out validation samples from the training samples, if the data have no validation split.
 
     Args:
         splits: The data.
@@ -283,5 +288,5 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
 
 
 def unvaried(samples: Any) -> Any:
-    """``samples`` without variations, where they have any."""
+    """Return ``samples`` without random variations."""
     return samples.unvaried() if hasattr(samples, "unvaried") else samples

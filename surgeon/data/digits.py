@@ -1,4 +1,4 @@
-"""Training data: named columns of tensors, in a training and a test split."""
+"""Render scikit-learn's digits as training and test samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from surgeon.data.columns import Columns
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
-# Which samples of the digits are held out must never depend on a recipe's seed, or "test" would mean something
-# else in every run and a network's own training samples could return as another's test samples.
+# The held-out digits must not depend on a recipe's seed: otherwise "test" would differ between runs, and training
+# samples
+# of one network could be test samples of another.
 SPLIT_SEED = 20260
 SCAN = 8
 """Height and width of a scan."""
 
 
 class DigitSettings(Protocol):
-    """What a recipe says of the digits: the fields of :class:`surgeon.data.sources.Digits`."""
+    """The settings of digits in a recipe: the fields of :class:`surgeon.data.sources.Digits`."""
 
     @property
     def classes(self) -> Sequence[int]: ...  # noqa: D102
@@ -47,16 +48,16 @@ class Scans(NamedTuple):
     images: Tensor
     """``(n, 8, 8)``, 0 (paper) to 16 (ink)."""
     places: Tensor
-    """``(n, 2)``: the row and column of the canvas at which each lies."""
+    """``(n, 2)``: the row and column of each scan on the canvas."""
     labels: Tensor
-    """``(n,)``: positions in the list of classes."""
+    """``(n,)``: indices into the list of classes."""
 
 
 def load_data(settings: DigitSettings, seed: int = 0) -> Splits:
-    """Make the splits that ``settings`` describe; ``seed`` draws the samples where the settings name no seed.
+    """Make the splits for ``settings``; ``seed`` draws the samples if the settings have no seed.
 
     Raises:
-        TrainingError: The data cannot be loaded, or has fewer samples than asked for.
+        TrainingError: The data cannot be loaded, or have too few samples.
     """
 
     def columns(scans: Scans) -> Columns:
@@ -74,15 +75,15 @@ def load_data(settings: DigitSettings, seed: int = 0) -> Splits:
 
 
 def read_digits(settings: DigitSettings, seed: int = 0) -> tuple[Scans, Scans]:
-    """The scans to train on and those to test on.
+    """Return the scans for training and for testing.
 
     Raises:
-        TrainingError: scikit-learn is missing, or a class has fewer samples than asked for.
+        TrainingError: scikit-learn is missing, or a class has too few samples.
     """
     images, digits = _bundled_digits()
     split = torch.Generator().manual_seed(SPLIT_SEED)
     draw = torch.Generator().manual_seed(seed if settings.seed is None else settings.seed)
-    # Every scan gets its place once, before any is picked: a sample looks the same in every run.
+    # each scan gets its position before any is drawn, so that a sample looks the same in every run
     places = torch.randint(settings.canvas - SCAN + 1, (len(images), 2), generator=split)
     train, test = [], []
     for digit in range(10):
@@ -130,7 +131,7 @@ def _pick(rows: Tensor, digit: int, count: int | None, generator: torch.Generato
         return rows
     if count > len(rows):
         raise TrainingError(
-            f"data.per_class asks for {count} samples, and digit {digit} has {len(rows)} that are not held out",
+            f"data.per_class is {count}, but digit {digit} has only {len(rows)} training samples",
             hint=f"use at most {len(rows)}, a smaller data.test_fraction, or leave per_class out for all",
         )
     return rows[torch.randperm(len(rows), generator=generator)[:count]]

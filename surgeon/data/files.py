@@ -1,4 +1,4 @@
-"""Open the pictures of a column, and read every one of them before training, so that a bad file is named."""
+"""Open the pictures of a column, and check each of them before training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from surgeon.errors import TrainingError
 
 Encoder = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
-"""Called with a row, its number and whether it is to be varied; returns columns of the batch."""
+"""Called with a row, its number and whether to vary it; returns columns of the batch."""
 HTML = (b"<html", b"<!doc", b"<?xml", b"<head")
 THREADS = 8
 
 
 class OpenedPictures:
-    """An encoder that opens the file of its column before it hands the row on.
+    """Open the picture file of a row, then pass the row to an encoder.
 
     Args:
-        encoder: What encodes the opened picture.
-        column: The column, of paths or of what ``datasets`` stores of a picture.
-        folder: Where paths begin.
-        where: What the source is called.
+        encoder: Encodes the opened picture.
+        column: The column, of paths or of what ``datasets`` stores for a picture.
+        folder: The folder that paths are relative to.
+        where: The name of the source in messages.
     """
 
     def __init__(self, encoder: Encoder, column: str, folder: Path, where: str) -> None:
@@ -36,11 +36,11 @@ class OpenedPictures:
         self.where = where
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The picture of a row, encoded."""
+        """Open and encode the picture of a row."""
         try:
             picture = open_picture(row[self.column], self.folder)
             picture.load()
-        except Exception as error:  # what PIL raises at a damaged file differs by format
+        except Exception as error:  # PIL's exceptions for damaged files differ by format
             raise TrainingError(
                 f"{self.where}, row {index}: {reason(row[self.column], self.folder, error)}", where="train.data"
             ) from error
@@ -48,17 +48,17 @@ class OpenedPictures:
 
     @property
     def varies(self) -> bool:
-        """Whether samples are varied at all."""
+        """Whether samples are varied."""
         return bool(getattr(self.encoder, "varies", False))
 
     def set_epoch(self, epoch: int) -> None:
-        """Vary samples in the way of this epoch."""
+        """Set the epoch, which determines variations."""
         if hasattr(self.encoder, "set_epoch"):
             self.encoder.set_epoch(epoch)
 
 
 def open_picture(value: Any, folder: Path) -> Any:
-    """The picture that a table's cell holds or names, not yet decoded; raises what PIL raises."""
+    """Open the picture in a table's cell, or the one that it names, without decoding; raises PIL's exceptions."""
     from PIL import Image
 
     if isinstance(value, Image.Image):
@@ -73,48 +73,50 @@ def open_picture(value: Any, folder: Path) -> Any:
 
 
 def picture_problem(value: Any, folder: Path) -> str | None:
-    """What is wrong with a picture, in words; None where it decodes to its last byte."""
+    """Return what is wrong with a picture; None if it can be decoded completely."""
     try:
         open_picture(value, folder).verify()
-        picture = open_picture(value, folder)  # verify leaves a picture that cannot be used
+        picture = open_picture(value, folder)  # verify makes the picture unusable
         if picture.format == "JPEG":
-            picture.draft("RGB", (max(1, picture.width // 8), max(1, picture.height // 8)))  # reads all, computes less
+            picture.draft(
+                "RGB", (max(1, picture.width // 8), max(1, picture.height // 8))
+            )  # reads the whole file, but computes less
         picture.load()
-    except Exception as error:  # what PIL raises at a damaged file differs by format
+    except Exception as error:  # PIL's exceptions for damaged files differ by format
         return reason(value, folder, error)
     return None
 
 
 def reason(value: Any, folder: Path, error: Exception) -> str:
-    """Why a picture cannot be read, with the name of its file."""
+    """Return why a picture cannot be read, with the name of its file."""
     name = value.get("path") if isinstance(value, Mapping) else value
     if not isinstance(name, str) or not name:
         return str(error) or type(error).__name__
     path = folder / name
     if isinstance(value, Mapping) and value.get("bytes"):
-        return f"{name} cannot be read as a picture: {_said(error, name)}"
+        return f"{name} cannot be read as a picture: {_reason(error, name)}"
     if not path.exists():
         return f"{path} does not exist"
     if not path.is_file():
-        return f"{path} is no file"
+        return f"{path} is not a file"
     if path.stat().st_size == 0:
         return f"{path} is empty"
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if start.startswith(HTML):
-        return f"{path} is a web page, no picture"
-    return f"{path} cannot be read as a picture: {_said(error, path)}"
+        return f"{path} is a web page, not a picture"
+    return f"{path} cannot be read as a picture: {_reason(error, path)}"
 
 
 def problems(values: Sequence[Any], check: Callable[[Any, int], str | None]) -> dict[int, str]:
-    """What is wrong with each of ``values`` by its position; they are looked at in parallel."""
+    """Check ``values`` in parallel, and return what is wrong with each, by position."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        said = pool.map(check, values, range(len(values)))
-        return {position: text for position, text in enumerate(said) if text is not None}
+        texts = pool.map(check, values, range(len(values)))
+        return {position: text for position, text in enumerate(texts) if text is not None}
 
 
-def _said(error: Exception, path: object) -> str:
+def _reason(error: Exception, path: object) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "cannot identify image file" in text:
-        return "it has no format that is known"
+        return "its format is unknown"
     return text.replace(str(path), "it")

@@ -1,4 +1,4 @@
-"""Read folders of pictures by rules of our own: which folder is a class, which a split, which file is left out."""
+"""Read folders of pictures: decide which folders are classes, which are splits, and which files to leave out."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ SPLIT_NAMES = {
     "validation": "validation",
     "test": "test",
 }
-"""Folders at the top that are splits, where all are such; in capitals too."""
+"""Names of top folders that are splits, if all top folders are; case-insensitive."""
 PICTURES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico"),
 )
-"""What pictures are called, in capitals too."""
+"""Suffixes of pictures; case-insensitive."""
 SYSTEM_FOLDERS = ("__MACOSX",)
 SHOWN = 3
 
 
 @dataclass
 class PictureFolder:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         root: The folder.
-        parts: By split (``train`` where there are no splits): path below ``root`` and class of each picture.
-        split_folders: Whether the splits come from folders.
-        left_out: Files that are no pictures, by their path below ``root``.
-        unclassed: Pictures that lie in no class's folder.
-        empty: Folders of classes without a picture.
+        parts: By split (``train`` without splits): path below ``root`` and class of each picture.
+        split_folders: Whether the splits are folders.
+        left_out: Files that are not pictures, by path below ``root``.
+        unclassed: Pictures outside class folders.
+        empty: Class folders without pictures.
     """
 
     root: Path
@@ -49,18 +49,18 @@ class PictureFolder:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes of all splits, in natural order."""
+        """The class names of all splits, in natural order."""
         return natural({name for rows in self.parts.values() for _, name in rows})
 
     def notes(self) -> list[str]:
-        """One line of what was read, and one for each kind of thing that was left out."""
+        """Return one line about what was read, and one for each kind of omission."""
         files = sum(map(len, self.parts.values()))
         splits = ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items())
         text = f"{self.root}: {files} pictures, {len(self.classes)} classes, "
         lines = [text + (f"{len(self.parts)} splits ({splits})" if self.split_folders else "no splits")]
         for what, names in (
-            ("hidden files and files that are no pictures", self.left_out),
-            ("pictures outside the folders of classes", self.unclassed),
+            ("hidden files and files that are not pictures", self.left_out),
+            ("pictures outside class folders", self.unclassed),
             ("folders without a picture", self.empty),
         ):
             if names:
@@ -72,73 +72,73 @@ class PictureFolder:
 def read_folder(root: Path) -> PictureFolder:
     """Read the pictures below ``root``.
 
-    The folders at the top are splits if every one of them is called train, val, valid, validation or test, and else
-    classes. What lies in a class's folder belongs to it, however deep. Hidden files, what systems leave behind
-    (``Thumbs.db``, ``__MACOSX``) and files that are no pictures by their name are left out and counted.
+    The top folders are splits if each is called train, val, valid, validation or test, and classes otherwise. Pictures
+    at any depth below a class folder belong to the class. Hidden files, system files (``Thumbs.db``, ``__MACOSX``) and
+    files without a picture's suffix are left out and counted.
 
     Raises:
-        TrainingError: It is no folder, holds no folder for each class, or names a split twice.
+        TrainingError: The path is not a folder, has no class folders, or has a split twice.
     """
     if not root.is_dir():
-        raise TrainingError(f"{root} is a file, and pictures are read from a folder", where="train.data.path")
-    found = PictureFolder(root)
-    top = _folders(root, found)
+        raise TrainingError(f"{root} is a file, not a folder of pictures", where="train.data.path")
+    content = PictureFolder(root)
+    top = _folders(root, content)
     splits = bool(top) and all(folder.name.lower() in SPLIT_NAMES for folder in top)
-    found.split_folders = splits
+    content.split_folders = splits
     if not splits:
-        found.parts["train"] = _classes(root, top, found)
+        content.parts["train"] = _classes(root, top, content)
     else:
-        for folder in sorted(top, key=lambda each: list(SPLIT_NAMES).index(each.name.lower())):
+        for folder in sorted(top, key=lambda path: list(SPLIT_NAMES).index(path.name.lower())):
             part = SPLIT_NAMES[folder.name.lower()]
-            if part in found.parts:
+            if part in content.parts:
                 raise TrainingError(f"{root} has several folders for the split {part}", hint="leave one of them")
-            found.parts[part] = _classes(root, _folders(folder, found), found)
-    for part, rows in found.parts.items():
+            content.parts[part] = _classes(root, _folders(folder, content), content)
+    for part, rows in content.parts.items():
         if not rows:
             where = f"{root}: the split {part}" if splits else str(root)
             raise TrainingError(
-                f"{where} holds no folder for each class",
+                f"{where} has no class folders",
                 where="train.data.path",
-                hint="as in: cats/1.jpg, dogs/7.png, …",
+                hint="for example: cats/1.jpg, dogs/7.png, …",
             )
-    return found
+    return content
 
 
-def _classes(root: Path, folders: list[Path], found: PictureFolder) -> list[tuple[str, str]]:
+def _classes(root: Path, folders: list[Path], content: PictureFolder) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for folder in folders:
-        pictures = sorted(_pictures(folder, found))
+        pictures = sorted(_pictures(folder, content))
         if not pictures:
-            found.empty.append(f"{_below(folder, root)}/")
+            content.empty.append(f"{_below(folder, root)}/")
         rows += [(_below(path, root), folder.name) for path in pictures]
     return rows
 
 
-def _folders(folder: Path, found: PictureFolder) -> list[Path]:
-    """The folders in ``folder`` by name; the files in it belong to no class and are noted."""
+def _folders(folder: Path, content: PictureFolder) -> list[Path]:
+    """Return the folders in ``folder`` by name; record its files, which belong to no class."""
     inside = []
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if not is_hidden(path.name):
                 inside.append(path)
             else:
-                found.left_out += [_below(file, found.root) for file in walk_files(path)]
+                content.left_out += [_below(file, content.root) for file in walk_files(path)]
         else:
-            (found.unclassed if _is_picture(path) else found.left_out).append(_below(path, found.root))
+            (content.unclassed if _is_picture(path) else content.left_out).append(_below(path, content.root))
     return inside
 
 
-def _pictures(folder: Path, found: PictureFolder) -> Iterator[Path]:
+def _pictures(folder: Path, content: PictureFolder) -> Iterator[Path]:
     for path in walk_files(folder):
         hidden = any(is_hidden(part) for part in path.relative_to(folder).parts)
         if not hidden and _is_picture(path):
             yield path
         else:
-            found.left_out.append(_below(path, found.root))
+            content.left_out.append(_below(path, content.root))
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """All files below ``folder``; folders that are links are followed, each once."""
+    """Yield all files below ``folder``; linked folders are followed, each once."""
     seen: set[str] = set()
     for where, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
@@ -151,7 +151,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or what a system leaves behind."""
+    """Return whether a file or folder is hidden or a system's leftover."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 

@@ -1,21 +1,20 @@
-"""Make the inputs of a source's rows, and look at every one of them before training."""
+"""Make the inputs of a source's rows, and check all of them before training."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from surgeon.data.audio import Sound
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, Network
+from surgeon.data.masks import MaskedPictures
+from surgeon.data.network import CLASS_LOSS, LABELS, Network
+from surgeon.data.numbers import Numbers, open_numbers
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
 from surgeon.data.rows import Collate
@@ -28,18 +27,21 @@ SHOWN = 3
 
 
 def undecoded(source: TableSource, part: Part) -> Part:
-    """Pictures and sounds as they are stored: what cannot be decoded must be told with its row."""
+    """Return pictures and sounds undecoded, so that decoding errors can name the row."""
     rows = part.rows
-    for column in (getattr(source, "image", None), getattr(source, "audio", None)):
+    for column in (getattr(source, name, None) for name in ("image", "mask", "audio")):
         if column is not None and hasattr(rows.features[column], "decode"):
             rows = rows.cast_column(column, dataclasses.replace(rows.features[column], decode=False))
     return Part(rows, part.numbers, part.ids)
 
 
 def make_inputs(
-    source: TableSource, data: Read, network: Network, seed: int
+    source: TableSource, data: Read, network: Network, seed: int, *, trains: bool = True
 ) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
-    """The encoders of a source's inputs, what the inputs are called, what makes a batch of them, and what was used."""
+    """Return the encoders of a source's inputs, the inputs' names, the collate function, and the preprocessing used.
+
+    With ``trains``, the rows are training rows, which determine the categories.
+    """
     collate, stated = Collate(), network.preprocessing
     used: dict[str, Any] = {}
     where = data.places["train"]
@@ -54,7 +56,13 @@ def make_inputs(
         picture = Picture(source.image, source.pixels, data.folder, seed, stated)
         collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
         used["pictures"] = picture.used
-        encoders.append(OpenedPictures(picture, source.image, data.folder, where))
+        if source.mask is not None:
+            encoders.append(
+                MaskedPictures(picture, source.image, source.mask, LABELS, source.mask_values, data.folder, where)
+            )
+            collate.masks = (LABELS,)
+        else:
+            encoders.append(OpenedPictures(picture, source.image, data.folder, where))
         inputs += picture.names
     if source.text is not None:
         texts = _texts(source, data, network)
@@ -71,14 +79,18 @@ def make_inputs(
         encoders.append(sound)
         inputs += sound.names
         collate.padding |= sound.padding
-    for name, columns in source.numbers.items():
-        encoders.append(Numbers(name, columns))
+    for name in source.numbers:
+        recorded = stated.numbers.get(name)
+        numbers = open_numbers(source, name, data.parts["train"].rows, recorded, where, whole=trains)
+        encoders.append(numbers)
         inputs.append(name)
+        if numbers.used:
+            used.setdefault("numbers", {})[name] = numbers.used
     return encoders, tuple(inputs), collate, used
 
 
 def _texts(source: TableSource, data: Read, network: Network) -> Texts:
-    """What encodes the texts of a source: one a row, a pair, or a list of words."""
+    """Return the encoder of a source's texts: one text per row, a pair, or a list of words."""
     first, *rest = text_columns(source)
     texts = open_texts(first, source.tokenizer, source.max_length, network)
     if rest:
@@ -89,7 +101,7 @@ def _texts(source: TableSource, data: Read, network: Network) -> Texts:
 
 
 def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, str]:
-    """The labels that are of the words of texts, by their names in a batch, with their columns."""
+    """Return the labels that have one class per word, by their names in a batch, with their columns."""
     if source.kind == "images" or not isinstance(source.text, str):
         return {}
     rows = data.parts["train"].rows
@@ -100,20 +112,8 @@ def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, 
     return {t: c for t, c in of_classes.items() if isinstance(c, str) and is_of_tags(schema.field(c).type)}
 
 
-@dataclass
-class Numbers:
-    """Encodes several columns of numbers as one input."""
-
-    name: str
-    columns: list[str]
-
-    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The numbers of a row."""
-        return {self.name: torch.tensor([row[column] for column in self.columns], dtype=torch.float32)}
-
-
 def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network) -> list[str]:
-    """Look at every input of every row; leave out what is damaged, or raise, as the source says."""
+    """Check every input of every row; leave out damaged rows or raise, as the source's ``on_error`` says."""
     notes = []
     for name, part in data.parts.items():
         bad: dict[int, str] = {}
@@ -125,7 +125,7 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
             raise TrainingError(
                 f"{data.places[name]}, row {int(part.numbers[position])}: {bad[position]}{more}",
                 where="train.data",
-                hint="mend it, or leave out what cannot be read: on_error: skip",
+                hint="repair it, or leave out rows that cannot be read: on_error: skip",
             )
         if bad:
             kept = [position for position in range(len(part)) if position not in bad]
@@ -141,13 +141,17 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
 
 
 def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict[int, str]:
+    if isinstance(encode, MaskedPictures):
+        masks, count = encode, network.head(encode.target).count
+        rows = part.rows.select_columns([encode.column, encode.mask])
+        return problems(list(rows), lambda row, place: masks.problem(row, int(part.numbers[place]), count))
     if isinstance(encode, OpenedPictures):
         folder = encode.folder
         return problems(part.rows[encode.column][:], lambda value, _: picture_problem(value, folder))
     if isinstance(encode, Texts):
         return encode.problems(part.rows.select_columns(encode.columns), network.vocabulary)
     if isinstance(encode, Numbers):
-        return _number_problems(encode, part)
+        return encode.problems(part.rows)
     assert isinstance(encode, Sound)
     sound = encode
 
@@ -160,18 +164,3 @@ def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict
         return None
 
     return problems(part.rows[sound.column][:], check)
-
-
-def _number_problems(encode: Numbers, part: Part) -> dict[int, str]:
-    from pyarrow import types
-
-    table = part.rows.select_columns(list(dict.fromkeys(encode.columns))).with_format("arrow")[:]
-    said: dict[int, str] = {}
-    for column in encode.columns:
-        kind = table[column].type
-        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
-            raise TrainingError(f"the column {column!r}, an input, holds {kind} and no numbers", where="train.data")
-        values = np.asarray(table[column].to_pandas(), dtype=np.float64)
-        for position in np.flatnonzero(~np.isfinite(values)).tolist():
-            said.setdefault(position, f"an empty field or no finite number in {column!r}, which is an input")
-    return said

@@ -1,4 +1,4 @@
-"""Turn label columns of tables into tensors: what is missing, what is a name, what is a number, and what cannot be."""
+"""Turn label columns of tables into tensors: missing labels, names, numbers, and invalid values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PADDED = re.compile(r"0\d+")
 TRUTH = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
 NOT_A_NUMBER = ("nan", "NaN", "NAN")
 MARKS = (-1.0, -100.0)
-"""Numbers by which a missing label is often marked."""
+"""Numbers that often mark a missing label."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class LabelColumn:
 
     Attributes:
         name: The column.
-        kind: What it holds.
-        missing: ``(rows,)``: where there is no label.
-        codes: ``(rows,)``: for texts, the place among ``names``; else empty.
-        names: For texts, the distinct ones.
-        values: ``(rows, …)`` numbers, NaN where missing; for texts empty.
-        rows: ``(rows,)``: which row of the source each is, for messages.
-        where: What the source is called.
-        declared: Whether the user says what marks a missing label.
+        kind: The kind of values.
+        missing: ``(rows,)``: True for rows without a label.
+        codes: ``(rows,)``: for texts, the index into ``names``; else empty.
+        names: For texts, the distinct values.
+        values: ``(rows, …)`` numbers, NaN if missing; empty for texts.
+        rows: ``(rows,)``: the row numbers in the source, for messages.
+        where: The name of the source in messages.
+        declared: Whether the user declared what marks a missing label.
     """
 
     name: str
@@ -52,14 +52,14 @@ class LabelColumn:
     declared: bool
 
     def take(self, positions: Array) -> LabelColumn:
-        """Some of the rows."""
+        """Select rows."""
         codes = self.codes[positions] if self.kind == "text" else self.codes
         values = self.values if self.kind == "text" else self.values[positions]
         kept = (self.missing[positions], codes, self.names, values, self.rows[positions])
         return LabelColumn(self.name, self.kind, *kept, self.where, self.declared)
 
     def levels(self, *, trained: bool) -> Levels:
-        """The distinct values as names."""
+        """Return the distinct values as names."""
         names: tuple[str, ...] = self.names
         if self.kind == "bool":
             names = ("False", "True")
@@ -68,7 +68,7 @@ class LabelColumn:
         return Levels(self.kind, names if self.kind not in ("real", "list") else (), trained, self.where)
 
     def strata(self) -> Array | None:
-        """The class of each row to split by, -1 where missing; None where the values are no classes."""
+        """Return the class of each row for stratified splits, -1 if missing; None if values are not classes."""
         if self.kind == "text":
             return self.codes
         if self.kind in ("bool", "whole"):
@@ -76,7 +76,7 @@ class LabelColumn:
         return None
 
     def problem(self, bad: Array, what: str, hint: str | None = None) -> TrainingError:
-        """The error for the first of the ``bad`` rows."""
+        """Return the error for the first of the ``bad`` rows."""
         first = int(np.flatnonzero(bad)[0])
         value = self.names[self.codes[first]] if self.kind == "text" else _shown(self.values[first])
         more = int(bad.sum()) - 1
@@ -96,21 +96,21 @@ def read_labels(
     Args:
         arrow: Its values, a ``pyarrow.ChunkedArray``.
         name: Its name.
-        feature: What ``datasets`` says of it.
-        text: Whether the file has only text, as a CSV, so that numerals are numbers.
-        na: What else marks a missing label; None where the user does not say.
+        feature: Its type in ``datasets``.
+        text: Whether the file has only text, like CSV, so that numerals are numbers.
+        na: Further marks of missing labels; None if the user declares none.
         rows: The number of each row.
-        where: What the source is called.
+        where: The name of the source in messages.
 
     Raises:
-        TrainingError: It holds something that is no label.
+        TrainingError: A value is not a label.
     """
     import pyarrow
     import pyarrow.compute as compute
     from pyarrow import types
 
-    marks = {str(each) for each in na or ()}
-    numbers = [float(each) for each in na or () if NUMERAL.fullmatch(str(each))]
+    marks = {str(mark) for mark in na or ()}
+    numbers = [float(mark) for mark in na or () if NUMERAL.fullmatch(str(mark))]
     none = np.zeros(0, np.int64)
 
     def column(kind: Kind, missing: Array, codes: Array, names: Sequence[str], values: Array) -> LabelColumn:
@@ -124,7 +124,7 @@ def read_labels(
         made = column("whole" if whole else "real", missing, none, (), values)
         endless: Array = np.isinf(values)
         if endless.any():
-            raise made.problem(endless, "a label is a finite number")
+            raise made.problem(endless, "labels must be finite")
         return made
 
     def of_bools(values: Array, missing: Array) -> LabelColumn:
@@ -139,7 +139,7 @@ def read_labels(
     if given is not None and types.is_integer(kind):
         codes = np.array(compute.fill_null(arrow, -(10**6)).to_numpy(), np.int64)
         missing = (codes == -(10**6)) | np.isin(codes, numbers)
-        missing |= np.isin(codes, [place for place, each in enumerate(given) if each in marks])
+        missing |= np.isin(codes, [place for place, name in enumerate(given) if name in marks])
         out = ~missing & ((codes < 0) | (codes >= len(given)))
         if out.any():
             shown = column("whole", missing, none, (), codes.astype(np.float64))
@@ -178,14 +178,14 @@ def read_labels(
         values[np.isin(values, numbers)] = np.nan
         empty: Array = np.asarray(np.isnan(values).reshape(len(values), -1).all(1))
         return column("list", empty, none, (), values)
-    raise TrainingError(f"{where}: {name!r} holds values of the type {kind}, which are no labels", where="train.data")
+    raise TrainingError(f"{where}: {name!r} has type {kind}, which cannot be labels", where="train.data")
 
 
 def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
-    """The labels of a column as a tensor ``(rows, …)``: whole numbers for classes, real ones for values.
+    """Convert the labels of a column to a tensor ``(rows, …)``: integers for classes, floats for values.
 
     Raises:
-        TrainingError: A label does not fit its loss; the first such row is named.
+        TrainingError: A label does not fit its loss; the error names the first such row.
     """
     if column.kind == "text" or (numbering.by_name and head.loss in (CLASS_LOSS, None)):
         return _by_name(label, column, numbering, head)
@@ -204,17 +204,17 @@ def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: He
     if head.loss == CLASS_LOSS and (low | high).any():
         count = "" if head.count is None else f", up to {head.count - 1} for this head"
         raise column.problem(_of_rows(low | high), f"classes are numbered from 0{count}", _mark_hint(values[low]))
-    if low.any():  # of a loss that is not known: these are values
+    if low.any():  # the loss is unknown: treat them as values
         check_values(column, head)
         return torch.from_numpy(values).float()
     return torch.from_numpy(np.where(missing, IGNORED, np.nan_to_num(values)).astype(np.int64))
 
 
 def check_values(column: LabelColumn, head: Head) -> None:
-    """Refuse numbers that the loss cannot compare with, and an undeclared mark of a missing label.
+    """Refuse numbers that the loss cannot use, and undeclared marks of missing labels.
 
     Raises:
-        TrainingError: Naming the first such row.
+        TrainingError: A number is refused; the error names the first such row.
     """
     values = column.values
     if column.kind == "text":
@@ -223,7 +223,7 @@ def check_values(column: LabelColumn, head: Head) -> None:
         raise column.problem(
             _of_rows(marked),
             "it may mark a missing label",
-            "na: [-100] if it does; na: [] if it is a value",
+            "set na: [-100] if it does, na: [] if it is a value",
         )
     if head.loss == "bce" and (odd := (values < 0) | (values > 1)).any():
         raise column.problem(_of_rows(odd), "bce needs labels from 0 to 1", _mark_hint(values[odd]))
@@ -236,9 +236,9 @@ def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) 
         distinct, codes = np.unique(column.values[~column.missing], return_inverse=True)
         truth = column.kind == "bool"
         names = tuple(str(bool(value)) if truth else str(int(value)) for value in distinct)
-        every = np.full(len(column.missing), -1)
-        every[~column.missing] = codes
-        codes = every
+        every_code = np.full(len(column.missing), -1)
+        every_code[~column.missing] = codes
+        codes = every_code
     used = np.unique(codes[codes >= 0])
     numbers = np.full(len(names) + 1, IGNORED)  # the last is for -1, which is missing
     numbers[used] = numbering.positions([names[place] for place in used], label, column.where)
@@ -249,13 +249,13 @@ def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) 
 
 
 def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
-    """Lists of numbers as one array; missing ones are NaN."""
-    first: Any = next((each for each in values if each is not None), [])
+    """Convert lists of numbers to one array; missing ones become NaN."""
+    first: Any = next((value for value in values if value is not None), [])
     try:
         shape = np.asarray(first, np.float64).shape
     except (TypeError, ValueError) as error:
         raise TrainingError(
-            f"{where}: the lists in {name!r} hold something else than numbers, or differ in length within a row",
+            f"{where}: the lists in {name!r} contain non-numbers, or differ in length within a row",
             where="train.data",
         ) from error
     made = np.full((len(values), *shape), np.nan)
@@ -267,14 +267,14 @@ def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
         except (TypeError, ValueError) as error:
             raise TrainingError(
                 f"{where}, row {int(rows[position])}: {name!r} is a list of another shape than in row "
-                f"{int(rows[values.index(first)])} ({shape}), or holds something else than numbers",
+                f"{int(rows[values.index(first)])} ({shape}), or contains non-numbers",
                 where="train.data",
             ) from error
     return made
 
 
 def _exactly(value: Array, shape: tuple[int, ...]) -> Array:
-    if value.shape != shape:  # a shorter one would be broadcast
+    if value.shape != shape:  # a shorter list would be broadcast
         raise ValueError
     return value
 
@@ -289,8 +289,8 @@ def _is(word: str, numbers: list[float]) -> bool:
 
 def _mark_hint(values: Array) -> str | None:
     marks = [int(mark) for mark in MARKS if (values == mark).any()]
-    return f"if it marks a missing label, say so: na: {marks}" if marks else None
+    return f"if it marks a missing label, declare it: na: {marks}" if marks else None
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{each:g}' for each in np.ravel(value)[:8])}]"
+    return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{number:g}' for number in np.ravel(value)[:8])}]"

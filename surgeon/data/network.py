@@ -1,4 +1,4 @@
-"""What has to be known of a network to make samples for it. Read from the network by ``training``; no torch here."""
+"""Describe what samples must fit: heads, limits, preprocessing. ``training`` reads it from a network; no torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 
 from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
+LABELS = "labels"
+"""What the labels are called that no setting names: folders of classes, masks."""
 CLASS_LOSS = "cross_entropy"
+NEXT_TOKEN, MASKED, SEQUENCES = "next_token", "masked", "sequences"
+"""How a language model predicts tokens: the next one, masked ones, or one sequence from another."""
 NUMBER_LOSSES = ("bce", "mse", "huber", "cosine")
-"""Losses that compare numbers: their labels are never numbered as classes."""
+"""Losses that compare numbers; their labels are never class numbers."""
 
 
 @dataclass(frozen=True)
@@ -17,32 +21,34 @@ class Head:
     """The output that a label column trains."""
 
     loss: str | None = CLASS_LOSS
-    """Its loss; None where it is not known."""
+    """Its loss; None if unknown."""
     count: int | None = None
-    """The number of its classes, where it is known."""
+    """Its number of classes, if known."""
     names: tuple[str, ...] = ()
-    """The names of its classes in order, where it has any."""
+    """The names of its classes in order, if it has any."""
     partial: bool = False
-    """Whether the data may lack some of them, as of a head that scores classes by what they are like."""
+    """Whether the data may lack classes, as for a head that scores classes by their attributes."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What the data have to fit."""
+    """What the data must fit."""
 
     heads: Mapping[str, Head] = field(default_factory=dict)
     """By label column."""
     positions: int | None = None
-    """How many tokens a text may have; None where nothing limits it."""
+    """The most tokens of a text; None without a limit."""
     vocabulary: int | None = None
-    """How many tokens the embedding knows."""
+    """The number of tokens in the embedding."""
+    language: str | None = None
+    """How it predicts tokens: ``next_token``, ``masked`` or ``sequences``; None if it does not, or if unknown."""
     preprocessing: Preprocessing = UNKNOWN
-    """How its checkpoint has samples prepared."""
+    """The preprocessing of its checkpoint."""
 
     def head(self, label: str) -> Head:
-        """The output that ``label`` trains; one of which nothing is known where there is none."""
+        """Return the output that ``label`` trains; an unknown one if there is none."""
         return self.heads.get(label, Head(loss=None))
 
 
 ANY = Network()
-"""A network of which nothing is known."""
+"""An unknown network."""

@@ -1,4 +1,4 @@
-"""Make a network's input of a decoded picture: by transformers' processor, or by torchvision's functions."""
+"""Make a network's input from a decoded picture: with transformers' processor, or with torchvision's functions."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 PIXELS = "pixel_values"
 GREY = ([0.5], [0.5])
-"""Mean and deviation of grey pictures, where nothing says others."""
+"""The default mean and deviation of grey pictures."""
 
 
 def chosen_pictures(pixels: Pixels, stated: Preprocessing = UNKNOWN) -> dict[str, Any]:
-    """How pictures become inputs: as the checkpoint says, with the single values that the recipe gives.
+    """Return the preprocessing of pictures: the checkpoint's, with values that the recipe overrides.
 
     Args:
-        pixels: The recipe's.
-        stated: The checkpoint's.
+        pixels: The recipe's settings.
+        stated: The checkpoint's preprocessing.
 
     Raises:
-        TrainingError: The recipe gives a value that the checkpoint's processor has no place for.
+        TrainingError: The checkpoint's processor does not support a value in the recipe.
     """
     pictures: dict[str, Any] = dict(stated.pictures or IMAGENET)
     means = [value for value in (pixels.mean, pixels.std) if value is not None]
@@ -50,7 +50,7 @@ def chosen_pictures(pixels: Pixels, stated: Preprocessing = UNKNOWN) -> dict[str
         sized = with_side(pictures, pixels.size)
         if sized is None:
             raise TrainingError(
-                f"the checkpoint's {pictures['config'].get('image_processor_type')} has no fixed size of pictures",
+                f"the checkpoint's {pictures['config'].get('image_processor_type')} has no fixed image size",
                 where="train.data.pixels.size",
                 hint="leave size out",
             )
@@ -66,16 +66,16 @@ def chosen_pictures(pixels: Pixels, stated: Preprocessing = UNKNOWN) -> dict[str
 
 
 class PictureTransform:
-    """Makes the inputs of one picture.
+    """Make the inputs for one picture.
 
     Args:
-        pictures: How; see :mod:`surgeon.interfaces.preprocessing`.
-        arguments: What the network's forward takes by name; None where it is not known.
+        pictures: The preprocessing; see :mod:`surgeon.interfaces.preprocessing`.
+        arguments: The names of the network's arguments; None if unknown.
 
     Attributes:
-        names: What the inputs are called, ``pixel_values`` as a rule the first.
-        size: Height and width of what comes of a square picture.
-        fills: Whether pictures of different sizes make a batch, filled up with zeros.
+        names: The names of the inputs, usually with ``pixel_values`` first.
+        size: Height and width of the input for a square picture.
+        fills: Whether pictures of different sizes are padded with zeros in a batch.
     """
 
     def __init__(self, pictures: Mapping[str, Any], arguments: frozenset[str] | None = None) -> None:
@@ -97,24 +97,24 @@ class PictureTransform:
         self.size: tuple[int, int] = tuple(probe[self.names[0]].shape[-2:])  # type: ignore[assignment]
 
     def __call__(self, picture: Image) -> dict[str, Tensor]:
-        """The inputs of a decoded picture, without a batch dimension."""
+        """Make the inputs for a decoded picture, without a batch dimension."""
         made = self._made(picture)
         return {name: made[name] for name in self.names}
 
     def _made(self, picture: Image) -> dict[str, Tensor]:
         try:
             return self.make(picture)
-        except Exception as error:  # whatever a processor raises at a picture, or at settings that do not go together
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # a processor may raise anything on a picture, or on inconsistent settings
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrainingError(
-                f"the checkpoint's processor refuses a picture of {picture.width} x {picture.height} pixels: {said}",
+                f"the checkpoint's processor refuses a picture of {picture.width} x {picture.height} pixels: {reason}",
                 where="train.data",
-                hint="look at the preprocessor_config.json beside the weights",
+                hint="check the preprocessor_config.json beside the weights",
             ) from error
 
 
 def _by_torchvision(pictures: Mapping[str, Any]) -> Callable[[Any], dict[str, Tensor]]:
-    """As torchvision's presets of its weights do: resize and crop the picture, then scale and normalise."""
+    """Return the transform of torchvision's presets: resize, crop, scale and normalise."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as F
 

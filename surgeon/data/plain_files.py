@@ -1,4 +1,4 @@
-"""Sort the files that a path, a folder or a pattern names: pictures, sounds, texts and tables. No torch here."""
+"""Sort the files that a path, folder or glob pattern names: pictures, sounds, texts, tables. No torch here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aiff", ".aif", ".opus")
 TEXTS = (".txt",)
 TABLES = tuple(READERS)
 SAVED = ("dataset_info.json", "dataset_dict.json")
-"""What lies in a folder that ``datasets`` wrote."""
+"""Files in a folder that ``datasets`` wrote."""
 CALLED = {"image": "pictures", "audio": "sounds", "text": "texts", "table": "tables", "saved": "datasets"}
 SHOWN = 3
 
@@ -28,10 +28,10 @@ class File:
     """One file with samples.
 
     Attributes:
-        path: Where it lies.
-        name: What a person calls it: its path below the folder that was given, or the path that was given.
-        label: The folder that may be its class; None where it lies in none.
-        part: The split whose folder it lies in; None where there are no such folders.
+        path: Its path.
+        name: Its name for people: relative to the given folder, or as given.
+        label: The folder that may be its class; None if there is none.
+        part: The split folder that it is in; None without split folders.
     """
 
     path: Path
@@ -45,10 +45,10 @@ class Files:
     """Files of one kind.
 
     Attributes:
-        kind: What they are.
-        files: They themselves.
-        root: What was given, for messages.
-        notes: What was left out.
+        kind: Their kind.
+        files: The files.
+        root: The given path, for messages.
+        notes: Remarks about omitted files.
     """
 
     kind: FileKind
@@ -58,7 +58,7 @@ class Files:
 
 
 def kind_of(path: Path) -> FileKind | None:
-    """What a file holds, by its suffix; None where that says nothing."""
+    """Return the kind of a file by its suffix; None if unknown."""
     suffix = path.suffix.lower()
     for kind, suffixes in (("image", PICTURES), ("audio", SOUNDS), ("text", TEXTS), ("table", TABLES)):
         if suffix in suffixes:
@@ -67,19 +67,19 @@ def kind_of(path: Path) -> FileKind | None:
 
 
 def is_path(given: str) -> bool:
-    """Whether a text names files that are there, or is written like a path or a pattern."""
+    """Return whether a text names existing files, or looks like a path or glob pattern."""
     return Path(given).exists() or _is_pattern(given) or "/" in given or "." in given
 
 
 def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:
-    """The files that paths, folders and patterns name, by kind, in the order in which they are given.
+    """Return the files that paths, folders and patterns name, by kind, in the given order.
 
     Args:
-        given: Files, folders, and patterns as ``shots/*.png`` or ``shots/**/*.png``.
-        wanted: The kinds that the network takes; they decide what of a folder with several kinds is read.
+        given: Files, folders, and patterns such as ``shots/*.png`` or ``shots/**/*.png``.
+        wanted: The kinds that the network takes, which decide what to read from a folder with several kinds.
 
     Raises:
-        TrainingError: There is no such file, or one of a kind that is not read.
+        TrainingError: A file does not exist, or has an unsupported kind.
     """
     sorted_files: list[Files] = []
     lone: list[File] = []
@@ -98,9 +98,9 @@ def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:
                 sorted_files += _in_folder(path, wanted)
             elif kind_of(path) is None:
                 raise TrainingError(
-                    f"{path} is no picture, sound, text or table by its name",
+                    f"{path} has no suffix of a picture, sound, text or table",
                     hint=f"pictures: {', '.join(PICTURES[:5])}, …; sounds: {SOUNDS[0]}; texts: {TEXTS[0]} with one "
-                    f"text a line; tables: {', '.join(TABLES)}",
+                    f"text per line; tables: {', '.join(TABLES)}",
                 )
             else:
                 lone.append(File(path, str(path)))
@@ -118,8 +118,8 @@ def _paths(text: str) -> list[Path]:
         return [path]
     if not _is_pattern(text):
         raise TrainingError(f"{text} does not exist")
-    matched = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-    several = [each for each in matched if each.is_file() and not is_hidden(each.name)] or matched
+    matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    several = [match for match in matched if match.is_file() and not is_hidden(match.name)] or matched
     if not several:
         raise TrainingError(f"no file matches {text}")
     return several
@@ -145,7 +145,7 @@ def _in_folder(root: Path, wanted: Collection[str]) -> list[Files]:
     chosen = [kind for kind in kinds if kind in wanted] or kinds
     left_out += [file.name for file in files if kind_of(file.path) not in chosen]
     if not chosen:
-        raise TrainingError(f"{root} holds no picture, sound, text or table")
+        raise TrainingError(f"{root} has no picture, sound, text or table")
     notes = []
     if left_out:
         more = ", …" if len(left_out) > SHOWN else ""

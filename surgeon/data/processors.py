@@ -1,4 +1,4 @@
-"""Make processors and tokenizers of transformers from plain values, without the network or a folder of the user's."""
+"""Make transformers processors and tokenizers from plain values, without the network or the user's folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def load_processor(kind: str, config: Mapping[str, Any]) -> Any:
     """Make a processor from its config.
 
     Args:
-        kind: The class that finds out which: ``AutoImageProcessor`` or ``AutoFeatureExtractor``.
-        config: What ``preprocessor_config.json`` holds.
+        kind: The auto class: ``AutoImageProcessor`` or ``AutoFeatureExtractor``.
+        config: The content of ``preprocessor_config.json``.
 
     Raises:
-        TrainingError: transformers cannot make it.
+        TrainingError: transformers cannot make the processor.
     """
     import transformers
 
@@ -30,12 +30,12 @@ def load_processor(kind: str, config: Mapping[str, Any]) -> Any:
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(dict(config)))
         try:
             return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # whatever a processor raises at its own settings, or at a package that is missing
-            said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
+        except Exception as error:  # a processor may raise anything on its settings or a missing package
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
             raise TrainingError(
-                f"the checkpoint's processor cannot be made: {said}",
+                f"the checkpoint's processor cannot be made: {reason}",
                 where="train.data",
-                hint="mend the preprocessor_config.json beside the weights, or remove it to do without",
+                hint="repair the preprocessor_config.json beside the weights, or remove it",
             ) from error
 
 
@@ -43,7 +43,7 @@ def load_tokenizer(files: Mapping[str, bytes]) -> Any:
     """Make a tokenizer from its files.
 
     Raises:
-        TrainingError: transformers cannot make it.
+        TrainingError: transformers cannot make the tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -54,17 +54,17 @@ def load_tokenizer(files: Mapping[str, bytes]) -> Any:
             path.write_bytes(data)
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # by what is wrong with the files: OSError, KeyError, the Rust library's own
-            said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
+        except Exception as error:  # OSError, KeyError, exceptions of the Rust library, …
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(folder, "its folder")
             raise TrainingError(
-                f"the tokenizer beside the weights cannot be loaded: {said}",
+                f"the tokenizer beside the weights cannot be loaded: {reason}",
                 where="train.data",
-                hint="name another: tokenizer: FOLDER",
+                hint="use another: tokenizer: FOLDER",
             ) from error
 
 
 def tensors_of_one(made: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a processor made of one sample, without the dimension of the batch."""
+    """Return a processor's tensors for one sample, without the batch dimension."""
     return {
         name: value[0]
         for name, value in made.items()

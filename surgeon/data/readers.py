@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from surgeon.data.folders import read_folder
+from surgeon.data.mask_folders import read_pairs
 from surgeon.errors import SurgeonError, TrainingError, suggest
 
 TableSource: TypeAlias = Any
-"""A source of :mod:`surgeon.data.sources` of the kind images, table, saved or hub."""
+"""A source of :mod:`surgeon.data.sources`: images, table, saved or hub."""
 PARTS = ("train", "validation", "test")
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 SEPARATORS = (";", "\t", "|")
@@ -26,8 +27,8 @@ class Part:
 
     Attributes:
         rows: A ``datasets.Dataset``.
-        numbers: ``(rows,)``: the number of each row in what was read.
-        ids: What each row of what was read is called, by its number; its number itself if left out.
+        numbers: ``(rows,)``: the number of each row in the source.
+        ids: The name of each row of the source, by number. Default: its number.
     """
 
     rows: Any
@@ -36,32 +37,32 @@ class Part:
 
     @classmethod
     def of(cls, rows: Any, ids: Sequence[str] | None = None) -> Part:
-        """All rows."""
+        """Return a part with all rows."""
         return cls(rows, np.arange(len(rows)), ids)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def select(self, positions: Any) -> Part:
-        """Some of the rows."""
+        """Select rows."""
         return Part(self.rows.select(positions), self.numbers[positions], self.ids)
 
     def names(self) -> Iterable[str]:
-        """What the rows are called."""
+        """Return the names of the rows."""
         return (str(number) if self.ids is None else self.ids[number] for number in self.numbers.tolist())
 
 
 @dataclass
 class Read:
-    """What was read of a source.
+    """The content of a source.
 
     Attributes:
         parts: By name, ``train`` first.
-        text: Whether the file holds only text, as a CSV does, so that numerals are numbers.
-        notes: What was read and what was left out.
-        rule: How the parts came about, where the data say; None where there is only ``train``.
-        folder: Where paths in cells begin.
-        places: Where each part was read, for messages.
+        text: Whether the file has only text, like CSV, so that numerals are numbers.
+        notes: Remarks on what was read and left out.
+        rule: How the parts were made, if the data define them; None if there is only ``train``.
+        folder: The folder that paths in cells are relative to.
+        places: The location of each part, for messages.
     """
 
     parts: dict[str, Part]
@@ -73,16 +74,17 @@ class Read:
 
 
 def read(source: TableSource) -> Read:
-    """Read a source, by the reader of its kind.
+    """Read a source with the reader of its kind.
 
     Raises:
-        TrainingError: It is not there, or cannot be read.
+        TrainingError: The source does not exist or cannot be read.
     """
     import datasets
 
     datasets.disable_progress_bars()
     readers: Mapping[str, Callable[[TableSource], Read]] = {
         "images": _images,
+        "masks": _masks,
         "table": _tables,
         "saved": _saved,
         "hub": _hub,
@@ -91,12 +93,12 @@ def read(source: TableSource) -> Read:
         made = readers[source.kind](source)
     except SurgeonError:
         raise
-    except Exception as error:  # what datasets and pyarrow raise differs by format, and by what is wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # datasets and pyarrow raise many kinds of exceptions
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = None
         if source.kind == "hub":
-            hint = "is the hub within reach (HF_HUB_OFFLINE is not set), and does the dataset need a token?"
-        raise TrainingError(f"{called(source)} cannot be read: {said}", where="train.data", hint=hint) from error
+            hint = "check the connection, HF_HUB_OFFLINE, and whether the dataset needs a token"
+        raise TrainingError(f"{called(source)} cannot be read: {reason}", where="train.data", hint=hint) from error
     for name, part in made.parts.items():
         made.places.setdefault(name, called(source))
         if not len(part):
@@ -105,41 +107,41 @@ def read(source: TableSource) -> Read:
 
 
 def called(source: TableSource) -> str:
-    """What a source is called in messages."""
+    """Return the name of a source for messages."""
     return str(source.name if source.kind == "hub" else source.path)
 
 
 def columns_of(source: TableSource) -> list[str]:
-    """The columns that a source's settings name, each once."""
+    """Return the columns in a source's settings, each once."""
     if source.kind == "images":
         return ["image", "label"]
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    single = filter(None, (source.image, *text_columns(source), source.audio, source.group))
+    single = filter(None, (source.image, source.mask, *text_columns(source), source.audio, source.group))
     return list(dict.fromkeys([*single, *(column for some in several for column in some)]))
 
 
 def text_columns(source: TableSource) -> list[str]:
-    """The column of texts, or the two of pairs."""
+    """Return the column of texts, or the two columns of pairs."""
     if source.kind == "images" or not source.text:
         return []
     return [source.text] if isinstance(source.text, str) else list(source.text)
 
 
 def target_columns(source: TableSource) -> dict[str, str | list[str]]:
-    """The labels by their names in a batch."""
+    """Return the labels by their names in a batch."""
     return {"labels": "label"} if source.kind == "images" else dict(source.targets)
 
 
 def check_columns(source: TableSource, names: Sequence[str], where: str, hint: str | None = None) -> None:
-    """Refuse a source that lacks a column that its settings name.
+    """Refuse a source without a column that its settings name.
 
     Raises:
-        TrainingError: It does.
+        TrainingError: A column is missing.
     """
     for column in columns_of(source):
         if column not in names:
             raise TrainingError(
-                f"{where} has no column {column!r} (there are: {', '.join(names)})",
+                f"{where} has no column {column!r} (available: {', '.join(names)})",
                 where="train.data",
                 hint=hint or suggest(column, names),
             )
@@ -154,7 +156,7 @@ def _images(source: TableSource) -> Read:
     for name, path in given.items():
         if name in folders["train"].parts:
             raise TrainingError(
-                f"{name} samples are named twice: by {name}_path, and by a folder in {source.path}",
+                f"{name} samples are given twice: by {name}_path, and by a folder in {source.path}",
                 where=f"train.data.{name}_path",
                 hint="leave one of them out",
             )
@@ -175,6 +177,33 @@ def _images(source: TableSource) -> Read:
     return made
 
 
+def _masks(source: TableSource) -> Read:
+    import datasets
+
+    made = Read({}, folder=there(source.path))
+    for name, path in _paths(source).items():
+        folders = read_pairs(there(path), source.images, source.masks)
+        if name == "train" and "train" not in folders:
+            raise TrainingError(f"{path} has {' and '.join(folders)} folders, but none for train")
+        for part, pairs in (folders if name == "train" else {name: _only(folders, name, Path(path))}).items():
+            if part in made.parts:
+                raise TrainingError(
+                    f"{part} samples are named twice: by {part}_path, and by a folder in {source.path}",
+                    where=f"train.data.{part}_path",
+                    hint="leave one of them out",
+                )
+            columns = {"image": [str(image) for image, _ in pairs], "mask": [str(mask) for _, mask in pairs]}
+            made.parts[part] = Part.of(
+                datasets.Dataset.from_dict(columns), [os.path.relpath(image, path) for image, _ in pairs]
+            )
+            made.places[part] = str(path)
+            made.notes.append(f"{path}: {len(pairs)} pictures with masks ({part})")
+    _check_apart(made.parts)
+    if len(made.parts) > 1:
+        made.rule = "by folder"
+    return made
+
+
 def _check_apart(parts: Mapping[str, Part]) -> None:
     """Refuse a picture, by its file, in two parts."""
     seen: dict[str, str] = {}
@@ -183,14 +212,14 @@ def _check_apart(parts: Mapping[str, Part]) -> None:
             other = seen.setdefault(os.path.realpath(path), name)
             if other != name:
                 raise TrainingError(
-                    f"{path} is a {other} sample and a {name} sample: what is held out would be trained on",
+                    f"{path} is a {other} sample and a {name} sample: held-out samples would be used in training",
                     where="train.data",
-                    hint="keep the folders apart",
+                    hint="remove it from one of the folders",
                 )
 
 
 def _only(parts: Mapping[str, Any], name: str, root: Path) -> Any:
-    """The rows of a folder to test on: all of it, or its split of that name."""
+    """Return the rows of a test folder: all of it, or its split of that name."""
     if name in parts:
         return parts[name]
     if list(parts) == ["train"]:
@@ -203,7 +232,7 @@ def _tables(source: TableSource) -> Read:
     for name, path in _paths(source).items():
         file = there(path)
         if file.suffix.lower() not in READERS:
-            raise TrainingError(f"{file} is no table that can be read", hint=f"there are: {', '.join(READERS)}")
+            raise TrainingError(f"{file} is not a supported table", hint=f"supported: {', '.join(READERS)}")
         kind = READERS[file.suffix.lower()]
         rows = _csv(source, file) if kind == "csv" else _through_datasets(kind, file)
         check_columns(source, rows.column_names, str(file))
@@ -223,7 +252,7 @@ def _through_datasets(kind: str, file: Path) -> Any:
 
 
 def _csv(source: TableSource, file: Path) -> Any:
-    """Read a CSV file; cells of labels and texts as they stand, so that "NA" and "01" stay what they are."""
+    """Read a CSV file; cells of labels and texts stay strings, so that "NA" and "01" are not converted."""
     import datasets
     from pyarrow import ArrowInvalid, csv, string
 
@@ -239,7 +268,7 @@ def _csv(source: TableSource, file: Path) -> Any:
     check_columns(source, names, str(file), hint)
     if repeated := {name for name in names if names.count(name) > 1} & set(columns_of(source)):
         raise TrainingError(f"{file} has the column {min(repeated)!r} twice", where="train.data.path")
-    numeric = {column for columns in source.numbers.values() for column in columns}
+    numeric = {column for columns in source.numbers.values() for column in columns} - set(source.categories)
     options = csv.ConvertOptions(
         include_columns=columns_of(source),
         column_types={column: string() for column in columns_of(source) if column not in numeric},
@@ -248,26 +277,26 @@ def _csv(source: TableSource, file: Path) -> Any:
     try:
         return datasets.Dataset(csv.read_csv(file, parse_options=parse, convert_options=options))
     except ArrowInvalid as error:
-        said = str(error).splitlines()[0]
-        fix = "save it as UTF-8" if "UTF8" in said else None
-        raise TrainingError(f"{file} cannot be read: {said}", where="train.data.path", hint=fix) from error
+        reason = str(error).splitlines()[0]
+        fix = "save it as UTF-8" if "UTF8" in reason else None
+        raise TrainingError(f"{file} cannot be read: {reason}", where="train.data.path", hint=fix) from error
 
 
 def _saved(source: TableSource) -> Read:
     import datasets
 
     whole = datasets.load_from_disk(str(there(source.path)))
-    wanted = _splits(source)
+    splits = _splits(source)
     if not isinstance(whole, datasets.DatasetDict):
-        if odd := [split for name, split in wanted.items() if name != "train"]:
-            raise TrainingError(f"{source.path} has no splits, so that there is no {odd[0]!r}")
+        if odd := [split for name, split in splits.items() if name != "train"]:
+            raise TrainingError(f"{source.path} has no splits, so it has no {odd[0]!r}")
         return _of_parts(source, {"train": whole})
-    for split in wanted.values():
+    for split in splits.values():
         if split not in whole:
             raise TrainingError(
-                f"{source.path} has no split {split!r} (there are: {', '.join(whole)})", hint=suggest(split, whole)
+                f"{source.path} has no split {split!r} (available: {', '.join(whole)})", hint=suggest(split, whole)
             )
-    return _of_parts(source, {name: whole[split] for name, split in wanted.items()})
+    return _of_parts(source, {name: whole[split] for name, split in splits.items()})
 
 
 def _hub(source: TableSource) -> Read:
@@ -303,15 +332,15 @@ def _splits(source: TableSource) -> dict[str, str]:
 
 
 def there(path: str) -> Path:
-    """``path``, which must exist.
+    """Return ``path``, which must exist.
 
     Raises:
-        TrainingError: It does not.
+        TrainingError: The path does not exist.
     """
     if not Path(path).exists():
         raise TrainingError(
             f"{path} does not exist",
             where="train.data",
-            hint=f"looked for in {os.getcwd()} too; --set train.data.path=… says where it lies now",
+            hint=f"also looked in {os.getcwd()}; set its path with --set train.data.path=…",
         )
     return Path(path)

@@ -1,4 +1,4 @@
-"""Refuse early, with the one command that helps, where an optional package is missing. Imports none of them."""
+"""Refuse early if an optional package is missing, with the command that installs it. Imports none of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def require(extra: str, what: str, error: type[SurgeonError] = TrainingError) ->
 
     Args:
         extra: A key of :data:`EXTRAS`.
-        what: What needs them, as a noun: ``fine-tuning``.
+        what: What needs them, as a noun, such as ``fine-tuning``.
         error: The class of the error.
 
     Raises:
-        SurgeonError: Of that class: some are missing; the hint is the command that installs them.
+        SurgeonError: A package is missing; the hint is the command that installs it.
     """
     missing = missing_packages(extra)
     if missing:

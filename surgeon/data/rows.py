@@ -1,4 +1,4 @@
-"""Datasets over the rows of tables: encoded when they are read, labels as tensors, batches padded."""
+"""Present rows of tables as datasets: encode on reading, labels as tensors, batches padded."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from surgeon.errors import SurgeonError, TrainingError
 
 
 class Rows(Dataset[dict[str, Tensor]]):
-    """Rows of a table, each encoded when it is asked for; training rows are varied anew in every epoch.
+    """Rows of a table, each encoded when it is read; training rows are varied differently in each epoch.
 
     Args:
         rows: A ``datasets.Dataset``.
-        encoders: What makes the inputs.
+        encoders: Make the inputs.
         labels: The labels of all rows, by their names in a batch.
         numbers: The number of each row in its source, for messages.
-        where: What the source is called.
-        groups: The group of each row, of which none may be on two sides of a split.
-        strata: The class of each row to split by.
-        ids: What each row of the source is called, by its number; its number itself if left out.
-        varied: Whether samples are varied.
-        by_word: The labels that are of words, not of samples.
-        keep_words: Whether samples say of which word each token is.
+        where: The name of the source in messages.
+        groups: The group of each row; a group is never split between parts.
+        strata: The class of each row, for stratified splits.
+        ids: The name of each row of the source, by number. Default: its number.
+        varied: Whether to vary samples.
+        by_word: The labels that have one class per word.
+        keep_words: Whether samples include the word index of each token.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Rows(Dataset[dict[str, Tensor]]):
                 sample.update(encode(row, number, self.varied))
         except SurgeonError:
             raise
-        except Exception as error:  # a library's word on somebody's data
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TrainingError(f"{self.where}, row {number} cannot be read: {said}", where="train.data") from error
+        except Exception as error:  # libraries may raise anything on a user's data
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrainingError(f"{self.where}, row {number} cannot be read: {reason}", where="train.data") from error
         labels = {name: values[index] for name, values in self.labels.items()}
         if WORD_IDS in sample:
             labels |= {name: label_first_pieces(labels[name], sample[WORD_IDS]) for name in self.by_word}
@@ -84,33 +84,33 @@ class Rows(Dataset[dict[str, Tensor]]):
         return {**sample, **labels}
 
     def set_epoch(self, epoch: int) -> None:
-        """Vary what is varied in the way of this epoch."""
+        """Set the epoch, which determines variations."""
         for encode in self.encoders:
             if hasattr(encode, "set_epoch"):
                 encode.set_epoch(epoch)
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column."""
+        """Return all labels of a column."""
         return self.labels.get(name)
 
     def row_ids(self, positions: Sequence[int]) -> list[str]:
-        """What rows are called, for the record of what is held out."""
+        """Return the names of rows, for the record of what is held out."""
         numbers = [int(self.numbers[position]) for position in positions]
         return [str(number) if self.ids is None else self.ids[number] for number in numbers]
 
     def unvaried(self) -> Rows:
-        """The same rows, never varied."""
+        """Return the same rows without variations."""
         plain = copy.copy(self)
         plain.varied = False
         return plain
 
 
 class Chosen(Dataset[dict[str, Tensor]]):
-    """Some samples of a dataset, which passes on what is asked of it."""
+    """Select samples of a dataset."""
 
     def __init__(self, samples: Any, positions: Sequence[int]) -> None:
         self.samples = samples
-        self.positions = [int(each) for each in positions]
+        self.positions = [int(position) for position in positions]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -125,22 +125,22 @@ class Chosen(Dataset[dict[str, Tensor]]):
 
     @property
     def encoders(self) -> Sequence[Any]:
-        """What encodes the samples, where the dataset says."""
+        """The encoders of the samples, if the dataset has any."""
         return list(getattr(self.samples, "encoders", ()))
 
     @property
     def members(self) -> Sequence[Any]:
-        """The members of a dataset of several sources."""
+        """The members of a dataset with several sources."""
         return list(getattr(self.samples, "members", ()))
 
     def label_values(self, name: str) -> Tensor | None:
-        """All labels of a column, where the dataset knows them."""
+        """Return all labels of a column; None if the dataset cannot list them."""
         values = label_values(self.samples, name)
         return None if values is None else values[torch.tensor(self.positions, dtype=torch.long)]
 
 
 def label_values(samples: Any, name: str) -> Tensor | None:
-    """All labels of a column as one tensor; None where a dataset cannot say without reading every sample."""
+    """Return all labels of a column as one tensor; None if the dataset would have to read every sample."""
     ask = getattr(samples, "label_values", None)
     values = ask(name) if callable(ask) else None
     return values if isinstance(values, Tensor) else None
@@ -148,20 +148,23 @@ def label_values(samples: Any, name: str) -> Tensor | None:
 
 @dataclass
 class Collate:
-    """Makes a batch; sequences are filled up to the longest with a value of each column's own."""
+    """Make a batch; sequences are padded to the longest with a value per column."""
 
     padding: dict[str, float] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
-    """Columns of pictures; those of different sizes are filled up below and at the right with zeros, where ``fill``."""
+    """Columns of pictures; with ``fill``, different sizes are padded with zeros at the bottom and right."""
     fill: bool = False
+    masks: tuple[str, ...] = ()
+    """Columns of masks; they are filled up as pictures are, with -100."""
 
     def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``samples`` as a batch."""
-        filled = {name: self._filled(name, samples) for name in self.pictures}
+        """Return ``samples`` as a batch."""
+        masks = [name for name in self.masks if name in samples[0]]
+        filled = {name: self._filled(name, samples) for name in (*self.pictures, *masks)}
         others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
         batch = {**filled, **(default_collate(others) if others[0] else {})}
         for name, value in self.padding.items():
-            if name not in samples[0]:  # labels that the data need not have
+            if name not in samples[0]:  # optional labels
                 continue
             columns = [sample[name] for sample in samples]
             batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
@@ -174,19 +177,19 @@ class Collate:
             return torch.stack(columns)
         if not self.fill or len({len(size) for size in sizes}) > 1:
             raise TrainingError(
-                f"the checkpoint's processor makes {name} of {sizes[0]} and of {sizes[-1]}, which make no batch",
+                f"the checkpoint's processor makes {name} of shapes {sizes[0]} and {sizes[-1]}: no batch is possible",
                 where="train.data.pixels",
                 hint="give them one size, pixels: {size: …}, or batch_size: 1",
             )
         most = [max(size[axis] for size in sizes) for axis in range(len(sizes[0]))]
-        batch = columns[0].new_zeros((len(columns), *most))
+        batch = columns[0].new_full((len(columns), *most), IGNORED if name in self.masks else 0)
         for place, column in zip(batch, columns, strict=True):
             place[tuple(slice(side) for side in column.shape)] = column
         return batch
 
 
 def unlabelled(values: Tensor) -> int:
-    """How many samples have no label at all."""
+    """Return the number of samples without any label."""
     flat = values.reshape(len(values), -1)
     gone = flat.isnan() if values.is_floating_point() else flat == IGNORED
     return int(gone.all(1).sum())

@@ -1,4 +1,4 @@
-"""Say how pictures and sounds become a network's input, and how samples are held out in folds."""
+"""Define settings for pictures, sounds and folds."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pydantic import (
 
 
 class Pixels(BaseModel):
-    """How pictures become a network's input.
+    """Set how pictures become a network's input.
 
-    What is left out is as the checkpoint has it: its processor's files, the transforms of torchvision's weights, timm's
-    data config, or what an earlier training used. If it says nothing, pictures are resized to a square of the network's
-    size (224 pixels if it has none) and normalised by ImageNet's means and deviations, grey ones by 0.5.
+    Default: as in the checkpoint, which is its processor's files, the transforms of torchvision's weights, timm's data
+    config, or an earlier training. If it has none of these, pictures are resized to a square of the network's size (224
+    pixels if unknown) and normalised with ImageNet's mean and deviation, grey ones with 0.5.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     size: int | None = Field(default=None, ge=8)
-    """Pictures have size x size pixels; what is cut off before keeps its share."""
+    """Pictures are size x size pixels; the ratio of crop to resize stays."""
     channels: Literal[1, 3] | None = None
-    """1 makes them grey."""
+    """1 converts them to grey."""
     mean: list[float] | None = Field(default=None, min_length=1, max_length=3)
-    """What is subtracted from each channel (0…1)."""
+    """The value to subtract from each channel (0…1)."""
     std: list[PositiveFloat] | None = Field(default=None, min_length=1, max_length=3)
-    """What each channel is divided by then."""
+    """The value to divide each channel by."""
     augment: list[Literal["flip", "crop", "rotate", "colour", "randaugment", "erase"]] = Field(default_factory=list)
-    """What training samples are varied by, drawn anew in every epoch: mirrored (flip), a random part of at least
-    60 % (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations
-    drawn from torchvision's RandAugment (randaugment), a random rectangle set to the mean in one of four (erase)."""
+    """Random variations of training samples, drawn in every epoch: mirroring (flip), a random part of at least 60 %
+    (crop), up to 15 degrees (rotate), brightness, contrast and saturation by up to 30 % (colour), two operations of
+    torchvision's RandAugment (randaugment), a random rectangle set to the mean in a quarter of the samples (erase)."""
 
     @model_validator(mode="after")
     def _as_many_as_channels(self) -> Self:
@@ -49,36 +49,49 @@ class Pixels(BaseModel):
 
 
 class Waves(BaseModel):
-    """How sounds become a network's input.
+    """Set how sounds become a network's input.
 
-    What is left out is as the checkpoint's feature extractor has it, or as an earlier training did it. If it says
-    nothing: 16000 samples a second, normalised, with a mask.
+    Default: as in the checkpoint's feature extractor or an earlier training. If there is neither: 16000 samples per
+        second,
+    normalised, with a mask.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rate: PositiveInt | None = None
-    """Samples a second; sounds of another rate are resampled."""
+    """Samples per second; sounds with another rate are resampled."""
     longest: PositiveInt | None = None
-    """Sounds are cut after so many samples; raw ones after 10 seconds if left out."""
+    """The most samples of a sound, which is cut there. Default for raw sounds: 10 seconds."""
     normalise: bool | None = None
-    """Whether each sound is brought to mean 0 and variance 1."""
+    """Whether to normalise each sound to mean 0 and variance 1."""
     mask: bool | None = None
-    """Whether ``attention_mask`` says where a shorter sound has been filled up with zeros."""
+    """Whether to add an ``attention_mask`` that marks padding."""
+
+
+class MaskValues(BaseModel):
+    """What the numbers in masks mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """The name of each number, from 0 on; compared with the names of the head's classes, where it has any. The numbers
+    stand for the head's classes in their order if left out."""
+    ignore: int | None = 255
+    """The number of pixels that have no class; null where there is none."""
 
 
 class Folds(BaseModel):
-    """One fold of a cross-validation: every sample is tested on in one of them."""
+    """Choose one fold of a cross-validation: every sample is in the test part of one fold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     count: int = Field(ge=2)
-    """How many folds there are."""
+    """The number of folds."""
     index: int = Field(ge=0)
-    """Which of them is held out, from 0 on; the others are trained on."""
+    """The fold to hold out, from 0; the others are for training."""
 
     @model_validator(mode="after")
     def _within(self) -> Self:
         if self.index >= self.count:
-            raise ValueError(f"there are folds 0 to {self.count - 1}, and no {self.index}")
+            raise ValueError(f"index is {self.index}, but folds are numbered 0 to {self.count - 1}")
         return self

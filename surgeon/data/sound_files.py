@@ -1,4 +1,4 @@
-"""Read sounds: by soundfile where it is installed, else .wav by SciPy; resample them to the network's rate."""
+"""Read sounds with soundfile if it is installed, else .wav with SciPy; resample them to the network's rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from surgeon.errors import TrainingError
 
 Samples: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
 RIFF = (b"RIFF", b"RIFX", b"RF64")
-"""How a .wav file begins."""
+"""The first bytes of .wav files."""
 
 
 def read_sound(where: Path | bytes, name: str) -> tuple[Samples, int]:
@@ -23,13 +23,13 @@ def read_sound(where: Path | bytes, name: str) -> tuple[Samples, int]:
 
     Args:
         where: A path, or the bytes of a file.
-        name: What to call it in an error.
+        name: The name for errors.
 
     Returns:
-        The samples, and how many there are in a second.
+        The samples and their number per second.
 
     Raises:
-        TrainingError: It cannot be read, or needs a package that is not installed.
+        TrainingError: The file cannot be read, or needs a package that is not installed.
     """
     try:
         data = where.read_bytes() if isinstance(where, Path) else where
@@ -46,13 +46,13 @@ def read_sound(where: Path | bytes, name: str) -> tuple[Samples, int]:
     return _by_scipy(data, name)
 
 
-def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
-    """Resample from ``rate`` to ``wanted`` samples a second, by SciPy's polyphase filter."""
-    if rate == wanted or not len(samples):
+def resampled(samples: Samples, rate: int, target: int) -> Samples:
+    """Resample from ``rate`` to ``target`` samples per second with SciPy's polyphase filter."""
+    if rate == target or not len(samples):
         return samples
     from scipy.signal import resample_poly
 
-    ratio = Fraction(wanted, rate)
+    ratio = Fraction(target, rate)
     return np.ascontiguousarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float32)
 
 
@@ -73,7 +73,7 @@ def _by_scipy(data: bytes, name: str) -> tuple[Samples, int]:
         rate, samples = wavfile.read(io.BytesIO(data))
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
-    if samples.dtype == np.uint8:  # the one kind whose silence is not 0
+    if samples.dtype == np.uint8:  # the only dtype whose silence is not 0
         scaled = (samples.astype(np.float32) - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):
         scaled = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
@@ -86,5 +86,5 @@ def _unreadable(name: str, error: Exception) -> TrainingError:
     return TrainingError(
         f"{name} cannot be read as a sound: {str(error).strip() or type(error).__name__}",
         where="train.data",
-        hint="convert it, or hand its samples over as a list of numbers",
+        hint="convert it, or give its samples as a list of numbers",
     )

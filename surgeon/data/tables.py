@@ -1,4 +1,4 @@
-"""From the rows of a source to samples: check the inputs, number the classes, hold parts out, encode."""
+"""Turn rows of a source into samples: check inputs, number classes, hold out parts, encode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from surgeon.data.class_names import Levels, Numbering, number_classes, order_co
 from surgeon.data.files import Encoder
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn, check_values, read_labels
+from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import ANY, Head, Network
+from surgeon.data.numbers import Numbers, fit_together
 from surgeon.data.readers import (
     PARTS,
     Part,
@@ -28,8 +30,8 @@ from surgeon.data.readers import (
     target_columns,
     text_columns,
 )
+from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
 from surgeon.data.rows import Collate, Rows, unlabelled
-from surgeon.data.splitting import SPLIT_SEED, digest, draw, fold, hold_out, others
 from surgeon.data.tag_columns import TagColumn, is_of_tags, label_tensor, read_tags
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
@@ -37,20 +39,20 @@ from surgeon.interfaces.splits import Splits
 
 @dataclass
 class OpenTable:
-    """A source that has been read, checked and split, before its classes are numbered.
+    """A source that was read, checked and split, but whose classes are not numbered yet.
 
     Attributes:
-        source: What the recipe says of it.
-        parts: The rows of train, test and, where there is one, validation.
+        source: The source in the recipe.
+        parts: The rows of train, test and, if there is one, validation.
         labels: By part and target: its column, or its columns in the order of the head's outputs.
-        encoders: What makes the inputs.
+        encoders: Make the inputs.
         inputs: The names of the inputs.
         collate: Makes a batch.
-        places: Where each part was read.
-        notes: What was read and what was left out.
-        used: How samples become inputs, as plain values.
-        split: How the parts came about.
-        held_out: Whether the test rows were taken out of the training rows.
+        places: The location of each part.
+        notes: Remarks on what was read and left out.
+        used: The preprocessing, as plain values.
+        split: How the parts were made.
+        held_out: Whether the test rows were held out from the training rows.
     """
 
     source: TableSource
@@ -65,30 +67,36 @@ class OpenTable:
     split: dict[str, Any] = field(default_factory=dict)
     held_out: bool = False
 
+    @property
+    def labelled(self) -> set[str]:
+        """The labels that samples have."""
+        masks = {encode.target for encode in self.encoders if isinstance(encode, MaskedPictures)}
+        return masks | set(self.labels["train"])
+
     def levels(self, target: str, *, trained: bool) -> Levels | None:
-        """The values of a label in the parts that decide on its classes; None for a vector."""
+        """Return the values of a label in the parts that determine its classes; None for a vector."""
         columns = [self.labels[part][target] for part in self.parts]
         if not all(isinstance(column, LabelColumn) for column in columns):
             return None
         decide = ("train", "test") if self.held_out else ("train",)
         deciding = [c for part, c in zip(self.parts, columns, strict=True) if part in decide]
-        each = [c.levels(trained=trained) for c in deciding if isinstance(c, LabelColumn)]
-        names: Sequence[str] = dict.fromkeys(name for level in each for name in level.names)  # type: ignore[assignment]
-        if each[0].kind == "text" and not self._fixed(target):
+        levels = [c.levels(trained=trained) for c in deciding if isinstance(c, LabelColumn)]
+        names: Sequence[str] = dict.fromkeys(name for level in levels for name in level.names)  # type: ignore[assignment]
+        if levels[0].kind == "text" and not self._fixed(target):
             used = {name for c in deciding if isinstance(c, LabelColumn) for name in _used(c)}
             names = [name for name in names if name in used]
-        return dataclasses.replace(each[0], names=tuple(names))
+        return dataclasses.replace(levels[0], names=tuple(names))
 
     def _fixed(self, target: str) -> bool:
-        """Whether the dataset itself lists its classes, also those that no row has."""
+        """Return whether the dataset lists its classes, even those without rows."""
         column = target_columns(self.source)[target]
         return hasattr(self.parts["train"].rows.features[column], "names")
 
     def splits(self, numberings: Mapping[str, Numbering], network: Network) -> Splits:
-        """The samples.
+        """Return the samples.
 
         Raises:
-            TrainingError: A label does not fit its loss, or a class of a test part is not trained on.
+            TrainingError: A label does not fit its loss, or a test class is not in training.
         """
         made = {}
         notes = list(self.notes)
@@ -115,7 +123,7 @@ class OpenTable:
                 varied=name == "train",
             )
         names = {target: numbering.names for target, numbering in numberings.items() if numbering.names}
-        classes = {target: len(each) for target, each in names.items() if network.head(target).loss != "bce"}
+        classes = {target: len(listed) for target, listed in names.items() if network.head(target).loss != "bce"}
         for target, column in target_columns(self.source).items():
             if isinstance(column, list) and network.head(target).loss == "bce":
                 names[target] = tuple(order_columns(target, column, network.head(target)))
@@ -140,7 +148,9 @@ class OpenTable:
         if self.source.kind == "images":
             return {"image"}
         numbers = {column for columns in self.source.numbers.values() for column in columns}
-        return numbers | {c for c in (self.source.image, *text_columns(self.source), self.source.audio) if c}
+        return numbers | {
+            c for c in (self.source.image, self.source.mask, *text_columns(self.source), self.source.audio) if c
+        }
 
     def _tensor(self, part: str, target: str, numberings: Mapping[str, Numbering], head: Head) -> Tensor:
         columns = self.labels[part][target]
@@ -170,37 +180,65 @@ class OpenTable:
 def load_tables(
     sources: Sequence[Any], seed: int, network: Network = ANY, trained: Sequence[bool] | None = None
 ) -> list[Splits]:
-    """The splits of each source (images, table, saved, hub), with classes numbered over all of them.
+    """Return the splits of each source (images, table, saved, hub), with classes numbered over all of them.
 
     Args:
-        sources: What the recipe says of them.
-        seed: Draws samples and variations.
-        network: What is known of the network.
-        trained: Whether the labels of each source are trained on; of all if left out.
+        sources: The sources in the recipe.
+        seed: The seed for drawing samples and variations.
+        network: What the data must fit.
+        trained: Whether each source's labels are used in training. Default: all are.
 
     Raises:
-        TrainingError: One cannot be read, or does not go with the network or the others.
+        TrainingError: A source cannot be read, or does not fit the network or the others.
     """
     trained = trained if trained is not None else [True] * len(sources)
     tables = [open_table(source, seed, network) for source in sources]
+    _fit_numbers(tables)
     levels: dict[str, list[Levels]] = {}
-    for table, own in zip(tables, trained, strict=True):
+    for table, is_trained in zip(tables, trained, strict=True):
         for target in table.labels["train"]:
-            if (level := table.levels(target, trained=own)) is not None:
+            if (level := table.levels(target, trained=is_trained)) is not None:
                 levels.setdefault(target, []).append(level)
-    numberings = {target: number_classes(target, each, network.head(target)) for target, each in levels.items()}
+    masks = [
+        (table, encode, is_trained)
+        for table, is_trained in zip(tables, trained, strict=True)
+        for encode in table.encoders
+        if isinstance(encode, MaskedPictures)
+    ]
+    for table, mask, is_trained in masks:
+        if mask.values.classes is not None:
+            level = Levels("text", tuple(mask.values.classes), is_trained, called(table.source))
+            levels.setdefault(mask.target, []).append(level)
+    numberings = {target: number_classes(target, values, network.head(target)) for target, values in levels.items()}
+    for _, mask, _ in masks:
+        if mask.values.classes is not None:
+            mask.number(numberings[mask.target])
     return [
-        table.splits({t: numbering for t, numbering in numberings.items() if t in table.labels["train"]}, network)
+        table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
     ]
 
 
+def _fit_numbers(tables: Sequence[OpenTable]) -> None:
+    """Standardise numeric inputs with the statistics of all sources' training rows."""
+    inputs: dict[str, list[tuple[Numbers, OpenTable]]] = {}
+    for table in tables:
+        for encode in table.encoders:
+            if isinstance(encode, Numbers):
+                inputs.setdefault(encode.name, []).append((encode, table))
+    for name, encoders in inputs.items():
+        fit_together([(encode, table.parts["train"].rows) for encode, table in encoders])
+        for encode, table in encoders:
+            if encode.used:
+                table.used.setdefault("numbers", {})[name] = encode.used
+
+
 def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTable:
-    """Read a source, look at all of its inputs, and hold a part of it out.
+    """Read a source, check all its inputs, and hold out a part of it.
 
     Raises:
-        TrainingError: It is not there, cannot be read, lacks a column, has an input that is damaged, or has fewer
-            samples than asked for.
+        TrainingError: The source does not exist, cannot be read, lacks a column, has a damaged input, or has too few
+            samples.
     """
     data = read(source)
     for part in data.parts.values():
@@ -219,7 +257,7 @@ def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTa
 def read_columns(
     source: TableSource, data: Read, network: Network
 ) -> dict[str, dict[str, LabelColumn | list[LabelColumn]]]:
-    """The label columns of every part; what a column holds is decided over all parts."""
+    """Read the label columns of every part; the kind of a column is determined over all parts."""
     import pyarrow
 
     names = list(data.parts)
@@ -257,9 +295,9 @@ def read_columns(
         if isinstance(given, list):
             ordered = [column(name) for name in order_columns(target, given, network.head(target))]
             for position, name in enumerate(names):
-                labels[name][target] = [each[position] for each in ordered]
-                if odd := [each[position] for each in ordered if each[position].kind == "list"]:
-                    raise TrainingError(f"{odd[0].name!r} holds lists, and stands in a list of columns itself")
+                labels[name][target] = [parts[position] for parts in ordered]
+                if odd := [parts[position] for parts in ordered if parts[position].kind == "list"]:
+                    raise TrainingError(f"{odd[0].name!r} contains lists, so it cannot be part of a list of columns")
         else:
             for name, part in zip(names, column(given), strict=True):
                 labels[name][target] = part
@@ -267,7 +305,7 @@ def read_columns(
 
 
 def _strata(source: TableSource, labels: Mapping[str, Any], network: Network) -> Any:
-    """The class of each row by the first label that has classes; None where none has."""
+    """Return the class of each row by the first label with classes; None if there is none."""
     for target, columns in labels.items():
         head = network.head(target)
         if isinstance(columns, LabelColumn):
@@ -283,16 +321,16 @@ def _strata(source: TableSource, labels: Mapping[str, Any], network: Network) ->
 
 
 def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
-    """Hold test samples out of the training samples, where the data name none."""
+    """Hold out test samples from the training samples, if the data have no test samples."""
     source, train = table.source, table.parts["train"]
     rule = data.rule
     if "test" in table.parts:
         if source.folds is not None:
-            raise TrainingError("folds, and test samples are named: one of them says what is held out")
+            raise TrainingError("both folds and test samples are given; use one of them")
     else:
         strata, groups = table._strata("train", network), table._groups(train)
         options = {"strata": strata, "groups": groups}
-        if groups is not None and any(each is None or each == "" for each in groups):
+        if groups is not None and any(group is None or group == "" for group in groups):
             raise TrainingError(f"{called(source)} has rows without a group in {source.group!r}", where="train.data")
         if source.folds is not None:
             held = fold(len(train), source.folds.count, source.folds.index, **options)
@@ -320,8 +358,10 @@ def _divide(table: OpenTable, held: Any) -> None:
     for name, positions in (("train", kept), ("test", held)):
         table.parts[name] = train.select(positions)
         table.labels[name] = {
-            target: each.take(positions) if isinstance(each, LabelColumn) else [one.take(positions) for one in each]
-            for target, each in labels.items()
+            target: column.take(positions)
+            if isinstance(column, LabelColumn)
+            else [one.take(positions) for one in column]
+            for target, column in labels.items()
         }
 
 
@@ -329,14 +369,14 @@ def _draw(table: OpenTable, seed: int, network: Network) -> None:
     count, train = table.source.samples, table.parts["train"]
     if count > len(train):
         raise TrainingError(
-            f"data.samples asks for {count}, and {called(table.source)} has {len(train)} not held out",
-            hint="ask for less, or leave samples out for all",
+            f"data.samples is {count}, but {called(table.source)} has only {len(train)} training samples",
+            hint="use fewer, or leave samples out for all",
         )
     chosen = draw(len(train), count, seed, strata=table._strata("train", network))
     table.parts["train"] = train.select(chosen)
     table.labels["train"] = {
-        target: each.take(chosen) if isinstance(each, LabelColumn) else [one.take(chosen) for one in each]
-        for target, each in table.labels["train"].items()
+        target: column.take(chosen) if isinstance(column, LabelColumn) else [one.take(chosen) for one in column]
+        for target, column in table.labels["train"].items()
     }
 
 

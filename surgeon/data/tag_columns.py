@@ -1,4 +1,4 @@
-"""Label columns of lists: a class for each word of a text."""
+"""Read label columns of lists: one class per word of a text."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from surgeon.data.network import Head
 
 @dataclass(frozen=True)
 class TagColumn(LabelColumn):
-    """The labels of the words of every row, one after the other; ``rows`` is the row of each word.
+    """The labels of the words of all rows, one after the other; ``rows`` is the row of each word.
 
     Attributes:
-        lengths: ``(rows,)``: how many words each row has.
+        lengths: ``(rows,)``: the number of words per row.
     """
 
     lengths: Array = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     def take(self, positions: Array) -> TagColumn:
-        """Some of the rows."""
+        """Select rows."""
         starts = np.cumsum(self.lengths) - self.lengths
         lengths = self.lengths[positions]
         places = np.repeat(starts[positions] - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
         words = super().take(places)
-        fields = {each.name: getattr(words, each.name) for each in dataclasses.fields(LabelColumn)}
+        fields = {field.name: getattr(words, field.name) for field in dataclasses.fields(LabelColumn)}
         return TagColumn(**fields, lengths=lengths)
 
     def strata(self) -> Array | None:
-        """None: a row has no one class to split by."""
+        """Return None: a row has no single class to split by."""
         return None
 
 
 def is_of_tags(kind: Any) -> bool:
-    """Whether an arrow type is that of lists of texts or of whole numbers."""
+    """Return whether an arrow type is a list of texts or whole numbers."""
     from pyarrow import types
 
     if not (types.is_list(kind) or types.is_large_list(kind)):
@@ -54,10 +54,10 @@ def is_of_tags(kind: Any) -> bool:
 def read_tags(
     arrow: Any, name: str, *, feature: Any, text: bool, na: Sequence[Any] | None, rows: Array, where: str
 ) -> TagColumn:
-    """Read a column of lists of labels; the arguments are those of :func:`surgeon.data.label_columns.read_labels`.
+    """Read a column of lists of labels, with the arguments of :func:`surgeon.data.label_columns.read_labels`.
 
     Raises:
-        TrainingError: It holds something that is no label.
+        TrainingError: A value is not a label.
     """
     import pyarrow.compute as compute
 
@@ -65,17 +65,17 @@ def read_tags(
     flat = compute.list_flatten(arrow)
     inner = getattr(feature, "feature", None)
     words = np.repeat(rows, lengths)
-    # −100 in a list of tags marks what has none wherever such lists come from
+    # in lists of tags, -100 marks a missing label by convention
     made = read_labels(flat, name, feature=inner, text=text, na=[IGNORED, *(na or ())], rows=words, where=where)
-    fields = {each.name: getattr(made, each.name) for each in dataclasses.fields(LabelColumn)}
+    fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(LabelColumn)}
     return TagColumn(**fields, lengths=lengths)
 
 
 def label_tensor(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
-    """The labels of a column as a tensor, see :func:`class_tensor`; those of words ``(rows, words)``, filled with -100.
+    """Convert the labels of a column to a tensor, see :func:`class_tensor`; word labels ``(rows, words)`` with -100.
 
     Raises:
-        TrainingError: A label does not fit its loss; the first such row is named.
+        TrainingError: A label does not fit its loss; the error names the first such row.
     """
     flat = class_tensor(label, column, numbering, head)
     if not isinstance(column, TagColumn):

@@ -1,4 +1,4 @@
-"""Texts as inputs of a network, by its tokenizer, and no longer than the network has positions for."""
+"""Encode texts as inputs of a network with its tokenizer, up to the network's length limit."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from surgeon.data.processors import load_tokenizer
 from surgeon.errors import TrainingError
 
 LONGEST = 512
-"""Tokens of a text where neither the tokenizer nor the network says."""
+"""The default limit in tokens, if neither tokenizer nor network has one."""
 ENDLESS = 10**6
-"""What a tokenizer says of itself from here on means: no limit."""
+"""Limits of tokenizers from this value on mean no limit."""
 BATCH = 1000
 
 
 @dataclass
 class Texts:
-    """Encodes the texts of a column as a tokenizer makes them.
+    """Encode the texts of a column with a tokenizer.
 
     Attributes:
         column: The column.
         tokenizer: A transformers tokenizer.
-        max_length: How many tokens a text may have; the rest is cut off.
-        arguments: What the network's forward takes, by name; None where it is not known.
+        max_length: The most tokens of a text, which is cut there.
+        arguments: The names of the network's arguments; None if unknown.
     """
 
     column: str
@@ -37,38 +37,38 @@ class Texts:
     arguments: frozenset[str] | None = None
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
-        """The tokens of a row."""
+        """Encode a row."""
         return self.tensors(self.encode([self.value(row)]))[0]
 
     def value(self, row: Mapping[str, Any]) -> Any:
-        """What of a row is encoded."""
+        """Return the part of a row to encode."""
         return row[self.column]
 
     def encode(self, values: Sequence[Any], *, cut: bool = True) -> Any:
-        """What the tokenizer makes of several values, in lists."""
+        """Return the tokenizer's output for several values, as lists."""
         texts = [value or "" for value in values]
         if not cut:
             return self.tokenizer(texts, truncation=False, verbose=False)
         return self.tokenizer(texts, truncation=True, max_length=self.max_length)
 
     def tensors(self, encoded: Any) -> list[dict[str, Tensor]]:
-        """A sample for each of the values that were encoded."""
+        """Return one sample per encoded value."""
         names = [name for name in encoded if self.arguments is None or name in self.arguments] or list(encoded)
         count = len(encoded[names[0]])
         return [{name: torch.tensor(encoded[name][row], dtype=torch.long) for name in names} for row in range(count)]
 
     def whole(self, rows: Any) -> list[Any]:
-        """What of every row is encoded."""
+        """Return the part of every row to encode."""
         return list(rows[self.column][:])
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read."""
+        """The columns to read."""
         return [self.column]
 
     @property
     def names(self) -> list[str]:
-        """What the columns of the batch are called."""
+        """The columns of the batch."""
         return list(self.tensors(self.encode([self.example]))[0])
 
     @property
@@ -78,34 +78,34 @@ class Texts:
 
     @property
     def padding(self) -> dict[str, int]:
-        """What each column is filled up with."""
+        """The padding value of each column."""
         fills = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
         return {name: fills.get(name, 0) for name in self.names}
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with one value; None where it can be encoded."""
+        """Return what is wrong with a value; None if it can be encoded."""
         return not_a_text(self.column, value)
 
     def problems(self, rows: Any, vocabulary: int | None) -> dict[int, str]:
-        """What is wrong with rows, by position: no text at all, or a token that the embedding does not know."""
+        """Return what is wrong with rows, by position: a value that is not a text, or a token beyond the embedding."""
         values = self.whole(rows)
-        said = {place: text for place, value in enumerate(values) if (text := self.problem(value)) is not None}
+        problems = {place: text for place, value in enumerate(values) if (text := self.problem(value)) is not None}
         if vocabulary is None or len(self.tokenizer) <= vocabulary:
-            return said
+            return problems
         for start in range(0, len(values), BATCH):
-            part = [value for place, value in enumerate(values[start : start + BATCH], start) if place not in said]
-            places = [place for place in range(start, min(start + BATCH, len(values))) if place not in said]
+            part = [value for place, value in enumerate(values[start : start + BATCH], start) if place not in problems]
+            places = [place for place in range(start, min(start + BATCH, len(values))) if place not in problems]
             for place, row in zip(places, self.encode(part)["input_ids"] if part else (), strict=True):
                 if max(row, default=0) >= vocabulary:
                     token = self.tokenizer.convert_ids_to_tokens(max(row))
-                    said[place] = f"the token {token!r} has the number {max(row)}, and the embedding {vocabulary} rows"
-        return said
+                    problems[place] = f"the token {token!r} has id {max(row)}, but the embedding has {vocabulary} rows"
+        return problems
 
     def notes(self, rows: Any, where: str) -> list[str]:
-        """How many texts are empty, and how many are cut."""
+        """Return notes on how many texts are empty, and how many are cut."""
         values = self.whole(rows)
         empty = sum(not value for value in values)
-        # a token has at least one byte, so that only these can be too long
+        # a token has at least one byte, so only these can be too long
         long = [value for value in values if _bytes(value) > self.max_length - self.added]
         cut = 0
         for start in range(0, len(long), BATCH):
@@ -118,34 +118,34 @@ class Texts:
         return lines
 
     added = 2
-    """How many tokens a tokenizer may add to a value."""
+    """The most special tokens that a tokenizer adds to a value."""
 
 
 def open_texts(column: str, tokenizer: str | None, max_length: int | None, network: Network) -> Texts:
-    """Load a tokenizer, and find out how long texts may be: for it, for the network, and by the user's word.
+    """Load a tokenizer, and determine the length limit of texts: by tokenizer, network and user.
 
     Raises:
-        TrainingError: There is none, it cannot be loaded, or ``max_length`` is more than the network has positions for.
+        TrainingError: There is no tokenizer, it cannot be loaded, or ``max_length`` exceeds the network's positions.
     """
     files = network.preprocessing.tokenizer
     if tokenizer is None and not files:
         raise TrainingError(
-            f"{column!r} holds texts, and no tokenizer lies beside the weights",
+            f"{column!r} has texts, but there is no tokenizer beside the weights",
             where="train.data",
-            hint="name one: tokenizer: FOLDER",
+            hint="give one: tokenizer: FOLDER",
         )
     made = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
     if made.pad_token_id is None:
         made.pad_token = made.eos_token
     if max_length is not None and network.positions is not None and max_length > network.positions:
         raise TrainingError(
-            f"max_length is {max_length}, and the network has positions for {network.positions} tokens",
+            f"max_length is {max_length}, but the network has positions for {network.positions} tokens only",
             where="train.data.max_length",
-            hint=f"leave it out, or max_length: {network.positions}",
+            hint=f"leave it out, or use max_length: {network.positions}",
         )
-    own = made.model_max_length if made.model_max_length < ENDLESS else None
-    wanted = max_length or network.preprocessing.texts.get("max_length") or own
-    limits = [limit for limit in (wanted, network.positions) if limit is not None]
+    own_limit = made.model_max_length if made.model_max_length < ENDLESS else None
+    limit = max_length or network.preprocessing.texts.get("max_length") or own_limit
+    limits = [length for length in (limit, network.positions) if length is not None]
     return Texts(column, made, min(limits, default=LONGEST), network.preprocessing.arguments)
 
 
@@ -154,21 +154,21 @@ def _named(tokenizer: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    except Exception as error:  # by what is wrong with the files: OSError, ValueError, KeyError, the Rust library's own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {said}", where="train.data") from error
+    except Exception as error:  # OSError, ValueError, KeyError, exceptions of the Rust library, …
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainingError(f"the tokenizer {tokenizer!r} cannot be loaded: {reason}", where="train.data") from error
 
 
 def not_a_text(column: str, value: Any) -> str | None:
-    """What to say of a value that is no text; None where it is one, or missing."""
+    """Return what is wrong with a value that is not a text; None for a text or a missing value."""
     if value is None or isinstance(value, str):
         return None
     kind = "a list" if isinstance(value, list) else f"{value!r}, a {type(value).__name__}"
-    return f"{column!r} holds {kind}, and the tokenizer takes one text"
+    return f"{column!r} contains {kind}, but the tokenizer takes one text"
 
 
 def _bytes(value: Any) -> int:
-    """How many bytes the texts in a value have."""
+    """Return the number of bytes of the texts in a value."""
     if isinstance(value, (list, tuple)):
         return sum(map(_bytes, value))
     return len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else 0

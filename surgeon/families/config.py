@@ -271,8 +271,7 @@ class NetworkConfig:
 
         Raises:
             OperationError: The config computes the kinds of blocks from other fields, and the result differs from the
-                kept
-                blocks.
+                kept blocks.
         """
         kinds = self.kinds(container, count)
         names = self._blocks(container)

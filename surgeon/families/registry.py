@@ -62,8 +62,7 @@ def configs_in(
     """Return every config in a module tree, with the modules that have it.
 
     Parts of a network often have copies of the config under the same attribute. A part's family may declare other
-    fields;
-    otherwise those of the whole network apply.
+    fields; otherwise those of the whole network apply.
 
     Args:
         model: The network.

@@ -13,8 +13,7 @@ class Stack:
         container: The site that contains the blocks; ``""`` where they are attributes of the network.
         sites: The blocks, in the order of execution.
         config_fields: Config fields that count the blocks (``num_hidden_layers``; ``depths.1`` for the second entry of
-            a
-            list) and lists with one entry per block (``layer_types``).
+            a list) and lists with one entry per block (``layer_types``).
         evidence: How the stack was identified.
     """
 

@@ -92,7 +92,8 @@ def on_meta(model: nn.Module) -> Iterator[torch.device]:
     """Put all tensors on the meta device, including the non-persistent buffers that a skeleton keeps real."""
 
     def substitute(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
-        return tensor if tensor.is_meta else torch.empty_like(tensor, device="meta")
+        # .data: a norm that follows the data writes into its statistics, which must not count as the operation's
+        return tensor.data if tensor.is_meta else torch.empty_like(tensor, device="meta")
 
     _swap(model, substitute, attributes=True)
     yield torch.device("meta")

@@ -10,7 +10,7 @@ from typing import cast
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.graph.edit import drop_tap, taps_on
+from surgeon.graph.edit import taps_on
 from surgeon.graph.trace import Trace
 from surgeon.nn.grafts import Grafted, Tap, hook
 
@@ -108,7 +108,5 @@ def branches_reading(model: nn.Module, sites: Sequence[str]) -> list[tuple[str, 
 def exit_at(model: Grafted, site: str) -> None:
     """End the forward pass of ``model`` at ``site`` instead of where it ended before."""
     network = cast("nn.Module", model)
-    if model.exit is not None:
-        drop_tap(network, model.exit)
     model.exit = Tap(exits=True)
     hook(network.get_submodule(site), model.exit.read)

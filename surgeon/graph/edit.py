@@ -55,13 +55,13 @@ def drop_tap(model: nn.Module, tap: Tap) -> None:
                 del module._forward_hooks[key]
 
 
-def never_skip(model: nn.Module, site: str) -> list[str]:
+def never_skip(model: nn.Module, site: str) -> list[tuple[str, Any, str]]:
     """Switch off LayerDrop around ``site``: in training it skips layers at random, and a tap would read nothing.
 
     Source: Fan, Grave & Joulin 2020, "Reducing Transformer Depth on Demand with Structured Dropout".
 
     Returns:
-        The stacks of layers in which it was on.
+        Where it was on: the stack of layers, the module or config that has its rate, and the rate's name.
     """
     names, changed = site.split("."), []
     for length, child in enumerate(names):
@@ -71,8 +71,8 @@ def never_skip(model: nn.Module, site: str) -> list[str]:
             continue
         for holder, rate in _layer_drop(module):
             setattr(holder, rate, 0.0)
-            changed.append(above)
-    return list(dict.fromkeys(changed))
+            changed.append((above, holder, rate))
+    return changed
 
 
 @contextmanager

@@ -9,9 +9,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from surgeon.errors import PluginError
+from surgeon.errors import PluginError, suggest
+from surgeon.interfaces import hooks as hookspecs
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("surgeon_")]
+
+T = TypeVar("T")
 
 
 def imported(name: str, load: Callable[[], Any]) -> Any:
@@ -60,3 +65,32 @@ def file_or_module(name: str) -> ModuleType:
 def one_line(error: BaseException) -> str:
     """Format the message of an exception in one line."""
     return " ".join(str(error).split())
+
+
+def check_hooks(plugin: object, name: str) -> None:
+    """Refuse hooks that would never be called: pluggy ignores unknown names and missing markers."""
+    for key in dir(plugin):
+        if not key.startswith("surgeon_") or not callable(function := getattr(plugin, key, None)):
+            continue
+        if key not in HOOKS:
+            hint = suggest(key, HOOKS) or f"the hooks are {', '.join(HOOKS)}"
+            raise PluginError(f"plugin {name!r} implements {key!r}, which is not a hook", hint=hint)
+        if not hasattr(function, f"{hookspecs.PROJECT}_impl"):
+            raise PluginError(
+                f"plugin {name!r} defines {key!r} without marking it", hint=f"put @surgeon.hookimpl before def {key}"
+            )
+
+
+def run_hook(plugin: str, hook: str, call: Callable[[], T]) -> T:
+    """Call a plugin's hook; an exception is re-raised with the names of plugin and hook.
+
+    Raises:
+        PluginError: The hook raised.
+    """
+    try:
+        return call()
+    except PluginError as error:
+        raise error.at(f"plugin {plugin!r}, {hook}") from error.__cause__
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise PluginError(f"plugin {plugin!r} raised in {hook}: {reason}", hint="--debug shows where") from error

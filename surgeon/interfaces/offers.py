@@ -30,6 +30,8 @@ def operations(offer: Any) -> Named:
             raise PluginError(f"returned {_shown(kind)}, which is not a class derived from Operation", hint=hint)
         if kind.apply is Operation.apply:
             raise PluginError(f"{kind.__name__} defines no apply(model, surgery)")
+        if type(kind.version) is not int or kind.version < 1:
+            raise PluginError(f"{kind.__name__} has the version {kind.version!r}: use a whole number from 1")
         if not kind.name.isidentifier():
             raise PluginError(f"{kind.__name__} has the name {kind.name!r}: use letters, digits and underscores")
         named.append((kind.name, kind))

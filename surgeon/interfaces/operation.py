@@ -8,14 +8,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from surgeon.errors import OperationError, SurgeonError
+from surgeon.interfaces.returned import items_of, raised_in
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage, TrainingRequests
 
 if TYPE_CHECKING:
     from torch import nn
+
+T = TypeVar("T")
 
 
 class Operation(BaseModel):
@@ -28,6 +32,8 @@ class Operation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    """Raise it when the same fields come to mean something else, or are called otherwise; see :meth:`migrate`."""
     freezes_what_it_finds: ClassVar[bool] = False
     """Whether it freezes everything before it, so that training requests of earlier operations are dropped."""
 
@@ -49,6 +55,23 @@ class Operation(BaseModel):
             SiteError: A selector names no module of this model.
         """
         raise TypeError(f"operation {self.name!r} defines no apply(model, surgery)")
+
+    @classmethod
+    def migrate(cls, fields: dict[str, Any], version: int) -> dict[str, Any]:
+        """Turn the fields that an artifact recorded in an earlier version into fields that mean the same now.
+
+        It is called when an artifact is loaded whose ``version`` is lower than that of this class. The result must
+        give the same network as before, or the artifact's tensors do not fit it. Where that cannot be, refuse.
+
+        Args:
+            fields: Every field of the operation, those at their defaults included, as JSON. An artifact from before
+                surgeon recorded defaults has version 1 and only the fields that its recipe gave.
+            version: The version that it was recorded in.
+
+        Raises:
+            OperationError: The operation cannot be rebuilt as it was. By default it never can.
+        """
+        raise OperationError(f"it was recorded in version {version}, and version {cls.version} is installed")
 
     def objectives(self) -> list[Objective]:
         """List the losses that this operation adds to training."""
@@ -78,13 +101,23 @@ class Operation(BaseModel):
 
 
 def asked_of_training(operations: Iterable[Operation]) -> TrainingRequests:
-    """Collect the training requests of operations that are applied one after another."""
+    """Collect the training requests of operations that are applied one after another.
+
+    Raises:
+        PluginError: An operation of a plugin returned something else.
+    """
     requests = TrainingRequests([], [], [], [])
     for operation in operations:
         if operation.freezes_what_it_finds:
             requests = TrainingRequests([], [], [], [])
-        requests.objectives.extend(operation.objectives())
-        requests.schedules.extend(operation.schedules())
-        requests.penalties.extend(operation.penalties())
-        requests.stages.extend(operation.unfreezing())
+        requests.objectives.extend(_asked(operation, "objectives", Objective))
+        requests.schedules.extend(_asked(operation, "schedules", Schedule))
+        requests.penalties.extend(_asked(operation, "penalties", Penalty))
+        requests.stages.extend(_asked(operation, "unfreezing", Stage))
     return requests
+
+
+def _asked(operation: Operation, method: str, kind: type[T]) -> list[T]:
+    call = f"{type(operation).__name__}.{method}()"
+    value = raised_in(operation, call, getattr(operation, method), (SurgeonError,))
+    return items_of(operation, call, kind, value)

@@ -35,7 +35,8 @@ class Preprocessing:
         sounds: How sounds do.
         tokenizer: The files of its tokenizer, with the ``config.json`` that says which network it is of; empty where
             there are none.
-        texts: What training used of it: ``max_length``.
+        texts: What training used of it: ``max_length``, the token for padding, whether texts are lists of words.
+        numbers: How training made each input of plain numbers: means, deviations, names of categories.
         arguments: What the network's forward takes, by name; None where it takes anything, or nothing is known.
         notes: What is to be said of it, a line each.
     """
@@ -45,6 +46,7 @@ class Preprocessing:
     sounds: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     texts: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
     arguments: frozenset[str] | None = None
     notes: tuple[str, ...] = ()
 

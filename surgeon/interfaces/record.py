@@ -14,8 +14,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTRIBUTE = "surgeon_record"
-FORMAT = 2
-"""The form of a manifest that this surgeon writes; it reads all up to this one. 1: no digests, numbered answers."""
+FORMAT = 3
+"""The form of a manifest that this surgeon writes; it reads all up to this one. 1: no digests, numbered answers. 2: no
+defaults and versions of operations, no outputs."""
+
+
+class Resolved(BaseModel):
+    """Record everything that decides what one operation does, beside the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    fields: dict[str, Any]
+    """Every field of the operation, those at their defaults included."""
+    version: int = 1
+    """The ``version`` of the operation's class."""
+    distribution: str = ""
+    """The distribution that the operation came from; empty for a file or module that is not installed."""
+    release: str = ""
+    """The version of that distribution."""
 
 
 class Surgeries(BaseModel):
@@ -24,7 +40,9 @@ class Surgeries(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     operations: list[dict[str, Any]]
-    """Each operation's fields and, under ``op``, its name."""
+    """Each operation's fields that differed from their defaults and, under ``op``, its name: as in a recipe."""
+    resolved: list[Resolved] = Field(default_factory=list)
+    """The same operations with every field and the versions of their code; empty in formats 1 and 2."""
     seed: int = 0
     """The seed for new tensors."""
     roles: dict[str, Any] = Field(default_factory=dict)

@@ -66,7 +66,7 @@ class Stems(Operation):
             switches.append(StemSwitch({first: site.module, **twins}))
             surgery.replace(site, switches[-1])
         switches[0].others = switches[1:]
-        surgery.model.register_forward_pre_hook(switches[0].choose, with_kwargs=True)
+        surgery.hook("", switches[0].choose, where="before", kwargs=True)
         surgery.recall("outputs", lambda: _outputs(surgery, sites))
         surgery.note(f"{ARGUMENT}={first!r} by default; the forward also takes {', '.join(others)}")
         return surgery.model

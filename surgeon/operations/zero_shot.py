@@ -167,7 +167,8 @@ class AddClasses(Operation):
         count = len(rows["classes"]) + (0 if self.only else len(head.classes))
         widen = partial(_widened, rows=rows["values"], only=self.only)
         surgery.reshape(site, "table", (count, len(head.attributes)), widen)
-        head.classes = [*([] if self.only else head.classes), *rows["classes"]]
+        with surgery.bookkeeping():
+            head.classes = [*([] if self.only else head.classes), *rows["classes"]]
         surgery.note(f"scores {count} classes: {', '.join(head.classes[:6])}{', …' if count > 6 else ''}")
         return surgery.model
 

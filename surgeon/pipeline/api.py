@@ -1,13 +1,13 @@
-"""The public verbs on networks: edit a skeleton, then fill it with weights.
+"""Define the public verbs on networks: edit a skeleton, then fill it with weights.
 
-``plan`` stops before the weights, ``apply`` fills the network in memory, :meth:`Prepared.write` streams it
-to disk, ``load`` replays the operations on a skeleton and fills it from the artifact.
+``plan`` stops before the weights, ``apply`` fills the network in memory, :meth:`Prepared.write` streams it to disk,
+``load`` replays the operations on a skeleton and fills it from the artifact.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
-from surgeon.plugins import Plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -51,29 +52,29 @@ def plan(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Plan:
-    """Say what operations would change. No weight is read and nothing is written.
+    """Return what operations would change. Reads no weights and writes nothing.
 
-    A recipe's ``train:`` section is checked, as far as that is possible without its data.
+    A recipe's ``train:`` section is checked as far as possible without its data.
 
     Args:
-        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
-            module in memory; None takes the recipe's ``model``.
+        model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of new values, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of new values, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, added to the recipe's or overriding them by name.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
+        SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
         check_training(recipe, plugins, here=False)
@@ -105,36 +106,36 @@ def apply(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Apply operations to a model and return the result, filled with its weights.
 
-    Nothing is trained: if the recipe has a ``train:`` section, a :class:`SurgeonWarning` says so, and
-    :func:`surgeon.finetune` applies the recipe and trains.
+    Nothing is trained: if the recipe has a ``train:`` section, a :class:`SurgeonWarning` says so. Use
+    :func:`surgeon.finetune` to apply a recipe and train.
 
     Args:
-        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
-            module in memory; None takes the recipe's ``model``. A module is left as it is unless ``inplace``.
+        model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
+            None for the recipe's ``model``. A module is not changed unless ``inplace``.
         operations: A recipe, the path of one, one operation, or several.
-        inplace: Edit a module in memory itself. The operations are first tried on a skeleton, so that
-            an error leaves it as it was.
-        progress: Called with a number of bytes each time some have been read.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of new values, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        inplace: Whether to edit the module itself. The operations are tried on a skeleton first, so an error leaves the
+            module unchanged.
+        progress: Called with the number of bytes after each read.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of new values, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, added to the recipe's or overriding them by name.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
+        SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
-        what = f"the train: section of {recipe.path or 'the recipe'} is left aside, so the network is not trained"
+        what = f"the train: section of {recipe.path or 'the recipe'} is ignored, so the network is not trained"
         how = "surgeon.finetune(model, recipe) applies the recipe and trains"
         warnings.warn(f"{what}; {how}", SurgeonWarning, stacklevel=3)
 
@@ -168,24 +169,25 @@ def apply(
 def save(
     model: nn.Module, path: str | Path, *, force: bool = False, check: Callable[[Path], object] | None = None
 ) -> Path:
-    """Write a model as an artifact that :func:`load` takes: a folder, ``.safetensors`` or ``.pt``.
+    """Write a model as an artifact for :func:`load`: a folder, ``.safetensors`` or ``.pt``.
 
-    A folder also gets what lay beside the weights that the model was loaded from: tokenizer, processor, licence. A
-    single file holds the weights alone.
+    A folder also gets the companions of the weights that the model was loaded from: tokenizer, processor, licence. A
+    single file has the weights only.
 
     Args:
         model: A network that surgeon made, or any whose architecture surgeon can identify.
-        path: Where to write; nothing may exist there unless ``force``.
-        force: Replace what exists there.
-        check: Inspects what was written before it takes its place. If it raises, what was there stays, and what was
-            written is kept as ``NAME.rejected``.
+        path: The path to write; it must not exist unless ``force``.
+        force: Whether to replace what exists.
+        check: Inspects the written artifact before it replaces the path. If it raises, the path stays as it was, and
+            the rejected artifact is kept as ``NAME.rejected``.
 
     Raises:
-        OutputError: The place exists or cannot be written to.
+        OutputError: The path exists or cannot be written to.
     """
     path = Path(path)
     check_output(path, force=force, inputs=[])
     record = record_of(model) or make_record(open_source(model, plugins=load_plugins()), None)
+    refuse_unregistered(record, path)
     pieces = [
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
@@ -204,29 +206,29 @@ def load(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     verify: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> nn.Module:
     """Load an artifact, or any checkpoint that surgeon reads, in eval mode.
 
-    The weights of a safetensors file are mapped into memory: shared with every process that maps the file, until
-    they are written to. The file may be replaced or deleted meanwhile, but must not be overwritten in place.
+    The weights of a safetensors file are mapped into memory: shared with every process that maps the file, until they
+    are written to. The file may be replaced or deleted, but must not be overwritten in place.
 
     Args:
         path: An artifact, or a model in any form that :func:`apply` takes.
-        arch: What builds the network before its operations, where the manifest does not say: an architecture's
-            name, or a function without arguments.
-        key: Which of several state dicts in the file to take.
-        trust_pickle: Let pickles in the file run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        verify: Compare all bytes of an artifact with their digests; else the manifest and the small files beside
-            the weights are.
-        plugins: The plugins; the built-in and installed ones if left out.
+        arch: What builds the network before its operations, if the manifest does not say: an architecture's name, or a
+            function without arguments.
+        key: Which of several state dicts in the file to use.
+        trust_pickle: Whether pickles in the file may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        verify: Whether to compare all bytes of an artifact with their digests, not only the manifest and the small
+            files beside the weights.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        CheckpointError: The file is missing, damaged, unsafe or not as it was written.
-        ArchitectureError: The tensors do not fit the network; every one must.
+        CheckpointError: The file is missing, damaged, unsafe or has changed since it was written.
+        ArchitectureError: Not every tensor fits the network.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, path, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, path, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     source = options.source(path)
     if verify:
@@ -249,12 +251,12 @@ class Verification:
     """The result of :func:`verify`.
 
     Attributes:
-        tensors: How many tensors the artifact holds; every one fits the replayed network.
-        kept: How many of them equal the source's byte for byte; None if no source was given.
-        changed: The tensors that surgery kept and that differ from the source (training moved them).
+        tensors: How many tensors the artifact has; all of them fit the replayed network.
+        kept: How many of them are byte-identical with the source's; None if no source was given.
+        changed: Tensors that surgery kept and that differ from the source, because training changed them.
         frozen_changed: The frozen ones among ``changed``: there should be none.
-        outputs: The outputs of a forward and their shapes; ``{}`` if it could not be traced.
-        digests: How many files equal their recorded digest; 0 where none are recorded (surgeon 0.1.0).
+        outputs: The outputs of a forward and their shapes; ``{}`` if the network could not be traced.
+        digests: How many files match their recorded digest; 0 if none are recorded (surgeon 0.1.0).
         nonfinite: How many NaN and infinite values each tensor has that has any.
     """
 
@@ -274,31 +276,31 @@ def verify(
     *,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Verification:
-    """Check that an artifact is what its manifest says.
+    """Check that an artifact matches its manifest.
 
     Its files are compared with their digests and its recipe with the manifest. The network is rebuilt from the
-    manifest and the tensors are matched with it; those that surgery kept are compared with the source's, byte for
-    byte.
+    manifest, and the tensors are matched with it. Kept tensors are compared with the source's, byte for byte.
 
     Args:
         path: The artifact.
-        source: What it was made from; without it, nothing is compared.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        source: The model that the artifact was made from; without it, no tensors are compared.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: A file has changed since it was written.
-        VerificationError: It has no manifest or is not what that says, or a frozen tensor differs from the source's.
+        VerificationError: The artifact has no manifest or does not match it, or a frozen tensor differs from the
+            source's.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, source)
+    plugins = with_trust(as_plugins(plugins), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
         raise VerificationError(
-            f"{path} has no manifest, so there is nothing to compare it with",
-            hint="check takes what surgeon apply wrote",
+            f"{path} has no manifest to compare it with",
+            hint="check takes the output of surgeon apply",
         )
     integrity = verify_bytes(artifact)
     opened = open_from(artifact, OpenOptions(plugins=plugins))
@@ -318,10 +320,18 @@ def verify(
                 changed.append(name)
         kept = len(pairs) - len(changed)
     frozen = frozen_tensors(root)
+    trained = bool(artifact.record and artifact.record.training)
     moved = tuple(name for name in changed if name in frozen)
     if moved:
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
+        )
+    if changed and not trained:
+        raise VerificationError(
+            f"{len(changed)} kept tensors differ from {source}, and the manifest records no training: "
+            f"{', '.join(changed[:3])}",
+            where=str(path),
+            hint="name the source that it was made from; what surgeon trains is recorded, other training is not",
         )
     nonfinite = count_nonfinite((name, artifact.checkpoint.read(name)) for name in artifact.checkpoint.entries)
     count = len(dict(tensors_of(root)))
@@ -333,22 +343,22 @@ check = verify
 
 
 def _kept_pairs(kept: dict[str, str], origin: Source) -> dict[str, str]:
-    """The artifact's kept tensors, with the entries of the source that they come from."""
+    """Return the artifact's kept tensors with their entries in the source."""
     if origin.checkpoint is None:
         raise VerificationError(f"{origin.location} has no weights to compare with")
     mapping = origin.mapping or {}
     pairs = {name: mapping.get(old, old) for name, old in kept.items()}
-    lost = [entry for entry in pairs.values() if entry not in origin.checkpoint.entries]
-    if lost:
+    missing = [entry for entry in pairs.values() if entry not in origin.checkpoint.entries]
+    if missing:
         raise VerificationError(
-            f"{origin.location} lacks {len(lost)} tensors that the artifact kept: {', '.join(lost[:3])}",
+            f"{origin.location} lacks {len(missing)} tensors that the artifact kept: {', '.join(missing[:3])}",
             hint="is it what the artifact was made from?",
         )
     return pairs
 
 
 def frozen_tensors(model: nn.Module) -> set[str]:
-    """Parameters that do not train, and the statistics of norms that stay in eval mode."""
+    """Return the parameters without gradients, and the statistics of norm layers that stay in eval mode."""
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     for prefix, module in model.named_modules():
         if isinstance(module, Frozen):
@@ -357,7 +367,7 @@ def frozen_tensors(model: nn.Module) -> set[str]:
 
 
 def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors on the CPU have the same shape, dtype and bytes; a NaN equals itself then."""
+    """Return whether two CPU tensors have the same shape, dtype and bytes; so a NaN equals itself."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))

@@ -18,14 +18,14 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
 
     Args:
         recipe: A recipe with a ``train:`` section.
-        plugins: The plugins, which offer losses and callbacks.
-        here: The training is to run on this machine, so values are checked beside names: a recipe that asks
-            for bfloat16 may be planned where there is no GPU.
-        needs_data: The settings must name data; False where the caller passes datasets.
+        plugins: The plugins, with their losses and callbacks.
+        here: Whether training runs on this machine, so that values are checked too: a recipe with bfloat16 may be
+            planned on a machine without a GPU.
+        needs_data: Whether the settings must have data; False if the caller passes datasets.
 
     Raises:
         TrainingError: Packages that fine-tuning needs are not installed.
-        RecipeError: With every mistake in ``problems``, each at its place.
+        RecipeError: The settings have mistakes; each is in ``problems`` with its position.
     """
     settings = recipe.train
     assert settings is not None  # the caller has checked
@@ -34,7 +34,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
     problems += _in_callbacks(recipe, settings, plugins)
     if not needs_data:
-        pass  # the caller's datasets take the place of whatever the settings name
+        pass  # the caller's datasets replace those of the settings
     elif settings.data is None:
         problems.append(_problem(recipe, "needs the key 'data'", "as in: data: {source: digits}", "train"))
     elif here:
@@ -46,7 +46,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
 
 def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[SurgeonError]:
     if not (settings.arguments or here):
-        return []  # spares the import of transformers
+        return []  # avoids the import of transformers
     from surgeon.training.arguments import argument_problems, training_arguments
 
     problems = [
@@ -64,7 +64,7 @@ def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[S
 
 def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
     if not settings.callbacks:
-        return []  # spares the import of transformers
+        return []  # avoids the import of transformers
     from surgeon.training.stopping import make_callbacks
 
     problems: list[SurgeonError] = []
@@ -85,14 +85,14 @@ def _in_losses(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> lis
         losses += [(objective.loss, ("operations", index)) for objective in operation.objectives()]
     available = plugins.losses() if losses else {}
     return [
-        _problem(recipe, f"no loss {loss!r} (there are: {', '.join(available)})", suggest(loss, available), *keys)
+        _problem(recipe, f"unknown loss {loss!r} (available: {', '.join(available)})", suggest(loss, available), *keys)
         for loss, keys in losses
         if loss not in available
     ]
 
 
 def _in_data(recipe: Recipe, settings: TrainSettings) -> list[SurgeonError]:
-    """List the mistakes in the settings of the digits; other data are checked when they are read."""
+    """Return the mistakes in settings of digits; other data are checked when they are read."""
     from surgeon.data.digits import read_digits
 
     problems: list[SurgeonError] = []

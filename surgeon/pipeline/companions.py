@@ -1,6 +1,6 @@
-"""Take along what belongs beside the weights, and change what surgery changes: sizes, channels, widths, vocabularies.
+"""Copy the companions of the weights, and update in them what surgery changes: sizes, channels, widths, vocabularies.
 
-Which files these are, :mod:`surgeon.checkpoint.companions` says.
+:mod:`surgeon.checkpoint.companions` lists these files.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.pipeline.manifest import stock_config
 
 POOLED = ("word_embedding_dimension", "embedding_dimension")
-"""What sentence-transformers' pooling calls the width of the vectors that it pools."""
+"""Keys of sentence-transformers' pooling for the width of its vectors."""
 SENTENCES = "sentence-transformers modules"
 PARTS = ("image_processor", "video_processor")
-"""The processors of pictures inside a ``processor_config.json``."""
+"""Keys of image processors inside a ``processor_config.json``."""
 SINGLE = (".safetensors", ".pt")
-"""The suffixes of artifacts that are one file."""
+"""Suffixes of artifacts that are a single file."""
 WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What lies beside the weights of a result, and what is to be said of it."""
+class AdaptedCompanions:
+    """The companions of a result, with notes about them."""
 
     companions: list[Companion]
     notes: list[str]
@@ -43,11 +43,11 @@ class Beside:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What companions depend on of a text network.
+    """The sizes of a text network that companions depend on.
 
     Attributes:
-        width: The width of its vectors, as its config says; None where it does not.
-        vocabulary: How many tokens its embedding knows; None where it has none.
+        width: The width of its vectors according to its config; None if it does not say.
+        vocabulary: The number of tokens in its embedding; None if it has none.
     """
 
     width: int | None
@@ -55,38 +55,40 @@ class Sizes:
 
     @classmethod
     def of(cls, model: nn.Module) -> Sizes:
-        """Measure a network, or a skeleton of it."""
+        """Read the sizes of a network or its skeleton."""
         return cls(_width(model), _vocabulary(model))
 
 
-def adapt(companions: Iterable[Companion], operations: Sequence[Operation], before: Sizes, after: nn.Module) -> Beside:
-    """Let companions agree with a network that has been operated on.
+def adapt(
+    companions: Iterable[Companion], operations: Sequence[Operation], before: Sizes, after: nn.Module
+) -> AdaptedCompanions:
+    """Update companions for a network after operations.
 
     Args:
-        companions: Those of the source.
-        operations: What was done.
+        companions: The source's companions.
+        operations: The operations.
         before: The sizes of the network before the operations.
-        after: The network after them, or its skeleton.
+        after: The network after the operations, or its skeleton.
 
     Raises:
-        OperationError: A companion no longer fits, and cannot be made to.
+        OperationError: A companion no longer fits and cannot be adapted.
     """
     kept, notes = list(companions), []
     for operation in operations:
         if isinstance(operation, AdaptInput):
-            kept, said = _adapt_processors(kept, operation)
-            notes += said
+            kept, changes = _adapt_processors(kept, operation)
+            notes += changes
     sizes = Sizes.of(after)
     _check_vocabulary(kept, before.vocabulary, sizes.vocabulary)
-    kept, said = _adapt_sentences(kept, before.width, sizes.width, after)
-    notes += said
+    kept, changes = _adapt_sentences(kept, before.width, sizes.width, after)
+    notes += changes
     if line := summarise(kept):
         notes.insert(0, f"beside the weights: {line}")
-    return Beside(kept, notes)
+    return AdaptedCompanions(kept, notes)
 
 
 def _width(model: nn.Module) -> int | None:
-    """The width of a text network's vectors, as its config says."""
+    """Return the width of a text network's vectors according to its config."""
     config = getattr(model, "config", None)
     for part in (config, getattr(config, "text_config", None)):
         for name in ("hidden_size", "d_model", "dim"):
@@ -96,7 +98,7 @@ def _width(model: nn.Module) -> int | None:
 
 
 def _vocabulary(model: nn.Module) -> int | None:
-    """How many tokens the embedding of a text network knows; None where it has none."""
+    """Return the number of tokens in the embedding of a text network; None if it has none."""
     embeddings = getattr(model, "get_input_embeddings", None)
     if not callable(embeddings):
         return None
@@ -108,7 +110,7 @@ def _vocabulary(model: nn.Module) -> int | None:
 
 
 def _adapt_processors(companions: list[Companion], operation: AdaptInput) -> tuple[list[Companion], list[str]]:
-    """The processors of pictures for the channels and the size that ``adapt_input`` made."""
+    """Update image processors for the channels and the size that ``adapt_input`` made."""
     notes: list[str] = []
     changed = []
     for companion in companions:
@@ -126,7 +128,7 @@ def _adapt_processors(companions: list[Companion], operation: AdaptInput) -> tup
 
 
 def adapt_preprocessing(stated: dict[str, Any], operations: Sequence[Operation]) -> dict[str, Any]:
-    """What a record says of how pictures become inputs, for the channels and the size that operations made."""
+    """Update a record's preprocessing for the channels and the image size that operations made."""
     pictures = stated.get("pictures")
     if pictures is None:
         return stated
@@ -139,28 +141,30 @@ def adapt_preprocessing(stated: dict[str, Any], operations: Sequence[Operation])
     return {**stated, "pictures": pictures}
 
 
-def unsaid(record: Record, sources: Sequence[Any]) -> list[str]:
-    """The note for a plan whose training reads pictures, where the checkpoint says nothing of how."""
-    read = [source for source in sources if getattr(source, "kind", "") == "images" or getattr(source, "image", None)]
-    pixels = [given for source in read if isinstance(given := getattr(source, "pixels", None), Pixels)]
-    silent = [given for given in pixels if given.mean is None or given.std is None]
-    if not silent or "pictures" in record.preprocessing or describes(record.companions, "pictures"):
+def missing_statistics_notes(record: Record, sources: Sequence[Any]) -> list[str]:
+    """Return a note if training reads pictures but the checkpoint does not say how to normalise them."""
+    reading = [
+        source for source in sources if getattr(source, "kind", "") == "images" or getattr(source, "image", None)
+    ]
+    settings = [pixels for source in reading if isinstance(pixels := getattr(source, "pixels", None), Pixels)]
+    incomplete = [pixels for pixels in settings if pixels.mean is None or pixels.std is None]
+    if not incomplete or "pictures" in record.preprocessing or describes(record.companions, "pictures"):
         return []
     return [UNSAID]
 
 
 def left_behind(path: Path, companions: Sequence[Companion]) -> str | None:
-    """Say what a single file does not hold of what lies beside the weights; None where nothing is left behind."""
+    """Return a note about companions that a single file cannot hold; None if there are none."""
     if not companions or path.suffix not in SINGLE:
         return None
     return f"not in the file: {summarise(companions)}; -o {path.with_suffix('')} writes a folder that holds them"
 
 
 def with_tokenizer(companions: Sequence[Companion], tokenizer: str) -> list[Companion]:
-    """``companions`` with the tokenizer that training used, instead of one that lay beside the weights.
+    """Replace the tokenizer among ``companions`` by the one that training used.
 
     Args:
-        companions: What lies beside the weights.
+        companions: The companions of the weights.
         tokenizer: A folder, or a name on the hub.
     """
     from transformers import AutoTokenizer
@@ -172,7 +176,7 @@ def with_tokenizer(companions: Sequence[Companion], tokenizer: str) -> list[Comp
             folder = Path(scratch)
             AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(folder)
         files = [companion for companion in read_companions(folder) if companion.kind in kinds]
-    return sorted([*files, *(each for each in companions if each.kind not in kinds)], key=lambda each: each.name)
+    return sorted([*files, *(c for c in companions if c.kind not in kinds)], key=lambda companion: companion.name)
 
 
 def _adapted(config: dict[str, Any], operation: AdaptInput, notes: list[str], name: str) -> dict[str, Any]:
@@ -183,28 +187,27 @@ def _adapted(config: dict[str, Any], operation: AdaptInput, notes: list[str], na
     if operation.image_size is not None and ("size" in config or "crop_size" in config):
         sized = with_side(pictures, operation.image_size)
         if sized is None:
-            notes.append(f"{name} has no fixed size of pictures, and stays as it is")
+            notes.append(f"{name} has no fixed image size and is not changed")
         else:
             pictures = sized
-            notes.append(f"{name}: pictures of {operation.image_size} pixels, not of {side_of(config)}")
+            notes.append(f"{name}: image size {operation.image_size} instead of {side_of(config)}")
     return dict(pictures["config"])
 
 
 def _check_vocabulary(companions: list[Companion], before: int | None, after: int | None) -> None:
-    """Refuse a vocabulary that became smaller than what the tokenizer makes."""
+    """Refuse a vocabulary that is smaller than the tokenizer's."""
     if before is None or after is None or after >= before:
         return
     largest = max((number for companion in companions for number in _numbers(companion)), default=-1)
     if largest >= after:
         raise OperationError(
-            f"the tokenizer beside the weights makes tokens up to number {largest}, and the embedding has {after} rows "
-            f"(it had {before})",
-            hint="give it a tokenizer of the new vocabulary, or keep the embedding",
+            f"the tokenizer has token ids up to {largest}, and the embedding has {after} rows ({before} before)",
+            hint="use a tokenizer with the new vocabulary, or keep the embedding",
         )
 
 
 def _numbers(companion: Companion) -> Iterable[int]:
-    """The largest number of a token in a file of a tokenizer; nothing of a file that holds none."""
+    """Yield the largest token id in a tokenizer's file; nothing for files without ids."""
     if companion.name == "tokenizer.json":
         content = companion.json()
         vocabulary = (content.get("model") or {}).get("vocab")
@@ -222,18 +225,18 @@ def _numbers(companion: Companion) -> Iterable[int]:
 def _adapt_sentences(
     companions: list[Companion], before: int | None, after: int | None, result: nn.Module
 ) -> tuple[list[Companion], list[str]]:
-    """sentence-transformers' modules for the network's new width, or none where they can no longer be loaded."""
+    """Update sentence-transformers' modules for the new width, or drop them if they can no longer be loaded."""
     modules = [companion for companion in companions if companion.kind == SENTENCES]
     if not modules:
         return companions, []
     if stock_config(result) is None:
-        rest = [companion for companion in companions if companion.kind != SENTENCES]
-        return rest, [f"left behind: {SENTENCES}, which load an encoder by its config, and the result has none"]
+        others = [companion for companion in companions if companion.kind != SENTENCES]
+        return others, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
     if after == before or before is None or after is None:
         return companions, []
-    if weighty := next((module for module in modules if module.name.endswith(WEIGHTS)), None):
+    if trained := next((module for module in modules if module.name.endswith(WEIGHTS)), None):
         raise OperationError(
-            f"{weighty.name} was trained on vectors of width {before}, and the network now makes them {after} wide",
+            f"{trained.name} was trained on vectors of width {before}, and the network's are now {after} wide",
             hint="remove that module from modules.json, or keep the width",
         )
     adapted = []
@@ -241,4 +244,4 @@ def _adapt_sentences(
         content = companion.json() if companion in modules and companion.name.endswith("/config.json") else {}
         pooled = {name: after for name in POOLED if content.get(name) == before}
         adapted.append(companion.with_json({**content, **pooled}) if pooled else companion)
-    return adapted, [f"{SENTENCES}: vectors of width {after}, not of {before}"]
+    return adapted, [f"{SENTENCES}: width {after} instead of {before}"]

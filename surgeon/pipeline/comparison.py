@@ -1,12 +1,12 @@
-"""Compare two networks: what is in one only, what has another form, and how far each tensor moved.
+"""Compare two networks: tensors in only one, tensors of another form, and how far each tensor moved.
 
-:func:`diff` opens both without reading a weight, pairs their tensors (:mod:`surgeon.pipeline.pairing`) and reads them
-two pieces at a time (:mod:`surgeon.pipeline.movement`), so that memory does not grow with the size of the networks.
+:func:`diff` opens both without reading weights, pairs their tensors (:mod:`surgeon.pipeline.pairing`) and reads them in
+pieces (:mod:`surgeon.pipeline.movement`), so that memory use does not depend on the size of the networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from surgeon.architectures.trust import TrustCode, with_trust
@@ -15,8 +15,7 @@ from surgeon.errors import CheckpointError, SiteError, name_nearest_option
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, group
 from surgeon.pipeline.movement import CHUNK, Movement, compare
 from surgeon.pipeline.pairing import Side, ancestors, open_side, pair
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.opened import Model, OpenOptions
 
 
@@ -34,34 +33,34 @@ def diff(
     key_b: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Diff:
     """Compare two networks: structure, training state, and how far each tensor moved.
 
-    Tensors are read in pieces, so that memory does not grow with the networks. Names are those of the networks where
-    both are known, else those in the files; of an artifact that was made from the other, the manifest says which tensor
-    is which.
+    Tensors are read in pieces, so that memory use does not depend on the networks' size. Names are those of the
+    networks if both are known, else those in the files. If one artifact was made from the other network, its manifest
+    says which tensors correspond.
 
     Args:
         a: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
-        b: The same, of what came later.
-        select: A selector: compare only what is at or below its sites, in either network.
-        values: False compares names, shapes, dtypes and training state only, and reads no weight.
-        progress: Called with a number of bytes each time some of A and B have been read.
-        arch_a: What builds A, where it does not say.
-        arch_b: What builds B, where it does not say.
-        key_a: Which of several state dicts in A to take.
-        key_b: Which of several state dicts in B to take.
-        trust_pickle: Let pickles in the files run code.
-        trust_code: Modules that a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        b: The later one, in any of these forms.
+        select: A selector: compare only tensors at or below its sites, in either network.
+        values: False compares names, shapes, dtypes and training state only, and reads no weights.
+        progress: Called with the number of bytes after each read of A and B.
+        arch_a: What builds A, if A does not say.
+        arch_b: What builds B, if B does not say.
+        key_a: Which of several state dicts in A to use.
+        key_b: Which of several state dicts in B to use.
+        trust_pickle: Whether pickles in the files may run code.
+        trust_code: Modules, named in a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        CheckpointError: One is missing, damaged or unsafe, or has no values to compare.
-        ArchitectureError: A reference that names no file cannot be built.
-        SiteError: ``select`` names nothing in either network.
+        CheckpointError: A checkpoint is missing, damaged or unsafe, or has no values to compare.
+        ArchitectureError: A network given by name cannot be built.
+        SiteError: ``select`` matches nothing in either network.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, a, b, arch_a, arch_b)
+    plugins = with_trust(as_plugins(plugins), trust_code, a, b, arch_a, arch_b)
     side_a, side_b = (
         open_side(model, OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins))
         for model, arch, key in ((a, arch_a, key_a), (b, arch_b, key_b))
@@ -69,7 +68,7 @@ def diff(
     for side in (side_a, side_b):
         if values and not side.values:
             raise CheckpointError(
-                "it has no weights, so how far tensors moved cannot be said",
+                "it has no weights, so only its structure can be compared",
                 where=side.location,
                 hint="compare the structure only: --structure, or values=False in Python",
             )
@@ -85,8 +84,10 @@ def diff(
             made = pairing.made.get(name)
             tensors.append(_tensor(side_a, side_b, of_a, name, made, values, progress or (lambda _: None)))
     paired = set(partner.values())
-    lone = [name for name in side_a.entries if name not in paired and name not in side_b.filled and name in chosen_a]
-    tensors += [_tensor(side_a, side_b, name, None, None, values, lambda _: None) for name in lone]
+    unpaired = [
+        name for name in side_a.entries if name not in paired and name not in side_b.filled and name in chosen_a
+    ]
+    tensors += [_tensor(side_a, side_b, name, None, None, values, lambda _: None) for name in unpaired]
     labels_a, labels_b = _Blocks(side_a.blocks()), _Blocks(side_b.blocks())
     notes = [f"{letter}: {note}" for letter, side in (("A", side_a), ("B", side_b)) for note in side.notes]
     return Diff(
@@ -114,7 +115,7 @@ def _selected(a: Side, b: Side, selector: str | None) -> tuple[set[str], set[str
         if not chosen[0]:
             raise
     if not any(chosen):
-        raise SiteError(f"what {selector!r} names has no tensors", hint="see: surgeon inspect MODEL --select SELECTOR")
+        raise SiteError(f"{selector!r} matches no tensors", hint="see: surgeon inspect MODEL --select SELECTOR")
     return chosen[0], chosen[1]
 
 
@@ -176,7 +177,7 @@ def _is_parameter(side: Side, name: str | None, entry: Entry | None) -> bool:
 
 
 class _Blocks:
-    """Says in which block a tensor lies, or in which part of the network beside the blocks."""
+    """Name the block of a tensor, or the part of the network if it is in no block."""
 
     def __init__(self, sites: Iterable[str]) -> None:
         self.sites = set(sites)

@@ -1,4 +1,4 @@
-"""How two networks differ, as data: by tensor, by site and by block. ``surgeon.cli.render.comparison`` draws it."""
+"""Describe how two networks differ: by tensor, site and block. ``surgeon.cli.render.comparison`` draws it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.pipeline.movement import Movement
 
 NOISE = 1e-12
-"""What double precision may lose in the sums of a cosine."""
+"""The rounding error of a cosine's sums in double precision."""
 
 Status = Literal["only in A", "only in B", "other shape", "other dtype", "moved", "same", "not compared"]
 
 
 @dataclass(frozen=True)
 class TensorDiff:
-    """One tensor of A, of B or of both.
+    """One tensor of A, B or both.
 
     Attributes:
-        name: Its name in B; in A where only A has it.
-        status: What differs first: presence, shape, dtype, values. A tensor of another dtype may have moved too.
-        name_a: Its name in A; None where only B has it.
+        name: Its name in B, or in A if only A has it.
+        status: The first difference: presence, shape, dtype, values. A tensor of another dtype may have moved too.
+        name_a: Its name in A; None if only B has it.
         shape_a: Its shape in A.
         shape_b: Its shape in B.
         dtype_a: Its dtype in A.
         dtype_b: Its dtype in B.
-        frozen_a: Whether training leaves it as it is in A; None where that is not known.
-        frozen_b: The same in B.
-        made_by: The operation that made or changed it since A, where B's manifest says so.
-        movement: How far its values moved; None where they were not compared.
-        parameter: Whether it counts in the movement of its site and block: a parameter; where that is not known, any
-            tensor of floating-point numbers.
+        frozen_a: Whether it is frozen in A; None if unknown.
+        frozen_b: Whether it is frozen in B; None if unknown.
+        made_by: The operation that made or changed it since A, if B's manifest says so.
+        movement: How far its values moved; None if they were not compared.
+        parameter: Whether it counts in the movement of its site and block: parameters do; if it is unknown whether it
+            is a parameter, any floating-point tensor does.
     """
 
     name: str
@@ -50,33 +50,33 @@ class TensorDiff:
 
     @property
     def moved(self) -> bool:
-        """Whether its values differ; a shape or dtype alone does not count."""
+        """Whether its values differ; another shape or dtype alone does not count."""
         return self.status == "moved" or (self.movement is not None and self.movement.squared_step > 0)
 
     @property
     def frozen(self) -> bool | None:
-        """Whether it is frozen in B; in A, where B does not say."""
+        """Whether it is frozen in B, or in A if that is unknown."""
         return self.frozen_a if self.frozen_b is None else self.frozen_b
 
     @property
     def state_changed(self) -> bool:
-        """Whether it is frozen in one of the two and trains in the other."""
+        """Whether it is frozen in one network and trainable in the other."""
         return None not in (self.frozen_a, self.frozen_b) and self.frozen_a != self.frozen_b
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data."""
+        """Convert it to JSON-able data."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "movement"]
         return {**{name: getattr(self, name) for name in names}, "moved": self.moved, **_numbers(self.movement)}
 
 
 @dataclass(frozen=True)
 class GroupDiff:
-    """The tensors of a site, or of a block.
+    """The tensors of a site or block.
 
     Attributes:
-        name: Its address; ``.`` is the whole network.
-        tensors: The tensors in it.
-        movement: How far its parameters moved, taken as one vector; None where none was compared.
+        name: Its site; ``.`` is the whole network.
+        tensors: Its tensors.
+        movement: How far its parameters moved, as one vector; None if none were compared.
     """
 
     name: str
@@ -85,17 +85,17 @@ class GroupDiff:
 
     @property
     def moved(self) -> int:
-        """How many of its tensors moved, buffers included."""
+        """How many of its tensors moved, with buffers."""
         return sum(tensor.moved for tensor in self.tensors)
 
     @property
     def compared(self) -> int:
-        """How many of its tensors have values that were compared."""
+        """How many of its tensors were compared by value."""
         return sum(tensor.movement is not None for tensor in self.tensors)
 
     @property
     def state(self) -> str:
-        """``frozen``, ``trainable``, ``partly frozen``, or nothing where it is not known; ``A → B`` if it changed."""
+        """``frozen``, ``trainable``, ``partly frozen``, or ``""`` if unknown; ``A → B`` if it changed."""
         after = _state([tensor.frozen for tensor in self.tensors if tensor.parameter])
         if any(tensor.state_changed for tensor in self.tensors):
             return f"{_state([tensor.frozen_a for tensor in self.tensors if tensor.parameter])} → {after}"
@@ -103,11 +103,11 @@ class GroupDiff:
 
     @property
     def other(self) -> int:
-        """How many of its tensors only one network has, or have another shape or dtype."""
+        """How many of its tensors are in one network only, or have another shape or dtype."""
         return sum(tensor.status not in ("same", "moved", "not compared") for tensor in self.tensors)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data, its tensors by name."""
+        """Convert it to JSON-able data, with tensors by name."""
         names = [tensor.name for tensor in self.tensors]
         sums = {"moved": self.moved, "compared": self.compared, "other": self.other, "state": self.state}
         return {"name": self.name, "tensors": names, **sums, **_numbers(self.movement)}
@@ -115,18 +115,18 @@ class GroupDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """How two networks differ.
+    """The difference of two networks.
 
     Attributes:
-        a: What was compared.
-        b: With what.
-        architecture_a: What builds A before its operations; None where that is not known.
-        architecture_b: What builds B before its operations; None where that is not known.
-        tensors: Every tensor of both, in the order of B, those that only A has last.
-        blocks: The same by block; outside of blocks, by part of the network.
-        sites: The same by site.
-        values: Whether values were compared, or the structure only.
-        notes: What was noticed while opening and pairing.
+        a: The location of A.
+        b: The location of B.
+        architecture_a: What builds A before its operations; None if unknown.
+        architecture_b: What builds B before its operations; None if unknown.
+        tensors: All tensors of both, in the order of B; those of A only come last.
+        blocks: The tensors by block; outside blocks, by part of the network.
+        sites: The tensors by site.
+        values: Whether values were compared.
+        notes: Remarks about opening and pairing.
     """
 
     a: str
@@ -141,7 +141,7 @@ class Diff:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing that was compared differs: structure, known training state and, to the byte, values."""
+        """Whether everything compared is equal: structure, known training state and, byte for byte, values."""
         return not any(tensor.status not in ("same", "not compared") or tensor.state_changed for tensor in self.tensors)
 
     @property
@@ -151,15 +151,15 @@ class Diff:
 
     @property
     def frozen_moved(self) -> tuple[TensorDiff, ...]:
-        """Frozen tensors whose values differ though no operation made them: training should not have moved them."""
+        """Frozen tensors whose values differ although no operation made them; training should not have changed them."""
         return tuple(t for t in self.tensors if t.frozen and t.moved and t.made_by is None)
 
     def with_status(self, *status: Status) -> tuple[TensorDiff, ...]:
-        """The tensors with one of these statuses."""
+        """Return the tensors with one of these statuses."""
         return tuple(tensor for tensor in self.tensors if tensor.status in status)
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as JSON-able data."""
+        """Convert the comparison to JSON-able data."""
         return {
             "equal": self.equal,
             "a": {"location": self.a, "architecture": self.architecture_a},
@@ -187,12 +187,12 @@ class Diff:
         ]
         head = ("block", "moved", "relative", "cosine", "largest", "other form", "state")
         title = f"{self.a} and {self.b} {'are equal' if self.equal else 'differ'}"
-        wrong = [f"frozen, and moved: {tensor.name}" for tensor in self.frozen_moved]
-        return html_report(title, html_table(head, rows), notes=[*wrong, *self.notes])
+        moved = [f"frozen, and moved: {tensor.name}" for tensor in self.frozen_moved]
+        return html_report(title, html_table(head, rows), notes=[*moved, *self.notes])
 
 
 def figure(number: float | None) -> str:
-    """A measure to three figures; a cosine just below 1 never reads as 1. Nothing for None."""
+    """Format a number to three figures; a cosine just below 1 is never shown as 1. Empty for None."""
     if number is None:
         return ""
     if 0.999 < number < 1 - NOISE:
@@ -201,7 +201,7 @@ def figure(number: float | None) -> str:
 
 
 def group(name: str, tensors: tuple[TensorDiff, ...]) -> GroupDiff:
-    """Take tensors together: those whose values were compared and that are parameters move as one vector."""
+    """Group tensors; those that are parameters and were compared by value move as one vector."""
     counted = [tensor.movement for tensor in tensors if tensor.parameter and tensor.movement is not None]
     return GroupDiff(name, tensors, sum(counted, Movement()) if counted else None)
 

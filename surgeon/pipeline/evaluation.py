@@ -1,4 +1,4 @@
-"""Measure a network on data with labels, read as it was trained."""
+"""Evaluate a network on labelled data, prepared as in training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
 from surgeon.surgery.opened import Model
 from surgeon.training.evaluating import Evaluation, evaluate_samples
-from surgeon.training.parts import is_language_model
+from surgeon.training.language import is_language_model
 from surgeon.training.predicting import BATCH
 
 
@@ -33,32 +33,33 @@ def evaluate(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Evaluation:
-    """Measure how good a network is on data with labels, read as it was trained.
+    """Evaluate a network on labelled data, prepared as in training.
 
-    Classes: accuracy, balanced accuracy, F1, measures of each class and the confusion matrix. Yes/no questions: AUROC
-    and average precision, of each too. Values: R², MAE and RMSE. Tokens: perplexity.
+    Classes: accuracy, balanced accuracy, F1, per-class metrics and the confusion matrix. Yes/no questions: AUROC and
+        average
+    precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity.
 
     Args:
-        model: What :func:`surgeon.load` takes, or a network in memory.
-        data: What :func:`surgeon.predict` takes, with labels. A class that the network has and the data lack is noted;
-            one that the network lacks is an error. Texts for a language model need no labels.
-        classes: The names of the classes in the order of the outputs, where the network has none.
-        part: Measure on this part of the data only; on all of them if left out.
-        on_error: ``skip`` leaves out a sample that cannot be read, with a note; else it is an error.
-        batch_size: How many samples are computed at a time.
-        device: Where to compute, as in ``cuda``; where a network in memory lies, else the GPU if there is one.
-        arch: What builds the network, where the source does not say.
-        seed: Draws samples, where a source of data draws.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that a manifest names and that may run.
-        trust_recipe: Let a tokenizer be fetched that the record names.
-        plugins: The plugins; the built-in and installed ones if left out.
+        model: A model as for :func:`surgeon.load`, or a network in memory.
+        data: Labelled data as for :func:`surgeon.predict`. A class without samples is noted; a class that the network
+            does not have is an error. Texts for a language model need no labels.
+        classes: The class names in the order of the outputs, if the network has none.
+        part: Evaluate on this part of the data only. Default: all of it.
+        on_error: ``skip`` leaves out samples that cannot be read, with a note; ``fail`` raises.
+        batch_size: Samples per batch.
+        device: The device, such as ``cuda``. Default: that of a network in memory, else a GPU if there is one.
+        arch: What builds the network, if the source does not say.
+        seed: The seed for sources of data that draw samples.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules named in a manifest that may run.
+        trust_recipe: Whether a tokenizer that the record names may be downloaded.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        TrainingError: The data cannot be read, have no labels, or do not go with the network.
+        TrainingError: The data cannot be read, have no labels, or do not fit the network.
         SurgeonError: The network cannot be loaded; the class of the error says why.
     """
     ready = ReadyModel.of(

@@ -1,10 +1,11 @@
-"""Apply operations to a model and train the result; or train what is ready to train."""
+"""Apply operations to a model and train the result, or train a prepared network."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.companions import with_tokenizer
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, operations_from
+from surgeon.pipeline.teacher import load_before, load_teacher
+from surgeon.plugins import Plugins, as_plugins
+from surgeon.recipe.load import Recipe
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.checkpoints import RUN
@@ -33,7 +36,7 @@ from surgeon.training.report import TrainReport
 from surgeon.training.session import train
 
 HEAD_STARTS = ("freeze", "transfer")
-"""Operations that a network trained from scratch goes without."""
+"""Operations to leave out for a network trained from scratch."""
 
 
 @name_nearest_option
@@ -54,42 +57,43 @@ def finetune(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply a recipe and train the result by its ``train:`` section; return the network, in eval mode, and the report.
 
-    :func:`surgeon.save` writes the network with the record of its operations and its training. To write and check
-    an artifact in one call, as ``surgeon apply`` does, use :func:`surgeon.run_recipe`.
+    :func:`surgeon.save` writes the network with the record of its operations and training. To write and check an
+    artifact in one call, as ``surgeon apply`` does, use :func:`surgeon.run_recipe`.
 
     Args:
-        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
-            module in memory, which is left as it is; None takes the recipe's ``model``.
+        model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory,
+            which is not changed; None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
-        settings: How to train, instead of the recipe's ``train:`` section.
-        data: Datasets from Python, instead of the data that the settings name.
-        output_dir: The folder for checkpoints and logs; a temporary one if left out.
-        checkpoints: Write a checkpoint after every epoch and keep the last, unless the settings say otherwise.
-        resume: Continue from the last checkpoint in ``output_dir``.
-        quiet: Show no progress bar.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of new values and of training, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        settings: How to train, overriding the recipe's ``train:`` section.
+        data: Datasets from Python, instead of the settings' data.
+        output_dir: The folder for checkpoints and logs. Default: a temporary one.
+        checkpoints: Whether to write a checkpoint after every epoch and keep the last, unless the settings say
+            otherwise.
+        resume: Whether to continue from the last checkpoint in ``output_dir``.
+        quiet: Whether to show no progress bar.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of new values and of training, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, added to the recipe's or overriding them by name.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        TrainingError: Nothing says how to train, or settings, data and model do not fit together.
-        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
+        TrainingError: There are no settings for training, or settings, data and model do not fit together.
+        SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     how = settings or recipe.train
     if how is None:
         raise TrainingError(
-            "there is no train: section, so nothing says how to train",
+            "there is no train: section",
             where=str(recipe.path) if recipe.path else None,
             hint="add train: to the recipe, or pass settings=surgeon.TrainSettings(...); surgeon.apply does not train",
         )
@@ -109,6 +113,7 @@ def finetune(
         plugins=plugins,
         outputs=False,
     )
+    check_task(prepared.model, prepared.plan.outputs, how, prepared.recipe.operations)
     trainee = ready(prepared)
     folder = Path(output_dir) if output_dir is not None else None
     report = train_ready(
@@ -128,15 +133,16 @@ def finetune(
 
 @dataclass
 class Trainee:
-    """A network that is ready to train.
+    """A network to train.
 
     Attributes:
         model: The network, filled with its weights.
         record: How it was made; training adds its report.
-        source: What it was made from, to build the same network with fresh weights.
-        operations: The operations of its last recipe, which may add losses, schedules and penalties to training.
+        source: What it was made from, to build the same network with initial weights.
+        operations: The operations of its last recipe, which may add losses, schedules and penalties.
         seed: The seed of training.
         inputs: The files that it was read from.
+        before: Loads the network as it was before its last recipe; None where it is not at hand.
     """
 
     model: nn.Module
@@ -145,14 +151,16 @@ class Trainee:
     operations: list[Operation]
     seed: int
     inputs: list[Path] = field(default_factory=list)
+    before: Callable[[], nn.Module] | None = field(default=None, repr=False)
 
 
 def ready(prepared: Prepared, progress: Callable[[int], None] | None = None) -> Trainee:
-    """Fill an edited skeleton; ``progress`` is called with a number of bytes each time some have been read."""
+    """Fill an edited skeleton; ``progress`` is called with the number of bytes after each read."""
     model = prepared.materialise(progress)
     seed = prepared.record.surgeries[-1].seed
     operations = list(prepared.recipe.operations)
-    return Trainee(model, prepared.record, prepared.source, operations, seed, prepared.inputs)
+    before = partial(load_before, prepared.source, prepared.opened.options)
+    return Trainee(model, prepared.record, prepared.source, operations, seed, prepared.inputs, before)
 
 
 def train_ready(
@@ -166,28 +174,30 @@ def train_ready(
     quiet: bool = False,
     data: Splits | None = None,
 ) -> TrainReport:
-    """Train a network that is ready, in place, and add the report to its record.
+    """Train a network in place, and add the report to its record.
 
     Args:
         trainee: The network.
         settings: How to train.
         plugins: The plugins.
-        folder: Where checkpoints and logs go; a temporary folder if left out.
-        checkpoints: Write a checkpoint after every epoch, unless the settings say otherwise.
-        resume: Continue from the last checkpoint.
-        quiet: Show no progress.
-        data: Datasets from Python, instead of the data that the settings name.
+        folder: The folder for checkpoints and logs. Default: a temporary one.
+        checkpoints: Whether to write a checkpoint after every epoch, unless the settings say otherwise.
+        resume: Whether to continue from the last checkpoint.
+        quiet: Whether to show no progress.
+        data: Datasets from Python, instead of the settings' data.
     """
-    gc.enable()  # a command runs without it, but training is long and leaves cycles behind
+    gc.enable()  # commands disable it, but training is long and creates cycles
     setattr(trainee.model, ATTRIBUTE, trainee.record)  # training needs its roles and inputs
-    asked = asked_of_training(trainee.operations)
+    additions = asked_of_training(trainee.operations)
+    distill = settings.distill
+    teacher = None if distill is None else lambda: load_teacher(distill.teacher, trainee.before, plugins)
     report = train(
         trainee.model,
         settings,
-        objectives=asked.objectives,
-        schedules=asked.schedules,
-        penalties=asked.penalties,
-        stages=asked.stages,
+        objectives=additions.objectives,
+        schedules=additions.schedules,
+        penalties=additions.penalties,
+        stages=additions.stages,
         seed=trainee.seed,
         output_dir=folder,
         checkpoints=checkpoints,
@@ -196,32 +206,22 @@ def train_ready(
         quiet=quiet,
         plugins=plugins,
         data=data,
+        teacher=teacher,
     )
-    entry: dict[str, object] = {}
     if used := trainee.record.preprocessing:
-        entry["preprocessing"] = dict(used)
-        tokenizer = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
+        tokenizer = next(
+            (name for source in sources_of(settings) if (name := getattr(source, "tokenizer", None))), None
+        )
         companions = trainee.record.companions
         trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
-    trainee.record.training.append(
-        {
-            **entry,
-            "settings": settings.model_dump(mode="json"),
-            "report": measures(report),
-            "classes": report.data.get("classes", {}),
-            "split": report.data.get("split", {}),
-            "objectives": [each.model_dump(mode="json") for each in (*(settings.objectives or ()), *asked.objectives)],
-            "surgeries": len(trainee.record.surgeries),
-        }
-    )
     return report
 
 
 def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
-    """Build the same network with its builder's initial values, nothing frozen: what training alone achieves."""
+    """Build the same network with its builder's initial values and nothing frozen, as a baseline."""
     model = source.initialised()
     for past in record.surgeries:
-        operations = [step for step in operations_from(past.operations, plugins) if step.name not in HEAD_STARTS]
+        operations = [step for step in recorded_operations(past, plugins) if step.name not in HEAD_STARTS]
         if operations:
             model = engine.apply(
                 model,
@@ -232,11 +232,5 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
                 plugins=plugins,
                 inplace=True,
             )
-    setattr(model, ATTRIBUTE, record)  # it has the roles and inputs of the network that is trained
+    setattr(model, ATTRIBUTE, record)  # the roles and inputs are those of the trained network
     return model.requires_grad_(True)
-
-
-def measures(report: TrainReport) -> dict[str, object]:
-    """Select the part of a report that is the same in every run: an artifact must not depend on the clock."""
-    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
-    return {key: value for key, value in report.to_dict().items() if key not in left_out}

@@ -1,4 +1,4 @@
-"""Keeping Python's collector of cycles out of the way of work that only builds what stays."""
+"""Pause Python's cyclic garbage collector for work that only builds long-lived objects."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """Within it, or in a function that it decorates, garbage in cycles is left lying.
+    """Disable garbage collection in a context or a decorated function.
 
-    Importing torch and transformers makes some millions of objects that stay, and so does building a tree of
-    modules. The collector walks over them again and again and finds nothing: a fifth of the time that
-    ``python -c "from transformers import LlamaForCausalLM"`` takes.
+    Importing torch and transformers makes some millions of long-lived objects, and so does building a tree of modules.
+    The collector scans them repeatedly and finds nothing: a fifth of the time of ``python -c "from transformers import
+    LlamaForCausalLM"``.
     """
     if not gc.isenabled():
         yield

@@ -1,4 +1,4 @@
-"""What predictions are made from: paths, sources, recipes or datasets, read as the network was trained."""
+"""Read the data for predictions: paths, sources, recipes or datasets, prepared as in training."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.predicting import known_objectives
 
 Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[str | Path]"
-"""A file, a folder, a pattern, or several of these; a source as a recipe writes it; a recipe; datasets from Python."""
+"""A file, folder, glob pattern, or several; a source as in a recipe; a recipe; datasets from Python."""
 PARTS = ("train", "validation", "test")
 LABELS = "labels"
 SKIP = "on_error: skip"
-"""What reading a damaged sample suggests to a recipe."""
+"""The setting that an error about a damaged sample suggests for a recipe."""
 RECIPES = (".yaml", ".yml")
 RECIPE_KEYS = {"train", "data", "source", "operations"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How samples are read.
+    """Settings for reading samples.
 
     Attributes:
-        model: The network, whose record and checkpoint say how samples become its input.
-        recorded: How its samples became inputs.
-        network: What the data have to fit: classes by name, positions, vocabulary.
+        model: The network, whose record and checkpoint say how to prepare samples.
+        recorded: How samples became inputs in training.
+        network: What the data must fit: classes by name, positions, vocabulary.
         plugins: The plugins.
-        part: Which part of the data; all of them if None.
-        seed: Draws samples, where a source draws; that of the recipe if None.
-        on_error: What to do with a sample that cannot be read.
-        strict: Whether labels have to be there, and to go with the network's classes.
+        part: The part of the data to read; None for all.
+        seed: The seed for sources that draw samples; None for the recipe's.
+        on_error: What to do with samples that cannot be read.
+        strict: Whether labels are required and must fit the network's classes.
         next_tokens: Whether the network predicts the next token, so that texts are their own labels.
     """
 
@@ -65,18 +65,18 @@ class Reading:
     next_tokens: bool = False
 
     def samples(self, data: Data) -> list[Samples]:
-        """Everything that ``data`` names.
+        """Read all samples of ``data``.
 
         Raises:
-            TrainingError: It is not there, cannot be read, or does not go with the network.
-            RecipeError: A source is not written as it must be.
+            TrainingError: The data do not exist, cannot be read, or do not fit the network.
+            RecipeError: A source is invalid.
         """
         require("train", "reading data")
         try:
             return self._read(data)
         except TrainingError as error:
             if (error.where or "").startswith("train.data"):
-                error.where = None  # there is no recipe with such a key here
+                error.where = None  # no recipe has this key here
             hint = error.hint or ""
             if "--set" in hint:
                 error.hint = None
@@ -93,11 +93,11 @@ class Reading:
             return self._written(json.dumps(data))
         given = [data] if isinstance(data, (str, Path)) else list(data)
         if not given:
-            raise TrainingError("no data are named")
+            raise TrainingError("no data is given")
         made: list[Samples] = []
         paths: list[str] = []
-        for each in given:
-            text = str(each)
+        for item in given:
+            text = str(item)
             if is_written_out(text) or _is_recipe(text) or not is_path(text):
                 made += self._written(text)
             else:
@@ -118,60 +118,58 @@ class Reading:
             fed = like if files.kind in ("table", "saved") else like.model_copy(update={files.kind: files.kind})
             network = self._network([fed])
             if files.kind in ("table", "saved"):
-                found = read_tables(files, like, network, strict=self.strict, lone=lone)
+                samples = read_tables(files, like, network, strict=self.strict, lone=lone)
             else:
-                found = read_files(files, like, self._label(), network, strict=self.strict)
-            found[0].notes += [*network.preprocessing.notes, *self._said_of(files)]
-            made += [limited(each, self.part) for each in found] if self.part is not None else found
+                samples = read_files(files, like, self._label(), network, strict=self.strict)
+            samples[0].notes += [*network.preprocessing.notes, *self._training_notes(files)]
+            made += [limited(part, self.part) for part in samples] if self.part is not None else samples
         return self._wanted(made)
 
     def _network(self, sources: Sequence[Any]) -> Network:
-        """What samples of ``sources`` have to fit, with how training or the checkpoint has them prepared."""
+        """Return what samples of ``sources`` must fit, with the preprocessing of training or of the checkpoint."""
         return prepared_as(self.network, self.model, sources)
 
-    def _said_of(self, files: Files) -> list[str]:
-        """Whether files were trained on."""
+    def _training_notes(self, files: Files) -> list[str]:
+        """Return a note if the files were used in training."""
         notes = []
-        trained_on = [Path(each["path"]).resolve() for each in self.recorded.sources if each.get("path")]
+        trained_on = [Path(source["path"]).resolve() for source in self.recorded.sources if source.get("path")]
         if self.part is None and Path(files.root).exists() and Path(files.root).resolve() in trained_on:
-            notes.append(
-                f"{files.root} is what the network was trained on, most of it; part test (--part test) is held out"
-            )
+            notes.append(f"{files.root} was mostly used in training; part test (--part test) was held out")
         return notes
 
     def _part_as_in_training(self, files: Files) -> list[Samples]:
-        """The part of a folder or a table that training would hold out."""
+        """Return the part of a folder or table that training would hold out."""
         kinds = {"table": "table", "saved": "saved", "image": "images"}
-        wanted = [each for each in self.recorded.sources if each["source"] == kinds.get(files.kind)]
+        sources = [source for source in self.recorded.sources if source["source"] == kinds.get(files.kind)]
         one = Path(files.root).is_dir() if files.kind == "image" else len(files.files) == 1
-        if not wanted or not one:
+        if not sources or not one:
             raise TrainingError(
                 f"{files.root} has no part {self.part!r}: the network was not trained on data of this kind",
-                hint="leave the part out, and all of it is read",
+                hint="leave the part out to read all of it",
             )
         other = {"path": files.root, "validation_path": None, "test_path": None}
-        changed = {name: value for name, value in other.items() if name in wanted[0]}
-        return self._written(json.dumps({**wanted[0], **changed, "domain": None, "labels": "visible"}))
+        changed = {name: value for name, value in other.items() if name in sources[0]}
+        return self._written(json.dumps({**sources[0], **changed, "domain": None, "labels": "visible"}))
 
     def _written(self, text: str) -> list[Samples]:
-        """A recipe, or a source written out; what it leaves out is as in training."""
+        """Read a recipe or a source as YAML; missing settings are those of training."""
         request = data_request(self._completed(text), self.plugins)
         seed = request.top.get("seed", 0) if self.seed is None else self.seed
         recipe = self.strict and not is_written_out(text) and Path(text).is_file()
-        part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were trained on
+        part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were used in training
         if part is not None:
             made = from_splits(
                 load_splits(request.settings, seed, self._network(sources_of(request.settings))), (part,)
             )
             if recipe and self.part is None and made:
-                made[0].notes.append(f"{text}: its test samples; part says otherwise (--part train)")
+                made[0].notes.append(f"{text}: its test samples; use part (--part train) for others")
             return self._wanted(made)
         return self._of_settings(request, seed)
 
     def _of_settings(self, request: DataRequest, seed: int) -> list[Samples]:
         settings = request.settings
         given = [
-            source for each in (settings.data, settings.evaluate) if each is not None for source in as_sources(each)
+            source for data in (settings.data, settings.evaluate) if data is not None for source in as_sources(data)
         ]
         return self._of_sources(given, seed, settings)
 
@@ -180,8 +178,8 @@ class Reading:
         domains = any(source.domain is not None for source in sources)
         if len(tables) < len(sources) or domains or self.part is not None:
             how = settings or TrainSettings(data=list(sources) if len(sources) > 1 else sources[0])
-            wanted = PARTS if self.part is None else (self.part,)
-            return self._wanted(from_splits(load_splits(how, seed, self._network(sources_of(how))), wanted))
+            parts = PARTS if self.part is None else (self.part,)
+            return self._wanted(from_splits(load_splits(how, seed, self._network(sources_of(how))), parts))
         made: list[Samples] = []
         for source in sources:
             if source.kind == "table":
@@ -196,36 +194,48 @@ class Reading:
         return self._wanted(made)
 
     def _completed(self, text: str) -> str:
-        """A source written out, with what it leaves out of inputs as in training."""
+        """Complete a source as YAML with the input settings of training."""
         if not is_written_out(text) and Path(text).exists():
             return text
         try:
             written = parse(text, "--data").data
         except RecipeError:
-            return text  # reading it says what is wrong
+            return text  # reading it reports the error
         if not isinstance(written, dict) or "source" not in written:
             return text
         kind = written["source"]
         names: tuple[str, ...] = ()
         if kind == "images":
             names = ("pixels",)
+        elif kind == "masks":
+            names = ("pixels", "mask_values")
         elif kind in TABLES:
-            names = ("pixels", "waves", "tokenizer", "max_length", "na", "targets")
+            names = (
+                "mask_values",
+                "pixels",
+                "waves",
+                "tokenizer",
+                "max_length",
+                "scale",
+                "categories",
+                "na",
+                "targets",
+            )
             if not {"image", "text", "audio", "numbers"} & set(written):
-                names += ("image", "text", "audio", "numbers")
+                names += ("image", "mask", "text", "audio", "numbers")
         fields = {name: value for name in names if (value := self.recorded.fields.get(name)) is not None}
         if "text" not in written and "text" not in fields:
             fields.pop("tokenizer", None)
-        if kind in TABLES and "targets" not in written:
+        if kind in TABLES and "targets" not in written and "mask" not in written:
             fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
         plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
-        if kind in (*TABLES, "images"):
+        if kind in (*TABLES, "images", "masks"):
             plain["on_error"] = self.on_error
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text
 
     def _label(self) -> str | None:
-        """The label column that folders may be the classes of."""
+        """Return the label column whose classes subfolders may be."""
         if self.next_tokens:
             return None
         heads = self.network.heads
@@ -235,31 +245,31 @@ class Reading:
         return label if of_classes else None
 
     def _wanted(self, samples: list[Samples]) -> list[Samples]:
-        some = [each for each in samples if len(each)]
-        if not some:
+        filled = [part for part in samples if len(part)]
+        if not filled:
             what = "samples" if self.part is None else f"{self.part} samples"
             raise TrainingError(f"the data have no {what}")
-        return some
+        return filled
 
 
 def named_network(model: nn.Module, operations: Sequence[Operation], classes: Sequence[str] | None) -> Network:
-    """What data for ``model`` have to fit, with names for its classes where the caller gives them."""
+    """Return what data for ``model`` must fit, with the caller's class names if given."""
     network = network_of(model, known_objectives(model, operations), partial=True)
     if classes is None:
         return network
     head = network.head(LABELS)
     names = tuple(map(str, classes))
     if head.count is not None and head.count != len(names):
-        raise TrainingError(f"{len(names)} classes are named, and the network has {head.count}")
+        raise TrainingError(f"{len(names)} class names are given, and the network has {head.count}")
     if len(set(names)) < len(names):
-        raise TrainingError("a class is named twice")
+        raise TrainingError("a class name is given twice")
     loss = head.loss or CLASS_LOSS
     heads = {**network.heads, LABELS: replace(head, names=names, count=len(names), loss=loss)}
     return replace(network, heads=heads)
 
 
 def _is_recipe(text: str) -> bool:
-    """Whether a path is that of a recipe and not of a table: a JSON file may be either."""
+    """Return whether a path is a recipe's and not a table's: a JSON file may be either."""
     path = Path(text)
     if path.suffix.lower() in RECIPES:
         return True
@@ -270,4 +280,4 @@ def _is_recipe(text: str) -> bool:
     except (ValueError, OSError):
         return False
     several = content if isinstance(content, list) else [content]
-    return bool(several) and all(isinstance(each, dict) and RECIPE_KEYS & set(each) for each in several)
+    return bool(several) and all(isinstance(item, dict) and RECIPE_KEYS & set(item) for item in several)

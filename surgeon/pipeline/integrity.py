@@ -1,4 +1,4 @@
-"""Hold an artifact to what its manifest says of its files, its recipe and its tensors."""
+"""Compare an artifact's files, recipe and tensors with its manifest."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def verify_bytes(source: Source) -> Integrity:
     """Compare every byte of an artifact with the recorded digests, and its recipe with the manifest.
 
     Returns:
-        How many files were compared; none of an artifact of surgeon 0.1.0, which recorded no digests, and none of
-        what is no artifact.
+        How many files were compared; 0 for an artifact of surgeon 0.1.0, which has no digests, and for a path that is
+        not an artifact.
 
     Raises:
-        VerificationError: Something has changed since it was written.
+        VerificationError: A file has changed since it was written.
     """
     checkpoint = source.checkpoint
     if checkpoint is None or checkpoint.manifest is None or source.record is None:
@@ -34,10 +34,10 @@ def verify_bytes(source: Source) -> Integrity:
 
 
 def compare_with_manifest(model: nn.Module, source: Source) -> None:
-    """Hold the replayed network to the tensors, and the frozen ones among them, that the manifest lists.
+    """Compare the tensors and frozen parameters of the replayed network with those in the manifest.
 
     Raises:
-        VerificationError: It has others.
+        VerificationError: They differ.
     """
     manifest = (source.checkpoint.manifest if source.checkpoint else None) or {}
     last = source.surgeries[-1]
@@ -51,5 +51,5 @@ def compare_with_manifest(model: nn.Module, source: Source) -> None:
             raise VerificationError(
                 f"the replayed operations give other {what} than the manifest lists: {', '.join(odd[:3])}",
                 where=source.location,
-                hint="it is of another version of surgeon, or was changed: make it again from its recipe",
+                hint="it was changed, or made by another version of surgeon: make it again from its recipe",
             )

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: how it was made, and what every tensor in it is."""
+"""Make the manifest of an artifact: how it was made, and what its tensors are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "transformers")
 
 
 def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
-    """What an artifact of ``model`` holds.
+    """Collect the contents of an artifact of ``model``.
 
     Args:
         model: The network, or its skeleton.
@@ -41,7 +41,7 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
 
 
 def recipe_of(record: Record) -> str:
-    """The last recipe of a record, as it was written or, made in Python, written out."""
+    """Return the last recipe of a record: its text, or YAML for a recipe made in Python."""
     if not record.surgeries:
         return dump_recipe({"operations": []})
     last = record.surgeries[-1]
@@ -50,7 +50,7 @@ def recipe_of(record: Record) -> str:
 
 
 def dump_recipe(data: dict[str, Any]) -> str:
-    """A recipe as YAML."""
+    """Format a recipe as YAML."""
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
@@ -59,10 +59,10 @@ def dump_recipe(data: dict[str, Any]) -> str:
 
 
 def stock_config(model: nn.Module, inputs: Any = None) -> dict[str, Any] | None:
-    """The transformers config that rebuilds ``model``, where it is a stock class; else None.
+    """Return the transformers config that rebuilds ``model``; None if it is not a stock class.
 
-    The class alone does not say so: a cut or re-headed network may not be what its config builds. So a
-    skeleton is built from the config, and its names, shapes and settings compared.
+    The class alone does not decide: a network that was cut or got another head may differ from what its config builds.
+    So a skeleton is built from the config, and names, shapes and settings are compared.
 
     Args:
         model: The network, or its skeleton.
@@ -80,21 +80,21 @@ def stock_config(model: nn.Module, inputs: Any = None) -> dict[str, Any] | None:
 
 
 def reload_note(model: nn.Module, inputs: Any) -> str:
-    """Say why a network of a stock class gets no ``config.json``; empty where it gets one, or is of another class."""
+    """Return why a network of a stock class gets no ``config.json``; empty if it gets one or has another class."""
     rebuilt = rebuilt_from_config(model)
     different = stock_difference(model, rebuilt, inputs) if rebuilt is not None else ""
     return f"from_pretrained would give other outputs, so no config.json is written: {different}" if different else ""
 
 
 def rebuilt_from_config(model: nn.Module) -> nn.Module | None:
-    """The skeleton that the config of ``model`` builds, if it has tensors of the same names and shapes; else None."""
+    """Return the skeleton that the config of ``model`` builds, if names and shapes of its tensors are the same."""
     cls = type(model)
     config = getattr(model, "config", None)
     if not cls.__module__.startswith("transformers.") or config is None:
         return None
     try:
         rebuilt = build_skeleton(lambda: cls(config.__class__.from_dict(config.to_dict())))
-    except Exception:  # whatever a config of somebody's raises, it does not rebuild the model
+    except Exception:  # a third-party config may raise anything; it does not rebuild the model
         return None
     return rebuilt if _shapes(rebuilt) == _shapes(model) else None
 
@@ -105,10 +105,10 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _versions() -> dict[str, str]:
     ours = surgeon_version()
-    found = {"surgeon": ours} if ours else {}
+    versions = {"surgeon": ours} if ours else {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

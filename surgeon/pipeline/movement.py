@@ -1,4 +1,4 @@
-"""How far tensors moved: sums over pieces of two tensors, from which norms and cosines follow for any group of them."""
+"""Measure how far tensors moved: sums over pieces of two tensors give norms and cosines for any group of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**19
-"""Elements that are held at a time: 4 MB of each tensor in double precision."""
+"""Elements per piece: 4 MB of each tensor in double precision."""
 
 
 @dataclass(frozen=True)
 class Movement:
-    """How far the values b of one or several tensors are from the values a.
+    """The distance between the values a and b of one or several tensors.
 
     Attributes:
         squared_a: ‖a‖².
@@ -23,7 +23,7 @@ class Movement:
         squared_step: ‖b − a‖².
         product: a · b.
         largest: The largest |b − a| of an element.
-        not_finite: How many elements are NaN or infinite in a or in b; the sums leave them out.
+        not_finite: How many elements are NaN or infinite in a or b; the sums exclude them.
     """
 
     squared_a: float = 0.0
@@ -45,14 +45,14 @@ class Movement:
 
     @property
     def relative(self) -> float | None:
-        """‖b − a‖ / ‖a‖; None where a is zero and b is not."""
+        """‖b − a‖ / ‖a‖; None if a is zero and b is not."""
         if self.squared_step == 0.0:
             return 0.0
         return math.sqrt(self.squared_step / self.squared_a) if self.squared_a > 0.0 else None
 
     @property
     def cosine(self) -> float | None:
-        """The cosine of the angle between a and b; None where one of them is zero."""
+        """The cosine of the angle between a and b; None if either is zero."""
         if self.squared_a == 0.0 or self.squared_b == 0.0:
             return None
         if self.squared_step == 0.0:
@@ -62,15 +62,15 @@ class Movement:
 
 
 def compare(a: Iterable[Tensor], b: Iterable[Tensor]) -> tuple[bool, Movement | None]:
-    """Compare two tensors of one shape, piece by piece.
+    """Compare two tensors of one shape piece by piece.
 
     Args:
-        a: The flat pieces of the first.
-        b: Those of the second, of the same lengths.
+        a: The flat pieces of the first tensor.
+        b: The flat pieces of the second, of the same lengths.
 
     Returns:
-        Whether they are of one dtype and the same to the byte (a NaN equals itself), and the movement; None for dtypes
-        that hold no plain numbers.
+        Whether they have the same dtype and bytes (a NaN equals itself), and the movement; None for dtypes that do not
+        convert to numbers.
     """
     same, total = True, Movement()
     plain = True

@@ -1,20 +1,22 @@
-"""Look at a network without reading its weights: its sites, their roles, shapes and sizes."""
+"""Show a network without reading its weights: sites, roles, shapes and sizes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import OperationError, SurgeonError, name_nearest_option
+from surgeon.graph.costs import Costs, costs
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
 from surgeon.interfaces.html_table import html_report, html_table
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.interfaces.record import Record
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import Inspection
 from surgeon.surgery.opened import Model, OpenOptions
 from surgeon.surgery.replay import open_network
@@ -25,11 +27,11 @@ class SiteView:
     """One module of a network.
 
     Attributes:
-        site: Its address, as a selector names it; ``.`` is the whole network.
+        site: Its address in selectors; ``.`` is the whole network.
         kind: The name of its class.
-        shape: The shape of the main tensor that it produces, batch first; None if it does not run, or produces none.
+        shape: The shape of its main output tensor, batch first; None if it does not run or returns no tensor.
         parameters: The number of parameters at and below it.
-        why: Which terms of a selector name it, with the evidence where a term is a role; empty where none was given.
+        why: The terms of a selector that match it, with the evidence of roles; empty without a selector.
     """
 
     site: str
@@ -54,18 +56,19 @@ class RoleView:
 
 @dataclass(frozen=True)
 class NetworkView:
-    """What :func:`inspect` shows of a network.
+    """The result of :func:`inspect`.
 
     Attributes:
         architecture: What builds the network; None for a module of unknown origin.
-        source: What was opened.
-        model: The skeleton: every module, no values.
-        sites: Every module, in the order of the tree.
-        roles: The sites in each role (``head``, ``blocks``, ``stem``, …), with the evidence.
+        source: The location that was opened.
+        model: The skeleton: all modules without values.
+        sites: All modules, in the order of the tree.
+        roles: The sites of each role (``head``, ``blocks``, ``stem``, …), with the evidence.
         outputs: The shapes of the network's outputs, by name; ``{}`` if it could not be traced.
-        notes: What was noticed while opening and tracing.
+        notes: Remarks about opening and tracing.
         inspection: Answers further questions about the skeleton.
-        trace: The forward that the shapes come from; None if none of the ways to run it worked.
+        trace: The forward that the shapes come from; None if the network could not be run.
+        record: How an artifact was made; None for anything else.
     """
 
     architecture: str | None
@@ -77,23 +80,33 @@ class NetworkView:
     notes: tuple[str, ...]
     inspection: Inspection = field(repr=False)
     trace: Trace | None = field(repr=False)
+    record: Record | None = field(default=None, repr=False)
 
     def select(self, selector: str) -> tuple[SiteView, ...]:
-        """List the sites that a selector names, in the order of the tree, and why it names each.
+        """Return the sites that a selector matches, in the order of the tree, with the terms that match.
 
         Raises:
-            SiteError: It names nothing; the error names the nearest sites.
+            SiteError: The selector matches nothing; the error names the nearest sites.
         """
         sites = self.inspection.select(selector)
         terms = split_terms(selector)
-        named = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
+        matches = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
         left = f"everything but {', '.join(term.removeprefix('!').strip() for term in terms)}"
 
         def why(site: str) -> str:
-            reasons = [f"{term}{self._evidence(term, site)}" for term, names in named.items() if site in names]
-            return "; ".join(reasons) if named else left
+            reasons = [f"{term}{self._evidence(term, site)}" for term, names in matches.items() if site in names]
+            return "; ".join(reasons) if matches else left
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+
+    def costs(self) -> Costs | None:
+        """Count the FLOPs of a forward and the memory of training; None where the network was not traced."""
+        if self.trace is None:
+            return None
+        try:
+            return costs(self.model, self.trace)
+        except Exception:  # whatever a network raises when it is run once more
+            return None
 
     def _repr_html_(self) -> str:
         """Show the roles and the sites as tables in a notebook."""
@@ -104,7 +117,7 @@ class NetworkView:
         return html_report(title, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
 
     def _evidence(self, term: str, site: str) -> str:
-        """Why a site has the role that ``term`` names, or the site around it; empty where the term is no role."""
+        """Return the evidence for the role in ``term``, at the site or around it; empty for other terms."""
         role = re.match(r"@(\w+)", term)
         if role is None:
             return ""
@@ -125,44 +138,66 @@ def inspect(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> NetworkView:
-    """Show a network's sites, roles and shapes. No weight is read.
+    """Return a network's sites, roles and shapes. Reads no weights.
 
     Args:
         model: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
-        arch: What builds the network, where the source does not say.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        arch: What builds the network, if the source does not say.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: The source is missing, damaged or unsafe.
         ArchitectureError: The network cannot be identified or built.
     """
-    plugins = with_trust(plugins or load_plugins(), trust_code, model, arch)
+    plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
-    inspection = opened.inspect()
+    return view_network(
+        opened.inspect(),
+        str(opened.source.architecture) if opened.source.architecture else None,
+        opened.source.location,
+        opened.source.notes,
+        opened.source.record,
+    )
+
+
+def view_network(
+    inspection: Inspection, architecture: str | None, source: str, notes: Iterable[str], record: Record | None = None
+) -> NetworkView:
+    """Collect what is shown of a network.
+
+    Args:
+        inspection: Inspects the network, or its skeleton.
+        architecture: What builds it; None where that is not known.
+        source: Where it comes from.
+        notes: What was noticed while opening it.
+        record: How an artifact was made.
+    """
     trace: Trace | None = None
-    notes = list(opened.source.notes)
+    notes = list(notes)
     try:
         trace = inspection.trace()
         notes.append(f"shapes traced on {trace.evidence} tensors")
     except OperationError as error:
         notes.append(f"no shapes: {error.message}")
     roles = inspection.roles()
+    model = inspection.model
     return NetworkView(
-        architecture=str(opened.source.architecture) if opened.source.architecture else None,
-        source=opened.source.location,
-        model=opened.root,
-        sites=tuple(_site_view(Site(name, module), trace) for name, module in opened.root.named_modules()),
+        architecture=architecture,
+        source=source,
+        model=model,
+        sites=tuple(_site_view(Site(name, module), trace) for name, module in model.named_modules()),
         roles={role: _role_views(roles, role) for role in ROLES},
         outputs=dict(trace.outputs) if trace else {},
         notes=tuple(notes),
         inspection=inspection,
         trace=trace,
+        record=record,
     )
 
 

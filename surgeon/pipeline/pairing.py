@@ -1,7 +1,7 @@
-"""Open two networks for a comparison, and pair their tensors: by name, by where they came from, by name below a prefix.
+"""Open two networks for a comparison, and pair their tensors: by name, by origin, or by name below a prefix.
 
-An artifact's manifest says which tensor of its source each of its tensors came from. Two networks are compared at the
-last recipe that both have been through: what was kept since then keeps its name of that time.
+An artifact's manifest records which tensor of its source each of its tensors comes from. Two networks are compared at
+the last recipe that they share: tensors kept since then are matched by their names at that time.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from surgeon.surgery.replay import open_network
 
 @dataclass(frozen=True)
 class Side:
-    """One of two networks that are compared.
+    """One of two networks to compare.
 
     Attributes:
-        location: What was opened.
-        architecture: What builds it before its operations; None where that is not known.
-        entries: Its tensors by their names in the network, or by those in the file where the network is not known. A
-            tied tensor stands once.
-        values: Whether there are values to compare.
-        frozen: The tensors that training leaves as they are; None where that is not known.
-        parameters: The tensors that are parameters; None where that is not known.
-        inspection: Answers questions about the skeleton; None where the network is not known.
+        location: The location that was opened.
+        architecture: What builds it before its operations; None if unknown.
+        entries: Its tensors by name in the network, or in the file if the network is unknown. A tied tensor occurs
+            once.
+        values: Whether it has values to compare.
+        frozen: The frozen tensors; None if unknown.
+        parameters: The tensors that are parameters; None if unknown.
+        inspection: Answers questions about the skeleton; None if the network is unknown.
         record: How it was made.
-        notes: What was noticed while opening it.
-        filled: Counters that the file lacks and that are 0 in the network: nothing to compare.
+        notes: Remarks about opening it.
+        filled: Counters that the file lacks and that are 0 in the network, so there is nothing to compare.
     """
 
     location: str
@@ -65,10 +65,10 @@ class Side:
         return read_chunks(self.checkpoint, self.entries[name].name, elements)
 
     def select(self, selector: str) -> set[str]:
-        """The tensors at and below the sites that a selector names.
+        """Return the tensors at and below the sites that a selector matches.
 
         Raises:
-            SiteError: It names nothing.
+            SiteError: The selector matches nothing.
         """
         if self.inspection is not None:
             sites = [site.name for site in self.inspection.select(selector)]
@@ -78,11 +78,11 @@ class Side:
         return {name for name in self.entries if any(part in chosen for part in ancestors(name))}
 
     def blocks(self) -> list[str]:
-        """The sites of the repeated blocks; of an unknown network what its names end in a first number with."""
+        """Return the sites of repeated blocks; for an unknown network, the first numbered part of each name."""
         if self.inspection is not None:
             try:
                 return list(self.inspection.roles().block_sites)
-            except OperationError:  # nothing runs it, so the names have to do
+            except OperationError:  # it does not run, so only names are left
                 pass
         paths = (reversed(ancestors(name)) for name in self.entries)
         numbered = (next((site for site in path if site.rpartition(".")[2].isdigit()), "") for path in paths)
@@ -90,14 +90,14 @@ class Side:
 
 
 def open_side(model: Model, options: OpenOptions) -> Side:
-    """Open a network for a comparison. No weight is read.
+    """Open a network for a comparison. Reads no weights.
 
-    A file whose network is not known is opened too, unless ``options`` say what builds it: its tensors are then
-    compared by their names in the file.
+    A file with an unknown network is opened too, unless ``options`` say what builds it: its tensors are then compared
+    by their names in the file.
 
     Raises:
-        CheckpointError: There is no such file, or it cannot be read.
-        ArchitectureError: What is no file cannot be built.
+        CheckpointError: The file does not exist or cannot be read.
+        ArchitectureError: A network given by name cannot be built.
     """
     try:
         opened = open_network(model, options)
@@ -150,12 +150,12 @@ def _by_names(location: str, options: OpenOptions, why: str) -> Side:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which tensors of two networks belong to each other.
+    """The correspondence between the tensors of two networks.
 
     Attributes:
-        pairs: The names in A and in B; one of A may stand in several (a column that was copied).
+        pairs: Names in A and B; a tensor of A may occur several times (a copied column).
         made: The tensors of B that an operation made or changed, with the operation's name.
-        note: How the names were read, where they are not the same.
+        note: How names were matched, if they differ.
     """
 
     pairs: list[tuple[str, str]]
@@ -165,14 +165,14 @@ class Pairing:
 
 @dataclass(frozen=True)
 class _Naming:
-    """A way to read names: the key of each tensor, by which it finds its partner."""
+    """A way to match names: tensors with equal keys are partners."""
 
     keys: Mapping[str, str]
     note: str | None = None
 
 
 def pair(a: Side, b: Side) -> Pairing:
-    """Pair the tensors of two networks in the way in which most of them find one of their shape."""
+    """Pair the tensors of two networks in the way that pairs most tensors of equal shape."""
     surgeries_a, surgeries_b = _surgeries(a), _surgeries(b)
     shared = 0
     for one, other in zip(surgeries_a, surgeries_b, strict=False):
@@ -197,7 +197,7 @@ def _surgeries(side: Side) -> Sequence[Surgeries]:
 
 
 def _traced_back(name: str, surgeries: Sequence[Surgeries]) -> tuple[str, str | None]:
-    """The name of a tensor before ``surgeries``, or its first name and the operation that made it."""
+    """Return the name of a tensor before ``surgeries``, or its first name and the operation that made it."""
     for recipe in reversed(surgeries):
         if name not in recipe.kept:
             return name, recipe.made.get(name)
@@ -208,7 +208,7 @@ def _traced_back(name: str, surgeries: Sequence[Surgeries]) -> tuple[str, str | 
 def _kept_names(side: Side, surgeries: Sequence[Surgeries]) -> _Naming:
     traced = {name: _traced_back(name, surgeries) for name in side.entries}
     kept = {before for before, by in traced.values() if by is None}
-    # what an operation made stands against the tensor of its name, unless that was kept under another name
+    # a made tensor is paired with the tensor of its name, unless that one was kept under another name
     keys = {
         name: before if by is None or before not in kept else f"{name}, made by {by}"
         for name, (before, by) in traced.items()
@@ -217,7 +217,7 @@ def _kept_names(side: Side, surgeries: Sequence[Surgeries]) -> _Naming:
 
 
 def _without_prefix(naming: _Naming, side: str) -> Iterator[_Naming]:
-    """The namings that take off a prefix that most names share."""
+    """Yield namings without a prefix that most names share."""
     counts: dict[str, int] = {}
     for key in naming.keys.values():
         parts = key.split(".")
@@ -246,13 +246,13 @@ def _pairs(naming_a: _Naming, naming_b: _Naming) -> list[tuple[str, str]]:
 
 
 def ancestors(name: str) -> list[str]:
-    """The sites around a tensor, the innermost first, the whole network (``""``) last."""
+    """Return the sites around a tensor, the innermost first, the whole network (``""``) last."""
     parts = name.split(".")[:-1]
     return [".".join(parts[:end]) for end in range(len(parts), -1, -1)]
 
 
 class Names(nn.Module):
-    """The modules that the names of tensors in a file imply."""
+    """A module tree that follows the names of tensors in a file."""
 
 
 def _tree(names: Mapping[str, Entry]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Predict with a network as it was trained: its preprocessing, its classes by name, all samples."""
+"""Predict with a network, with the preprocessing of its training and its classes by name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from surgeon.nn.zero_shot import with_classes
 from surgeon.pipeline.api import load
 from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.recorded_inputs import recorded_inputs
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import operations_from
+from surgeon.plugins import Plugins, as_plugins
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.predicting import BATCH, Predictions, predict_samples
 
@@ -47,39 +46,39 @@ def predict(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Predictions:
-    """Say what a network makes of samples, a row for each, classes by their names.
+    """Return a network's predictions for samples: one row per sample, classes by name.
 
-    Samples become inputs as they did in training, by the record of the network. All of the data are predicted.
+    Samples are prepared as in training, following the network's record. All samples are predicted.
 
     Args:
-        model: What :func:`surgeon.load` takes, or a network in memory.
-        data: A picture, a sound, a text file (a text a line), a table, a folder of these, with or without a folder
-            for each class, a pattern (``shots/*.png``), or several of these; a source as a recipe writes it; a recipe
-            with a ``train:`` section; or datasets from Python. Labels may be missing.
-        output: Which output; the network's own prediction if left out.
-        classes: The names of the classes in the order of the outputs, where the network has none.
+        model: A model as for :func:`surgeon.load`, or a network in memory.
+        data: A picture, a sound, a text file (one text per line), a table, a folder of these, with or without a folder
+            per class, a glob pattern (``shots/*.png``), or several of these; a source as in a recipe; a recipe with a
+            ``train:`` section; or datasets from Python. Labels may be missing.
+        output: The name of the output. Default: the network's own prediction.
+        classes: The class names in the order of the outputs, if the network has none.
         part: Predict this part of the data only.
-        on_error: ``skip`` leaves out a sample that cannot be read, with a note; else it is an error.
-        add_classes: For a head that scores by attributes: classes to score too, or a CSV file of them.
-        only: Score the added classes alone.
-        batch_size: How many samples are computed at a time.
-        device: Where to compute, as in ``cuda``; where a network in memory lies, else the GPU if there is one.
-        arch: What builds the network, where the source does not say.
-        seed: Draws samples, where a source of data draws.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that a manifest names and that may run.
-        trust_recipe: Let a tokenizer be fetched that the record names.
-        plugins: The plugins; the built-in and installed ones if left out.
+        on_error: ``skip`` leaves out samples that cannot be read, with a note; ``fail`` raises.
+        add_classes: For a head that scores by attributes: more classes to score, or a CSV file of them.
+        only: Whether to score the added classes only.
+        batch_size: Samples per batch.
+        device: The device, such as ``cuda``. Default: that of a network in memory, else a GPU if there is one.
+        arch: What builds the network, if the source does not say.
+        seed: The seed for sources of data that draw samples.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules named in a manifest that may run.
+        trust_recipe: Whether a tokenizer that the record names may be downloaded.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        TrainingError: The data cannot be read, or do not go with the network.
+        TrainingError: The data cannot be read, or do not fit the network.
         SurgeonError: The network cannot be loaded; the class of the error says why.
     """
     if only and add_classes is None:
-        raise TrainingError("only is of the classes that add_classes adds, and none are added")
+        raise TrainingError("only needs add_classes")
     ready = ReadyModel.of(
         model,
         device=device,
@@ -106,9 +105,9 @@ class ReadyModel:
 
     Attributes:
         model: The network.
-        record: How it was made; None where surgeon did not make it.
-        operations: The operations that it has been through.
-        plugins: The plugins, with the trust that the caller gave.
+        record: How it was made; None if surgeon did not make it.
+        operations: The operations that were applied to it.
+        plugins: The plugins, with the code that the caller trusts.
     """
 
     model: nn.Module
@@ -126,17 +125,17 @@ class ReadyModel:
         key: str | None,
         trust_pickle: bool,
         trust_code: TrustCode,
-        plugins: Plugins | None,
+        plugins: Plugins | Sequence[str] | None,
     ) -> ReadyModel:
-        """Load a network; one in memory is taken as it is."""
+        """Load a network; a network in memory is used directly."""
         typed: list[Any] = [arch] if isinstance(model, nn.Module) else [str(model), arch]
-        plugins = with_trust(plugins or load_plugins(), trust_code, *typed)
+        plugins = with_trust(as_plugins(plugins), trust_code, *typed)
         if not isinstance(model, nn.Module):
             model = load(model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code, plugins=plugins)
             device = device or ("cuda" if torch.cuda.is_available() else None)
         if device is not None:
             model = model.to(device)
         record = record_of(model)
-        past = [each for surgery in (record.surgeries if record else []) for each in surgery.operations]
-        operations = list(operations_from(past, plugins)) if past else []
+        past = record.surgeries if record else []
+        operations = [operation for surgeries in past for operation in recorded_operations(surgeries, plugins)]
         return cls(model, record, operations, plugins)

@@ -1,4 +1,4 @@
-"""Open a source and edit its skeleton, with every tensor accounted for; read no weight and write nothing."""
+"""Open a source and edit its skeleton, accounting for every tensor; reads no weights and writes nothing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
-from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, unsaid
+from surgeon.interfaces.registered import UNREGISTERED
+from surgeon.interfaces.returned import origin_of
+from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, missing_statistics_notes
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
 from surgeon.pipeline.still_runs import refuse_if_broken
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import resolved
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -40,7 +43,7 @@ from surgeon.surgery.plan import Plan
 from surgeon.surgery.replay import open_network
 
 Operations = Recipe | str | Path | Operation | Sequence[Operation]
-"""What says which operations to apply: a recipe, the path of one, one operation, or several."""
+"""The operations to apply: a recipe, the path of one, one operation, or several."""
 
 EXAMPLE = "for example surgeon.Truncate(after='layer3')"
 
@@ -51,12 +54,12 @@ class Prepared:
 
     Attributes:
         model: The edited skeleton.
-        flow: Gives the values of its tensors.
+        flow: Returns the values of its tensors.
         plan: What the operations change.
         record: How the network was made.
         opened: The network before the operations.
-        recipe: The operations, with everything else that their recipe says.
-        read_from: The checkpoints that values are read from.
+        recipe: The recipe.
+        read_from: The checkpoints with the values.
     """
 
     model: nn.Module
@@ -74,19 +77,19 @@ class Prepared:
 
     @property
     def source(self) -> Source:
-        """What the network was opened from."""
+        """The source that was opened."""
         return self.opened.source
 
     @property
     def plugins(self) -> Plugins:
-        """The plugins of the run, with the code that may run."""
+        """The plugins of the run, with the trusted code."""
         return self.opened.options.plugins
 
     def materialise(self, progress: Callable[[int], None] | None = None) -> nn.Module:
-        """Fill the skeleton with its weights, and return the network.
+        """Fill the skeleton with its weights and return it.
 
         Args:
-            progress: Called with a number of bytes each time some have been read.
+            progress: Called with the number of bytes after each read.
         """
 
         def value(name: str) -> torch.Tensor:
@@ -95,10 +98,10 @@ class Prepared:
                 progress(tensor.nbytes)
             return tensor
 
-        # edited in place, kept tensors have their values already
-        wanted = [name for name, tensor in self.flow.tensors.items() if tensor.is_meta or self._is_derived(name)]
+        # kept tensors of a network edited in place have their values
+        empty = [name for name, tensor in self.flow.tensors.items() if tensor.is_meta or self._is_derived(name)]
         with unchanged(self.read_from):
-            fill(self.model, value, wanted)
+            fill(self.model, value, empty)
         return self.model
 
     def _is_derived(self, name: str) -> bool:
@@ -112,19 +115,20 @@ class Prepared:
         progress: Callable[[int], None] | None = None,
         check: Callable[[Path], object] | None = None,
     ) -> Path:
-        """Stream the result to disk without ever holding it in memory.
+        """Stream the result to disk without holding it in memory.
 
         Args:
             path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
-            force: Replace what is there.
-            progress: Called with a number of bytes each time some have been written.
-            check: Inspects what was written before it takes its place; if it raises, what was there stays.
+            force: Whether to replace what exists.
+            progress: Called with the number of bytes after each write.
+            check: Inspects the written artifact before it replaces the path; if it raises, the path stays as it was.
 
         Raises:
             CheckpointError: A file changed while it was read.
-            OutputError: The place exists (and ``force`` is not set), is the input, or cannot be written to.
+            OutputError: The path exists (and ``force`` is not set), is the input, or cannot be written to.
         """
         path = Path(path)
+        refuse_unregistered(self.record, path)
         check_output(path, force=force, inputs=self.inputs)
 
         def checked(written: Path) -> None:
@@ -141,7 +145,7 @@ class Prepared:
         stored: tuple[ByteRange, ...] = ()
         if entry is not None and self.source.checkpoint is not None:
             kept = self.source.checkpoint.entries[entry]
-            # a cast tensor goes through memory; so does one of another shape, which is refused there
+            # a cast tensor is read into memory; so is one of another shape, which is then refused
             stored = kept.stored() if (kept.dtype, kept.shape) == (tensor.dtype, tuple(tensor.shape)) else ()
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
@@ -159,38 +163,39 @@ def prepare(
     trust_pickle: bool = False,
     key: str | None = None,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     inplace: bool = False,
     outputs: bool = True,
 ) -> Prepared:
-    """Open a model, edit its skeleton and account for every tensor; no weight is read and nothing is written.
+    """Open a model, edit its skeleton and account for every tensor; reads no weights and writes nothing.
 
     Args:
-        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
-            module in memory; None takes the recipe's ``model``.
+        model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of new values, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        trust_pickle: Let pickles in the source run code.
-        key: Which of several state dicts in the source to take.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
-        inplace: Edit a module in memory itself, not a copy.
-        outputs: Trace the result, so that the plan says what it returns.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of new values, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, added to the recipe's or overriding them by name.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        trust_pickle: Whether pickles in the source may run code.
+        key: Which of several state dicts in the source to use.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
+        inplace: Whether to edit a module in memory itself instead of a copy.
+        outputs: Whether to trace the result, so that the plan lists its outputs.
 
     Raises:
-        SurgeonError: The recipe, the source or an operation is at fault; the class of the error says which.
+        SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     plugins = with_trust(plugins, trust_code, model, arch, *recipe.typed)
     chosen = model if model is not None else recipe.model
     if chosen is None:
-        raise OperationError("there is no model to operate on", hint="name one: surgeon apply RECIPE MODEL")
+        raise OperationError("no model is given", hint="give one: surgeon apply RECIPE MODEL")
     surgeries = Surgeries(
         operations=[operation_dict(operation) for operation in recipe.operations],
+        resolved=resolved(recipe.operations, plugins),
         seed=recipe.seed if seed is None else seed,
         roles={**recipe.roles, **(roles or {})},
         inputs=described(inputs) if inputs is not None else recipe.inputs,
@@ -211,10 +216,10 @@ def prepare(
     source, journal = opened.source, course.journal
     if outputs and recipe.must_run:
         refuse_if_broken(course.surgery, opened, surgeries)
-    planned = make_plan(source, steps, course.surgery, flow, before, outputs=outputs)
+    planned = make_plan(source, steps, course.surgery, flow, before, read=journal.read, outputs=outputs)
     if outputs and (note := reload_note(course.root, surgeries.inputs)):
         planned = replace(planned, notes=(*planned.notes, note))
-    beside = adapt(companions, recipe.operations, sizes, course.root)
+    adapted = adapt(companions, recipe.operations, sizes, course.root)
     surgeries = surgeries.model_copy(
         update={
             "answers": journal.answers,
@@ -227,9 +232,9 @@ def prepare(
             "donors": {name: donor.fingerprint for name, donor in journal.donors.items()},
         }
     )
-    record = make_record(source, surgeries, beside.companions)
+    record = make_record(source, surgeries, adapted.companions)
     record.preprocessing = adapt_preprocessing(record.preprocessing, recipe.operations)
-    notes = [*planned.notes, *beside.notes, *unsaid(record, recipe.sources)]
+    notes = [*planned.notes, *adapted.notes, *missing_statistics_notes(record, recipe.sources)]
     planned = dataclasses.replace(planned, notes=tuple(notes))
     read_from = [source.checkpoint, *(donor.checkpoint for donor in journal.donors.values())]
     return Prepared(
@@ -247,11 +252,16 @@ def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
     used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
     if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
         used["source"] = sources
-    return plugins.foreign(used)
+    own = {
+        f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
+        for operation in recipe.operations
+        if plugins.operations().get(operation.name) is not type(operation)
+    }
+    return {**plugins.foreign(used), **own}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
-    """Make a recipe of operations that are given in any of the forms that :data:`Operations` has."""
+    """Convert operations in any form of :data:`Operations` to a recipe."""
     if isinstance(operations, Recipe):
         return operations
     if isinstance(operations, (str, Path)):

@@ -1,4 +1,4 @@
-"""How samples become a network's input: as its record says that they did when it was trained."""
+"""Describe how samples become a network's input, from the record of its training."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.data.settings import Pixels, Waves
+from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.data.sources import Table
 from surgeon.errors import TrainingError
 from surgeon.interfaces.record import Record
 
 COLUMNS = ("image", "text", "audio", "numbers")
-"""What names the columns that are fed to a network."""
-PREPARED = ("pixels", "waves", "tokenizer", "max_length")
-"""How what is in them becomes its input."""
-LABELLED = ("targets", "na")
+"""Fields of a source that name the columns with inputs."""
+PREPARED = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories")
+"""Fields of a source that say how to prepare inputs."""
+LABELLED = ("targets", "na", "mask", "mask_values")
 TABLES = ("table", "saved", "hub")
 IN_MINUS_1_TO_1 = 0.5
-"""Mean and deviation that bring pixels of 0…1 to -1…1, as those of the bundled digits are."""
+"""The mean and deviation that map pixels from 0…1 to -1…1, as for the bundled digits."""
 
 
 @dataclass(frozen=True)
 class RecordedInputs:
-    """What a network was trained on, as far as plain files can be read likewise.
+    """The inputs of a network's training, as far as plain files can be read in the same way.
 
     Attributes:
-        fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na`` and ``pixels``, ``waves``,
-            ``tokenizer``, ``max_length``, as a source of data has them; only what is recorded.
-        sources: The sources of the last training as its record holds them.
-        refusal: Why plain files cannot be read as they were in training; None where they can.
-        trained: Whether the network was trained by surgeon.
+        fields: ``image``, ``text``, ``audio``, ``numbers``, ``targets``, ``na``, ``pixels``, ``waves``, ``tokenizer``,
+            ``max_length``, ``scale`` and ``categories``, as in a source of data; only those recorded.
+        sources: The sources of the last training, from its record.
+        refusal: Why plain files cannot be read as in training; None if they can.
+        trained: Whether surgeon trained the network.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -39,55 +39,56 @@ class RecordedInputs:
     refusal: str | None = None
     trained: bool = False
     distant: str | None = None
-    """A tokenizer that the record names, and that would have to be fetched."""
+    """A tokenizer that the record names and that would have to be downloaded."""
     tokenizer_beside: bool = False
-    """Whether a tokenizer lies beside the weights."""
+    """Whether the weights have a tokenizer beside them."""
 
     @property
     def kinds(self) -> set[str]:
-        """What kinds of files the network takes, by its record."""
+        """The kinds of files that the network takes, according to its record."""
         return {name for name in COLUMNS if self.fields.get(name)}
 
     def source(self) -> Table:
-        """A source of data with these fields, which names no file."""
+        """Return a data source with these fields and without a file."""
         fields = {name: value for name, value in self.fields.items() if value is not None}
         return Table.model_construct(**{"source": "table", "path": "", "targets": {}, **fields})
 
 
 def recorded_inputs(record: Record | None, *, trusted: bool = False) -> RecordedInputs:
-    """Decide how plain files become a network's input.
+    """Decide how to prepare plain files for a network.
 
     Args:
-        record: What the network's manifest says; a tokenizer beside the weights comes before one that it names.
-        trusted: Whether a tokenizer that the record names may be fetched.
+        record: The record in the network's manifest; a tokenizer beside the weights takes precedence over one named in
+            it.
+        trusted: Whether a tokenizer that the record names may be downloaded.
     """
-    own = record is not None and any(companion.kind == "tokenizer" for companion in record.companions)
+    beside = record is not None and any(companion.kind == "tokenizer" for companion in record.companions)
     entry = record.training[-1] if record is not None and record.training else None
     if entry is None:
-        return RecordedInputs(tokenizer_beside=own)
+        return RecordedInputs(tokenizer_beside=beside)
     data = entry.get("settings", {}).get("data")
     if data is None:
-        return RecordedInputs(refusal="it was trained on datasets from Python", trained=True, tokenizer_beside=own)
+        return RecordedInputs(refusal="it was trained on datasets from Python", trained=True, tokenizer_beside=beside)
     sources = tuple(data) if isinstance(data, list) else (data,)
-    found = [_fields(source) for source in sources]
-    if odd := [source["source"] for source, fields in zip(sources, found, strict=True) if fields is None]:
+    fields_of = [_fields(source) for source in sources]
+    if odd := [source["source"] for source, fields in zip(sources, fields_of, strict=True) if fields is None]:
         why = f"it was trained on the source {odd[0]!r}, which does not say how plain files become its input"
         return RecordedInputs({}, sources, why, trained=True)
-    first = found[0] or {}
+    first = fields_of[0] or {}
     for name in (*COLUMNS, *PREPARED):
-        values = [(fields or {}).get(name) for fields in found]
+        values = [(fields or {}).get(name) for fields in fields_of]
         if any(value != values[0] for value in values):
-            why = f"it was trained on sources of which each has {name} of its own"
+            why = f"it was trained on sources with different {name}"
             return RecordedInputs({}, sources, why, trained=True)
-    first = {**first, "tokenizer": None} if own else first
+    first = {**first, "tokenizer": None} if beside else first
     distant = first.get("tokenizer")
     if distant is None or trusted or Path(distant).exists():
-        return RecordedInputs(first, sources, trained=True, tokenizer_beside=own)
+        return RecordedInputs(first, sources, trained=True, tokenizer_beside=beside)
     return RecordedInputs({**first, "tokenizer": None}, sources, trained=True, distant=str(distant))
 
 
 def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What one source of a record says of inputs; None where it says nothing."""
+    """Return the input settings of one source in a record; None if it has none."""
     kind = source.get("source")
     if kind == "digits":
         channels = source.get("channels", 3)
@@ -96,12 +97,18 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"image": "image", "pixels": pixels, "targets": {source.get("column", "labels"): "label"}}
     if kind == "images":
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
+    elif kind == "masks":
+        fields = {"image": "image", "targets": {}, "mask_values": source.get("mask_values")}
     elif kind in TABLES:
-        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length")
+        names = (*COLUMNS, *LABELLED, "tokenizer", "max_length", "scale", "categories")
         fields = {name: source[name] for name in names if source.get(name) is not None}
+    elif kind == "corpus" and not source.get("prompt"):
+        own = ("text", "tokenizer", "max_length")
+        fields = {name: source[name] for name in own if source.get(name) is not None}
     else:
         return None
     fields["pixels"] = Pixels.model_validate(source.get("pixels") or {})
+    fields["mask_values"] = MaskValues.model_validate(fields.get("mask_values") or {})
     fields["waves"] = Waves.model_validate(source.get("waves") or {})
     return fields
 
@@ -110,35 +117,35 @@ def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
     """Refuse files of a kind that the network was not trained on.
 
     Raises:
-        TrainingError: They are, or nothing says how they become its input.
+        TrainingError: They are of another kind, or their preparation is unknown.
     """
     if recorded.refusal is not None:
         raise TrainingError(
             f"{what} cannot be read as in training: {recorded.refusal}",
-            hint="write the source out, with how samples become inputs: {source: images, path: …, pixels: {size: …}}; "
-            "in Python, hand over surgeon.Splits",
+            hint="give the source as YAML, with its preparation: {source: images, path: …, pixels: {size: …}}; "
+            "in Python, pass surgeon.Splits",
         )
     kinds = recorded.kinds
     if kind in ("table", "saved"):
         if not kinds or not (set(recorded.fields) & set(COLUMNS)):
             raise TrainingError(
-                f"which columns of {what} are fed to the network? Its record does not say",
-                hint=f"write the source out: {{source: table, path: {what}, image: …, targets: {{labels: …}}}}",
+                f"the network's record does not say which columns of {what} are its inputs",
+                hint=f"give the source as YAML: {{source: table, path: {what}, image: …, targets: {{labels: …}}}}",
             )
         return
     if kinds and kinds != {kind}:
         names = ", ".join(sorted(kinds))
         raise TrainingError(
-            f"the network was trained on the inputs {names}, and {what} is read as {kind} alone",
-            hint="hand over a table with the columns that it was trained on" if len(kinds) > 1 else None,
+            f"the network was trained on the inputs {names}, and {what} is read as {kind} only",
+            hint="give a table with the columns of its training" if len(kinds) > 1 else None,
         )
 
 
 def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
-    """Refuse texts where nothing says which tokenizer makes tokens of them.
+    """Refuse texts without a known tokenizer.
 
     Raises:
-        TrainingError: Nothing does, or what does would have to be fetched without consent.
+        TrainingError: The tokenizer is unknown, or would have to be downloaded without consent.
     """
     if recorded.tokenizer_beside or recorded.fields.get("tokenizer") is not None:
         return
@@ -146,10 +153,10 @@ def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
         return
     if recorded.distant is not None:
         raise TrainingError(
-            f"the network was trained with the tokenizer {recorded.distant!r}, which is not here and would be fetched",
+            f"the network was trained with the tokenizer {recorded.distant!r}, which would have to be downloaded",
             hint="if you trust it: --trust-recipe, or trust_recipe=True",
         )
     raise TrainingError(
-        f"which tokenizer makes tokens of {what}? Neither a record nor files beside the weights say",
-        hint="write the source out: {source: table, path: …, text: …, tokenizer: …}",
+        f"no tokenizer is known for {what}: neither the network's record nor files beside its weights have one",
+        hint="give the source as YAML: {source: table, path: …, text: …, tokenizer: …}",
     )

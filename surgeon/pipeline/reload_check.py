@@ -1,16 +1,16 @@
-"""Load what was written again, and check that it is the network that it was written from.
+"""Reload a written artifact, and check that it is the network that was written.
 
-How much is compared depends on the size, so that checking never takes much longer, or more memory, than writing:
+How much is compared depends on the size, so that checking never takes much more time or memory than writing:
 
 ======================  ===================================================================================
 up to :data:`RUN`       every tensor byte for byte with its origin (a kept one with the source's), and a forward
-                        of the network with a forward of the network loaded again
+                        of the network with a forward of the reloaded network
 up to :data:`COMPARED`  every kept tensor byte for byte with the source's
-beyond                  the first and the last bytes of every kept tensor, no more than that in sum
+beyond                  the first and last bytes of every kept tensor, up to that sum
 ======================  ===================================================================================
 
-The operations are always replayed on a skeleton, and every tensor must have its place in it. A trained network is in
-memory anyway: it is checked as fully as a small one.
+The operations are always replayed on a skeleton, and every tensor must belong to it. A trained network is in memory
+anyway, so it is checked like a small one.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_network
 
 RUN = 2**27
-"""Bytes of tensors up to which both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
+"""Up to this many bytes of tensors, both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
 COMPARED = 2**26
-"""Bytes of kept tensors that are compared with the source's."""
+"""How many bytes of kept tensors to compare with the source's."""
 CHUNK = 2**22
-"""Bytes that are read at a time."""
+"""How many bytes to read at a time."""
 
 HINT = "this is a bug in surgeon or in a plugin's operation"
 
 
 @dataclass(frozen=True)
 class Reload:
-    """What was compared, and is equal.
+    """The result of the check: everything that was compared is equal.
 
     Attributes:
-        tensors: How many tensors equal their origin byte for byte; the others were not compared.
-        total: How many tensors there are; each has its place.
-        outputs: How many tensors both networks returned in a forward, all of them equal; None if none was run.
+        tensors: How many tensors are byte-identical with their origin; the others were not compared.
+        total: How many tensors there are; all belong to the network.
+        outputs: How many tensors a forward of both networks returned, all equal; None if none was run.
         note: Why not everything was compared.
         nonfinite: How many NaN and infinite values each tensor has that has any; of networks that were compared whole.
     """
@@ -71,11 +71,11 @@ class Reload:
 
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
-    """Check what :meth:`Prepared.write` wrote to ``path``.
+    """Check the artifact that :meth:`Prepared.write` wrote to ``path``.
 
     Raises:
-        VerificationError: It differs from what it was written from.
-        SurgeonError: It cannot be loaded.
+        VerificationError: The artifact differs from what was written.
+        SurgeonError: The artifact cannot be loaded.
     """
     tensors = prepared.flow.tensors
     if sum(tensor.nbytes for tensor in tensors.values()) <= RUN:
@@ -87,13 +87,13 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
     kept = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
     size = sum(tensors[name].nbytes for name in kept)
     budget = None if size <= COMPARED else COMPARED // len(kept)
-    wrong = [
+    different = [
         name
         for name, entry in kept.items()
         if source and not _same_stored((written.checkpoint, name), (source, entry), budget)
     ]
-    if wrong:
-        raise _wrong(path, f"holds other values than {prepared.source.location}: {', '.join(wrong[:3])}")
+    if different:
+        raise _wrong(path, f"holds other values than {prepared.source.location}: {', '.join(different[:3])}")
     note = f"no forward past {RUN / 1e6:.0f} MB"
     if budget is not None:
         note += f"; of kept tensors the first and last {budget // 2 / 1e3:,.0f} kB"
@@ -101,32 +101,32 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
 
 
 class Recorded(Protocol):
-    """Anything that knows how a network was made."""
+    """An object with the record of how a network was made."""
 
     record: Record
 
 
 def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: Plugins) -> Reload:
-    """Check what was written to ``path`` from ``model``.
+    """Check the artifact that was written to ``path`` from ``model``.
 
     Raises:
-        VerificationError: It differs from ``model``.
-        SurgeonError: It cannot be loaded.
+        VerificationError: The artifact differs from ``model``.
+        SurgeonError: The artifact cannot be loaded.
     """
     loaded = engine.load(path, plugins=plugins)
-    written, again = dict(tensors_of(model)), dict(tensors_of(loaded))
-    if wrong := sorted(written.keys() ^ again.keys()):
-        raise _wrong(path, f"loads with other tensors than it was written from: {', '.join(wrong[:3])}")
-    if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
-        raise _wrong(path, f"loads with other values than it was written from: {', '.join(wrong[:3])}")
-    reload = _run_both(model, loaded, again, prepared, path, plugins)
-    return replace(reload, nonfinite=count_nonfinite(again.items()))
+    written, reloaded = dict(tensors_of(model)), dict(tensors_of(loaded))
+    if different := sorted(written.keys() ^ reloaded.keys()):
+        raise _wrong(path, f"loads with other tensors than were written: {', '.join(different[:3])}")
+    if different := [name for name in written if not engine.same_bytes(reloaded[name], written[name].cpu())]:
+        raise _wrong(path, f"loads with other values than were written: {', '.join(different[:3])}")
+    reload = _run_both(model, loaded, reloaded, prepared, path, plugins)
+    return replace(reload, nonfinite=count_nonfinite(reloaded.items()))
 
 
 def _run_both(
     model: nn.Module,
     loaded: nn.Module,
-    again: dict[str, torch.Tensor],
+    reloaded: dict[str, torch.Tensor],
     prepared: Recorded,
     path: Path,
     plugins: Plugins,
@@ -135,28 +135,28 @@ def _run_both(
     try:
         feed = inspection_of(model, plugins, prepared.record.surgeries).inputs()
     except OperationError as error:
-        return Reload(len(again), len(again), None, f"no forward: {error.message}")
+        return Reload(len(reloaded), len(reloaded), None, f"no forward: {error.message}")
     refusal = ""
     for inputs in feed.candidates():
         try:
-            expected = _forward(model, inputs, again)
+            expected = _forward(model, inputs, reloaded)
         except Exception as error:  # a network may raise anything on inputs that do not fit it
             refusal = refusal or _first_line(error)
             continue
         try:
-            outputs = _forward(loaded, inputs, again)
+            outputs = _forward(loaded, inputs, reloaded)
         except Exception as error:
             raise _wrong(path, f"loads as a network that does not run: {_first_line(error)}") from error
         _compare_outputs(outputs, expected, path)
-        _check_stock(model, inputs, again, expected, path)
-        return Reload(len(again), len(again), len(expected))
-    return Reload(len(again), len(again), None, f"no forward: inputs {feed.origin} do not run ({refusal})")
+        _check_stock(model, inputs, reloaded, expected, path)
+        return Reload(len(reloaded), len(reloaded), len(expected))
+    return Reload(len(reloaded), len(reloaded), None, f"no forward: inputs {feed.origin} do not run ({refusal})")
 
 
 def _check_stock(
     model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
 ) -> None:
-    """Check that plain ``from_pretrained`` gives the same network, where the artifact promises it by a config.json."""
+    """Check that plain ``from_pretrained`` gives the same network, if the artifact has a config.json."""
     if not (path / CONFIG).is_file():
         return
     try:
@@ -164,12 +164,12 @@ def _check_stock(
             stock: Any = type(model).from_pretrained(path).eval()  # type: ignore[attr-defined]
         values = stock.state_dict()
         if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
-            return  # a network of several dtypes, which from_pretrained makes one of
+            return  # from_pretrained converts a network of several dtypes to one
         outputs = _forward(stock, inputs, tensors)
     except Exception as error:
         raise _wrong(path, f"cannot be loaded by from_pretrained: {_first_line(error)}") from error
-    if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
-        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(wrong[:3])}")
+    if different := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
+        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(different[:3])}")
     _compare_outputs(outputs, expected, path)
 
 
@@ -187,7 +187,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
-    """The source's entry that holds a tensor to the byte; None for one that is new, derived or cast."""
+    """Return the source's entry with the bytes of a tensor; None for a new, derived or cast tensor."""
     source, entry = prepared.source.checkpoint, prepared.flow.entry(name)
     if source is None or entry is None or source.entries[entry].dtype != tensor.dtype:
         return None
@@ -195,7 +195,7 @@ def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:
 
 
 def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], budget: int | None) -> bool:
-    """Whether two entries hold the same bytes, or the same first and last ones where that exceeds ``budget``."""
+    """Return whether two entries have the same bytes, or the same first and last bytes beyond ``budget``."""
     stored = [checkpoint.entries[name].stored() for checkpoint, name in (one, other)]
     if not all(stored):
         return engine.same_bytes(one[0].read(one[1]), other[0].read(other[1]))
@@ -214,7 +214,7 @@ def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], bud
 
 
 def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteRange]:
-    """The parts of consecutive ``spans`` between two positions."""
+    """Yield the parts of consecutive ``spans`` between two positions."""
     at = 0
     for span in spans:
         first, last = max(start - at, 0), min(end - at, span.length)
@@ -224,17 +224,16 @@ def _between(spans: Iterable[ByteRange], start: int, end: int) -> Iterator[ByteR
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # as words, and by numpy: torch.equal compares byte by byte, in threads that wait for each other
+    # as words and with numpy: torch.equal compares byte by byte, in threads that wait for each other
     words = len(one) // 8 * 8
     heads = [tensor[:words].numpy().view(np.int64) for tensor in (one, other)]
     return np.array_equal(heads[0], heads[1]) and torch.equal(one[words:], other[words:])
 
 
 def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Run ``model`` in eval mode, and return the tensors of its output by the path to each.
+    """Run ``model`` in eval mode, and return its output tensors by path.
 
-    It runs on ``tensors``, for both networks the same: equal values that are laid out differently in memory may be
-    summed in another order.
+    Both networks run on the same ``tensors``: equal values with another memory layout may be summed in another order.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     args, kwargs = inputs.tensors("cpu", dtype)
@@ -247,7 +246,7 @@ def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tenso
 
 
 def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """List the tensors in an output by the path to each; a cache of keys and values is left out."""
+    """Yield the tensors in an output by path, without a cache of keys and values."""
     if isinstance(value, torch.Tensor):
         yield at or "output", value
     elif isinstance(value, (Mapping, list, tuple)):
@@ -257,10 +256,10 @@ def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _compare_outputs(outputs: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
-    wrong = sorted(outputs.keys() ^ expected.keys())
-    wrong += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
-    if wrong:
-        raise _wrong(path, f"gives other outputs than the network it was written from: {', '.join(wrong[:3])}")
+    different = sorted(outputs.keys() ^ expected.keys())
+    different += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
+    if different:
+        raise _wrong(path, f"gives other outputs than the network that was written: {', '.join(different[:3])}")
 
 
 def _wrong(path: Path, what: str) -> VerificationError:

@@ -1,12 +1,12 @@
-"""What the command ``apply`` does, as a function: from a model and a recipe to a checked artifact on disk.
+"""Run the command ``apply`` as a function: from a model and a recipe to a checked artifact on disk.
 
-Training is imported only where a recipe trains: its libraries take long to import, and need not be installed.
+Training is imported only if a recipe trains: its libraries are slow to import, and need not be installed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from surgeon.pipeline.companions import left_behind
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.reload_check import Reload, check_streamed
 from surgeon.pipeline.run_report import RunProgress, RunReport
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.opened import Model
 
 
@@ -38,41 +37,41 @@ def run_recipe(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     outputs: bool = True,
     progress: RunProgress | None = None,
     quiet: bool = True,
 ) -> RunReport:
     """Apply a recipe, train by its ``train:`` section if it has one, write the artifact and check it.
 
-    Without training the weights are streamed from the source to the artifact and never all in memory. With it, the
-    curve of the training is drawn beside the artifact, in ``OUTPUT.svg``.
+    Without training, the weights are streamed from the source to the artifact and never all in memory. With training,
+    its curve is drawn beside the artifact, in ``OUTPUT.svg``.
 
     Args:
-        model: What to operate on: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, a
-            module in memory; None takes the recipe's ``model``.
+        model: The network: a path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory;
+            None for the recipe's ``model``.
         operations: A recipe, the path of one, one operation, or several.
-        output: A folder, a ``.safetensors`` or a ``.pt`` file; nothing may exist there unless ``force``.
-        train: Train by the recipe's ``train:`` section; False leaves it aside.
-        force: Replace what exists at the output.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of new values and of training, instead of the recipe's.
-        roles: Roles of sites, as ``{"head": "fc"}``, beside the recipe's and instead of those of the same name.
-        inputs: The inputs to trace with, instead of the recipe's: shapes, or tensors like those of a call.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
-        outputs: Trace the result, so that the plan says what it returns.
-        progress: Called on the way.
-        quiet: Show no progress bar while training.
+        output: A folder, a ``.safetensors`` or a ``.pt`` file; it must not exist unless ``force``.
+        train: Whether to train by the recipe's ``train:`` section.
+        force: Whether to replace an existing output.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of new values and of training, overriding the recipe's.
+        roles: Roles of sites, such as ``{"head": "fc"}``, added to the recipe's or overriding them by name.
+        inputs: The inputs to trace with, overriding the recipe's: shapes, or tensors like those of a call.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
+        outputs: Whether to trace the result, so that the plan lists its outputs.
+        progress: Called during the run.
+        quiet: Whether to show no progress bar while training.
 
     Raises:
-        OutputError: Something exists at the output, or it cannot be written to.
-        VerificationError: The artifact, loaded again, is not what it was written from.
-        SurgeonError: The recipe, the source, an operation or the training is at fault; the class says which.
+        OutputError: The output exists or cannot be written to.
+        VerificationError: The reloaded artifact differs from the network.
+        SurgeonError: The recipe, the source, an operation or the training is invalid; the class says which.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     recipe = as_recipe(operations, plugins)
     settings = recipe.train if train else None
     if settings is not None:
@@ -105,7 +104,7 @@ def run_recipe(
     checked: list[Reload] = []
 
     def reload(written: Path) -> None:
-        with progress.step("loading it again"):
+        with progress.step("reloading"):
             checked.append(check_streamed(prepared, written, plugins))
 
     with progress.step("writing", prepared.plan.bytes_written) as count:

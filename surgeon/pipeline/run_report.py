@@ -1,4 +1,4 @@
-"""What a run calls on its way, and what it returns. Nothing here imports the libraries of training."""
+"""Define what a run calls on its way, and what it returns. Imports no training libraries."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class RunProgress:
-    """Hooks that a run calls on its way; they do nothing here. Override those that you want to see."""
+    """Hooks that a run calls; they do nothing here. Override those that you need."""
 
     def step(self, what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-        """Enclose one step of the run, such as ``writing``.
+        """Return the context of one step of the run, such as ``writing``.
 
         Args:
-            what: What the step does.
-            total: The bytes that it will handle; None if they are not counted.
+            what: The name of the step.
+            total: The bytes that it will process; None if they are not counted.
 
         Returns:
-            A context manager that yields a function, to be called with each number of bytes that are done.
+            A context manager that yields a function to call with each number of bytes processed.
         """
         return _no_progress()
 
     def planned(self, plan: Plan) -> None:
-        """Take the plan, before anything is written."""
+        """Receive the plan, before anything is written."""
 
 
 @contextmanager
@@ -42,14 +42,14 @@ def _no_progress() -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
         output: The artifact.
-        plan: What the operations changed; None where a run only trained.
-        training: The report of the training; None where nothing was trained.
-        reload: How the artifact compares, loaded again, with what it was written from; None in a process of
-            several that does not write.
+        plan: What the operations changed; None if the run only trained.
+        training: The report of the training; None without training.
+        reload: How the reloaded artifact compares with the network; None in those of several processes that do not
+            write.
     """
 
     output: Path

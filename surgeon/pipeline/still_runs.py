@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def refuse_if_broken(surgery: Surgery, opened: OpenedNetwork, surgeries: Surgeries) -> None:
-    """Trace the result; where that fails, trace the source too.
+    """Trace the result; if that fails, trace the source too.
 
-    A network that could not be run before says nothing: it may take inputs that nobody can guess.
+    A source that cannot be run proves nothing: its inputs may be unknown.
 
     Args:
-        surgery: The surgery at its end.
+        surgery: The finished surgery.
         opened: The network that it was made from.
-        surgeries: The recipe, with the inputs that it gives.
+        surgeries: The recipe, with its inputs.
 
     Raises:
         OperationError: The source runs, and the result does not.
@@ -33,7 +33,7 @@ def refuse_if_broken(surgery: Surgery, opened: OpenedNetwork, surgeries: Surgeri
     except OperationError as error:
         problem = error
     families = opened.options.plugins.families()
-    # An operation may have changed what the network takes; then the recipe's inputs are right for the source only.
+    # an operation may have changed the network's inputs, so that the recipe's inputs fit the source only
     if surgeries.inputs is not None and _runs(Inspection(surgery.model, families=families)):
         return
     try:
@@ -43,8 +43,8 @@ def refuse_if_broken(surgery: Surgery, opened: OpenedNetwork, surgeries: Surgeri
     if not _runs(Inspection(before, inputs=surgeries.inputs, families=families)):
         return
     raise OperationError(
-        f"the source runs, and the result does not: {problem.message}",
-        hint="change the operations; must_run: false in the recipe writes it all the same",
+        f"the source runs, but the result does not: {problem.message}",
+        hint="change the operations; must_run: false in the recipe writes it anyway",
     ) from problem
 
 

@@ -1,9 +1,9 @@
-"""Find out whether plain ``from_pretrained`` of the result gives the same network.
+"""Check whether plain ``from_pretrained`` of the result gives the same network.
 
-The class and the shapes alone do not say so. A layer may compute a constant from its position when it is built
-(GPT-2's ``scale_attn_by_inverse_layer_idx``, DiffLlama's λ): in a network that lost blocks it keeps the old one, and a
-network built from the config has another. So every setting of every module is compared; where some differ, both
-networks run on the same random values.
+Class and shapes alone do not show that. A layer may compute a constant from its position when it is built (GPT-2's
+``scale_attn_by_inverse_layer_idx``, DiffLlama's λ): a network that lost blocks keeps the old constant, but a network
+built from the config has another. So every setting of every module is compared; if some differ, both networks run on
+the same random values.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from surgeon.graph.tensors import fill, tensors_of
 from surgeon.surgery.inspection import Inspection
 
 SMALL = 2**27
-"""Bytes of tensors up to which two networks whose settings differ are run."""
+"""Up to this many bytes of tensors, networks with different settings are run."""
 TOLERANCE = 1e-4
 
 
 def stock_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None) -> str:
-    """Say what tells a network from the one that its config builds; empty where nothing does.
+    """Return what differs between a network and the one that its config builds; empty if nothing does.
 
     Args:
         model: The network, or its skeleton.
-        rebuilt: The skeleton that the config builds, which has tensors of the same names and shapes.
+        rebuilt: The skeleton that the config builds, with the same names and shapes.
         inputs: The recipe's override of the traced inputs.
     """
     setting = next(_differing_settings(model, rebuilt), "")
@@ -47,17 +47,17 @@ def _differing_settings(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
     mine = dict(model.named_modules(remove_duplicate=False))
     for path, module in rebuilt.named_modules(remove_duplicate=False):
         if path not in mine:
-            yield f"there is no {path}"
+            yield f"{path} is missing"
             continue
         here, there = settings_of(mine[path], MUTABLE), settings_of(module, MUTABLE)
         for name in there:
             if name in here and here[name] != there[name]:
                 where = f"{path}.{name}".lstrip(".")
-                yield f"{where} is {here[name]}, and built from the config it is {there[name]}"
+                yield f"{where} is {here[name]}, but {there[name]} if built from the config"
 
 
 def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
-    """Whether two skeletons give the same outputs in eval mode on the same random values; no if neither runs."""
+    """Return whether two skeletons give the same outputs in eval mode on random values; False if neither runs."""
     generator = torch.Generator().manual_seed(0)
     values = {name: _value(name, tensor, generator) for name, tensor in tensors_of(rebuilt)}
     if values.keys() != dict(tensors_of(model)).keys():
@@ -77,7 +77,7 @@ def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
                     results.append(dict(_tensors(network(*args, **kwargs))))
-        except Exception:  # whatever a network raises on inputs that do not suit it
+        except Exception:  # a network may raise anything on inputs that do not fit it
             continue
         first, second = results
         return first.keys() == second.keys() and all(
@@ -98,7 +98,7 @@ def _value(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch
 
 
 def _tensors(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in an output by the path to each."""
+    """Yield the tensors in an output by path."""
     if isinstance(value, torch.Tensor):
         yield at or "output", value
     elif isinstance(value, (Mapping, list, tuple)):

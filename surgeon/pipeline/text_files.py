@@ -8,23 +8,23 @@ from surgeon.errors import OutputError
 
 
 def refuse_to_replace(*paths: Path, force: bool) -> None:
-    """Refuse places that cannot or must not be written to, before any work is done.
+    """Refuse paths that cannot or should not be written to, before any work is done.
 
     Raises:
-        OutputError: One is a folder, or exists while ``force`` is not set, or is in a folder that does not exist.
+        OutputError: A path is a folder, exists while ``force`` is not set, or its folder does not exist.
     """
     for path in paths:
         if path.is_dir() or (path.exists() and not force):
             raise OutputError("exists already", where=str(path), hint="--force replaces it; -o names another place")
         if not path.parent.is_dir():
-            raise OutputError("there is no such folder", where=str(path.parent))
+            raise OutputError("the folder does not exist", where=str(path.parent))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, with its line ends as they are.
+    """Write a text file without changing line ends.
 
     Raises:
-        OutputError: The place cannot be written to.
+        OutputError: The path cannot be written to.
     """
     try:
         path.write_text(text, encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""Train what is prepared, and write a trained network with the curve of its training."""
+"""Train a prepared network, and write it with the curve of its training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from surgeon.checkpoint.artifact import REPLACE
 from surgeon.errors import OutputError, SurgeonError
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Prepared
 from surgeon.pipeline.reload_check import Reload, check_in_memory
@@ -27,7 +28,8 @@ def train_and_write(
     progress: RunProgress,
     quiet: bool,
 ) -> RunReport:
-    """Fill a prepared network, train it, write it and check what was written; see :func:`surgeon.run_recipe`."""
+    """Fill a prepared network, train it, write it and check the artifact; see :func:`surgeon.run_recipe`."""
+    check_task(prepared.model, prepared.plan.outputs, settings, prepared.recipe.operations)
     folder = _folder_if_wanted(path, settings, force=force)
     with progress.step("reading", prepared.plan.bytes_written) as count:
         trainee = ready(prepared, count)
@@ -48,24 +50,24 @@ def save_trained(
     *,
     resume: bool = False,
 ) -> Reload:
-    """Write a trained network and the curve of its training, and check what was written.
+    """Write a trained network and the curve of its training, and check the artifact.
 
-    Where a training is resumed that was interrupted after it had written its result, that is checked and stays.
+    If a resumed training had already written its result before it was interrupted, that artifact is checked and kept.
 
     Raises:
-        OutputError: Something else exists at ``path``.
+        OutputError: ``path`` holds something else.
     """
     checked: list[Reload] = []
 
     def reload(written: Path) -> None:
-        with progress.step("loading it again"):
+        with progress.step("reloading"):
             checked.append(check_in_memory(trainee.model, trainee, written, plugins))
 
     if resume and not force and path.exists():
         try:
             reload(path)
         except SurgeonError as error:
-            what = "exists, and is not what this training gives"
+            what = "exists, and differs from the result of this training"
             raise OutputError(f"{path} {what}", hint=REPLACE) from error
     else:
         engine.save(trainee.model, path, force=force, check=reload)
@@ -75,13 +77,13 @@ def save_trained(
 
 
 def _folder_if_wanted(path: Path, settings: TrainSettings, *, force: bool) -> Path | None:
-    """The folder for checkpoints and logs, ``OUT.checkpoints``; None where the settings want neither.
+    """Return the folder for checkpoints and logs, ``OUT.checkpoints``; None if the settings need neither.
 
     Raises:
-        OutputError: It exists, and ``force`` does not allow to replace the checkpoints in it.
+        OutputError: The folder exists, and ``force`` is not set.
     """
-    wanted = (settings.arguments.get("save_strategy", "no"), settings.arguments.get("report_to", "none"))
-    if all(value in ("no", "none", []) for value in wanted):
+    needs = (settings.arguments.get("save_strategy", "no"), settings.arguments.get("report_to", "none"))
+    if all(value in ("no", "none", []) for value in needs):
         return None
     folder = path.with_name(f"{path.name}.checkpoints")
     if folder.exists() and not force:

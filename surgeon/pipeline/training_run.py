@@ -1,4 +1,4 @@
-"""What the command ``train`` does, as a function: train an artifact, or what a recipe makes of a model."""
+"""Run the command ``train`` as a function: train an artifact, or a model after a recipe's operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
@@ -15,14 +18,16 @@ from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_settings import check_training
+from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
 from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.pipeline.teacher import load_before
 from surgeon.pipeline.trained_artifact import save_trained
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
-from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.plugins import Plugins, as_plugins
+from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -47,45 +52,45 @@ def run_training(
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     trust_recipe: bool = False,
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     progress: RunProgress | None = None,
     quiet: bool = True,
 ) -> RunReport:
-    """Train an artifact, or what a recipe makes of a model; write the trained network as an artifact and check it.
+    """Train an artifact, or a model after a recipe's operations; write the result as an artifact and check it.
 
-    A recipe's operations are applied first, unless the artifact has been through them. While it trains, checkpoints
-    are in ``OUTPUT.checkpoints``: one after every epoch, of which the last is kept, unless ``arguments:
-    {save_strategy: …}`` says otherwise. Under ``torchrun`` every process calls this function, and the first writes.
+    A recipe's operations are applied first, unless the artifact has them already. Checkpoints are in
+    ``OUTPUT.checkpoints``: one per epoch, of which the last is kept, unless ``arguments: {save_strategy: …}`` says
+    otherwise. Under ``torchrun`` every process calls this function, and the first one writes.
 
     Args:
-        model: An artifact, or what to operate on; None takes the recipe's ``model``.
-        operations: The recipe to train by; None takes the recipe that the artifact was made with.
-        output: A folder, a ``.safetensors`` or a ``.pt`` file; nothing may exist there unless ``force``.
-        overrides: Values to set in the artifact's recipe, as ``train.epochs=3``; see :func:`surgeon.load_recipe`
+        model: An artifact, or the model to operate on; None for the recipe's ``model``.
+        operations: The recipe to train by; None for the artifact's own recipe.
+        output: A folder, a ``.safetensors`` or a ``.pt`` file; it must not exist unless ``force``.
+        overrides: Values to set in the artifact's recipe, such as ``train.epochs=3``; see :func:`surgeon.load_recipe`
             for recipes in files.
-        resume: Continue an interrupted training from its last checkpoint, to the same weights.
-        force: Replace what exists at the output, and the checkpoints of an interrupted training.
-        arch: What builds the network, where neither the source nor the recipe says.
-        seed: The seed of training and of new values, instead of the recipe's.
-        key: Which of several state dicts in the source to take.
-        trust_pickle: Let pickles in the source run code.
-        trust_code: Modules that the recipe or a manifest names (``python:package.module:function``) and that may run.
-        trust_recipe: Let the recipe inside an artifact read files elsewhere and use the network.
-        plugins: The plugins; the built-in and installed ones if left out.
-        progress: Called on the way.
-        quiet: Show no progress bar while training.
+        resume: Whether to continue an interrupted training from its last checkpoint, with the same resulting weights.
+        force: Whether to replace an existing output, and the checkpoints of an interrupted training.
+        arch: What builds the network, if neither the source nor the recipe says.
+        seed: The seed of training and of new values, overriding the recipe's.
+        key: Which of several state dicts in the source to use.
+        trust_pickle: Whether pickles in the source may run code.
+        trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
+        trust_recipe: Whether the recipe inside an artifact may read files elsewhere and use the network.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
+        progress: Called during the run.
+        quiet: Whether to show no progress bar while training.
 
     Raises:
         RecipeError: The recipe has mistakes, or no ``train:`` section.
-        OutputError: Something exists at the output, or ``model`` is not an artifact and there is no recipe.
-        TrainingError: Settings, data and model do not fit together, or there is no such run to resume.
+        OutputError: The output exists, or ``model`` is not an artifact and there is no recipe.
+        TrainingError: Settings, data and model do not fit together, or there is no run to resume.
     """
-    plugins, progress, path = plugins or load_plugins(), progress or RunProgress(), Path(output)
+    plugins, progress, path = as_plugins(plugins), progress or RunProgress(), Path(output)
     plugins = with_trust(plugins, trust_code, model, arch)
     recipe = as_recipe(operations, plugins) if operations is not None else recipe_of_artifact(model, overrides, plugins)
     plugins = with_trust(plugins, (), *recipe.typed)
     if operations is None and model is not None and not trust_recipe:
-        _refuse_to_reach(recipe, Path(model))
+        _refuse_outside_resources(recipe, Path(model))
     if operations is not None and overrides:
         raise RecipeError("overrides are for the artifact's own recipe", hint="load_recipe(path, overrides=...)")
     settings = recipe.train
@@ -93,7 +98,7 @@ def run_training(
         raise RecipeError(
             "the recipe has no train: section",
             where=str(model if operations is None else recipe.path or "the recipe"),
-            hint="give one that has: surgeon train RECIPE ARTIFACT",
+            hint="use a recipe that has one: surgeon train RECIPE ARTIFACT",
         )
     with progress.step("checking the training settings"):
         check_training(recipe, plugins, here=True)
@@ -103,7 +108,7 @@ def run_training(
         _check_folder(folder, resume=resume, force=force)
     with progress.step("reading the model"):
         options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
-        trainee = _trainee(recipe, model, options, seed, its_own=operations is None)
+        trainee = _trainee(recipe, model, options, seed, own_recipe=operations is None)
     if is_first_process():
         check_output(path, force=force or resume, inputs=trainee.inputs)
     report = train_ready(
@@ -117,23 +122,23 @@ def run_training(
 
 
 def is_first_process() -> bool:
-    """Whether this process, of those that ``torchrun`` started, is the one that writes; a lone process is."""
+    """Return whether this process writes: the first of those that ``torchrun`` started, or a single process."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Whether ``path`` looks like something that surgeon wrote, rather than a recipe."""
+    """Return whether ``path`` looks like an artifact rather than a recipe."""
     path = Path(path)
     return (path / MANIFEST).is_file() or (path.is_file() and path.suffix in FILES)
 
 
 def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugins: Plugins) -> Recipe:
-    """Load the last recipe that an artifact was made with.
+    """Load the last recipe that was applied to make an artifact.
 
     Args:
         path: The artifact.
-        overrides: Values to set in the recipe, as ``train.epochs=3``.
-        plugins: Where its operations and sources come from.
+        overrides: Values to set in the recipe, such as ``train.epochs=3``.
+        plugins: The plugins with its operations and sources.
 
     Raises:
         OutputError: ``path`` is not an artifact.
@@ -141,36 +146,42 @@ def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugin
     """
     record = OpenOptions(plugins=plugins).source(path).record if path is not None and is_artifact(path) else None
     if path is None or record is None or not record.surgeries:
-        raise OutputError(f"{path} is not an artifact of surgeon's", hint="give a recipe: surgeon train RECIPE MODEL")
-    needed = record.surgeries[-1].plugins
+        raise OutputError(f"{path} is not an artifact of surgeon", hint="give a recipe: surgeon train RECIPE MODEL")
+    last = record.surgeries[-1]
+    needed, recorded = last.plugins, recorded_operations(last, plugins, source=f"{path}: its manifest")
     if Path(path).is_dir():
-        return load_recipe(Path(path) / "recipe.yaml", overrides=overrides, plugins=plugins, needed=needed)
+        text = Path(path) / "recipe.yaml"
+        return load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
         copy = Path(scratch) / "recipe.yaml"
-        copy.write_text(record.surgeries[-1].text, encoding="utf-8")
-        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed)
+        copy.write_text(last.text, encoding="utf-8")
+        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
 
 
 def _trainee(
-    recipe: Recipe, model: str | Path | None, options: OpenOptions, seed: int | None, *, its_own: bool
+    recipe: Recipe, model: str | Path | None, options: OpenOptions, seed: int | None, *, own_recipe: bool
 ) -> Trainee:
-    """Load the network to train; apply the recipe's operations, unless the artifact has been through them."""
+    """Load the network to train; apply the recipe's operations, unless the artifact has them already."""
     chosen = model if model is not None else recipe.model
     if chosen is None:
-        raise RecipeError("there is no model to train", hint="name one: surgeon train RECIPE MODEL")
+        raise RecipeError("no model is given", hint="give one: surgeon train RECIPE MODEL")
     if is_artifact(chosen):
         options = dataclasses.replace(options, arch=options.arch or recipe.arch)
         source = options.source(chosen)
         past = source.record.surgeries[-1] if source.record and source.record.surgeries else None
-        applied = past is not None and past.operations == [operation_dict(step) for step in recipe.operations]
-        if past is not None and (its_own or applied):
+        applied = past is not None and (
+            past.operations == [operation_dict(step) for step in recipe.operations]
+            or recorded_operations(past, options.plugins) == recipe.operations
+        )
+        if past is not None and (own_recipe or applied):
             network = engine.load_opened(open_from(source, options))
             record = record_of(network)
             assert record is not None  # load attaches it
-            operations = operations_from(record.surgeries[-1].operations, options.plugins)
-            default = record.surgeries[-1].seed if its_own else recipe.seed
+            operations = recorded_operations(record.surgeries[-1], options.plugins)
+            default = record.surgeries[-1].seed if own_recipe else recipe.seed
             files = source.checkpoint.files if source.checkpoint else []
-            return Trainee(network, record, source, operations, default if seed is None else seed, files)
+            before = None if recipe.model is None else partial(_before, recipe.model, recipe.arch, options)
+            return Trainee(network, record, source, operations, default if seed is None else seed, files, before)
     arch = options.arch if isinstance(options.arch, str) else None
     prepared = prepare(
         chosen,
@@ -181,14 +192,22 @@ def _trainee(
         trust_pickle=options.trust_pickle,
         plugins=options.plugins,
     )
+    assert recipe.train is not None  # the caller has checked
+    check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
     return ready(prepared)
 
 
-def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:
-    """Refuse the recipe inside an artifact that reads files elsewhere or uses the network.
+def _before(model: str, arch: str | None, options: OpenOptions) -> nn.Module:
+    """Load the model that the recipe names as what it is applied to; no pickle in it is executed."""
+    options = dataclasses.replace(options, arch=arch, key=None, trust_pickle=False)
+    return load_before(options.source(model), options)
 
-    Code is not looked at here: it has ``trust_code``. Nor is what training does without: the model that the artifact
-    was made from, and the donors of tensors that it holds by now.
+
+def _refuse_outside_resources(recipe: Recipe, artifact: Path) -> None:
+    """Refuse an artifact's recipe that reads files elsewhere or uses the network.
+
+    Code is controlled by ``trust_code``. Resources that training does not use are not checked: the model that the
+    artifact was made from, and donors whose tensors the artifact already has.
     """
     inside = (artifact if artifact.is_dir() else artifact.parent / artifact.stem).resolve()
     beyond = [
@@ -201,21 +220,19 @@ def _refuse_to_reach(recipe: Recipe, artifact: Path) -> None:
     ]
     if beyond:
         raise RecipeError(
-            f"the recipe inside it reaches for {', '.join(map(str, beyond[:4]))}",
+            f"the recipe inside it uses {', '.join(map(str, beyond[:4]))}",
             where=str(artifact),
-            hint="if you trust it: --trust-recipe; or train by a recipe of yours: surgeon train RECIPE ARTIFACT",
+            hint="if you trust it: --trust-recipe; or train by your own recipe: surgeon train RECIPE ARTIFACT",
         )
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if (folder / RUN).exists() and not (resume or force):
-        raise OutputError(
-            f"an interrupted training lies in {folder}", hint="--resume goes on with it; --force begins anew"
-        )
+        raise OutputError(f"{folder} has an interrupted training", hint="--resume continues it; --force starts over")
 
 
 def _remove_checkpoints(folder: Path, settings: TrainSettings) -> None:
-    """Remove checkpoints that were written only to be resumed from; those that the settings want stay."""
+    """Remove checkpoints that were written only for resuming; keep those that the settings ask for."""
     checkpoints = [] if settings.arguments.get("save_strategy", "no") != "no" else list(folder.glob("checkpoint-*"))
     if {*folder.iterdir()} <= {folder / RUN, *checkpoints}:
         remove(folder)

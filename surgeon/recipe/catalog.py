@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 
 
-def describe_operations(plugins: Plugins | None = None) -> dict[str, dict[str, Any]]:
+def describe_operations(plugins: Plugins | Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Describe every operation by name, as JSON-able data: documentation, fields, types, an example.
 
     Args:
         plugins: Default: the built-in and installed plugins.
     """
-    return operations_of(schema_of(plugins or load_plugins()))
+    return operations_of(schema_of(as_plugins(plugins)))
 
 
 def schema_of(plugins: Plugins) -> dict[str, Any]:

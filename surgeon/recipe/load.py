@@ -90,9 +90,9 @@ class Recipe(RecipeSettings):
     def typed(self) -> list[str]:
         """The strings that the caller wrote for this call: in ``--set``, or in a recipe made in Python."""
         if self._typed:
-            return list(
-                texts_in([self.model, self.arch, *(operation_dict(operation) for operation in self.operations)])
-            )
+            teacher = self.train.distill.teacher if self.train is not None and self.train.distill is not None else None
+            operations = [operation_dict(operation) for operation in self.operations]
+            return list(texts_in([self.model, self.arch, teacher, *operations]))
         return [value for setting in self._overrides if (value := setting.partition("=")[2].strip("\"' "))]
 
     def where(self, *keys: str | int) -> str | None:
@@ -111,6 +111,7 @@ def load_recipe(
     overrides: Sequence[str] = (),
     plugins: Plugins | None = None,
     needed: Mapping[str, str] | None = None,
+    recorded: Sequence[Operation] | None = None,
 ) -> Recipe:
     """Read and validate a recipe, without importing torch.
 
@@ -119,6 +120,7 @@ def load_recipe(
         overrides: Values to set in it, such as ``operations.1.classes=7``.
         plugins: The plugins with its operations and sources. Default: all installed plugins.
         needed: The plugins that an artifact records for its recipe; errors name the missing ones.
+        recorded: The operations as an artifact records them, instead of those in the text.
 
     Raises:
         RecipeError: The recipe is invalid; every mistake of the file is in ``problems``.
@@ -136,16 +138,18 @@ def load_recipe(
     fields = dict(document.data)
     if isinstance(fields.get("$schema"), str):  # the schema that editors use for completion
         del fields["$schema"]
-    operations = _operations(fields.pop("operations", ()), document, plugins, needed)
+    steps = fields.pop("operations", ())
+    operations = list(recorded) if recorded is not None else _operations(steps, document, plugins, needed)
     settings = validate(RecipeSettings, fields, document, plugins=plugins, needed=needed, beside=["operations"])
     if document.problems or settings is None:
-        raise _all(document)
+        raise all_mistakes(document)
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     if settings.model and (Path(path).parent / settings.model).exists():
         values["model"] = str(Path(path).parent / settings.model)
     if settings.train:
         values["train"] = settings.train.beside(Path(path).parent)
-    operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
+    if recorded is None:  # what was recorded was found then
+        operations = [_with_files_beside(operation, Path(path).parent) for operation in operations]
     recipe = Recipe(operations=operations, **values)
     recipe._document, recipe._overrides, recipe._typed = document, tuple(overrides), False
     return recipe
@@ -164,27 +168,6 @@ def texts_in(value: Any) -> Iterator[str]:
 def operation_dict(operation: Operation) -> dict[str, Any]:
     """Return an operation as a recipe has it: its fields, and its name under ``op``."""
     return {"op": operation.name, **operation.model_dump(mode="json", exclude_defaults=True)}
-
-
-def operations_from(
-    items: Sequence[Any], plugins: Plugins, *, source: str = "operations", needed: Mapping[str, str] | None = None
-) -> list[Operation]:
-    """Build operations from their form in a recipe or manifest.
-
-    Args:
-        items: The operations as plain data.
-        plugins: The plugins with the operations and sources.
-        source: The origin of the items, for errors.
-        needed: The plugins that an artifact records for them.
-
-    Raises:
-        RecipeError: An item is invalid; every mistake is in ``problems``.
-    """
-    document = Document(source, "")
-    operations = _operations(list(items), document, plugins, needed)
-    if document.problems:
-        raise _all(document)
-    return operations
 
 
 def _with_files_beside(operation: Operation, folder: Path) -> Operation:
@@ -207,9 +190,18 @@ def _operations(items: Any, document: Document, plugins: Plugins, needed: Mappin
     return [operation for operation in parsed if operation is not None]
 
 
-def _operation(
+def operation_class(
     item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
-) -> Operation | None:
+) -> type[Operation] | None:
+    """Get the class of an operation in its form in a recipe; None, and the problem noted in ``document``, without one.
+
+    Args:
+        item: The operation's fields, and its name under ``op``.
+        document: The recipe or record.
+        at: Where in it the item stands.
+        plugins: Where operations come from.
+        needed: What an artifact says of the plugins that it needs.
+    """
     if not isinstance(item, dict):
         document.problem(at, f"must be a mapping with the key 'op', not {shown(item)}", "as in: {op: freeze, …}")
         return None
@@ -219,15 +211,24 @@ def _operation(
         document.problem(at, what, "see: surgeon ops")
         return None
     try:
-        kind = plugins.operation(name, needed)
+        return plugins.operation(name, needed)
     except SurgeonError as error:
         document.problem((*at, "op"), error.message, error.hint)
         return None
+
+
+def _operation(
+    item: Any, document: Document, at: Keys, plugins: Plugins, needed: Mapping[str, str] | None
+) -> Operation | None:
+    kind = operation_class(item, document, at, plugins, needed)
+    if kind is None:
+        return None
     fields = {key: value for key, value in item.items() if key != "op"}
-    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {name}")
+    return validate(kind, fields, document, at, plugins=plugins, needed=needed, see=f"surgeon ops {kind.name}")
 
 
-def _all(document: Document) -> RecipeError:
+def all_mistakes(document: Document) -> RecipeError:
+    """Make one error of the problems in ``document``, in the order of its text."""
     count = len(document.problems)
     message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
     order = {place: number for number, place in enumerate(document.places.values())}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from surgeon.data.sources import Hub, as_sources
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.selector import BesideRecipe
+from surgeon.recipe.train_settings import SOURCE
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -54,6 +55,9 @@ def reaches(recipe: Recipe) -> list[Reach]:
     if recipe.train is not None:
         for name in ("data", "evaluate"):
             listed += _data(getattr(recipe.train, name), f"train.{name}")
+        if recipe.train.distill is not None:
+            teacher = recipe.train.distill.teacher
+            listed += _reference(recipe.model if teacher == SOURCE else teacher, "train.distill.teacher")
         listed += _arguments(recipe.train.arguments)
     return list(dict.fromkeys(listed))
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from surgeon.interfaces.operation import Operation
-from surgeon.plugins import Plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.recipe.load import Recipe, RecipeSettings
 
 
-def recipe_schema(plugins: Plugins | None = None) -> dict[str, Any]:
+def recipe_schema(plugins: Plugins | Sequence[str] | None = None) -> dict[str, Any]:
     """Build the JSON Schema of all recipes that the plugins' operations and sources allow.
 
     Args:
         plugins: Default: the built-in and installed plugins.
     """
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     operations = plugins.operations()
     sources = plugins.sources()
     models: list[type[BaseModel]] = [RecipeSettings, *operations.values(), *sources.values()]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from surgeon.data.sources import Digits, Sources, as_sources, beside, check_domains
-from surgeon.interfaces.selector import Selector
+from surgeon.interfaces.selector import BesideRecipe, Selector, files_beside
 from surgeon.interfaces.training import Objective
 
 __all__ = [
@@ -16,10 +16,15 @@ __all__ = [
     "BaselineSettings",
     "CallbackSettings",
     "Digits",
+    "DistillSettings",
     "MixSettings",
     "OptimizerSettings",
     "TrainSettings",
 ]
+
+
+SOURCE = "source"
+"""As teacher: the network that a recipe's operations are applied to."""
 
 
 class OptimizerSettings(BaseModel):
@@ -84,6 +89,44 @@ class MixSettings(BaseModel):
         return self
 
 
+class DistillSettings(BaseModel):
+    """Learn from a teacher what it predicts for each sample, beside the labels (Hinton, Vinyals & Dean 2015).
+
+    The loss is ``(1 - weight) · L + weight · T² · KL(p ‖ q)``: L that of the labels, p and q the teacher's and the
+    network's distributions over the classes, of logits divided by the temperature T. The teacher gets the same inputs
+    as the network, in eval mode. Its classes, or its vocabulary, must be the network's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    teacher: Annotated[str, Field(min_length=1), BesideRecipe()] = SOURCE
+    """source: the network that the recipe's operations are applied to, as it was before; or another one: a file, a
+    folder, torchvision/NAME@WEIGHTS, hf:ORG/NAME, an artifact. A file is looked for next to the recipe first."""
+    output: str | None = Field(default=None, min_length=1)
+    """The output to learn. Default: the network's own prediction, ``logits`` or ``out``."""
+    temperature: PositiveFloat = 2.0
+    """T: the higher, the more the smaller probabilities tell."""
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """The share of what the teacher predicts; the labels have the rest. 1 uses no labels, 0 learns features only."""
+    features: dict[Selector, Selector] = Field(default_factory=dict)
+    """Sites of the network, each with the teacher's site whose features it learns: ``{"@blocks[0]": "@blocks[1]"}``
+    (hints, Romero et al. 2015). Where their widths differ, a linear map is learnt, which is not in the result."""
+    feature_weight: PositiveFloat = 1.0
+    """The factor of the distance between features, relative to the size of the teacher's."""
+    top: PositiveInt | None = None
+    """Run the teacher once over the training samples, and keep so many of its largest predictions of each on disk,
+    beside cached features; all others count as one class. Default: the teacher runs in every step. Refused where
+    samples differ in every epoch; needed with ``features: cache``."""
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if not self.weight and not self.features:
+            raise ValueError("nothing is learnt from the teacher: give weight, features, or both")
+        if self.top is not None and not self.weight:
+            raise ValueError("top keeps predictions, and weight: 0 learns none")
+        return self
+
+
 class BaselineSettings(BaseModel):
     """Train the same network from initial weights on the same samples, with these settings.
 
@@ -122,8 +165,8 @@ class TrainSettings(BaseModel):
     """The share of the training samples to hold out for validation, if it is needed (for early stopping, the best
     weights, eval_strategy) and the data have no validation split; test samples are never used for this."""
     objectives: list[Objective] | None = Field(default=None, min_length=1)
-    """The losses. Default: cross-entropy of the output ``logits`` against the column ``labels``.
-    The losses of operations (a domain branch, task heads) are added to them."""
+    """The losses. Default: cross-entropy of the output ``logits`` against the column ``labels``. The losses of
+    operations (a domain branch, task heads) are added to them."""
     task_weights: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: losses are added up by their weights; uncertainty: also by the inverse of each task's variance,
     learnt beside the network (Kendall, Gal & Cipolla 2018)."""
@@ -169,6 +212,9 @@ class TrainSettings(BaseModel):
     test_views: list[Literal["plain", "flip", "crops"]] = Field(default_factory=list)
     """Average predictions in evaluation over these views of each picture (test-time augmentation): unchanged, mirrored,
     four corners and the centre."""
+    distill: DistillSettings | None = None
+    """Learn from a teacher beside the labels: ``{temperature: 2, weight: 0.5}`` learns from the network as it was
+    before the recipe's operations, so that a cut one gets back what it lost."""
     baseline: Literal["none", "scratch"] | BaselineSettings = "none"
     """scratch: also train the same network from initial weights on the same samples, for comparison, with one learning
     rate for all layers; a mapping changes its settings: ``{epochs: 30, learning_rate: 0.001}``."""
@@ -179,6 +225,8 @@ class TrainSettings(BaseModel):
             raise ValueError("domain_statistics needs domain_bn: separate")
         if self.warmup is not None and "warmup_steps" in self.arguments:
             raise ValueError("warmup and arguments.warmup_steps set the same value; leave one out")
+        if self.distill is not None and self.distill.features and self.features == "cache":
+            raise ValueError("distill.features and features: cache: cached layers do not run, and learn nothing")
         given = [as_sources(data) for data in (self.data, self.evaluate) if data is not None]
         for sources in given:
             check_domains(sources)
@@ -197,4 +245,7 @@ class TrainSettings(BaseModel):
     def beside(self, folder: Path) -> Self:
         """Return the settings with file paths resolved relative to ``folder``, where the recipe is."""
         given = {name: getattr(self, name) for name in ("data", "evaluate")}
-        return self.model_copy(update={name: beside(data, folder) for name, data in given.items() if data is not None})
+        changes = {name: beside(data, folder) for name, data in given.items() if data is not None}
+        if self.distill is not None and self.distill.teacher != SOURCE:
+            changes["distill"] = self.distill.model_copy(update=files_beside(self.distill, folder))
+        return self.model_copy(update=changes)

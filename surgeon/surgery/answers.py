@@ -12,6 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from surgeon.errors import OperationError
+from surgeon.interfaces.returned import described
+
 T = TypeVar("T")
 
 _NUMBERED = re.compile(r"(\d+): (.*)", re.DOTALL)
@@ -82,7 +85,7 @@ class Answers:
         self._counts[kind, subject] += 1
         text = self._from_record(*question)
         if text is None:
-            text = json.dumps(answer())
+            text = _as_json(kind, answer())
         if self._last.get(question) != text:
             self._last[question] = text
             self.given[_name(*question, self._times[question])] = json.loads(text)
@@ -102,6 +105,21 @@ class Answers:
             if (name := _name(step, kind, subject, time)) in self._recorded:
                 return json.dumps(self._recorded[name])
         return None
+
+
+def _as_json(kind: str, answer: Any) -> str:
+    """Write an answer as JSON.
+
+    Raises:
+        OperationError: It has values that JSON does not have.
+    """
+    try:
+        return json.dumps(answer)
+    except (TypeError, ValueError) as error:
+        raise OperationError(
+            f"the answer to {kind!r} is {described(answer)}, which cannot be recorded: {error}",
+            hint="return numbers, texts, lists and mappings of these: tensor.tolist(), float(tensor)",
+        ) from error
 
 
 def _name(step: str, kind: str, subject: str, time: int) -> str:

@@ -1,8 +1,8 @@
 """Define ``Surgery``, the object with which an operation inspects and edits a skeleton.
 
-Its methods are in four files: ``inspection.py`` inspects, ``tensor_values.py`` sets where values come from,
-``module_edits.py`` edits the module tree, and this file adds outputs, an earlier end, and freezing. What the methods
-record is in ``journal.py`` and is private to the engine.
+Its methods are in five files: ``inspection.py`` inspects, ``tensor_values.py`` sets where values come from,
+``module_edits.py`` edits the module tree, ``setting_edits.py`` sets attributes and hooks, and this file adds outputs,
+an earlier end, and freezing. What the methods record is in ``journal.py`` and is private to the engine.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from surgeon.graph.sites import Site
 from surgeon.nn.frozen import freeze_norm
 from surgeon.nn.grafts import Branch, Grafted, Tap, graft, hook
 from surgeon.surgery.inspection import name_of
-from surgeon.surgery.module_edits import ModuleEdits
+from surgeon.surgery.module_state import CLASS, HOOKS, TRAINING
 from surgeon.surgery.origins import Derived, New
+from surgeon.surgery.setting_edits import SettingEdits
 
 
-class Surgery(ModuleEdits):
+class Surgery(SettingEdits):
     """Inspect and edit a skeleton. Every edit is recorded, so that it can be planned, refused and replayed.
 
     Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``,
     ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
-    ``copy_origin``, ``derive``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules: ``replace``,
-    ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Outputs: ``branch``, ``tap``, ``graft``,
-    ``cut``. Training state: ``freeze``. In the plan: ``note``.
+    ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules:
+    ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Settings: ``set``, ``hook``,
+    ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``, ``graft``, ``cut``. Training state:
+    ``freeze``. In the plan: ``note``.
     """
 
     def tap(self, site: Site | str) -> Tap:
@@ -48,7 +50,9 @@ class Surgery(ModuleEdits):
             self.note(f"{name} runs {calls} times in a forward: its last output counts")
         self._never_skip(name)
         tap = Tap(copies=overwritten)
-        hook(self.model.get_submodule(name), tap.read)
+        site_module = self.model.get_submodule(name)
+        hook(site_module, tap.read)
+        self._journal.claim(site_module, HOOKS)
         return tap
 
     def branch(self, name: str, site: Site | str, head: nn.Module) -> Branch:
@@ -83,6 +87,10 @@ class Surgery(ModuleEdits):
         Raises:
             OperationError: Networks of this kind cannot have branches.
         """
+        if not isinstance(self.model, Grafted):
+            self._journal.claim(self.model, CLASS, "exit", "mask_position")
+            self._journal.changed.append("grafts")
+        self._journal.claim(self.model, "network_output")  # the caller may name it
         try:
             return graft(self.model)
         except ValueError as error:
@@ -107,7 +115,10 @@ class Surgery(ModuleEdits):
         self._refuse_to_remove([*doomed, *idle])
         self._refuse_to_waste([*doomed, *idle])
         before = [] if journal.replays else list(self.trace().visits)
+        if grafted.exit is not None:
+            self.untap(grafted.exit)
         exit_at(grafted, name)
+        journal.claim(self.model.get_submodule(name), HOOKS)
         children = {module: module._modules.copy() for module in self.model.modules()}
         removed = prune(self.model, keep | {"exit"})
         self._retrace()
@@ -118,6 +129,7 @@ class Surgery(ModuleEdits):
             self._retrace()
         removed += self._silence(idle, name, shape) if idle else []
         journal.removed.update(dict.fromkeys(removed, journal.operation))
+        journal.claim(self.model, "exit")
         journal.changed += [*removed, "exit"]
         if not journal.replays and (after := self.trace().shape(name)) != shape:
             raise OperationError(f"ending the forward at {name} changed its shape from {shape} to {after}")
@@ -152,13 +164,15 @@ class Surgery(ModuleEdits):
                 for module in site.module.modules() if below else [site.module]:
                     if getattr(module, "running_mean", None) is not None:
                         freeze_norm(module)
+                        self._journal.claim(module, CLASS, TRAINING)
 
     def note(self, text: str) -> None:
         """Add a line to the plan."""
         self._journal.note(text)
 
     def _never_skip(self, name: str) -> None:
-        for stack in never_skip(self.model, name):
+        for stack, holder, rate in never_skip(self.model, name):
+            self._journal.claim(holder, rate)
             self.note(f"LayerDrop is off in {stack or 'the network'}: in training it would leave out {name} at times")
 
     def _begins_as(self, before: Sequence[str], end: str) -> bool:

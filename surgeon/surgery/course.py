@@ -17,9 +17,16 @@ from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.surgery.context import Surgery
 from surgeon.surgery.journal import Journal
+from surgeon.surgery.module_state import ModuleStates
 from surgeon.surgery.origins import Origin, Origins
 from surgeon.surgery.plan import Step
 from surgeon.surgery.snapshot import Snapshot
+from surgeon.surgery.unrecorded import (
+    refuse_lost_values,
+    refuse_stray_hooks,
+    refuse_unrecorded_settings,
+    refuse_unrecorded_tensors,
+)
 from surgeon.surgery.value_changes import Values
 
 
@@ -47,6 +54,7 @@ class Course:
         architecture: Architecture | None,
         replay: bool = False,
     ) -> None:
+        self._states: ModuleStates | None = None
         self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed)
         self.surgery = Surgery(
             root,
@@ -73,15 +81,18 @@ class Course:
             where: Its place in the recipe, for errors.
 
         Raises:
-            OperationError: It cannot be applied to this network, or changed tensors without recording that.
+            OperationError: It cannot be applied to this network, changed something without recording that, or wrote
+                values that would be lost.
             PluginError: It raised an exception that is not a SurgeonError.
         """
         surgery, journal = self.surgery, self.journal
         journal.begin(operation.name)
         before, values = Snapshot.of(surgery.model), Values.of(surgery.model, journal.origins)
+        # what the operation before has left; a replay repeats what was accepted then
+        states = None if journal.replays else self._states or ModuleStates(surgery.model.named_modules())
         place = f"{where}: {operation.name}" if where else operation.name
         try:
-            with seeded(journal.next_seed()):
+            with journal.origins.writes.watched(), seeded(journal.next_seed()):
                 result = operation.apply(surgery.model, surgery)
         except SurgeonError as error:
             error.at(place)
@@ -95,15 +106,15 @@ class Course:
                 hint="return surgery.model; a new root goes through surgery.wrap",
             )
         after = Snapshot.of(surgery.model)
-        unclaimed = before.unclaimed(after, journal.changed, journal.retrained)
-        if unclaimed:
-            raise OperationError(
-                f"changed {len(unclaimed)} tensors outside its journal: {', '.join(unclaimed[:4])}",
-                where=place,
-                hint="edit through surgery.replace, insert, attach, keep_children, freeze, …",
-            )
+        refuse_unrecorded_tensors(before, after, journal, place)
+        if states is not None:
+            refuse_lost_values(surgery.model, journal, place)
+            self._states = ModuleStates(surgery.model.named_modules())
+            refuse_unrecorded_settings(states, self._states, journal, place)
+            refuse_stray_hooks(surgery.model, journal, place)
         revalued = values.edits(Values.of(surgery.model, journal.origins))
-        return Step(operation.describe(), (*before.edits(after), *revalued), tuple(journal.notes))
+        edits = (*before.edits(after), *revalued, *journal.settings)
+        return Step(operation.describe(), edits, tuple(journal.notes))
 
 
 def _no_donor(reference: str) -> Donor:

@@ -21,6 +21,7 @@ from surgeon.graph.trace import Trace, trace
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.composite import root_of
 from surgeon.surgery.journal import Journal
+from surgeon.surgery.writes import unwatched
 
 if TYPE_CHECKING:
     from surgeon.architectures.registry import ArchitectureProvider
@@ -120,12 +121,13 @@ class Inspection:
         Raises:
             TraceError: It ran on none of the backends; the error says how to give inputs.
         """
-        if training:
-            return trace(self.model, self._inputs, training=True, families=self._families, first=self._last_inputs)
-        if self._trace is None:
-            self._trace = trace(self.model, self._inputs, families=self._families, first=self._last_inputs)
-            self._last_inputs = self._trace.inputs
-        return self._trace
+        with unwatched():
+            if training:
+                return trace(self.model, self._inputs, training=True, families=self._families, first=self._last_inputs)
+            if self._trace is None:
+                self._trace = trace(self.model, self._inputs, families=self._families, first=self._last_inputs)
+                self._last_inputs = self._trace.inputs
+            return self._trace
 
     def roles(self) -> Roles:
         """Find the roles of the skeleton's modules as it is now, with the evidence for each."""

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from torch import nn
+
 from surgeon.architectures.donor import Donor
 from surgeon.errors import ArchitectureError
 from surgeon.surgery.answers import Answers
-from surgeon.surgery.origins import Origins, seed_for
+from surgeon.surgery.origins import Origin, Origins, seed_for
+from surgeon.surgery.plan import Edit
 
 T = TypeVar("T")
 
@@ -32,9 +35,15 @@ class Journal:
         notes: Lines for the plan, of the operation that runs now.
         changed: Sites whose subtree it changed.
         retrained: Sites whose training state it changed.
+        claims: The settings, classes and hooks that it changed, by the ``id`` of the module or config and the name;
+            the module or config itself keeps that ``id`` from being used again.
+        settings: Lines for the plan about settings and hooks.
+        hooked: Modules whose methods it registered as hooks, with the site that calls them.
         branches: The outputs that operations added, with the operation that added each.
         removed: The sites that operations removed, with the operation that removed each.
         donors: The other checkpoints that were opened, by reference.
+        read: The origins of tensors whose values operations looked at.
+        answering: Whether the answer to a question is being computed, which is recorded then.
     """
 
     origins: Origins = field(default_factory=Origins)
@@ -45,9 +54,14 @@ class Journal:
     notes: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     retrained: list[str] = field(default_factory=list)
+    claims: dict[tuple[int, str], Any] = field(default_factory=dict)
+    settings: list[Edit] = field(default_factory=list)
+    hooked: list[tuple[nn.Module, str]] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
     removed: dict[str, str] = field(default_factory=dict)
     donors: dict[str, Donor] = field(default_factory=dict)
+    read: list[Origin] = field(default_factory=list)
+    answering: bool = False
 
     def __post_init__(self) -> None:
         self._answers = Answers(self.recorded or {})
@@ -65,6 +79,12 @@ class Journal:
         self.operation = operation
         self._answers.begin(operation)
         self.notes, self.changed, self.retrained = [], [], []
+        self.claims, self.settings, self.hooked = {}, [], []
+        self.origins.watch()
+
+    def claim(self, holder: Any, *names: str) -> None:
+        """Record that the operation changed attributes of a module or config, or its class or hooks."""
+        self.claims.update({(id(holder), name): holder for name in names})
 
     def next_seed(self) -> int:
         """Return the seed for what the present operation draws or builds next; the same one in a replay.
@@ -101,10 +121,17 @@ class Journal:
             ArchitectureError: In a replay, an answer from outside is not recorded.
         """
 
+        def compute() -> T:
+            outer, self.answering = self.answering, True
+            try:
+                return answer()
+            finally:
+                self.answering = outer
+
         def refuse() -> T:
             raise ArchitectureError(
                 f"the manifest does not record the answer for {subject!r}",
                 hint="make the artifact again from its recipe",
             )
 
-        return self._answers.recall(kind, subject, refuse if outside and self.replays else answer)
+        return self._answers.recall(kind, subject, refuse if outside and self.replays else compute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from surgeon.architectures.source import Source
 from surgeon.errors import OperationError
 from surgeon.surgery.inspection import Inspection
-from surgeon.surgery.origins import Borrowed, Derived, Flow, Kept
+from surgeon.surgery.origins import Borrowed, Derived, Filled, Flow, Kept, Origin, parts_of
 from surgeon.surgery.plan import Plan, Step, TensorFact
 
 
@@ -22,6 +22,7 @@ def make_plan(
     flow: Flow,
     before: Mapping[str, torch.Tensor],
     *,
+    read: Iterable[Origin] = (),
     outputs: bool,
 ) -> Plan:
     """Collect what the operations did, and where every tensor of the result comes from.
@@ -32,6 +33,7 @@ def make_plan(
         inspection: Inspects the result.
         flow: The result's tensors and their origins.
         before: The tensors of the skeleton before the operations.
+        read: The origins of tensors whose values operations looked at.
         outputs: Whether to trace the result for its outputs.
     """
     notes = list(source.notes)
@@ -57,8 +59,20 @@ def make_plan(
         tensors=facts,
         dropped=dropped,
         outputs=shapes,
+        bytes_read=_bytes_read([*map(flow.origins.get, flow.tensors.values()), *read], before),
         notes=tuple(notes),
     )
+
+
+def _bytes_read(origins: Iterable[Origin | None], before: Mapping[str, torch.Tensor]) -> int:
+    """Sum the bytes of the tensors that values are copied or computed from, each once."""
+    sizes: dict[tuple[str, str], int] = {}
+    for part in (part for origin in origins for part in parts_of(origin)):
+        if isinstance(part, Kept):
+            sizes["", part.name] = before[part.name].nbytes
+        elif isinstance(part, Borrowed):
+            sizes[part.donor, part.name] = part.nbytes
+    return sum(sizes.values())
 
 
 def _fact(name: str, tensor: torch.Tensor, flow: Flow) -> TensorFact:
@@ -67,7 +81,10 @@ def _fact(name: str, tensor: torch.Tensor, flow: Flow) -> TensorFact:
         return _describe(name, tensor, "kept", origin.name)
     if isinstance(origin, Borrowed):
         return _describe(name, tensor, "derived", f"{origin.donor}: {origin.name}", origin.by)
-    kind = "derived" if isinstance(origin, Derived) else "new"
+    start: Origin | None = origin
+    while isinstance(start, Filled):
+        (start,) = start.sources
+    kind = "derived" if isinstance(start, (Derived, Kept)) else "new"
     return _describe(name, tensor, kind, by=getattr(origin, "by", None))
 
 

@@ -13,6 +13,7 @@ from surgeon.graph.edit import keep_children, remove_module, replace_module
 from surgeon.graph.sites import Site
 from surgeon.nn.grafts import Inserted, hook
 from surgeon.surgery.inspection import name_of
+from surgeon.surgery.module_state import HOOKS, TRAINING
 from surgeon.surgery.tensor_values import TensorValues
 
 
@@ -21,7 +22,9 @@ class ModuleEdits(TensorValues):
 
     def replace(self, site: Site | str, module: nn.Module) -> None:
         """Put ``module`` in the place of ``site``."""
+        self._follows_mode(module)
         replace_module(self.model, name_of(site), module)
+        self._journal.claim(module, HOOKS)  # it takes over those of taps
         self._changed(name_of(site))
 
     def remove(self, site: Site | str, *, optional: bool = False) -> None:
@@ -49,6 +52,7 @@ class ModuleEdits(TensorValues):
         owner = self.model.get_submodule(name_of(parent))
         if hasattr(owner, name):
             raise OperationError(f"{name_of(parent) or '.'} already has {name!r}")
+        self._follows_mode(module)
         owner.add_module(name, module.train(owner.training))
         self._changed(f"{name_of(parent)}.{name}".lstrip("."))
 
@@ -75,6 +79,7 @@ class ModuleEdits(TensorValues):
             hook(target, inserted.after)
         else:
             target.register_forward_pre_hook(inserted.before)
+        self._journal.claim(target, HOOKS)
 
     def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
         """Keep some children of a ``ModuleList`` or ``Sequential``, in the given order, renumbered from 0.
@@ -94,6 +99,11 @@ class ModuleEdits(TensorValues):
         self.model = root
         self._changed("")
         return root
+
+    def _follows_mode(self, module: nn.Module) -> None:
+        """Record that ``module``, of which parts may have been in the network before, gets the mode of its place."""
+        for part in module.modules():
+            self._journal.claim(part, TRAINING)
 
     def _refuse_to_remove(self, sites: Sequence[str]) -> None:
         operation = self._journal.operation

@@ -17,6 +17,7 @@ from torch import nn
 from surgeon.errors import ArchitectureError, OperationError
 from surgeon.graph.random_state import seeded
 from surgeon.graph.tensors import tensors_of
+from surgeon.surgery.writes import Writes
 
 if TYPE_CHECKING:
     from surgeon.checkpoint.formats import Checkpoint
@@ -50,8 +51,13 @@ class Derived:
     """Compute the values from those of other tensors."""
 
     sources: tuple[Origin, ...]
-    function: Callable[..., torch.Tensor]
+    function: Callable[..., torch.Tensor | None]
     by: str
+
+
+@dataclass(frozen=True, eq=False)
+class Filled(Derived):
+    """Let a function write values into those of its one source, under a seed of the tensor's own."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Borrowed:
     name: str
     read: Callable[[], torch.Tensor]
     by: str
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,19 @@ class Origins:
 
     def __init__(self) -> None:
         self._of: dict[int, tuple[torch.Tensor, Origin]] = {}
+        self.writes = Writes()
 
     def set(self, tensor: torch.Tensor, origin: Origin) -> None:
         """Set the origin of ``tensor``. A reference to the tensor is kept, so that its ``id`` is not reused."""
         self._of[id(tensor)] = (tensor, origin)
+        self.writes.follow(tensor)
+
+    def watch(self) -> None:
+        """Begin to notice values that the next operation writes into tensors, rather than to say where they come from.
+
+        A module's own initialisation is no such write: it runs again when the network is filled.
+        """
+        self.writes.begin(tensor for tensor, _ in self._of.values())
 
     def get(self, tensor: torch.Tensor) -> Origin | None:
         """Get the origin of ``tensor``, or None if none was set."""
@@ -122,9 +138,12 @@ class Flow:
         self.seed = seed
         self._names: dict[Fresh, str] = {}
         self._keys: dict[Fresh, set[str]] = {}
+        self._filled: dict[Filled, str] = {}
         for name, tensor in self.tensors.items():
-            for origin in _flat(origins.get(tensor)):
-                if isinstance(origin, New):
+            for origin in parts_of(origins.get(tensor)):
+                if isinstance(origin, Filled):
+                    self._filled.setdefault(origin, name)
+                elif isinstance(origin, New):
                     self._names.setdefault(origin.fresh, name)
                     self._keys.setdefault(origin.fresh, set()).add(origin.key)
         self._made: dict[Fresh, dict[str, torch.Tensor]] = {}
@@ -141,7 +160,7 @@ class Flow:
             origin = self.origins.get(tensor)
             if origin is None:
                 unexplained.append(name)
-            elif isinstance(origin, Missing):
+            elif any(isinstance(part, Missing) for part in parts_of(origin)):
                 missing.append(name)
         if missing:
             raise ArchitectureError(
@@ -181,11 +200,20 @@ class Flow:
             return self.checkpoint.read(self.mapping[origin.name])
         if isinstance(origin, New):
             return self._new(origin)
+        if isinstance(origin, Filled):
+            return self._fill(origin)
         if isinstance(origin, Derived):
-            return origin.function(*[self.evaluate(source) for source in origin.sources])
+            return _tensor(origin, origin.function(*[self.evaluate(source) for source in origin.sources]))
         if isinstance(origin, Borrowed):
             return origin.read()
         raise ArchitectureError(f"the checkpoint lacks {origin.name}")
+
+    def _fill(self, origin: Filled) -> torch.Tensor:
+        values = self.evaluate(origin.sources[0]).clone()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, self._filled.get(origin, "")))
+            result = origin.function(values)
+        return values if result is None else _tensor(origin, result)
 
     def _new(self, origin: New) -> torch.Tensor:
         """Build a new module once, and free each of its tensors after it has been returned."""
@@ -195,10 +223,17 @@ class Flow:
                 state = origin.fresh.factory().state_dict()
             wanted = self._keys.get(origin.fresh, set()) | {origin.key}
             left = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in wanted}
+        if origin.key not in left:
+            raise OperationError(
+                f"{origin.by}: the factory of a new module made a tensor {origin.key!r} when it was planned, and not "
+                "when it was filled",
+                hint="a factory is called twice, and must make the same module both times",
+            )
         value = left.pop(origin.key)
         if not left:
             del self._made[origin.fresh]
-        return value.clone()
+        # the layout of an SVD's factors, column by column, is not saved
+        return value.clone(memory_format=torch.contiguous_format)
 
 
 def seed_for(seed: int, name: str) -> int:
@@ -206,12 +241,30 @@ def seed_for(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
 
 
-def _flat(origin: Origin | None) -> Iterator[Any]:
+def parts_of(origin: Origin | None) -> Iterator[Any]:
+    """Yield an origin, if it is not computed, and all those that it is computed from."""
+    if isinstance(origin, Filled):
+        yield origin
     if isinstance(origin, Derived):
         for source in origin.sources:
-            yield from _flat(source)
+            yield from parts_of(source)
     elif origin is not None:
         yield origin
+
+
+def _tensor(origin: Derived, value: Any) -> torch.Tensor:
+    """Check what a plugin's function has computed.
+
+    Raises:
+        OperationError: It is not a tensor.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().contiguous()  # the layout of an SVD's factors, column by column, is not saved
+    name = getattr(origin.function, "__qualname__", repr(origin.function))
+    raise OperationError(
+        f"{origin.by}: {name} returned {type(value).__name__}, where the values of a tensor were expected",
+        hint="return a tensor; is a return statement missing?" if value is None else "return one tensor",
+    )
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:

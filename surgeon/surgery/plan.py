@@ -63,6 +63,9 @@ class Plan:
     """The named outputs and their shapes at the traced input; ``{}`` if nothing was traced."""
     notes: tuple[str, ...] = ()
     """Remarks from loading, and how sites were traced."""
+    bytes_read: int = 0
+    """The bytes to read from the source and from other checkpoints, each tensor once; those that operations looked at
+    for the plan are among them."""
     reaches: tuple[Reach, ...] = ()
     """What the recipe names outside itself: files, the network, code."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -89,11 +92,6 @@ class Plan:
         return sum(t.nbytes for t in self.tensors)
 
     @property
-    def bytes_read(self) -> int:
-        """Sum the bytes to copy from the source and from other checkpoints."""
-        return sum(t.nbytes for t in self.tensors if t.source is not None)
-
-    @property
     def counts(self) -> str:
         """Summarise the origins of all tensors: ``318 of 320 tensors kept, 2 new by replace_head``."""
         kept = sum(t.origin == "kept" for t in self.tensors)
@@ -109,7 +107,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Convert the plan to JSON-able data, with its sums."""
         sums = ("parameters", "parameters_before", "trainable", "bytes_read", "bytes_written", "counts")
-        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in sums}}
+        facts = dataclasses.asdict(self)
+        facts.pop("bytes_read")  # it stands among the sums
+        return {**facts, **{name: getattr(self, name) for name in sums}}
 
     def _repr_html_(self) -> str:
         """Show the edits, operation by operation, as a table in a notebook."""

@@ -17,7 +17,7 @@ from surgeon.graph.tensors import aliases_of, fill, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
-from surgeon.recipe.load import operations_from
+from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.course import Course
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, Origins
@@ -82,8 +82,7 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
         raise ArchitectureError("an operation that reads weights while it edits cannot be replayed")
 
     course = Course(root, origins, surgeries, plugins, no_values, architecture=source.architecture, replay=True)
-    where = f"{source.location}: its manifest"
-    for operation in operations_from(surgeries.operations, plugins, source=where, needed=surgeries.plugins):
+    for operation in recorded_operations(surgeries, plugins, source=f"{source.location}: its manifest"):
         try:
             course.operate(operation)
         except PluginError as error:

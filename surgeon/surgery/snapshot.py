@@ -54,6 +54,13 @@ class Snapshot:
                 unclaimed.add(name)
         return sorted(unclaimed)
 
+    def exchanged(self, after: Snapshot, claims: Iterable[str]) -> list[str]:
+        """List the topmost sites that hold another module than before, and that the journal does not mention."""
+        claimed = set(claims)
+        names = {**self.modules, **after.modules}
+        other = [name for name in names if self.modules.get(name) is not after.modules.get(name)]
+        return _topmost(sorted(name for name in other if not _covered(name, claimed)))
+
     def edits(self, after: Snapshot) -> list[Edit]:
         """List what was removed, added, moved, frozen or unfrozen, each at its topmost site."""
         before_ids = {id(m) for m in self.modules.values()}

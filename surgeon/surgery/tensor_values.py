@@ -14,9 +14,11 @@ from surgeon.errors import OperationError
 from surgeon.graph.sites import Site
 from surgeon.graph.skeleton import build_skeleton, built_under
 from surgeon.graph.tensors import tensors_of
+from surgeon.interfaces.returned import checked
 from surgeon.surgery.inspection import Inspection, name_of
 from surgeon.surgery.journal import Journal
-from surgeon.surgery.origins import Borrowed, Derived, Fresh, New, Origin
+from surgeon.surgery.origins import Borrowed, Derived, Filled, Fresh, New, Origin
+from surgeon.surgery.writes import unwatched
 
 
 class TensorValues(Inspection):
@@ -26,8 +28,8 @@ class TensorValues(Inspection):
         model: The skeleton to edit.
         journal: Records every edit.
         value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference.
-        **facts: What is known about the network; see :class:`Inspection`.
+        open_donor: Opens another checkpoint by its reference. **facts: What is known about the network; see
+        :class:`Inspection`.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class TensorValues(Inspection):
                 the values are needed, and must not refer to modules of the skeleton.
             like: A module or site whose floating-point dtype the new module gets.
         """
-        build = partial(factory, *args, **kwargs)
-        with built_under(self._journal.next_seed()):
+        build = partial(_module_of, factory, *args, **kwargs)
+        with built_under(self._journal.next_seed()), unwatched():
             module = build_skeleton(build)
         neighbour = like.module if isinstance(like, Site) else like
         dtype = next((p.dtype for p in neighbour.parameters() if p.is_floating_point()), None) if neighbour else None
@@ -109,6 +111,21 @@ class TensorValues(Inspection):
         origins = tuple(self._origin(source) for source in sources)
         self._journal.origins.set(tensor, Derived(origins, function, self._journal.operation))
 
+    def fill(self, tensor: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        """Let ``function`` write the values of ``tensor`` when the network is filled: ``fill(w, nn.init.zeros_)``.
+
+        Random values are drawn from a generator seeded by the recipe's seed and the tensor's name in the edited
+        network, and so do not depend on other operations.
+
+        Args:
+            tensor: A tensor of this network or of a new module.
+            function: Gets a copy of the values that the tensor would have had, and writes into it or returns others.
+
+        Raises:
+            OperationError: ``tensor`` belongs to neither.
+        """
+        self._journal.origins.set(tensor, Filled((self._origin(tensor),), function, self._journal.operation))
+
     def donor(self, reference: str) -> Donor:
         """Open another checkpoint, by any reference to a model, to see the names and shapes of its tensors.
 
@@ -125,7 +142,9 @@ class TensorValues(Inspection):
 
     def borrow(self, tensor: torch.Tensor, reference: str, name: str) -> None:
         """Copy a donor's tensor ``name`` into ``tensor`` when the network is filled."""
-        origin = Borrowed(reference, name, lambda: self.donor(reference).read(name), self._journal.operation)
+        origin = Borrowed(
+            reference, name, lambda: self.donor(reference).read(name), self._journal.operation, tensor.nbytes
+        )
         self._journal.origins.set(tensor, origin)
 
     def reshape(
@@ -153,12 +172,23 @@ class TensorValues(Inspection):
         return new
 
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Read the values of a tensor of the skeleton from the source, now.
+        """Read the values of a tensor of the skeleton from the source, now; only inside :meth:`recall`.
+
+        Loading the result has no source to read from: it takes the answer that ``recall`` has recorded.
 
         Raises:
-            OperationError: It is neither a tensor of this network nor of a new module.
+            OperationError: It is neither a tensor of this network nor of a new module, or is read outside ``recall``.
         """
-        return self._value(self._origin(tensor))
+        origin = self._origin(tensor)
+        if not self._journal.answering:
+            raise OperationError(
+                "weight() is called outside recall, so that the result could not be loaded: then there is no source "
+                "to read from",
+                hint="let recall record what follows from the values: "
+                "surgery.recall('the largest', lambda: int(surgery.weight(w).argmax())); or compute with derive",
+            )
+        self._journal.read.append(origin)
+        return self._value(origin)
 
     def _origin(self, tensor: torch.Tensor) -> Origin:
         origin = self._journal.origins.get(tensor)
@@ -173,3 +203,14 @@ class TensorValues(Inspection):
         """Record that the subtree at ``site`` changed."""
         self._journal.changed.append(site)
         self._retrace()
+
+
+def _module_of(factory: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """Call the factory of a new module.
+
+    Raises:
+        PluginError: It returned something else.
+    """
+    name = getattr(factory, "__qualname__", repr(factory))
+    call = f"{name}, which surgery.new calls,"
+    return checked(factory, call, nn.Module, "a module (torch.nn.Module)", factory(*args, **kwargs))

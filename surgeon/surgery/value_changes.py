@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.graph.tensors import tensors_of
-from surgeon.surgery.origins import Borrowed, Derived, Kept, New, Origin, Origins
+from surgeon.surgery.origins import Borrowed, Derived, Filled, Kept, New, Origin, Origins
 from surgeon.surgery.plan import Edit
 
 
@@ -70,6 +70,8 @@ def _description(origin: Origin | None) -> str:
         return f"values of {origin.donor}"
     if isinstance(origin, New):
         return "reinitialised"
+    if isinstance(origin, Filled):
+        return "values filled in"
     if isinstance(origin, Derived):
         return "values computed"
     return "values of the source" if isinstance(origin, Kept) else "values unknown"

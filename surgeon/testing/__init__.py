@@ -1,4 +1,4 @@
-"""The conformance kit: what every operation has to hold to, for the tests of plugin authors.
+"""Check operations for conformance with surgeon's promises, in the tests of plugin authors.
 
 May import ``pipeline`` and below. Read ``conformance.py``.
 """

@@ -1,4 +1,4 @@
-"""Hold operations to surgeon's promises, on a network of the author's choice."""
+"""Check operations against surgeon's promises, on a network of the author's choice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils import _pytree
 
 from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.registered import registered
+from surgeon.interfaces.returned import is_ours
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.api import apply, load, plan, save
 
@@ -25,36 +27,46 @@ def check_operations(
     *,
     loss: Callable[[nn.Module], torch.Tensor] | None = None,
 ) -> nn.Module:
-    """Apply ``operations`` to the network that ``build`` makes, and check what surgeon promises of it.
+    """Apply ``operations`` to the network that ``build`` makes, and check surgeon's promises.
 
-    The network handed in is unchanged; every tensor is accounted for and a kept one is byte-identical; the
-    same seed gives the same values; a copy and a saved and reloaded artifact give equal outputs; a training
-    step moves nothing that is frozen, and something that is not.
+    The input network is unchanged. Every tensor is accounted for and kept ones are byte-identical. The same seed gives
+    the same values. A copy and a reloaded artifact give equal outputs. A training step changes trainable tensors and no
+    frozen ones.
 
     Args:
-        build: Makes the network, the same one each time it is called.
-        operations: What to apply.
-        args: The positional inputs of a forward of the edited network.
-        kwargs: Its keyword inputs.
-        loss: Computes a scalar from the edited network, for one whose training forward needs more than the
-            inputs (a detector wants targets); by default the mean square of its outputs.
+        build: Makes the network, the same one on each call.
+        operations: The operations.
+        args: Positional arguments of a forward of the edited network.
+        kwargs: Keyword arguments of the forward.
+        loss: Computes a scalar from the edited network, if its training forward needs other arguments (a detector needs
+            targets). Default: the mean square of its outputs.
 
     Returns:
-        The edited network, in eval mode, as it was before the training step.
+        The edited network in eval mode, before the training step.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
-    kwargs = dict(kwargs or {})
+    with registered(*{type(operation): None for operation in operations if not is_ours(operation)}):
+        return _checked(build, operations, args, dict(kwargs or {}), loss)
+
+
+def _checked(
+    build: Callable[[], nn.Module],
+    operations: Sequence[Operation],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loss: Callable[[nn.Module], torch.Tensor] | None,
+) -> nn.Module:
     model = build().eval()
     before = copy.deepcopy(model.state_dict())
     edited = apply(model, operations, seed=1).eval()
-    _same_state(model.state_dict(), before, "the network that was handed in was changed")
+    _same_state(model.state_dict(), before, "the input network was changed")
     again = apply(model, operations, seed=1).eval()
     _same_state(edited.state_dict(), again.state_dict(), "the same seed gave other values")
     for fact in plan(model, operations).tensors:
         if fact.origin == "kept" and not torch.equal(edited.state_dict()[fact.name], before[str(fact.source)]):
-            raise AssertionError(f"{fact.name} was to be kept, but its values differ from {fact.source}")
+            raise AssertionError(f"{fact.name} should be kept, but its values differ from {fact.source}")
     expected = _run(edited, args, kwargs)
     _same_output(_run(copy.deepcopy(edited), args, kwargs), expected, "a deepcopy")
     with tempfile.TemporaryDirectory() as folder:
@@ -89,11 +101,11 @@ def _check_training_step(
         leaves = _pytree.tree_leaves(model(*args, **kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
         if not tensors:
-            raise AssertionError("no output of the edited network depends on a parameter that trains")
+            raise AssertionError("no output of the edited network depends on a trainable parameter")
         value = torch.stack([tensor.float().pow(2).mean() for tensor in tensors]).sum()
     value.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     statistics = {
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in model.named_modules()
@@ -101,23 +113,23 @@ def _check_training_step(
         for name in module._buffers
     }
     aliases = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    strayed = moved - trainable - aliases - statistics
-    if strayed:
-        raise AssertionError(f"a training step moved frozen tensors: {sorted(strayed)[:5]}")
-    if not moved & trainable:
-        raise AssertionError("a training step moved nothing")
+    wrong = changed - trainable - aliases - statistics
+    if wrong:
+        raise AssertionError(f"a training step changed frozen tensors: {sorted(wrong)[:5]}")
+    if not changed & trainable:
+        raise AssertionError("a training step changed nothing")
 
 
-def _same_state(got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], complaint: str) -> None:
-    if got.keys() != expected.keys():
-        raise AssertionError(f"{complaint}: {sorted(got.keys() ^ expected.keys())[:5]}")
+def _same_state(actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], complaint: str) -> None:
+    if actual.keys() != expected.keys():
+        raise AssertionError(f"{complaint}: {sorted(actual.keys() ^ expected.keys())[:5]}")
     for name, tensor in expected.items():
-        if not torch.equal(got[name], tensor):
+        if not torch.equal(actual[name], tensor):
             raise AssertionError(f"{complaint}: {name}")
 
 
-def _same_output(got: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
-    if len(got) != len(expected) or not all(
-        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(got, expected, strict=True)
+def _same_output(actual: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
+    if len(actual) != len(expected) or not all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(actual, expected, strict=True)
     ):
         raise AssertionError(f"{what} gives other outputs")

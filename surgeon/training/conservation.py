@@ -14,6 +14,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Penalty, Term
+from surgeon.training.losses import soft_loss
 from surgeon.training.objectives import Batch
 from surgeon.training.penalties import Run, in_eval_mode
 
@@ -33,7 +34,7 @@ class L2SP(Penalty):
         """Keep the initial values as the starting point."""
         kept, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
         if not kept:
-            raise TrainingError("l2_sp: no parameter from the source trains, so there is nothing to conserve")
+            raise TrainingError("l2_sp: no parameter from the source is trained, so there is nothing to conserve")
         start = run.start
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -97,7 +98,7 @@ class EWC(Penalty):
         return {name: total / len(rows) for name, total in totals.items() if total.any()}
 
     def conserved(self) -> list[str]:
-        """The old output."""
+        """Return the old output."""
         return [self.output]
 
 
@@ -117,22 +118,19 @@ class LwF(Penalty):
         run.old_output(self.output, "lwf")
         if not run.outputs[self.output]:
             raise TrainingError(f"lwf: no gradient reaches {self.output!r}, so training cannot change it")
-        _ = run.start  # copied before anything moves
+        _ = run.start  # copied before training changes it
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
             if not torch.is_grad_enabled():
                 return outputs[self.output].sum() * 0
-            old = classes_last(run.as_it_started(batch)[self.output]) / self.temperature
-            new = classes_last(outputs[self.output]) / self.temperature
-            distance = F.kl_div(
-                F.log_softmax(new.float(), -1), F.log_softmax(old.float(), -1), reduction="batchmean", log_target=True
-            )
+            old = classes_last(run.as_it_started(batch)[self.output])
+            distance = soft_loss(classes_last(outputs[self.output]), old, self.temperature).mean()
             return self.weight * self.temperature**2 * distance
 
         return term
 
     def conserved(self) -> list[str]:
-        """The old output."""
+        """Return the old output."""
         return [self.output]
 
 
@@ -150,13 +148,13 @@ class FeatureMatching(Penalty):
     def begin(self, run: Run) -> Term:
         """Keep the initial values, to run the original network in every step, and tap the sites."""
         taps = run.watch(self.sites)
-        _ = run.start  # copied before anything moves
+        _ = run.start  # copied before training changes it
 
         def features() -> dict[str, Tensor]:
             values = {site: tap.value for site, tap in taps.items()}
             for site, value in values.items():
                 if not isinstance(value, Tensor):
-                    raise TrainingError(f"features: {site or 'the network'} produces no tensor, or does not run")
+                    raise TrainingError(f"features: {site or 'the network'} has no tensor as output, or does not run")
                 taps[site].value = None
             return values
 
@@ -165,7 +163,7 @@ class FeatureMatching(Penalty):
             if fixed := [site for site, value in new.items() if not value.requires_grad]:
                 raise TrainingError(
                     f"features: no gradient reaches {fixed[0]}: all layers before it are frozen",
-                    hint="name a later site",
+                    hint="choose a later site",
                 )
             run.as_it_started(batch)
             old = features()

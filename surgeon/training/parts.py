@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from surgeon.data.combine import DOMAIN, load_source
-from surgeon.data.network import ANY, Network
-from surgeon.errors import TrainingError, suggest
+from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, Network
+from surgeon.errors import SurgeonError, TrainingError, suggest
+from surgeon.interfaces.returned import is_ours, raised_in, refuse_return
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
+from surgeon.training.language import language_of
 from surgeon.training.load_splits import prepared_as
 from surgeon.training.losses import surgeon_losses
 from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
@@ -40,7 +42,7 @@ def make_targets(
     outputs: dict[str, Tensor],
     batch: Batch,
 ) -> list[Target]:
-    """The objectives, ready to compute: checked against the outputs for a small batch, before anything is trained.
+    """Return the objectives with their losses, checked against the outputs for a small batch.
 
     Raises:
         TrainingError: Settings, data and model do not match, or nothing would be trained.
@@ -51,16 +53,17 @@ def make_targets(
         free = {name: output for name, output in outputs.items() if name not in held}
         if not (free or wanted):
             raise TrainingError(
-                f"all that the model returns is conserved ({', '.join(held)}), so that nothing is learnt",
+                f"all outputs of the model are conserved ({', '.join(held)}), so nothing is learned",
                 where="train.objectives",
-                hint="put a new head beside the old one: multitask with original: keep",
+                hint="add a new head beside the old one: multitask with original: keep",
             )
         default = default_objectives(free, wanted) if free else []
-        if is_language_model(model) and splits.inputs[:1] == ("input_ids",):
-            # such a network predicts the next token, and transformers shifts the labels for it
-            shifted = {"loss": "next_token"}
+        language = language_of(model)
+        if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
+            # labels beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
+            of_tokens = {"loss": language}
             default = [
-                o.model_copy(update=shifted) if batch[o.label].shape == batch["input_ids"].shape else o
+                o.model_copy(update=of_tokens) if batch[o.label].shape == batch["input_ids"].shape else o
                 for o in default
                 if o.label in batch
             ] or default
@@ -70,39 +73,32 @@ def make_targets(
     return prepare(wanted, losses, outputs, batch, splits.classes, options)
 
 
-def is_language_model(model: nn.Module) -> bool:
-    """Whether transformers knows the network's class as one that predicts the next token."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return any(kind.__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for kind in type(model).__mro__)
-
-
 def make_cache(
     model: nn.Module, settings: TrainSettings, splits: Splits, stages: Sequence[Stage], device: torch.device
 ) -> FeatureCache | None:
-    """The cached features that the settings name; None without.
+    """Return the feature cache if the settings ask for it; None otherwise.
 
     Raises:
-        TrainingError: They would not be the same as what the network computes.
+        TrainingError: Cached features would differ from the network's.
     """
     if settings.features == "none":
         return None
     if stages:
         raise TrainingError(
-            "features cannot be cached: what is to be unfrozen would not be trained by them",
+            "features cannot be cached: layers that are unfrozen later could not be trained on them",
             where="train.features",
-            hint="freeze it for good, or features: none",
+            hint="keep these layers frozen, or use features: none",
         )
     if settings.mix is not None:
         raise TrainingError(
-            "features cannot be cached: mixed pictures differ in every step",
+            "features cannot be cached: mixed pictures differ between steps",
             where="train.features",
             hint="leave mix out, or features: none",
         )
     for name in ("torch_compile", "bf16", "fp16", "fsdp", "deepspeed"):
         if settings.arguments.get(name):
             raise TrainingError(
-                f"features cannot be cached: {name} makes of the network what would not be the same",
+                f"features cannot be cached: {name} changes the outputs of the network",
                 where="train.features",
                 hint=f"leave {name} out, or features: none",
             )
@@ -110,16 +106,16 @@ def make_cache(
 
 
 def make_norms(model: nn.Module, settings: TrainSettings, splits: Splits) -> SeparateNorms | None:
-    """BatchNorm by domain, where the settings say so.
+    """Return BatchNorm by domain, if the settings ask for it.
 
     Raises:
-        TrainingError: The data have no domains, or not the one that is named.
+        TrainingError: The data have no domains, or not the named one.
     """
     if settings.domain_bn == "mixed":
         return None
     if DOMAIN not in splits.train[0]:
         raise TrainingError(
-            "domain_bn: separate goes by the column 'domain', which the data lack",
+            "domain_bn: separate needs domains, and the data have none",
             where="train.domain_bn",
             hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
         )
@@ -144,19 +140,23 @@ def make_terms(
     ending: ExitStack,
     seed: int,
     network: Network = ANY,
+    *,
+    example: Batch | None = None,
+    plugins: Plugins | None = None,
+    teacher: nn.Module | None = None,
 ) -> list[Term]:
-    """The terms that penalties add to the loss, from the values that the network has now.
+    """Return the terms that penalties add to the loss, relative to the network's current values.
 
     Raises:
-        TrainingError: A penalty does not go with the network, or with how it is trained.
+        TrainingError: A penalty does not fit the network, or how it is trained.
     """
     if not penalties:
         return []
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise TrainingError(
-            "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
+            "penalties need whole parameters, which FSDP and DeepSpeed split",
             where="train.arguments",
-            hint="train on one device or with DDP, or leave conserve out",
+            hint="train on one device or with DDP, or leave conserve and distill out",
         )
     run = Run(
         model=model,
@@ -166,6 +166,33 @@ def make_terms(
         trained={target.objective.output for target in targets if target.objective.weight},
         load=lambda source: load_source(source, seed, prepared_as(replace(network, heads={}), model, [source])),
         seed=seed,
+        targets=targets,
+        splits=splits,
+        example=example,
+        plugins=plugins,
+        teacher=teacher,
+        learnt=trainer.learnt,
         ending=ending,
     )
-    return [penalty.begin(run) for penalty in penalties]
+    return [_term(penalty, run) for penalty in penalties]
+
+
+def _term(penalty: Penalty, run: Run) -> Term:
+    """Begin a penalty; its term must return one number, a tensor, in every step."""
+    name = type(penalty).__name__
+    term: Any = raised_in(penalty, f"{name}.begin(run)", lambda: penalty.begin(run), (SurgeonError,))
+    if not callable(term):
+        expected = "a function of the outputs and the batch that returns a scalar tensor"
+        raise refuse_return(penalty, f"{name}.begin(run)", expected, term)
+    if is_ours(penalty):
+        return term  # type: ignore[no-any-return]
+
+    def checked(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        value = raised_in(penalty, f"the term of {name}", lambda: term(outputs, batch), (SurgeonError,))
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            hint = "add its entries up, or take their mean: .sum(), .mean()" if isinstance(value, Tensor) else None
+            expected = "a tensor of shape (): one number, with a gradient"
+            raise refuse_return(penalty, f"the term of {name}", expected, value, hint)
+        return value.reshape(())
+
+    return checked

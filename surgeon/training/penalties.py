@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from surgeon.errors import SiteError, SurgeonError, TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.objectives import Batch, Call
+from surgeon.training.objectives import Batch, Call, Target
+
+if TYPE_CHECKING:
+    from surgeon.plugins import Plugins
 
 
 @dataclass
@@ -30,6 +34,12 @@ class Run:
         trained: The outputs that an objective trains with labels.
         load: Makes data from a source's settings.
         seed: The run's seed.
+        targets: The objectives of the run.
+        splits: The data.
+        example: A batch of two training samples.
+        plugins: The plugins.
+        teacher: The network to learn from, in eval mode and without gradients; None where there is none.
+        learnt: What penalties learn beside the network: it trains with it, and is not in the result.
         ending: Closed after training; removes what penalties added to the network.
     """
 
@@ -40,6 +50,12 @@ class Run:
     trained: set[str]
     load: Callable[..., Splits]
     seed: int
+    targets: Sequence[Target] = ()
+    splits: Splits | None = None
+    example: Batch | None = None
+    plugins: Plugins | None = None
+    teacher: nn.Module | None = None
+    learnt: dict[str, nn.Parameter] = field(default_factory=dict)
     ending: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
@@ -52,7 +68,7 @@ class Run:
         """List trainable parameters: at and below ``selectors``, inherited from the source (kept) or new.
 
         Raises:
-            TrainingError: A selector names nothing.
+            TrainingError: A selector matches nothing.
         """
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         if selectors:
@@ -67,21 +83,42 @@ class Run:
         """Add taps that read the outputs of sites in every forward, until training is over.
 
         Raises:
-            TrainingError: A selector names nothing, or a site with new parameters.
+            TrainingError: A selector matches nothing, or a site with new parameters.
         """
         try:
             sites = self.anatomy.sites(selectors)
         except SiteError as error:
             raise TrainingError(error.message, hint=error.hint) from error
-        taps = {}
         for site in sites:
             names = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
             if new := sorted(names - self.anatomy.kept):
-                raise TrainingError(f"{site} holds new parameters ({new[0]}), so it has learnt nothing to conserve")
-            taps[site.name] = tap = Tap(copies=True)  # a later operation may overwrite the output in place
-            hook(site.module, tap.read)
-            self.ending.callback(partial(unhook, site.module, tap.read))
-        return taps
+                raise TrainingError(f"{site} holds new parameters ({new[0]}), so there is nothing to conserve")
+        return {site.name: self._tapped(site.module) for site in sites}
+
+    def tap(self, anatomy: Anatomy, selector: str, where: str) -> Tap:
+        """Add a tap, until training ends, to the one site of a network that ``selector`` matches.
+
+        Raises:
+            TrainingError: The selector matches no site, or several.
+        """
+        try:
+            sites = anatomy.sites([selector])
+        except SiteError as error:
+            raise TrainingError(error.message, where=where, hint=error.hint) from error
+        if len(sites) > 1:
+            raise TrainingError(f"{selector!r} names {len(sites)} sites, and one is wanted", where=where)
+        return self._tapped(sites[0].module)
+
+    def learn(self, name: str, value: Tensor) -> nn.Parameter:
+        """Train ``value`` with the network; checkpoints contain it, the result does not."""
+        self.learnt[name] = parameter = nn.Parameter(value)
+        return parameter
+
+    def _tapped(self, module: nn.Module) -> Tap:
+        tap = Tap(copies=True)  # a later operation may overwrite the output in place
+        hook(module, tap.read)
+        self.ending.callback(partial(unhook, module, tap.read))
+        return tap
 
     def as_it_started(self, batch: Batch) -> dict[str, Tensor]:
         """Run the initial network on a batch, in eval mode and without gradients."""
@@ -97,7 +134,7 @@ class Run:
         hint = "keep the old head next to the new one: multitask with original: keep"
         if name not in self.outputs:
             raise TrainingError(
-                f"{method} conserves the output {name!r}, and there are: {', '.join(self.outputs)}", hint=hint
+                f"{method} conserves the output {name!r}, but the outputs are: {', '.join(self.outputs)}", hint=hint
             )
         if new := sorted(self._head_of(name) - self.anatomy.kept):
             raise TrainingError(

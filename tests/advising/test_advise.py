@@ -218,7 +218,7 @@ def test_data_may_be_a_recipes_train_section_whose_settings_stand_above_the_advi
         ("nowhere.yaml", 3, "no such file"),
         ("{source: digits, classes: [5, 6], per_clas: 3}", 3, "per_class"),
         ("points.csv", 3, "which columns?"),
-        ("{}", 3, "names no data"),
+        ("{}", 3, "which is not data"),
         ("{source: digits, classes: [5, 6], per_class: 1, size: 16, channels: 1}", 9, "a single labelled sample"),
     ],
 )
@@ -230,7 +230,7 @@ def test_data_that_cannot_be_judged_by_are_refused_with_what_to_do(net, capfd, d
 
 def test_a_network_without_weights_has_nothing_to_transfer(net, capfd):
     assert cli.run(["advise", "--data", DATA, "--model", "torchvision/squeezenet1_1"]) == 9
-    assert "nothing to transfer" in capfd.readouterr().err
+    assert "no weights to transfer" in capfd.readouterr().err
 
 
 def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
@@ -280,5 +280,5 @@ def test_advice_on_a_module_and_a_source_as_data_is_saved_and_runs(net):
 
 
 def test_settings_that_name_no_data_are_refused(net):
-    with pytest.raises(surgeon.RecipeError, match="name no data"):
+    with pytest.raises(surgeon.RecipeError, match="have no data"):
         surgeon.advise("net.pt", surgeon.TrainSettings(epochs=2), arch=REFERENCE)

@@ -54,7 +54,7 @@ def test_a_file_of_torchvision_stays_one_and_the_other_reading_is_noted(checkpoi
 def test_a_provider_that_raises_is_left_out_and_noted(checkpoint):
     match = identify(checkpoint, {"aaa": Raising("aaa"), **load(installed=False).architectures()})
     assert str(match.architecture) == "torchvision/resnet18"
-    assert any("'aaa' could not look at this file: KeyError" in note for note in match.notes)
+    assert any("'aaa' failed on this file: KeyError" in note for note in match.notes)
 
 
 def test_two_plugins_that_recognise_a_file_are_both_named():

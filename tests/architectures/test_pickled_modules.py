@@ -86,7 +86,7 @@ def test_the_artifact_of_one_is_loaded_with_what_builds_it(tmp_path: Path) -> No
     edited = surgeon.apply(saved(model, tmp_path), ReplaceHead(classes=3), trust_pickle=True)
     surgeon.save(edited, tmp_path / "artifact")
     assert torch.equal(output(surgeon.load(tmp_path / "artifact", arch=without_pooling)), output(edited))
-    with pytest.raises(ArchitectureError, match="what built the network before surgery is not known"):
+    with pytest.raises(ArchitectureError, match="it is not known what built the network before surgery"):
         surgeon.load(tmp_path / "artifact")
 
 
@@ -147,5 +147,5 @@ def test_an_architecture_that_the_caller_names_is_built_and_filled_with_the_tens
 
 def test_the_file_of_a_module_is_never_overwritten_by_its_result(tmp_path: Path) -> None:
     path = saved(resnet(), tmp_path)
-    with pytest.raises(SurgeonError, match="holds the input"):
+    with pytest.raises(SurgeonError, match="contains the input"):
         prepare(path, Freeze(up_to="layer1"), trust_pickle=True).write(path, force=True)

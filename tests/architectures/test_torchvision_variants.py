@@ -78,7 +78,7 @@ def test_a_change_that_the_tensors_show_in_full_is_rebuilt_and_outlasts_saving(f
 
 def test_what_stands_before_a_rebuilt_head_is_said_to_be_taken_for_dropout(tmp_path: Path) -> None:
     source = opened(PLAIN["dropout and linear"](), tmp_path)
-    assert noted(source, "its head fc is rebuilt as Sequential(Dropout(), Linear(512, 7)); what stands before it has")
+    assert noted(source, "its head fc is rebuilt as Sequential(Dropout(), Linear(512, 7)); layers without tensors")
 
 
 DOUBTFUL = {
@@ -94,7 +94,7 @@ def test_a_head_whose_layers_no_tensor_shows_is_left_out_with_a_note(form: str, 
     source = opened(DOUBTFUL[form](), tmp_path)
     assert source.architecture == Architecture(scheme="torchvision", name="resnet18")
     assert source.missing == ["fc.weight", "fc.bias"]
-    assert noted(source, "its head fc is of another form")
+    assert noted(source, "its head fc differs")
     assert noted(source, "replace_head")
 
 
@@ -125,7 +125,7 @@ def test_a_linear_layer_of_another_name_is_taken_for_the_head(tmp_path: Path) ->
     assert source.mapping is not None
     assert source.mapping["fc.weight"] == "head.weight"
     assert source.skeleton().fc.out_features == 7
-    assert noted(source, "head of the file is taken for the head fc")
+    assert noted(source, "head of the file is used as the head fc")
 
 
 def test_a_head_of_mocos_is_left_out_once_an_encoder_is_chosen(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_body_and_a_head_of_fastai_are_read_by_their_order_and_the_head_left_o
     source = opened({"model": both.state_dict(), "opt": {}}, tmp_path)
     assert str(source.architecture) == "torchvision/resnet18"
     assert source.missing == ["fc.weight", "fc.bias"]
-    assert noted(source, "its head 1 is of another form, and its tensors do not show all of it (1.4.weight 7×512)")
+    assert noted(source, "its head 1 differs, and its tensors do not show all of its layers (1.4.weight 7×512)")
 
 
 def test_numbered_tensors_of_another_shape_are_not_read_by_their_order(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_numbered_tensors_of_another_shape_are_not_read_by_their_order(tmp_path:
 
 
 def test_a_smaller_first_convolution_is_refused_with_what_no_tensor_shows(tmp_path: Path) -> None:
-    with pytest.raises(ArchitectureError, match=r"conv1 is 3×3, not 7×7: no tensor shows its stride") as caught:
+    with pytest.raises(ArchitectureError, match=r"conv1 is 3×3, not 7×7: its tensors do not show its stride") as caught:
         opened(resnet(conv1=nn.Conv2d(3, 64, 3, 1, 1, bias=False), maxpool=nn.Identity()), tmp_path)
     assert "--arch python:" in str(caught.value.hint)
 
@@ -209,5 +209,5 @@ def test_a_manifest_that_asks_for_layers_that_do_not_exist_is_refused() -> None:
     provider = load(installed=False).architectures()["torchvision"]
     for replaced in ({"nowhere": ["Linear", 2, 2, True]}, {"fc": ["Shell", 2]}, {"fc": []}, {"fc": 3}, ["fc"]):
         architecture = Architecture(scheme="torchvision", name="resnet18", options={"replaced": replaced})
-        with pytest.raises(ArchitectureError, match="replaced cannot be followed"):
+        with pytest.raises(ArchitectureError, match="replaced is invalid"):
             provider.build(architecture)

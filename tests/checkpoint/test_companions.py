@@ -59,9 +59,9 @@ def test_files_in_folders_of_processors_come_too(bert: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("tokenizer.json", b'{"a": ', "no JSON"),
-        ("preprocessor_config.json", b"", "no JSON"),
-        ("vocab.txt", b"a\n\xff\n", "no UTF-8"),
+        ("tokenizer.json", b'{"a": ', "not JSON"),
+        ("preprocessor_config.json", b"", "not JSON"),
+        ("vocab.txt", b"a\n\xff\n", "not UTF-8"),
         ("spiece.model", b"", "is empty"),
         ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of git-lfs"),
         ("modules.json", b'{"a": 1}', "not a list of modules"),

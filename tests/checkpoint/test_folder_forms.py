@@ -205,8 +205,8 @@ PACKED: dict[str, dict[str, Tensor]] = {
     "compressed-tensors": {"l.weight_packed": INT, "l.weight_scale": torch.ones(2)},
 }
 TOOLS = {
-    "gptq": "made from",
-    "awq": "made from",
+    "gptq": "original checkpoint",
+    "awq": "original checkpoint",
     "bitsandbytes": ".dequantize()",
     "fp8": "FineGrainedFP8Config(dequantize=True)",
     "mxfp4": "Mxfp4Config(dequantize=True)",

@@ -303,14 +303,14 @@ def test_a_reference_that_is_misspelt_or_lacks_its_scheme_is_answered_with_what_
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no such file") as caught:
         open_source(given, plugins=plugins)
-    assert caught.value.hint == f"is {meant} meant?"
+    assert caught.value.hint == f"did you mean {meant}?"
 
 
 def test_an_architecture_without_its_scheme_is_answered_with_it(
     tmp_path: Path, plugins: Plugins, resnet: nn.Module
 ) -> None:
     torch.save(resnet.state_dict(), tmp_path / "net.pt")
-    with pytest.raises(ArchitectureError, match=r"is torchvision/resnet18 meant\?"):
+    with pytest.raises(ArchitectureError, match=r"did you mean torchvision/resnet18\?"):
         open_source(tmp_path / "net.pt", arch="resnet18", plugins=plugins)
 
 
@@ -335,7 +335,7 @@ def test_a_config_alone_is_an_architecture_where_that_is_said(
     alone = open_source("hf:./alone", plugins=plugins)
     assert alone.checkpoint is None
     assert alone.skeleton().num_labels == 3
-    assert "names no weights" in alone.notes[0]
+    assert "has no weights" in alone.notes[0]
     check_values(open_source("hf:./whole", plugins=plugins), bert(num_labels=3))
     (tmp_path / "alone" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):

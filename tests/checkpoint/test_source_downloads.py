@@ -61,7 +61,7 @@ def test_a_repositorys_config_serves_as_architecture(hub: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("name", ["hf:someone/else", "hf:someone/tiny@v2", "hf:a/b/c"])
 def test_a_repository_that_cannot_be_had_is_one_line(hub: Path, plugins: Plugins, name: str) -> None:
-    with pytest.raises(CheckpointError, match="cannot be had") as caught:
+    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
         open_source(name, plugins=plugins)
     assert "\n" not in caught.value.message
 

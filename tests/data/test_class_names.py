@@ -107,7 +107,7 @@ def test_several_sources_are_numbered_together_and_a_hidden_one_follows(tmp_path
     loaded = load([one, two], Head(count=3, names=("owl", "dog", "cat")))
     assert by_x(loaded.train) == {1: 2, 2: 0, 3: 1}
     hidden = [{**one, "domain": "a"}, {**two, "domain": "b", "labels": "hidden"}]
-    with pytest.raises(TrainingError, match="not trained on: dog"):
+    with pytest.raises(TrainingError, match="not in training: dog"):
         load(hidden, Head(count=2))
     with pytest.raises(TrainingError, match="holds texts in one source and numbers in another"):
         load([one, table(tmp_path / "c.csv", "x,y\n" + "3,1\n2,0\n" * 4)], Head(count=3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from surgeon.data.decoding import decode_picture
+from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.pictures import Picture
 from surgeon.data.settings import Pixels
 from surgeon.errors import TrainingError

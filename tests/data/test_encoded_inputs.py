@@ -19,8 +19,8 @@ def damaged(path, how):
     [
         ("half", "cannot be read as a picture"),
         ("empty", "is empty"),
-        ("html", "is a web page, no picture"),
-        ("noise", "it has no format that is known"),
+        ("html", "is a web page, not a picture"),
+        ("noise", "its format is unknown"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -89,13 +89,13 @@ def test_a_picture_that_goes_after_it_was_looked_at_is_named(tmp_path):
 @pytest.mark.parametrize("cell", ["", "nan", "inf"])
 def test_a_number_that_is_none_is_named_with_its_row(tmp_path, cell):
     source = table(tmp_path / "t.csv", "x,y\n" + "1,0\n2,1\n" * 4 + f"{cell},1\n")
-    with pytest.raises(TrainingError, match="row 8: an empty field or no finite number in 'x'"):
+    with pytest.raises(TrainingError, match="row 8: an empty field or a non-finite number in 'x'"):
         load(source)
     assert len(load({**source, "on_error": "skip"}).train) == 6
 
 
 def test_words_among_numbers_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="'x', an input, holds string and no numbers"):
+    with pytest.raises(TrainingError, match="'x', an input, has type string, not numbers"):
         load(table(tmp_path / "t.csv", "x,y\n" + "1,0\nmany,1\n" * 4))
 
 
@@ -115,14 +115,14 @@ def test_texts_are_cut_after_the_positions_of_the_network_and_those_that_were_ar
     path = source["path"]
     assert f"{path}: 1 of 12 texts are cut after 16 tokens" in loaded.notes
     assert f"{path}: 1 of 12 texts are empty" in loaded.notes
-    with pytest.raises(TrainingError, match="max_length is 32, and the network has positions for 16 tokens"):
+    with pytest.raises(TrainingError, match="max_length is 32, but the network has positions for 16 tokens only"):
         load({**source, "max_length": 32}, network=Network(positions=16))
     assert not any(" cut after " in note for note in load(source).notes)
 
 
 def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path):
     source = texts(tmp_path, ["a good film,1\n", "a bad film,0\n"] * 5 + ["a <new> film,1\n"])
-    message = r"row 10: the token '<new>' has the number 10, and the embedding 10 rows"
+    message = r"row 10: the token '<new>' has id 10, but the embedding has 10 rows"
     with pytest.raises(TrainingError, match=message):
         load(source, network=Network(vocabulary=10))
     assert len(load({**source, "on_error": "skip"}, network=Network(vocabulary=10)).train) == 8
@@ -137,7 +137,7 @@ def test_what_is_no_text_is_refused_with_its_row(tmp_path):
     source = table(
         tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows * 3)), text="t", tokenizer=str(words)
     )  # fmt: skip
-    with pytest.raises(TrainingError, match="row 0: 't' holds a list, and the tokenizer takes one text"):
+    with pytest.raises(TrainingError, match="row 0: 't' contains a list, but the tokenizer takes one text"):
         load(source)
 
 

@@ -58,8 +58,8 @@ def test_what_systems_leave_behind_is_left_out_and_counted(tmp_path):
     assert (len(found.parts["train"]), found.classes) == (15, ["cat", "dog", "rabbit"])
     lines = found.notes()
     assert lines[0] == f"{tmp_path}: 15 pictures, 3 classes, no splits"
-    assert "left out 5 hidden files and files that are no pictures" in lines[1]
-    assert "left out 1 pictures outside the folders of classes (lone.png)" in lines[2]
+    assert "left out 5 hidden files and files that are not pictures" in lines[1]
+    assert "left out 1 pictures outside class folders (lone.png)" in lines[2]
     assert "left out 1 folders without a picture (bird/)" in lines[3]
 
 
@@ -74,7 +74,7 @@ def test_folders_that_are_links_are_followed_once(tmp_path):
 
 def test_folders_that_cannot_be_read_so_are_refused_with_what_they_lack(tmp_path):
     picture(tmp_path / "flat" / "1.png")
-    with pytest.raises(TrainingError, match="holds no folder for each class"):
+    with pytest.raises(TrainingError, match="has no class folders"):
         load(images(tmp_path / "flat"))
     folder(tmp_path / "two" / "val")
     folder(tmp_path / "two" / "test")
@@ -87,7 +87,7 @@ def test_folders_that_cannot_be_read_so_are_refused_with_what_they_lack(tmp_path
         load(images(tmp_path / "flat" / "1.png"))
     folder(tmp_path / "all" / "train")
     folder(tmp_path / "all" / "test")
-    with pytest.raises(TrainingError, match="test samples are named twice"):
+    with pytest.raises(TrainingError, match="test samples are given twice"):
         load(images(tmp_path / "all", test_path=str(folder(tmp_path / "more"))))
 
 
@@ -104,7 +104,7 @@ def test_a_test_folder_that_lacks_a_class_keeps_the_numbers_of_the_training(tmp_
 def test_a_test_folder_with_a_class_more_is_refused_with_its_name(tmp_path):
     path, held = folder(tmp_path / "pets"), folder(tmp_path / "held", ["cat", "dog", "rabbit", "bird"], count=2)
     for data, evaluate in ((images(path, test_path=str(held)), None), (images(path), images(held))):
-        with pytest.raises(TrainingError, match="not trained on: bird") as caught:
+        with pytest.raises(TrainingError, match="not in training: bird") as caught:
             load(data, evaluate=evaluate)
         assert str(held) in str(caught.value)
 
@@ -124,7 +124,7 @@ def test_a_picture_that_is_trained_on_is_not_tested_on(tmp_path):
         load(images(path, test_path=str(tmp_path / "linked")))
     with pytest.raises(ValidationError, match="test_path and path are the same"):
         load(images(path, test_path=str(path)))
-    with pytest.raises(ValidationError, match="folds and test_path both say what is held out"):
+    with pytest.raises(ValidationError, match="folds and test_path both define the held-out part"):
         load(images(path, test_path=str(tmp_path / "linked"), folds={"count": 2, "index": 0}))
-    with pytest.raises(ValidationError, match="there are folds 0 to 1, and no 2"):
+    with pytest.raises(ValidationError, match="index is 2, but folds are numbered 0 to 1"):
         load(images(path, folds={"count": 2, "index": 2}))

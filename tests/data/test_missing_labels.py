@@ -97,8 +97,8 @@ def test_tokens_without_a_label_are_declared(tmp_path):
     [
         ([[0, 1], [0, 1, 1]], r"row 1: 'y' is a list of another shape"),
         ([[0, 1], ["a", 1]], "t.jsonl"),
-        ([["O", "B"], ["O", "I"]], "hold something else than numbers"),
-        ([{"a": 1}, {"a": 2}], "which are no labels"),
+        ([["O", "B"], ["O", "I"]], "contain non-numbers"),
+        ([{"a": 1}, {"a": 2}], "which cannot be labels"),
     ],
 )
 def test_lists_that_are_no_labels_are_refused(tmp_path, values, message):
@@ -132,5 +132,5 @@ def test_an_endless_value_is_refused(tmp_path):
 
     pandas.DataFrame({"x": [1.0, 2.0], "y": [0.5, math.inf]}).to_parquet(tmp_path / "t.parquet")
     source = table(tmp_path / "t.csv", "")
-    with pytest.raises(TrainingError, match="row 1: 'y' is inf; a label is a finite number"):
+    with pytest.raises(TrainingError, match="row 1: 'y' is inf; labels must be finite"):
         load({**source, "path": str(tmp_path / "t.parquet")}, VALUES)

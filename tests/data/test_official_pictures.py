@@ -131,7 +131,7 @@ def test_pictures_follow_timms_data_config() -> None:
 
 def test_without_a_word_pictures_are_normalised_by_imagenet_and_it_is_said(tmp_path: Path) -> None:
     stated = preprocessing_of(torchvision.models.resnet18(num_classes=2))
-    assert any("ImageNet's means" in note for note in stated.notes)
+    assert any("ImageNet's mean" in note for note in stated.notes)
     white = Picture("image", Pixels(), Path(), 0, stated)({"image": Image.new("RGB", (9, 9), "white")}, 0, False)
     assert white["pixel_values"].shape == (3, 224, 224)
     assert white["pixel_values"][:, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)

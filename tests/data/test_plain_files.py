@@ -63,9 +63,9 @@ def test_what_is_not_there_is_named(tmp_path, given, message):
 
 def test_a_file_of_no_kind_that_is_read_and_a_folder_without_any_are_refused(tmp_path):
     (tmp_path / "a.docx").write_text("x")
-    with pytest.raises(TrainingError, match=r"a\.docx is no picture, sound, text or table"):
+    with pytest.raises(TrainingError, match=r"a\.docx has no suffix of a picture, sound, text or table"):
         sort_files([str(tmp_path / "a.docx")], ())
-    with pytest.raises(TrainingError, match="holds no picture, sound, text or table"):
+    with pytest.raises(TrainingError, match="has no picture, sound, text or table"):
         sort_files([str(tmp_path)], ())
 
 

@@ -128,7 +128,12 @@ def test_a_file_that_a_plugins_source_names_is_found_beside_the_recipe(tmp_path:
         ("{source: pionts}", "3:10", "train.data.source: unknown source 'pionts'", "nearest: points"),
         ("{source: points, conut: 3}", "3:26", "train.data.conut: unknown key", "nearest: count"),
         ("[{source: digits}, {source: points, count: many}]", "3:45", "must be a whole number, not 'many'", ""),
-        ("{count: 3}", "3:3", "train.data: needs the key 'source'", "digits, images, table, saved, hub, points"),
+        (
+            "{count: 3}",
+            "3:3",
+            "train.data: needs the key 'source'",
+            "digits, images, masks, table, saved, hub, corpus, points",
+        ),
     ],
 )
 def test_mistakes_in_a_plugins_source_are_told_like_those_in_our_own(
@@ -156,7 +161,7 @@ def test_a_recipe_made_in_python_keeps_the_name_of_its_sources(tmp_path: Path, p
 def test_the_schema_offers_a_plugins_source_wherever_one_may_stand(plugins: Plugins) -> None:
     schema = recipe_schema(plugins)
     choice = schema["$defs"]["AnySource"]["discriminator"]["mapping"]
-    assert list(choice) == ["digits", "images", "table", "saved", "hub", "points"]
+    assert list(choice) == ["digits", "images", "masks", "table", "saved", "hub", "corpus", "points"]
     assert "count" in schema["$defs"][choice["points"].rpartition("/")[2]]["properties"]
     uses = json.dumps(schema).count('"#/$defs/AnySource"')
     assert uses == 5  # data and evaluate, one or several, and conserve

@@ -179,7 +179,7 @@ def test_a_name_on_the_hub_that_cannot_be_reached_is_an_error_that_says_so(monke
             "does not exist",
         ),
         ({"source": "table", "path": "t.csv", "numbers": {"x": ["b"]}, "targets": {"labels": "y"}}, "no column 'b'"),
-        ({"source": "table", "path": "t.xls", "numbers": {"x": ["a"]}, "targets": {"labels": "y"}}, "no table"),
+        ({"source": "table", "path": "t.xls", "numbers": {"x": ["a"]}, "targets": {"labels": "y"}}, "not a supported"),
         (
             {"source": "table", "path": "t.csv", "text": "a", "tokenizer": "./no", "targets": {"labels": "y"}},
             "tokenizer './no' cannot be loaded",
@@ -260,7 +260,7 @@ def test_sources_that_feed_different_things_are_refused(tmp_path):
     numbers = {
         "source": "table", "path": str(tmp_path / "a.csv"), "numbers": {"x": ["x"]}, "targets": {"labels": "y"}
     }  # fmt: skip
-    with pytest.raises(TrainingError, match="differ in what they feed"):
+    with pytest.raises(TrainingError, match="have different inputs"):
         splits(DIGITS, numbers)
 
 

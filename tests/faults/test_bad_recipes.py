@@ -76,7 +76,7 @@ def step(text: str) -> str:
             "seed: 1\nseed: 2\n" + step("{op: truncate, after: a}"),
             "r.yaml:2:1: seed: is a duplicate key; first at r.yaml:1:1",
         ),
-        (step("{op: truncate, after: a, after: b}"), "operations.0.after: stands twice"),
+        (step("{op: truncate, after: a, after: b}"), "operations.0.after: is a duplicate key"),
         (step("{op: truncate, after: !!python/object/apply:os.system [ls]}"), "the tag 'tag:yaml.org,2002:python/"),
         (step("{op: truncate, after: !run ls}"), "the tag '!run' is not allowed"),
         ("{[1]: 2}\n", "a list or mapping cannot be a key"),

@@ -193,9 +193,9 @@ def fact(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
     ("header", "message"),
     [
         ({"a": fact("F32", [2], 0, 8), "b": fact("F32", [2], 4, 12)}, "overlaps"),
-        ({"a": fact("F32", [2], 4, 12)}, "hole"),
-        ({"a": fact("F32", [1], 0, 4)}, "promises"),
-        ({"a": fact("F32", [4], 0, 16)}, "promises"),
+        ({"a": fact("F32", [2], 4, 12)}, "gap"),
+        ({"a": fact("F32", [1], 0, 4)}, "describes"),
+        ({"a": fact("F32", [4], 0, 16)}, "describes"),
         ({"a": fact("F32", [3], 0, 8)}, "does not fit"),
         ({"a": fact("F32", [1 << 62, 1 << 62], 0, 8)}, "does not fit"),
         ({"a": fact("F32", [-1, -2], 0, 8)}, "not described"),

@@ -169,6 +169,9 @@ def _short_manifest(artifact: Path) -> dict[str, Any]:
     manifest = json.loads((artifact / "surgeon.json").read_text(encoding="utf-8"))
     for key in ("versions", "digest", "files"):
         manifest.pop(key)
+    for surgeries in manifest["record"]["surgeries"]:
+        for recorded in surgeries["resolved"]:
+            recorded.pop("release")
     facts: dict[str, Any] = {"files": sorted(p.name for p in artifact.iterdir()), **_short(manifest)}
     config = artifact / "config.json"
     if config.exists():

@@ -87,7 +87,7 @@ def test_the_hubs_cache_passes_them_on(bert: Path, tmp_path: Path, monkeypatch: 
 
 def test_a_damaged_file_stops_surgery_before_any_work(bert: Path) -> None:
     (bert / "tokenizer_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="no JSON") as caught:
+    with pytest.raises(CheckpointError, match="not JSON") as caught:
         prepare(bert, THINNED)
     assert caught.value.where == str(bert / "tokenizer_config.json")
 
@@ -146,7 +146,7 @@ def test_a_trained_module_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_more_tokens_than_the_new_embedding_is_refused(bert: Path) -> None:
-    with pytest.raises(OperationError, match="tokens up to number 9, and the embedding has 6 rows"):
+    with pytest.raises(OperationError, match="token ids up to 9, and the embedding has 6 rows"):
         adapt(companions(bert), [], Sizes(16, 10), wide(16, rows=6))
 
 

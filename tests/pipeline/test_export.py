@@ -97,7 +97,7 @@ def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
         (early_end, "exit: an early end"),
         (branch, "grafts.domain: a branch"),
         (columns, r"several networks side by side \(columns.0, columns.1\)"),
-        (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: no class of transformers"),
+        (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: not a transformers class"),
     ],
 )
 def test_what_no_stock_class_has_is_named_and_nothing_is_written(make, site, tmp_path):
@@ -228,7 +228,7 @@ def test_the_consumers_process_cannot_import_surgeon(tmp_path):
     code += f"sys.path.insert(0, {str(Path(surgeon.__file__).parents[1])!r})\n"
     code += f"try: runpy.run_path({str(checking.CONSUMER)!r}, run_name='__main__')\nexcept KeyError: import surgeon.nn"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "the export asks for surgeon, which its consumer does not have" in done.stderr
+    assert "the export asks for surgeon, which is not available without surgeon" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_datasets_from_python_take_the_place_of_those_that_settings_name(network
 
 def test_without_train_settings_the_error_says_where_they_go(network, tmp_path):
     (tmp_path / "surgery.yaml").write_text("operations: [{op: replace_head, classes: 3}]\n")
-    with pytest.raises(surgeon.TrainingError, match="nothing says how to train") as caught:
+    with pytest.raises(surgeon.TrainingError, match="there is no train: section") as caught:
         surgeon.finetune(network, tmp_path / "surgery.yaml")
     assert "settings=surgeon.TrainSettings" in str(caught.value)
     assert "surgery.yaml" in str(caught.value)

@@ -161,9 +161,9 @@ def test_a_folder_of_shards_is_checked_too(tmp_path: Path, monkeypatch: pytest.M
 def test_a_newer_format_names_the_version_to_install(tmp_path: Path) -> None:
     surgeon.save(network(), tmp_path / "net")
     manifest = json.loads((tmp_path / "net" / "surgeon.json").read_text())
-    manifest |= {"format": 3, "versions": {"surgeon": "2.5.0"}}
+    manifest |= {"format": 99, "versions": {"surgeon": "2.5.0"}}
     (tmp_path / "net" / "surgeon.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match=r"format 3.*\n.*'surgeon-torch>=2\.5\.0'"):
+    with pytest.raises(CheckpointError, match=r"format 99.*\n.*'surgeon-torch>=2\.5\.0'"):
         surgeon.load(tmp_path / "net")
 
 
@@ -182,3 +182,26 @@ def test_an_artifact_without_digests_is_checked_as_far_as_it_goes(
 ) -> None:
     assert run(["check", str(OLD / name)]) == 0
     assert "no digests recorded: made by surgeon 0.1.0" in " ".join(capsys.readouterr().out.split())
+
+
+def test_kept_tensors_that_changed_without_a_training_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tmp_path / "source.pt"
+    torch.save(models.squeezenet1_1().state_dict(), source)
+    model = surgeon.apply(source, [surgeon.Freeze(up_to="features.3")])
+    with torch.no_grad():
+        model.features[9].squeeze.weight.add_(1e-3)
+    surgeon.save(model, tmp_path / "out")
+    with pytest.raises(VerificationError, match=r"records no training: features\.9\.squeeze\.weight"):
+        surgeon.check(tmp_path / "out", source)
+
+
+def test_kept_tensors_that_surgeon_trained_are_named_as_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tmp_path / "source.pt"
+    torch.save(models.squeezenet1_1(num_classes=10).state_dict(), source)
+    model = surgeon.apply(source, [surgeon.Freeze(up_to="features.10")])
+    data = {"source": "digits", "per_class": 1, "size": 32}
+    surgeon.train(model, surgeon.TrainSettings.model_validate({"data": data, "epochs": 1}), quiet=True)
+    surgeon.save(model, tmp_path / "out")
+    assert surgeon.check(tmp_path / "out", source).changed

@@ -155,7 +155,7 @@ def test_a_folder_is_measured_with_confusion_by_class(pets):
     recall = (matrix.diagonal() / matrix.sum(1)).tolist()
     assert measured.main["balanced_accuracy"] == pytest.approx(sum(recall) / 3)
     assert [measured.main["per_class"][name]["accuracy"] for name in ORDER] == pytest.approx(recall)
-    assert any("is what the network was trained on" in note for note in measured.notes)
+    assert any("was mostly used in training" in note for note in measured.notes)
 
 
 def test_folders_of_splits_are_parts(pets, tmp_path):
@@ -209,7 +209,7 @@ def test_what_cannot_be_read_is_named(pets, given, message):
 
 def test_networks_without_names_are_not_given_the_datas_in_any_order(pets):
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=3)
-    with pytest.raises(TrainingError, match="no names for its classes"):
+    with pytest.raises(TrainingError, match="the network has no class names"):
         surgeon.evaluate(model, pets / "digits")
     assert surgeon.evaluate(model, pets / "digits", classes=ORDER).samples == 72
 

@@ -107,13 +107,13 @@ def test_the_table_that_was_trained_on_is_measured_as_in_training(texts):
 
 def test_a_table_without_labels_cannot_be_measured(texts, tmp_path):
     (tmp_path / "new.csv").write_text("review\na good film\n")
-    with pytest.raises(TrainingError, match=r"no column 'opinion'.*\(there are: review\)"):
+    with pytest.raises(TrainingError, match=r"no column 'opinion'.*\(available: review\)"):
         surgeon.evaluate(texts / "out", tmp_path / "new.csv")
 
 
 def test_a_table_without_the_input_names_its_columns(texts, tmp_path):
     (tmp_path / "new.csv").write_text("text\na good film\n")
-    with pytest.raises(TrainingError, match=r"no column 'review' \(there are: text\)"):
+    with pytest.raises(TrainingError, match=r"no column 'review' \(available: text\)"):
         surgeon.predict(texts / "out", tmp_path / "new.csv")
 
 
@@ -134,7 +134,7 @@ def test_a_tokenizer_beside_the_weights_comes_first_and_none_is_fetched_unasked(
     record.training[-1]["settings"]["data"]["tokenizer"] = "somebody/tokens"
     assert surgeon.predict(model, tmp_path / "new.txt").classes == ["dislike"]
     record.carry([])
-    with pytest.raises(TrainingError, match="'somebody/tokens', which is not here and would be fetched"):
+    with pytest.raises(TrainingError, match="'somebody/tokens', which would have to be downloaded"):
         surgeon.predict(model, tmp_path / "new.txt")
     with pytest.raises(TrainingError, match="cannot be loaded"):  # nothing can be fetched here
         surgeon.predict(model, tmp_path / "new.txt", trust_recipe=True)
@@ -245,7 +245,7 @@ def test_the_perplexity_of_a_language_model_needs_no_labels(tmp_path):
             losses += model(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item() * (len(ids) - 1)
         count += len(ids) - 1
     assert measured.main["perplexity"] == pytest.approx(torch.tensor(losses / count).exp().item(), rel=1e-4)
-    with pytest.raises(TrainingError, match="no row of numbers"):
+    with pytest.raises(TrainingError, match="not one row of numbers per sample"):
         surgeon.predict(tmp_path / "gpt", tmp_path / "new.txt")
 
 

@@ -123,7 +123,7 @@ def test_a_byte_that_changed_on_the_way_is_found(prepared, known, tmp_path, monk
 def test_a_network_that_is_rebuilt_otherwise_is_found_by_its_outputs(checkpoint, known, tmp_path):
     prepared = prepare(checkpoint, [Forgetful()], plugins=known)
     path = prepared.write(tmp_path / "artifact")
-    with pytest.raises(VerificationError, match="gives other outputs than the network it was written from: output"):
+    with pytest.raises(VerificationError, match="gives other outputs than the network that was written: output"):
         reloading.check_streamed(prepared, path, known)
 
 

@@ -101,7 +101,7 @@ def test_what_exists_at_the_output_is_refused_before_the_model_is_opened(recipe,
 def test_the_steps_of_a_run_and_its_plan_are_reported_on_the_way(checkpoint, recipe, tmp_path):
     log = Log()
     report = surgeon.run_recipe(checkpoint, recipe, tmp_path / "out", train=False, progress=log)
-    assert log.steps == ["reading the model and planning", "writing", "loading it again"]
+    assert log.steps == ["reading the model and planning", "writing", "reloading"]
     assert log.bytes == report.plan.bytes_written
     assert log.plan is report.plan
 
@@ -131,7 +131,7 @@ def test_operations_that_the_artifact_has_been_through_are_not_applied_twice(che
 
 
 def test_a_checkpoint_without_a_recipe_is_refused_with_what_to_give(checkpoint, tmp_path):
-    with pytest.raises(surgeon.OutputError, match="is not an artifact of surgeon's") as caught:
+    with pytest.raises(surgeon.OutputError, match="is not an artifact of surgeon") as caught:
         surgeon.run_training(checkpoint, None, tmp_path / "out")
     assert "surgeon train RECIPE MODEL" in str(caught.value)
 

@@ -22,7 +22,7 @@ class Misfit(Operation):
 
 
 def test_a_result_that_does_not_run_is_refused_before_anything_is_written():
-    with pytest.raises(OperationError, match="the source runs, and the result does not") as caught:
+    with pytest.raises(OperationError, match="the source runs, but the result does not") as caught:
         surgeon.plan(build("resnet"), [Misfit()])
     assert "must_run: false" in str(caught.value)
 

@@ -18,7 +18,7 @@ from surgeon.interfaces.operation import Operation
 from surgeon.operations import Freeze, ReplaceHead, Truncate
 from surgeon.plugins import Plugins
 from surgeon.recipe.catalog import operations_of
-from surgeon.recipe.load import Recipe, load_recipe, operation_dict, operations_from
+from surgeon.recipe.load import Recipe, load_recipe
 from surgeon.recipe.schema import recipe_schema
 
 RECIPE = """\
@@ -191,17 +191,6 @@ def test_the_text_of_a_recipe_from_python_is_a_recipe_that_gives_the_same(tmp_pa
     assert recipe.where("operations", 0) is None
     again = load(tmp_path, recipe.text)
     assert (again.operations, again.seed) == (recipe.operations, 5)
-
-
-def test_operations_survive_the_way_through_a_manifest(builtin: Plugins) -> None:
-    operations = [Truncate(keep_blocks=0.5), Freeze(up_to="layer2"), ReplaceHead(classes=["a", "b"])]
-    stored = json.loads(json.dumps([operation_dict(operation) for operation in operations]))
-    assert operations_from(stored, builtin) == operations
-
-
-def test_an_operation_of_a_missing_plugin_is_named_with_its_manifest(builtin: Plugins) -> None:
-    with pytest.raises(RecipeError, match=r"out/surgeon\.json: .*unknown operation 'glow'"):
-        operations_from([{"op": "glow"}], builtin, source="out/surgeon.json")
 
 
 def test_reading_a_recipe_imports_no_torch(tmp_path: Path) -> None:

@@ -103,11 +103,11 @@ def test_the_artifact_is_shown_with_the_ways_to_load_it(
     show(render_saved(tmp_path, Reload(2, 2, 1)))
     out = capsys.readouterr().out
     assert f'surgeon.load("{tmp_path}")' in out
-    assert "2 tensors and 1 output of a forward are the same to the byte" in out
+    assert "2 tensors and 1 output of a forward are byte-identical" in out
     assert "1.50 kB" in out
     assert ("from_pretrained" in out) is stock
 
 
 def test_what_was_not_compared_after_loading_again_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(render_saved(tmp_path, Reload(2, 3, None, "no forward past 134 MB")))
-    assert "2 of 3 tensors are the same to the byte (no forward past 134 MB)" in capsys.readouterr().out
+    assert "2 of 3 tensors are byte-identical (no forward past 134 MB)" in capsys.readouterr().out

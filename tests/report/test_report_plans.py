@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 
 from surgeon.cli.render.consoles import show
 from surgeon.cli.render.mistakes import error_dict, render_error
-from surgeon.cli.render.numbers import count, shape, share, size
 from surgeon.cli.render.plans import render_plan
 from surgeon.cli.render.runs import merged, ranges
 from surgeon.cli.render.trees import render_tree
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.trace import trace
+from surgeon.pages.numbers import count, shape, share, size
 from surgeon.recipe.catalog import type_of
 from surgeon.surgery.plan import Edit, Plan, Step, TensorFact
 
@@ -57,7 +57,7 @@ def test_a_plan_reads_like_a_diff_with_the_sums_at_the_end() -> None:
         "   + fc  Linear(100 → 10)  +1.01 k\n"
         "   · pooled by avg\n"
         "\n"
-        "parameters  6.00 k → 2.00 k, 1.00 k of them train (50.0 %)\n"
+        "parameters  6.00 k → 2.00 k, 1.00 k of them trainable (50.0 %)\n"
         "tensors     1 of 2 tensors kept, 1 new by replace_head\n"
         "bytes       4.00 kB to read, 8.00 kB to write\n"
         "outputs     logits (2 × 10)\n"
@@ -83,7 +83,7 @@ def test_interleaved_edits_are_grouped_by_their_pattern() -> None:
 def test_a_very_long_step_is_cut_short_and_says_so() -> None:
     edits = tuple(Edit("~", f"part_{chr(97 + i % 26)}{'x' * (i // 26)}", "frozen", 1) for i in range(60))
     text = drawn(render_plan(plan(Step("freeze", edits))))
-    assert "… and 36 lines more (--json lists every one)" in text
+    assert "… and 36 more lines (--json lists all)" in text
     assert text.count("frozen") == 24
 
 

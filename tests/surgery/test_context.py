@@ -81,9 +81,10 @@ def test_a_copied_origin_gives_both_tensors_the_same_values():
     [
         lambda surgery: surgery.copy_origin(surgery.model.fc.weight, torch.zeros(2)),
         lambda surgery: surgery.derive(surgery.model.fc.weight, [torch.zeros(2)], lambda value: value),
+        lambda surgery: surgery.fill(torch.zeros(2), nn.init.zeros_),
         lambda surgery: surgery.weight(torch.zeros(2)),
     ],
-    ids=["copy_origin", "derive", "weight"],
+    ids=["copy_origin", "derive", "fill", "weight"],
 )
 def test_a_tensor_from_elsewhere_is_refused_with_where_to_take_one(act):
     with pytest.raises(OperationError, match=r"of shape \(2,\) belongs neither to this network nor to a new module"):
@@ -92,8 +93,18 @@ def test_a_tensor_from_elsewhere_is_refused_with_where_to_take_one(act):
 
 def test_weights_are_read_while_operations_run():
     model, read = build("resnet"), []
-    during(model, lambda surgery: read.append(surgery.weight(surgery.model.fc.bias)))
+
+    def act(surgery: Surgery) -> None:
+        surgery.recall("bias", lambda: read.append(surgery.weight(surgery.model.fc.bias)))
+
+    during(model, act)
     assert torch.equal(read[0], model.fc.bias)
+
+
+def test_weights_read_outside_recall_are_refused_before_anything_is_written():
+    with pytest.raises(OperationError, match=r"weight\(\) is called outside recall") as refused:
+        during(build("resnet"), lambda surgery: surgery.weight(surgery.model.fc.bias))
+    assert "surgery.recall('the largest'" in str(refused.value)
 
 
 def test_a_reshaped_parameter_has_the_computed_values_under_every_name():

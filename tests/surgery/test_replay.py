@@ -24,11 +24,11 @@ RECIPE = [Truncate(after="layer2"), ReplaceHead(classes=3), Freeze(up_to="layer1
 
 
 class Reader(Operation):
-    """Reads weights while it edits, which a replay cannot."""
+    """Reads weights while it edits, which a replay cannot: it takes the recorded answer."""
 
     def apply(self, model, surgery):
         """Insert a layer that depends on the weights."""
-        factor = float(surgery.weight(surgery.model.fc.bias).sum())
+        factor = surgery.recall("sum", lambda: float(surgery.weight(surgery.model.fc.bias).sum()))
         surgery.insert("fc", surgery.new(nn.Threshold, factor, 0.0))
         return model
 
@@ -91,8 +91,12 @@ def test_operations_of_a_missing_plugin_are_named_with_it(artifact, options):
         open_network(artifact, options)
 
 
-def test_an_operation_that_reads_weights_cannot_be_replayed(options, tmp_path):
+def test_what_an_operation_read_from_weights_is_replayed_from_the_record(options, tmp_path):
     edited = surgeon.apply(build("resnet"), [Reader()], plugins=options.plugins)
     path = surgeon.save(edited, tmp_path / "out")
+    assert open_network(path, options).root.fc.inserted.module.threshold == edited.fc.inserted.module.threshold != 0
+    manifest = json.loads((path / "surgeon.json").read_text())
+    manifest["record"]["surgeries"][-1]["answers"] = {}
+    (path / "surgeon.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(ArchitectureError, match="reads weights while it edits cannot be replayed"):
         open_network(path, options)

@@ -122,7 +122,7 @@ def test_a_network_that_surgeon_did_not_make_has_classes_by_number(made, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only"], "none are added"),
+        (["--only"], "needs --add-classes"),
         (["--add-classes", "more.csv"], "no head that scores classes by their attributes"),
     ],
 )

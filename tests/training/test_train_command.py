@@ -117,7 +117,7 @@ def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd, monkeyp
     assert stopped_after(3, run, monkeypatch) == 130
     assert cli.run([*run, "--resume", "--seed", "4"]) == 9
     shown = capfd.readouterr().err
-    assert "the seed (was 3, is 4); the weights it starts from" in shown
+    assert "the seed (was 3, is 4); the initial weights" in shown
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_interrupt_says_what_is_kept_and_how_to_go_on(checkpoint, recipe, tmp
     assert stopped_after(3, run, monkeypatch) == 130
     shown = capfd.readouterr().err
     assert f"kept: {out}.checkpoints/checkpoint-2" in shown
-    command = next(line for line in shown.splitlines() if "go on with:" in line).partition("surgeon ")[2]
+    command = next(line for line in shown.splitlines() if "resume with:" in line).partition("surgeon ")[2]
     assert "--force" not in command
     assert cli.run(command.split()) == 0, "the command that is suggested works"
     assert out.exists()
@@ -174,7 +174,7 @@ def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
     arguments = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 128 + getattr(signal, name), done.stderr
-    assert "go on with:" in done.stderr
+    assert "resume with:" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -43,7 +43,7 @@ def test_per_class_gives_that_many_samples_of_each_and_its_own_seed_wins():
 
 
 def test_more_samples_than_there_are_is_an_error_that_says_how_many_there_are():
-    with pytest.raises(TrainingError, match=r"1000 samples, and digit 5 has \d+"):
+    with pytest.raises(TrainingError, match=r"per_class is 1000, but digit 5 has only \d+"):
         load_data(Digits(classes=[5, 6], per_class=1000, **SMALL))
 
 

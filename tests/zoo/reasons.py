@@ -10,7 +10,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"requires the (\w[\w-]*) library|needs? the (\w[\w-]*) (?:library|package)", "needs the optional dependency {0}"),
     (r"module transformers has no attribute (\w+)", "transformers lists the class and does not export it"),
     (r"has no forward of its own", "a set of networks without a forward of its own"),
-    (r"(what built the network before surgery is not known)", "{0}"),
+    (r"(it is not known what built the network before surgery)", "{0}"),
     (r"takes '\w*session'", "takes an object that its processor makes of a video, and no tensors"),
 )
 """What an error's text matches, and the sentence for it."""

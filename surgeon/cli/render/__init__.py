@@ -1,4 +1,4 @@
-"""What people look at: plans as diffs, trees, lists, errors.
+"""Draw output for people: plans as diffs, trees, lists, errors.
 
-Owns text and colour, decides nothing. Imports no torch when it is imported. Read ``plans.py`` first.
+Owns text and colour; makes no decisions. Importing it does not import torch. Read ``plans.py`` first.
 """

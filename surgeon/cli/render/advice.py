@@ -1,4 +1,4 @@
-"""Advice as people read it."""
+"""Draw advice."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def render_advice(advice: Advice, recipe: str, picture: str, command: str) -> RenderableType:
-    """Show what each site's features are worth, the case with its reasons, the recipe and the command for it."""
+    """Draw each site's scores, the case with its reasons, the recipe and the command for it."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("features of", no_wrap=True, overflow="fold")
-    for heading in ("width", f"probe {advice.measure}", "fresh weights", "LogME"):
+    for heading in ("width", f"probe {advice.measure}", "untrained", "LogME"):
         table.add_column(heading, justify="right", no_wrap=True)
     for worth in advice.curve:
         scores = [_score(advice, worth.score, worth.error), _score(advice, sum(worth.untrained) / len(worth.untrained))]
@@ -26,10 +26,10 @@ def render_advice(advice: Advice, recipe: str, picture: str, command: str) -> Re
         table.add_row(worth.site or ".", str(worth.width), *scores, f"{worth.logme:.3f}", style=style)
     case = Text.assemble("\n", (f"the case: {advice.case.name}", "bold green"), f"\n{WHAT[advice.case.name]}")
     reasons = [Text(f"· {why}", style="dim") for why in advice.case.reasons]
-    probed = f"{advice.probed} labelled samples looked at, {len(advice.case.best.scores)} parts held out in turn"
+    probed = f"{advice.probed} labelled samples, {len(advice.case.best.scores)}-fold cross-validation"
     files = Text.assemble(
         "\nthe recipe    ", (recipe, "bold green"), "\nthe curve     ", picture,
-        ("\ncarry it out  ", "dim"), command,
+        ("\napply it      ", "dim"), command,
     )  # fmt: skip
     return Group(table, Text(probed, style="dim"), case, *reasons, files)
 

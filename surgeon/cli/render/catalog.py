@@ -1,4 +1,4 @@
-"""Operations and plugins as lists, and one operation in full."""
+"""Draw lists of operations and plugins, and one operation in full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from surgeon.errors import PluginError
 def render_operations(
     operations: Mapping[str, Mapping[str, Any]], conflicts: Mapping[str, PluginError]
 ) -> RenderableType:
-    """Each operation with the first line of its docstring."""
+    """List each operation with the first line of its docstring."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold cyan", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -24,20 +24,20 @@ def render_operations(
         grid.add_row(name, operation["documentation"].partition("\n")[0])
     parts: list[RenderableType] = [grid]
     parts += [Text(error.message, style="red") for error in conflicts.values()]
-    return Group(*parts, Text("\nsurgeon ops NAME shows all about one", style="dim"))
+    return Group(*parts, Text("\nsurgeon ops NAME shows everything about one", style="dim"))
 
 
-def render_operation(known: Mapping[str, Any]) -> RenderableType:
-    """Show one operation of :func:`surgeon.describe_operations`: its docstring, its keys and an example."""
+def render_operation(operation: Mapping[str, Any]) -> RenderableType:
+    """Draw one operation of :func:`surgeon.describe_operations`: its docstring, its keys and an example."""
     parts: list[RenderableType] = [
-        Text(known["name"], style="bold cyan"),
-        Padding(Text(known["documentation"]), (0, 0, 1, 2), expand=False),
-        Padding(_fields(known["fields"]), (0, 0, 1, 2), expand=False),
+        Text(operation["name"], style="bold cyan"),
+        Padding(Text(operation["documentation"]), (0, 0, 1, 2), expand=False),
+        Padding(_fields(operation["fields"]), (0, 0, 1, 2), expand=False),
     ]
-    for name, fields in known["types"].items():
+    for name, fields in operation["types"].items():
         parts.append(Padding(Text(f"each {name}", style="bold"), (0, 0, 0, 2), expand=False))
         parts.append(Padding(_fields(fields), (0, 0, 1, 4), expand=False))
-    return Group(*parts, Padding(Text(known["example"]), (0, 0, 0, 2), expand=False))
+    return Group(*parts, Padding(Text(operation["example"]), (0, 0, 0, 2), expand=False))
 
 
 def _fields(fields: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -60,11 +60,11 @@ def render_plugins(
     failures: Mapping[str, PluginError],
     conflicts: Mapping[str, PluginError],
 ) -> RenderableType:
-    """Each plugin and the hooks it implements; below them what is wrong."""
+    """List each plugin with the hooks it implements, then the errors."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, hooks in listing:
         grid.add_row(name, ", ".join(hook.removeprefix("surgeon_") for hook in hooks))
-    wrong = [Text(str(error), style="red") for error in [*failures.values(), *conflicts.values()]]
-    return Group(grid, *wrong)
+    errors = [Text(str(error), style="red") for error in [*failures.values(), *conflicts.values()]]
+    return Group(grid, *errors)

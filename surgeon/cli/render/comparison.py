@@ -1,4 +1,4 @@
-"""Two networks beside each other: what changed, by block, site or tensor, then the sums."""
+"""Draw a comparison of two networks: what changed, by block, site or tensor, then the totals."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import merged, pattern
+from surgeon.pages.numbers import count, shape
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, figure
 from surgeon.pipeline.movement import Movement
 
 FORMS: tuple[Status, ...] = ("only in A", "only in B", "other shape", "other dtype")
 ADDRESS = 24
-"""Characters of an address that stand in one line, however narrow the terminal."""
+"""Characters of an address that are never wrapped, even on a narrow terminal."""
 MOST = 12
-"""Names that one line of the sums lists."""
+"""The most names in one line of the totals."""
 
 
 def render_diff(diff: Diff, by: str = "block") -> RenderableType:
@@ -27,7 +27,7 @@ def render_diff(diff: Diff, by: str = "block") -> RenderableType:
 
     Args:
         diff: The comparison.
-        by: What a line stands for: ``block``, ``site`` or ``tensor``.
+        by: What a line is about: ``block``, ``site`` or ``tensor``.
     """
     parts: list[RenderableType] = [_title("A", diff.a, diff.architecture_a), _title("B", diff.b, diff.architecture_b)]
     parts += [Text(), _tensors(diff) if by == "tensor" else _groups(diff.blocks if by == "block" else diff.sites, by)]
@@ -48,7 +48,7 @@ def _title(letter: str, location: str, architecture: str | None) -> RenderableTy
 def _table(first: str, names: Iterable[str], headings: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     width = min(ADDRESS, max(map(len, names), default=0))
-    table.add_column(first, min_width=width, overflow="fold")  # an address is of use only whole
+    table.add_column(first, min_width=width, overflow="fold")  # an address is only useful in full
     for heading in headings:
         words = heading in ("state", "what")
         table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
@@ -69,7 +69,7 @@ def _groups(groups: Sequence[GroupDiff], by: str) -> RenderableType:
 
 
 def _alike(groups: Iterable[GroupDiff]) -> Iterator[list[GroupDiff]]:
-    """Consecutive groups that did not move and differ only in the numbers of their names, as one line."""
+    """Group consecutive groups that did not move and differ only in the numbers of their names."""
 
     def kind(group: GroupDiff) -> tuple[object, ...]:
         forms = frozenset(tensor.status for tensor in group.tensors)
@@ -80,7 +80,7 @@ def _alike(groups: Iterable[GroupDiff]) -> Iterator[list[GroupDiff]]:
 
 
 def _forms(groups: Sequence[GroupDiff]) -> list[str]:
-    """How many tensors only one network has, or have another form there: ``12 only in B``."""
+    """Count the tensors that only one network has, or that have another form: ``12 only in B``."""
     statuses = Counter(tensor.status for group in groups for tensor in group.tensors)
     return [f"{statuses[status]} {status}" for status in FORMS if statuses[status]]
 
@@ -137,20 +137,20 @@ def _sums(diff: Diff) -> RenderableType:
     else:
         grid.add_row("moved", "not compared: the structure only")
     if frozen := [tensor for tensor in both if tensor.frozen]:
-        wrong = diff.frozen_moved
-        names = ", ".join(tensor.name for tensor in wrong[:MOST]) + (", …" if len(wrong) > MOST else "")
-        told = f"{len(wrong)} of {len(frozen)} moved: {names}" if wrong else f"{len(frozen)} tensors, none moved"
-        told = told if diff.values else f"{len(frozen)} tensors"
-        grid.add_row("frozen", Text(told, style="bold red" if wrong else "green" if diff.values else ""))
+        moved = diff.frozen_moved
+        names = ", ".join(tensor.name for tensor in moved[:MOST]) + (", …" if len(moved) > MOST else "")
+        text = f"{len(moved)} of {len(frozen)} moved: {names}" if moved else f"{len(frozen)} tensors, none moved"
+        text = text if diff.values else f"{len(frozen)} tensors"
+        grid.add_row("frozen", Text(text, style="bold red" if moved else "green" if diff.values else ""))
     if changed := [tensor for tensor in both if tensor.state_changed]:
-        grid.add_row("training state", f"{count(len(changed))} tensors are frozen in one and train in the other")
+        grid.add_row("training state", f"{count(len(changed))} tensors are frozen in one and trainable in the other")
     for number, note in enumerate(diff.notes):
         grid.add_row("" if number else "notes", note)
     return grid
 
 
 def _listed(diff: Diff, status: Status, tensors: Sequence[TensorDiff]) -> str:
-    """A few tensors by name; of many the number and the blocks that they lie in."""
+    """List a few tensors by name; for many, give their number and blocks."""
     if len(tensors) <= MOST:
         named = status.startswith("other")
         made = [f", made by {tensor.made_by}" if tensor.made_by else "" for tensor in tensors]

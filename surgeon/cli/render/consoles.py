@@ -1,4 +1,4 @@
-"""Print reports: to a terminal at its width, or to a pipe, where nothing is wrapped or coloured."""
+"""Print reports: to a terminal at its width, or to a pipe without wrapping and colours."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from surgeon.cli.render.numbers import size
+from surgeon.pages.numbers import size
 
 PIPE_WIDTH = 100_000
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Make a console for stdout or stderr that neither replaces emoji codes nor colours numbers."""
+    """Make a console for stdout or stderr that does not replace emoji codes or colour numbers."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def show(renderable: RenderableType, *, stderr: bool = False) -> None:
-    """Print a report, without the blanks that columns leave at the ends of lines."""
+    """Print a report without trailing blanks."""
     target = console(stderr=stderr)
     if target.is_terminal:
         target.print(renderable)
@@ -46,7 +46,7 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def reading(what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a spinner on stderr with the bytes that were read, where their sum is not known beforehand."""
+    """Show a spinner on stderr with the number of bytes read, for an unknown total."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield lambda _: None
@@ -64,7 +64,7 @@ def reading(what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]
 
 @contextmanager
 def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr for ``total`` bytes; yield the function to call with each number of bytes done."""
+    """Show a progress bar on stderr for ``total`` bytes; yield a function to call with each number of bytes done."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield lambda _: None

@@ -1,4 +1,4 @@
-"""Measures of a network as people read them."""
+"""Draw the metrics of a network."""
 
 from __future__ import annotations
 
@@ -13,22 +13,33 @@ if TYPE_CHECKING:
     from surgeon.training.evaluating import Evaluation
 
 WIDEST = 12
-"""The confusion matrix is shown for up to so many classes."""
+"""The most classes for which the confusion matrix is shown."""
 SHARES = ("accuracy", "balanced_accuracy")
 BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
 
 
-def render_evaluation(measured: Evaluation) -> RenderableType:
-    """The measures of every output: in a line, by class, and the confusion matrix."""
-    parts: list[RenderableType] = [Text(f"note: {note}", style="dim") for note in measured.notes]
-    for output, by_domain in measured.measures.items():
+def render_evaluation(evaluation: Evaluation) -> RenderableType:
+    """Draw the metrics of every output: in one line, by class, and the confusion matrix."""
+    notes = [Text(f"note: {note}", style="dim") for note in evaluation.notes]
+    return Group(*notes, *render_measures(evaluation.measures, evaluation.names))
+
+
+def render_measures(
+    measures: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, Sequence[str]]
+) -> Iterator[RenderableType]:
+    """Show the measures of each output and domain.
+
+    Args:
+        measures: The measures by output, domain and name.
+        names: The classes, questions or values of each output.
+    """
+    for output, by_domain in measures.items():
         for domain, values in by_domain.items():
             whose = output if domain == "all" else f"{output}, {domain}"
             numbers = "  ".join(f"{name} {_number(name, value)}" for name, value in _plain(values))
-            parts.append(Text(f"{whose}: {numbers}"))
+            yield Text(f"{whose}: {numbers}")
             if domain == "all":
-                parts += _tables(values, measured.names.get(output, ()))
-    return Group(*parts)
+                yield from _tables(values, names.get(output, ()))
 
 
 def _plain(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -46,9 +57,9 @@ def _tables(values: Mapping[str, Any], names: Sequence[str]) -> Iterator[Rendera
             yield table
     matrix = values.get("confusion")
     if matrix and len(matrix) <= WIDEST:
-        called = list(names) if len(names) == len(matrix) else [str(number) for number in range(len(matrix))]
-        table = _table(["right \\ predicted", *called])
-        for name, row in zip(called, matrix, strict=True):
+        labels = list(names) if len(names) == len(matrix) else [str(number) for number in range(len(matrix))]
+        table = _table(["true \\ predicted", *labels])
+        for name, row in zip(labels, matrix, strict=True):
             table.add_row(Text(name), *map(str, row))
         yield table
 

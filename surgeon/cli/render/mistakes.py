@@ -1,4 +1,4 @@
-"""Errors as a user meets them: what, where, and what next, in a line or two and without a traceback."""
+"""Draw errors: place, message and hint in a line or two, without a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from surgeon.errors import RecipeError, SurgeonError
 
 
 def render_error(error: SurgeonError) -> Text:
-    """The place in bold, what is wrong in red, what to do next below it."""
+    """Draw the place in bold, the message in red, and the hint below."""
     problems = error.problems if isinstance(error, RecipeError) else []
     if not problems:
         return _one(error)
@@ -28,7 +28,7 @@ def _one(error: SurgeonError) -> Text:
 
 
 def error_dict(error: SurgeonError) -> dict[str, Any]:
-    """The error as JSON-able data."""
+    """Convert an error to JSON-able data."""
     data: dict[str, Any] = {
         "type": type(error).__name__,
         "message": error.message,

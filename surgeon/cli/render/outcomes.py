@@ -1,4 +1,4 @@
-"""The results of commands: the report of a training, where the artifact is, what a check showed."""
+"""Draw the results of commands: the report of a training, where the artifact is, the result of a check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.checkpoint.jsonfiles import read_object
-from surgeon.cli.render.numbers import count, shape, size
+from surgeon.pages.numbers import count, shape, size
 
 if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification
@@ -23,18 +23,12 @@ if TYPE_CHECKING:
     from surgeon.training.report import TrainReport
 
 WIDEST = 100_000
-"""Characters that a table may take while its width is measured."""
+"""The width limit in characters while a table is measured."""
 
 
 def render_training(report: TrainReport) -> RenderableType:
-    """Show the measures before and after training, beside those of the same network from scratch."""
-    named = [("before training", report.before), ("after training", report.after)]
-    if report.baseline is not None:
-        named.append(("from scratch", report.baseline))
-    metrics = list(dict.fromkeys(name for _, values in named for name in values))
-    rows = [(label, [_value(metric, values.get(metric)) for metric in metrics]) for label, values in named]
-    headings = [metric.replace("_", " ").removeprefix("logits ") for metric in metrics]
-    table = Measures(f"on {report.test_samples} test samples", headings, rows, bold="after training")
+    """Draw the metrics before and after training, beside those of the same network from scratch."""
+    table = stages_table(report.test_samples, report.before, report.after, report.baseline)
     line = (
         f"trained {count(report.trainable)} parameters on {report.train_samples} samples "
         f"in {report.seconds:.1f} s ({report.samples_per_second:,.0f} samples/s, {report.device})"
@@ -42,8 +36,21 @@ def render_training(report: TrainReport) -> RenderableType:
     return Group(Text(), table, *_by_task(report), Text(line, style="dim"))
 
 
+def stages_table(
+    samples: int, before: Mapping[str, float], after: Mapping[str, float], baseline: Mapping[str, float] | None
+) -> Measures:
+    """Make the table of the measures before and after training and, where there is one, of the baseline."""
+    named = [("before training", before), ("after training", after)]
+    if baseline is not None:
+        named.append(("from scratch", baseline))
+    metrics = list(dict.fromkeys(name for _, values in named for name in values))
+    rows = [(label, [_value(metric, values.get(metric)) for metric in metrics]) for label, values in named]
+    headings = [metric.replace("_", " ").removeprefix("logits ") for metric in metrics]
+    return Measures(f"on {samples} test samples", headings, rows, bold="after training")
+
+
 def _by_task(report: TrainReport) -> Iterator[RenderableType]:
-    """The measures after training by output and domain, where there are several of either."""
+    """Yield tables of the metrics after training by output and domain, if there are several of either."""
     if len(report.tasks) < 2 and all(len(domains) < 2 for domains in report.tasks.values()):
         return
     for output, domains in report.tasks.items():
@@ -55,13 +62,13 @@ def _by_task(report: TrainReport) -> Iterator[RenderableType]:
 
 @dataclass(frozen=True)
 class Measures:
-    """A table of measures, one row for each network or domain; where that is too wide, one row for each measure.
+    """A table of metrics with one row per network or domain; if it is too wide, one row per metric.
 
     Attributes:
-        title: What the rows are of.
-        headings: The measures.
-        rows: The label of each row, and its values.
-        bold: The label that stands out.
+        title: What the rows are about.
+        headings: The metrics.
+        rows: The label and the values of each row.
+        bold: The label of the row to highlight.
     """
 
     title: str
@@ -99,7 +106,7 @@ def _value(metric: str, value: float | None) -> str:
 
 
 def render_saved(path: Path, reload: Reload | None) -> RenderableType:
-    """Say where the artifact is, how to load it, and how it compares, loaded again, with what was written."""
+    """Draw where the artifact is, how to load it, and how the reloaded network compares with the written one."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     saved = Text.assemble(
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
@@ -109,7 +116,7 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
         name = (config.get("architectures") or ["AutoModel"])[0]
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
-        lines.append(Text.assemble(("loaded again  ", "dim"), _reloaded(reload)))
+        lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(reload)))
         if reload.nonfinite:
             lines.append(Text.assemble(("warning       ", "yellow"), _nonfinite(reload.nonfinite)))
     return Group(*lines)
@@ -126,30 +133,30 @@ def _reloaded(reload: Reload) -> str:
     equal = f"{some} tensors"
     if reload.outputs is not None:
         equal += f" and {reload.outputs} output{'s' if reload.outputs != 1 else ''} of a forward"
-    return f"{equal} are the same to the byte" + (f" ({reload.note})" if reload.note else "")
+    return f"{equal} are byte-identical" + (f" ({reload.note})" if reload.note else "")
 
 
 def render_verification(artifact: str, verified: Verification) -> RenderableType:
-    """Say what was checked of an artifact, with the result."""
+    """Draw what was checked of an artifact, with the results."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("tensors", f"{verified.tensors}, every one accounted for")
-    many = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
-    recorded = f"{many} as written, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
+    grid.add_row("tensors", f"{verified.tensors}, all used by the network")
+    files = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
+    recorded = f"{files} unchanged, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
     grid.add_row("bytes", recorded)
     if verified.kept is None:
-        grid.add_row("kept", "not compared; --source MODEL compares them")
+        grid.add_row("kept", "not compared; use --source MODEL")
     else:
-        grid.add_row("kept", f"{verified.kept} equal the source's to the byte")
+        grid.add_row("kept", f"{verified.kept} byte-identical with the source's")
     if verified.changed:
         few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
-        grid.add_row("trained", f"{len(verified.changed)} differ from the source's, none of them frozen: {few}")
+        grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
     if verified.nonfinite:
         grid.add_row("warning", Text(_nonfinite(verified.nonfinite), style="yellow"))
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
-    return Group(Text.assemble((artifact, "bold"), (" is what its manifest says", "green")), grid)
+    return Group(Text.assemble((artifact, "bold"), (" matches its manifest", "green")), grid)
 
 
 LOADERS = {
@@ -158,11 +165,11 @@ LOADERS = {
     "state-dict": 'torch.load("{path}", weights_only=True)',
     "hf": 'transformers.{name}.from_pretrained("{path}")',
 }
-"""How each form of an export is loaded."""
+"""How to load each format of an export."""
 
 
 def render_export(exported: Export) -> RenderableType:
-    """Say where an export is, how it is loaded, and what was compared of it."""
+    """Draw where an export is, how to load it, and what was compared."""
     path = exported.path
     name = ((read_object(path / "config.json") or {}).get("architectures") or ["AutoModel"])[0]
     grid = Table.grid(padding=(0, 2))
@@ -175,10 +182,10 @@ def render_export(exported: Export) -> RenderableType:
     if exported.outputs:
         few = ", ".join(exported.outputs[:4]) + (", …" if len(exported.outputs) > 4 else "")
         cases = f"{exported.cases} input{'s' if exported.cases != 1 else ''}"
-        largest = f"largest difference {exported.difference:.1g}" if exported.difference else "equal to the bit"
+        largest = f"largest difference {exported.difference:.1g}" if exported.difference else "bit-identical"
         grid.add_row("outputs", f"{few}: compared without surgeon on {cases}, {largest}")
     else:
-        grid.add_row("tensors", "compared without surgeon, equal to the byte")
+        grid.add_row("tensors", "compared without surgeon, byte-identical")
     for note in exported.notes:
         grid.add_row("note", note)
     return Group(Text.assemble("\nexported to ", (str(path), "bold green")), grid)

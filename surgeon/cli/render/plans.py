@@ -1,4 +1,4 @@
-"""A plan as a diff, operation by operation: what leaves, what comes, what changes its state; then the sums."""
+"""Draw a plan as a diff, operation by operation: what is removed, added or changes its state; then the totals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape, share, size
 from surgeon.cli.render.runs import merged, pattern
+from surgeon.pages.numbers import count, shape, share, size
 from surgeon.surgery.plan import Edit, Plan, Step
 
 COLOURS = {"-": "red", "+": "green", "~": "yellow"}
@@ -20,15 +20,15 @@ SIGNS = {"-": "−", "+": "+", "~": "~"}
 MOST_LINES = 24
 WIDEST = 48
 LEAST = 12
-"""Characters that say what comes or goes, however narrow the terminal."""
+"""The least width of the columns with sites and descriptions, even on a narrow terminal."""
 INDENT, GAP, SIGN = 3, 2, 2
 
 Line = tuple[Text, Text, Text]
-"""The site with its sign, what it is or was, and the parameters that come or go."""
+"""The site with its sign, its description, and the number of added or removed parameters."""
 
 
 def render_plan(plan: Plan) -> RenderableType:
-    """The whole plan, for a terminal of any width or a pipe."""
+    """Draw the whole plan, for a terminal of any width or a pipe."""
     parts: list[RenderableType] = [_title(plan)]
     lines = [[_line(edits) for edits in _grouped(step.edits)] for step in plan.steps]
     widths = [min(WIDEST, max((len(row[i]) for rows in lines for row in rows), default=0)) for i in range(3)]
@@ -50,7 +50,7 @@ def _step(number: int, step: Step, rows: list[Line], widths: Sequence[int]) -> I
     if rows:
         yield _Rows(rows[:MOST_LINES], widths)
     if len(rows) > MOST_LINES:
-        yield Text(f"   … and {len(rows) - MOST_LINES} lines more (--json lists every one)", style="dim")
+        yield Text(f"   … and {len(rows) - MOST_LINES} more lines (--json lists all)", style="dim")
     if not step.edits:
         yield Text("   nothing changes", style="dim")
     if step.notes:
@@ -62,7 +62,7 @@ def _step(number: int, step: Step, rows: list[Line], widths: Sequence[int]) -> I
 
 @dataclass(frozen=True)
 class _Rows:
-    """Lines in columns that are as wide in every step; of a narrow terminal the numbers get their share first."""
+    """Lines in columns of the same width in every step; on a narrow terminal the numbers keep their width."""
 
     rows: Sequence[Line]
     widths: Sequence[int]
@@ -73,7 +73,7 @@ class _Rows:
         what = max(min(what, LEAST), min(what, room - site))
         grid = Table.grid()
         grid.add_column(width=SIGN)
-        grid.add_column(width=min(site, room - what) - SIGN, overflow="fold")  # an address is of use only whole
+        grid.add_column(width=min(site, room - what) - SIGN, overflow="fold")  # an address is only useful in full
         grid.add_column(width=GAP)
         grid.add_column(width=what, no_wrap=True, overflow="ellipsis")
         grid.add_column(width=GAP)
@@ -108,7 +108,7 @@ def _line(edits: list[Edit]) -> Line:
 
 
 def _short(what: str) -> str:
-    """A layer in few words: ``Linear(512 → 10)``."""
+    """Shorten the description of a layer: ``Linear(512 → 10)``."""
     what = re.sub(r"in_features=(\d+), out_features=(\d+)", r"\1 → \2", what)
     return what.replace(", bias=True", "").replace(", inplace=True", "").replace("(inplace=True)", "")
 
@@ -117,14 +117,14 @@ def _summary(plan: Plan) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    moving = f"{count(plan.trainable)} of them train ({share(plan.trainable, plan.parameters)})"
-    grid.add_row("parameters", f"{count(plan.parameters_before)} → {count(plan.parameters)}, {moving}")
+    trainable = f"{count(plan.trainable)} of them trainable ({share(plan.trainable, plan.parameters)})"
+    grid.add_row("parameters", f"{count(plan.parameters_before)} → {count(plan.parameters)}, {trainable}")
     grid.add_row("tensors", plan.counts)
     grid.add_row("bytes", f"{size(plan.bytes_read)} to read, {size(plan.bytes_written)} to write")
     if plan.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in plan.outputs.items()))
     for number, reach in enumerate(plan.reaches):
-        grid.add_row("" if number else "what this recipe reaches for", str(reach))
+        grid.add_row("" if number else "outside resources", str(reach))
     for number, note in enumerate(plan.notes):
         grid.add_row("" if number else "notes", note)
     return grid

@@ -1,4 +1,4 @@
-"""Predictions as people read them."""
+"""Draw predictions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from surgeon.training.predicting import Predictions
 
 COLUMNS = 8
-"""How many columns a person is shown: of classes the likeliest, of others the first."""
+"""How many columns to show: the likeliest classes, or the first values."""
 
 
 def render_predictions(predicted: Predictions, samples: int, path: str | None) -> RenderableType:
-    """The first samples, and where all of them lie."""
+    """Draw the first samples, and where all samples are."""
     from surgeon.training.predicting import shown
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

@@ -1,4 +1,4 @@
-"""What a run shows on a terminal while it goes on: the plan, spinners and bars."""
+"""Show a running command's progress on a terminal: the plan, spinners and bars."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class TerminalProgress(RunProgress):
     """Print the plan, and show each step on stderr.
 
     Args:
-        quiet: Show nothing.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
 
     def step(self, what: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a spinner, or a bar where bytes are counted."""
+        """Show a spinner, or a bar if the number of bytes is known."""
         if total is not None:
             return counting(what, total, quiet=self._quiet)
         return self._spinner(what)

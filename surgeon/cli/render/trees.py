@@ -1,4 +1,4 @@
-"""A network as its sites: what each is, gives and weighs, and the part that it plays. Repeated blocks stand once."""
+"""Draw a network as a tree of sites with class, output, size and role. Repeated blocks are shown once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import merged, pattern, ranges
+from surgeon.pages.numbers import count, shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 NARROW = 72
-"""Characters below which a terminal has no room for the classes."""
-UNMARKED = {"norms"}  # there are as many as layers, so they are listed below the tree instead of in each line
+"""Below this many characters, the classes are left out."""
+WIDE = 96
+"""Below this many characters, the FLOPs are left out."""
+UNMARKED = {"norms"}  # too many to mark, so they are only listed below the tree
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,27 @@ class _Row:
     parent: str
     name: str
     site: str
-    """The first of the sites that the row stands for."""
+    """The first site of the row."""
     module: nn.Module
     copies: int
     depth: int
 
 
 def render_tree(
-    model: nn.Module, roles: Mapping[str, list[str]], trace: Trace | None, depth: int | None = 2
+    model: nn.Module,
+    roles: Mapping[str, list[str]],
+    trace: Trace | None,
+    depth: int | None = 2,
+    flops: Mapping[str, int] | None = None,
 ) -> RenderableType:
-    """The tree of ``model``.
+    """Draw the tree of ``model``.
 
     Args:
         model: A network or its skeleton.
         roles: The sites of each role.
-        trace: Whence the shapes come; without it there are none.
-        depth: How many levels to show; all if None. What plays a part is shown at any level.
+        trace: The trace with the output shapes; without it they are left out.
+        depth: How many levels to show; all if None. Sites with a role are shown at any level.
+        flops: The floating-point operations of each site in the traced forward.
     """
     marks: dict[str, list[str]] = {}
     for role, sites in roles.items():
@@ -63,32 +70,38 @@ def render_tree(
                 "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
                 "output": Text() if trace is None else _shape(trace, row.site),
                 "parameters": Text(count(parameters) if parameters else ""),
+                "FLOPs": Text(count(done) if (done := (flops or {}).get(row.site, 0) * row.copies) else ""),
                 "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
             }
         )
-    return _Tree(rows, ["site", "module", *(["output"] if trace else []), "parameters", "role"])
+    return _Tree(
+        rows, ["site", "module", *(["output"] if trace else []), "parameters", *(["FLOPs"] if flops else []), "role"]
+    )
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """A table of which sites, classes and roles give way on a narrow terminal, and numbers do not."""
+    """A table whose sites, classes and roles are shortened on a narrow terminal, but not its numbers."""
 
     rows: Sequence[Mapping[str, Text]]
     columns: Sequence[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [name for name in self.columns if name != "module" or options.max_width >= NARROW]
+        needed = {"module": NARROW, "FLOPs": WIDE}
+        columns = [name for name in self.columns if options.max_width >= needed.get(name, 0)]
         grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         for name in columns:
-            numbers = name in ("output", "parameters")
-            grid.add_column(name, no_wrap=numbers, overflow="fold", justify="right" if name == "parameters" else "left")
+            numbers = name in ("output", "parameters", "FLOPs")
+            grid.add_column(
+                name, no_wrap=numbers, overflow="fold", justify="right" if name in ("parameters", "FLOPs") else "left"
+            )
         for row in self.rows:
             grid.add_row(*(row[name] for name in columns))
         yield grid
 
 
 def render_roles(roles: Roles) -> RenderableType:
-    """What was found to be what, and on what evidence."""
+    """Draw the sites of each role, with the evidence."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="magenta", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -100,7 +113,7 @@ def render_roles(roles: Roles) -> RenderableType:
 
 
 def grouped_roles(roles: Roles, role: str) -> list[tuple[str, str]]:
-    """List the sites of a role with the evidence for each; a stack of blocks, or many sites, in one line."""
+    """List the sites of a role with their evidence; one line for a stack of blocks or for many sites."""
     if role == "blocks":
         return [
             (f"{stack.container}.{ranges(numbers)}" if numbers else stack.container, f"{len(stack.sites)} blocks")
@@ -122,7 +135,7 @@ def _numbers(container: str, sites: list[str]) -> list[int]:
 def _shape(trace: Trace, site: str) -> Text:
     visit = trace.visits.get(site)
     if visit is None:
-        return Text("does not run", style="dim")
+        return Text("not run", style="dim")
     try:
         text = shape(trace.shape(site))
     except Exception:  # the output has no tensor, which is not an error in a table
@@ -131,7 +144,7 @@ def _shape(trace: Trace, site: str) -> Text:
 
 
 def _rows(module: nn.Module, site: str = "", level: int = 1) -> Iterator[_Row]:
-    """The rows below ``module``, consecutive children of equal structure as one."""
+    """Yield the rows below ``module``; consecutive children of equal structure share one."""
     prefix = f"{site}." if site else ""
     groups: list[list[str]] = []
     for name, child in module.named_children():
@@ -146,7 +159,7 @@ def _rows(module: nn.Module, site: str = "", level: int = 1) -> Iterator[_Row]:
         at = f"{prefix}{group[0]}"
         inner = list(child.named_children())
         if type(child).__name__ == "ModuleList" and len({_signature(block) for _, block in inner}) == 1:
-            # a list does not run itself, so its one row would say nothing that its blocks do not
+            # a ModuleList does not run itself, so its row would add nothing to those of its blocks
             yield from _rows(child, at, level)
             continue
         yield _Row(prefix, name, at, child, len(group), level)

@@ -1,4 +1,4 @@
-"""Measures that make a command start faster; nothing outside of ``cli`` may rely on them.
+"""Make commands start faster; nothing outside ``cli`` may depend on this room.
 
-Owns the import hook that puts off parts of libraries which a command seldom uses. Read ``lazy_imports.py``.
+Owns the import hook that defers rarely used parts of libraries. Read ``lazy_imports.py``.
 """

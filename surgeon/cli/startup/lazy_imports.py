@@ -1,18 +1,19 @@
-"""Put off the import of libraries' parts that a command seldom uses, until one of their attributes is read.
+"""Defer the import of rarely used parts of libraries until one of their attributes is read.
 
-``import torchvision`` and every model of transformers import torch's compiler (a thousand modules) to mark a few
-functions for it, and transformers imports scipy's optimisers for the losses of detectors. A process that compiles
-nothing and trains nothing needs neither; one that does after all gets the real module at the first attribute that it
-reads.
+``import torchvision`` and every model of transformers import torch's compiler (a thousand modules) only to mark a few
+functions for it, and transformers imports scipy's optimisers for the losses of detectors. A process that neither
+compiles
+nor trains needs neither. One that does gets the real module at the first attribute that it reads.
 
-Use it in a process of our own only: what is marked for the compiler before the compiler is loaded stays unmarked.
+Use it only in a process that surgeon controls: functions marked before the compiler is loaded stay unmarked.
 
-``python tests/benchmarks/lazy_imports.py --rounds 7`` measures what an entry saves of a ``surgeon plan``; one stays
-only if it saves at least 0.2 s. Medians of CPU seconds (torch 2.14, scipy 1.17, two cores under load); the two of torch
-work only as a pair, since importing ``torch._dynamo.utils`` imports its package:
+``python tests/benchmarks/lazy_imports.py --rounds 7`` measures what an entry saves in ``surgeon plan``; an entry stays
+only if it saves at least 0.2 s. Medians of CPU seconds (torch 2.14, scipy 1.17, two cores under load). The two entries
+of
+torch work only as a pair, since importing ``torch._dynamo.utils`` imports its package:
 
 =====================================  ======================  ==================
-put off                                torchvision SqueezeNet  transformers Llama
+deferred                               torchvision SqueezeNet  transformers Llama
 =====================================  ======================  ==================
 nothing                                3.14                    4.56
 torch._dynamo                          3.18 (saves nothing)    4.70 (nothing)
@@ -21,8 +22,8 @@ scipy.optimize                         3.18 (not imported)     4.31 (0.26)
 all three                              2.34 (0.80)             3.81 (0.76)
 =====================================  ======================  ==================
 
-The stand-ins know which names these libraries read of the modules while they are imported. A library newer than
-:data:`NEWEST` may read others, so nothing of it is put off: commands start later and do the same.
+The placeholders have the names that these libraries read from the modules during import. A library newer than
+:data:`NEWEST` may read others, so it is not deferred: commands then start later and do the same.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from types import ModuleType
 from typing import Any
 
 NEWEST = {"torch": (2, 14), "scipy": (1, 17)}
-"""The newest release of each library that ``tests/cli/startup`` passed with."""
+"""The newest release of each library that passes ``tests/cli/startup``."""
 
 
 def defer() -> None:
-    """From now on, put off what :data:`DEFERRED` names, where it is not imported yet.
+    """Defer the modules in :data:`DEFERRED` that are not imported yet.
 
-    Modules of a library that is newer than in :data:`NEWEST`, or does not say its version, are imported as usual.
+    Modules of a library that is newer than in :data:`NEWEST`, or has no version, are imported as usual.
     """
     names = frozenset(name for name in DEFERRED if is_tried(name.partition(".")[0]))
     if names and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -52,7 +53,7 @@ def defer() -> None:
 
 
 def is_tried(library: str) -> bool:
-    """Check whether the installed release of ``library`` is one that the stand-ins were tried with."""
+    """Return whether the placeholders were tested with the installed release of ``library``."""
     try:
         release = re.match(r"(\d+)\.(\d+)", version(library))
     except PackageNotFoundError:
@@ -61,12 +62,12 @@ def is_tried(library: str) -> bool:
 
 
 def _mark(function: Any = None, *_: Any, **__: Any) -> Any:
-    """A decorator, with arguments or without, whose mark only the compiler reads."""
+    """Stand in for a decorator, with or without arguments, whose mark only the compiler reads."""
     return _mark if function is None else function
 
 
 def _forward(module: Deferred, name: str) -> Callable[..., Any]:
-    """A function of ``module``, which is loaded when it is called."""
+    """Return a function that loads ``module`` when it is called."""
 
     def later(*args: Any, **kwargs: Any) -> Any:
         _load(module)
@@ -81,14 +82,14 @@ DEFERRED: Mapping[str, Mapping[str, Callable[[Deferred], Any]]] = {
     "torch._dynamo.utils": {"is_compile_supported": lambda module: _forward(module, "is_compile_supported")},
     "scipy.optimize": {"linear_sum_assignment": lambda module: _forward(module, "linear_sum_assignment")},
 }
-"""The modules, and what they offer without being loaded."""
+"""The deferred modules, and the attributes that they have without being loaded."""
 
 ALONE = frozenset({"torch._dynamo.utils", "torch._dynamo._trace_wrapped_higher_order_op"})
-"""Submodules that are imported without their package: put off themselves, or in need of nothing from it."""
+"""Submodules that are imported without their package: they are deferred too, or do not use it."""
 
 
 class Deferred(ModuleType):
-    """A module whose code runs when an attribute is missed; it is the same object before and after."""
+    """A module whose code runs when a missing attribute is read; the object stays the same."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # inspect and others look these up on all modules
@@ -98,7 +99,7 @@ class Deferred(ModuleType):
 
 
 def _load(module: ModuleType) -> None:
-    """Run the code of a module that was put off, once; its package's comes first, as in any import."""
+    """Run the code of a deferred module once, after its package's, as in any import."""
     with _LOCK:
         package = sys.modules.get(module.__name__.rpartition(".")[0])
         if package is not None:
@@ -109,7 +110,7 @@ def _load(module: ModuleType) -> None:
 def _load_one(module: ModuleType) -> None:
     if type(module) is not Deferred:
         return
-    # The real module from here on: while its code runs, others may import it and miss attributes.
+    # the real module from here on: other modules may import it and read missing attributes while its code runs
     module.__class__ = ModuleType  # type: ignore[assignment]
     spec = module.__spec__
     assert spec is not None
@@ -121,7 +122,7 @@ def _load_one(module: ModuleType) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules that are put off, and loads their package when another part of it is imported."""
+    """Find the deferred modules, and load their package when another part of it is imported."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
@@ -143,7 +144,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Later(Loader):
-    """Makes a module without running its code."""
+    """Make a module without running its code."""
 
     def __init__(self, real: Loader) -> None:
         self.real = real
@@ -157,7 +158,7 @@ class _Later(Loader):
 
 
 class _Loaded(Loader):
-    """Hands over a module that was imported while its package was."""
+    """Return a module that was imported while its package was loading."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__

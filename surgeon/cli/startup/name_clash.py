@@ -1,4 +1,4 @@
-"""Notice another project's package of the same name, whose files may have replaced some of ours."""
+"""Detect another project's package of the same name, whose files may have replaced some of surgeon's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OTHER = "surgeon"
 
 
 def name_clash() -> str | None:
-    """A warning if the distribution ``surgeon``, another project, has installed files into this package's folder."""
+    """Return a warning if the distribution ``surgeon``, another project, has files in this package's folder."""
     try:
         other = distribution(OTHER)
     except PackageNotFoundError:
@@ -18,6 +18,6 @@ def name_clash() -> str | None:
     if not any(file.parts and file.parts[0] == "surgeon" for file in other.files or ()):
         return None
     return (
-        f"the distribution '{OTHER}' {other.version} is another project whose files lie over '{DISTRIBUTION}': "
+        f"the distribution '{OTHER}' {other.version} is another project whose files overwrite '{DISTRIBUTION}': "
         f"python -m pip uninstall {OTHER}, then python -m pip install --force-reinstall --no-deps {DISTRIBUTION}"
     )

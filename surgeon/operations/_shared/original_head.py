@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from surgeon.errors import OperationError
-from surgeon.graph.edit import drop_tap, exit_site
+from surgeon.graph.edit import exit_site
 from surgeon.nn.grafts import TRUNK_OUTPUT
 from surgeon.operations._shared.labels import is_vocabulary_head, untie
 from surgeon.surgery.features import logits_branch, scoring_layer, tapped_site
@@ -60,7 +60,8 @@ def drop_original(surgery: Surgery, added: Collection[str], heads: Sequence[str]
         return
     drop_auxiliary(surgery)
     if is_vocabulary_head(surgery.model, module):
-        untie(surgery.model, surgery.families)
+        with surgery.bookkeeping():
+            untie(surgery.model, surgery.families)
     if isinstance(module, nn.Linear):
         surgery.replace(sites[0], surgery.new(nn.Identity))
 
@@ -69,7 +70,7 @@ def drop_logits_branch(surgery: Surgery) -> None:
     """Remove the head that an earlier operation added to features, if there is one."""
     branch = logits_branch(surgery.model)
     if branch is not None:
-        drop_tap(surgery.model, branch.tap)
+        surgery.untap(branch.tap)
         surgery.remove(f"grafts.{TRUNK_OUTPUT}")
 
 
@@ -77,10 +78,10 @@ def drop_auxiliary(surgery: Surgery) -> None:
     """Remove the auxiliary heads, and leave the network as torchvision and transformers build it without them."""
     model = surgery.model
     for name in dict.fromkeys(site.split(".")[0] for site in surgery.role("aux")):
-        surgery.remove(name)
-        model.register_module(name, None)  # the forward tests whether it is None
+        surgery.remove(name, optional=True)  # the forward tests whether it is None
     if hasattr(model, "aux_logits"):
-        model.aux_logits = False  # type: ignore[assignment]
+        with surgery.bookkeeping():
+            model.aux_logits = False  # type: ignore[assignment]
 
 
 def _end_after_branches(surgery: Surgery) -> None:

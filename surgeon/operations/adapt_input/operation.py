@@ -54,8 +54,9 @@ class AdaptInput(Operation):
         from surgeon.operations.adapt_input.channels import adapt_channels
         from surgeon.operations.adapt_input.resolution import adapt_resolution
 
-        if self.channels is not None:
-            adapt_channels(surgery, self.at, self.channels, self.init)
-        if self.image_size is not None:
-            adapt_resolution(surgery, self.image_size)
+        with surgery.bookkeeping():
+            if self.channels is not None:
+                adapt_channels(surgery, self.at, self.channels, self.init)
+            if self.image_size is not None:
+                adapt_resolution(surgery, self.image_size)
         return surgery.model

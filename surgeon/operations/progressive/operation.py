@@ -109,16 +109,17 @@ class Progressive(Operation):
         surgery.freeze([Site(name, network.get_submodule(name)) for name in (last, f"laterals.{index - 1}")])
         surgery.attach("columns", str(index), column)
         surgery.attach("laterals", str(index), nn.ModuleList())
-        network.tasks.append(self.task)
-        network.architectures.append(architecture)
-        if self.classes is not None:
-            self._replace_head(surgery, column)
-        network.sites.append(self._sites(surgery, network, index))
-        self._feed(surgery, network, index)
-        if aux := surgery.role("aux"):
-            surgery.freeze([Site(name, network.get_submodule(name)) for name in aux])
-            surgery.note("the new column's main output is its task's: its auxiliary heads do not train")
-        network.train(network.training)
+        with surgery.bookkeeping():
+            network.tasks.append(self.task)
+            network.architectures.append(architecture)
+            if self.classes is not None:
+                self._replace_head(surgery, column)
+            network.sites.append(self._sites(surgery, network, index))
+            self._feed(surgery, network, index)
+            if aux := surgery.role("aux"):
+                surgery.freeze([Site(name, network.get_submodule(name)) for name in aux])
+                surgery.note("the new column's main output is its task's: its auxiliary heads do not train")
+            network.train(network.training)
         return surgery.model
 
     def _sites(self, surgery: Surgery, network: ProgressiveNetwork, index: int) -> list[str]:

@@ -38,7 +38,8 @@ class ReplaceHead(ReplaceHeadFields, Operation):
         """Put the new head in the old one's place, or on top of the features where there is none."""
         from surgeon.operations.replace_head.carry_out import replace_head
 
-        return replace_head(self, surgery)
+        with surgery.bookkeeping():
+            return replace_head(self, surgery)
 
     def objectives(self) -> list[Objective]:
         """The loss of the logits, where it is not the default cross-entropy."""

@@ -59,8 +59,9 @@ def thin(surgery: Surgery, stacks: Sequence[Thinning]) -> None:
         return
     before = surgery.recall("outputs before", lambda: _outputs(surgery))
     cls = stock_class(surgery.model)
-    for stack in cut:
-        _slice(surgery, stack)
+    with surgery.bookkeeping():
+        for stack in cut:
+            _slice(surgery, stack)
     try:
         after = surgery.recall("outputs after", lambda: _outputs(surgery))
     except OperationError as error:

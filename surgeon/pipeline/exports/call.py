@@ -1,4 +1,4 @@
-"""The calls of a network that an export is made from and compared on."""
+"""Prepare the calls of a network that an export is traced with and compared on."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from surgeon.pipeline.exports.consumer import flat
 from surgeon.surgery.inspection import Inspection
 
 LONE = "output"
-"""The name of an output where the network returns a single tensor."""
+"""The name of the output of a network that returns a single tensor."""
 MASK = "attention_mask"
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Plain(nn.Module):
-    """Run a network and return plain tensors: one as it is, several in a dictionary by name.
+    """Run a network and return plain tensors: one tensor unchanged, several in a dictionary by name.
 
-    Classes of surgeon's or transformers' outputs would have to be there where the export is loaded.
+    Output classes of surgeon or transformers would have to be importable where the export is loaded.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,9 +41,9 @@ class Plain(nn.Module):
         return output if isinstance(output, torch.Tensor) else flat(output)
 
     def take(self, names: Iterable[str]) -> None:
-        """Show ``names`` as the parameters of the forward: torch.export calls the inputs of a program so.
+        """Declare ``names`` as the parameters of the forward, which torch.export uses to name a program's inputs.
 
-        A program of a forward that shows ``**kwargs`` cannot be called again once it was saved (torch 2.14).
+        A program exported from a forward with ``**kwargs`` cannot be called after saving (torch 2.14).
         """
         parameter = inspect.Parameter
         kind = parameter.POSITIONAL_OR_KEYWORD
@@ -58,16 +58,16 @@ class Plain(nn.Module):
 
 @dataclass(frozen=True)
 class Call:
-    """A network that runs, and the arguments that it runs on.
+    """A network and the arguments to run it on.
 
     Attributes:
-        network: The network in eval mode, on the CPU; a copy that may be changed.
+        network: A copy of the network in eval mode on the CPU.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        parameters: The name of every argument, in order.
-        names: The name of every tensor among the arguments, in order.
-        batch: The size of the batch, which is dimension 0 of every tensor; None if they differ in it.
-        length: The number of tokens, which is dimension 1 of every tensor; None if the inputs are no tokens.
+        parameters: The names of all arguments, in order.
+        names: The names of all tensors among the arguments, in order.
+        batch: The batch size, dimension 0 of every tensor; None if they differ.
+        length: The number of tokens, dimension 1 of every tensor; None if the inputs are not tokens.
     """
 
     network: Plain
@@ -84,7 +84,7 @@ class Call:
         return self.args, self.kwargs
 
     def run(self, arguments: Arguments) -> dict[str, torch.Tensor]:
-        """Run the network; returns its tensors by name."""
+        """Run the network and return its output tensors by name."""
         args, kwargs = arguments
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,7 +92,7 @@ class Call:
             return {name: tensor.clone() for name, tensor in flat(self.network(*args, **kwargs)).items()}
 
     def cases(self, *, batch: bool, length: bool) -> Iterator[Arguments]:
-        """List the arguments to compare on: those of the trace, then other sizes of what is dynamic."""
+        """Yield the arguments to compare on: the traced ones, then other sizes of dynamic dimensions."""
         padded = _with_padding(self.traced)
         yield self.traced
         if MASK in self.kwargs:
@@ -105,11 +105,11 @@ class Call:
 
 
 def call_of(model: nn.Module, inspection: Inspection) -> Call:
-    """Make the call to export: the first inputs that the network runs on, those with a padding mask first.
+    """Prepare the call to export: the first inputs that the network runs on, preferring those with a padding mask.
 
     Raises:
-        ExportError: It runs on none of them.
-        OperationError: Nothing says what the network takes.
+        ExportError: The network runs on none of the inputs.
+        OperationError: The inputs of the network are unknown.
     """
     network = Plain(copy.deepcopy(model).cpu().eval())
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -119,7 +119,7 @@ def call_of(model: nn.Module, inspection: Inspection) -> Call:
         call = _call(network, inputs, dtype)
         try:
             outputs = call.run(call.traced)
-            call.run(_with_padding(call.traced))  # a mask of ones is dropped unread, whatever its length
+            call.run(_with_padding(call.traced))  # networks drop a mask of ones without checking its length
         except Exception as error:  # a network may raise anything on inputs that do not fit it
             refusal = refusal or first_line(error)
             continue
@@ -128,7 +128,7 @@ def call_of(model: nn.Module, inspection: Inspection) -> Call:
         return call
     raise ExportError(
         f"the network does not run on inputs {feed.origin}: {refusal}",
-        hint="say what it takes by inputs: in the recipe that makes it",
+        hint="declare its inputs in the recipe: inputs:",
     )
 
 
@@ -162,7 +162,7 @@ def _tokens(tensors: list[torch.Tensor]) -> int | None:
 
 
 def _sized(tensor: Any, dimension: int, size: int) -> Any:
-    """Repeat a tensor along a dimension, and cut it to a size."""
+    """Repeat a tensor along a dimension and cut it to a size."""
     if not isinstance(tensor, torch.Tensor):
         return tensor
     times = -(-size // tensor.shape[dimension])
@@ -170,7 +170,7 @@ def _sized(tensor: Any, dimension: int, size: int) -> Any:
 
 
 def _with_padding(arguments: Arguments) -> Arguments:
-    """Mask the last token of the first row, so that an export that ignores the mask is noticed."""
+    """Mask the last token of the first row, so that an export that ignores the mask is detected."""
     args, kwargs = arguments
     mask = kwargs.get(MASK)
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or mask.shape[1] < 2:
@@ -181,10 +181,10 @@ def _with_padding(arguments: Arguments) -> Arguments:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
+    """Return the first line of an error's message, or its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def leaves(arguments: Arguments) -> list[torch.Tensor]:
-    """List the tensors among arguments, in the order of :attr:`Call.names`."""
+    """Return the tensors among arguments, in the order of :attr:`Call.names`."""
     return [leaf for leaf in _pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]

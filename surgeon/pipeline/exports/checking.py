@@ -1,4 +1,4 @@
-"""Run what was exported in a process without surgeon, and compare its outputs with the network's."""
+"""Run an export in a process without surgeon, and compare its outputs with the network's."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from surgeon.pipeline.exports.call import Arguments, Call, leaves
 
 CONSUMER = Path(__file__).with_name("consumer.py")
 TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""The largest difference that counts as rounding, relative to the largest value of the output."""
+"""The largest rounding difference, relative to the largest value of the output."""
 ONNX_TOLERANCE = 1e-3
-"""For float32 in onnxruntime, whose kernels sum in another order."""
+"""The same for float32 in onnxruntime, whose kernels sum in another order."""
 TORCH_TOLERANCE = 1e-4
 
 
 def run_consumer(form: str, export: Path, folder: Path) -> None:
-    """Run the consumer's script on ``export``; what it writes lies in ``folder``.
+    """Run the consumer's script on ``export``; it writes its results into ``folder``.
 
     Raises:
-        VerificationError: It cannot load or run the export.
+        VerificationError: The script cannot load or run the export.
     """
     command = [sys.executable, "-P", str(CONSUMER), form, str(export), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()] or ["it said nothing"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        lines = [line for line in process.stderr.strip().splitlines() if line.strip()] or ["it printed nothing"]
         raise VerificationError(f"a process without surgeon cannot use it: {lines[-1].strip()[:300]}")
 
 
@@ -43,7 +43,7 @@ def check_outputs(form: str, export: Path, call: Call, cases: Sequence[Arguments
         The largest difference, relative to the largest value of its output.
 
     Raises:
-        VerificationError: It cannot be run, or an output differs.
+        VerificationError: The export cannot be run, or an output differs.
     """
     expected = [call.run(case) for case in cases]
     write_inputs(form, call, cases, folder)
@@ -52,7 +52,7 @@ def check_outputs(form: str, export: Path, call: Call, cases: Sequence[Arguments
 
 
 def write_inputs(form: str, call: Call, cases: Sequence[Arguments], folder: Path) -> None:
-    """Write the cases as the consumer of ``form`` reads them."""
+    """Write the cases in the format that the consumer of ``form`` reads."""
     if form == "onnx":
         for number, case in enumerate(cases):
             arrays = dict(zip(call.names, (tensor.numpy() for tensor in leaves(case)), strict=True))
@@ -62,7 +62,7 @@ def write_inputs(form: str, call: Call, cases: Sequence[Arguments], folder: Path
 
 
 def compare_outputs(form: str, expected: Sequence[dict[str, torch.Tensor]], folder: Path) -> float:
-    """Compare what the consumer has written with what is expected; see :func:`check_outputs`."""
+    """Compare the consumer's outputs with the expected ones; see :func:`check_outputs`."""
     worst = 0.0
     results: list[dict[str, torch.Tensor]]
     if form == "onnx":
@@ -70,25 +70,25 @@ def compare_outputs(form: str, expected: Sequence[dict[str, torch.Tensor]], fold
         results = [{name: torch.from_numpy(array) for name, array in np.load(path).items()} for path in paths]
     else:
         results = torch.load(folder / "outputs.pt", weights_only=True)
-    for outputs, wanted in zip(results, expected, strict=True):
-        if wrong := sorted(outputs.keys() ^ wanted.keys()):
-            raise VerificationError(f"it has other outputs than the network: {', '.join(wrong[:3])}")
-        for name, tensor in wanted.items():
+    for outputs, references in zip(results, expected, strict=True):
+        if differing := sorted(outputs.keys() ^ references.keys()):
+            raise VerificationError(f"it has other outputs than the network: {', '.join(differing[:3])}")
+        for name, tensor in references.items():
             worst = max(worst, _difference(form, name, outputs[name], tensor))
     return worst
 
 
-def _difference(form: str, name: str, output: torch.Tensor, wanted: torch.Tensor) -> float:
-    if output.shape != wanted.shape or output.dtype != wanted.dtype:
-        ours, theirs = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (wanted, output))
+def _difference(form: str, name: str, output: torch.Tensor, expected: torch.Tensor) -> float:
+    if output.shape != expected.shape or output.dtype != expected.dtype:
+        ours, theirs = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (expected, output))
         raise VerificationError(f"its output {name} is {theirs}, the network's {ours}")
-    if not wanted.is_floating_point():
-        if not torch.equal(output, wanted):
+    if not expected.is_floating_point():
+        if not torch.equal(output, expected):
             raise VerificationError(f"its output {name} differs from the network's")
         return 0.0
     plain = ONNX_TOLERANCE if form == "onnx" else TORCH_TOLERANCE
-    allowed = TOLERANCE.get(wanted.dtype, plain)
-    one, other = output.double(), wanted.double()
+    allowed = TOLERANCE.get(expected.dtype, plain)
+    one, other = output.double(), expected.double()
     finite = other.isfinite()
     same = bool((one.isnan() == other.isnan()).all()) and torch.equal(one[other.isinf()], other[other.isinf()])
     scale = max(float(other[finite].abs().max()) if finite.any() else 0.0, 1e-6)
@@ -100,6 +100,6 @@ def _difference(form: str, name: str, output: torch.Tensor, wanted: torch.Tensor
 
 
 def read_digests(folder: Path) -> dict[str, Any]:
-    """Read the digests of tensors that the consumer of a state dict has written."""
+    """Read the digests of tensors that the consumer of a state dict wrote."""
     digests: dict[str, Any] = json.loads((folder / "digests.json").read_text())
     return digests

@@ -1,8 +1,9 @@
-"""Load an exported network as its consumer does and run it: a script for a process of its own, without surgeon.
+"""Load an exported network as its consumer does and run it: a script for a separate process without surgeon.
 
-Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder holds ``inputs.pt`` (a list of calls) or, for onnx, one
-``inputs-N.npz`` for each call; what the network returns is written beside them, as ``outputs.pt`` or ``outputs-N.npz``.
-It imports nothing of surgeon, and refuses all imports of it, also those that a loaded file asks for.
+Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder contains ``inputs.pt`` (a list of calls) or, for onnx,
+    one
+``inputs-N.npz`` per call; the outputs are written beside them as ``outputs.pt`` or ``outputs-N.npz``. The script does
+not import surgeon and refuses imports of it, also by a loaded file.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from typing import Any
 
 
 class NoSurgeon:
-    """A finder that comes before all others and refuses ``surgeon`` and what is in it."""
+    """An import finder that precedes all others and refuses ``surgeon``."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Raise ImportError for surgeon; leave every other module to the next finder."""
+        """Raise ImportError for surgeon; leave other modules to the next finder."""
         if name.partition(".")[0] == "surgeon":
-            raise ImportError(f"the export asks for {name}, which its consumer does not have")
+            raise ImportError(f"the export asks for {name}, which is not available without surgeon")
 
 
 def flat(value: Any, at: str = "") -> dict[str, Any]:
-    """List the tensors in an output by the path to each, as surgeon does before it exports."""
+    """Return the tensors in an output by path, as surgeon does before it exports."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -38,7 +39,7 @@ def flat(value: Any, at: str = "") -> dict[str, Any]:
 
 
 def run_torch(load: Callable[[], Callable[..., Any]], folder: Path) -> None:
-    """Call what ``load`` returns with every saved call, and save the outputs."""
+    """Call the result of ``load`` with every saved call, and save the outputs."""
     import torch
 
     calls = torch.load(folder / "inputs.pt", weights_only=True)
@@ -52,14 +53,14 @@ def run_torch(load: Callable[[], Callable[..., Any]], folder: Path) -> None:
 
 
 def torch_export(export: Path, folder: Path) -> None:
-    """Load a program by torch.export alone."""
+    """Load a program with torch.export only."""
     import torch
 
     run_torch(lambda: torch.export.load(export).module(), folder)
 
 
 def state_dict(export: Path, folder: Path) -> None:
-    """Load tensors by torch alone, write their digests, and fill the program beside the inputs with them, if any."""
+    """Load tensors with torch only, write their digests, and run the program beside the inputs with them, if any."""
     import torch
 
     tensors = torch.load(export, weights_only=True)
@@ -74,7 +75,7 @@ def state_dict(export: Path, folder: Path) -> None:
 
     def load() -> Callable[..., Any]:
         module = torch.export.load(program).module()
-        with torch.no_grad():  # nothing of what the program was made from stays
+        with torch.no_grad():  # no value of the original program may remain
             for tensor in module.state_dict().values():
                 tensor.zero_()
         missing = module.load_state_dict({f"model.{name}": t for name, t in tensors.items()}, strict=False).missing_keys
@@ -86,7 +87,7 @@ def state_dict(export: Path, folder: Path) -> None:
 
 
 def hf(export: Path, folder: Path) -> None:
-    """Load a folder by the class that its config names, by transformers alone."""
+    """Load a folder with the class that its config names, with transformers only."""
     import transformers
 
     name = json.loads((export / "config.json").read_text())["architectures"][0]
@@ -94,16 +95,16 @@ def hf(export: Path, folder: Path) -> None:
 
 
 def onnx(export: Path, folder: Path) -> None:
-    """Run a graph by onnxruntime and numpy alone."""
+    """Run a graph with onnxruntime and numpy only."""
     import numpy as np
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(export), providers=["CPUExecutionProvider"])
-    taken = [entry.name for entry in session.get_inputs()]
+    inputs_of_graph = [entry.name for entry in session.get_inputs()]
     names = [entry.name for entry in session.get_outputs()]
     for path in sorted(folder.glob("inputs-*.npz")):
         inputs = dict(np.load(path))
-        outputs = session.run(names, {name: inputs[name] for name in taken})
+        outputs = session.run(names, {name: inputs[name] for name in inputs_of_graph})
         np.savez(folder / path.name.replace("inputs", "outputs"), **dict(zip(names, outputs, strict=True)))
 
 

@@ -1,10 +1,10 @@
-"""Export a network: write beside the output, run the result without surgeon, compare, and only then let it appear."""
+"""Export a network: write to a temporary path, run the result without surgeon, compare, then move it to the output."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,8 +31,7 @@ from surgeon.pipeline.exports.onnx_file import write_onnx
 from surgeon.pipeline.exports.program import Dynamic, ways, write_program
 from surgeon.pipeline.exports.state_dict_file import digests, write_state_dict_file
 from surgeon.pipeline.exports.transformers_folder import write_folder
-from surgeon.plugins import Plugins
-from surgeon.plugins import load as load_plugins
+from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import inspection_of
 
 Form = Literal["torch-export", "onnx", "state-dict", "hf"]
@@ -41,26 +40,26 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
     "state-dict": (".pt", ".pth"),
 }
-"""How the file of each form ends; ``hf`` is a folder."""
+"""The suffixes of each format; ``hf`` is a folder."""
 WRITTEN = re.compile(r"(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-"""The files that an ``hf`` export consists of: a folder of nothing else may be replaced."""
+"""The files of an ``hf`` export: a folder with other files is not replaced."""
 COMPANIONS = "config and weights only: copy tokenizer and processor files from the artifact"
 STATIC = Dynamic(batch=False, length=False)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What :func:`export` wrote, and how it was compared.
+    """The result of :func:`export`.
 
     Attributes:
         path: The file or folder.
-        form: Which of the forms it has.
+        form: Its format.
         inputs: The names of its inputs.
         outputs: The outputs that were compared; empty if only tensors were.
-        cases: On how many different inputs they were.
+        cases: The number of inputs that they were compared on.
         difference: The largest difference, relative to the largest value of its output.
-        dynamic: The sizes that are open: ``batch``, ``length``.
-        notes: What a user should know: sizes that are fixed and why, what was not compared.
+        dynamic: The dynamic sizes: ``batch``, ``length``.
+        notes: Remarks: sizes that are fixed and why, what was not compared.
     """
 
     path: Path
@@ -84,9 +83,9 @@ def export(
     key: str | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
 ) -> Export:
-    """Write a network in a form that is loaded without surgeon, after proving that it is.
+    """Write a network in a format that loads without surgeon, and check that it does.
 
     The result is loaded in a process in which surgeon cannot be imported, and its outputs are compared with the
     network's. Nothing is written unless they agree.
@@ -100,19 +99,19 @@ def export(
 
     Args:
         model: A network, an artifact's path, or a model in any form that :func:`surgeon.load` takes.
-        output: Where to write; nothing may exist there unless ``force``.
-        to: The form.
-        force: Replace what exists there.
-        arch: What builds the network, where a file does not say.
-        key: Which of several state dicts in the file to take.
-        trust_pickle: Let pickles in the file run code.
-        trust_code: Modules that a manifest names and that may run.
-        plugins: The plugins; the built-in and installed ones if left out.
+        output: The path to write; it must not exist unless ``force``.
+        to: The format.
+        force: Whether to replace what exists.
+        arch: What builds the network, if a file does not say.
+        key: Which of several state dicts in the file to use.
+        trust_pickle: Whether pickles in the file may run code.
+        trust_code: Modules named in a manifest that may run.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
-        ExportError: The network cannot be exported so; the error says which site stands in the way, and why.
-        OutputError: The place exists, cannot be written to, or ends in another suffix than the form's.
-        VerificationError: The export cannot be used without surgeon, or gives other outputs.
+        ExportError: The network cannot be exported to this format; the error names the site and the reason.
+        OutputError: The path exists, cannot be written to, or has a suffix of another format.
+        VerificationError: The export cannot be used without surgeon, or its outputs differ.
     """
     output = Path(output)
     _check_form(to, output)
@@ -120,7 +119,7 @@ def export(
     check_place(output, force=force, inputs=inputs, replaceable=_is_an_export)
     if to == "onnx":
         require("onnx", "--to onnx", ExportError)
-    plugins = plugins or load_plugins()
+    plugins = as_plugins(plugins)
     if isinstance(model, nn.Module):
         network = model
     else:
@@ -171,7 +170,7 @@ def _write(form: Form, call: Call, path: Path, folder: Path, output: Path) -> Ex
             ]
             continue
         return Export(output, form, call.names, names, len(cases), difference, dynamic.names, tuple(notes))
-    raise refused or AssertionError  # the last of the ways returns or raises
+    raise refused or AssertionError  # the last iteration returns or raises
 
 
 def _fixed(dynamic: Dynamic) -> str:
@@ -179,8 +178,8 @@ def _fixed(dynamic: Dynamic) -> str:
 
 
 def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names: tuple[str, ...]) -> Export:
-    """Write tensors; compare them to the byte, and the outputs of a traced program that is filled with them."""
-    wanted = digests(call)
+    """Write tensors and compare them byte for byte; compare the outputs of a traced program that uses them."""
+    expected = digests(call)
     write_state_dict_file(call, path)
     cases = [call.traced]
     notes: tuple[str, ...] = ()
@@ -192,9 +191,9 @@ def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names:
         where = f"{error.where}: " if error.where else ""
         notes = (f"only tensors were compared, not outputs: {where}{error.message}",)
     run_consumer("state-dict", path, folder)
-    if (read := read_digests(folder)) != wanted:
-        wrong = sorted(name for name in read.keys() | wanted.keys() if read.get(name) != wanted.get(name))
-        raise VerificationError(f"it holds other tensors than the network: {', '.join(wrong[:3])}")
+    if (actual := read_digests(folder)) != expected:
+        differing = sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
+        raise VerificationError(f"it holds other tensors than the network: {', '.join(differing[:3])}")
     if notes:
         return Export(output, "state-dict", (), (), 0, None, (), notes)
     difference = compare_outputs("state-dict", [call.run(case) for case in cases], folder)
@@ -202,24 +201,26 @@ def _write_state_dict(call: Call, path: Path, folder: Path, output: Path, names:
 
 
 def _notes(call: Call) -> list[str]:
-    """Say what of the network an exported program cannot have."""
+    """Return notes about parts of the network that an exported program cannot have."""
     for module in call.network.modules():
         if choices := composite_of(module).choices:
             names = [path.rpartition(".")[2] for path in choices]
-            return [f"of the parts {', '.join(names)} it has {getattr(module, 'active', 'the one that ran')} only"]
+            return [f"of the parts {', '.join(names)} it includes {getattr(module, 'active', 'the one that ran')} only"]
     return []
 
 
 def _check_form(form: str, output: Path) -> None:
-    """Refuse an unknown form, and a place that does not look like it.
+    """Refuse an unknown format, and a path that does not match it.
 
     Raises:
-        ExportError: There is no such form.
-        OutputError: The output ends in something else.
+        ExportError: The format is unknown.
+        OutputError: The path has another suffix.
     """
     forms = get_args(Form)
     if form not in forms:
-        raise ExportError(f"{form!r} is no form", hint=suggest(form, forms) or f"the forms are: {', '.join(forms)}")
+        raise ExportError(
+            f"{form!r} is not a format", hint=suggest(form, forms) or f"the formats are: {', '.join(forms)}"
+        )
     suffixes = SUFFIXES.get(form)
     if suffixes is not None and output.suffix not in suffixes:
         raise OutputError(

@@ -1,4 +1,4 @@
-"""Write a network as an ONNX file, by torch's exporter."""
+"""Write a network as an ONNX file with torch's exporter."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from surgeon.pipeline.exports.call import Call, first_line
 from surgeon.pipeline.exports.program import Dynamic, trace_program
 
 LARGEST = 2**31 - 2**20
-"""Bytes of tensors that one ONNX file can hold: it is a protobuf message, which ends at 2 GB."""
+"""The most bytes of tensors in one ONNX file, a protobuf message of at most 2 GB."""
 
 
 def write_onnx(call: Call, path: Path, dynamic: Dynamic) -> None:
-    """Write one ``.onnx`` file; its inputs and outputs have the names of the network's.
+    """Write one ``.onnx`` file whose inputs and outputs have the network's names.
 
     Raises:
         ExportError: The network cannot be traced, has an operation that ONNX lacks, or exceeds 2 GB.
@@ -33,11 +33,11 @@ def write_onnx(call: Call, path: Path, dynamic: Dynamic) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = torch.onnx.export(
+            program_file = torch.onnx.export(
                 program, dynamo=True, input_names=list(call.names), output_names=outputs, verbose=False
             )
-        assert made is not None  # the dynamo exporter returns the program
-        made.save(path, external_data=False)
+        assert program_file is not None  # the dynamo exporter returns the program
+        program_file.save(path, external_data=False)
     except Exception as error:
         raise ExportError(
             f"ONNX cannot express it: {_reason(error)}",
@@ -56,12 +56,12 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost error's first line: torch wraps it in advice about how to report it."""
+    """Return the first line of the innermost error: torch adds advice about how to report it."""
     return first_line(_chain(error)[-1])
 
 
 def _site(error: BaseException) -> str | None:
-    """The module whose operation could not be translated, from the graph's node in the traceback."""
+    """Return the module that could not be translated, from the graph's node in the traceback."""
     site = None
     for cause in _chain(error):
         for frame, _ in traceback.walk_tb(cause.__traceback__):

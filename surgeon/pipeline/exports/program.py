@@ -1,4 +1,4 @@
-"""Trace a network by torch.export, with sizes that may vary, and say which site cannot be traced."""
+"""Trace a network with torch.export and dynamic sizes, and name the site that cannot be traced."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from surgeon.pipeline.exports.call import Call, first_line
 
 @dataclass(frozen=True)
 class Dynamic:
-    """Which sizes an export leaves open.
+    """Which sizes of an export are dynamic.
 
     Attributes:
         batch: Dimension 0 of every input.
-        length: Dimension 1 of every input, of tokens.
+        length: Dimension 1 of every input of tokens.
     """
 
     batch: bool
@@ -32,12 +32,12 @@ class Dynamic:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the sizes that are open."""
+        """The names of the dynamic sizes."""
         return tuple(name for name in ("batch", "length") if getattr(self, name))
 
 
 def ways(call: Call) -> Iterator[Dynamic]:
-    """List what to try, the most open first; the last one leaves nothing open."""
+    """Yield the combinations to try, the most dynamic first, the static one last."""
     if call.batch is not None and call.length is not None:
         yield Dynamic(batch=True, length=True)
     if call.batch is not None:
@@ -49,11 +49,11 @@ def trace_program(call: Call, dynamic: Dynamic) -> ExportedProgram:
     """Trace the network into a program.
 
     Raises:
-        ExportError: It cannot be traced; the error names the site.
+        ExportError: The network cannot be traced; the error names the site.
     """
-    # DYNAMIC takes the range from the network: GPT-2's positions end at 1024
+    # DYNAMIC infers the range from the network: GPT-2's positions end at 1024
     sizes = {at: Dim.DYNAMIC for at, name in enumerate(("batch", "length")) if name in dynamic.names}
-    # copies: torch marks tensors as dynamic, and a second attempt would see the marks of the first
+    # clones: torch marks tensors as dynamic, and a second attempt would see the first one's marks
     args, kwargs = _pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, call.traced)
     values = (*args, *kwargs.values())
     described = [_pytree.tree_map(lambda leaf: _sizes_of(leaf, sizes), value) for value in values]
@@ -72,7 +72,7 @@ def trace_program(call: Call, dynamic: Dynamic) -> ExportedProgram:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line that says what is wrong: of a violated constraint that is the first in a list."""
+    """Return the relevant line of the error: the first listed one for violated constraints."""
     listed = [line.strip() for line in str(error).splitlines() if line.strip().startswith("- ")]
     if listed and "Constraints violated" in str(error):
         return listed[0].removeprefix("- ").partition(". ")[0]
@@ -87,7 +87,7 @@ def write_program(call: Call, path: Path, dynamic: Dynamic) -> None:
     """Write the program as a ``.pt2`` file.
 
     Raises:
-        ExportError: It cannot be traced, or torch cannot store what was traced.
+        ExportError: The network cannot be traced, or torch cannot save the program.
     """
     program = trace_program(call, dynamic)
     try:
@@ -97,7 +97,7 @@ def write_program(call: Call, path: Path, dynamic: Dynamic) -> None:
 
 
 def failing_site(error: BaseException, model: nn.Module) -> str | None:
-    """Find the innermost module of ``model`` in whose code ``error`` arose; None if it arose elsewhere."""
+    """Return the innermost module of ``model`` whose code raised ``error``; None if it was raised elsewhere."""
     names = {id(module): name for name, module in model.named_modules()}
     site = None
     cause: BaseException | None = error

@@ -12,15 +12,15 @@ from surgeon.pipeline.exports.call import Call
 
 
 def write_state_dict_file(call: Call, path: Path) -> None:
-    """Write what ``torch.load(path, weights_only=True)`` reads: the tensors by name, tied ones stored once."""
+    """Write a file for ``torch.load(path, weights_only=True)``: tensors by name, tied ones stored once."""
     torch.save(dict(call.network.model.state_dict()), path)
 
 
 def digests(call: Call) -> dict[str, list[object]]:
-    """Get dtype, shape and SHA-256 of every tensor, as the consumer computes them.
+    """Compute dtype, shape and SHA-256 of every tensor, as the consumer does.
 
     Raises:
-        ExportError: The state dict holds something that is no tensor.
+        ExportError: The state dict holds something that is not a tensor.
     """
     result: dict[str, list[object]] = {}
     for name, tensor in call.network.model.state_dict().items():

@@ -15,10 +15,10 @@ HINT = "use --to torch-export, which needs torch alone, or --to onnx"
 
 
 def write_folder(call: Call, folder: Path) -> None:
-    """Write config and weights, by transformers' own ``save_pretrained``.
+    """Write config and weights with transformers' ``save_pretrained``.
 
     Raises:
-        ExportError: The network is no stock class of transformers; the error says what makes it another one.
+        ExportError: The network is not a stock transformers class; the error says what differs.
     """
     model = call.network.model
     if stock_config(model) is None:
@@ -29,7 +29,7 @@ def write_folder(call: Call, folder: Path) -> None:
 
 
 def _reason(call: Call) -> str:
-    """Name the first site that no stock class has, and what it is."""
+    """Name the first site that stock classes do not have, and what it is."""
     model = call.network.model
     modules = dict(model.named_modules())
     for name, module in modules.items():
@@ -44,6 +44,6 @@ def _reason(call: Call) -> str:
         if len(facts.entries) > 1:
             return f"{name or '.'}: several networks side by side ({', '.join(entry.site for entry in facts.entries)})"
     if not type(model).__module__.startswith("transformers."):
-        return f"{type(model).__module__}.{type(model).__name__}: no class of transformers"
+        return f"{type(model).__module__}.{type(model).__name__}: not a transformers class"
     ours = next((name for name, module in modules.items() if type(module).__module__.startswith("surgeon.")), None)
     return f"{ours}: a module that surgery added" if ours else f"{type(model).__name__}: edited beyond its config"

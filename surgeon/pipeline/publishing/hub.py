@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def push(
     message: str | None = None,
     token: str | None = None,
     trust_code: TrustCode = (),
-    plugins: Plugins | None = None,
+    plugins: Plugins | Sequence[str] | None = None,
     step: Callable[[str], None] | None = None,
 ) -> Pushed:
     """Push an artifact with a model card to the Hugging Face hub, as one commit.
@@ -76,7 +76,7 @@ def push(
         message: What the commit says.
         token: A token of the hub; the one of ``HF_TOKEN`` or ``hf auth login`` if left out.
         trust_code: Modules that the manifest names and that may run, to verify the artifact.
-        plugins: The plugins; the built-in and installed ones if left out.
+        plugins: The plugins, or files and modules to load beside the built-in and installed ones.
         step: Called with what is being done now.
 
     Raises:

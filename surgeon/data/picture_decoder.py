@@ -1,4 +1,4 @@
-"""Make any picture that PIL opens one of 8 bits, grey or in colour, the right way up."""
+"""Convert any picture that PIL opens to 8 bits, grey or colour, upright."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 WHITE = (255, 255, 255, 255)
 ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
-"""What PIL calls pictures of 16 bits."""
+"""PIL's modes with 16 bits."""
 
 
 def decode_picture(picture: Any, channels: int) -> Any:
-    """Convert an opened picture to the mode that a network of ``channels`` channels takes.
+    """Convert an opened picture to the mode for a network with ``channels`` channels.
 
-    It is turned as its EXIF data say. 16 bits are scaled to 8 by their range, and so are floats of 0 to 1. What is
-    transparent shows white. Palettes are looked up, and a grey picture is repeated for a network that takes colour.
+    EXIF rotation is applied. 16 bits are scaled to 8 by their range, and so are floats from 0 to 1. Transparent parts
+    become white. Palettes are looked up, and a grey picture is repeated for a colour network.
 
     Args:
-        picture: A picture of PIL.
+        picture: A PIL picture.
         channels: 1 or 3.
 
     Raises:
-        ValueError: Its values have no range that is known, or the network takes another number of channels.
+        ValueError: The range of its values is unknown, or the network has another number of channels.
     """
     from PIL import Image, ImageOps
 

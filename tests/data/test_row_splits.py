@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from surgeon.data.splitting import draw, fold, hold_out
+from surgeon.data.row_splits import draw, fold, hold_out
 from surgeon.errors import TrainingError
 
 RARE = np.array([0] * 200 + [1] * 100 + [2] * 6)
@@ -54,12 +54,12 @@ def test_folds_hold_out_every_row_once_with_all_classes_or_whole_groups():
 
 @pytest.mark.parametrize("groups", [[0] * 10, ["a"] * 9 + ["a"]])
 def test_fewer_groups_than_parts_are_refused(groups):
-    with pytest.raises(TrainingError, match="1 groups do not make 2 parts"):
+    with pytest.raises(TrainingError, match="1 groups are too few for 2 parts"):
         hold_out(10, 0.5, groups=groups)
 
 
 def test_fewer_rows_than_folds_are_refused():
-    with pytest.raises(TrainingError, match="3 samples do not make 5 folds"):
+    with pytest.raises(TrainingError, match="3 samples are too few for 5 folds"):
         fold(3, 5, 0)
 
 

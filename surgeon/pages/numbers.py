@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format numbers for people."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 
 def count(number: int) -> str:
-    """``11.2 M``: a number of parameters to three figures."""
+    """Format a number of parameters to three figures: ``11.2 M``."""
     return _scaled(number, ("", " k", " M", " G", " T"))
 
 
 def size(number: int) -> str:
-    """``44.7 MB``: a number of bytes to three figures, in powers of 1000."""
+    """Format a number of bytes to three figures, in powers of 1000: ``44.7 MB``."""
     return _scaled(number, (" B", " kB", " MB", " GB", " TB"))
 
 
 def share(part: int, whole: int) -> str:
-    """``0.05 %`` of the whole; never 0 % or 100 % where it is not."""
+    """Format a part of a whole in percent: ``0.05 %``; 0 % and 100 % only if exact."""
     if not whole or part in (0, whole):
         return "100 %" if whole and part else "0 %"
     percent = 100 * part / whole
@@ -28,7 +28,7 @@ def share(part: int, whole: int) -> str:
 
 
 def shape(sizes: Sequence[int]) -> str:
-    """``1 × 512 × 7 × 7``"""
+    """Format a shape: ``1 × 512 × 7 × 7``."""
     return " × ".join(str(size) for size in sizes) or "scalar"
 
 

@@ -1,0 +1,106 @@
+"""Find the texts of a corpus: in text files, tables and saved datasets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from surgeon.data.plain_files import Files, sort_files
+from surgeon.data.readers import read, there
+from surgeon.errors import TrainingError
+
+CorpusSource: TypeAlias = Any
+"""A :class:`surgeon.data.sources.Corpus`."""
+PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
+WHERE = "train.data"
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text, or a completion with its prompt.
+
+    Attributes:
+        name: Its file or row, for messages.
+        whole: The text, or the completion of a prompt.
+        prompt: The prompt, which is not learned.
+    """
+
+    name: str
+    whole: str
+    prompt: str | None = None
+
+
+def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text]]:
+    """Return the texts of a source by part, at least ``train``; add remarks on omitted texts to ``notes``.
+
+    Raises:
+        TrainingError: A file is missing or cannot be read, or there is no text.
+    """
+    given = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
+    parts: dict[str, list[Text]] = {}
+    for name, path in given.items():
+        if path is None:
+            continue
+        there(path)
+        for part, texts in _texts_in(source, path, notes).items():
+            parts.setdefault(part if name == "train" else name, []).extend(texts)
+    if not parts.get("train"):
+        raise TrainingError(f"{source.path} holds no text", where=f"{WHERE}.path")
+    return parts
+
+
+def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, list[Text]]:
+    """Return the texts of a path by part; all are ``train`` unless its folders are splits."""
+    parts: dict[str, list[Text]] = {}
+    for files in sort_files([path], ("text", "table", "saved")):
+        notes += files.notes
+        for part, text in _texts_of(source, files):
+            if text.whole.strip():
+                parts.setdefault(part or "train", []).append(text)
+            else:
+                notes.append(f"{path}: left out the empty text {text.name}")
+    return parts
+
+
+def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text]]:
+    made: list[tuple[str | None, Text]] = []
+    for file in files.files:
+        if files.kind == "text":
+            if source.prompt is not None:
+                raise TrainingError(
+                    f"{file.path} is not a table, so it has no column {source.prompt!r}", where=f"{WHERE}.prompt"
+                )
+            made += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
+        elif files.kind in ("table", "saved"):
+            made += [(file.part, text) for text in _rows_of(source, files, file.path, file.name, bool(file.part))]
+        else:
+            raise TrainingError(f"{file.path} holds no text", where=f"{WHERE}.path")
+    return made
+
+
+def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]:
+    try:
+        whole = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TrainingError(
+            f"{path} is not UTF-8: byte {error.start} cannot be read", where=f"{WHERE}.path", hint="save it as UTF-8"
+        ) from error
+    if source.unit == "file":
+        return [(name, whole)]
+    pieces = PARAGRAPHS.split(whole) if source.unit == "paragraph" else whole.splitlines()
+    return [(f"{name}: {source.unit} {number}", piece) for number, piece in enumerate(pieces) if piece.strip()]
+
+
+def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+    wanted = [source.text] if source.prompt is None else [source.prompt, source.completion]
+    rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
+    values = [rows[str(column)][:] for column in wanted]
+    made = []
+    for number, row in enumerate(zip(*values, strict=True)):
+        if odd := next((value for value in row if value is not None and not isinstance(value, str)), None):
+            raise TrainingError(f"{path}, row {number}: {odd!r} is not a text", where=WHERE)
+        texts = [value or "" for value in row]
+        made.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
+    return made

@@ -1,0 +1,232 @@
+"""Encode columns of numbers in a table: unchanged, standardised, or as named categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgeon.data.class_names import listed, natural
+from surgeon.errors import TrainingError
+
+Array = np.ndarray[Any, Any]
+Coding: TypeAlias = Literal["one_hot", "ordinal"]
+
+
+@dataclass
+class Numbers:
+    """Encode several columns as one input, ``(values,)`` per row, in the order of the columns.
+
+    A category is ``one_hot``, one value per name, or ``ordinal``, the index of its name in the list.
+
+    Attributes:
+        name: The input.
+        columns: The columns.
+        categories: How categorical columns are coded, with their names in order.
+        mean: The value to subtract from each numeric column; None if they are not standardised.
+        std: The value to divide each by.
+        scaled: Whether to standardise numeric columns.
+    """
+
+    name: str
+    columns: list[str]
+    categories: dict[str, tuple[Coding, tuple[str, ...]]] = field(default_factory=dict)
+    mean: dict[str, float] | None = None
+    std: dict[str, float] | None = None
+    scaled: bool = False
+
+    def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
+        """Encode a row."""
+        return self.many({column: [row[column]] for column in self.columns})[0]
+
+    def many(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Tensor]]:
+        """Encode several rows."""
+        values = torch.from_numpy(np.concatenate([self._coded(name, columns[name]) for name in self.columns], axis=1))
+        return [{self.name: row} for row in values.float()]
+
+    @property
+    def plain(self) -> list[str]:
+        """The numeric columns, without categorical ones."""
+        return [column for column in dict.fromkeys(self.columns) if column not in self.categories]
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The encoding as plain values; empty if the columns are used unchanged."""
+        settings: dict[str, Any] = {}
+        if self.categories:
+            settings["categories"] = {name: {coding: list(names)} for name, (coding, names) in self.categories.items()}
+        if self.mean is not None and self.std is not None:
+            settings |= {"mean": self.mean, "std": self.std}
+        return settings
+
+    def fit(self, parts: Sequence[Any]) -> None:
+        """Compute mean and deviation of the columns over the training rows, ``datasets.Dataset`` objects."""
+        self.mean, self.std = {}, {}
+        for column in self.plain:
+            values = np.concatenate([_floats(_arrow(rows, column)) for rows in parts])
+            deviation = float(values.std())
+            self.mean[column], self.std[column] = float(values.mean()), deviation if deviation > 0 else 1.0
+
+    def problems(self, rows: Any) -> dict[int, str]:
+        """Return what is wrong with rows, by position: a missing number or an unknown category.
+
+        Raises:
+            TrainingError: A column has no numbers at all, and is not declared as categorical.
+        """
+        problems: dict[int, str] = {}
+        for column in self.columns:
+            values = _arrow(rows, column)
+            if column in self.categories:
+                names = self.categories[column][1]
+                for position, name in enumerate(_names(values)):
+                    if name is None:
+                        problems.setdefault(position, f"an empty field in {column!r}, which is an input")
+                    elif name not in names:
+                        problems.setdefault(
+                            position, f"{name!r} in {column!r} is not one of the categories {listed(names)}"
+                        )
+                continue
+            _check_numeric(column, values)
+            for position in np.flatnonzero(~np.isfinite(_floats(values))).tolist():
+                problems.setdefault(position, f"an empty field or a non-finite number in {column!r}, which is an input")
+        return problems
+
+    def _coded(self, column: str, values: Sequence[Any]) -> Array:
+        """Return the values of a column as numbers ``(rows, 1)``, or as one-hot categories ``(rows, categories)``."""
+        if column in self.categories:
+            coding, names = self.categories[column]
+            place: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+            numbers = np.array([place[_name(value)] for value in values], np.int64)
+            if coding == "ordinal":
+                return numbers[:, None].astype(np.float64)
+            ones = np.zeros((len(numbers), len(names)))
+            ones[np.arange(len(numbers)), numbers] = 1
+            return ones
+        made = np.asarray(values, dtype=np.float64)
+        if self.mean is not None and self.std is not None:
+            made = (made - self.mean[column]) / self.std[column]
+        return made[:, None]
+
+
+def open_numbers(
+    source: Any, name: str, rows: Any, stated: Mapping[str, Any] | None, where: str, *, whole: bool
+) -> Numbers:
+    """Return the encoder of a numeric input, with the encoding of an earlier training if there was one.
+
+    Args:
+        source: The source in the recipe.
+        name: The input.
+        rows: The rows to take category names from.
+        stated: The encoding of the earlier training; None without one.
+        where: The name of the source in messages.
+        whole: Whether the rows are training rows, which determine the categories.
+
+    Raises:
+        TrainingError: A category is of a column that is not an input, or its names are unknown.
+    """
+    columns = list(source.numbers[name])
+    earlier = stated or {}
+    categories: dict[str, tuple[Coding, tuple[str, ...]]] = {}
+    recorded = earlier.get("categories", {})
+    for column in dict.fromkeys(columns):
+        given = source.categories.get(column)
+        if given is None and column not in recorded:
+            continue
+        if column in recorded:
+            ((coding, names),) = recorded[column].items()
+            _check_same(column, given, coding, names)
+        elif isinstance(given, Mapping):
+            ((coding, names),) = given.items()
+        elif whole:
+            coding, names = given, natural({name for name in _names(_arrow(rows, column)) if name is not None})
+        else:
+            raise TrainingError(
+                f"{where}: the categories of {column!r} are unknown, since the network was not trained on them",
+                where="train.data.categories",
+                hint=f"list them: categories: {{{column}: {{{given}: [A, B]}}}}",
+            )
+        categories[column] = (coding, tuple(names))
+    mean, std = earlier.get("mean"), earlier.get("std")
+    scaled = mean is not None if source.scale is None else source.scale
+    made = Numbers(name, columns, categories, scaled=scaled)
+    if scaled and mean is not None and std is not None:
+        if missing := [column for column in made.plain if column not in mean]:
+            raise TrainingError(
+                f"the network was trained on other columns than {missing[0]!r}: {', '.join(mean)}",
+                where="train.data.numbers",
+                hint="use scale: false for unscaled numbers",
+            )
+        made.mean, made.std = dict(mean), dict(std)
+    elif scaled and not whole:
+        raise TrainingError(
+            f"{where}: scale: true, but the network's record has no means of {name!r}", hint="train it with scale: true"
+        )
+    return made
+
+
+def fit_together(encoders: Sequence[tuple[Numbers, Any]]) -> None:
+    """Standardise an input of several sources with the statistics of all their training rows.
+
+    Args:
+        encoders: The input's encoder for each source, with the source's training rows.
+
+    Raises:
+        TrainingError: The sources have different categories.
+    """
+    first = encoders[0][0]
+    for encoder, _ in encoders[1:]:
+        for column, (coding, names) in first.categories.items():
+            if encoder.categories.get(column) != (coding, names):
+                raise TrainingError(
+                    f"the sources differ in the categories of {column!r}: {listed(names)}, and "
+                    f"{listed(encoder.categories.get(column, ('', ()))[1]) or 'none'}",
+                    where="train.data.categories",
+                    hint=f"list all of them in each source: categories: {{{column}: {{{coding}: [A, B]}}}}",
+                )
+    if first.scaled and first.mean is None:
+        first.fit([rows for _, rows in encoders])
+        for encoder, _ in encoders[1:]:
+            encoder.mean, encoder.std = first.mean, first.std
+
+
+def _check_same(column: str, given: Any, coding: str, names: Sequence[str]) -> None:
+    other = given if isinstance(given, str) or given is None else next(iter(given))
+    if other not in (None, coding) or (isinstance(given, Mapping) and list(given[other]) != list(names)):
+        raise TrainingError(
+            f"the network was trained with the categories {listed(names)} of {column!r}, {coding}",
+            where="train.data.categories",
+            hint="leave them out to use the recorded ones",
+        )
+
+
+def _check_numeric(column: str, values: Any) -> None:
+    from pyarrow import types
+
+    kind = values.type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
+        raise TrainingError(
+            f"the column {column!r}, an input, has type {kind}, not numbers",
+            where="train.data",
+            hint=f"if they are categories: categories: {{{column}: one_hot}}",
+        )
+
+
+def _arrow(rows: Any, column: str) -> Any:
+    return rows.select_columns([column]).with_format("arrow")[:][column]
+
+
+def _floats(values: Any) -> Array:
+    return np.asarray(values.to_pandas(), dtype=np.float64)
+
+
+def _names(values: Any) -> list[str | None]:
+    return [_name(value) for value in values.to_pylist()]
+
+
+def _name(value: Any) -> str | None:
+    """Return a category as a name; None for an empty field."""
+    return None if value is None or value == "" or value != value else str(value)

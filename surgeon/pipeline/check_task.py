@@ -1,0 +1,92 @@
+"""Refuse training that asks of a network what it does not predict, before a weight is read or anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from surgeon.data.corpus import predicted
+from surgeon.data.network import CLASS_LOSS
+from surgeon.data.readers import called, check_columns, read
+from surgeon.data.sources import Columns, Corpus
+from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.training import Objective
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.class_names import MAIN, network_of
+from surgeon.training.language import language_of
+from surgeon.training.load_splits import sources_of
+
+LONE = "output"
+"""What a trace calls the output of a network that returns one tensor, which training has another name for."""
+
+
+def check_task(
+    model: nn.Module, outputs: Mapping[str, Any], settings: TrainSettings, operations: Sequence[Operation]
+) -> None:
+    """Refuse data and losses that do not go with what a network returns.
+
+    Args:
+        model: The network after surgery; its weights need not be there.
+        outputs: Its outputs by name, as traced; empty where it was not traced.
+        settings: How it is to be trained.
+        operations: The operations, which may add losses.
+
+    Raises:
+        TrainingError: Texts for a network that predicts no tokens, classes of texts for one that predicts nothing
+            else, or a loss of an output that there is not.
+    """
+    asked = asked_of_training(operations)
+    wanted = [*(settings.objectives or ()), *asked.objectives]
+    network = network_of(model, wanted, default=settings.objectives is None)
+    for number, source in enumerate(sources_of(settings)):
+        if isinstance(source, Corpus):
+            predicted(network)
+        elif isinstance(source, Columns) and source.text is not None and language_of(model) is not None:
+            _refuse_classes(model, source, wanted, f"train.data.{number}" if number else "train.data")
+    if outputs and set(outputs) != {LONE}:
+        held = {name for penalty in asked.penalties for name in penalty.conserved()}
+        _check_outputs(outputs, wanted, default=settings.objectives is None, held=held)
+
+
+def _refuse_classes(model: nn.Module, source: Columns, wanted: Sequence[Objective], where: str) -> None:
+    """Refuse a class for each text as label of an output that has a prediction for each token."""
+    others = {objective.label for objective in wanted if objective.output not in MAIN}
+    labels = {objective.label for objective in wanted if objective.output in MAIN} or {"labels"} - others
+    columns = {column for label in labels & set(source.targets) for column in _listed(source.targets[label])}
+    if not columns:
+        return
+    rows = read(source).parts["train"].rows
+    check_columns(source, rows.column_names, called(source))
+    for column in sorted(columns):
+        if hasattr(rows.features[column], "feature"):  # a list for each text: a label for each of its tokens
+            continue
+        raise TrainingError(
+            f"{type(model).__name__} predicts tokens, and the column {column!r} holds one label for each text",
+            where=where,
+            hint="to classify texts, give it a head: {op: replace_head, classes: [...]}; to train it on the texts "
+            "themselves: {source: corpus, path: ..., text: ...}",
+        )
+
+
+def _check_outputs(outputs: Mapping[str, Any], wanted: Sequence[Objective], *, default: bool, held: set[str]) -> None:
+    for objective in wanted:
+        if objective.output not in outputs:
+            raise TrainingError(
+                f"no output {objective.output!r} (there are: {', '.join(outputs)})",
+                where="train.objectives: output",
+                hint=suggest(objective.output, outputs),
+            )
+    free = [name for name in outputs if name not in held]
+    if default and not wanted and len(free) > 1 and not set(free) & set(MAIN):
+        raise TrainingError(
+            f"the network returns {', '.join(outputs)}, and no prediction that {CLASS_LOSS} could train",
+            where="train.objectives",
+            hint="give it a head: replace_head; or say which output to train: objectives: [{output: NAME, …}]",
+        )
+
+
+def _listed(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given

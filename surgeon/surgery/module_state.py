@@ -1,0 +1,179 @@
+"""Compare what a network is besides its tensors: classes, settings, hooks, modes, and the fields of its configs.
+
+A module's own attributes are compared by value, lists and mappings with what they hold; a config or another plain
+object that a module refers to is compared field by field, once, however many modules share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+CLASS = "__class__"
+TRAINING = "training"
+HOOKS = "hooks"
+INTERNAL = frozenset(vars(nn.Module()))
+"""What ``nn.Module`` keeps in every module: its tables of parameters, buffers, children and hooks, and its mode."""
+HOOK_TABLES = tuple(name for name in INTERNAL if name.endswith("_hooks"))
+
+_VALUES = frozenset({int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size, type})
+_CODE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_DEPTH = 3
+"""How many objects deep settings are followed: a module's config, the config of a part in it."""
+_LENGTH = 10_000
+"""The longest list or mapping whose items are compared."""
+
+Key = tuple[int, str]
+"""The ``id`` of a module or config, and the name of one of its attributes; or :data:`CLASS`, :data:`HOOKS`."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One attribute of a module or config that has another value.
+
+    Attributes:
+        holder: The module or config.
+        site: The module, or the module through which the config was reached.
+        within: The path from that module to the config; empty for the module itself.
+        name: The attribute.
+        old: Its value before, for a message; None if there was none.
+        new: Its value afterwards.
+    """
+
+    holder: Any
+    site: str
+    within: str
+    name: str
+    old: str | None
+    new: str | None
+
+    @property
+    def key(self) -> Key:
+        """What the journal claims it by."""
+        return id(self.holder), self.name
+
+    @property
+    def attribute(self) -> str:
+        """The path of the attribute from its module, as ``surgery.set`` takes it."""
+        return f"{self.within}.{self.name}".lstrip(".")
+
+    def __str__(self) -> str:
+        """Name the attribute and both values."""
+        where = self.site or "the network"
+        if self.name == CLASS:
+            return f"the class of {where}, {self.old} → {self.new}"
+        if self.name == HOOKS:
+            return f"the hooks of {where}"
+        place = f"{self.site}.{self.attribute}".lstrip(".")
+        if self.old is None or self.new is None:
+            return f"{place}, which is {'new' if self.old is None else 'gone'}"
+        return f"{place}, {self.old} → {self.new}"
+
+
+@dataclass(frozen=True)
+class _Holder:
+    value: Any
+    site: str
+    within: str
+    state: dict[str, Any]
+
+
+class ModuleStates:
+    """The settings of modules, and of the configs that they refer to, at one moment.
+
+    Args:
+        modules: The modules by their sites, as ``named_modules`` yields them.
+    """
+
+    def __init__(self, modules: Iterable[tuple[str, nn.Module]]) -> None:
+        self._holders: dict[int, _Holder] = {}
+        for site, module in modules:
+            attributes = module.__dict__
+            state: dict[str, Any] = {
+                name: value if type(value) in _VALUES else self._frozen(value, site, name, _DEPTH)
+                for name, value in attributes.items()
+                if name not in INTERNAL
+            }
+            state[CLASS] = type(module)
+            state[TRAINING] = module.training
+            if hooked := [table for name in HOOK_TABLES if (table := attributes.get(name))]:
+                state[HOOKS] = (list, *[hook for table in hooked for hook in table.values()])
+            for name in module._non_persistent_buffers_set:
+                if (buffer := module._buffers.get(name)) is not None:
+                    state[name] = _tensor(buffer)
+            self._holders[id(module)] = _Holder(module, site, "", state)
+
+    def changes(self, after: ModuleStates) -> Iterator[Change]:
+        """Yield what differs in modules and configs that were there before and still are."""
+        for key, holder in self._holders.items():
+            now = after._holders.get(key)
+            if now is None or now.state == holder.state:
+                continue
+            for name in {**holder.state, **now.state}:
+                old, new = holder.state.get(name, _ABSENT), now.state.get(name, _ABSENT)
+                if not (old is new or old == new):
+                    yield Change(now.value, now.site, now.within, name, _shown(old), _shown(new))
+
+    def _frozen(self, value: Any, site: str, path: str, depth: int) -> Any:
+        """Return something that equals the same of later if and only if ``value`` is then what it is now."""
+        kind = type(value)
+        if kind in _VALUES:
+            return value
+        if isinstance(value, torch.Tensor):
+            return _tensor(value)
+        if kind in (list, tuple, set, frozenset) and len(value) <= _LENGTH:
+            return (kind, *[self._frozen(item, site, path, depth) for item in value])
+        if isinstance(value, dict) and len(value) <= _LENGTH:
+            return (kind, *[(key, self._frozen(item, site, path, depth)) for key, item in value.items()])
+        if depth and id(value) not in self._holders and not isinstance(value, (nn.Module, *_CODE)):
+            fields = getattr(value, "__dict__", None)
+            if isinstance(fields, dict):
+                self._holders[id(value)] = _Holder(value, site, path, state := {})
+                for name, item in list(fields.items()):
+                    state[name] = self._frozen(item, site, f"{path}.{name}", depth - 1)
+        return (_REFERENCE, id(value), value)
+
+
+class _Mark:
+    """A value that equals itself alone."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+_ABSENT = _Mark("nothing")
+_REFERENCE = _Mark("the same object")
+
+
+def version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to, as autograd counts it; 0 for an inference tensor, which is not counted."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _tensor(tensor: torch.Tensor) -> Any:
+    return (_REFERENCE, id(tensor), version(tensor), tensor)
+
+
+def _shown(frozen: Any) -> str | None:
+    """Format a frozen value."""
+    if frozen is _ABSENT:
+        return None
+    value = _thawed(frozen)
+    text = value.__name__ if isinstance(value, type) else repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def _thawed(frozen: Any) -> Any:
+    if not isinstance(frozen, tuple) or isinstance(frozen, torch.Size):
+        return frozen
+    kind, *items = frozen
+    if kind is _REFERENCE:
+        return items[-1]
+    if kind in (list, tuple, set, frozenset):
+        return kind(_thawed(item) for item in items)
+    return {key: _thawed(item) for key, item in items}

@@ -1,0 +1,162 @@
+"""Prepare a run that learns from a teacher: compare the two networks' tasks, share the weights of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from surgeon.architectures.preprocessing import preprocessing_of
+from surgeon.data.network import Network
+from surgeon.data.processors import load_tokenizer
+from surgeon.data.texts import open_texts
+from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.splits import Splits
+from surgeon.recipe.train_settings import DistillSettings, TrainSettings
+from surgeon.training.class_names import class_names
+from surgeon.training.distillation import Distillation
+from surgeon.training.load_splits import sources_of
+from surgeon.training.objectives import MAIN, Target
+from surgeon.training.teacher_cache import Numbered, check_fixed
+
+WHERE = "train.distill"
+
+
+def penalty_of(distill: DistillSettings, outputs: Mapping[str, Tensor]) -> Distillation:
+    """The penalty that a recipe's ``distill:`` asks for.
+
+    Raises:
+        TrainingError: The network has no such output.
+    """
+    output = distill.output or next((name for name in MAIN if name in outputs), None)
+    if output is None and len(outputs) == 1:
+        output = next(iter(outputs))
+    if output is None or output not in outputs:
+        raise TrainingError(
+            f"no output {output!r} to learn from a teacher (there are: {', '.join(outputs)})",
+            where=f"{WHERE}.output",
+            hint=suggest(output, outputs) if output is not None else "name it: distill: {output: …}",
+        )
+    return Distillation(
+        output=output,
+        weight=distill.weight,
+        temperature=distill.temperature,
+        features=distill.features,
+        feature_weight=distill.feature_weight,
+        top=distill.top,
+    )
+
+
+def shared(targets: Sequence[Target], penalty: Distillation) -> list[Target]:
+    """The objectives, of which those of the output that is learnt from a teacher have the rest of its weight."""
+    rest = 1 - penalty.weight
+    return [
+        replace(each, objective=each.objective.model_copy(update={"weight": each.objective.weight * rest}))
+        if each.objective.output == penalty.output
+        else each
+        for each in targets
+    ]
+
+
+def numbered(settings: TrainSettings, splits: Splits) -> Splits:
+    """The data, whose training samples say which they are where the teacher's predictions of them are kept.
+
+    Raises:
+        TrainingError: Samples differ in every epoch.
+    """
+    check_fixed(settings, splits)
+    if settings.distill is None or settings.distill.top is None:
+        return splits
+    return replace(splits, train=Numbered(splits.train))
+
+
+def check_same_task(
+    model: nn.Module,
+    teacher: nn.Module,
+    settings: TrainSettings,
+    splits: Splits,
+    targets: Sequence[Target],
+    output: str,
+) -> None:
+    """Refuse a teacher that means other classes, or other tokens, by the same numbers.
+
+    Args:
+        model: The network.
+        teacher: Its teacher.
+        settings: How the network is trained.
+        splits: The data.
+        targets: The objectives.
+        output: The output that is learnt.
+
+    Raises:
+        TrainingError: The names of classes, or the vocabularies, differ.
+    """
+    if settings.distill is None or not settings.distill.weight:
+        return
+    label = next((each.objective.label for each in targets if each.objective.output == output), "labels")
+    mine = class_names(model).get(label) or list(splits.names.get(label, ()))
+    theirs = class_names(teacher).get(label, [])
+    if mine and theirs and [*mine] != [*theirs]:
+        same = set(mine) == set(theirs)
+        what = "in another order" if same else f"{', '.join(map(str, theirs[:8]))}"
+        raise TrainingError(
+            f"the network's classes are {', '.join(map(str, mine[:8]))}, and the teacher's {what}",
+            where=f"{WHERE}.teacher",
+            hint="take a teacher of the same classes in the same order",
+        )
+    if "input_ids" in splits.inputs:
+        _check_vocabularies(model, teacher, settings)
+    if pictures := splits.preprocessing.get("pictures"):
+        _check_pictures(pictures, teacher)
+
+
+def _check_vocabularies(model: nn.Module, teacher: nn.Module, settings: TrainSettings) -> None:
+    own, other = (preprocessing_of(each, {"texts"}).tokenizer for each in (model, teacher))
+    named = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
+    if not other or (named is None and (not own or own == other)):
+        return
+    mine = _vocabulary(load_tokenizer(own) if named is None else open_texts("text", named, None, Network()).tokenizer)
+    theirs = _vocabulary(load_tokenizer(other))
+    odd = next((token for token in mine if theirs.get(token) != mine[token]), None)
+    odd = odd if odd is not None else next((token for token in theirs if token not in mine), None)
+    if odd is not None:
+        here, there = (f"is {given[odd]}" if odd in given else "is missing" for given in (mine, theirs))
+        raise TrainingError(
+            f"the vocabularies of network and teacher differ: the token {odd!r} {here} in one and {there} in the other",
+            where=f"{WHERE}.teacher",
+            hint="take a teacher with the same tokenizer",
+        )
+
+
+def _check_pictures(pictures: Mapping[str, Any], teacher: nn.Module) -> None:
+    """Refuse pictures that are normalised otherwise than the teacher was trained on, where that is known."""
+    stated = preprocessing_of(teacher, {"pictures"})
+    if stated.pictures is None or stated.notes:
+        return
+    mine, theirs = _normalised(pictures), _normalised(stated.pictures)
+    if mine is not None and theirs is not None and mine != theirs:
+        (mean, std), (other_mean, other_std) = mine, theirs
+        raise TrainingError(
+            f"the network's pictures have mean {mean} and deviation {std} taken out, the teacher's {other_mean} and "
+            f"{other_std}, so that the teacher would not see what it was trained on",
+            where=f"{WHERE}.teacher",
+            hint=f"train with the teacher's: pixels: {{mean: {other_mean}, std: {other_std}}}",
+        )
+
+
+def _normalised(pictures: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """What is subtracted from each channel and what it is divided by; None where nothing is, or nothing says."""
+    config = pictures.get("config", pictures)
+    if config.get("do_normalize") is False:
+        return None
+    mean, std = (config.get(f"image_{name}", config.get(name)) for name in ("mean", "std"))
+    if not isinstance(mean, (list, tuple)) or not isinstance(std, (list, tuple)):
+        return None
+    return [round(float(value), 6) for value in mean], [round(float(value), 6) for value in std]
+
+
+def _vocabulary(tokenizer: Any) -> dict[str, int]:
+    known: dict[str, int] = tokenizer.get_vocab()
+    return known

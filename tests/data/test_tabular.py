@@ -1,0 +1,105 @@
+"""Tables of numbers and categories: standardised by the training samples, coded by name, and alike ever after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from making import load, table
+from torch import nn
+
+import surgeon
+from surgeon.errors import TrainingError
+
+CITIES = ("Rome", "Paris", "Oslo")
+HEAD = "area,city,size,y\n"
+ROWS = [f"{100 + 10 * n},{CITIES[n % 3]},{'SML'[n % 3]},{['no', 'yes'][n % 3 == 1]}\n" for n in range(30)]
+INPUTS = {"numbers": {"x": ["area", "city", "size"]}, "scale": True}
+CODED = {**INPUTS, "categories": {"city": "one_hot", "size": {"ordinal": ["S", "M", "L"]}}}
+
+
+def data(path: Path, rows: Any = ROWS, **more: Any) -> dict[str, Any]:
+    return table(path / "t.csv", HEAD + "".join(rows), **{**CODED, **more})
+
+
+def test_numbers_are_standardised_by_the_training_samples_and_categories_have_places(tmp_path):
+    loaded = load(data(tmp_path))
+    rows = torch.stack([loaded.train[row]["x"] for row in range(len(loaded.train))])
+    assert rows.shape == (24, 5)
+    assert rows[:, 0].mean().abs() < 1e-6
+    assert abs(rows[:, 0].std(unbiased=False) - 1) < 1e-6
+    held_out = torch.stack([loaded.test[row]["x"] for row in range(len(loaded.test))])
+    assert held_out[:, 0].mean().abs() > 1e-6  # by the training samples' numbers, not by its own
+    assert {tuple(row) for row in rows[:, 1:].tolist()} == {(0, 0, 1, 0), (0, 1, 0, 1), (1, 0, 0, 2)}
+    used = loaded.preprocessing["numbers"]["x"]
+    assert used["categories"] == {"city": {"one_hot": ["Oslo", "Paris", "Rome"]}, "size": {"ordinal": ["S", "M", "L"]}}
+    assert set(used["mean"]) == set(used["std"]) == {"area"}
+
+
+def test_a_constant_column_stays_finite_and_plain_numbers_stay_as_they_are(tmp_path):
+    rows = [f"5,{CITIES[n % 3]},S,{n % 2}\n" for n in range(12)]
+    loaded = load(data(tmp_path, rows))
+    assert loaded.train[0]["x"][0] == 0
+    plain = load(table(tmp_path / "p.csv", HEAD + "".join(rows), numbers={"x": ["area"]}))
+    assert plain.train[0]["x"].tolist() == [5]
+    assert "numbers" not in plain.preprocessing
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("5,Lima,S,yes\n", r"row 0: 'Lima' in 'city' is not one of the categories Oslo, Paris, Rome"),
+        ("5,,S,yes\n", r"row 0: an empty field in 'city'"),
+        ("5,Rome,XL,yes\n", r"row 0: 'XL' in 'size' is not one of the categories S, M, L"),
+    ],
+)
+def test_a_category_that_training_has_not_seen_is_named_or_left_out(tmp_path, row, message):
+    (tmp_path / "test.csv").write_text(HEAD + row + ROWS[0] + ROWS[1])
+    source = data(tmp_path, test_path=str(tmp_path / "test.csv"))
+    with pytest.raises(TrainingError, match=message):
+        load(source)
+    assert len(load({**source, "on_error": "skip"}).test) == 2
+
+
+def test_settings_that_do_not_go_together_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match="has type string, not numbers") as error:
+        load({**data(tmp_path), "categories": {"size": "ordinal"}})
+    assert error.value.hint == "if they are categories: categories: {city: one_hot}"
+    with pytest.raises(ValueError, match="categories: town is not a column of numbers"):
+        load({**data(tmp_path), "categories": {"town": "one_hot"}})
+
+
+def test_several_sources_are_standardised_together_and_have_the_same_categories(tmp_path):
+    (tmp_path / "b").mkdir()
+    other = data(tmp_path / "b", [row.replace("1", "9", 1) for row in ROWS])
+    loaded = load([data(tmp_path), other])
+    rows = torch.stack([loaded.train[row]["x"] for row in range(len(loaded.train))])
+    assert rows[:, 0].mean().abs() < 1e-5
+    fewer = data(tmp_path / "b", ROWS[::3] + ROWS[1::3])
+    with pytest.raises(TrainingError, match="the sources differ in the categories of 'city'"):
+        load([data(tmp_path), fewer])
+
+
+def test_predictions_use_the_means_and_categories_of_training(tmp_path):
+    source = data(tmp_path)
+    settings = {"data": source, "epochs": 40, "learning_rate": 0.05}
+    task = {"op": "replace_head", "classes": ["yes", "no"]}
+    recipe = {"operations": [task], "train": settings, "roles": {"head": "2"}, "inputs": [[2, 5]]}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 4))
+    model, report = surgeon.finetune(network, tmp_path / "recipe.json")
+    assert report.accuracy_after == 1
+    (tmp_path / "new.csv").write_text("size,city,area\nM,Paris,400\nS,Rome,100\n")
+    assert surgeon.predict(model, tmp_path / "new.csv").classes == ["yes", "no"]
+    assert surgeon.evaluate(model, tmp_path / "t.csv").main["accuracy"] == 1
+    mean = model.surgeon_record.preprocessing["numbers"]["x"]["mean"]["area"]
+    seen = surgeon.predict(model, json.dumps({**source, "scale": None}))
+    assert seen.values.shape == (30, 2)
+    assert 150 < mean < 350
+    (tmp_path / "new.csv").write_text("size,city,area\nM,Lima,400\n")
+    with pytest.raises(TrainingError, match=r"row 0: 'Lima' in 'city' is not one of the categories"):
+        surgeon.predict(model, tmp_path / "new.csv")
