@@ -59,7 +59,7 @@ HEADS = (
 )
 
 
-@case("13.13", of=HEADS)
+@case("13.13", of=HEADS, quick=["an MLP", "no head at all"])
 def heads_of_another_form(material: Material, name: str) -> Outcome:
     source = headed(name)
     path = material.folder / "file.pth"
@@ -72,7 +72,11 @@ def heads_of_another_form(material: Material, name: str) -> Outcome:
     return right(f"{len(trunk)} tensors of the trunk kept")
 
 
-@case("13.13", of=("dropout and linear", "an MLP", "a linear for a Sequential", "a normalised head", "no bias"))
+@case(
+    "13.13",
+    of=("dropout and linear", "an MLP", "a linear for a Sequential", "a normalised head", "no bias"),
+    quick=["an MLP"],
+)
 def a_kept_head_of_another_form(material: Material, name: str) -> Outcome:
     """Without a new head the old one must go on computing what it did; else it is refused or said to be left out."""
     import surgeon
@@ -102,7 +106,7 @@ FIRST: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@case("13.13", of=FIRST)
+@case("13.13", of=FIRST, quick=["small"])
 def first_convolutions_of_another_size(material: Material, make: Callable[[], nn.Module]) -> Outcome:
     """Kept as it is, with the stride that its size alone cannot say said aloud; else refused."""
     source = copy.deepcopy(resnet())

@@ -67,7 +67,11 @@ CASES: list[Case] = []
 
 
 def case(
-    kind: str, *, of: Mapping[str, Any] | Iterable[str] | None = None, slow: bool = False
+    kind: str,
+    *,
+    of: Mapping[str, Any] | Iterable[str] | None = None,
+    slow: bool = False,
+    quick: Iterable[str] | None = None,
 ) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
     """Register a case, or one for each member of ``of``, which is handed to the function.
 
@@ -75,6 +79,7 @@ def case(
         kind: The number of the issue and of its item, as in "13.2".
         of: The members: by name, or names that are the members themselves.
         slow: Whether it is left out of the default tests.
+        quick: The members that are not left out, if others are.
     """
 
     def register(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
@@ -84,7 +89,8 @@ def case(
         members = of if isinstance(of, Mapping) else {name: name for name in of}
         for name, member in members.items():
             run = lambda material, member=member: function(material, member)  # noqa: E731
-            CASES.append(Case(f"{function.__name__}[{name}]", kind, run, slow))
+            late = slow or (quick is not None and name not in quick)
+            CASES.append(Case(f"{function.__name__}[{name}]", kind, run, late))
         return function
 
     return register

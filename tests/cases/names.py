@@ -51,7 +51,7 @@ ORDERS = {
 }
 
 
-@case("13.1", of=ORDERS)
+@case("13.1", of=ORDERS, quick=["reversed"])
 def folders_in_another_order(material: Material, classes: list[str]) -> Outcome:
     pictures = material.pictures(PLACES)
     out = fine_tuned(material, material.vit(), [head(classes)], {"source": "images", "path": str(pictures)})
@@ -102,7 +102,7 @@ def kept_named_head(material: Material) -> Outcome:
     return right(f"{hits} of 80 named right")
 
 
-@case("13.1")
+@case("13.1", slow=True)
 def count_over_numbered_folders(material: Material) -> Outcome:
     names = [str(number) for number in range(1, 12)]
     pictures = material.pictures(names, per=8)
@@ -112,7 +112,7 @@ def count_over_numbered_folders(material: Material) -> Outcome:
     return named_as(rows_of(out, pictures), its_folder)
 
 
-@case("13.1")
+@case("13.1", slow=True)
 def multi_label_columns_in_another_order(material: Material) -> Outcome:
     import numpy as np
 
@@ -155,7 +155,7 @@ def pictures_in(table: Path, label: Any = "cls", **more: Any) -> dict[str, Any]:
     return {"source": "table", "path": str(table), "image": "file", "targets": {"labels": label}, **more}
 
 
-@case("13.1", of=NUMBERED)
+@case("13.1", of=NUMBERED, quick=["1 to 3", "zero-padded"])
 def labels_of_a_table(material: Material, label: Callable[[int], Any]) -> Outcome:
     table = picture_table(material, label)
     out = fine_tuned(material, material.vit(), [head(3)], pictures_in(table))
@@ -165,7 +165,7 @@ def labels_of_a_table(material: Material, label: Callable[[int], Any]) -> Outcom
 REVERSED_NUMBERS = {"0 to 2": ["2", "1", "0"], "1 to 3": ["3", "1", "2"]}
 
 
-@case("13.1", of=REVERSED_NUMBERS)
+@case("13.1", of=REVERSED_NUMBERS, quick=["1 to 3"])
 def whole_numbers_under_names_that_are_numbers(material: Material, classes: list[str]) -> Outcome:
     """A head whose names are the numbers of the data, in another order: by name."""
     first = min(map(int, classes))
@@ -213,7 +213,7 @@ def texts_with_blanks_and_case(material: Material) -> Outcome:
     return refuses(ran, "' yes'", "No")
 
 
-@case("13.1", of={"true first": ["True", "False"], "false first": ["False", "True"]})
+@case("13.1", of={"true first": ["True", "False"], "false first": ["False", "True"]}, quick=["true first"])
 def booleans_by_name(material: Material, classes: list[str]) -> Outcome:
     table = review_table(material, True, False)
     out = fine_tuned(material, material.bert(), [head(classes)], texts(table))
@@ -238,7 +238,7 @@ def report_of(material: Material, model: Path, operations: Any, data: Any, **tra
     return report
 
 
-@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]})
+@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]}, quick=["named"])
 def test_folder_that_lacks_a_class(material: Material, classes: Any) -> Outcome:
     pictures = material.pictures(["cat", "dog", "rabbit"])
     for number, name in ((1, "dog"), (2, "rabbit")):
@@ -283,7 +283,7 @@ def tags_of_words_in_another_order(material: Material) -> Outcome:
     return either(attempt)
 
 
-@case("13.1")
+@case("13.1", slow=True)
 def class_labels_of_a_saved_dataset(material: Material) -> Outcome:
     """A dataset whose own numbering of names is not the head's."""
     import datasets
@@ -303,7 +303,7 @@ def class_labels_of_a_saved_dataset(material: Material) -> Outcome:
     return right(f"{hits} of 80 named right")
 
 
-@case("13.1")
+@case("13.1", slow=True)
 def tasks_in_another_order(material: Material) -> Outcome:
     table = picture_table(material, lambda number: ("cat", "dog", "rabbit")[number])
     operations = [
@@ -319,7 +319,7 @@ def tasks_in_another_order(material: Material) -> Outcome:
     return named_as(rows, lambda row: ("cat", "dog", "rabbit")[int(its_folder(row)[1:])])
 
 
-@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]})
+@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]}, quick=["named"])
 def two_sources_of_which_each_lacks_a_class(material: Material, classes: Any) -> Outcome:
     """Sources that are put together have one numbering."""
     kinds = ("cat", "dog", "rabbit")

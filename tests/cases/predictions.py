@@ -144,7 +144,7 @@ def texts_without_targets(material: Material) -> Outcome:
     return right("20 of 20, alike from three files")
 
 
-@case("13.2")
+@case("13.2", slow=True)
 def one_logit_is_a_yes_or_no(material: Material) -> Outcome:
     rows = [(text, int(good)) for text, good in reviews(80)]
     table = material.table("t.csv", ["review", "good"], rows)
@@ -156,7 +156,7 @@ def one_logit_is_a_yes_or_no(material: Material) -> Outcome:
     return right(f"{hits} of 80 by a sigmoid")
 
 
-@case("13.2")
+@case("13.2", slow=True)
 def regression_is_a_number(material: Material) -> Outcome:
     rows = [(text, 5.5 if good else -2.5) for text, good in reviews(80)]
     table = material.table("t.csv", ["review", "score"], rows)
@@ -196,7 +196,7 @@ def evaluation_by_name(material: Material) -> Outcome:
     return right("dogs in the folder of rabbits are counted as such")
 
 
-@case("13.2")
+@case("13.2", slow=True)
 def multi_label_measures_are_sklearns(material: Material) -> Outcome:
     import sklearn.metrics
 
@@ -237,14 +237,14 @@ def an_unreadable_picture_is_named(material: Material) -> Outcome:
 def labels_in_the_output(material: Material) -> Outcome:
     """The label of a labelled table stands beside the class, by name."""
     table = picture_table(material, lambda number: KINDS[number], per=4)
-    table.write_text(table.read_text().replace("file,cls", "image,labels"))
+    table.write_text(table.read_text().replace("file,cls", "image,label"))
     rows = rows_of(trained_on_pictures(material), table)
     hits = sum(row["label"] == row["class"] for row in rows)
     expect(hits == 12, f"{hits} of 12: {rows[:2]}")
     return right("12 of 12 labels by name")
 
 
-@case("13.2")
+@case("13.2", slow=True)
 def an_artifact_of_a_table_predicts_a_folder(material: Material) -> Outcome:
     """Training read a table at 32 pixels; a folder of larger pictures is prepared by the same rule."""
     table = picture_table(material, lambda number: KINDS[number])

@@ -13,14 +13,7 @@ from cases.deep_networks import DECODER, NETWORKS, SOUND, Network, wave, words
 from cases.harness import Outcome, case, either, equal, expect, right
 from cases.material import Material
 
-QUICK = (
-    "gpt2, inverse layer index",
-    "diffllama",
-    "longformer's windows",
-    "deepseek-v3, dense first",
-    "hubert, weighted sum",
-    "seven layers, seven convolutions",
-)
+QUICK = ("gpt2, inverse layer index", "diffllama", "hubert, weighted sum")
 
 
 def built(network: Network) -> nn.Module:
@@ -53,7 +46,8 @@ def facts(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if isinstance(value, PLAIN) and name not in skipped}
 
 
-def _thinned(material: Material, network: Network) -> Outcome:
+@case("13.16", of=NETWORKS, quick=QUICK)
+def thinned(material: Material, network: Network) -> Outcome:
     import transformers
 
     import surgeon
@@ -98,16 +92,6 @@ def _thinned(material: Material, network: Network) -> Outcome:
                 equal(getattr(again.config, name), getattr(source.config, name), name)
         done.append("stock")
     return right(", ".join(done)) if any(word != "refused" for word in done) else Outcome("refused", ", ".join(done))
-
-
-@case("13.16", of={name: network for name, network in NETWORKS.items() if name in QUICK})
-def thinned(material: Material, network: Network) -> Outcome:
-    return _thinned(material, network)
-
-
-@case("13.16", of={name: network for name, network in NETWORKS.items() if name not in QUICK}, slow=True)
-def thinned_too(material: Material, network: Network) -> Outcome:
-    return _thinned(material, network)
 
 
 @case("13.16", of={"llama": "llama", "gpt2": "gpt2"})

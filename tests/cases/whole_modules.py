@@ -80,7 +80,7 @@ def outputs(model: nn.Module, x: Tensor = X) -> Tensor:
     return value if isinstance(value, Tensor) else value["logits"] if "logits" in value else next(iter(value.values()))
 
 
-@case("13.14", of=MODULES)
+@case("13.14", of=MODULES, quick=["a stride of 1", "another activation"])
 def whole_modules(material: Material, make: Callable[[], nn.Module]) -> Outcome:
     """The module in the pickle is the module: the same outputs before and after it is written and loaded again."""
     import surgeon

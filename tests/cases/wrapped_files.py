@@ -185,7 +185,7 @@ def with_new_head(material: Material, path: Path, **options: Any) -> nn.Module:
     return surgeon.load(material.folder / "out").eval()
 
 
-@case("13.13", of=TRUNKS)
+@case("13.13", of=TRUNKS, quick=["MoCo", "Lightning", "SimCLR", "DDP, compiled", "fastai"])
 def wrapped_files(material: Material, make: Callable[[], Any]) -> Outcome:
     """The trunk's features are those of the network that was wrapped."""
     path = material.folder / "file.pth"
@@ -223,7 +223,7 @@ def several_networks_in_one_file(material: Material, make: Callable[[], Any]) ->
     return right(f"--key accepts {', '.join(keys)}, each is the right one")
 
 
-@case("13.13", of=("module.encoder_q", "module.encoder_k", "encoder_q", "encoder_k"))
+@case("13.13", of=("module.encoder_q", "module.encoder_k", "encoder_q", "encoder_k"), quick=["module.encoder_k"])
 def one_of_two_encoders(material: Material, key: str) -> Outcome:
     """The names that a message prints are accepted by --key."""
     path = material.folder / "file.pth"

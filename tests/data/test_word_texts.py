@@ -79,7 +79,7 @@ def test_labels_of_words_that_do_not_fit_are_refused_with_their_row(tmp_path):
     assert len(load({**source, "on_error": "skip"}).train) == 5
     with pytest.raises(TrainingError, match="only in the data: LAND"):
         load(words(tmp_path), Head(names=("O", "CITY"), count=2))
-    with pytest.raises(TrainingError, match="row 0: 'tokens' holds a list"):
+    with pytest.raises(TrainingError, match="row 0: 'tokens' contains a list"):
         load(words(tmp_path, [{"tokens": [3, 4], "tags": ["O", "O"]}] * 4))
 
 

@@ -105,7 +105,7 @@ def test_training_draws_by_the_sampler_that_the_recipe_names(monkeypatch):
 
 
 def test_a_sampler_by_what_the_data_lack_is_refused():
-    with pytest.raises(TrainingError, match="the column 'domain'"):
+    with pytest.raises(TrainingError, match="sampling: domains needs domains"):
         train(make(), by_sgd(sampling="domains"), data=splits(), quiet=True)
 
 

@@ -146,6 +146,9 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
         grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
+    tensors = "1 tensor is" if verified.same_outputs == 1 else f"{verified.same_outputs} tensors are"
+    same = f"{tensors}, up to rounding, what the network gave when it was written"
+    grid.add_row("forward", f"not compared: {verified.outputs_note}" if verified.outputs_note else same)
     return Group(Text.assemble((artifact, "bold"), (" matches its manifest", "green")), grid)
 
 
