@@ -191,7 +191,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found, what = language(given, Path(folder))
         parts.append(table("Language model: docstrings", what, "perplexity", found, less=True))
-    parts.append(f"{time.perf_counter() - started:.0f} s in all, on one thread.")
+    parts.append(f"{time.perf_counter() - started:.0f} s in all, {given.processes} at a time.")
     text = "\n\n".join(parts)
     print(text)
     if given.output is not None:
