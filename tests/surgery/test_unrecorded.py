@@ -377,3 +377,25 @@ def test_a_value_that_does_not_equal_itself_is_no_change():
     module.table["b"].add_(1)
     freeze_norm(nn.BatchNorm1d(1))
     assert [change.attribute for change in before.changes(ModuleStates([("", module)]))] == ["table"]
+
+
+@pytest.mark.parametrize("family", HEADS)
+@pytest.mark.parametrize("way", ["derive", "fill", "new"])
+def test_values_laid_out_by_columns_are_stored_by_rows(family, way):
+    def by_columns(weight: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.svd(weight, full_matrices=False)[2].T.contiguous().T
+
+    class Factored(nn.Linear):
+        def reset_parameters(self) -> None:
+            super().reset_parameters()
+            self.weight = nn.Parameter(torch.empty(self.weight.shape[::-1]).T)
+            nn.init.ones_(self.weight)
+
+    def act(surgery, head):
+        if way == "new":
+            surgery.replace(HEADS[family], surgery.new(Factored, head.in_features, 3, like=head))
+        else:
+            arguments = (head.weight, [head.weight], by_columns) if way == "derive" else (head.weight, by_columns)
+            getattr(surgery, way)(*arguments)
+
+    assert during(family, act).get_submodule(HEADS[family]).weight.is_contiguous()
