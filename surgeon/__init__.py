@@ -15,6 +15,7 @@ The rooms of the package, from the highest to the lowest; each imports from thos
 ``cli``            the commands, one file each; ``cli.render`` draws what they print
 ``testing``        the conformance kit for plugin authors
 ``advising``       advice about how to fine-tune a network on given data
+``pages``          self-contained HTML pages about networks, plans, comparisons and trainings
 ``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
 ``operations``     one file or package for each operation that a recipe can name
 ``training``       the loop on the transformers Trainer: losses, penalties, schedules, metrics, the feature cache
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         Unfreeze,
         ZeroShot,
     )
+    from surgeon.pages.write import write_page
     from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
     from surgeon.pipeline.comparison import diff
     from surgeon.pipeline.difference import Diff
@@ -175,6 +177,7 @@ _HOMES = {
         "Unfreeze",
         "ZeroShot",
     ),
+    "surgeon.pages.write": ("write_page",),
     "surgeon.pipeline.api": (
         "Verification",
         "apply",
@@ -318,6 +321,7 @@ __all__ = [
     "save",
     "train",
     "verify",
+    "write_page",
 ]
 
 

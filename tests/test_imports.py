@@ -21,6 +21,7 @@ FLOORS = (
     ("training",),
     ("operations",),
     ("pipeline",),
+    ("pages",),
     ("testing", "advising"),
     ("cli",),
     ("__main__",),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages.browser import CHROMIUM, run_in_page
 from ruamel.yaml import YAML
 
 import surgeon
@@ -40,18 +41,27 @@ class Workshop:
 
     def make(self, name: str, *settings: str) -> Path:
         """What the last command in a recipe's header makes, after those that it says come first."""
+        last = self.make_earlier(name)
+        return self._run([*last, *(each for setting in settings for each in ("--set", setting))])
+
+    def make_earlier(self, name: str) -> list[str]:
+        """Run the commands in a recipe's header that come before the last one, and return that."""
         *before, last = commands(name)
         for command in before:
             if not (self.root / _output(command)).exists():
                 self._run(command)
-        return self._run([*last, *(each for setting in settings for each in ("--set", setting))])
+        return last
 
-    def _run(self, command: list[str]) -> Path:
-        recipe, output = Path(command[1]).name, self.root / _output(command)
+    def make_source(self, recipe: str, command: list[str]) -> None:
+        """Make the model that a command in a recipe's header operates on."""
         given = YAML(typ="safe").load((RECIPES / recipe).read_text()).get("model", "")
         model = next((each for each in (*command[2:3], given) if each.startswith("out/")), "")
         if model and not (self.root / model).exists():
             self._run(next(each for name in NAMES for each in commands(name) if _output(each) == model))
+
+    def _run(self, command: list[str]) -> Path:
+        recipe, output = Path(command[1]).name, self.root / _output(command)
+        self.make_source(recipe, command)
         assert cli.run([*command, "--force", *(("--set", SHORT) if trains(recipe) else ()), "--quiet"]) == 0, command
         return output
 
@@ -137,3 +147,26 @@ def test_conservation_measures_the_old_task_and_never_trains_on_it(setting: str,
         "new": 359,
     }
     assert report["train_samples"] == 537  # of 5 to 9 alone
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_of_its_plan_opens(name: str, workshop: Workshop) -> None:
+    command = workshop.make_earlier(name)
+    if "-o" in command:
+        at = command.index("-o")
+        command = [*command[:at], *command[at + 2 :]]
+    page = workshop.root / f"{name}.html"
+    workshop.make_source(name, command)
+    assert cli.run(["plan", *command[1:], "--html", str(page), "-q"]) == 0
+    said = run_in_page(
+        page,
+        """
+        const edges = pane.querySelectorAll("path.edge").length;
+        choose("before");
+        await settled(Number(document.body.dataset.ready) + 1);
+        return edges;
+        """,
+    )
+    assert said["faults"] == []
+    assert said["value"] > 5

@@ -56,9 +56,11 @@ def manifest_in(metadata: Any) -> dict[str, Any] | None:
     """Read the manifest in a single file's metadata: the safetensors header, or ``_metadata`` of a state dict.
 
     Raises:
-        CheckpointError: The manifest is not a JSON object.
-        ValueError: The manifest is not JSON.
+        CheckpointError: The manifest is not JSON, or not an object.
     """
     value = metadata.get(MANIFEST_KEY) if isinstance(metadata, Mapping) else None
     text = value.get("manifest") if isinstance(value, Mapping) else value
-    return parse_object(text) if isinstance(text, str) else None
+    try:
+        return parse_object(text) if isinstance(text, str) else None
+    except ValueError as error:
+        raise CheckpointError(f"its manifest is damaged: {error}", hint="restore it from a copy") from error

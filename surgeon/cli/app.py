@@ -29,6 +29,7 @@ from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
+from surgeon.cli.train_report import train_report
 from surgeon.errors import SurgeonError
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
@@ -116,6 +117,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         apply,
         plan,
         train,
+        train_report,
         advise,
         predict,
         evaluate,

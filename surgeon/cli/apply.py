@@ -13,6 +13,7 @@ from surgeon.cli.catalog import print_json
 from surgeon.cli.outputs import tidy
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError
+from surgeon.pages.place import check_page
 
 if TYPE_CHECKING:
     from surgeon.recipe.load import Recipe
@@ -100,6 +101,7 @@ def plan(
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -108,6 +110,8 @@ def plan(
 
     Reads no weights and writes nothing.
     """
+    if html is not None:
+        check_page(html)
     read = _read(context, recipe, model, settings)
     if read.train is None:
         defer()
@@ -127,6 +131,20 @@ def plan(
             trust_code=trust_code or (),
             plugins=context.obj,
         )
+        if html is not None:
+            from surgeon.pages.write import write_page
+
+            write_page(
+                html,
+                model if model is not None else read.model or "",
+                read,
+                arch=arch,
+                seed=seed,
+                key=key,
+                trust_pickle=trust_pickle,
+                trust_code=trust_code or (),
+                plugins=context.obj,
+            )
     if as_json:
         print_json(planned.to_dict())
     elif not quiet:

@@ -10,6 +10,7 @@ import typer
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
+from surgeon.pages.place import check_page
 
 
 def inspect(
@@ -27,6 +28,7 @@ def inspect(
     key: options.Key = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -34,6 +36,8 @@ def inspect(
 
     A recipe's selectors can name every site in the tree.
     """
+    if html is not None:
+        check_page(html)
     defer()
     from surgeon.cli.render.consoles import show, working
 
@@ -45,6 +49,11 @@ def inspect(
             model, arch=arch, key=key, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj
         )
         selected = view.select(select) if select is not None else None
+        if html is not None:
+            from surgeon.pages.network import network_page
+            from surgeon.pages.place import save_page
+
+            save_page(html, network_page(view))
     if as_json:
         print_json(network_dict(view, selected))
     else:

@@ -19,7 +19,7 @@ def tidy(path: Path, *, quiet: bool) -> None:
 
     freed = clear_leftovers(path.parent)
     if freed and not quiet:
-        from surgeon.cli.render.numbers import size
+        from surgeon.pages.numbers import size
 
         print(f"removed {size(freed)} that an interrupted run left in {path.parent}", file=sys.stderr)
 

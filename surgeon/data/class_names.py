@@ -151,6 +151,34 @@ def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numberi
     )
 
 
+def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
+    """Return how labels become the network's class numbers: by its names, never by the data's order.
+
+    Raises:
+        TrainingError: A class is not the network's, or the network has no names for named classes.
+    """
+    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
+        return Numbering()
+    if head.names:
+        if set(level.names) <= set(head.names):
+            return Numbering(head.names, by_name=True)
+        numerals = any(name.lstrip("-").isdigit() for name in head.names)
+        if level.kind == "whole" and not numerals:
+            return Numbering(head.names)  # whole numbers are indices into the list of names
+        if level.kind == "bool" and head.loss == "bce":
+            return Numbering()
+        error = differing(target, head.names, level.names)
+        error.hint = "leave out samples of other classes, or rename their classes"
+        raise error
+    if level.kind == "text":
+        raise TrainingError(
+            f"the data have the named classes {listed(level.names)} of {target!r}, but the network has no class names "
+            "to match them with",
+            hint="give the names in the order of the network's outputs: classes=[…], or --classes a,b,c",
+        )
+    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+
+
 def order_columns(label: str, columns: Sequence[str], head: Head) -> list[str]:
     """Return the columns of a vector in the order of the head's outputs.
 

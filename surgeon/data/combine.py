@@ -17,9 +17,10 @@ from surgeon.data.class_names import differing
 from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
+from surgeon.data.picture_sources import Split
 from surgeon.data.row_splits import digest, hold_out, others
 from surgeon.data.rows import Chosen, label_values
-from surgeon.data.sources import Corpus, Split
+from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.splits import Splits

@@ -12,7 +12,8 @@ import numpy as np
 from surgeon.data.audio import Sound
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, Network
+from surgeon.data.masks import MaskedPictures
+from surgeon.data.network import CLASS_LOSS, LABELS, Network
 from surgeon.data.numbers import Numbers, open_numbers
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
@@ -28,7 +29,7 @@ SHOWN = 3
 def undecoded(source: TableSource, part: Part) -> Part:
     """Return pictures and sounds undecoded, so that decoding errors can name the row."""
     rows = part.rows
-    for column in (getattr(source, "image", None), getattr(source, "audio", None)):
+    for column in (getattr(source, name, None) for name in ("image", "mask", "audio")):
         if column is not None and hasattr(rows.features[column], "decode"):
             rows = rows.cast_column(column, dataclasses.replace(rows.features[column], decode=False))
     return Part(rows, part.numbers, part.ids)
@@ -55,7 +56,13 @@ def make_inputs(
         picture = Picture(source.image, source.pixels, data.folder, seed, stated)
         collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
         used["pictures"] = picture.used
-        encoders.append(OpenedPictures(picture, source.image, data.folder, where))
+        if source.mask is not None:
+            encoders.append(
+                MaskedPictures(picture, source.image, source.mask, LABELS, source.mask_values, data.folder, where)
+            )
+            collate.masks = (LABELS,)
+        else:
+            encoders.append(OpenedPictures(picture, source.image, data.folder, where))
         inputs += picture.names
     if source.text is not None:
         texts = _texts(source, data, network)
@@ -134,6 +141,10 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
 
 
 def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict[int, str]:
+    if isinstance(encode, MaskedPictures):
+        masks, count = encode, network.head(encode.target).count
+        rows = part.rows.select_columns([encode.column, encode.mask])
+        return problems(list(rows), lambda row, place: masks.problem(row, int(part.numbers[place]), count))
     if isinstance(encode, OpenedPictures):
         folder = encode.folder
         return problems(part.rows[encode.column][:], lambda value, _: picture_problem(value, folder))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
+LABELS = "labels"
+"""What the labels are called that no setting names: folders of classes, masks."""
 CLASS_LOSS = "cross_entropy"
 NEXT_TOKEN, MASKED, SEQUENCES = "next_token", "masked", "sequences"
 """How a language model predicts tokens: the next one, masked ones, or one sequence from another."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ class Picture:
         self.used = chosen_pictures(pixels, stated)
         self.transform = PictureTransform(self.used, stated.arguments)
         self.names = self.transform.names
-        variations = (_variation(name, self.transform.size) for name in pixels.augment if name != "erase")
-        self.vary = v2.Compose([v2.ToImage(), *variations, v2.ToPILImage()])
+        self.augment = list(pixels.augment)
+        self.vary = v2.Compose([v2.ToImage(), *self.variations(), v2.ToPILImage()])
         # applied to the normalised picture, whose mean is 0
         self.erase = v2.RandomErasing(p=0.25) if "erase" in pixels.augment else None
         self.varies = bool(pixels.augment)
@@ -63,15 +64,22 @@ class Picture:
         except (ValueError, OSError) as error:  # PIL reads the pixels only here
             raise TrainingError(f"row {index}: the picture in {self.column!r}: {error}", where="train.data") from error
         if varied and self.varies:
-            with torch.random.fork_rng(devices=[]):
-                text = f"{self.seed} {int(self.epoch)} {index}"
-                torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-                made = self._finish(self.vary(picture), index)
+            with seeded(self.key(index)):
+                made = self.finish(self.vary(picture), index)
                 name = self.names[0]
                 return made if self.erase is None else made | {name: self.erase(made[name])}
-        return self._finish(picture, index)
+        return self.finish(picture, index)
 
-    def _finish(self, picture: Any, index: int) -> dict[str, Tensor]:
+    def key(self, index: int) -> str:
+        """What decides how a row is varied in this epoch."""
+        return f"{self.seed} {int(self.epoch)} {index}"
+
+    def variations(self, fill: Any = 0) -> list[v2.Transform]:
+        """How training samples are varied before they are encoded; ``fill`` stands where a rotation leaves a gap."""
+        return [_variation(name, self.transform.size, fill) for name in self.augment if name != "erase"]
+
+    def finish(self, picture: Any, index: int) -> dict[str, Tensor]:
+        """The inputs of a decoded picture."""
         try:
             made = self.transform(picture)
         except TrainingError as error:
@@ -92,13 +100,21 @@ class Picture:
             raise TrainingError(f"{self.folder / value} cannot be read as a picture", where="train.data") from error
 
 
-def _variation(name: str, size: tuple[int, int]) -> v2.Transform:
+@contextmanager
+def seeded(key: str) -> Iterator[None]:
+    """Draw random numbers by ``key`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"))
+        yield
+
+
+def _variation(name: str, size: tuple[int, int], fill: Any) -> v2.Transform:
     if name == "flip":
         return v2.RandomHorizontalFlip()
     if name == "crop":
         return v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True)
     if name == "rotate":
-        return v2.RandomRotation(15)
+        return v2.RandomRotation(15, fill=fill)
     if name == "randaugment":
         return v2.RandAugment()
     return v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from surgeon.data.folders import read_folder
+from surgeon.data.mask_folders import read_pairs
 from surgeon.errors import SurgeonError, TrainingError, suggest
 
 TableSource: TypeAlias = Any
@@ -83,6 +84,7 @@ def read(source: TableSource) -> Read:
     datasets.disable_progress_bars()
     readers: Mapping[str, Callable[[TableSource], Read]] = {
         "images": _images,
+        "masks": _masks,
         "table": _tables,
         "saved": _saved,
         "hub": _hub,
@@ -114,7 +116,7 @@ def columns_of(source: TableSource) -> list[str]:
     if source.kind == "images":
         return ["image", "label"]
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    single = filter(None, (source.image, *text_columns(source), source.audio, source.group))
+    single = filter(None, (source.image, source.mask, *text_columns(source), source.audio, source.group))
     return list(dict.fromkeys([*single, *(column for some in several for column in some)]))
 
 
@@ -169,6 +171,33 @@ def _images(source: TableSource) -> Read:
             table = datasets.Dataset.from_dict({"image": paths, "label": [label for _, label in rows]})
             made.parts[part] = Part.of(table, [path for path, _ in rows])
             made.places[part] = str(folder.root)
+    _check_apart(made.parts)
+    if len(made.parts) > 1:
+        made.rule = "by folder"
+    return made
+
+
+def _masks(source: TableSource) -> Read:
+    import datasets
+
+    made = Read({}, folder=there(source.path))
+    for name, path in _paths(source).items():
+        folders = read_pairs(there(path), source.images, source.masks)
+        if name == "train" and "train" not in folders:
+            raise TrainingError(f"{path} has {' and '.join(folders)} folders, but none for train")
+        for part, pairs in (folders if name == "train" else {name: _only(folders, name, Path(path))}).items():
+            if part in made.parts:
+                raise TrainingError(
+                    f"{part} samples are named twice: by {part}_path, and by a folder in {source.path}",
+                    where=f"train.data.{part}_path",
+                    hint="leave one of them out",
+                )
+            columns = {"image": [str(image) for image, _ in pairs], "mask": [str(mask) for _, mask in pairs]}
+            made.parts[part] = Part.of(
+                datasets.Dataset.from_dict(columns), [os.path.relpath(image, path) for image, _ in pairs]
+            )
+            made.places[part] = str(path)
+            made.notes.append(f"{path}: {len(pairs)} pictures with masks ({part})")
     _check_apart(made.parts)
     if len(made.parts) > 1:
         made.rule = "by folder"

@@ -154,10 +154,13 @@ class Collate:
     pictures: tuple[str, ...] = ()
     """Columns of pictures; with ``fill``, different sizes are padded with zeros at the bottom and right."""
     fill: bool = False
+    masks: tuple[str, ...] = ()
+    """Columns of masks; they are filled up as pictures are, with -100."""
 
     def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return ``samples`` as a batch."""
-        filled = {name: self._filled(name, samples) for name in self.pictures}
+        masks = [name for name in self.masks if name in samples[0]]
+        filled = {name: self._filled(name, samples) for name in (*self.pictures, *masks)}
         others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
         batch = {**filled, **(default_collate(others) if others[0] else {})}
         for name, value in self.padding.items():
@@ -179,7 +182,7 @@ class Collate:
                 hint="give them one size, pixels: {size: …}, or batch_size: 1",
             )
         most = [max(size[axis] for size in sizes) for axis in range(len(sizes[0]))]
-        batch = columns[0].new_zeros((len(columns), *most))
+        batch = columns[0].new_full((len(columns), *most), IGNORED if name in self.masks else 0)
         for place, column in zip(batch, columns, strict=True):
             place[tuple(slice(side) for side in column.shape)] = column
         return batch

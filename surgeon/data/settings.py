@@ -68,6 +68,18 @@ class Waves(BaseModel):
     """Whether to add an ``attention_mask`` that marks padding."""
 
 
+class MaskValues(BaseModel):
+    """What the numbers in masks mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """The name of each number, from 0 on; compared with the names of the head's classes, where it has any. The numbers
+    stand for the head's classes in their order if left out."""
+    ignore: int | None = 255
+    """The number of pixels that have no class; null where there is none."""
+
+
 class Folds(BaseModel):
     """Choose one fold of a cross-validation: every sample is in the test part of one fold."""
 

@@ -22,20 +22,20 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from surgeon.data.settings import Folds, Pixels, Waves
+from surgeon.data.network import LABELS
+from surgeon.data.picture_sources import File, Images, Masks, MaybeFile, Split
+from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.interfaces.selector import BesideRecipe, files_beside
+from surgeon.interfaces.selector import files_beside
 
 if TYPE_CHECKING:
     from surgeon.interfaces.splits import Splits
 
 Digit = Annotated[int, Field(ge=0, le=9)]
-File = Annotated[Name, BesideRecipe()]
 Pair = Annotated[list[Name], Field(min_length=2, max_length=2)]
 Coding = Literal["one_hot", "ordinal"]
 Names = Annotated[list[Name], Field(min_length=1)]
-MaybeFile = Annotated[Name | None, BesideRecipe()]
 
 
 class Digits(Source):
@@ -76,72 +76,16 @@ class Digits(Source):
         return load_data(self, seed)
 
 
-class Split(Source):
-    """A source of rows, a part of which is held out for testing.
-
-    The split is stratified by class, so a class with at least two samples is in both parts, and does not depend on the
-    seed. Every input is read once before training.
-    """
-
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """The share of every class to hold out, independent of the seed; not used if test samples are given."""
-    folds: Folds | None = None
-    """Cross-validation: ``{count: 5, index: 0}`` holds out the first of five folds instead of ``test_fraction``."""
-    samples: PositiveInt | None = None
-    """How many training samples to draw, by class and with the recipe's seed. Default: all."""
-    on_error: Literal["fail", "skip"] = "fail"
-    """What to do with a row whose input cannot be read (a damaged picture, a missing file): fail names the file and
-    the row; skip leaves the row out and reports how many."""
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        for keys in (("path", "validation_path", "test_path"), ("split", "validation_split", "test_split")):
-            given = [(key, value) for key in keys if (value := getattr(self, key, None))]
-            for number, (key, value) in enumerate(given):
-                if (same := next((other for other, earlier in given[:number] if earlier == value), None)) is not None:
-                    raise ValueError(f"{key} and {same} are the same: held-out samples would be used in training")
-        if self.folds is None:
-            return self
-        named = [name for name in ("test_path", "test_split") if getattr(self, name, None)]
-        if "test_fraction" in self.model_fields_set:
-            named.append("test_fraction")
-        if named:
-            raise ValueError(f"folds and {named[0]} both define the held-out part; use one")
-        return self
-
-    def load(self, seed: int) -> Splits:
-        """Return the rows, each encoded when it is read."""
-        from surgeon.data.tables import load_tables
-
-        return load_tables([self], seed)[0]
-
-
-class Images(Split):
-    """A folder of pictures with a folder per class: ``cats/1.jpg``, ``dogs/7.png``.
-
-    If every top folder is called train, val, valid, validation or test, they are splits that contain class folders;
-    otherwise every top folder is a class. Pictures at any depth below a class folder belong to the class. Hidden files,
-    Thumbs.db, __MACOSX and files without a picture's suffix are left out and counted. The column ``labels`` holds the
-    class: by the head's names if it has any, else in the natural order of the folders' names (2 before 10).
-    """
-
-    kind: ClassVar[str] = "images"
-    source: Literal["images"]
-    path: File
-    """The folder; a relative path is looked up beside the recipe first."""
-    validation_path: MaybeFile = None
-    """A folder of the same classes for validation: early stopping, the best weights."""
-    test_path: MaybeFile = None
-    """A folder of the same classes for testing; classes may be missing."""
-    pixels: Pixels = Pixels()
-    """How pictures become a network's input."""
-
-
 class Columns(Split):
     """The settings of all tables: which columns are inputs, and which are labels."""
 
     image: Name | None = None
     """The column of pictures, or of picture paths relative to the table; its input is ``pixel_values``."""
+    mask: Name | None = None
+    """The column of masks, which give each pixel of ``image`` a class: grey pictures, or their paths. They are the
+    labels ``labels``, and go through the same crops, turns and sizes as their pictures."""
+    mask_values: MaskValues = MaskValues()
+    """What the numbers in masks mean."""
     text: Name | Pair | None = None
     """The column of texts, encoded by the tokenizer (``input_ids``, ``attention_mask``, …). Two columns,
     ``[premise, hypothesis]``, are pairs. A column of lists of words goes with targets that are lists of classes (token
@@ -159,11 +103,11 @@ class Columns(Split):
     """Columns among ``numbers`` that hold names: ``{city: one_hot}`` gives one value per name, ``{size: ordinal}`` the
     index of the name. ``{size: {ordinal: [S, M, L]}}`` lists the names in order; otherwise they are those of the
     training data in natural order. A name that is not in the training data is an error with its row."""
-    targets: dict[Name, Name | list[Name]] = Field(min_length=1)
-    """The labels: ``{labels: species}`` passes the column ``species`` to the losses under the name ``labels``. Texts
-    are classes, numbered by the head's names or else in natural order; whole numbers are class numbers; other numbers
-    are values; a list of columns is a vector, in the order of the head's names if these are the columns' names. An
-    empty field, null and NaN are missing labels; "NA", "None" and "null" are names."""
+    targets: dict[Name, Name | list[Name]] = Field(default_factory=dict)
+    """The labels, required without masks: ``{labels: species}`` passes the column ``species`` to the losses under the
+    name ``labels``. Texts are classes, numbered by the head's names or else in natural order; whole numbers are class
+    numbers; other numbers are values; a list of columns is a vector, in the order of the head's names if these are the
+    columns' names. An empty field, null and NaN are missing labels; "NA", "None" and "null" are names."""
     na: list[str | int | float] | None = None
     """Further marks of missing labels: ``[-1]``, ``[NA, unknown]``. ``[]`` declares that -100 is a value."""
     group: Name | None = None
@@ -185,6 +129,10 @@ class Columns(Split):
             raise ValueError(
                 "text and audio both have an attention_mask: use waves: {mask: false} to leave out that of sounds"
             )
+        if not self.targets and self.mask is None:
+            raise ValueError("there are no labels: name their columns with targets, or that of masks with mask")
+        if self.mask is not None and (self.image is None or LABELS in self.targets):
+            raise ValueError("a mask is of an image, and its labels are called labels")
         inputs = [column for columns in self.numbers.values() for column in columns]
         for column, coding in self.categories.items():
             if column not in inputs:
@@ -307,7 +255,7 @@ class Corpus(Split):
         return Table.model_construct(**settings, targets=targets)
 
 
-BUNDLED = (Digits, Images, Table, Saved, Hub, Corpus)
+BUNDLED = (Digits, Images, Masks, Table, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -341,7 +289,7 @@ AnySource = TypeAliasType(
         PlainValidator(
             _chosen,
             json_schema_input_type=Annotated[
-                Digits | Images | Table | Saved | Hub | Corpus, Field(discriminator="source")
+                Digits | Images | Masks | Table | Saved | Hub | Corpus, Field(discriminator="source")
             ],
         ),
     ],

@@ -15,6 +15,7 @@ from surgeon.data.class_names import Levels, Numbering, number_classes, order_co
 from surgeon.data.files import Encoder
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn, check_values, read_labels
+from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import ANY, Head, Network
 from surgeon.data.numbers import Numbers, fit_together
 from surgeon.data.readers import (
@@ -65,6 +66,12 @@ class OpenTable:
     used: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
     held_out: bool = False
+
+    @property
+    def labelled(self) -> set[str]:
+        """The labels that samples have."""
+        masks = {encode.target for encode in self.encoders if isinstance(encode, MaskedPictures)}
+        return masks | set(self.labels["train"])
 
     def levels(self, target: str, *, trained: bool) -> Levels | None:
         """Return the values of a label in the parts that determine its classes; None for a vector."""
@@ -141,7 +148,9 @@ class OpenTable:
         if self.source.kind == "images":
             return {"image"}
         numbers = {column for columns in self.source.numbers.values() for column in columns}
-        return numbers | {c for c in (self.source.image, *text_columns(self.source), self.source.audio) if c}
+        return numbers | {
+            c for c in (self.source.image, self.source.mask, *text_columns(self.source), self.source.audio) if c
+        }
 
     def _tensor(self, part: str, target: str, numberings: Mapping[str, Numbering], head: Head) -> Tensor:
         columns = self.labels[part][target]
@@ -190,9 +199,22 @@ def load_tables(
         for target in table.labels["train"]:
             if (level := table.levels(target, trained=is_trained)) is not None:
                 levels.setdefault(target, []).append(level)
+    masks = [
+        (table, encode, is_trained)
+        for table, is_trained in zip(tables, trained, strict=True)
+        for encode in table.encoders
+        if isinstance(encode, MaskedPictures)
+    ]
+    for table, mask, is_trained in masks:
+        if mask.values.classes is not None:
+            level = Levels("text", tuple(mask.values.classes), is_trained, called(table.source))
+            levels.setdefault(mask.target, []).append(level)
     numberings = {target: number_classes(target, values, network.head(target)) for target, values in levels.items()}
+    for _, mask, _ in masks:
+        if mask.values.classes is not None:
+            mask.number(numberings[mask.target])
     return [
-        table.splits({t: numbering for t, numbering in numberings.items() if t in table.labels["train"]}, network)
+        table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
     ]
 

@@ -1,4 +1,4 @@
-"""Make tokens of the texts of a corpus: whole texts, completions of prompts, or full blocks."""
+"""Tokenize the texts of a corpus: whole texts, completions of prompts, or full blocks."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from surgeon.errors import TrainingError
 
 @dataclass
 class Encoder:
-    """Makes tokens of texts, as rows of :class:`TokenRows`.
+    """Tokenize texts into rows of :class:`TokenRows`.
 
     Attributes:
-        texts: The tokenizer with the greatest length.
+        texts: The tokenizer with the length limit.
         loss: Which tokens are predicted.
         packed: Whether texts are cut into full blocks.
-        arguments: What the network takes by name; None where that is not known.
-        vocabulary: How many tokens its embedding knows; None where that is not known.
+        arguments: The names of the network's arguments; None if unknown.
+        vocabulary: The number of tokens in its embedding; None if unknown.
         whole_words: Whether words are masked as a whole.
-        skip: Leave out a text that cannot be used, instead of an error.
-        where: What the source is called.
-        notes: What was left out.
+        skip: Whether to leave out a text that cannot be used, instead of raising.
+        where: The name of the source in messages.
+        notes: Remarks on omissions.
     """
 
     texts: Texts
@@ -46,10 +46,10 @@ class Encoder:
 
     @classmethod
     def of(cls, source: CorpusSource, network: Network, loss: str, notes: list[str]) -> Encoder:
-        """The encoder of a source, for a network.
+        """Make the encoder of a source for a network.
 
         Raises:
-            TrainingError: The tokenizer is not there, or lacks a token that is needed.
+            TrainingError: The tokenizer is missing, or lacks a required token.
         """
         texts = open_texts(source.text, source.tokenizer, source.max_length, network)
         packed = (source.packing or ("none" if source.prompt else "blocks")) == "blocks"
@@ -58,19 +58,19 @@ class Encoder:
             raise TrainingError(
                 "prompt and completion are for networks that predict the next token, and this one predicts masked ones",
                 where=f"{WHERE}.prompt",
-                hint="name the column of whole texts: text: COLUMN",
+                hint="give the column of whole texts: text: COLUMN",
             )
         if loss == MASKED and tokenizer.mask_token is None:
             raise TrainingError(
-                "the tokenizer has no mask token, so that no token can be masked",
+                "the tokenizer has no mask token, so no token can be masked",
                 where=f"{WHERE}.tokenizer",
-                hint="a network that predicts the next token has the loss next_token",
+                hint="use a tokenizer with a mask token; for a network that predicts the next token, loss: next_token",
             )
         if loss != MASKED and packed and tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
             raise TrainingError(
-                "the tokenizer has no token that ends a text, so that packed texts would run into one another",
+                "the tokenizer has no end-of-text token to separate packed texts",
                 where=f"{WHERE}.packing",
-                hint="packing: none",
+                hint="use packing: none",
             )
         if source.whole_words and loss == MASKED and not tokenizer.is_fast:
             raise TrainingError(
@@ -95,14 +95,14 @@ class Encoder:
 
     @property
     def max_length(self) -> int:
-        """Tokens of a block, or of a text at the most."""
+        """The tokens of a block, or the most tokens of a text."""
         return self.texts.max_length
 
     def rows(self, texts: Sequence[Text], part: str) -> tuple[list[dict[str, Tensor]], list[str]]:
-        """The rows of one part, and what they are called.
+        """Return the rows of one part, and their names.
 
         Raises:
-            TrainingError: A text cannot be used, or there are not enough tokens for a block.
+            TrainingError: A text cannot be used, or there are too few tokens for a block.
         """
         self._cut = 0
         made, names = [], []
@@ -131,16 +131,16 @@ class Encoder:
         return [{name: torch.tensor(column) for name, column in columns.items()} for columns in made], names
 
     def _tokens(self, text: Text) -> dict[str, list[Any]]:
-        asked: dict[str, Any] = {"verbose": False}
+        options: dict[str, Any] = {"verbose": False}
         if self.loss == MASKED:
-            asked |= {"return_special_tokens_mask": True, "return_offsets_mapping": self.whole_words}
+            options |= {"return_special_tokens_mask": True, "return_offsets_mapping": self.whole_words}
         if text.prompt is not None:
             columns = self._completed(text.prompt, text.whole)
         else:
-            encoded = self.tokenizer(text.whole, **asked)
+            encoded = self.tokenizer(text.whole, **options)
             if self.loss == MASKED and not self.packed and len(encoded["input_ids"]) > self.max_length:
-                self._cut += 1  # here, so that the token that ends a text stays
-                encoded = self.tokenizer(text.whole, truncation=True, max_length=self.max_length, **asked)
+                self._cut += 1  # truncated here to keep the end-of-text token
+                encoded = self.tokenizer(text.whole, truncation=True, max_length=self.max_length, **options)
             columns = {name: list(value) for name, value in encoded.items()}
             if self.loss != MASKED:
                 self._end(columns)
@@ -152,18 +152,21 @@ class Encoder:
         if self.vocabulary is not None and highest >= self.vocabulary:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise TrainingError(
-                f"the token {token!r} has the number {highest}, and the embedding {self.vocabulary} rows",
-                hint="take the tokenizer that the network was trained with",
+                f"the token {token!r} has id {highest}, but the embedding has {self.vocabulary} rows",
+                hint="use the tokenizer of the network's training",
             )
         return columns
 
     def _completed(self, prompt: str, completion: str) -> dict[str, list[Any]]:
-        """A prompt as generation is given it, and what follows: the rest of the tokens of both together, where these
-        begin with the prompt's; else the completion's own."""
+        """Tokenize a prompt and its completion.
+
+        The tokens are those of the joined text if they begin with the prompt's, as in generation; otherwise the
+        prompt's and the completion's tokens are concatenated.
+        """
         before = self.tokenizer(prompt, verbose=False)["input_ids"]
         ends = {self.tokenizer.eos_token_id, self.tokenizer.sep_token_id} - {None}
         while before and before[-1] in ends and not prompt.endswith(self.tokenizer.convert_ids_to_tokens(before[-1])):
-            before = before[:-1]  # generation goes on from a prompt that is not ended
+            before = before[:-1]  # generation continues a prompt without an end token
         both = self.tokenizer(prompt + completion, verbose=False)["input_ids"]
         if both[: len(before)] != before:
             both = before + self.tokenizer(completion, add_special_tokens=False, verbose=False)["input_ids"]
@@ -171,14 +174,14 @@ class Encoder:
         self._end(columns)
         if len(before) >= self.max_length:
             raise TrainingError(
-                f"its prompt has {len(before)} tokens, so that nothing of the completion is among {self.max_length}",
+                f"its prompt has {len(before)} tokens, which leaves no room for the completion in {self.max_length}",
                 hint="raise max_length, or leave such rows out: on_error: skip",
             )
         columns["labels"] = [IGNORED] * len(before) + columns["input_ids"][len(before) :]
         return columns
 
     def _end(self, columns: dict[str, list[Any]]) -> None:
-        """Put the token that ends a text behind it, where the tokenizer does not."""
+        """Append the end-of-text token, unless the tokenizer did."""
         tokenizer = self.tokenizer
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         if end is None or columns["input_ids"][-1:] == [end]:
@@ -192,9 +195,9 @@ class Encoder:
         size, length = self.max_length, len(stream.get("input_ids", ()))
         if length < size:
             raise TrainingError(
-                f"{self.where} has {length} tokens for {part}, and a block has {size}",
+                f"{self.where} has {length} tokens for {part}, but a block has {size}",
                 where=f"{WHERE}.max_length",
-                hint=f"max_length: {max(2, length // 8)}, or packing: none",
+                hint=f"use max_length: {max(2, length // 8)}, or packing: none",
             )
         if length % size:
             self.notes.append(

@@ -1,4 +1,4 @@
-"""Tokens of texts as samples of a language model: masked anew in every epoch, padded at the tokenizer's side."""
+"""Present tokenized texts as samples for a language model: masked in every epoch, padded on the tokenizer's side."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.row_splits import SPLIT_SEED
 
 SPECIAL, OFFSETS = "special_tokens_mask", "offset_mapping"
-"""What a tokenizer says beside the tokens, of use for masking only."""
+"""Further outputs of a tokenizer, used for masking only."""
 
 
 class Masking:
-    """Masks tokens by transformers' own collator, each sample by a generator of its own.
+    """Mask tokens with transformers' collator, with a separate generator per sample.
 
-    The generator follows from the seed, the epoch and the sample alone, so that an interrupted run goes on with the
-    same masks, in whatever order and process samples are made.
+    The generator depends only on the seed, the epoch and the sample, so an interrupted run continues with the same
+    masks, in any order and process.
 
     Args:
         tokenizer: The tokenizer; it must have a mask token.
         share: The share of tokens to mask.
-        whole_words: Mask all tokens of a word together, always by the mask token.
+        whole_words: Whether to mask all tokens of a word at once, always with the mask token.
         seed: The recipe's seed.
     """
 
@@ -37,7 +37,7 @@ class Masking:
     def __init__(self, tokenizer: Any, share: float, whole_words: bool, seed: int) -> None:
         from transformers import DataCollatorForLanguageModeling
 
-        # words are only masked by the mask token; transformers warns where it has to set that itself
+        # words are replaced by the mask token only; transformers warns if it has to set that itself
         words = {"mask_replace_prob": 1.0, "random_replace_prob": 0.0} if whole_words else {}
         self.collator = DataCollatorForLanguageModeling(
             tokenizer, mlm_probability=share, whole_word_mask=whole_words, **words
@@ -45,7 +45,7 @@ class Masking:
         self.seed = seed
 
     def __call__(self, row: Mapping[str, Tensor], number: int, epoch: int | None) -> dict[str, Tensor]:
-        """Mask a row; ``epoch`` is None where masks are the same in every run."""
+        """Mask a row; with ``epoch`` None, masks are the same in every run."""
         key = f"{SPLIT_SEED} {number}" if epoch is None else f"{self.seed} {epoch} {number}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7])
         self.collator.generator = torch.Generator().manual_seed(seed)
@@ -60,13 +60,13 @@ class Masking:
 
 
 class TokenRows(Dataset[dict[str, Tensor]]):
-    """Texts, or blocks of them, as tokens in memory.
+    """Hold texts, or blocks of them, as tokens in memory.
 
     Args:
-        rows: ``input_ids``, ``attention_mask`` and what else the tokenizer makes; ``labels`` unless they are masked.
-        ids: What each row is called.
+        rows: ``input_ids``, ``attention_mask`` and other outputs of the tokenizer; ``labels`` unless tokens are masked.
+        ids: The name of each row.
         masking: Masks tokens; None for a network that predicts the next one.
-        varied: Whether masks are drawn anew in every epoch.
+        varied: Whether masks differ between epochs.
     """
 
     def __init__(
@@ -89,19 +89,19 @@ class TokenRows(Dataset[dict[str, Tensor]]):
 
     @property
     def encoders(self) -> list[Masking]:
-        """What varies the samples."""
+        """The objects that vary samples."""
         return [self.masking] if self.masking is not None and self.varied else []
 
     def set_epoch(self, epoch: int) -> None:
-        """Mask in the way of this epoch."""
+        """Set the epoch, which determines masks."""
         self.epoch = epoch
 
     def row_ids(self, positions: Sequence[int]) -> list[str]:
-        """What rows are called, for the record of what is held out."""
+        """Return the names of rows, for the record of what is held out."""
         return [self.ids[int(position)] for position in positions]
 
     def unvaried(self) -> TokenRows:
-        """The same rows, with masks that do not change."""
+        """Return the same rows with constant masks."""
         plain = copy.copy(self)
         plain.varied = False
         return plain
@@ -109,12 +109,12 @@ class TokenRows(Dataset[dict[str, Tensor]]):
 
 @dataclass
 class TokenCollate:
-    """Makes a batch by transformers' collator: inputs by ``tokenizer.pad``, labels by -100, at the tokenizer's side.
+    """Make a batch with transformers' collator: pad inputs with ``tokenizer.pad`` and labels with -100.
 
     Attributes:
         tokenizer: The tokenizer.
-        positions: Number the positions of each text from its first token on, as generation does. Of use where texts are
-            padded on the left, which would shift a table of positions.
+        positions: Whether to number positions from the first token of each text, as generation does; for padding on the
+            left, which would shift positions.
     """
 
     tokenizer: Any
@@ -127,7 +127,7 @@ class TokenCollate:
         self.collator = DataCollatorForSeq2Seq(self.tokenizer, label_pad_token_id=IGNORED)
 
     def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``samples`` as a batch."""
+        """Return ``samples`` as a batch."""
         batch = dict(self.collator([{name: value.tolist() for name, value in sample.items()} for sample in samples]))
         if self.positions:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Read all of a source to predict from it: nothing is held out, and labels may be missing."""
+"""Read a whole source for prediction: nothing is held out, and labels may be missing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from surgeon.data.class_names import Levels, Numbering, differing, listed
+from surgeon.data.class_names import Levels, Numbering, listed, numbered_by
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.data.masks import MaskedPictures
+from surgeon.data.network import Head, Network
 from surgeon.data.plain_files import Files
 from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns, there
 from surgeon.data.rows import Rows
@@ -27,25 +28,25 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
 LABEL = "label"
-"""The column of the folder that a file lies in."""
+"""The column with the folder of a file."""
 Collate = Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]
 
 
 @dataclass
 class Samples:
-    """Samples to predict from.
+    """Samples for prediction.
 
     Attributes:
-        rows: They themselves, as mappings of column names to tensors.
-        names: What each is called: its file, or its row.
-        inputs: The columns that the network is called with.
+        rows: The samples, as mappings of column names to tensors.
+        names: The name of each: its file or row.
+        inputs: The columns that are the network's inputs.
         collate: Makes a batch.
-        parts: The split that each belongs to; empty where there are none.
-        shown: Labels as the data have them, by label column, where they have no class numbers.
-        classes: The names of classes, or of questions, by label column.
-        domains: The names of the domains that the column ``domain`` counts.
-        notes: What was read, and what was left out.
-        used: How they became inputs, as plain values.
+        parts: The split of each; empty without splits.
+        shown: Original labels by label column, for those without class numbers.
+        classes: The names of classes or questions, by label column.
+        domains: The names of the domains in the column ``domain``.
+        notes: Remarks on what was read and left out.
+        used: The preprocessing, as plain values.
     """
 
     rows: Dataset[Any]
@@ -64,7 +65,7 @@ class Samples:
 
 
 def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
-    """The samples of the wanted parts, one after the other."""
+    """Return the samples of the requested parts, in order."""
     made: list[Samples] = []
     for part in wanted:
         rows = getattr(splits, part)
@@ -94,24 +95,24 @@ def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
 
 
 def read_files(files: Files, like: TableSource, label: str | None, network: Network, *, strict: bool) -> list[Samples]:
-    """Pictures, sounds or texts, with the folders that they lie in as classes where they are such.
+    """Read pictures, sounds or texts; use their folders as classes if they match.
 
     Args:
         files: The files.
-        like: Columns and preprocessing; of its columns only that of the files' kind is used.
-        label: The label column that classes are of; None where no label is of classes.
-        network: What the data have to fit.
-        strict: Refuse what does not go with the network's classes; else it is shown as it stands.
+        like: Columns and preprocessing; only the column of the files' kind is used.
+        label: The label column with classes; None if there is none.
+        network: What the data must fit.
+        strict: Whether to refuse classes that the network does not have; otherwise labels are shown unchanged.
 
     Raises:
-        TrainingError: One cannot be read; or, if ``strict``, the classes are not the network's.
+        TrainingError: A file cannot be read or, if ``strict``, the classes are not the network's.
     """
     import datasets
 
     if files.kind == "text" and isinstance(like.text, list):
         raise TrainingError(
-            f"the network was trained on pairs of texts, and {files.root} has one text a line",
-            hint=f"hand over a table with the columns {' and '.join(like.text)}",
+            f"the network was trained on pairs of texts, but {files.root} has one text per line",
+            hint=f"give a table with the columns {' and '.join(like.text)}",
         )
     names, values, folders, parts = _entries(files)
     if files.kind == "text" and network.preprocessing.texts.get("words"):
@@ -120,6 +121,7 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
     notes = [*files.notes, *odd, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
     columns: dict[str, list[Any]] = {files.kind: values}
     settings: dict[str, Any] = {"image": None, "audio": None, "text": None, "numbers": {}, "targets": {}, "group": None}
+    settings["mask"] = None
     settings[files.kind] = files.kind
     if labelled and label is not None:
         columns[LABEL] = [folder or "" for folder in folders]
@@ -134,17 +136,17 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
 
 
 def read_tables(files: Files, like: TableSource, network: Network, *, strict: bool, lone: bool) -> list[Samples]:
-    """The rows of tables, or of a saved dataset; columns of labels may be missing unless ``strict``.
+    """Read the rows of tables or of a saved dataset; label columns may be missing unless ``strict``.
 
     Args:
         files: The tables.
         like: Columns and preprocessing.
-        network: What the data have to fit.
-        strict: Refuse labels that are missing or do not go with the network's; else they are shown as they stand.
-        lone: Whether this is all that is read, so that a row's number says which it is.
+        network: What the data must fit.
+        strict: Whether to refuse labels that are missing or not the network's; otherwise they are shown unchanged.
+        lone: Whether this is the only file, so that row numbers identify rows.
 
     Raises:
-        TrainingError: One cannot be read, or lacks an input; or, if ``strict``, a label.
+        TrainingError: A table cannot be read, or lacks an input or, if ``strict``, a label.
     """
     made = []
     kind = Saved if files.kind == "saved" else Table
@@ -162,11 +164,14 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
                 targets[target] = given
             elif strict:
                 raise TrainingError(
-                    f"{file.path} has no column {missing[0]!r}, which holds the labels {target!r} "
-                    f"(there are: {', '.join(columns)})",
+                    f"{file.path} has no column {missing[0]!r} with the labels {target!r} "
+                    f"(available: {', '.join(columns)})",
                     hint="surgeon predict needs no labels",
                 )
-        source = source.model_copy(update={"targets": targets})
+        masked = like.mask if like.mask in columns else None
+        if strict and masked is None and like.mask is not None:
+            raise TrainingError(f"{file.path} has no column {like.mask!r}, which holds masks")
+        source = source.model_copy(update={"targets": targets, "mask": masked})
         data = read(source)
         data.parts["train"].ids = _row_names(source, data, "" if lone else file.name)
         samples = _samples(source, data, network, strict=strict)
@@ -177,10 +182,10 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
 
 
 def read_source(source: TableSource, network: Network, *, strict: bool) -> list[Samples]:
-    """All rows of a source as a recipe writes it, part by part.
+    """Read all rows of a source as a recipe has it, part by part.
 
     Raises:
-        TrainingError: It cannot be read; or, if ``strict``, its labels do not go with the network's.
+        TrainingError: It cannot be read or, if ``strict``, its labels are not the network's.
     """
     whole = read(source)
     made: list[Samples] = []
@@ -214,9 +219,14 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
             if strict:
                 raise
             shown[target] = _as_they_stand(source, target, part)
-            notes.append(f"the labels {target!r} are shown as they stand: {error.message}")
+            notes.append(f"the labels {target!r} are shown unchanged: {error.message}")
             continue
         notes += _absent(target, labels[target], head, data.places["train"])
+    for encode in encoders:
+        if isinstance(encode, MaskedPictures):
+            numbering = _of_masks(encode, network, data.places["train"])
+            encode.number(numbering)
+            names[encode.target] = numbering.names
     wanted = [column for column in columns_of(_only(source, None)) if source.kind != "images" or column == "image"]
     rows = Rows(
         part.rows.select_columns(wanted),
@@ -234,7 +244,7 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
 
 
 def _only(source: TableSource, target: str | None) -> TableSource:
-    """The source with the columns of one label, or of none."""
+    """Return the source with the columns of one label, or of none."""
     if source.kind == "images":
         return source
     targets = {} if target is None else {target: source.targets[target]}
@@ -250,36 +260,18 @@ def _numbered(source: TableSource, target: str, data: Read, network: Network) ->
     if isinstance(column, LabelColumn):
         numbering = numbered_by(target, column.levels(trained=False), head)
         return label_tensor(target, column, numbering, head), numbering.names
-    values = torch.from_numpy(np.stack([each.values for each in column], 1)).float()
-    return values, tuple(each.name for each in column)
+    values = torch.from_numpy(np.stack([part.values for part in column], 1)).float()
+    return values, tuple(part.name for part in column)
 
 
-def numbered_by(target: str, level: Levels, head: Head) -> Numbering:
-    """How labels become the network's class numbers: by its names, never by an order of the data's own.
-
-    Raises:
-        TrainingError: There is a class that the network has not, or it has no names for classes that have.
-    """
-    if level.kind in ("real", "list") or not level.names or head.loss not in (CLASS_LOSS, "bce", None):
-        return Numbering()
-    if head.names:
-        if set(level.names) <= set(head.names):
-            return Numbering(head.names, by_name=True)
-        numerals = any(name.lstrip("-").isdigit() for name in head.names)
-        if level.kind == "whole" and not numerals:
-            return Numbering(head.names)  # whole numbers are places in the list of names
-        if level.kind == "bool" and head.loss == "bce":
-            return Numbering()
-        error = differing(target, head.names, level.names)
-        error.hint = "leave out what is of other classes, or rename it to the class that it is of"
-        raise error
-    if level.kind == "text":
-        raise TrainingError(
-            f"the data name the classes {listed(level.names)} of {target!r}, and the network has no names for its "
-            "classes, so that nobody knows which is which",
-            hint="say their names, in the order of the network's outputs: classes=[…], or --classes a,b,c",
-        )
-    return Numbering(level.names, by_name=True) if level.kind == "bool" and head.loss != "bce" else Numbering()
+def _of_masks(masks: MaskedPictures, network: Network, where: str) -> Numbering:
+    """Return how the classes of masks become the network's class numbers."""
+    head = network.head(masks.target)
+    if masks.values.classes is None:
+        return Numbering(head.names)
+    if not head.names:
+        return Numbering(tuple(masks.values.classes))
+    return numbered_by(masks.target, Levels("text", tuple(masks.values.classes), False, where), head)
 
 
 def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
@@ -296,11 +288,11 @@ def _as_they_stand(source: TableSource, target: str, part: Part) -> list[Any]:
     column = target_columns(source)[target]
     if isinstance(column, str):
         return list(part.rows[column][:])
-    return [list(row) for row in zip(*(part.rows[each][:] for each in column), strict=True)]
+    return [list(row) for row in zip(*(part.rows[name][:] for name in column), strict=True)]
 
 
 def _entries(files: Files) -> tuple[list[str], list[Any], list[str | None], list[str | None]]:
-    """Names, values, folders and splits of samples: a sample for each file, of a text for each line."""
+    """Return names, values, folders and splits of samples: one per file, or per line of a text."""
     if files.kind != "text":
         values = [str(file.path.absolute()) for file in files.files]
         labels, parts = [file.label for file in files.files], [file.part for file in files.files]
@@ -314,7 +306,7 @@ def _entries(files: Files) -> tuple[list[str], list[Any], list[str | None], list
                 folders.append(file.label)
                 splits.append(file.part)
     if not values:
-        raise TrainingError(f"{files.root} holds no text")
+        raise TrainingError(f"{files.root} has no text")
     return names, values, folders, splits
 
 
@@ -322,30 +314,30 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise TrainingError(f"{path} is no text in UTF-8: {error.reason}", hint="save it as UTF-8") from error
+        raise TrainingError(f"{path} is not UTF-8 text: {error.reason}", hint="save it as UTF-8") from error
 
 
 def _folders_as_classes(
     files: Files, folders: Sequence[str | None], label: str | None, network: Network, *, strict: bool
 ) -> tuple[list[str], bool]:
-    """What is to be said of the folders, and whether they are classes."""
+    """Return notes about the folders, and whether they are classes."""
     given = list(dict.fromkeys(folder for folder in folders if folder is not None))
     if not given:
         if strict and label is not None:
             raise TrainingError(
-                f"{files.root} has no folder for each class, so that there is nothing to compare with",
-                hint="as in: cats/1.jpg, dogs/7.png, …; surgeon predict needs no classes",
+                f"{files.root} has no class folders, so there are no labels to compare with",
+                hint="for example: cats/1.jpg, dogs/7.png, …; surgeon predict needs no classes",
             )
         return [], False
     names = network.head(label).names if label is not None else ()
     if label is not None and (strict or not names or set(given) & set(names)):
         return [], True
     what = "a class of the network" if len(given) == 1 else "classes of the network"
-    return [f"{files.root}: the folders {listed(given)} are not {what}, and are not read as labels"], False
+    return [f"{files.root}: the folders {listed(given)} are not {what}, so they are not used as labels"], False
 
 
 def _columns_there(source: TableSource) -> list[str]:
-    """The columns that a table has."""
+    """Return the columns of a table."""
     if source.kind == "table" and Path(source.path).suffix.lower() in (".csv", ".tsv"):
         from pyarrow import ArrowInvalid, csv
 
@@ -354,14 +346,14 @@ def _columns_there(source: TableSource) -> list[str]:
         try:
             return list(csv.open_csv(there(source.path), parse_options=parse).schema.names)
         except (ArrowInvalid, UnicodeDecodeError) as error:
-            said = str(error).splitlines()[0]
-            raise TrainingError(f"{source.path} cannot be read: {said}", hint="a table is text in UTF-8") from error
-    bare = source.model_copy(update={"targets": {}})
+            reason = str(error).splitlines()[0]
+            raise TrainingError(f"{source.path} cannot be read: {reason}", hint="a table must be UTF-8 text") from error
+    bare = source.model_copy(update={"targets": {}, "mask": None})
     return list(read(bare).parts["train"].rows.column_names)
 
 
 def _row_names(source: TableSource, data: Read, prefix: str) -> list[str]:
-    """Rows by their files, where every row has a file of its own; else by their numbers."""
+    """Name rows by their files, if every row has one; otherwise by number."""
     rows = data.parts["train"].rows
     column = getattr(source, "image", None) or getattr(source, "audio", None)
     if source.kind != "images" and column is not None and column in rows.column_names:
@@ -372,10 +364,10 @@ def _row_names(source: TableSource, data: Read, prefix: str) -> list[str]:
 
 
 def limited(samples: Samples, part: str) -> Samples:
-    """The samples of one part."""
+    """Select the samples of one part."""
     from surgeon.data.rows import Chosen
 
-    positions = [number for number, each in enumerate(samples.parts) if each == part]
+    positions = [number for number, name in enumerate(samples.parts) if name == part]
     return dataclasses.replace(
         samples,
         rows=Chosen(samples.rows, positions),

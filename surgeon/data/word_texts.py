@@ -1,4 +1,4 @@
-"""Pairs of texts, and texts that are lists of words, each of which may have a label of its own."""
+"""Encode pairs of texts, and texts that are lists of words, which may have one label per word."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from surgeon.data.texts import Texts, not_a_text
 from surgeon.errors import TrainingError
 
 WORD_IDS = "word_ids"
-"""The column that says of which word each token is a piece, -1 of none; it is not fed to the network."""
+"""The column with the word of each token, -1 for none; it is not an input of the network."""
 
 
 @dataclass
 class TextPairs(Texts):
-    """Encodes two columns of texts as a pair, by the tokenizer's own way to tell the two apart.
+    """Encode two columns of texts as a pair, which the tokenizer separates.
 
     Attributes:
         second: The column of the second text.
@@ -30,12 +30,12 @@ class TextPairs(Texts):
 
     @classmethod
     def of(cls, texts: Texts, second: str) -> TextPairs:
-        """As ``texts``, with a second column."""
+        """Return ``texts`` with a second column."""
         return cls(texts.column, texts.tokenizer, texts.max_length, texts.arguments, second)
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read."""
+        """The columns to read."""
         return [self.column, self.second]
 
     @property
@@ -44,46 +44,45 @@ class TextPairs(Texts):
         return ("a", "a")
 
     def value(self, row: Mapping[str, Any]) -> Any:
-        """Both texts of a row."""
+        """Return both texts of a row."""
         return (row[self.column], row[self.second])
 
     def whole(self, rows: Any) -> list[Any]:
-        """Both texts of every row."""
+        """Return both texts of every row."""
         return list(zip(rows[self.column][:], rows[self.second][:], strict=True))
 
     def encode(self, values: Sequence[Any], *, cut: bool = True) -> Any:
-        """What the tokenizer makes of several pairs; the longer text is cut first."""
+        """Return the tokenizer's output for several pairs; the longer text is cut first."""
         first, second = [pair[0] or "" for pair in values], [pair[1] or "" for pair in values]
         if not cut:
             return self.tokenizer(first, second, truncation=False, verbose=False)
         return self.tokenizer(first, second, truncation=True, max_length=self.max_length)
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a pair."""
+        """Return what is wrong with a pair."""
         return not_a_text(self.column, value[0]) or not_a_text(self.second, value[1])
 
 
 @dataclass
 class Words(Texts):
-    """Encodes lists of words, which a tokenizer takes apart further, and remembers of which word each piece is.
+    """Encode lists of words, which a tokenizer splits further, and record the word of each piece.
 
     Attributes:
-        tags: The columns of lists with a label for each word.
+        tags: The columns of lists with one label per word.
     """
 
     tags: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, texts: Texts, tags: Sequence[str]) -> Words:
-        """As ``texts``, of words.
+        """Return ``texts`` for lists of words.
 
         Raises:
-            TrainingError: The tokenizer does not say which piece is of which word.
+            TrainingError: The tokenizer does not give the word of each piece.
         """
         if not texts.tokenizer.is_fast:
             raise TrainingError(
-                f"{texts.column!r} holds lists of words, and {type(texts.tokenizer).__name__} does not say which piece "
-                "is of which word",
+                f"{texts.column!r} has lists of words; {type(texts.tokenizer).__name__} does not map pieces to words",
                 where="train.data.tokenizer",
                 hint="use a fast tokenizer: one with a tokenizer.json",
             )
@@ -91,7 +90,7 @@ class Words(Texts):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read."""
+        """The columns to read."""
         return [self.column, *self.tags]
 
     @property
@@ -101,18 +100,18 @@ class Words(Texts):
 
     @property
     def names(self) -> list[str]:
-        """What the columns of the batch are called, without that of words."""
+        """The columns of the batch, without that of words."""
         return [name for name in super().names if name != WORD_IDS]
 
     def encode(self, values: Sequence[Any], *, cut: bool = True) -> Any:
-        """What the tokenizer makes of several lists of words."""
+        """Return the tokenizer's output for several lists of words."""
         words = [list(value or ()) for value in values]
         if not cut:
             return self.tokenizer(words, truncation=False, verbose=False, is_split_into_words=True)
         return self.tokenizer(words, truncation=True, max_length=self.max_length, is_split_into_words=True)
 
     def tensors(self, encoded: Any) -> list[dict[str, Tensor]]:
-        """A sample for each list of words, with the word of each piece."""
+        """Return one sample per list of words, with the word of each piece."""
         samples = super().tensors(encoded)
         for row, sample in enumerate(samples):
             words = [-1 if word is None else word for word in encoded.word_ids(row)]
@@ -120,29 +119,29 @@ class Words(Texts):
         return samples
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a list of words."""
+        """Return what is wrong with a list of words."""
         odd = next((word for word in value or () if not isinstance(word, str)), None)
         if odd is not None or (value and None in value):
-            return f"{self.column!r} holds the word {odd!r}, which is no text"
+            return f"{self.column!r} has the word {odd!r}, which is not a text"
         return None
 
     def problems(self, rows: Any, vocabulary: int | None) -> dict[int, str]:
-        """What is wrong with rows: with their words, or a list of labels of another length."""
-        said = super().problems(rows, vocabulary)
-        words = [len(each or ()) for each in rows[self.column][:]]
+        """Return what is wrong with rows: their words, or a list of labels of another length."""
+        problems = super().problems(rows, vocabulary)
+        words = [len(row or ()) for row in rows[self.column][:]]
         for column in self.tags:
             for place, (count, given) in enumerate(zip(words, rows[column][:], strict=True)):
                 if given is not None and len(given) != count:
-                    said.setdefault(place, f"{self.column!r} has {count} words and {column!r} {len(given)} labels")
-        return said
+                    problems.setdefault(place, f"{self.column!r} has {count} words and {column!r} {len(given)} labels")
+        return problems
 
 
 def label_first_pieces(labels: Tensor, words: Tensor) -> Tensor:
-    """Give the label of each word to its first piece; -100 to its other pieces, and to what is of no word.
+    """Give the label of each word to its first piece; -100 to its other pieces and to tokens without a word.
 
     Args:
         labels: ``(words,)``.
-        words: The word of each piece ``(pieces,)``, -1 of none.
+        words: The word of each piece ``(pieces,)``, -1 for none.
     """
     before = torch.cat([words.new_full((1,), -1), words[:-1]])
     first = (words >= 0) & (words != before) & (words < len(labels))
@@ -152,7 +151,7 @@ def label_first_pieces(labels: Tensor, words: Tensor) -> Tensor:
 
 
 def holds_words(rows: Any, column: str) -> bool:
-    """Whether a column of a ``datasets.Dataset`` holds lists of texts."""
+    """Return whether a column of a ``datasets.Dataset`` has lists of texts."""
     from pyarrow import types
 
     kind = rows.features.arrow_schema.field(column).type

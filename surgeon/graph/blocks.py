@@ -27,18 +27,29 @@ NO_BLOCK = re.compile(
 
 
 def declared_stacks(
-    model: nn.Module, sites: Sequence[str], evidence: str, families: Sequence[Family] = ()
+    model: nn.Module, sites: Sequence[str], evidence: str, families: Sequence[Family] = (), *, named: bool = False
 ) -> list[Stack]:
-    """List the stacks in the containers ``sites``; those of ``sites`` that are blocks themselves form one stack."""
+    """List the stacks in the containers ``sites``; those of ``sites`` that are blocks themselves form one stack.
+
+    Args:
+        model: The network.
+        sites: Containers of blocks, or blocks.
+        evidence: Who says so.
+        families: The families that the network belongs to.
+        named: Whether a user names them: then a site without blocks inside is a block whatever its class, and a lone
+            container holds blocks whatever theirs.
+    """
     stacks, loose = [], []
     modules = dict(model.named_modules())
     for site in sites:
         module = modules[site]
-        if isinstance(module, CONTAINERS) or not is_block(module):
-            blocks = _repeated(module, _config(modules, site, families))
-            if blocks:
-                stacks.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
-        else:
+        contains = isinstance(module, CONTAINERS)
+        blocks = _repeated(module, _config(modules, site, families)) if contains or not is_block(module) else []
+        if not blocks and named and contains and len(sites) == 1:
+            blocks = [name for name, child in module._modules.items() if child is not None]
+        if blocks:
+            stacks.append(Stack(site, [_join(site, name) for name in blocks], evidence=evidence))
+        elif named or is_block(module):
             loose.append(site)
     if loose:
         stacks.append(Stack(loose[0].rpartition(".")[0], loose, evidence=evidence))

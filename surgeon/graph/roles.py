@@ -115,7 +115,7 @@ class Roles:
         """Find the stacks of blocks, in executed order."""
         if (given := self._overridden("blocks")) is not None:
             sites = [member.site for member in given]
-            stacks = declared_stacks(self._model, sites, "said by the user", self._families)
+            stacks = declared_stacks(self._model, sites, "said by the user", self._families, named=True)
         else:
             declared = [f for f in self._families if f.blocks]
             if declared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -226,32 +226,59 @@ def _run(
     *,
     training: bool,
 ) -> Any:
+    with _running(model, inputs, backend, training=training) as (args, kwargs), recorder.recording():
+        output = model(*args, **kwargs)
+        recorder.mark_overwritten()
+    return output
+
+
+@contextmanager
+def _running(
+    model: nn.Module, inputs: Inputs, backend: Backend, *, training: bool
+) -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
+    """Substitute the network's tensors within the block, and give the arguments of a call."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     with restored_after(model, training=training), all_layers(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user cannot act on warnings about meta tensors
         inputs.set(model)
-        with backend(model) as device, assume_placeholders(inputs.placeholders), recorder.recording():
-            args, kwargs = inputs.tensors(device, dtype, training=training)
-            output = model(*args, **kwargs)
-            recorder.mark_overwritten()
-    return output
+        with backend(model) as device, assume_placeholders(inputs.placeholders):
+            yield inputs.tensors(device, dtype, training=training)
+
+
+def run_again(model: nn.Module, traced: Trace, recording: AbstractContextManager[Any]) -> dict[str, torch.Tensor]:
+    """Run ``model`` as it was traced, on the same backend and inputs, within another recording.
+
+    Returns:
+        The output tensors by name, as in :attr:`Trace.outputs`.
+
+    Raises:
+        Exception: Whatever the network raises; a network that was traced does not.
+    """
+    backend = dict(BACKENDS)[traced.evidence]
+    with _running(model, traced.inputs, backend, training=False) as (args, kwargs), recording:
+        return dict(_named_tensors(model(*args, **kwargs), ""))
 
 
 def _named(output: Any, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the path and shape of each tensor in an output; of a list of detections, only the first image's."""
+    return ((path, tuple(tensor.shape)) for path, tensor in _named_tensors(output, name))
+
+
+def _named_tensors(output: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each tensor, or :class:`TensorSpec`, in an output, and the tensor."""
     dot = f"{name}." if name else ""
     if isinstance(output, (torch.Tensor, TensorSpec)):
-        yield name or "output", tuple(output.shape)
+        yield name or "output", output
     elif isinstance(output, Mapping):
         for key, value in output.items():
-            yield from _named(value, f"{dot}{key}")
+            yield from _named_tensors(value, f"{dot}{key}")
     elif isinstance(output, list) and output and all(isinstance(item, Mapping) for item in output):
-        yield from _named(output[0], name)
+        yield from _named_tensors(output[0], name)
     elif isinstance(output, tuple) and hasattr(output, "_fields"):
-        yield from _named(dict(zip(output._fields, output, strict=True)), name)
+        yield from _named_tensors(dict(zip(output._fields, output, strict=True)), name)
     elif isinstance(output, (tuple, list)):
         for position, value in enumerate(output):
-            yield from _named(value, f"{dot}{position}")
+            yield from _named_tensors(value, f"{dot}{position}")
 
 
 def _first_line(error: Exception) -> str:

@@ -113,7 +113,7 @@ class Grafted(Mixin):
         """Run the network's own forward, up to its exit, then the branches.
 
         Returns:
-            A single output as it is, or :class:`Outputs` if there are several.
+            A single output unchanged, or :class:`Outputs` for several.
         """
         calls = _calls_in_export()
         depth = len(calls)
@@ -245,7 +245,7 @@ def graft(model: nn.Module) -> Grafted:
         return model
     for name in ("grafts", "exit", "network_output", "mask_position"):
         if hasattr(model, name):
-            raise ValueError(f"{type(model).__name__} has an attribute {name!r} of its own")
+            raise ValueError(f"{type(model).__name__} already has an attribute {name!r}")
     parameters = list(inspect.signature(model.forward).parameters)
     mixin = GraftedSequence if isinstance(model, nn.Sequential) else Grafted
     model.__class__ = mixed(mixin, type(model))

@@ -1,4 +1,4 @@
-"""The heads that operations put on features."""
+"""Define the heads that operations put on features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class CosineLinear(nn.Module):
-    """Scores by the angle between features and a prototype of each class (Gidaris & Komodakis 2018, eq. 3).
+    """Score by the angle between features and a prototype per class (Gidaris & Komodakis 2018, eq. 3).
 
     ``scale · cos(features, weight[class])``; the scale is learned and starts at 10.
 
@@ -33,12 +33,12 @@ class CosineLinear(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The scaled cosines."""
+        """Compute the scaled cosines."""
         directions = functional.normalize(features, dim=-1)
         return self.scale * functional.linear(directions, functional.normalize(self.weight, dim=-1))
 
     def extra_repr(self) -> str:
-        """The widths, as ``nn.Linear`` shows them."""
+        """Show the widths like ``nn.Linear``."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
@@ -51,16 +51,16 @@ def head_layers(
     dropout: float = 0.0,
     bias: bool = True,
 ) -> nn.Module:
-    """The layers of a head on vectors: a lone ``nn.Linear`` where nothing else is asked for.
+    """Make the layers of a head on vectors; by default a single ``nn.Linear``.
 
     Shapes: ``(…, features)`` → ``(…, outputs)``.
 
     Args:
-        features: The width of what it reads.
-        outputs: The number of its scores.
+        features: The width of the input.
+        outputs: The number of scores.
         kind: ``linear``, ``mlp`` or ``cosine``.
-        hidden: Widths of the hidden layers of an ``mlp``; one as wide as the features if none is given.
-        dropout: The share of features dropped behind each hidden layer and before the last.
+        hidden: Widths of the hidden layers of an ``mlp``. Default: one layer as wide as the features.
+        dropout: The dropout probability after each hidden layer and before the last layer.
         bias: Whether the last layer has a bias.
     """
     widths = [features, *(list(hidden) or ([features] if kind == "mlp" else []))]
@@ -83,18 +83,18 @@ def conv_layers(
     kernel: int = 3,
     **last: Any,
 ) -> nn.Module:
-    """The layers of a head on maps: a lone convolution where nothing else is asked for.
+    """Make the layers of a head on feature maps; by default a single convolution.
 
     Shapes: ``(batch, features, …)`` → ``(batch, outputs, …)`` with ``dims`` spatial dimensions.
 
     Args:
-        features: The channels of what it reads.
-        outputs: The number of its scores at each position.
+        features: The number of input channels.
+        outputs: The number of scores per position.
         dims: 1, 2 or 3.
         hidden: Channels of hidden layers.
-        dropout: The share of channels dropped behind each hidden layer and before the last.
-        kernel: The kernel size of the hidden layers, odd; they keep the size of the map.
-        **last: Options of the last convolution, which is 1×1 by default.
+        dropout: The dropout probability after each hidden layer and before the last layer.
+        kernel: The odd kernel size of the hidden layers, which keep the size of the map. **last: Options of the last
+        convolution, which is 1×1 by default.
     """
     convolution = CONVOLUTIONS[dims]
     layers: list[nn.Module] = []
@@ -107,14 +107,14 @@ def conv_layers(
 
 
 def scored_conv(channels: int, outputs: int, *, prior: float | None, std: float | None, **options: Any) -> nn.Module:
-    """The last convolution of a detector, initialised as its family does.
+    """Make the last convolution of a detector, initialised as its family does.
 
     Args:
-        channels: The channels of what it reads.
-        outputs: Scores at each position: anchors times classes.
-        prior: The probability that the bias starts from (Lin et al. 2017, section 4.1); None leaves it.
-        std: The standard deviation of its weights; None leaves PyTorch's own.
-        **options: Options of ``nn.Conv2d``.
+        channels: The number of input channels.
+        outputs: Scores per position: anchors times classes.
+        prior: The initial probability that sets the bias (Lin et al. 2017, section 4.1); None for zero.
+        std: The standard deviation of its weights; None for PyTorch's initialisation. **options: Options of
+        ``nn.Conv2d``.
     """
     convolution = nn.Conv2d(channels, outputs, **options)
     if std is not None:
@@ -126,24 +126,25 @@ def scored_conv(channels: int, outputs: int, *, prior: float | None, std: float 
 
 
 class Head(nn.Module):
-    """Pooling, then layers.
+    """Pool, then apply layers.
 
-    Shapes: ``(batch, …)`` with the channels in dimension ``axis`` → ``(batch, outputs)``; without a pool the
-    same shape with ``outputs`` in the place of the channels.
+    Shapes: ``(batch, …)`` with the channels in dimension ``axis`` → ``(batch, outputs)``; without a pool the same shape
+        with
+    ``outputs`` instead of the channels.
 
     Args:
         features: The number of channels.
         outputs: The number of scores.
-        kind: ``linear``, ``mlp``, ``cosine``, or ``conv``, whose scores of every position are pooled last
-            (as in SqueezeNet).
+        kind: ``linear``, ``mlp``, ``cosine``, or ``conv``, which scores every position and pools the scores, as in
+            SqueezeNet.
         hidden: Widths of hidden layers.
-        dropout: The share of features dropped in training.
+        dropout: The dropout probability.
         pool: One of :data:`surgeon.nn.pooling.POOLS`, or ``none``.
         axis: The dimension of the channels.
         dims: The number of dimensions besides batch and channels.
-        masked: Whether the head is given the padding mask, ``(batch, length)``.
-        reversal: Reverse the gradient that leaves the head; see :class:`surgeon.nn.reversal.Reversal`.
-            Holds the strength to start from, or None.
+        masked: Whether the head gets the padding mask, ``(batch, length)``.
+        reversal: The initial strength of a gradient reversal before the head, see
+            :class:`surgeon.nn.reversal.Reversal`; None for none.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Head(nn.Module):
             self.layers = head_layers(features, outputs, kind=kind, hidden=hidden, dropout=dropout)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The scores."""
+        """Compute the scores."""
         if self.reversal is not None:
             features = self.reversal(features)
         if self.dense:
@@ -184,10 +185,10 @@ class Head(nn.Module):
 
 
 def last_layer(head: nn.Module) -> nn.Module:
-    """The layer of a head that gives the scores.
+    """Return the layer of a head that computes the scores.
 
     Raises:
-        ValueError: It has none with weights.
+        ValueError: The head has no layer with weights.
     """
     layers = [m for m in head.modules() if isinstance(m, (nn.Linear, CosineLinear, *CONVOLUTIONS.values()))]
     if not layers:

@@ -1,4 +1,4 @@
-"""Gradient reversal."""
+"""Reverse gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class _Reverse(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by ``-strength``."""
+    """The identity function, whose gradient is multiplied by ``-strength``."""
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
@@ -23,13 +23,13 @@ class _Reverse(torch.autograd.Function):
 
 
 class Reversal(nn.Module):
-    """The identity, whose gradient is multiplied by ``-λ`` (Ganin & Lempitsky 2015, eq. 6–7).
+    """Return features unchanged, and multiply their gradient by ``-λ`` (Ganin & Lempitsky 2015, eq. 6–7).
 
-    What comes before it learns to make worse what comes behind it learns to make better. λ is the buffer
-    ``strength``, so that it is saved with the network and a schedule can set it.
+    Layers before it learn to worsen what layers after it learn to improve. λ is the buffer ``strength``, so it is saved
+    with the network and a schedule can set it.
 
     Args:
-        strength: λ, not below 0: the sign is the layer's.
+        strength: λ, at least 0: the layer adds the sign.
     """
 
     strength: torch.Tensor
@@ -37,9 +37,9 @@ class Reversal(nn.Module):
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__()
         if strength < 0:
-            raise ValueError(f"strength is {strength}, but the reversal supplies the sign itself")
+            raise ValueError(f"strength is {strength}, but the reversal adds the sign itself")
         self.register_buffer("strength", torch.tensor(float(strength)))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """``features`` as they are."""
+        """Return ``features`` unchanged."""
         return cast("torch.Tensor", _Reverse.apply(features, self.strength))

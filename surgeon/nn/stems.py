@@ -1,7 +1,7 @@
-"""Several stems in front of one trunk; a batch, or each sample of it, goes through one of them.
+"""Switch between several stems of one trunk, for a batch or for each of its samples.
 
-model(images, stem="greek")             # all of them through one stem
-model(images, stem=torch.tensor([0, 1]))  # a stem for each sample, by number
+model(images, stem="greek")               # all samples through one stem model(images, stem=torch.tensor([0, 1]))  # a
+stem per sample, by number
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ARGUMENT = "stem"
 
 
 class StemSwitch(nn.Module):
-    """Hold stems by name in the place of one, and run the one that is chosen.
+    """Hold stems by name, and run the chosen one.
 
     The first switch of a network reads the argument ``stem`` of its forward in a pre-hook, :meth:`choose`, and passes
     the choice on to the others. Without the argument, the stem chosen last stays; at first, the first one.
 
-    Shapes: those of the stems, which must agree in what they produce.
+    Shapes: those of the stems, which must have equal outputs.
 
     Args:
         stems: The stems.
@@ -48,7 +48,7 @@ class StemSwitch(nn.Module):
         return Composite(keywords=(ARGUMENT,), choices=tuple(f"stems.{name}" for name in self.stems))
 
     def __getattr__(self, name: str) -> Any:
-        """Read what networks look up on their stem (the dtype of its weight) from the one that runs."""
+        """Read attributes that networks look up on their stem (the dtype of its weight) from the active one."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -57,13 +57,13 @@ class StemSwitch(nn.Module):
             return getattr(self.stems[self.active], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the chosen stem, or for each sample the one that its number names."""
+        """Run the chosen stem, or the stem of each sample."""
         if self.numbers is None:
             return self.stems[self.active](*args, **kwargs)
         return self._routed(self.numbers, args, kwargs)
 
     def choose(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Take the argument out of the network's arguments and let all switches follow it; a pre-hook."""
+        """Remove the argument from the network's arguments and pass it to all switches; a pre-hook."""
         kwargs = dict(kwargs)
         stem = kwargs.pop(ARGUMENT, None)
         for switch in (self, *self.others):
@@ -71,10 +71,10 @@ class StemSwitch(nn.Module):
         return args, kwargs
 
     def follow(self, stem: str | torch.Tensor | None) -> None:
-        """Run the stem ``stem`` from now on, or, for one call, the stem that each sample's number names.
+        """Run ``stem`` from now on, or, for one call, the stem of each sample.
 
         Raises:
-            OperationError: No stem has that name.
+            OperationError: There is no such stem.
         """
         self.numbers = stem if isinstance(stem, torch.Tensor) else None
         if isinstance(stem, str):
@@ -83,9 +83,9 @@ class StemSwitch(nn.Module):
             self.active = stem
 
     def _routed(self, numbers: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        """Run the samples of each stem apart, so that its norms see no others."""
+        """Run the samples of each stem separately, so that its norms see no others."""
         if int(numbers.min()) < 0 or int(numbers.max()) >= len(self.stems):
-            raise OperationError(f"stems go by numbers from 0 to {len(self.stems) - 1}", hint=", ".join(self.stems))
+            raise OperationError(f"stems are numbered from 0 to {len(self.stems) - 1}", hint=", ".join(self.stems))
         batch, result = len(numbers), None
         for number, stem in enumerate(self.stems.values()):
             rows = (numbers == number).nonzero().flatten()
@@ -99,13 +99,13 @@ class StemSwitch(nn.Module):
             part = stem(*map(some, args), **{key: some(value) for key, value in kwargs.items()})
             if not isinstance(part, torch.Tensor):
                 raise OperationError(
-                    "a stem that produces more than a tensor takes one name for the whole batch", hint="stem='NAME'"
+                    "a stem with several outputs needs one name for the whole batch", hint="stem='NAME'"
                 )
             result = part.new_zeros(batch, *part.shape[1:]) if result is None else result
             result = result.index_copy(0, rows, part)
-        assert result is not None  # a batch has samples
+        assert result is not None  # a batch is not empty
         return result
 
     def extra_repr(self) -> str:
-        """Show the stem that runs."""
+        """Show the active stem."""
         return f"active={self.active}"

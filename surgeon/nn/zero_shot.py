@@ -1,8 +1,7 @@
-"""Class scores from attributes, also for classes that no sample was ever seen of.
+"""Score classes by their attributes, even classes without training samples.
 
-model = surgeon.load("animals")
-wider = with_classes(model, {"zebra": [1, 0, 1], "whale": [0, 1, 0]})
-class_names(wider)  # [..., "zebra", "whale"]
+model = surgeon.load("animals") wider = with_classes(model, {"zebra": [1, 0, 1], "whale": [0, 1, 0]}) class_names(wider)
+# [..., "zebra", "whale"]
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from surgeon.nn.heads import Head
 Method = Literal["dap", "bilinear", "cosine"]
 
 EPSILON = 1e-3
-"""How near to 0 and 1 the prior of an attribute may come."""
+"""The least distance of an attribute's prior from 0 and 1."""
 
 
 class ZeroShotHead(nn.Module):
-    """Scores classes by what they are like, not by weights of their own.
+    """Score classes by their attributes instead of by class weights.
 
-    With θ(x) the features, A the table, a row for each class, and ℓ = V θ(x):
+    With θ(x) the features, A the table with one row per class, and ℓ = V θ(x):
 
-    * ``bilinear``: ℓ · φ(a), φ(a) the row at length one (Akata et al. 2013);
-    * ``cosine``: s cos(ℓ, g(a)), g a learnt matrix or the identity, s learnt from 10 (Frome et al. 2013);
+    * ``bilinear``: ℓ · φ(a), φ(a) the row normalised to length one (Akata et al. 2013);
+    * ``cosine``: s cos(ℓ, g(a)), g a learned matrix or the identity, s learned from 10 (Frome et al. 2013);
     * ``dap``: Σ_m log p(a_m|x) - log p(a_m), p(a_m = 1|x) = σ(ℓ_m) (Lampert et al. 2009, eq. 2 and 3).
 
     Shapes: features ``(batch, …)`` → ``(batch, classes)``.
@@ -40,11 +39,11 @@ class ZeroShotHead(nn.Module):
         features: The number of channels.
         classes: The names of the classes.
         attributes: The names of the attributes.
-        table: ``(classes, attributes)``; for dap within 0 to 1.
-        method: How to score.
-        embed: The width of g, for cosine; None lets it be the identity.
-        prior: For dap, whether p(a_m) is that of the classes in ``table``; else it is 1/2 and cancels.
-        **options: Of :class:`surgeon.nn.heads.Head`, which makes ℓ.
+        table: ``(classes, attributes)``; between 0 and 1 for dap.
+        method: The scoring method.
+        embed: The width of g, for cosine; None for the identity.
+        prior: For dap, whether p(a_m) is estimated from ``table``; otherwise it is 1/2 and cancels.
+        **options: Options of :class:`surgeon.nn.heads.Head`, which computes ℓ.
     """
 
     table: torch.Tensor
@@ -79,11 +78,11 @@ class ZeroShotHead(nn.Module):
         self.scale = nn.Parameter(torch.full((1,), 10.0)) if method == "cosine" else None
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The scores of the classes."""
+        """Compute the scores of the classes."""
         return self.score(self.project(features, mask))
 
     def score(self, projected: torch.Tensor) -> torch.Tensor:
-        """The scores for ℓ ``(batch, attributes)``, or ``(batch, embed)``."""
+        """Compute the scores from ℓ ``(batch, attributes)``, or ``(batch, embed)``."""
         table = (torch.cat([self.table, self.added]) if self.known else self.added).to(projected.dtype)
         if self.method == "dap":
             yes, no = functional.logsigmoid(projected), functional.logsigmoid(-projected)
@@ -100,14 +99,14 @@ class ZeroShotHead(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """The names of the classes that are scored, in order."""
+        """The names of the scored classes, in order."""
         return [*(self.classes if self.known else []), *self.added_classes]
 
     def rows(self, attributes: Mapping[str, Row]) -> tuple[list[str], torch.Tensor]:
-        """The names and attributes ``(classes, attributes)`` of other classes, in the order of this table.
+        """Return the names and attributes ``(classes, attributes)`` of other classes, in the order of this table.
 
         Raises:
-            OperationError: A class has other attributes than the head knows.
+            OperationError: A class has other attributes than the head.
         """
         given = table_of(attributes)
         values = torch.tensor(given.values, dtype=torch.float32)
@@ -115,36 +114,35 @@ class ZeroShotHead(nn.Module):
             if set(given.attributes) != set(self.attributes):
                 odd = sorted(set(given.attributes) ^ set(self.attributes))
                 raise OperationError(
-                    f"the classes differ from those that the head knows in their attributes: {', '.join(odd[:5])}",
+                    f"the classes have other attributes than the head: {', '.join(odd[:5])}",
                     hint=f"the attributes are: {', '.join(self.attributes[:8])}",
                 )
             values = values[:, [given.attributes.index(name) for name in self.attributes]]
         if values.shape[1] != len(self.attributes):
             raise OperationError(
-                f"the classes have {values.shape[1]} attributes, and the head knows {len(self.attributes)}",
+                f"the classes have {values.shape[1]} attributes, but the head has {len(self.attributes)}",
                 hint=f"the attributes are: {', '.join(self.attributes[:8])}",
             )
         refuse_no_probabilities(self.method, given.classes, values.tolist())
         return list(given.classes), values
 
     def extra_repr(self) -> str:
-        """The counts and the method."""
+        """Show the counts and the method."""
         return f"{self.method}, classes={len(self.classes)}, attributes={len(self.attributes)}"
 
 
 def with_classes(model: nn.Module, attributes: Mapping[str, Row], *, only: bool = False) -> nn.Module:
-    """A copy of ``model`` that scores further classes by their attributes; it shares the weights of ``model``.
+    """Copy ``model`` to score more classes by their attributes; the copy shares the weights of ``model``.
 
-    What is added lasts as long as the copy: an artifact holds the classes of its recipe (the operation
-    ``add_classes`` puts others into one).
+    The added classes exist in the copy only. To put them into an artifact, use the operation ``add_classes``.
 
     Args:
         model: A network with a :class:`ZeroShotHead`.
-        attributes: For each class its attributes: numbers in the order of the head's, or by their names.
-        only: Score these classes alone, without those that the model knows.
+        attributes: The attributes of each class: numbers in the order of the head's, or by name.
+        only: Whether to score these classes only, without the model's.
 
     Raises:
-        OperationError: The model has no such head, knows a class of that name, or the attributes differ.
+        OperationError: The model has no such head, already has a class of that name, or the attributes differ.
     """
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     wider = copy.deepcopy(model, cast("dict[int, Any]", shared))
@@ -161,7 +159,7 @@ def with_classes(model: nn.Module, attributes: Mapping[str, Row], *, only: bool 
 
 
 def class_names(model: nn.Module) -> list[str]:
-    """The names of the classes that ``model`` scores, in the order of its scores.
+    """Return the names of the classes that ``model`` scores, in the order of its scores.
 
     Raises:
         OperationError: The model has no :class:`ZeroShotHead`.
@@ -188,7 +186,7 @@ def refuse_known(head: ZeroShotHead, names: Sequence[str]) -> None:
     """Refuse names that classes of the head already have.
 
     Raises:
-        OperationError: Naming them.
+        OperationError: A name is taken.
     """
     present = [name for name in names if name in head.names]
     if present:
@@ -201,11 +199,11 @@ def refuse_no_probabilities(method: Method, classes: Sequence[str], values: Sequ
     """Refuse attributes that are not between 0 and 1 if the method uses them as probabilities.
 
     Raises:
-        OperationError: Naming the class.
+        OperationError: An attribute is outside 0 to 1; the error names the class.
     """
     for name, row in zip(classes, values, strict=True):
         if method == "dap" and not all(0 <= value <= 1 for value in row):
             raise OperationError(
-                f"{name} has an attribute outside 0 to 1, which dap takes for a probability",
+                f"{name} has an attribute outside 0 to 1, but dap needs probabilities",
                 hint="scale the table, or use method: bilinear or cosine",
             )

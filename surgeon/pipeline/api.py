@@ -17,21 +17,22 @@ from torch import nn
 
 from surgeon.architectures.source import Source, open_source
 from surgeon.architectures.trust import TrustCode, with_trust
-from surgeon.checkpoint.artifact import check_output, write
+from surgeon.checkpoint.artifact import check_output
 from surgeon.checkpoint.mapping import mapped
-from surgeon.checkpoint.pieces import Piece
 from surgeon.errors import OperationError, SurgeonWarning, VerificationError, name_nearest_option
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
-from surgeon.pipeline.integrity import compare_with_manifest, verify_bytes
-from surgeon.pipeline.manifest import contents
+from surgeon.pipeline.integrity import compare_with_manifest, compare_with_recorded_outputs, verify_bytes
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
+from surgeon.pipeline.reference_outputs import is_small, run_before_writing
 from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.pipeline.write_model import write_model
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
+from surgeon.surgery.inspection import inspection_of
 from surgeon.surgery.make_record import make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.plan import Plan
@@ -183,16 +184,14 @@ def save(
     Raises:
         OutputError: The path exists or cannot be written to.
     """
-    path = Path(path)
-    check_output(path, force=force, inputs=[])
-    record = record_of(model) or make_record(open_source(model, plugins=load_plugins()), None)
-    refuse_unregistered(record, path)
-    pieces = [
-        Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
-        for name, tensor in tensors_of(model)
-    ]
-    write(path, contents(model, pieces, record), force=force, check=check, keep_rejected=True)
-    return path
+    check_output(Path(path), force=force, inputs=[])
+    plugins = load_plugins()
+    record = record_of(model) or make_record(open_source(model, plugins=plugins), None)
+    refuse_unregistered(record, Path(path))
+    reference = None
+    if is_small(model):
+        reference = run_before_writing(model, inspection_of(model, plugins, record.surgeries))
+    return write_model(model, record, Path(path), force=force, reference=reference, check=check)
 
 
 @name_nearest_option
@@ -256,6 +255,8 @@ class Verification:
         frozen_changed: The frozen ones among ``changed``: there should be none.
         outputs: The outputs of a forward and their shapes; ``{}`` if the network could not be traced.
         digests: How many files match their recorded digest; 0 if none are recorded (surgeon 0.1.0).
+        same_outputs: How many output tensors are, up to rounding, those of the network that was written.
+        outputs_note: Why outputs were not compared; empty if they were.
     """
 
     tensors: int
@@ -264,6 +265,8 @@ class Verification:
     frozen_changed: tuple[str, ...]
     outputs: dict[str, tuple[int, ...]]
     digests: int = 0
+    same_outputs: int = 0
+    outputs_note: str = ""
 
 
 @name_nearest_option
@@ -300,13 +303,14 @@ def verify(
             hint="check takes the output of surgeon apply",
         )
     integrity = verify_bytes(artifact)
-    opened = open_from(artifact, OpenOptions(plugins=plugins))
+    opened = open_from(artifact, OpenOptions(plugins=plugins, strict=True))
     root = opened.root
     compare_with_manifest(root, artifact)
     try:
         outputs = dict(opened.inspect().trace().outputs)
     except OperationError:
         outputs = {}
+    compared = compare_with_recorded_outputs(lambda: load_opened(opened), artifact)
     changed: list[str] = []
     kept = None
     if source is not None:
@@ -317,12 +321,29 @@ def verify(
                 changed.append(name)
         kept = len(pairs) - len(changed)
     frozen = frozen_tensors(root)
+    trained = bool(artifact.record and artifact.record.training)
     moved = tuple(name for name in changed if name in frozen)
     if moved:
         raise VerificationError(
             f"{len(moved)} frozen tensors differ from {source}: {', '.join(moved[:3])}", where=str(path)
         )
-    return Verification(len(dict(tensors_of(root))), kept, tuple(changed), moved, outputs, integrity.files)
+    if changed and not trained:
+        raise VerificationError(
+            f"{len(changed)} kept tensors differ from {source}, and the manifest records no training: "
+            f"{', '.join(changed[:3])}",
+            where=str(path),
+            hint="name the source that it was made from; what surgeon trains is recorded, other training is not",
+        )
+    return Verification(
+        tensors=len(dict(tensors_of(root))),
+        kept=kept,
+        changed=tuple(changed),
+        frozen_changed=moved,
+        outputs=outputs,
+        digests=integrity.files,
+        same_outputs=compared.equal,
+        outputs_note=compared.note,
+    )
 
 
 check = verify

@@ -208,25 +208,12 @@ def train_ready(
         data=data,
         teacher=teacher,
     )
-    entry: dict[str, object] = {}
     if used := trainee.record.preprocessing:
-        entry["preprocessing"] = dict(used)
         tokenizer = next(
             (name for source in sources_of(settings) if (name := getattr(source, "tokenizer", None))), None
         )
         companions = trainee.record.companions
         trainee.record.carry(updated(companions if tokenizer is None else with_tokenizer(companions, tokenizer), used))
-    trainee.record.training.append(
-        {
-            **entry,
-            "settings": settings.model_dump(mode="json"),
-            "report": measures(report),
-            "classes": report.data.get("classes", {}),
-            "split": report.data.get("split", {}),
-            "objectives": [o.model_dump(mode="json") for o in (*(settings.objectives or ()), *additions.objectives)],
-            "surgeries": len(trainee.record.surgeries),
-        }
-    )
     return report
 
 
@@ -247,9 +234,3 @@ def from_scratch(source: Source, record: Record, plugins: Plugins) -> nn.Module:
             )
     setattr(model, ATTRIBUTE, record)  # the roles and inputs are those of the trained network
     return model.requires_grad_(True)
-
-
-def measures(report: TrainReport) -> dict[str, object]:
-    """Select the parts of a report that are reproducible: an artifact must not depend on the clock."""
-    left_out = {"seconds", "samples_per_second", "history", "device", "data"}
-    return {key: value for key, value in report.to_dict().items() if key not in left_out}

@@ -207,17 +207,29 @@ class Reading:
         names: tuple[str, ...] = ()
         if kind == "images":
             names = ("pixels",)
+        elif kind == "masks":
+            names = ("pixels", "mask_values")
         elif kind in TABLES:
-            names = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories", "na", "targets")
+            names = (
+                "mask_values",
+                "pixels",
+                "waves",
+                "tokenizer",
+                "max_length",
+                "scale",
+                "categories",
+                "na",
+                "targets",
+            )
             if not {"image", "text", "audio", "numbers"} & set(written):
-                names += ("image", "text", "audio", "numbers")
+                names += ("image", "mask", "text", "audio", "numbers")
         fields = {name: value for name in names if (value := self.recorded.fields.get(name)) is not None}
         if "text" not in written and "text" not in fields:
             fields.pop("tokenizer", None)
-        if kind in TABLES and "targets" not in written:
+        if kind in TABLES and "targets" not in written and "mask" not in written:
             fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
         plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
-        if kind in (*TABLES, "images"):
+        if kind in (*TABLES, "images", "masks"):
             plain["on_error"] = self.on_error
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text

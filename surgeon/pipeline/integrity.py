@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from surgeon.architectures.source import Source
@@ -10,6 +12,8 @@ from surgeon.checkpoint.digests import HINT, Integrity, check_files
 from surgeon.errors import VerificationError
 from surgeon.graph.tensors import tensors_of
 from surgeon.pipeline.manifest import recipe_of
+from surgeon.pipeline.reference_outputs import KEY, Comparison, compare_outputs
+from surgeon.surgery.replay import made_with
 
 
 def verify_bytes(source: Source) -> Integrity:
@@ -53,3 +57,28 @@ def compare_with_manifest(model: nn.Module, source: Source) -> None:
                 where=source.location,
                 hint="it was changed, or made by another version of surgeon: make it again from its recipe",
             )
+
+
+def compare_with_recorded_outputs(load: Callable[[], nn.Module], source: Source) -> Comparison:
+    """Run the network, if its outputs were recorded, and compare them.
+
+    Args:
+        load: Loads the network with its values.
+        source: The artifact.
+
+    Raises:
+        VerificationError: They differ.
+    """
+    recorded = ((source.checkpoint.manifest if source.checkpoint else None) or {}).get(KEY)
+    if recorded is None:
+        return Comparison(note="not recorded when it was written")
+    compared = compare_outputs(load(), recorded, source.location)
+    if compared.different:
+        shares = [f"{name} by {100 * far:.2g} %" if far < 10 else name for name, far in compared.different.items()]
+        raise VerificationError(
+            f"its bytes are as written, and the network gives other outputs than then: {', '.join(shares[:3])}, where "
+            f"{100 * recorded['tolerance']:.2g} % is rounding",
+            where=source.location,
+            hint=made_with(source),
+        )
+    return compared

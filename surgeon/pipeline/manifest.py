@@ -14,18 +14,23 @@ from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import FORMAT, Record
+from surgeon.pipeline.reference_outputs import KEY as OUTPUTS
+from surgeon.pipeline.reference_outputs import Reference
 from surgeon.pipeline.stock_reload import stock_difference
+from surgeon.surgery.compare_state import KEY as STATE
+from surgeon.surgery.compare_state import sketch_state
 
 PACKAGES = ("torch", "torchvision", "transformers")
 
 
-def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
+def contents(model: nn.Module, pieces: list[Piece], record: Record, reference: Reference | None = None) -> Contents:
     """Collect the contents of an artifact of ``model``.
 
     Args:
         model: The network, or its skeleton.
         pieces: Its tensors.
         record: How it was made.
+        reference: A forward of it, where it was run.
     """
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -34,6 +39,10 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record) -> Contents:
         "frozen": sorted(n for n, p in model.named_parameters() if not p.requires_grad),
         "versions": _versions(),
     }
+    if state := reference.state if reference is not None else sketch_state(model):
+        manifest[STATE] = dict(state)
+    if reference is not None and (outputs := reference.recorded()) is not None:
+        manifest[OUTPUTS] = outputs
     inputs = record.surgeries[-1].inputs if record.surgeries else None
     if record.companions:
         manifest["companions"] = {companion.name: companion.fact() for companion in record.companions}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.errors import OperationError, SurgeonError, name_nearest_option
+from surgeon.graph.costs import Costs, costs
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
 from surgeon.graph.trace import Trace
 from surgeon.interfaces.html_table import html_report, html_table
+from surgeon.interfaces.record import Record
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import Inspection
 from surgeon.surgery.opened import Model, OpenOptions
@@ -66,6 +68,7 @@ class NetworkView:
         notes: Remarks about opening and tracing.
         inspection: Answers further questions about the skeleton.
         trace: The forward that the shapes come from; None if the network could not be run.
+        record: How an artifact was made; None for anything else.
     """
 
     architecture: str | None
@@ -77,6 +80,7 @@ class NetworkView:
     notes: tuple[str, ...]
     inspection: Inspection = field(repr=False)
     trace: Trace | None = field(repr=False)
+    record: Record | None = field(default=None, repr=False)
 
     def select(self, selector: str) -> tuple[SiteView, ...]:
         """Return the sites that a selector matches, in the order of the tree, with the terms that match.
@@ -94,6 +98,15 @@ class NetworkView:
             return "; ".join(reasons) if matches else left
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+
+    def costs(self) -> Costs | None:
+        """Count the FLOPs of a forward and the memory of training; None where the network was not traced."""
+        if self.trace is None:
+            return None
+        try:
+            return costs(self.model, self.trace)
+        except Exception:  # whatever a network raises when it is run once more
+            return None
 
     def _repr_html_(self) -> str:
         """Show the roles and the sites as tables in a notebook."""
@@ -144,25 +157,47 @@ def inspect(
     plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
-    inspection = opened.inspect()
+    return view_network(
+        opened.inspect(),
+        str(opened.source.architecture) if opened.source.architecture else None,
+        opened.source.location,
+        opened.source.notes,
+        opened.source.record,
+    )
+
+
+def view_network(
+    inspection: Inspection, architecture: str | None, source: str, notes: Iterable[str], record: Record | None = None
+) -> NetworkView:
+    """Collect what is shown of a network.
+
+    Args:
+        inspection: Inspects the network, or its skeleton.
+        architecture: What builds it; None where that is not known.
+        source: Where it comes from.
+        notes: What was noticed while opening it.
+        record: How an artifact was made.
+    """
     trace: Trace | None = None
-    notes = list(opened.source.notes)
+    notes = list(notes)
     try:
         trace = inspection.trace()
         notes.append(f"shapes traced on {trace.evidence} tensors")
     except OperationError as error:
         notes.append(f"no shapes: {error.message}")
     roles = inspection.roles()
+    model = inspection.model
     return NetworkView(
-        architecture=str(opened.source.architecture) if opened.source.architecture else None,
-        source=opened.source.location,
-        model=opened.root,
-        sites=tuple(_site_view(Site(name, module), trace) for name, module in opened.root.named_modules()),
+        architecture=architecture,
+        source=source,
+        model=model,
+        sites=tuple(_site_view(Site(name, module), trace) for name, module in model.named_modules()),
         roles={role: _role_views(roles, role) for role in ROLES},
         outputs=dict(trace.outputs) if trace else {},
         notes=tuple(notes),
         inspection=inspection,
         trace=trace,
+        record=record,
     )
 
 

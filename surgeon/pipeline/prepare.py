@@ -29,6 +29,7 @@ from surgeon.interfaces.returned import origin_of
 from surgeon.pipeline.companions import Sizes, adapt, adapt_preprocessing, missing_statistics_notes
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.manifest import contents, reload_note
+from surgeon.pipeline.reference_outputs import Reference
 from surgeon.pipeline.still_runs import refuse_if_broken
 from surgeon.pipeline.unregistered import refuse_unregistered
 from surgeon.plugins import Plugins, as_plugins
@@ -114,6 +115,7 @@ class Prepared:
         force: bool = False,
         progress: Callable[[int], None] | None = None,
         check: Callable[[Path], object] | None = None,
+        reference: Reference | None = None,
     ) -> Path:
         """Stream the result to disk without holding it in memory.
 
@@ -122,6 +124,7 @@ class Prepared:
             force: Whether to replace what exists.
             progress: Called with the number of bytes after each write.
             check: Inspects the written artifact before it replaces the path; if it raises, the path stays as it was.
+            reference: A forward of the result, to be recorded.
 
         Raises:
             CheckpointError: A file changed while it was read.
@@ -137,7 +140,7 @@ class Prepared:
                     check(written)
 
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record), progress, force=force, check=checked)
+        write(path, contents(self.model, pieces, self.record, reference), progress, force=force, check=checked)
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:

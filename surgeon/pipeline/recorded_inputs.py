@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.data.settings import Pixels, Waves
+from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.data.sources import Table
 from surgeon.errors import TrainingError
 from surgeon.interfaces.record import Record
@@ -16,7 +16,7 @@ COLUMNS = ("image", "text", "audio", "numbers")
 """Fields of a source that name the columns with inputs."""
 PREPARED = ("pixels", "waves", "tokenizer", "max_length", "scale", "categories")
 """Fields of a source that say how to prepare inputs."""
-LABELLED = ("targets", "na")
+LABELLED = ("targets", "na", "mask", "mask_values")
 TABLES = ("table", "saved", "hub")
 IN_MINUS_1_TO_1 = 0.5
 """The mean and deviation that map pixels from 0…1 to -1…1, as for the bundled digits."""
@@ -97,12 +97,18 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"image": "image", "pixels": pixels, "targets": {source.get("column", "labels"): "label"}}
     if kind == "images":
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
+    elif kind == "masks":
+        fields = {"image": "image", "targets": {}, "mask_values": source.get("mask_values")}
     elif kind in TABLES:
         names = (*COLUMNS, *LABELLED, "tokenizer", "max_length", "scale", "categories")
         fields = {name: source[name] for name in names if source.get(name) is not None}
+    elif kind == "corpus" and not source.get("prompt"):
+        own = ("text", "tokenizer", "max_length")
+        fields = {name: source[name] for name in own if source.get(name) is not None}
     else:
         return None
     fields["pixels"] = Pixels.model_validate(source.get("pixels") or {})
+    fields["mask_values"] = MaskValues.model_validate(fields.get("mask_values") or {})
     fields["waves"] = Waves.model_validate(source.get("waves") or {})
     return fields
 

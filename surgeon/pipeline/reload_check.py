@@ -15,7 +15,6 @@ anyway, so it is checked like a small one.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,20 +27,18 @@ from torch import nn
 
 from surgeon.checkpoint.artifact import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
-from surgeon.errors import OperationError, VerificationError
+from surgeon.errors import VerificationError
 from surgeon.families.inputs import Inputs
-from surgeon.graph.backends import restored_after
-from surgeon.graph.tensors import fill, tensors_of
+from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.prepare import Prepared
+from surgeon.pipeline.reference_outputs import RUN, Reference, first_line, forward, run_before_writing
 from surgeon.plugins import Plugins
 from surgeon.surgery.inspection import inspection_of
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_network
 
-RUN = 2**27
-"""Up to this many bytes of tensors, both networks are held in memory and run: a ResNet-50 is, a BERT is not."""
 COMPARED = 2**26
 """How many bytes of kept tensors to compare with the source's."""
 CHUNK = 2**22
@@ -67,17 +64,19 @@ class Reload:
     note: str | None = None
 
 
-def check_streamed(prepared: Prepared, path: Path, plugins: Plugins) -> Reload:
+def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: Reference | None = None) -> Reload:
     """Check the artifact that :meth:`Prepared.write` wrote to ``path``.
 
     Raises:
         VerificationError: The artifact differs from what was written.
         SurgeonError: The artifact cannot be loaded.
     """
+    if reference is not None:
+        return check_in_memory(prepared.model, prepared, path, plugins, reference)
     tensors = prepared.flow.tensors
     if sum(tensor.nbytes for tensor in tensors.values()) <= RUN:
         return check_in_memory(prepared.materialise(), prepared, path, plugins)
-    written = open_network(path, OpenOptions(plugins=plugins))
+    written = open_network(path, OpenOptions(plugins=plugins, strict=True))
     assert written.checkpoint is not None  # an artifact has tensors
     written.flow().check()
     source = prepared.source.checkpoint
@@ -103,42 +102,40 @@ class Recorded(Protocol):
     record: Record
 
 
-def check_in_memory(model: nn.Module, prepared: Recorded, path: Path, plugins: Plugins) -> Reload:
+def check_in_memory(
+    model: nn.Module, prepared: Recorded, path: Path, plugins: Plugins, reference: Reference | None = None
+) -> Reload:
     """Check the artifact that was written to ``path`` from ``model``.
 
     Raises:
         VerificationError: The artifact differs from ``model``.
         SurgeonError: The artifact cannot be loaded.
     """
-    loaded = engine.load(path, plugins=plugins)
-    written, reloaded = dict(tensors_of(model)), dict(tensors_of(loaded))
-    if different := sorted(written.keys() ^ reloaded.keys()):
-        raise _wrong(path, f"loads with other tensors than were written: {', '.join(different[:3])}")
-    if different := [name for name in written if not engine.same_bytes(reloaded[name], written[name].cpu())]:
-        raise _wrong(path, f"loads with other values than were written: {', '.join(different[:3])}")
+    if reference is None:
+        reference = run_before_writing(model, inspection_of(model, plugins, prepared.record.surgeries))
+    loaded = engine.load_opened(open_network(path, OpenOptions(plugins=plugins, strict=True)))
+    written, again = dict(tensors_of(model)), dict(tensors_of(loaded))
+    if wrong := sorted(written.keys() ^ again.keys()):
+        raise _wrong(path, f"loads with other tensors than were written: {', '.join(wrong[:3])}")
+    if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
+        raise _wrong(path, f"loads with other values than were written: {', '.join(wrong[:3])}")
+    if reference.inputs is None:
+        return Reload(len(written), len(written), None, f"no forward: {reference.refusal}")
     try:
-        feed = inspection_of(model, plugins, prepared.record.surgeries).inputs()
-    except OperationError as error:
-        return Reload(len(written), len(written), None, f"no forward: {error.message}")
-    refusal = ""
-    for inputs in feed.candidates():
-        try:
-            expected = _forward(model, inputs, reloaded)
-        except Exception as error:  # a network may raise anything on inputs that do not fit it
-            refusal = refusal or _first_line(error)
-            continue
-        try:
-            outputs = _forward(loaded, inputs, reloaded)
-        except Exception as error:
-            raise _wrong(path, f"loads as a network that does not run: {_first_line(error)}") from error
-        _compare_outputs(outputs, expected, path)
-        _check_stock(model, inputs, reloaded, expected, path)
-        return Reload(len(reloaded), len(reloaded), len(expected))
-    return Reload(len(reloaded), len(reloaded), None, f"no forward: inputs {feed.origin} do not run ({refusal})")
+        outputs = forward(loaded, reference.inputs, reference.tensors)
+    except Exception as error:
+        raise _wrong(path, f"loads as a network that does not run: {first_line(error)}") from error
+    _compare_outputs(outputs, reference.outputs, path)
+    _check_stock(model, reference.inputs, reference.tensors, reference.outputs, path)
+    return Reload(len(again), len(again), len(reference.outputs))
 
 
 def _check_stock(
-    model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
+    model: nn.Module,
+    inputs: Inputs,
+    tensors: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    path: Path,
 ) -> None:
     """Check that plain ``from_pretrained`` gives the same network, if the artifact has a config.json."""
     if not (path / CONFIG).is_file():
@@ -149,11 +146,11 @@ def _check_stock(
         values = stock.state_dict()
         if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
             return  # from_pretrained converts a network of several dtypes to one
-        outputs = _forward(stock, inputs, tensors)
+        outputs = forward(stock, inputs, tensors)
     except Exception as error:
-        raise _wrong(path, f"cannot be loaded by from_pretrained: {_first_line(error)}") from error
-    if different := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
-        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(different[:3])}")
+        raise _wrong(path, f"cannot be loaded by from_pretrained: {first_line(error)}") from error
+    if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
+        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(wrong[:3])}")
     _compare_outputs(outputs, expected, path)
 
 
@@ -214,41 +211,12 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return np.array_equal(heads[0], heads[1]) and torch.equal(one[words:], other[words:])
 
 
-def _forward(model: nn.Module, inputs: Inputs, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Run ``model`` in eval mode, and return its output tensors by path.
-
-    Both networks run on the same ``tensors``: equal values with another memory layout may be summed in another order.
-    """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    args, kwargs = inputs.tensors("cpu", dtype)
-    with restored_after(model, training=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fill(model, lambda name: tensors[name].detach())
-        inputs.set(model)
-        torch.manual_seed(0)
-        return dict(_tensors(model(*args, **kwargs), ""))
-
-
-def _tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors in an output by path, without a cache of keys and values."""
-    if isinstance(value, torch.Tensor):
-        yield at or "output", value
-    elif isinstance(value, (Mapping, list, tuple)):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, item in items:
-            yield from _tensors(item, f"{at}.{key}" if at else str(key))
-
-
-def _compare_outputs(outputs: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
-    different = sorted(outputs.keys() ^ expected.keys())
-    different += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
-    if different:
-        raise _wrong(path, f"gives other outputs than the network that was written: {', '.join(different[:3])}")
+def _compare_outputs(outputs: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path) -> None:
+    wrong = sorted(outputs.keys() ^ expected.keys())
+    wrong += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
+    if wrong:
+        raise _wrong(path, f"gives other outputs than the network that was written: {', '.join(wrong[:3])}")
 
 
 def _wrong(path: Path, what: str) -> VerificationError:
     return VerificationError(what, where=str(path), hint=HINT)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -16,9 +16,11 @@ from surgeon.errors import name_nearest_option
 from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.companions import left_behind
 from surgeon.pipeline.prepare import Operations, as_recipe, prepare
+from surgeon.pipeline.reference_outputs import is_small, run_before_writing
 from surgeon.pipeline.reload_check import Reload, check_streamed
 from surgeon.pipeline.run_report import RunProgress, RunReport
 from surgeon.plugins import Plugins, as_plugins
+from surgeon.surgery.inspection import inspection_of
 from surgeon.surgery.opened import Model
 
 
@@ -105,8 +107,12 @@ def run_recipe(
 
     def reload(written: Path) -> None:
         with progress.step("reloading"):
-            checked.append(check_streamed(prepared, written, plugins))
+            checked.append(check_streamed(prepared, written, plugins, reference))
 
     with progress.step("writing", prepared.plan.bytes_written) as count:
-        prepared.write(path, force=force, progress=count, check=reload)
+        reference = None
+        if is_small(prepared.model):
+            network = prepared.materialise()
+            reference = run_before_writing(network, inspection_of(network, plugins, prepared.record.surgeries))
+        prepared.write(path, force=force, progress=count, check=reload, reference=reference)
     return RunReport(path, prepared.plan, None, checked[0])

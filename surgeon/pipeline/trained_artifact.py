@@ -6,14 +6,16 @@ from pathlib import Path
 
 from surgeon.checkpoint.artifact import REPLACE
 from surgeon.errors import OutputError, SurgeonError
-from surgeon.pipeline import api as engine
 from surgeon.pipeline.check_task import check_task
 from surgeon.pipeline.finetune import Trainee, ready, train_ready
 from surgeon.pipeline.prepare import Prepared
+from surgeon.pipeline.reference_outputs import run_before_writing
 from surgeon.pipeline.reload_check import Reload, check_in_memory
 from surgeon.pipeline.run_report import RunProgress, RunReport
+from surgeon.pipeline.write_model import write_model
 from surgeon.plugins import Plugins
 from surgeon.recipe.train_settings import TrainSettings
+from surgeon.surgery.inspection import inspection_of
 from surgeon.training.checkpoints import RUN
 from surgeon.training.curve import draw
 from surgeon.training.report import TrainReport
@@ -58,10 +60,11 @@ def save_trained(
         OutputError: ``path`` holds something else.
     """
     checked: list[Reload] = []
+    reference = run_before_writing(trainee.model, inspection_of(trainee.model, plugins, trainee.record.surgeries))
 
     def reload(written: Path) -> None:
         with progress.step("reloading"):
-            checked.append(check_in_memory(trainee.model, trainee, written, plugins))
+            checked.append(check_in_memory(trainee.model, trainee, written, plugins, reference))
 
     if resume and not force and path.exists():
         try:
@@ -70,7 +73,7 @@ def save_trained(
             what = "exists, and differs from the result of this training"
             raise OutputError(f"{path} {what}", hint=REPLACE) from error
     else:
-        engine.save(trainee.model, path, force=force, check=reload)
+        write_model(trainee.model, trainee.record, path, force=force, reference=reference, check=reload)
     picture = path.with_name(f"{path.name}.svg")
     picture.write_text(draw(report.history, f"training of {path.name}"), encoding="utf-8")
     return checked[0]

@@ -46,9 +46,9 @@ def recorded_operations(surgeries: Surgeries, plugins: Plugins, *, source: str =
     """Make the operations of one recorded recipe, as they were when they were recorded.
 
     Args:
-        surgeries: The recorded recipe. One of format 2 or earlier holds no defaults: then today's are taken.
+        surgeries: The recorded recipe. Formats 1 and 2 hold no defaults, so today's are taken.
         plugins: Where operations and sources of data come from.
-        source: Where the record lies, for errors.
+        source: The name of the record, for errors.
 
     Raises:
         RecipeError: An operation is missing or its fields are not valid; every mistake is in ``problems``.
@@ -76,8 +76,8 @@ class _Step:
         explicit: The fields that its recipe gave.
         recorded: All of its fields, and the versions of its code; None in formats 1 and 2.
         plugins: Where sources of data in its fields come from.
-        needed: What the artifact says of the plugins that it needs.
-        source: Where the record lies, for errors.
+        needed: The plugins that the artifact records.
+        source: The name of the record, for errors.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class _Step:
         operation = validate(self.kind, given, document, plugins=self.plugins, needed=self.needed)
         if operation is None:
             problems = "; ".join(problem.message for problem in document.problems)
-            raise self._refusal(f"its recorded fields do not fit the installed operation: {problems}")
+            hint = next((problem.hint for problem in document.problems if problem.hint), None)
+            raise self._refusal(f"its recorded fields do not fit the installed operation: {problems}", hint)
         if self.has_defaults and (different := _differing(operation, fields)):
             name, value = next(iter(different.items()))
             raise self._refusal(f"its field {name} was recorded as {value!r} and does not come back so")
@@ -152,12 +153,12 @@ class _Step:
 
 
 def _unlike_defaults(kind: type[Operation], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that differ from today's defaults: a default that is not valid itself is never given."""
+    """Return the fields that differ from today's defaults: a default need not be valid itself."""
     defaults = kind.model_construct().model_dump(mode="json", warnings=False)
     return {name: value for name, value in fields.items() if name not in defaults or defaults[name] != value}
 
 
 def _differing(operation: Operation, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded fields that ``operation`` has otherwise, or not at all. One that is new since is not looked at."""
+    """Return the recorded fields that ``operation`` lacks or has with another value; newer fields are ignored."""
     values = operation.model_dump(mode="json")
     return {name: value for name, value in fields.items() if name not in values or values[name] != value}

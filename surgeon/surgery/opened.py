@@ -34,6 +34,7 @@ class OpenOptions:
         plugins: The plugins. Default: the built-in and installed ones.
         seed: The seed for what the network draws while it is built and no checkpoint holds; an artifact's own seed
             comes before it.
+        strict: Refuse, rather than warn, where what no state dict holds differs from what an artifact recorded.
     """
 
     arch: str | Callable[[], nn.Module] | None = None
@@ -41,6 +42,7 @@ class OpenOptions:
     trust_pickle: bool = False
     plugins: Plugins = field(default_factory=load_plugins)
     seed: int = 0
+    strict: bool = False
 
     def source(self, model: Model) -> Source:
         """Identify ``model`` without reading a weight.

@@ -18,6 +18,7 @@ from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.recipe.recorded import recorded_operations
+from surgeon.surgery.compare_state import compare_state
 from surgeon.surgery.course import Course
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
 from surgeon.surgery.origins import Derived, Fresh, Kept, Missing, New, Origin, Origins
@@ -52,6 +53,7 @@ def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) ->
             root = _replay(root, surgeries, source, options.plugins)
         if source.record is not None and source.checkpoint is not None:
             _match_artifact(root, source.checkpoint)
+            compare_state(root, source.checkpoint, strict=options.strict)
     names = [name for name, _ in tensors_of(root)]
     mapping = source.mapping if source.mapping is not None else {name: name for name in names}
     origins = Origins()
@@ -114,6 +116,13 @@ def _versions(checkpoint: Checkpoint) -> str:
         if then and installed[package] != then
     ]
     return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
+
+
+def made_with(source: Source) -> str:
+    """Say what an artifact was made with, where its network comes out otherwise: its plugins, and other versions."""
+    origins = {origin for surgeries in source.surgeries for origin in surgeries.plugins.values()}
+    named = f"its operations came from {', '.join(sorted(origins))}; " if origins else ""
+    return named + (_versions(source.checkpoint) if source.checkpoint else "")
 
 
 def _fit_dtypes(root: nn.Module, checkpoint: Checkpoint, mapping: Mapping[str, str], origins: Origins) -> None:

@@ -1,4 +1,4 @@
-"""Find the parameters that a selector names, those of the head, and the depth of each."""
+"""Find parameters by selector, the parameters of the head, and the depth of each parameter."""
 
 from __future__ import annotations
 
@@ -39,41 +39,41 @@ class Anatomy:
 
     @property
     def has_blocks(self) -> bool:
-        """Return whether the network has blocks."""
+        """Whether the network has blocks."""
         return bool(self._inspection.role("blocks"))
 
     @cached_property
     def kept(self) -> set[str]:
-        """List the parameters that came from the source; all of them for a network that surgeon did not make."""
+        """The parameters that came from the source; all of them for a network that surgeon did not make."""
         names = {name for name, _ in self._model.named_parameters()}
         return names if self._surgery is None else names & self._surgery.kept.keys()
 
     @cached_property
     def inherited(self) -> set[str]:
-        """List those in :attr:`kept`, and the parameters derived from values of the source or a donor."""
+        """The parameters in :attr:`kept`, and those derived from values of the source or a donor."""
         if self._surgery is None:
             return self.kept
         return self.kept | ({name for name, _ in self._model.named_parameters()} & set(self._surgery.derived))
 
     def sites(self, selectors: Sequence[str]) -> list[Site]:
-        """List the sites that ``selectors`` name; ``head`` alone means the role and the heads of branches.
+        """Return the sites that ``selectors`` match; ``head`` alone means the role and the heads of branches.
 
         Raises:
-            SiteError: One names nothing.
+            SiteError: A selector matches nothing.
         """
         return [site for selector in selectors for site in self._select(selector)]
 
     def parameters(self, selectors: Sequence[str]) -> set[str]:
-        """List the names of the parameters at and below the sites that ``selectors`` name.
+        """Return the names of the parameters at and below the sites that ``selectors`` match.
 
         Raises:
-            SiteError: One names nothing.
+            SiteError: A selector matches nothing.
         """
         ids = {id(p) for site in self.sites(selectors) for p in site.module.parameters()}
         return {name for name, parameter in self._model.named_parameters() if id(parameter) in ids}
 
     def depths(self) -> tuple[dict[str, int], int]:
-        """Compute the depth of each parameter, by its name, and the depth after the last block.
+        """Return the depth of each parameter by name, and the depth after the last block.
 
         The stem and the embeddings have depth 0, the first block 1, and the head comes after the last block.
 
@@ -85,7 +85,7 @@ class Anatomy:
             raise TrainingError(
                 f"layer_decay needs blocks, and {type(self._model).__name__} has none that surgeon recognises",
                 where="train.optimizer.layer_decay",
-                hint="name them with roles: {blocks: SITES}, or give rates: {SITES: FACTOR}",
+                hint="give them in roles: {blocks: SITES}, or give rates: {SITES: FACTOR}",
             )
         last = len(blocks) + 1
         depths: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""From a recipe's ``train:`` section to transformers' TrainingArguments."""
+"""Make transformers' TrainingArguments from a recipe's ``train:`` section."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from surgeon.training.rates import numeric_rate
 TENSORBOARD = "'surgeon-torch[tensorboard]'"
 
 TAKEN = {
-    "output_dir": "surgeon's own output says where (-o)",
-    "learning_rate": "it is a key of train: itself",
+    "output_dir": "it is derived from surgeon's output path (-o)",
+    "learning_rate": "use train.learning_rate",
     "num_train_epochs": "use train.epochs",
     "per_device_train_batch_size": "use train.batch_size",
     "seed": "use the recipe's seed",
     "data_seed": "use the recipe's seed",
-    "remove_unused_columns": "surgeon passes on the columns that the model and its objectives name",
-    "label_names": "objectives name their label columns",
+    "remove_unused_columns": "surgeon selects the columns that the model and its objectives use",
+    "label_names": "objectives define their label columns",
     "label_smoothing_factor": "use train.label_smoothing",
     "disable_tqdm": "surgeon shows its own progress; use --quiet",
-    "prediction_loss_only": "surgeon measures every objective on the test samples",
-    "batch_eval_metrics": "surgeon measures every objective on the test samples",
+    "prediction_loss_only": "surgeon evaluates every objective on the test samples",
+    "batch_eval_metrics": "surgeon evaluates every objective on the test samples",
     "do_train": "a train: section trains; leave it out, or use --no-train",
-    "do_eval": "surgeon measures before and after training; eval_strategy measures in between",
-    "do_predict": "surgeon measures before and after training; eval_strategy measures in between",
+    "do_eval": "surgeon evaluates before and after training; use eval_strategy for evaluation during training",
+    "do_predict": "surgeon evaluates before and after training; use eval_strategy for evaluation during training",
     **dict.fromkeys(
         (
             *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"),
@@ -41,20 +41,20 @@ TAKEN = {
         ),
         "no recipe publishes anything; surgeon push ARTIFACT ORG/NAME does, once you have seen the result",
     ),
-    "logging_dir": "logs go beside surgeon's own output (-o)",
+    "logging_dir": "logs are written beside surgeon's output (-o)",
     "resume_from_checkpoint": "use surgeon train --resume, or train(..., resume=True)",
 }
-"""Arguments that the loop sets itself, and what to use instead."""
+"""Arguments that surgeon sets itself, and what to use instead."""
 
 
 def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
-    """Make an error for each name that TrainingArguments lacks, or that another key of the recipe sets."""
+    """Return an error for each unknown argument, and for each that another key of the recipe sets."""
     names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     problems = []
     for name in arguments:
         where = f"train.arguments.{name}"
         if name in TAKEN:
-            problems.append(TrainingError(f"{name!r} is not set here", where=where, hint=TAKEN[name]))
+            problems.append(TrainingError(f"{name!r} cannot be set here", where=where, hint=TAKEN[name]))
         elif name not in names:
             hint = suggest(name, names - set(TAKEN))
             problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
@@ -62,7 +62,7 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
 
 
 def _trackers(given: Any) -> list[TrainingError]:
-    """One error for each tracker that transformers does not know, or that is not installed."""
+    """Return an error for each tracker that transformers does not support, or that is not installed."""
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
@@ -78,17 +78,17 @@ def _trackers(given: Any) -> list[TrainingError]:
             package = {"tensorboard": TENSORBOARD, "azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}.get(name, name)
             what, hint = f"{name} is not installed", f"python -m pip install {package}, or report_to: none"
         else:
-            what = f"transformers knows no tracker {name!r}"
-            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"it knows: {', '.join(INTEGRATION_TO_CALLBACK)}"
+            what = f"transformers does not support the tracker {name!r}"
+            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"supported: {', '.join(INTEGRATION_TO_CALLBACK)}"
         problems.append(TrainingError(what, where="train.arguments.report_to", hint=hint))
     return problems
 
 
 def _optimizer(arguments: TrainingArguments) -> None:
-    """Refuse an optimizer whose package is not installed, at the start and not after the data are read.
+    """Refuse an optimizer whose package is not installed, before the data are read.
 
     Raises:
-        TrainingError: Naming the package.
+        TrainingError: The package is missing; the error names it.
     """
     try:
         Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -99,13 +99,13 @@ def _optimizer(arguments: TrainingArguments) -> None:
             hint="install the package that it names, or use optim: adamw_torch",
         ) from error
     except ValueError as error:
-        if "model" in str(error):  # it looks at the network, which is not here
+        if "model" in str(error):  # it needs the network, which is not available here
             return
         raise TrainingError(
             f"the optimizer {arguments.optim!s} is refused: {_first_line(error)}", where="train.arguments.optim"
         ) from error
     except (AttributeError, TypeError, AssertionError):
-        return  # it looks at the network
+        return  # it needs the network
 
 
 def _first_line(error: BaseException) -> str:
@@ -113,10 +113,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse a name that TrainingArguments does not know, or that another key of the recipe decides.
+    """Refuse an unknown argument, or one that another key of the recipe sets.
 
     Raises:
-        TrainingError: Naming the first such argument, and the nearest ones that exist.
+        TrainingError: An argument is refused; the error names the nearest ones.
     """
     for problem in argument_problems(arguments):
         raise problem
@@ -128,34 +128,33 @@ def training_arguments(
     output_dir: Path,
     seed: int,
     checkpoints: bool = False,
-    wanted: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> TrainingArguments:
-    """The arguments for the Trainer: quiet, seeded, one log entry an epoch, all of which a recipe may change.
+    """Make the Trainer's arguments: quiet, seeded, with one log entry per epoch; a recipe may change any of these.
 
     Args:
         settings: The recipe's ``train:`` section.
-        output_dir: Where checkpoints and logs go.
+        output_dir: The folder for checkpoints and logs.
         seed: The run's seed.
-        checkpoints: Make one after every epoch and keep the last, unless the settings say otherwise.
-        wanted: What callbacks want, unless the settings say otherwise.
+        checkpoints: Whether to make one after every epoch and keep the last, unless the settings say otherwise.
+        extra: Defaults that callbacks need.
 
     Raises:
-        TrainingError: A value that TrainingArguments refuses, or FSDP without GPUs. Names are for
-            :func:`check_arguments`.
+        TrainingError: A value is invalid, or FSDP is set without GPUs. :func:`check_arguments` checks names.
     """
     if "max_steps" in settings.arguments and "epochs" in settings.model_fields_set:
         raise TrainingError("epochs and arguments.max_steps exclude each other", where="train.arguments.max_steps")
     defaults: dict[str, Any] = {
         "logging_strategy": "epoch",
-        "logging_nan_inf_filter": False,  # a loss that is NaN must be seen, not averaged away
+        "logging_nan_inf_filter": False,  # a NaN loss must be logged, not filtered
         **({"save_strategy": "epoch", "save_total_limit": 1} if checkpoints else {"save_strategy": "no"}),
         "report_to": "none",
         "per_device_eval_batch_size": settings.batch_size,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        # said outright, as several processes (torchrun) find each other on the CPU only then
+        # set explicitly: otherwise several processes (torchrun) do not find each other on the CPU
         "use_cpu": not torch.accelerator.is_available(),
         **({"warmup_steps": settings.warmup} if settings.warmup else {}),
-        **(wanted or {}),
+        **(extra or {}),
     }
     try:
         arguments = TrainingArguments(
@@ -176,18 +175,18 @@ def training_arguments(
             where="train.arguments",
             hint="; ".join(f"{name}: {value!r}" for name, value in settings.arguments.items()) or None,
         ) from error
-    if arguments.fsdp and (arguments.use_cpu or arguments.world_size < 2):  # on CPUs accelerate leaves it out silently
+    if arguments.fsdp and (arguments.use_cpu or arguments.world_size < 2):  # accelerate ignores it on CPUs
         raise TrainingError(
-            "FSDP takes a network apart over several GPUs, which are not there",
+            "FSDP needs several GPUs",
             where="train.arguments.fsdp",
-            hint="start it by torchrun on a machine with GPUs, or leave fsdp out",
+            hint="start with torchrun on a machine with GPUs, or leave fsdp out",
         )
     _optimizer(arguments)
     return arguments
 
 
 def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given stands above the defaults; who says when to save keeps all, as transformers does."""
+    """Override defaults by what is given; with an explicit save_strategy, keep all checkpoints as transformers does."""
     if "save_strategy" in given:
         defaults.pop("save_total_limit", None)
     return {**defaults, **given}

@@ -1,4 +1,4 @@
-"""Average the weights over training with torch.optim.swa_utils: exponentially (EMA) or over the last epochs (SWA)."""
+"""Average weights over training with torch.optim.swa_utils: exponentially (EMA) or over the last epochs (SWA)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from surgeon.training.objectives import Call
 
 
 class Averaging(TrainerCallback):  # type: ignore[misc]
-    """Keeps an average of all weights that train, and leaves it in the network when training ends.
+    """Average all trainable weights, and put the average into the network when training ends.
 
-    ``ema``: after every step, ``decay`` of the average stays (Polyak & Juditsky 1992); in the first steps less,
-    ``(1 + n) / (10 + n)``, so that a short run is not an average of its start. Statistics of norms are averaged too.
+    ``ema``: in every step, the average keeps the share ``decay`` (Polyak & Juditsky 1992); in the first steps less,
+    ``(1 + n) / (10 + n)``, so that a short run does not average its start. Statistics of norms are averaged too.
     ``swa``: the mean of the weights at the ends of epochs from ``start`` on (Izmailov et al. 2018, algorithm 1);
-    statistics of norms are then measured anew on the training samples.
+    statistics of norms are then recomputed on the training samples.
 
     Args:
-        model: The network itself.
+        model: The network, unwrapped.
         settings: The recipe's ``average:``.
-        call: How the network is called with a batch.
+        call: Calls the network with a batch.
     """
 
     def __init__(self, model: nn.Module, settings: AverageSettings, call: Call) -> None:
@@ -38,20 +38,20 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         self.finished = False
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """Return the tensors to save in a checkpoint."""
         return {"average_count": self.count, **{f"average.{name}": value for name, value in self.averages.items()}}
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the weights of this step into an exponential average."""
+        """Update the exponential average with the weights of this step."""
         if self.settings.kind == "ema":
             self._update()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the weights at the end of a late epoch into the mean."""
+        """Update the mean with the weights at the end of a late epoch."""
         late = state.global_step >= self.settings.start * state.max_steps
         if self.settings.kind == "swa" and (late or control.should_training_stop):
             self._update()
@@ -59,7 +59,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the average in the network."""
+        """Put the average into the network."""
         if not self.count:
             return
         self._copy(self.averages)
@@ -70,9 +70,10 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put an exponential average into the network for the time: what is measured is what training would leave.
+        """Put an exponential average into the network for the context, so that evaluation uses it.
 
-        Not the mean of epochs, to which statistics of norms only belong when training has ended.
+        A mean over epochs is not used, because its norm statistics are computed only when training has ended.
+
         """
         if not self.count or self.finished or self.settings.kind == "swa":
             yield
@@ -103,12 +104,12 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         self.count += 1
 
     def _current(self) -> dict[str, Tensor]:
-        """The parameters that train, and the statistics of norms."""
+        """Return the trainable parameters and the statistics of norms."""
         tensors: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         for name, buffer in self.model.named_buffers():
             if name.rpartition(".")[2] in ("running_mean", "running_var"):
                 tensors[name] = buffer
-        # what waits to be unfrozen trains later, and has an average from the beginning
+        # parameters that are unfrozen later have an average from the beginning
         names = getattr(self, "averages", None) or tensors
         parameters = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         return {name: parameters[name] for name in names}
@@ -120,7 +121,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 
 
 class _OnBatches(nn.Module):
-    """A network that takes a whole batch, as :func:`update_bn` calls it."""
+    """Adapt a network to take a whole batch, as :func:`update_bn` calls it."""
 
     def __init__(self, model: nn.Module, call: Call) -> None:
         super().__init__()

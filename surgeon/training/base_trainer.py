@@ -1,4 +1,4 @@
-"""What surgeon changes of the transformers Trainer's engine: data loaders, guards, checkpoints."""
+"""Adapt the transformers Trainer: data loaders, guards, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from surgeon.training.finite import FiniteGuard
 
 
 class BaseTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that measures every test sample, stops at what is not finite, and saves networks of any kind."""
+    """A Trainer that evaluates every test sample, stops at non-finite values, and saves networks of any kind."""
 
     guard: FiniteGuard
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Tensors beside the network that a checkpoint keeps, changed in place when one is loaded."""
+        """Return tensors beside the network to save in a checkpoint; loading one changes them in place."""
         return {}
 
     # ---- data
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Every test sample is measured: ``dataloader_drop_last`` is for training batches."""
+        """Return a loader of every test sample: ``dataloader_drop_last`` is for training only."""
         with self._all_samples():
             return super().get_eval_dataloader(eval_dataset)  # type: ignore[no-any-return]
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
-        """Every sample is measured, as in :meth:`get_eval_dataloader`."""
+        """Return a loader of every sample, as :meth:`get_eval_dataloader` does."""
         with self._all_samples():
             return super().get_test_dataloader(test_dataset)  # type: ignore[no-any-return]
 
@@ -46,7 +46,7 @@ class BaseTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.args.dataloader_drop_last = drop
 
-    # ---- gradients: the norm that the Trainer measures is looked at before the optimizer steps
+    # ---- gradients: keep the norm that the Trainer computes, for the guard
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         self.guard.norm = super()._clip_grad_norm(model)
@@ -56,7 +56,7 @@ class BaseTrainer(Trainer):  # type: ignore[misc]
         self.guard.norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         return self.guard.norm
 
-    # ---- checkpoints: transformers would rename tensors, lose tied ones, and load with some missing
+    # ---- checkpoints: transformers would rename tensors, lose tied ones, and accept missing ones on loading
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:

@@ -1,4 +1,4 @@
-"""Where cached features lie, and how much of the disk they may take."""
+"""Locate cached features, and limit their size on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from surgeon.interfaces.cache_root import cache_root
 LIMIT = 20.0
 """The most gigabytes of cached features in total, unless ``$SURGEON_CACHE_GB`` is set."""
 ABANDONED = 24 * 3600
-"""Seconds after which a file that nobody has finished writing is taken for left behind."""
+"""Seconds after which an unfinished file counts as abandoned."""
 
 
 def cache_folder() -> Path:
-    """Where features are kept: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
+    """Return the folder of cached features: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
     return cache_root() / "features"
 
 
 def limit() -> int:
-    """Get the most bytes of cached features in total.
+    """Return the most bytes of cached features in total.
 
     Raises:
         TrainingError: ``$SURGEON_CACHE_GB`` is not a number of at least 0.
@@ -35,17 +35,17 @@ def limit() -> int:
     except ValueError:
         gigabytes = -1.0
     if not gigabytes >= 0:
-        raise TrainingError(f"$SURGEON_CACHE_GB is {given!r}, and a number of gigabytes is wanted")
+        raise TrainingError(f"$SURGEON_CACHE_GB is {given!r}, but must be a number of gigabytes")
     return int(min(gigabytes, 1e9) * 1e9)
 
 
 def make_room(size: int) -> None:
-    """Remove features, those first that were used the longest ago, until ``size`` bytes more may be kept.
+    """Remove the least recently used features until ``size`` more bytes fit the limit.
 
-    A file that another process has mapped stays readable there until it is done with it.
+    A file that another process has mapped stays readable for that process.
 
     Raises:
-        TrainingError: They are more than may be kept at all, or than the disk has room for.
+        TrainingError: ``size`` exceeds the limit or the free disk space.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def make_room(size: int) -> None:
                 scratch.unlink()
     sets: dict[str, list[tuple[Path, os.stat_result]]] = {}
     for path in folder.glob("*.npy"):
-        with contextlib.suppress(FileNotFoundError):  # another process makes room too
+        with contextlib.suppress(FileNotFoundError):  # another process may delete files too
             sets.setdefault(path.name.rpartition("-")[0], []).append((path, path.stat()))
     total = sum(facts.st_size for files in sets.values() for _, facts in files)
     for files in sorted(sets.values(), key=lambda files: max(facts.st_mtime for _, facts in files)):
@@ -67,13 +67,13 @@ def make_room(size: int) -> None:
             path.unlink(missing_ok=True)
             total -= facts.st_size
     if size > shutil.disk_usage(folder).free:
-        raise _too_large(size, f"{folder} has not so much room", "set SURGEON_CACHE to a folder on another disk")
+        raise _too_large(size, f"{folder} has too little free space", "set SURGEON_CACHE to a folder on another disk")
 
 
 def used(paths: Iterable[Path]) -> None:
-    """Note that features are used now, so that others go first."""
+    """Mark features as recently used."""
     for path in paths:
-        with contextlib.suppress(OSError):  # of another user, say
+        with contextlib.suppress(OSError):  # for example, a file of another user
             os.utime(path)
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the steps: values that follow the progress of training, and telling a person about it."""
+"""Define callbacks: scheduled values, progress reports, the epoch of datasets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.training import Schedule
 
 ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
-"""Called as ``progress(step, steps, numbers)`` after every step, with what was last logged."""
+"""Called as ``progress(step, steps, numbers)`` after every step, with the numbers last logged."""
 
 PAUSE = 0.2
-"""Seconds between two looks at the numbers on the device."""
+"""Seconds between two reads of numbers from the device."""
 
 KINDS: dict[str, Callable[[Schedule, float], float]] = {
     "dann": lambda schedule, p: schedule.peak * (2 / (1 + math.exp(-schedule.gamma * p)) - 1),
     "linear": lambda schedule, p: schedule.peak * p,
 }
-"""How a schedule's value follows from the progress p; ``dann`` is from Ganin & Lempitsky (2015)."""
+"""The value of a schedule at the progress p; ``dann`` is from Ganin & Lempitsky (2015)."""
 
 
 class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
-    """Sets scalar buffers by the progress of training, before each step; they end at p = 1.
+    """Set scalar buffers by the progress of training before each step; they end at p = 1.
 
     Raises:
-        TrainingError: On creation, for an unknown kind, or a buffer that is not there or not a scalar.
+        TrainingError: On creation, for an unknown kind, or a buffer that is missing or not a scalar.
     """
 
     def __init__(self, model: nn.Module, schedules: Sequence[Schedule]) -> None:
@@ -57,21 +57,21 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
         self._set(1.0)
 
     def values(self) -> dict[str, float]:
-        """What the buffers hold."""
+        """Return the values of the buffers."""
         return {schedule.buffer: self.model.get_buffer(schedule.buffer).item() for schedule in self.schedules}
 
     def _set(self, progress: float) -> None:
-        # Looked up each time: moving a model to a device gives it new buffers.
+        # looked up each time: moving a model to a device replaces its buffers
         with torch.no_grad():
             for schedule in self.schedules:
                 self.model.get_buffer(schedule.buffer).fill_(KINDS[schedule.kind](schedule, progress))
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells ``progress`` of every step: where it is, what was logged last, and how things stand.
+    """Call ``progress`` after every step, with the numbers last logged and the current ones.
 
     Attributes:
-        live: Gives the losses of the last step; asked for a few times a second, as it waits for the device.
+        live: Returns the losses of the last step; called a few times a second, because it waits for the device.
     """
 
     def __init__(self, progress: ProgressReport, schedules: ScheduleCallback) -> None:
@@ -85,7 +85,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the time."""
+        """Record the start time."""
         self._begun = (state.global_step, time.perf_counter())
 
     def on_log(
@@ -96,11 +96,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Remember what was logged last."""
+        """Keep the numbers last logged."""
         self.numbers = {**self.numbers, **(logs or {})}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Pass on where training is."""
+        """Report the progress."""
         if not state.is_world_process_zero:
             return
         now = time.perf_counter()
@@ -115,7 +115,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class EpochCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells a dataset that varies its samples which epoch it is, so that the variation follows from that alone."""
+    """Set the epoch of a dataset that varies its samples, so that variations depend on it only."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -123,14 +123,14 @@ class EpochCallback(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Pass the epoch on."""
+        """Set the epoch."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(int(state.epoch or 0))
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Iterator[ProgressReport]:
-    """The ``given`` report; else a bar on standard error, if that is a terminal and not to be ``quiet``."""
+    """Yield ``given``, or else a progress bar on stderr, if that is a terminal and ``quiet`` is not set."""
     if given is not None:
         yield given
         return
@@ -146,14 +146,14 @@ def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Ite
 
 
 def say_notes(notes: Sequence[str], *, quiet: bool) -> None:
-    """Show what was read, and what was left out, on standard error."""
+    """Print notes about what was read and left out on stderr."""
     console = Console(stderr=True, quiet=quiet or os.environ.get("RANK", "0") != "0")
     for note in notes:
         console.print(note, style="dim", markup=False, highlight=False)
 
 
 def in_words(numbers: Mapping[str, float]) -> str:
-    """The numbers of a step in a line: losses, with the accuracy of telling domains, schedules, samples a second."""
+    """Format the numbers of a step in one line: losses with domain accuracies, schedules, samples per second."""
     parts = []
     for name, value in numbers.items():
         if name == "loss" or (name.endswith("_loss") and not name.startswith("eval_")):
@@ -170,7 +170,7 @@ def in_words(numbers: Mapping[str, float]) -> str:
 def _check(model: nn.Module, schedule: Schedule) -> None:
     if schedule.kind not in KINDS:
         raise TrainingError(
-            f"no kind of schedule {schedule.kind!r} (there are: {', '.join(KINDS)})",
+            f"unknown kind of schedule {schedule.kind!r} (available: {', '.join(KINDS)})",
             where=f"schedule of {schedule.buffer}",
             hint=suggest(schedule.kind, KINDS),
         )

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: where they lie, what run they belong to, and how a network is put back from one."""
+"""Manage checkpoints of a training run: location, the run that they belong to, and loading a network from one."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
 
 RUN = "run.json"
-"""What the checkpoints beside it were made from: a run is only resumed where all of it is the same."""
+"""Describes the run that the checkpoints beside it belong to; a run is only resumed if all of it is equal."""
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
-"""What the Trainer writes last into a checkpoint: without it, the process was killed before the rest was there."""
+"""The last file that the Trainer writes into a checkpoint; a checkpoint without it is incomplete."""
 EXTRA = "training.safetensors"
-"""Tensors that belong to the training and not to the network, such as learnt task weights."""
+"""Tensors that belong to the training, not to the network, such as learned task weights."""
 
 
 HARMLESS = ("logging_", "save_", "report_to", "run_name", "dataloader_num_workers", "dataloader_pin_memory",
             "dataloader_persistent_workers", "dataloader_prefetch_factor", "eval_accumulation_steps", "disable_tqdm",
             "log_level", "hub_")  # fmt: skip
-"""TrainingArguments, by how they begin, that do not alter what a run comes to."""
+"""Prefixes of TrainingArguments that do not affect the result."""
 
 
 def describe_run(
     model: nn.Module,
     settings: Mapping[str, Any],
     seed: int,
-    wanted: Mapping[str, Any],
+    operations: Mapping[str, Any],
     processes: int = 1,
     data: Mapping[str, Any] | None = None,
     teacher: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """What decides how a run goes, as JSON-able data: settings, seed, data and the values it starts from."""
+    """Return what determines a run as JSON-able data: settings, seed, data and initial values."""
     arguments = settings.get("arguments", {})
     kept = {name: value for name, value in arguments.items() if not name.startswith(HARMLESS)}
     described = {
         "train": {**settings, "arguments": kept},
         "seed": seed,
-        "operations": wanted,
+        "operations": operations,
         "weights": _digest(model),
         "processes": processes,
         "data": dict(data or {}),
@@ -60,7 +60,7 @@ def describe_run(
 
 
 def _digest(model: nn.Module) -> str:
-    """A digest of every tensor of a network."""
+    """Return a digest of every tensor of a network."""
     digest = hashlib.sha256()
     for name, tensor in tensors_of(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -69,7 +69,7 @@ def _digest(model: nn.Module) -> str:
 
 
 def start_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Note in ``folder`` what run its checkpoints will belong to; those of an earlier run go."""
+    """Record in ``folder`` the run that its checkpoints belong to; remove checkpoints of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in folder.glob("checkpoint-*"):
         shutil.rmtree(earlier)
@@ -79,10 +79,10 @@ def start_run(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
-    """The last checkpoint of an interrupted ``run``; None where it was interrupted before it made one.
+    """Return the last checkpoint of an interrupted ``run``; None if it has none.
 
     Raises:
-        TrainingError: The folder has no interrupted run, or that of another recipe.
+        TrainingError: The folder has no interrupted run, or one of another recipe.
     """
     try:
         begun = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -93,16 +93,16 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
     if changes := _changes(begun, run):
         shown = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")
         raise TrainingError(
-            f"the run that was interrupted differs from this one in what decides how it goes: {shown}",
+            f"the interrupted run had other settings: {shown}",
             where=str(folder),
-            hint="resume with what it was begun with, or begin anew with --force",
+            hint="resume with the same settings, or start over with --force",
         )
     last = last_checkpoint(folder)
     return None if last is None else str(last)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint in ``folder`` that is complete: a process that is killed may leave one that is not."""
+    """Return the last complete checkpoint in ``folder``; a killed process may leave an incomplete one."""
     numbered = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
@@ -120,10 +120,10 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 MOST = 3
-"""So many changes are named."""
+"""The most changes to list."""
 MISSING = "nothing"
 NAMES = {
-    "weights": "the weights it starts from",
+    "weights": "the initial weights",
     "teacher": "the weights of the teacher",
     "processes": "the number of processes",
     "seed": "the seed",
@@ -131,12 +131,12 @@ NAMES = {
 
 
 def _changes(begun: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """What has changed, by its key in the recipe: ``train.learning_rate was 0.01 and is 0.1``."""
+    """Return the changes by key in the recipe: ``train.learning_rate was 0.01 and is 0.1``."""
     changes = []
     for key in run:
         if key in ("train", "data", "operations"):
             for path, before, now in _differences(begun.get(key), run[key], key):
-                changes.append(_said(path, before, now))
+                changes.append(_describe(path, before, now))
         elif begun.get(key) != run[key]:
             short = key in ("weights", "teacher")
             changes.append(NAMES[key] + ("" if short else f" (was {begun.get(key, MISSING)}, is {run[key]})"))
@@ -159,7 +159,7 @@ def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]
     return [(path, before, now)]
 
 
-def _said(path: str, before: Any, now: Any) -> str:
+def _describe(path: str, before: Any, now: Any) -> str:
     if path.startswith("data.") and path.endswith(".inputs"):
         return f"the inputs of the {path.split('.')[1]}"
     if path.startswith("data.") and ".labels." in path:
@@ -173,7 +173,7 @@ def _short(value: Any) -> str:
 
 
 def save_network(model: nn.Module, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Write every tensor of ``model``, a tied one once; ``state`` gives the values where they lie elsewhere."""
+    """Write every tensor of ``model``, tied ones once; ``state`` overrides the values."""
     tensors = {
         name: (tensor if state is None else state[name]).detach().contiguous() for name, tensor in tensors_of(model)
     }
@@ -181,15 +181,15 @@ def save_network(model: nn.Module, folder: Path, state: Mapping[str, torch.Tenso
 
 
 def load_network(model: nn.Module, folder: Path) -> None:
-    """Load what :func:`save_network` wrote, in place.
+    """Load the tensors that :func:`save_network` wrote, in place.
 
     Raises:
-        TrainingError: It holds other tensors than the network has.
+        TrainingError: The file has other tensors than the network.
     """
     stored = load_file(folder / WEIGHTS)
     tensors = dict(tensors_of(model))
     if odd := sorted(stored.keys() ^ tensors.keys()):
-        raise TrainingError(f"the checkpoint {folder} is of another network: {', '.join(odd[:3])}")
+        raise TrainingError(f"the checkpoint {folder} belongs to another network: {', '.join(odd[:3])}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(stored[name])

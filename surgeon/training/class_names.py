@@ -1,4 +1,4 @@
-"""What a network says of its classes, and what its data must fit: names by label column, positions, vocabulary."""
+"""Describe what a network says of its classes, and what its data must fit: names, positions, vocabulary."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from surgeon.nn.zero_shot import ZeroShotHead
 from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
-"""What a network's own prediction is called in transformers and, for segmentation, in torchvision."""
+"""The names of a network's main output in transformers and, for segmentation, in torchvision."""
 LABELS = "labels"
-"""The label column of the network's own prediction, unless an objective says otherwise."""
+"""The label column of the main output, unless an objective says otherwise."""
 POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|wpe)$")
 LANGUAGE = re.compile(r"(^|\.)(vision|visual|audio|image)\w*\.")
 
 
 def class_names(model: nn.Module, objectives: Sequence[Objective] = ()) -> dict[str, list[str]]:
-    """Name the classes of ``model`` by label column, in the order of its outputs.
+    """Return the class names of ``model`` by label column, in the order of its outputs.
 
-    The names are those that it was trained with, else those of the operation that made the head, else those of its
-    config. A column whose classes have no names is left out.
+    The names are those of its training, else those of the operation that made the head, else those of its config. A
+    column without class names is left out.
 
     Args:
         model: The network.
-        objectives: Which output goes with which label column, beside what the record says.
+        objectives: The label column of each output, beside those in the record.
     """
     return {label: list(head.names) for label, head in heads(model, objectives).items() if head.names}
 
 
 def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True) -> dict[str, Head]:
-    """What is known of the output that each label column trains.
+    """Describe the output that each label column trains.
 
     Args:
         model: The network.
-        objectives: Which output goes with which label column.
-        default: Whether the network's own prediction is trained by the column ``labels`` unless they say otherwise.
+        objectives: The label column of each output.
+        default: Whether the column ``labels`` trains the main output unless they say otherwise.
     """
     record = record_of(model)
     wanted = list(objectives)
@@ -54,8 +54,8 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
         wanted.append(Objective(output=MAIN[0], loss=CLASS_LOSS, label=LABELS))
     made: dict[str, Head] = {}
     for objective in sorted(
-        wanted, key=lambda each: each.loss != CLASS_LOSS
-    ):  # where two share a label, classes decide
+        wanted, key=lambda o: o.loss != CLASS_LOSS
+    ):  # if two share a label, classes take precedence
         if objective.label not in made:
             made[objective.label] = _head(model, record, objective)
     return made
@@ -64,7 +64,7 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
 def network_of(
     model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True, partial: bool = False
 ) -> Network:
-    """What data for ``model`` have to fit; see :func:`heads`. With ``partial`` they may lack some of its classes."""
+    """Describe what data for ``model`` must fit; see :func:`heads`. With ``partial``, classes may be missing."""
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
@@ -72,9 +72,9 @@ def network_of(
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
-    """Write the names of the data's classes into the config of ``model``, where its head has only their number."""
+    """Write the data's class names into the config of ``model``, if its head has only their number."""
     config = getattr(model, "config", None)
-    output = {each.output: each.label for each in reversed(objectives)}
+    output = {o.output: o.label for o in reversed(objectives)}
     label = next((output[name] for name in MAIN if name in output), LABELS)
     given = list(names.get(label, ()))
     if not given or not hasattr(config, "id2label") or not _is_classifier(model) or _config_names(model):
@@ -86,10 +86,9 @@ def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives
 
 
 def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
-    """Say in the config of ``model`` which token its texts are filled up with, where it does not.
+    """Set the padding token in the config of ``model``, if it has none.
 
-    A decoder that classifies reads a text's class at its last token, and refuses several texts if it cannot tell which
-    one that is.
+    A decoder that classifies reads a text's class at its last token, and refuses batches if it cannot find that token.
     """
     token = preprocessing.get("texts", {}).get("pad_token_id")
     for config in {id(each): each for each in _text_configs(model)}.values():
@@ -98,7 +97,7 @@ def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
 
 
 def restore_names(model: nn.Module) -> None:
-    """Write the names and the padding that ``model`` was trained with, by its record, into its config again."""
+    """Write the class names and padding of the recorded training into the config of ``model`` again."""
     record = record_of(model)
     if record is not None:
         adopt_padding(model, record.preprocessing)
@@ -108,7 +107,7 @@ def restore_names(model: nn.Module) -> None:
 
 
 def positions(model: nn.Module) -> int | None:
-    """How many tokens a text may have: by the network's table of positions; None where it has none."""
+    """Return the most tokens of a text by the network's table of positions; None if it has none."""
     tables = [
         module
         for name, module in model.named_modules()
@@ -116,14 +115,14 @@ def positions(model: nn.Module) -> int | None:
     ]
     counts = []
     for table in tables:
-        # RoBERTa counts from behind the number for padding, BART and OPT from an offset of their own
+        # RoBERTa counts from after the padding index, BART and OPT from their own offset
         before = table.padding_idx + 1 if table.padding_idx is not None else int(getattr(table, "offset", 0))
         counts.append(table.num_embeddings - before)
     return min(counts, default=None)
 
 
 def vocabulary(model: nn.Module) -> int | None:
-    """How many tokens the embedding knows; None where the network has none."""
+    """Return the number of tokens in the embedding; None if the network has none."""
     try:
         embedding = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError, TypeError):
@@ -146,7 +145,7 @@ def _head(model: nn.Module, record: Record | None, objective: Objective) -> Head
 
 
 def _recorded(record: Record | None, objective: Objective) -> tuple[tuple[str, ...], int | None, bool]:
-    """The names, the number of classes, and whether an operation made the head, by the record."""
+    """Return names, class count, and whether an operation made the head, from the record."""
     names: tuple[str, ...] = ()
     count: int | None = None
     replaced = False
@@ -161,7 +160,7 @@ def _recorded(record: Record | None, objective: Objective) -> tuple[tuple[str, .
                 count = len(classes) if isinstance(classes, list) else int(classes)
         for entry in training:
             learnt = entry.get("classes", {}).get(objective.label)
-            # one logit has two answers by name
+            # one logit has two named answers
             fits = learnt and (count in (None, len(learnt)) or (objective.loss, count, len(learnt)) == ("bce", 1, 2))
             if fits and entry.get("surgeries", len(surgeries)) == number:
                 names, count = tuple(map(str, learnt)), len(learnt)
@@ -169,7 +168,7 @@ def _recorded(record: Record | None, objective: Objective) -> tuple[tuple[str, .
 
 
 def _classes(operation: Mapping[str, Any], output: str) -> Any:
-    """The classes that an operation, as recorded, gives ``output``; None where it does not."""
+    """Return the classes that a recorded operation gives ``output``; None if it does not."""
     task = (operation.get("tasks") or {}).get(output)
     if isinstance(task, Mapping):
         return task.get("classes")
@@ -177,7 +176,7 @@ def _classes(operation: Mapping[str, Any], output: str) -> Any:
 
 
 def _config_names(model: nn.Module) -> tuple[str, ...]:
-    """The names of the classes in the config; none where they are only numbered."""
+    """Return the class names in the config; empty if they are only numbered."""
     labels = getattr(getattr(model, "config", None), "id2label", None)
     if not isinstance(labels, dict) or not labels or not _is_classifier(model):
         return ()

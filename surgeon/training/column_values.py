@@ -1,4 +1,4 @@
-"""All values of one column of a dataset: for class weights, balanced samplers and digests of data."""
+"""Read all values of one column of a dataset: for class weights, balanced samplers and digests of data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from surgeon.data.rows import label_values
 from surgeon.errors import TrainingError
 
 PROBED = 32
-"""So many samples of a dataset are looked at in full for its digest."""
+"""How many samples of a dataset are read completely for its digest."""
 
 
 def column_of(dataset: Any, name: str) -> Tensor:
-    """The column ``name`` of every sample, without reading pictures and sounds where that can be spared.
+    """Return the column ``name`` of every sample, without reading pictures and sounds if possible.
 
     Raises:
-        TrainingError: Samples have no such column, or of different shapes.
+        TrainingError: Samples lack the column, or differ in its shape.
     """
     if (whole := _whole(dataset, name)) is not None:
         return whole
@@ -33,7 +33,7 @@ def column_of(dataset: Any, name: str) -> Tensor:
 
 
 def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
-    """How often each class is a label, ``(classes,)``; of tokens and pixels too."""
+    """Count how often each class is a label, ``(classes,)``; also for tokens and pixels."""
     whole = _whole(dataset, name)
     parts = [_value(dataset, index, name) for index in range(len(dataset))] if whole is None else [whole]
     total = torch.zeros(classes, dtype=torch.long)
@@ -47,19 +47,20 @@ def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
 
 
 def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
-    """Compute what identifies a dataset: its size, all its labels, and some of its samples in full."""
+    """Compute a digest of a dataset: its size, all labels, and some samples completely."""
     size = len(dataset)
     first = dataset[0] if size else {}
     digest = hashlib.sha256()
     names = [name for name in sorted(first) if name not in inputs]
     labels = {name: hashlib.sha256() for name in names}
+    names = [name for name in names if torch.as_tensor(first[name]).ndim < 2 or _whole(dataset, name) is not None]
     for name in names:
         whole = _whole(dataset, name)
         for index in range(size):
             _add(labels[name], _value(dataset, index, name) if whole is None else whole[index])
     for index in np.linspace(0, size - 1, min(PROBED, size), dtype=int).tolist():
         for name, value in sorted(dataset[index].items()):
-            if name in inputs and not _varies(dataset):
+            if name not in names and not _varies(dataset):  # inputs, and labels of pixels
                 digest.update(name.encode())
                 _add(digest, value)
     shown = {name: value.hexdigest()[:16] for name, value in labels.items()}
@@ -67,7 +68,7 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _whole(dataset: Any, name: str) -> Tensor | None:
-    """The column of a dataset that can say it at once: by ``label_values(name)``, or held in memory."""
+    """Return the column of a dataset that has ``label_values(name)`` or is in memory; None otherwise."""
     if (values := label_values(dataset, name)) is not None:
         return values
     if isinstance(columns := getattr(dataset, "columns", None), Mapping) and name in columns:
@@ -83,12 +84,12 @@ def _value(dataset: Any, index: int, name: str) -> Tensor:
             return torch.as_tensor(encode(_narrow(dataset, rows, column)[index], index, False)[name])
     sample = dataset[index]
     if name not in sample:
-        raise TrainingError(f"samples have no column {name!r} (there are: {', '.join(sample)})")
+        raise TrainingError(f"samples have no column {name!r} (available: {', '.join(sample)})")
     return torch.as_tensor(sample[name])
 
 
 def _narrow(dataset: Any, rows: Any, column: str) -> Any:
-    """The rows with one column only, made once for each dataset."""
+    """Return the rows with one column only, cached per dataset."""
     made: dict[str, Any] = dataset.__dict__.setdefault("_narrow_rows", {})
     if column not in made:
         made[column] = rows.select_columns([column])

@@ -34,7 +34,7 @@ class L2SP(Penalty):
         """Keep the initial values as the starting point."""
         kept, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
         if not kept:
-            raise TrainingError("l2_sp: no parameter from the source trains, so there is nothing to conserve")
+            raise TrainingError("l2_sp: no parameter from the source is trained, so there is nothing to conserve")
         start = run.start
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -98,7 +98,7 @@ class EWC(Penalty):
         return {name: total / len(rows) for name, total in totals.items() if total.any()}
 
     def conserved(self) -> list[str]:
-        """The old output."""
+        """Return the old output."""
         return [self.output]
 
 
@@ -118,7 +118,7 @@ class LwF(Penalty):
         run.old_output(self.output, "lwf")
         if not run.outputs[self.output]:
             raise TrainingError(f"lwf: no gradient reaches {self.output!r}, so training cannot change it")
-        _ = run.start  # copied before anything moves
+        _ = run.start  # copied before training changes it
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
             if not torch.is_grad_enabled():
@@ -130,7 +130,7 @@ class LwF(Penalty):
         return term
 
     def conserved(self) -> list[str]:
-        """The old output."""
+        """Return the old output."""
         return [self.output]
 
 
@@ -148,13 +148,13 @@ class FeatureMatching(Penalty):
     def begin(self, run: Run) -> Term:
         """Keep the initial values, to run the original network in every step, and tap the sites."""
         taps = run.watch(self.sites)
-        _ = run.start  # copied before anything moves
+        _ = run.start  # copied before training changes it
 
         def features() -> dict[str, Tensor]:
             values = {site: tap.value for site, tap in taps.items()}
             for site, value in values.items():
                 if not isinstance(value, Tensor):
-                    raise TrainingError(f"features: {site or 'the network'} produces no tensor, or does not run")
+                    raise TrainingError(f"features: {site or 'the network'} has no tensor as output, or does not run")
                 taps[site].value = None
             return values
 
@@ -163,7 +163,7 @@ class FeatureMatching(Penalty):
             if fixed := [site for site, value in new.items() if not value.requires_grad]:
                 raise TrainingError(
                     f"features: no gradient reaches {fixed[0]}: all layers before it are frozen",
-                    hint="name a later site",
+                    hint="choose a later site",
                 )
             run.as_it_started(batch)
             old = features()

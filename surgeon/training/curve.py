@@ -1,4 +1,4 @@
-"""The course of a training run, and other curves, as a picture: an SVG file, which browsers and GitHub show."""
+"""Draw the course of a training run, and other curves, as SVG, which browsers and GitHub show."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from html import escape
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 150, 34, 40
 SLANTED = 70
-"""The height that is left for names below the picture."""
+"""The height for slanted names below the picture."""
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 
 Points = Sequence[tuple[float, float]]
 
 
 def draw(history: Sequence[Mapping[str, float]], title: str) -> str:
-    """Losses over the epochs as SVG: the sum and, where there are several, each objective's, and penalties.
+    """Draw losses over the epochs as SVG: the sum, each objective's if there are several, and penalties.
 
     Args:
         history: What training logged: ``epoch``, ``loss``, ``OUTPUT_loss``, ``eval_OUTPUT_loss``, …
-        title: What stands above.
+        title: The title above.
     """
     lines: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
@@ -42,16 +42,16 @@ def chart(
     errors: Mapping[str, Sequence[float]] | None = None,
     low: float | None = None,
 ) -> str:
-    """Lines with names, as SVG.
+    """Draw named lines as SVG.
 
     Args:
         lines: The points of each line.
-        title: What stands above.
-        ticks: What stands below, and where; long names are slanted.
-        across: What the horizontal axis is.
-        dashed: The lines that are drawn so.
-        errors: How far each of a line's points may be off, upwards and downwards.
-        low: What the vertical axis holds at least, at its lower end.
+        title: The title above.
+        ticks: Positions and labels below; long labels are slanted.
+        across: The name of the horizontal axis.
+        dashed: The dashed lines.
+        errors: The error of each point of a line, up and down.
+        low: A value that the vertical axis must include.
     """
     errors = errors or {}
     slanted = max(map(len, ticks.values())) > 6

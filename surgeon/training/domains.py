@@ -1,4 +1,4 @@
-"""Batch normalisation by domain: what is drawn from one domain is not normalised by the statistics of another."""
+"""Normalise batches by domain: samples of one domain are not normalised with statistics of another."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from surgeon.nn.frozen import FrozenBatchNorm
 
 
 class SeparateNorms:
-    """Lets each domain of a training batch pass through BatchNorm as if it were the batch.
+    """Apply BatchNorm to each domain of a training batch separately.
 
-    The domain classifier of a domain-adversarial network could otherwise tell the domains by statistics that the
-    batch mixes, and the network would be tested on others than it was trained with. Where a domain has a single
-    value for a channel, of which no variance can be taken, it is normalised by the running statistics.
+    Otherwise the domain classifier of a domain-adversarial network could separate domains by the mixed statistics of
+    the batch, and the network would be tested under other conditions than in training. If a domain has a single value
+    per channel, which has no variance, the running statistics are used.
 
     Args:
         model: The network.
-        keep: The number of the domain that the running statistics follow; all, one after the other, if None.
+        keep: The number of the domain that the running statistics follow; None for all, one after the other.
 
     Raises:
         TrainingError: On creation: the network has no BatchNorm.
@@ -43,7 +43,7 @@ class SeparateNorms:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Separate domains in the forward of every BatchNorm for the time."""
+        """Separate domains in the forward of every BatchNorm for the context."""
         for name, norm in self.norms.items():
             norm.forward = partial(self._forward, name, norm, norm.forward)  # type: ignore[method-assign]
         try:
@@ -58,8 +58,8 @@ class SeparateNorms:
             return forward(features)
         if len(features) != len(self.domain):
             raise TrainingError(
-                f"{name} normalises {len(features)} rows of a batch of {len(self.domain)}, so that their domains are "
-                "not known",
+                f"{name} normalises {len(features)} rows for a batch of {len(self.domain)}, so the domain of a row is "
+                "unknown",
                 where="train.domain_bn",
                 hint="freeze that norm, or use domain_bn: mixed",
             )

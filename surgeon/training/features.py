@@ -1,4 +1,4 @@
-"""``features: cache``: the frozen part of a network runs once over the data, and what is above trains on the result."""
+"""Implement ``features: cache``: run the frozen part of a network once, and train the rest on its outputs."""
 
 from __future__ import annotations
 
@@ -25,36 +25,35 @@ from surgeon.training.objectives import Call
 from surgeon.training.penalties import in_eval_mode
 
 PREFIX = "surgeon_features."
-"""Begins the names of the columns that hold features in a batch."""
+"""The prefix of feature columns in a batch."""
 RANDOM = re.compile("Dropout|DropPath|StochasticDepth|DropBlock")
 PROBED = 4
-"""Samples on which the network with its features in place is compared with the network itself."""
+"""How many samples to compare the network with and without cached features on."""
 
 
 class FeatureCache:
-    """Stands for the frozen part of a network, with what it produced for every training sample.
+    """Replace the frozen part of a network by its stored outputs for every training sample.
 
-    The frozen part is all that runs before the first module that trains or draws at random; what it hands on is
-    the output of its last module, the site. In training that module returns the stored features of the batch's
-    samples, and those before it return constants without being run. Whether what is above the site reads nothing
-    else is not inferred but tried, on samples of the data.
+    The frozen part is everything that runs before the first module that is trained or random; its output is the output
+    of its last module, the site. In training that module returns the stored features of the batch, and the modules
+    before it return constants without running. Whether the rest reads nothing else is tested on samples, not inferred.
 
-    Features lie in memory-mapped files named by a digest of the frozen part's tensors, of the inputs of every
-    sample and of the site, so that those of another network or of other data are never taken.
+    Features are in memory-mapped files named by a digest of the frozen tensors, of the inputs of every sample and of
+    the site, so features of another network or other data are never used.
 
     Args:
-        model: The network, on the device that it trains on.
+        model: The network, on the device for training.
         splits: The data.
-        batch_size: How many samples run through the frozen part at a time.
+        batch_size: Samples per batch for the frozen part.
 
     Raises:
-        TrainingError: Samples are varied, nothing with parameters is frozen before the first module that trains
-            or draws at random, or more than the site's output is read above it.
+        TrainingError: Samples are varied, no parameters are frozen before the first trained or random module, or the
+            rest reads more than the site's output.
     """
 
     def __init__(self, model: nn.Module, splits: Splits, batch_size: int = 64) -> None:
         if varied(splits.train):
-            raise _refused("samples are varied anew in every epoch", "leave augment out, or features: none")
+            raise _refused("samples vary between epochs", "leave augment out, or features: none")
         self.model = model
         self.splits = splits
         self.call = Call.of(model, splits.inputs)
@@ -74,18 +73,18 @@ class FeatureCache:
     # ---- serving
 
     def dataset(self) -> CachedSamples:
-        """The training samples, with features in the place of their inputs."""
+        """Return the training samples with features instead of their inputs."""
         constants = {name: value[0].cpu() for name, value in self._inputs.items()}
         return CachedSamples(self._rest, self.stored, constants)
 
     def serve(self, batch: Mapping[str, Tensor], *, training: bool) -> None:
-        """Let the site return the features in ``batch`` from now on; nothing is replaced where it has none."""
+        """Make the site return the features in ``batch`` from now on; without features nothing is replaced."""
         names = [f"{PREFIX}{number}" for number in range(len(self.stored))]
         self.current = [batch[name] for name in names] if training and names[0] in batch else None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Replace the forward of every frozen module for the time."""
+        """Replace the forward of every frozen module for the context."""
         for name in self.frozen:
             module = self._modules[name]
             module.forward = partial(self._forward, name, module.forward)
@@ -107,10 +106,10 @@ class FeatureCache:
             return tree_unflatten(leaves, self._structure)
         return tree_map(lambda leaf: _repeated(leaf, count), self._constants[name])
 
-    # ---- finding out what is frozen
+    # ---- the frozen part
 
     def _frozen_modules(self) -> list[str]:
-        """The outermost modules that run, once each, before the first that trains or draws at random."""
+        """Return the outermost modules that run once each before the first trained or random one."""
         order: list[str] = []
         stopped: list[str] = []
         inside: list[str] = []
@@ -141,17 +140,17 @@ class FeatureCache:
                 handle.remove()
         if not any(True for name in order for _ in self._modules[name].parameters()):
             what = stopped[0] if stopped else "nothing"
-            why = "draws at random or takes statistics of the batch" if drawn else "trains"
+            why = "is random or uses statistics of the batch" if drawn else "is trained"
             raise _refused(
-                f"nothing that has parameters is frozen before {what}, which {why}",
-                "freeze what lies below the head (freeze: all_but: head), or features: none",
+                f"no module with parameters is frozen before {what}, which {why}",
+                "freeze everything below the head (freeze: all_but: head), or features: none",
             )
         if len(set(order)) < len(order):
             raise _refused("a frozen module runs more than once", "features: none")
         return order
 
     def _record_constants(self) -> None:
-        """What each frozen module gives for one sample; for all but the last, that will do for every sample."""
+        """Record each frozen module's output for one sample; for all but the last, it serves for every sample."""
 
         def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
             self._constants[name] = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
@@ -166,12 +165,12 @@ class FeatureCache:
         self._leaves, self._structure = tree_flatten(self._constants[self.site])
         self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and leaf.shape[:1] == (1,)]
         if not self._places:
-            raise _refused(f"{self.site} hands no tensor with a row for each sample on", "features: none")
+            raise _refused(f"{self.site} has no output tensor with one row per sample", "features: none")
         first = self._batch([0])
-        # whole numbers, such as a mask of tokens, may be read above the site and cost nothing to keep
+        # integers, such as a token mask, may be read above the site and are cheap to keep
         self._inputs = {name: first[name] for name in self.splits.inputs if first[name].is_floating_point()}
         if any(self._leaves[place].dtype == torch.bfloat16 for place in self._places):
-            raise _refused(f"{self.site} hands bfloat16 on, which is not kept on disk", "features: none")
+            raise _refused(f"{self.site} has a bfloat16 output, which cannot be stored", "features: none")
 
     # ---- the files
 
@@ -187,26 +186,26 @@ class FeatureCache:
         return [np.load(path, mmap_mode="r") for path in paths]
 
     def _write(self, paths: Sequence[Path], shapes: Sequence[tuple[int, ...]]) -> None:
-        """Run the frozen part over all samples; the files appear under their names when they are whole."""
+        """Run the frozen part over all samples; files get their names only when they are complete."""
         scratch = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
         kinds = [torch.empty((), dtype=self._leaves[place].dtype).numpy().dtype for place in self._places]
         files = [
             np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(self._size, *shape))
             for path, kind, shape in zip(scratch, kinds, shapes, strict=True)
         ]
-        got: list[Any] = []
-        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: got.append(output))
+        captured: list[Any] = []
+        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: captured.append(output))
         try:
             with torch.no_grad(), in_eval_mode(self.model):
                 for start in range(0, self._size, self.batch_size):
                     rows = range(start, min(start + self.batch_size, self._size))
-                    got.clear()
+                    captured.clear()
                     self.call(self.model, self._batch(rows))
-                    leaves = tree_flatten(got[0])[0]
+                    leaves = tree_flatten(captured[0])[0]
                     for place, file, shape in zip(self._places, files, shapes, strict=True):
                         if tuple(leaves[place].shape) != (len(rows), *shape):
                             raise _refused(
-                                f"what {self.site} hands on differs in shape from sample to sample", "features: none"
+                                f"the output of {self.site} differs in shape between samples", "features: none"
                             )
                         file[start : rows.stop] = leaves[place].cpu().numpy()
             for file, temporary, path in zip(files, scratch, paths, strict=True):
@@ -227,14 +226,14 @@ class FeatureCache:
             sample = self.splits.train[row]
             for name in self.splits.inputs:
                 add_tensor(digest, name, sample[name])
-            # kept in memory, so that a picture need not be read again for the sake of its label
+            # kept in memory, so that pictures need not be read again for their labels
             self._rest.append({name: value for name, value in sample.items() if name not in self._inputs})
         return digest.hexdigest()[:40]
 
     def _below(self, name: str) -> bool:
         return any(name.startswith(f"{module}.") or not module for module in self.frozen)
 
-    # ---- trying it
+    # ---- test
 
     def _try(self) -> None:
         rows = np.linspace(0, self._size - 1, min(PROBED, self._size), dtype=int).tolist()
@@ -250,30 +249,30 @@ class FeatureCache:
             scale = output.float().abs().max().clamp(min=1e-6)
             if outputs[name].shape != output.shape or (outputs[name] - output).float().abs().max() > 1e-3 * scale:
                 raise _refused(
-                    f"the output {name!r} reads more of what is frozen than what {self.site} hands on",
+                    f"the output {name!r} depends on more of the frozen part than the output of {self.site}",
                     "features: none",
                 )
 
         self._try_training(rows)
 
     def _try_training(self, rows: Sequence[int]) -> None:
-        """Whether the frozen part gives in training what it gave in eval mode: dropout may hide in a function."""
-        got: list[Any] = []
-        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: got.append(output))
+        """Check that the frozen part gives the same outputs in training mode: a function may contain dropout."""
+        captured: list[Any] = []
+        handle = self._modules[self.site].register_forward_hook(lambda module, args, output: captured.append(output))
         try:
             with self._training():
                 self.call(self.model, self._batch(rows))
         finally:
             handle.remove()
-        leaves = tree_flatten(got[0])[0]
+        leaves = tree_flatten(captured[0])[0]
         for place, stored in zip(self._places, self.stored, strict=True):
             kept = torch.from_numpy(np.array(stored[rows]))
             if not torch.allclose(leaves[place].cpu(), kept, rtol=1e-3, atol=1e-3 * float(kept.float().abs().max())):
-                raise _refused(f"{self.site} draws at random in training", "set its dropout to 0, or features: none")
+                raise _refused(f"{self.site} is random in training", "set its dropout to 0, or features: none")
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """Training mode, without gradients and without a trace left in buffers, modes or the random state."""
+        """Set training mode without gradients, and restore buffers, modes and the random state afterwards."""
         modes = {module: module.training for module in self._modules.values()}
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
         self.model.train()
@@ -292,7 +291,7 @@ class FeatureCache:
 
 
 class CachedSamples(Dataset[dict[str, Tensor]]):
-    """Training samples with features, and with constants for inputs that nothing reads any more."""
+    """Training samples with features, and with constants for inputs that are no longer read."""
 
     def __init__(
         self,
@@ -313,14 +312,14 @@ class CachedSamples(Dataset[dict[str, Tensor]]):
 
 
 def _repeated(leaf: Any, count: int) -> Any:
-    """One sample's tensor for ``count`` of them, without memory."""
+    """Expand one sample's tensor to ``count`` samples without copying."""
     if isinstance(leaf, Tensor) and leaf.shape[:1] == (1,):
         return leaf.expand(count, *leaf.shape[1:])
     return leaf
 
 
 def _changes(module: nn.Module) -> bool:
-    """Whether a module by itself draws at random, or goes by the batch, in the mode that it is in."""
+    """Return whether a module itself is random or depends on the batch in its current mode."""
     if not module.training:
         return False
     if RANDOM.search(type(module).__name__):
@@ -329,7 +328,7 @@ def _changes(module: nn.Module) -> bool:
 
 
 def varied(samples: Any) -> bool:
-    """Whether a dataset, or a part of one, gives a sample otherwise from time to time."""
+    """Return whether a dataset, or a part of one, varies its samples."""
     parts = [member.samples for member in getattr(samples, "members", ())]
     encoders = getattr(samples, "encoders", ())
     return any(getattr(encode, "varies", False) for encode in encoders) or any(map(varied, parts))

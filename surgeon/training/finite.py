@@ -16,14 +16,14 @@ from surgeon.errors import TrainingError
 
 
 class FiniteGuard(TrainerCallback):  # type: ignore[misc]
-    """Raises before the optimizer steps, so that the network keeps the last weights that were finite.
+    """Raise before the optimizer steps, so that the network keeps its last finite weights.
 
-    A gradient that is not finite is an ordinary thing with fp16, whose scaler leaves the step out and lowers the
-    scale; there only losses and weights are looked at.
+    With fp16, non-finite gradients are normal: the scaler skips the step and lowers the scale. Then only losses and
+    weights are checked.
 
     Args:
-        model: The network itself.
-        args: The arguments of the run: where checkpoints lie, and what to suggest.
+        model: The network, unwrapped.
+        args: The arguments of the run, for the location of checkpoints and for suggestions.
     """
 
     def __init__(self, model: nn.Module, args: TrainingArguments) -> None:
@@ -34,10 +34,10 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
         self.rate = args.learning_rate
 
     def check_loss(self, total: torch.Tensor, parts: Mapping[str, torch.Tensor], state: TrainerState) -> None:
-        """Look at the loss of a batch; ``parts`` says which of several it was.
+        """Check the loss of a batch; ``parts`` are its summands.
 
         Raises:
-            TrainingError: It is not finite.
+            TrainingError: The loss is not finite.
         """
         if not self.watching or math.isfinite(total.item()):
             return
@@ -48,11 +48,11 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the norm of the gradients."""
+        """Check the norm of the gradients."""
         if args.fp16:
             return
         norm, self.norm = self.norm, None
-        if norm is None:  # an older Trainer, which measures it only to clip
+        if norm is None:  # older Trainers compute it only for clipping
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients) if gradients else 0.0
         if not math.isfinite(float(norm)):
@@ -61,20 +61,20 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
             raise self._error(f"the norm of the gradients is {float(norm)}{of}", state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Remember the learning rate, for a message."""
+        """Keep the learning rate for messages."""
         optimizer = kwargs.get("optimizer")
         if optimizer is not None and optimizer.param_groups:
             self.rate = max(float(group["lr"]) for group in optimizer.param_groups)
 
     def check_weights(self, state: TrainerState) -> None:
-        """Look at every weight that trains; for what is about to be saved or handed back.
+        """Check every trained weight before it is saved or returned.
 
         Raises:
-            TrainingError: One is not finite.
+            TrainingError: A weight is not finite.
         """
         bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not finite(p)]
         if bad:
-            raise self._error(f"{bad[0]} holds values that are not finite", state)
+            raise self._error(f"{bad[0]} has values that are not finite", state)
 
     def _error(self, what: str, state: TrainerState) -> TrainingError:
         last = get_last_checkpoint(self.args.output_dir) if Path(self.args.output_dir).is_dir() else None
@@ -85,11 +85,11 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
             f"training diverged at step {state.global_step + 1} of {state.max_steps} "
             f"(epoch {state.epoch or 0.0:.2f}): {what}, at a learning rate of {float(self.rate):.3g}",
             where="train.learning_rate",
-            hint=f"try {half}{smaller}, arguments: {{warmup_steps: 0.1}}, or look for values in the data that are "
+            hint=f"try {half}{smaller}, arguments: {{warmup_steps: 0.1}}, or check the data for values that are "
             f"not finite{kept}",
         )
 
 
 def finite(tensor: torch.Tensor) -> bool:
-    """Whether every value is finite."""
+    """Return whether every value is finite."""
     return bool(torch.isfinite(tensor.detach()).all())

@@ -1,4 +1,4 @@
-"""Whether a network and its data go together, and what to say where they do not."""
+"""Check that a network and its data fit, and explain errors of training steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from surgeon.training.objectives import Batch, Call
 
 
 def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], Batch]:
-    """Run ``model`` in eval mode on two training samples; returns its outputs by name, and the batch.
+    """Run ``model`` in eval mode on two training samples; return its outputs by name, and the batch.
 
     Raises:
         TrainingError: The model does not accept them.
@@ -29,7 +29,7 @@ def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], 
 
 
 def outputs_of(model: nn.Module, call: Call, batch: Batch) -> dict[str, Tensor]:
-    """Run ``model`` on a batch; returns its outputs by name.
+    """Run ``model`` on a batch; return its outputs by name.
 
     Raises:
         TrainingError: The model does not accept it.
@@ -42,44 +42,62 @@ def outputs_of(model: nn.Module, call: Call, batch: Batch) -> dict[str, Tensor]:
 
 
 def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> TrainingError:
-    """What to say of a model that does not accept the data."""
+    """Return the error for a model that does not accept the data."""
     shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in inputs.items())
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    hint = "set data.size and data.channels to what the model was made for"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     pixels = inputs.get("pixel_values")
+    hint = _advice(model, with_pictures=pixels is not None)
     if pixels is not None and pixels.ndim == 4 and channels not in (None, pixels.shape[1]):
-        said = f"its first convolution takes {channels} channels and the data have {pixels.shape[1]}"
-        hint = f"data.channels: {channels}"
-    return TrainingError(f"the model does not accept a batch of {shapes}: {said}", where="train.data", hint=hint)
+        reason = f"its first convolution takes {channels} channels but the data have {pixels.shape[1]}"
+        hint = f"of the source digits: channels: {channels}; of others: pixels: {{channels: {channels}}}"
+    return TrainingError(f"the model does not accept a batch of {shapes}: {reason}", where="train.data", hint=hint)
+
+
+def _advice(model: nn.Module, *, with_pictures: bool) -> str:
+    """Return the hint for data that a model does not accept."""
+    other = sorted(
+        {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
+    )
+    if other:
+        return (
+            f"its weights are {', '.join(other)} and data are float32: convert the network before, with model.float()"
+        )
+    if with_pictures:
+        return (
+            "pictures need the size that it was made for; of the source digits: size: N; of others: pixels: {size: N}"
+        )
+    return (
+        "the columns that are fed to it must have the shapes that its forward takes; surgeon inspect shows its layers"
+    )
 
 
 @contextlib.contextmanager
 def step_errors_explained(settings: TrainSettings) -> Iterator[None]:
-    """Turn what is known to go wrong in a training step into an error that says what to do."""
+    """Turn known errors of a training step into errors that say what to do."""
     try:
         yield
-    except IndexError as error:  # of cross-entropy on a CPU, for data that do not know all of their labels before
+    except IndexError as error:  # from cross-entropy on a CPU, for data whose labels were not checked
         if "out of bounds" not in str(error):
             raise
         raise TrainingError(
             f"a label is out of range: {str(error).strip().rstrip('.')}",
             where="train.data",
-            hint="classes are numbered from 0 on, as many as the output has; -100 is a missing label",
+            hint="classes are numbered from 0, as many as the output has; -100 marks a missing label",
         ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise TrainingError(
-            "a batch holds a single sample, of which BatchNorm can take no statistics",
+            "a batch has a single sample, so BatchNorm cannot compute statistics",
             where="train.batch_size",
-            hint=f"use another one than {settings.batch_size}, or arguments: {{dataloader_drop_last: true}}",
+            hint=f"use another batch_size than {settings.batch_size}, or arguments: {{dataloader_drop_last: true}}",
         ) from error
 
 
 @contextlib.contextmanager
 def folder_for(output_dir: Path | None, settings: TrainSettings) -> Iterator[Path]:
-    """Where the Trainer writes: what was given, or a folder that does not stay."""
+    """Yield the Trainer's folder: the given one, or a temporary one."""
     if output_dir is not None:
         yield output_dir
         return
@@ -87,9 +105,9 @@ def folder_for(output_dir: Path | None, settings: TrainSettings) -> Iterator[Pat
         if settings.arguments.get(key, "no") in ("no", "none", [], ["none"]):
             continue
         raise TrainingError(
-            f"{what} asked for, and there is no folder for them",
+            f"{what} requested, but there is no folder for them",
             where=f"train.arguments.{key}",
-            hint="name one: output_dir=…",
+            hint="give one: output_dir=…",
         )
     with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Say what other libraries raise while training as what it is: theirs, the network's or the data's, never surgeon's."""
+"""Attribute errors of other libraries in training to the library, the network or the data, not to surgeon."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 OWN = "surgeon"
 ENGINES = ("transformers", "accelerate", "torch", "torchvision", "datasets", "numpy", "safetensors", "huggingface_hub")
-"""What a network and its training run on; an error raised there is mostly of what was handed in."""
+"""Libraries that run a network and its training; errors in them are mostly caused by their inputs."""
 
 
 @contextmanager
 def foreign_errors_explained(plugins: Plugins | None) -> Iterator[None]:
-    """Turn an exception from outside surgeon into a TrainingError that names the library, and what to try.
+    """Turn an exception from outside surgeon into a TrainingError that names the library and what to try.
 
-    One that is raised by surgeon's code or a plugin's passes: its maker has to know of it.
+    Exceptions of surgeon's and plugins' code are not changed, because their authors need to see them.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def foreign_errors_explained(plugins: Plugins | None) -> Iterator[None]:
 
 
 def _raised_in(error: BaseException) -> tuple[str, str]:
-    """The package in whose code an exception was raised, and the file and line there."""
+    """Return the package whose code raised an exception, with file and line."""
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return OWN, ""
@@ -50,8 +50,8 @@ def _raised_in(error: BaseException) -> tuple[str, str]:
 
 def _what(error: Exception, module: str, place: str) -> str:
     first = next((line for line in str(error).strip().splitlines() if line.strip()), "")
-    said = " ".join(f"{type(error).__name__}: {first}".split()) if first else type(error).__name__
-    return f"{module or 'a module'} ended the training ({place}): {said}"
+    text = " ".join(f"{type(error).__name__}: {first}".split()) if first else type(error).__name__
+    return f"{module or 'a module'} ended the training ({place}): {text}"
 
 
 def _hint(error: Exception, module: str, memory: bool) -> str:
@@ -61,13 +61,13 @@ def _hint(error: Exception, module: str, memory: bool) -> str:
             "or arguments: {gradient_checkpointing: true}"
         )
     if isinstance(error, ImportError):
-        missing = f"pip install {error.name}" if getattr(error, "name", None) else "install what it names"
+        missing = f"pip install {error.name}" if getattr(error, "name", None) else "install the named package"
         return f"{missing}, or leave out the argument that needs it"
     text = str(error).lower()
     if any(word in text for word in ("token", "api_key", "api key", "login", "401", "403", "credential")):
         return "log in with that service's own command, or leave report_to and hub_… out of arguments"
     if isinstance(error, OSError):
-        return "is there room on the disk, and may the folder be written to?"
+        return "check the free disk space and the folder's permissions"
     if module in ENGINES:
-        return "look at what the network, the data and arguments hand to it; --debug shows the traceback"
+        return "check the network, the data and the arguments; --debug shows the traceback"
     return f"it was raised in code of {module!r}; --debug shows the traceback"

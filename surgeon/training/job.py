@@ -1,4 +1,4 @@
-"""One training run: make its parts, train, measure before and after."""
+"""Run one training: make its parts, train, evaluate before and after."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """All that the fine-tuned network and its baseline have in common."""
+    """The settings that the fine-tuned network and its baseline share."""
 
     settings: TrainSettings
     splits: Splits
@@ -60,20 +60,20 @@ class Job:
     seed: int
     checkpoints: bool
     network: Network = ANY
-    """What the data have to fit."""
+    """What the data must fit."""
     teacher: nn.Module | None = None
-    """The network that it learns from."""
+    """The teacher of the network, if it has one."""
     fresh: bool = False
-    """Whether the network starts from fresh weights."""
+    """Whether the network starts from initial weights."""
 
     def run(
         self, model: nn.Module, output_dir: Path | None, progress: ProgressReport, *, resume: bool = False
     ) -> TrainReport:
-        """Train ``model`` in place and measure it before and after."""
+        """Train ``model`` in place and evaluate it before and after."""
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not trainable:
             raise TrainingError(
-                "every parameter of the model is frozen, so that there is nothing to train",
+                "every parameter of the model is frozen, so there is nothing to train",
                 hint="freeze less (freeze: all_but: head), or leave train: out",
             )
         anatomy = Anatomy(model, self.plugins)
@@ -112,7 +112,7 @@ class Job:
                 output_dir=folder,
                 seed=self.seed,
                 checkpoints=self.checkpoints and output_dir is not None,
-                wanted=wanted_arguments(named),
+                extra=wanted_arguments(named),
             )
             trainer = ObjectiveTrainer(
                 model=model,
@@ -201,18 +201,21 @@ class Job:
         for target in targets:
             output = outputs[target.objective.output]
             count = output.shape[-1] if output.ndim < 4 else output.shape[1]
-            called = class_names(model, self.splits, target.objective.label, count)
+            label = target.objective.label
+            called = class_names(model, self.splits, label, count)
+            if called is None and (head := self.network.heads.get(label)) and len(head.names) == count:
+                called = list(head.names)
             if called is not None:
-                names[target.objective.label] = called
+                names[label] = called
         return names
 
     def _last_checkpoint(self, model: nn.Module, folder: Path, resume: bool) -> str | None:
-        """Where to go on from; None to begin."""
-        wanted = {
-            "objectives": [each.model_dump(mode="json") for each in self.objectives],
-            "schedules": [each.model_dump(mode="json") for each in self.schedules],
-            "penalties": [[type(each).__name__, each.model_dump(mode="json")] for each in self.penalties],
-            "stages": [each.model_dump(mode="json") for each in self.stages],
+        """Return the checkpoint to resume from; None to start."""
+        operations = {
+            "objectives": [objective.model_dump(mode="json") for objective in self.objectives],
+            "schedules": [schedule.model_dump(mode="json") for schedule in self.schedules],
+            "penalties": [[type(p).__name__, p.model_dump(mode="json")] for p in self.penalties],
+            "stages": [stage.model_dump(mode="json") for stage in self.stages],
         }
         data = {
             "classes": dict(self.splits.classes),
@@ -222,7 +225,7 @@ class Job:
         }
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         settings = self.settings.model_dump(mode="json")
-        run = describe_run(model, settings, self.seed, wanted, processes, data, self.teacher)
+        run = describe_run(model, settings, self.seed, operations, processes, data, self.teacher)
         if resume:
             return resume_from(folder, run)
         if int(os.environ.get("RANK", "0")) == 0:

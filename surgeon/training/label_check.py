@@ -1,4 +1,4 @@
-"""Look at every label before the first step, and describe the data for the record."""
+"""Check every label before the first step, and describe the data for the record."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from surgeon.training.objectives import Batch, Target
 
 
 def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch, splits: Splits) -> None:
-    """Refuse labels that a loss cannot compute with, in any part of the data that knows all of its labels.
+    """Refuse labels that a loss cannot use, in any part of the data that lists its labels.
 
     Raises:
-        TrainingError: A class that the output does not have, or a target of ``bce`` outside 0 to 1, with its sample.
+        TrainingError: A class is not an output's, or a target of ``bce`` is outside 0 to 1; the error names the sample.
     """
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     for target in targets:
         label = target.objective.label
-        highest = 1  # of answers to yes/no questions, and of soft labels, which are probabilities of classes
+        highest = 1  # for yes/no questions, and for soft labels, which are class probabilities
         if target.objective.loss == "cross_entropy" and not batch[label].is_floating_point():
             highest = classes_second(outputs[target.objective.output], batch[label]).shape[1] - 1
         elif target.objective.loss not in ("cross_entropy", "bce"):
@@ -41,12 +41,12 @@ def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch
                     f"{part} sample {sample}: {label!r} is {value:g}, and {target.objective.loss} of the output "
                     f"{target.objective.output!r} takes 0 to {highest}",
                     where="train.data",
-                    hint="a missing label is -100 among whole numbers and NaN among others; in a table, na: says what",
+                    hint="missing labels are -100 among integers and NaN among floats; in a table, na: declares others",
                 )
 
 
 def described(splits: Splits) -> dict[str, Any]:
-    """What was trained on, for the report and the record: names of classes, how parts came about, notes."""
+    """Describe the training data for the report and the record: class names, how parts were made, notes."""
     counts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         "classes": {label: list(names) for label, names in splits.names.items()},

@@ -1,4 +1,4 @@
-"""Which tokens a network of transformers predicts: the next one, or those that are masked."""
+"""Find out which tokens a transformers network predicts: the next one, or masked ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from surgeon.data.network import MASKED, NEXT_TOKEN, SEQUENCES
 
 
 def is_language_model(model: nn.Module) -> bool:
-    """Whether transformers knows the network's class as one that predicts the next token."""
+    """Return whether transformers lists the network's class as predicting the next token."""
     return language_of(model) == NEXT_TOKEN
 
 
 def language_of(model: nn.Module) -> str | None:
-    """How a network predicts tokens: by ``next_token`` or ``masked``, one sequence from another, or not at all (None).
+    """Return how a network predicts tokens: ``next_token``, ``masked``, one sequence from another, or None.
 
-    The class decides, by transformers' own tables. A class that stands in several, as BART's does, writes one sequence
-    by reading another.
+    The class decides, by transformers' auto mappings. A class in several of them, such as BART's, predicts one sequence
+    from another.
     """
     from transformers.models.auto import modeling_auto as auto
 

@@ -1,4 +1,4 @@
-"""Load the splits that a recipe's ``train:`` section describes."""
+"""Load the splits of a recipe's ``train:`` section."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from surgeon.recipe.train_settings import TrainSettings
 
 
 def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) -> Splits:
-    """What to train on, to choose by and to test on, of a recipe's ``train:`` section.
+    """Load the training, validation and test data of a recipe's ``train:`` section.
 
     Args:
         settings: The section.
-        seed: Draws samples and variations.
-        network: What the data have to fit; see :func:`surgeon.training.class_names.network_of`.
+        seed: The seed for drawing samples and variations.
+        network: What the data must fit; see :func:`surgeon.training.class_names.network_of`.
 
     Raises:
-        TrainingError: Data cannot be read, or the training and the test data do not match.
+        TrainingError: Data cannot be read, or training and test data do not match.
     """
     train = as_sources(settings.data)
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
@@ -48,8 +48,7 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
             )
         if part.inputs != parts[0].inputs:
             raise TrainingError(
-                f"sources differ in what they feed to the network: {', '.join(parts[0].inputs)} and "
-                f"{', '.join(part.inputs)}",
+                f"sources have different inputs: {', '.join(parts[0].inputs)} and {', '.join(part.inputs)}",
                 where="train.data",
             )
     plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
@@ -59,7 +58,7 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
 
 
 def _tested_on(part: Splits, other: Splits) -> Splits:
-    """``part``, tested on the test samples of ``other``."""
+    """Return ``part`` with the test samples of ``other``."""
     held = {**part.split.get("held_out", {}), **other.split.get("held_out", {})}
     split = {**part.split, "evaluate": other.split.get("rule"), "held_out": held} if part.split else dict(other.split)
     notes = tuple(dict.fromkeys([*part.notes, *other.notes]))
@@ -67,24 +66,24 @@ def _tested_on(part: Splits, other: Splits) -> Splits:
 
 
 def prepared_as(network: Network, model: nn.Module | Record, sources: Sequence[Any]) -> Network:
-    """``network`` with how the checkpoint of ``model`` has samples of ``sources`` prepared."""
+    """Return ``network`` with the preprocessing of ``model``'s checkpoint for ``sources``."""
     return replace(network, preprocessing=stated_for(model, sources))
 
 
 def stated_for(model: nn.Module | Record, sources: Sequence[Any]) -> Preprocessing:
-    """How the checkpoint of ``model`` has samples of ``sources`` prepared; what they do not hold is not looked at.
+    """Return the preprocessing of ``model``'s checkpoint for the kinds of samples in ``sources``.
 
     Raises:
-        CheckpointError: A file beside the weights cannot be used; it names the file.
+        CheckpointError: A companion file cannot be used; the error names it.
     """
     columns = {"image": "pictures", "audio": "sounds", "text": "texts"}
-    kinds = {kind for column, kind in columns.items() if any(getattr(each, column, None) for each in sources)}
-    if any(getattr(each, "kind", None) == "images" for each in sources):
+    kinds = {kind for column, kind in columns.items() if any(getattr(source, column, None) for source in sources)}
+    if any(getattr(source, "kind", None) == "images" for source in sources):
         kinds.add("pictures")
     return preprocessing_of(model, kinds)
 
 
 def sources_of(settings: TrainSettings) -> list[Any]:
-    """All sources of a ``train:`` section."""
+    """Return all sources of a ``train:`` section."""
     given = (settings.data, settings.evaluate)
     return [source for sources in given if sources is not None for source in as_sources(sources)]

@@ -1,10 +1,9 @@
-"""The losses that ship with surgeon: a plugin like any other.
+"""Define the built-in losses, registered as a plugin's would be.
 
-Each takes ``loss(prediction, target, **options)`` to one value a sample, ``(batch,)``: the mean over those of the
-sample's elements (classes, tokens, pixels) that have a label. Its attribute ``mass`` says how much that value counts in
-the mean over a batch: as many elements as it is the mean of, so that the loss of a batch is the mean over all labelled
-elements, as in torch and transformers. Samples without any label are left out by the training loop, which hands them in
-with a target of zeros.
+Each is called as ``loss(prediction, target, **options)`` and returns one value per sample, ``(batch,)``: the mean over
+the sample's labelled elements (classes, tokens, pixels). Its attribute ``mass`` returns the weight of that value in the
+mean over a batch, the number of its elements, so that the loss of a batch is the mean over all labelled elements, as in
+torch and transformers. The training loop ignores samples without labels and passes them with a target of zeros.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ L = TypeVar("L", bound=Loss)
 
 
 def counting(mass: Mass) -> Callable[[L], L]:
-    """Give a loss its ``mass(target, **options) -> (batch,)``: the number of elements that each value is the mean of.
+    """Give a loss its ``mass(target, **options) -> (batch,)``: the number of elements averaged in each value.
 
-    A loss without one, such as a plugin's, counts every labelled sample alike.
+    A loss without one, such as a plugin's, gives every labelled sample the same weight.
     """
 
     def mark(loss: L) -> L:
@@ -41,12 +40,12 @@ def counting(mass: Mass) -> Callable[[L], L]:
 
 
 def labelled_elements(target: Tensor, **options: Any) -> Tensor:
-    """How many elements of each sample have a label, ``(batch,)``."""
+    """Count the labelled elements of each sample, ``(batch,)``."""
     return present(target).reshape(len(target), -1).sum(1).float()
 
 
 def _class_mass(target: Tensor, weight: Numbers | None = None, **options: Any) -> Tensor:
-    """The sum of the weights of each sample's classes, by which ``F.cross_entropy`` divides."""
+    """Return the sum of the class weights of each sample, the divisor of ``F.cross_entropy``."""
     if target.is_floating_point():
         return present(target).all(-1).reshape(len(target), -1).sum(1).float()
     valid = present(target)
@@ -64,14 +63,14 @@ def _vector_mass(target: Tensor, **options: Any) -> Tensor:
 def cross_entropy(
     prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of classes: ``(batch, classes)`` against ``(batch,)``, tokens and pixels too.
+    """Compute the cross-entropy of classes: ``(batch, classes)`` against ``(batch,)``, also for tokens and pixels.
 
     Args:
         prediction: Logits: ``(batch, classes)``, ``(batch, classes, height, width)`` or ``(batch, tokens, classes)``.
-        target: Of that shape without the classes: whole numbers from 0, or -100 where there is no label. Or
-            probabilities, ``(batch, classes)``: soft labels, which add up to 1; a row with a NaN is missing.
+        target: The same shape without the classes: integers from 0, or -100 for missing labels. Or probabilities,
+            ``(batch, classes)``: soft labels, which sum to 1; a row with NaN is missing.
         weight: The weight of each class, as in ``F.cross_entropy``.
-        label_smoothing: The share of every label that is spread over all classes.
+        label_smoothing: The share of every label to spread over all classes.
 
     Raises:
         TrainingError: The shapes do not match, or the target is not an integer.
@@ -104,13 +103,13 @@ def _next_mass(target: Tensor, weight: Numbers | None = None, **options: Any) ->
 def next_token(
     prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of each token, predicted at the one before it, as language models are trained.
+    """Compute the cross-entropy of each token, predicted at the one before it, as in language modelling.
 
     Args:
         prediction: Logits ``(batch, tokens, vocabulary)``.
-        target: The tokens themselves ``(batch, tokens)``, or -100 where they do not count.
+        target: The tokens ``(batch, tokens)``, or -100 for tokens to ignore.
         weight: The weight of each token of the vocabulary.
-        label_smoothing: The share of every label that is spread over the vocabulary.
+        label_smoothing: The share of every label to spread over the vocabulary.
 
     Raises:
         TrainingError: The shapes do not match.
@@ -123,13 +122,13 @@ def next_token(
 def masked(
     prediction: Tensor, target: Tensor, *, weight: Numbers | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of the tokens that were masked, as BERT and its kin are trained (Devlin et al. 2019, section 3.1).
+    """Compute the cross-entropy of masked tokens, as for BERT (Devlin et al. 2019, section 3.1).
 
     Args:
         prediction: Logits ``(batch, tokens, vocabulary)``.
-        target: The tokens that stood at masked places ``(batch, tokens)``, and -100 everywhere else.
+        target: The original tokens at masked positions ``(batch, tokens)``, -100 elsewhere.
         weight: The weight of each token of the vocabulary.
-        label_smoothing: The share of every label that is spread over the vocabulary.
+        label_smoothing: The share of every label to spread over the vocabulary.
 
     Raises:
         TrainingError: The shapes do not match.
@@ -147,14 +146,14 @@ def bce(
     pos_weight: Numbers | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Binary cross-entropy of logits: independent yes/no questions, ``(batch, …)`` against 0…1 of that shape.
+    """Compute binary cross-entropy from logits, for independent yes/no questions, ``(batch, …)`` against 0…1.
 
     Args:
         prediction: Logits.
-        target: The share of yes, 0…1; NaN where there is no label.
+        target: The share of yes, 0…1; NaN for missing labels.
         weight: The weight of each question.
-        pos_weight: How many times a yes counts, by question.
-        label_smoothing: The share of every label that is replaced by one half.
+        pos_weight: The weight of a yes, by question.
+        label_smoothing: The share of every label to replace by one half.
     """
     device = prediction.device
     options = {
@@ -168,21 +167,21 @@ def bce(
 
 @counting(labelled_elements)
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared error: ``(batch, …)`` against the same shape."""
+    """Compute the squared error: ``(batch, …)`` against the same shape."""
     return _elementwise(F.mse_loss, prediction, target)
 
 
 @counting(labelled_elements)
 def huber(prediction: Tensor, target: Tensor, *, delta: float = 1.0) -> Tensor:
-    """Huber's loss (Huber 1964): ``(batch, …)`` against the same shape; linear from an error of ``delta`` on."""
+    """Compute Huber's loss (Huber 1964): ``(batch, …)`` against the same shape; linear from ``delta`` on."""
     return _elementwise(F.huber_loss, prediction, target, delta=delta)
 
 
 @counting(_vector_mass)
 def cosine(prediction: Tensor, target: Tensor) -> Tensor:
-    """One minus the cosine between vectors: ``(batch, …, features)`` against the same shape.
+    """Compute one minus the cosine between vectors: ``(batch, …, features)`` against the same shape.
 
-    A vector with a missing element is missing as a whole.
+    A vector with a missing element is ignored.
     """
     prediction, valid = align(prediction, target), present(target)
     values = 1 - F.cosine_similarity(prediction.float(), target.where(valid, 0).float(), dim=-1)
@@ -207,31 +206,34 @@ def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def classes_second(prediction: Tensor, target: Tensor) -> Tensor:
     """Move the classes of ``prediction`` to dimension 1.
 
-    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``.
+    They are last in ``(batch, tokens, classes)`` and second in ``(batch, classes, height, width)``. A map of
+    another size than the labels (transformers' networks for segmentation make a quarter of it) is scaled to theirs.
 
     Raises:
-        TrainingError: Without its classes, ``prediction`` has not the shape of ``target``.
+        TrainingError: ``prediction`` without its classes does not have the shape of ``target``.
     """
     if prediction.ndim == 3 and prediction.shape[:2] == target.shape:
         return prediction.movedim(-1, 1)
     if prediction.ndim >= 2 and (prediction.shape[0], *prediction.shape[2:]) == tuple(target.shape):
         return prediction
+    if prediction.ndim == 4 and target.ndim == 3 and len(prediction) == len(target):
+        return F.interpolate(prediction.float(), size=target.shape[1:], mode="bilinear", align_corners=False)
     raise TrainingError(
-        f"predictions of shape {tuple(prediction.shape)} do not go with class labels of shape {tuple(target.shape)}"
+        f"predictions of shape {tuple(prediction.shape)} do not fit class labels of shape {tuple(target.shape)}"
     )
 
 
 def align(prediction: Tensor, target: Tensor) -> Tensor:
-    """``prediction`` in the shape of ``target``: ``(batch, 1)`` also goes with ``(batch,)``.
+    """Reshape ``prediction`` like ``target``: ``(batch, 1)`` also fits ``(batch,)``.
 
     Raises:
-        TrainingError: The shapes differ; to broadcast them would train on something else than was meant.
+        TrainingError: The shapes differ; broadcasting would train on something else.
     """
     if prediction.shape == (*target.shape, 1):
         prediction = prediction.squeeze(-1)
     if prediction.shape != target.shape:
         raise TrainingError(
-            f"predictions of shape {tuple(prediction.shape)} do not go with labels of shape {tuple(target.shape)}"
+            f"predictions of shape {tuple(prediction.shape)} do not fit labels of shape {tuple(target.shape)}"
         )
     return prediction
 
@@ -243,7 +245,7 @@ def _elementwise(function: Callable[..., Tensor], prediction: Tensor, target: Te
 
 
 def _mean_by_sample(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of ``values (batch, …)`` over the ``valid`` ones of each sample; 0 where none is."""
+    """Average ``values (batch, …)`` over the ``valid`` ones of each sample; 0 without any."""
     valid = valid.reshape(len(valid), -1)
     kept = values.reshape(len(values), -1).where(valid, torch.zeros((), device=values.device))
     return kept.sum(1) / valid.sum(1).clamp(min=1)

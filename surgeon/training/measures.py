@@ -1,4 +1,4 @@
-"""How good predictions are, by torchmetrics: of classes, tokens and pixels, yes/no questions, and values."""
+"""Compute metrics with torchmetrics: of classes, tokens and pixels, yes/no questions, and values."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from surgeon.data.labels import IGNORED, present
 
 Task: TypeAlias = Literal["classes", "tokens", "pixels", "questions", "values"]
 Measures: TypeAlias = dict[str, Any]
-"""Numbers by name; ``per_class`` (or ``per_label``, ``per_value``) holds more by class, ``confusion`` a matrix."""
+"""Metrics by name; ``per_class`` (``per_label``, ``per_value``) has more by class, ``confusion`` a matrix."""
 
 MOST = 100
-"""The confusion matrix and the measures of each class are given for up to so many classes."""
+"""The most classes for the confusion matrix and per-class metrics."""
 
 
 def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
-    """Measure predictions against labels; what has no label is left out.
+    """Compute metrics of predictions; missing labels are ignored.
 
     Args:
-        task: ``classes``: one class a sample; ``tokens``: one class for each token or pixel; ``questions``:
+        task: ``classes``: one class per sample; ``tokens`` and ``pixels``: one class per token or pixel; ``questions``:
             independent yes/no questions; ``values``: real numbers.
         outputs: Logits ``(samples, classes)``, ``(samples, tokens, classes)`` or ``(samples, questions)``, or values
             ``(samples, values)``. Pixels and tokens may also have their classes second.
-        targets: Whole numbers ``(samples,)`` or ``(samples, tokens)``, -100 where there is no label; or 0…1 and values
-            of the shape of ``outputs``, NaN where there is no label.
-        names: The classes, questions or values by name.
+        targets: Integers ``(samples,)`` or ``(samples, tokens)``, -100 for missing labels; or 0…1 and values in the
+            shape of ``outputs``, NaN for missing labels.
+        names: The names of the classes, questions or values.
 
     Returns:
-        What :func:`of_confusion`, :func:`of_questions` and :func:`of_values` say of it, and of tokens ``perplexity``.
+        The metrics of :func:`of_confusion`, :func:`of_questions` or :func:`of_values`, and ``perplexity`` for tokens.
     """
     outputs, targets = outputs.detach().float(), targets.detach()
     if task == "classes":
@@ -56,7 +56,7 @@ def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] 
 
 
 def confusion_of(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """How often each class ``(rows)`` was taken for each ``(columns)``, ``(classes, classes)``, of logits."""
+    """Count predictions: true classes in rows, predicted classes in columns, ``(classes, classes)``, from logits."""
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     valid = present(targets)
@@ -68,48 +68,48 @@ def confusion_of(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
 
 
 def of_confusion(matrix: Tensor, names: Sequence[str] | None = None, *, iou: bool = False) -> Measures:
-    """What follows from a confusion matrix ``(classes, classes)``, the right classes in rows.
+    """Compute metrics from a confusion matrix ``(classes, classes)`` with true classes in rows.
 
     Returns:
-        What :func:`of_counts` says, and ``confusion`` for up to :data:`MOST` classes.
+        The metrics of :func:`of_counts`, and ``confusion`` for up to :data:`MOST` classes.
     """
-    found = of_counts(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]), names, iou=iou)
-    if found and len(matrix) <= MOST:
-        found["confusion"] = matrix.long().tolist()
-    return found
+    metrics = of_counts(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]), names, iou=iou)
+    if metrics and len(matrix) <= MOST:
+        metrics["confusion"] = matrix.long().tolist()
+    return metrics
 
 
 def of_counts(counts: Tensor, names: Sequence[str] | None = None, *, iou: bool = False) -> Measures:
-    """What follows from how often each class is predicted right, is a label and is predicted, ``(3, classes)``.
+    """Compute metrics from how often each class is predicted correctly, is a label and is predicted, ``(3, classes)``.
 
     Args:
-        counts: The numbers.
-        names: The classes by name.
-        iou: Say the intersection over union too, as of pixels.
+        counts: The counts.
+        names: The names of the classes.
+        iou: Whether to add the intersection over union, for pixels.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy`` (the mean recall of the classes that have a label), ``f1`` (its mean over
-        the classes that have a label or are predicted), with ``iou`` also ``miou`` (its mean over the same classes);
-        and ``per_class`` for up to :data:`MOST` classes (``samples``, ``accuracy``, ``precision``, ``f1``, ``iou``).
+        ``accuracy``, ``balanced_accuracy`` (the mean recall of classes with labels), ``f1`` (its mean over classes with
+        labels or predictions), with ``iou`` also ``miou`` (its mean over the same classes); and ``per_class`` for up to
+        :data:`MOST` classes (``samples``, ``accuracy``, ``precision``, ``f1``, ``iou``).
     """
     right, labelled, predicted = counts.double()
     recall, precision = right / labelled, right / predicted
     f1 = 2 * right / (labelled + predicted)
     union = right / (labelled + predicted - right)
-    there, total = labelled > 0, labelled.sum()
+    has_label, total = labelled > 0, labelled.sum()
     if not total:
         return {}
     seen = labelled + predicted > 0
-    found: Measures = {
+    metrics: Measures = {
         "accuracy": (right.sum() / total).item(),
-        "balanced_accuracy": recall[there].mean().item(),
+        "balanced_accuracy": recall[has_label].mean().item(),
         "f1": f1[seen].mean().item(),
     }
     if iou:
-        found["miou"] = union[seen].mean().item()
+        metrics["miou"] = union[seen].mean().item()
     if counts.shape[1] <= MOST:
-        called = _names(names, counts.shape[1])
-        found["per_class"] = {
+        labels = _names(names, counts.shape[1])
+        metrics["per_class"] = {
             name: {
                 "samples": int(labelled[i]),
                 "accuracy": _number(recall[i]),
@@ -117,13 +117,13 @@ def of_counts(counts: Tensor, names: Sequence[str] | None = None, *, iou: bool =
                 "f1": _number(f1[i]),
                 **({"iou": _number(union[i])} if iou else {}),
             }
-            for i, name in enumerate(called)
+            for i, name in enumerate(labels)
         }
-    return found
+    return metrics
 
 
 def of_ranking(outputs: Tensor, targets: Tensor) -> Measures:
-    """The area under the ROC curve of two classes, by the logits; nothing for more classes, or where one lacks."""
+    """Compute the area under the ROC curve of two classes; empty for more classes, or if one has no labels."""
     from torchmetrics.functional.classification import binary_auroc
 
     valid = present(targets)
@@ -134,12 +134,12 @@ def of_ranking(outputs: Tensor, targets: Tensor) -> Measures:
 
 
 def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
-    """Yes/no questions, of logits and labels ``(samples, questions)``.
+    """Compute metrics of yes/no questions, from logits and labels ``(samples, questions)``.
 
     Returns:
         ``accuracy`` over all labels; the means over the questions of ``f1``, ``auroc`` and ``ap`` (average precision),
-        the last two over the questions that have both a yes and a no; and, for several questions,
-        ``per_label`` with these of each, by name.
+        the last two over questions with both a yes and a no; and, for several questions, ``per_label`` with these
+        metrics by name.
     """
     from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
 
@@ -158,22 +158,22 @@ def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None =
         row["auroc"] = binary_auroc(scores, labels).item() if both else None
         row["ap"] = binary_average_precision(scores, labels).item() if both else None
         rows.append(row)
-    found: Measures = {"accuracy": right.float().mean().item()}
+    metrics: Measures = {"accuracy": right.float().mean().item()}
     for name in ("f1", "auroc", "ap"):
         values = [value for row in rows if (value := row[name]) is not None]
         if values:
-            found[name] = sum(values) / len(values)
+            metrics[name] = sum(values) / len(values)
     if 1 < len(rows) <= MOST:
-        found["per_label"] = dict(zip(_names(names, len(rows)), rows, strict=True))
-    return found
+        metrics["per_label"] = dict(zip(_names(names, len(rows)), rows, strict=True))
+    return metrics
 
 
 def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
-    """Real numbers ``(samples, values)``.
+    """Compute metrics of real numbers ``(samples, values)``.
 
     Returns:
-        The means over the values of ``mae`` (mean absolute error), ``rmse`` and ``r2`` (from two samples on); and,
-        for several values, ``per_value`` with these of each, by name.
+        The means over the values of ``mae`` (mean absolute error), ``rmse`` and ``r2`` (for two samples or more); and,
+        for several values, ``per_value`` with these metrics by name.
     """
     from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
 
@@ -189,18 +189,18 @@ def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = No
         if len(labels) > 1:
             row["r2"] = r2_score(values, labels).item()
         rows.append(row)
-    found: Measures = {}
+    metrics: Measures = {}
     for name in ("mae", "rmse", "r2"):
         numbers = [value for row in rows if (value := row[name]) is not None]
         if numbers:
-            found[name] = sum(numbers) / len(numbers)
+            metrics[name] = sum(numbers) / len(numbers)
     if 1 < len(rows) <= MOST:
-        found["per_value"] = dict(zip(_names(names, len(rows)), rows, strict=True))
-    return found
+        metrics["per_value"] = dict(zip(_names(names, len(rows)), rows, strict=True))
+    return metrics
 
 
 def headline(measured: Mapping[str, Any]) -> dict[str, float]:
-    """The plain numbers of measures, without matrices and what is by class."""
+    """Return the plain numbers of metrics, without matrices and per-class metrics."""
     return {name: value for name, value in measured.items() if isinstance(value, (int, float))}
 
 
@@ -209,6 +209,6 @@ def _names(names: Sequence[str] | None, count: int) -> list[str]:
 
 
 def _number(value: Tensor) -> float | None:
-    """A number, or None where nothing could be counted: JSON has no NaN."""
+    """Convert to a number; None for NaN, which JSON does not have."""
     number = float(value)
     return None if number != number else number

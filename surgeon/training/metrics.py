@@ -1,4 +1,4 @@
-"""What is measured on the test samples: losses and scores of every objective, by task and by domain."""
+"""Evaluate test samples: losses and scores of every objective, by task and by domain."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from surgeon.training.objectives import Batch, Target
 from surgeon.training.task_weights import FixedWeights
 
 COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
-"""What is noted of a sample for each objective: its loss, the share of its labels predicted right (NaN where none can
-be), how much its loss counts, how many labels it has (0 where it has none), and the sum of the negative log-likelihoods
-of its classes (NaN for other labels)."""
+"""What is recorded per sample and objective: its loss, the share of labels predicted correctly (NaN if undefined), the
+weight of its loss, the number of its labels, and the sum of the negative log-likelihoods of its classes (NaN for other
+labels)."""
 WIDEST = 256
-"""Predictions and labels of a sample are kept beside them where they are up to so many numbers: those of a segmentation
-network would fill the memory."""
+"""Up to this many predictions and labels per sample are kept; those of a segmentation network would fill the memory."""
 SQUARE, MANY = 16, 256
-"""Of tokens and pixels the confusion matrix of each sample is kept, where there are up to 16 classes; of up to 256 how
-many of each class there are, are predicted, and are both."""
+"""For tokens and pixels, the confusion matrix per sample is kept for up to 16 classes, and for up to 256 the counts of
+labels, predictions and correct predictions per class."""
 PERPLEXITY = {"tokens": "perplexity", "masked_tokens": "pseudo_perplexity"}
-"""What the exponential of the mean negative log-likelihood is called. A masked token is predicted from both of its
-sides, so that this number does not compare with a perplexity (Salazar et al. 2020)."""
+"""The name of the exponential of the mean negative log-likelihood. A masked token is predicted from both sides, so its
+number is not comparable with a perplexity (Salazar et al. 2020)."""
 COUNTED = (*PERPLEXITY, "pixels")
-"""Tasks with several classes a sample, which are counted."""
+"""Tasks with several classes per sample."""
 ALL = "all"
-"""The key of measures over all test samples, beside those of each domain."""
+"""The key of metrics over all test samples, beside those of each domain."""
 
 
 def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, list[int]]:
-    """A row for each sample: its domain (or -1), then by objective :data:`COLUMNS` and what :func:`_kept` keeps.
+    """Return one row per sample: domain (or -1), then by objective :data:`COLUMNS` and the columns of :func:`_kept`.
 
-    Returns the rows, and how many columns each objective has.
+    Returns the rows, and the number of columns of each objective.
     """
     size = len(next(iter(batch.values())))
     device = next(iter(outputs.values())).device
@@ -72,7 +71,7 @@ def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def _elements(target: Target, batch: Batch) -> Tensor:
-    """How many labels each sample has; a vector of probabilities is one."""
+    """Count the labels of each sample; a vector of probabilities is one."""
     label = target.labels(batch)
     if target.of_classes and label.is_floating_point():
         return present(label).all(-1).float()
@@ -80,7 +79,7 @@ def _elements(target: Target, batch: Batch) -> Tensor:
 
 
 def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """The sum over a sample's labels of the negative log-likelihood, whatever the loss smooths or weighs."""
+    """Sum the negative log-likelihood over a sample's labels, without smoothing and weights."""
     prediction, label = target.pair(outputs, batch)
     if label.is_floating_point():
         return F.cross_entropy(prediction.float(), label.nan_to_num().float(), reduction="none")
@@ -90,7 +89,7 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
-    """What kind of prediction is measured, as :func:`surgeon.training.measures.measures` calls it; or masked tokens."""
+    """Return the kind of prediction, as :func:`surgeon.training.measures.measures` names it, or masked tokens."""
     label = batch[target.objective.label]
     if target.of_classes:
         if label.ndim == 1 or label.is_floating_point():
@@ -104,7 +103,7 @@ def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str 
 
 
 def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """What measures need of each sample beside :data:`COLUMNS`; no columns where that would be too many."""
+    """Return what metrics need per sample beside :data:`COLUMNS`; no columns if that would be too many."""
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
@@ -117,7 +116,7 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
         tables = [confusion_of(flat[row], label[row].reshape(-1), classes) for row in range(size)]
         if classes > SQUARE:
             tables = [torch.stack([table.diagonal(), table.sum(1), table.sum(0)]) for table in tables]
-        # the number of classes says which of the two follows
+        # the class count determines which of the two follows
         kept = torch.cat([torch.full((size, 1), classes), torch.stack(tables).reshape(size, -1)], dim=1)
         return kept.float().to(prediction.device)
     if task is None or prediction[:1].numel() > WIDEST:
@@ -129,7 +128,7 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
 
 
 def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """The columns of each objective."""
+    """Return the columns of each objective."""
     return list(torch.split(table[:, 1:], list(sizes), dim=1))
 
 
@@ -171,52 +170,52 @@ def by_task_and_domain(
     domains: Sequence[str],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, dict[str, Measures]]:
-    """The measures of every objective's output, over all test samples and over those of each domain.
+    """Compute the metrics of every objective's output, over all test samples and over each domain.
 
-    Of each ``loss`` and ``samples``, the number that have a label, beside what :mod:`surgeon.training.measures` says of
-    its task. An objective without a label in a domain has no measures there.
+    Each has ``loss`` and ``samples``, the number of samples with labels, beside the metrics of its task in
+    :mod:`surgeon.training.measures`. An objective without labels in a domain has no metrics there.
 
     Args:
         targets: The objectives.
-        tasks: The kind of each, of :func:`task_of`.
+        tasks: The kind of each, from :func:`task_of`.
         table: The rows of all samples.
-        sizes: How many columns each objective has.
+        sizes: The number of columns of each objective.
         domains: The names of the domains.
         names: The names of classes by label column.
     """
-    found: dict[str, dict[str, Measures]] = {}
+    metrics: dict[str, dict[str, Measures]] = {}
     for target, task, part in zip(targets, tasks, parts(table, sizes), strict=True):
-        called = (names or {}).get(target.objective.label)
+        class_names = (names or {}).get(target.objective.label)
         measures: dict[str, Measures] = {}
         for number, domain in [(None, ALL), *enumerate(domains)]:
             chosen = part if number is None else part[table[:, 0] == number]
             chosen = chosen[chosen[:, 3] > 0]
             if len(chosen):
-                measures[domain] = _measures(task, chosen, called)
-        found[target.objective.output] = measures
-    return found
+                measures[domain] = _measures(task, chosen, class_names)
+        metrics[target.objective.output] = measures
+    return metrics
 
 
 def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Measures:
     loss, accuracy = _loss_and_accuracy(part)
-    found: dict[str, Any] = {"samples": len(part), "loss": loss}
+    metrics: dict[str, Any] = {"samples": len(part), "loss": loss}
     if accuracy is not None:
-        found["accuracy"] = accuracy
+        metrics["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
     if task in COUNTED:
         if task in PERPLEXITY:
-            found[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
+            metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
         if kept.shape[1]:
             classes, counts = int(kept[0, 0]), kept[:, 1:].double().sum(0)
             if classes <= SQUARE:
-                found |= of_confusion(counts.reshape(classes, classes), names, iou=task == "pixels")
+                metrics |= of_confusion(counts.reshape(classes, classes), names, iou=task == "pixels")
             else:
-                found |= of_counts(counts.reshape(3, classes), names, iou=task == "pixels")
+                metrics |= of_counts(counts.reshape(3, classes), names, iou=task == "pixels")
     elif task == "classes" and kept.shape[1]:
         logits, labels = kept[:, :-1], kept[:, -1].long()
-        found |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
+        metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
     elif task is not None and kept.shape[1]:
         half = kept.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
-        found |= measure(kept[:, :half], kept[:, half:], names)
-    return found
+        metrics |= measure(kept[:, :half], kept[:, half:], names)
+    return metrics

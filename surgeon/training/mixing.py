@@ -1,4 +1,4 @@
-"""Mixup and CutMix of training batches, by torchvision's transforms v2."""
+"""Apply mixup and CutMix to training batches, with torchvision's transforms v2."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PICTURES = "pixel_values"
 
 
 class Mixing:
-    """Mixes the labelled pictures of a training batch, and their labels, which become soft.
+    """Mix the labelled pictures of a training batch and their labels, which become soft.
 
-    What is drawn follows from the seed and the step alone, so that a resumed run mixes alike.
+    Random numbers depend only on the seed and the step, so a resumed run mixes in the same way.
 
     Args:
         settings: The recipe's ``mix:``.
-        targets: The objectives; the one that trains must be of classes, one a picture.
-        outputs: What the network returns for ``batch``.
-        batch: A small one.
+        targets: The objectives; the trained one must have one class per picture.
+        outputs: The outputs of the network for ``batch``.
+        batch: A small batch.
         seed: The run's seed.
 
     Raises:
-        TrainingError: On creation: there are no pictures, or other labels would no longer belong to them.
+        TrainingError: On creation: there are no pictures, or labels cannot be mixed with them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Mixing:
             )
         target = training[0]
         if not target.of_classes or batch[target.objective.label].ndim != 1:
-            raise _refused("it needs one class for each picture, trained by cross_entropy", "leave mix out")
+            raise _refused("it needs one class per picture, trained with cross_entropy", "leave mix out")
         self.label = target.objective.label
         classes = classes_second(outputs[target.objective.output], batch[self.label]).shape[1]
         chosen = [(settings.mixup, v2.MixUp), (settings.cutmix, v2.CutMix)]
@@ -62,7 +62,7 @@ class Mixing:
         self.seed = seed
 
     def __call__(self, batch: dict[str, Any], key: str) -> dict[str, Any]:
-        """A batch with mixed pictures and soft labels; ``key`` says which step it is of."""
+        """Return a batch with mixed pictures and soft labels; ``key`` identifies the step."""
         labels = batch[self.label]
         rows = present(labels)
         soft = torch.full((len(labels), self.classes), torch.nan, device=labels.device)

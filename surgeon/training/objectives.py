@@ -18,12 +18,13 @@ from surgeon.interfaces.training import Objective
 from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, masked, next_token
 
 Batch = Mapping[str, Tensor]
+AUX = "aux"
 MAIN = ("logits", "out")
 """The names of a network's main output in transformers and, for segmentation, in torchvision."""
 
 
 def named_outputs(output: Any, lone: str = MAIN[0]) -> dict[str, Tensor]:
-    """Name the tensors that a model returned; a lone tensor is called ``lone``."""
+    """Name the tensors that a model returned; a single tensor is called ``lone``."""
     if isinstance(output, Tensor):
         return {lone: output}
     if isinstance(output, tuple) and hasattr(output, "_asdict"):
@@ -31,38 +32,38 @@ def named_outputs(output: Any, lone: str = MAIN[0]) -> dict[str, Tensor]:
     elif isinstance(output, Sequence):
         output = {str(position): value for position, value in enumerate(output)}
     if not isinstance(output, Mapping):
-        raise TrainingError(f"the model returns a {type(output).__name__}, which holds no tensors by name")
+        raise TrainingError(f"the model returns a {type(output).__name__}, which has no named tensors")
     return {name: value for name, value in output.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
 class Call:
-    """How a model is called with a batch, and what its outputs are called."""
+    """How to call a model with a batch, and how to name its outputs."""
 
     inputs: tuple[str, ...]
-    """The columns of the batch that it takes."""
+    """The columns of the batch that are inputs."""
     by_name: bool
-    """Whether they are passed by keyword; in their order otherwise."""
+    """Whether to pass them by keyword; otherwise in order."""
     lone: str
-    """The name of the output of a model that returns one tensor."""
+    """The name of a single output tensor."""
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Sequence[str]) -> Call:
-        """Read it from ``model`` itself: what wraps it later (DDP, torch.compile) hides the signature."""
+        """Read it from ``model``, before wrappers (DDP, torch.compile) hide the signature."""
         return cls(tuple(inputs), set(inputs) <= keywords_of(model), composite_of(model).lone_output or MAIN[0])
 
     def __call__(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
-        """Run ``model``, or what wraps it, on the input columns of ``batch``."""
+        """Run ``model``, or its wrapper, on the input columns of ``batch``."""
         if self.by_name:
             return named_outputs(model(**{name: batch[name] for name in self.inputs}), self.lone)
         return named_outputs(model(*(batch[name] for name in self.inputs)), self.lone)
 
 
 def keywords_of(model: nn.Module) -> set[str]:
-    """List the arguments that a network's forward takes by name.
+    """Return the names of a forward's keyword arguments.
 
-    They are those of its signature, those that a pre-hook of one of its parts reads (the stem that a sample goes
-    through), and, where the signature ends in ``**kwargs``, those that all parts take which it passes them on to.
+    They are those of its signature, those that a pre-hook of a part reads (such as the stem of a sample) and, if the
+    signature has ``**kwargs``, those that all parts accept that they are passed to.
     """
     parameters = inspect.signature(model.forward).parameters.values()
     names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -81,7 +82,7 @@ def keywords_of(model: nn.Module) -> set[str]:
 def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
     """Return cross-entropy of the model's main output, unless ``given`` objectives already train it.
 
-    An output without a gradient does not count, because all that makes it is frozen: that of an earlier column.
+    An output without a gradient does not count, because everything that computes it is frozen, as in an earlier column.
 
     Raises:
         TrainingError: No output has a gradient; or no objective is given and several outputs could be
@@ -93,28 +94,32 @@ def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]
         main = trained[0]
     if not trained:
         raise TrainingError(
-            f"no gradient reaches an output ({', '.join(outputs)}): what trains plays no part in them",
-            hint="see what trains: surgeon plan RECIPE MODEL",
+            f"no gradient reaches an output ({', '.join(outputs)}): the trained parameters do not affect them",
+            hint="see which parameters are trained: surgeon plan RECIPE MODEL",
         )
     if main is None and not given:
         raise TrainingError(
             f"several outputs ({', '.join(trained)}), and none of them is called {' or '.join(MAIN)}",
             where="train.objectives",
-            hint="say which to train: objectives: [{output: NAME, loss: cross_entropy, label: labels}]",
+            hint="choose one: objectives: [{output: NAME, loss: cross_entropy, label: labels}]",
         )
     if main is None or any(objective.output == main for objective in given):
         return []
-    return [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    wanted = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    if main == MAIN[1] and AUX in trained and outputs[AUX].shape == outputs[main].shape:
+        # torchvision's networks for segmentation learn by both, as its own recipes train them
+        wanted.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
+    return wanted
 
 
 @dataclass(frozen=True)
 class Target:
-    """An objective that is ready to compute.
+    """An objective with its loss function and options.
 
     Attributes:
-        objective: What it trains.
-        loss: The loss by the objective's name.
-        options: What the loss is given beside prediction and target, with class weights as numbers.
+        objective: The objective.
+        loss: The loss function.
+        options: Keyword arguments of the loss, with class weights as numbers.
     """
 
     objective: Objective
@@ -127,25 +132,25 @@ class Target:
         return self.loss in (cross_entropy, next_token, masked)
 
     def labels(self, batch: Batch) -> Tensor:
-        """The labels, each at the place of its prediction: the next token's for ``next_token``."""
+        """Return the labels, aligned with predictions: shifted for ``next_token``."""
         target = batch[self.objective.label]
         return target[:, 1:] if self.loss is next_token else target
 
     def pair(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """The predictions and their labels, place by place."""
+        """Return predictions and labels, aligned."""
         prediction = outputs[self.objective.output]
         return (prediction[:, :-1] if self.loss is next_token else prediction), self.labels(batch)
 
     def labelled(self, batch: Batch) -> Tensor:
-        """Mark the samples that have a label, or a part of one ``(batch,)``."""
+        """Return which samples have a label, at least in part, ``(batch,)``."""
         target = batch[self.objective.label]
         return present(target).reshape(len(target), -1).any(1)
 
     def mass(self, batch: Batch) -> Tensor:
-        """How much the loss of each sample counts in the mean over a batch ``(batch,)``, 0 where it has no label.
+        """Return the weight of each sample's loss in the mean over a batch ``(batch,)``, 0 without a label.
 
-        That is the number of its labelled elements, or the sum of their class weights; 1 for a loss that says nothing
-        of it, and for ``mean: samples``.
+        It is the number of labelled elements, or the sum of their class weights; 1 for a loss without ``mass``, and for
+        ``mean: samples``.
         """
         target, valid = batch[self.objective.label], self.labelled(batch)
         count = getattr(self.loss, "mass", None) if self.objective.mean == "elements" else None
@@ -164,7 +169,7 @@ class Target:
         return refuse_return(self.loss, f"{what} of {name}" if what == "mass" else name, expected, value, hint)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Compute the loss of each sample ``(batch,)`` and which samples have a label ``(batch,)``."""
+        """Return the loss of each sample ``(batch,)``, and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe, **self.options)
@@ -173,7 +178,7 @@ class Target:
         return values.where(valid, 0), valid
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
-        """Compute the share of a sample's labels predicted right ``(batch,)``; None if the loss has no such notion."""
+        """Return the share of correct labels by sample ``(batch,)``; None if the loss has no such notion."""
         prediction, target = self.pair(outputs, batch)
         if self.of_classes:
             if target.is_floating_point():
@@ -188,7 +193,7 @@ class Target:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Average ``values`` over the ``valid``; where there are none, a zero that still has a gradient."""
+    """Average ``values`` over the ``valid`` ones; without any, return a zero with a gradient."""
     return values.sum() / valid.sum().clamp(min=1)
 
 
@@ -200,19 +205,19 @@ def prepare(
     classes: Mapping[str, int],
     options: Callable[[Objective, Loss], Mapping[str, Any]] | None = None,
 ) -> list[Target]:
-    """Check ``objectives`` against what the model returns and the data hold, before a step is made.
+    """Check ``objectives`` against the model's outputs and the data, before the first step.
 
     Args:
-        objectives: The losses.
-        losses: Those that plugins registered, by name.
-        outputs: What the model returns for ``batch``.
-        batch: A small one.
+        objectives: The objectives.
+        losses: The registered losses by name.
+        outputs: The outputs of the model for ``batch``.
+        batch: A small batch.
         classes: The number of classes by label column.
-        options: Makes the options of a loss: class weights as numbers; those of the objective if left out.
+        options: Makes the options of a loss, with class weights as numbers. Default: the objective's options.
 
     Raises:
-        TrainingError: An output, loss or label that does not exist, an output that cannot be trained, or a head
-            with another number of classes than the data.
+        TrainingError: An output, loss or label does not exist, an output cannot be trained, or a head has another
+            number of classes than the data.
     """
     targets = []
     for objective in objectives:
@@ -223,15 +228,15 @@ def prepare(
         ):
             if name not in available:
                 raise TrainingError(
-                    f"no {kind} {name!r} (there are: {', '.join(available)})",
+                    f"unknown {kind} {name!r} (available: {', '.join(available)})",
                     where=f"train.objectives: {kind}",
                     hint=suggest(name, available),
                 )
         if objective.weight and not outputs[objective.output].requires_grad:
             raise TrainingError(
-                f"no gradient reaches the output {objective.output!r}: all that makes it is frozen",
+                f"no gradient reaches the output {objective.output!r}: everything that computes it is frozen",
                 where="train.objectives: output",
-                hint="weight: 0 measures it without training it",
+                hint="use weight: 0 to evaluate it without training it",
             )
         loss = losses[objective.loss]
         check_options(objective, loss)
@@ -246,10 +251,10 @@ def prepare(
 
 
 def check_options(objective: Objective, loss: Loss) -> None:
-    """Refuse options that a loss does not take.
+    """Refuse options that a loss does not have.
 
     Raises:
-        TrainingError: Naming the first, and those that there are.
+        TrainingError: An option is unknown; the error lists the available ones.
     """
     parameters = inspect.signature(loss).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -258,7 +263,7 @@ def check_options(objective: Objective, loss: Loss) -> None:
     for name in objective.options:
         if name not in names:
             raise TrainingError(
-                f"the loss {objective.loss!r} takes no option {name!r} (there are: {', '.join(names) or 'none'})",
+                f"the loss {objective.loss!r} takes no option {name!r} (available: {', '.join(names) or 'none'})",
                 where="train.objectives: options",
                 hint=suggest(name, names),
             )
@@ -268,6 +273,6 @@ def _check_classes(objective: Objective, outputs: Mapping[str, Tensor], batch: B
     logits = classes_second(outputs[objective.output], batch[objective.label])
     if logits.shape[1] != classes:
         raise TrainingError(
-            f"the output {objective.output!r} has {logits.shape[1]} classes and the data have {classes}",
-            hint=f"give it a head that fits: replace_head: classes: {classes}",
+            f"the output {objective.output!r} has {logits.shape[1]} classes, but the data have {classes}",
+            hint=f"add a head that fits: replace_head: classes: {classes}",
         )

@@ -1,4 +1,4 @@
-"""The options of losses, with class weights as numbers."""
+"""Make the options of losses, with class weights as numbers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ WHERE = "train.class_weights"
 
 
 class LossOptions:
-    """Makes the options of each objective's loss from the recipe's own, ``class_weights`` and ``label_smoothing``.
+    """Make the options of each objective's loss from its own options, ``class_weights`` and ``label_smoothing``.
 
-    Those of the recipe as a whole are for objectives of classes and questions that do not tell domains and have no such
-    option of their own.
+    The last two apply to objectives of classes and questions, except domain classifiers and objectives with such an
+    option.
 
     Args:
         settings: The recipe's ``train:`` section.
         splits: The data, whose training labels are counted for balanced weights.
         model: The network, whose config may name the classes.
-        outputs: What it returns.
+        outputs: Its outputs.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class LossOptions:
         self.outputs = outputs
 
     def __call__(self, objective: Objective, loss: Loss) -> Mapping[str, Any]:
-        """The options of one objective.
+        """Return the options of one objective.
 
         Raises:
-            TrainingError: Weights do not go with the classes.
+            TrainingError: Weights do not fit the classes.
         """
         options = dict(objective.options)
         if loss not in (cross_entropy, next_token, masked, bce):
@@ -72,14 +72,16 @@ class LossOptions:
         if isinstance(given, Mapping):
             return self._by_name(objective, given, count)
         if isinstance(given, str) or not isinstance(given, (list, tuple, Tensor)):
-            raise TrainingError(f"class weights are balanced, a list or a mapping of names, not {given!r}", where=WHERE)
+            raise TrainingError(
+                f"class weights must be balanced, a list or a mapping of names, not {given!r}", where=WHERE
+            )
         weights = [float(weight) for weight in given]
         if len(weights) != count:
             raise TrainingError(
                 f"{len(weights)} class weights for the {count} classes of {objective.output!r}", where=WHERE
             )
         if any(not weight >= 0 or weight == float("inf") for weight in weights) or not any(weights):
-            raise TrainingError("class weights are numbers from 0 on, not all of them 0", where=WHERE)
+            raise TrainingError("class weights must be at least 0, and not all 0", where=WHERE)
         return weights
 
     def _balanced(self, objective: Objective, loss: Loss, count: int) -> list[float]:
@@ -94,8 +96,8 @@ class LossOptions:
         classes = counts.nonzero().flatten().numpy()
         if not len(classes):
             raise TrainingError(f"no sample has a label in {objective.label!r} to balance classes by", where=WHERE)
-        weights = torch.ones(count)  # of a class that never occurs the weight plays no part
-        # sklearn counts labels; each class once with its count as a weight is the same
+        weights = torch.ones(count)  # the weight of a class without samples has no effect
+        # sklearn counts labels; listing each class with its count as a weight is the same
         balanced = compute_class_weight("balanced", classes=classes, y=np.repeat(classes, counts[classes].numpy()))
         weights[torch.as_tensor(classes)] = torch.as_tensor(balanced, dtype=torch.float32)
         return weights.tolist()
@@ -104,14 +106,14 @@ class LossOptions:
         names = class_names(self.model, self.splits, objective.label, count)
         if names is None:
             raise TrainingError(
-                f"the classes of {objective.output!r} have no names to give weights by",
+                f"the classes of {objective.output!r} have no names, so weights cannot be given by name",
                 where=WHERE,
                 hint=f"give a list of {count} weights, or balanced",
             )
         for name in given:
             if str(name) not in names:
                 raise TrainingError(
-                    f"no class {str(name)!r} (there are: {', '.join(names)})",
+                    f"unknown class {str(name)!r} (available: {', '.join(names)})",
                     where=WHERE,
                     hint=suggest(str(name), names),
                 )
@@ -120,7 +122,7 @@ class LossOptions:
 
 
 def class_names(model: nn.Module, splits: Splits, label: str, count: int) -> list[str] | None:
-    """What the classes of a label column are called, by the data or the network's config; None where neither says."""
+    """Return the class names of a label column, from the data or the network's config; None if neither has them."""
     named: Callable[..., Any] | Mapping[str, Any] | None = getattr(splits, "names", None)
     if isinstance(named, Mapping) and len(named.get(label, ())) == count:
         return [str(name) for name in named[label]]

@@ -42,7 +42,7 @@ def make_targets(
     outputs: dict[str, Tensor],
     batch: Batch,
 ) -> list[Target]:
-    """The objectives, ready to compute: checked against the outputs for a small batch, before anything is trained.
+    """Return the objectives with their losses, checked against the outputs for a small batch.
 
     Raises:
         TrainingError: Settings, data and model do not match, or nothing would be trained.
@@ -53,14 +53,14 @@ def make_targets(
         free = {name: output for name, output in outputs.items() if name not in held}
         if not (free or wanted):
             raise TrainingError(
-                f"all that the model returns is conserved ({', '.join(held)}), so that nothing is learnt",
+                f"all outputs of the model are conserved ({', '.join(held)}), so nothing is learned",
                 where="train.objectives",
-                hint="put a new head beside the old one: multitask with original: keep",
+                hint="add a new head beside the old one: multitask with original: keep",
             )
         default = default_objectives(free, wanted) if free else []
         language = language_of(model)
         if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
-            # labels that stand beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
+            # labels beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
             of_tokens = {"loss": language}
             default = [
                 o.model_copy(update=of_tokens) if batch[o.label].shape == batch["input_ids"].shape else o
@@ -76,29 +76,29 @@ def make_targets(
 def make_cache(
     model: nn.Module, settings: TrainSettings, splits: Splits, stages: Sequence[Stage], device: torch.device
 ) -> FeatureCache | None:
-    """The cached features that the settings name; None without.
+    """Return the feature cache if the settings ask for it; None otherwise.
 
     Raises:
-        TrainingError: They would not be the same as what the network computes.
+        TrainingError: Cached features would differ from the network's.
     """
     if settings.features == "none":
         return None
     if stages:
         raise TrainingError(
-            "features cannot be cached: what is to be unfrozen would not be trained by them",
+            "features cannot be cached: layers that are unfrozen later could not be trained on them",
             where="train.features",
-            hint="freeze it for good, or features: none",
+            hint="keep these layers frozen, or use features: none",
         )
     if settings.mix is not None:
         raise TrainingError(
-            "features cannot be cached: mixed pictures differ in every step",
+            "features cannot be cached: mixed pictures differ between steps",
             where="train.features",
             hint="leave mix out, or features: none",
         )
     for name in ("torch_compile", "bf16", "fp16", "fsdp", "deepspeed"):
         if settings.arguments.get(name):
             raise TrainingError(
-                f"features cannot be cached: {name} makes of the network what would not be the same",
+                f"features cannot be cached: {name} changes the outputs of the network",
                 where="train.features",
                 hint=f"leave {name} out, or features: none",
             )
@@ -106,16 +106,16 @@ def make_cache(
 
 
 def make_norms(model: nn.Module, settings: TrainSettings, splits: Splits) -> SeparateNorms | None:
-    """BatchNorm by domain, where the settings say so.
+    """Return BatchNorm by domain, if the settings ask for it.
 
     Raises:
-        TrainingError: The data have no domains, or not the one that is named.
+        TrainingError: The data have no domains, or not the named one.
     """
     if settings.domain_bn == "mixed":
         return None
     if DOMAIN not in splits.train[0]:
         raise TrainingError(
-            "domain_bn: separate goes by the column 'domain', which the data lack",
+            "domain_bn: separate needs domains, and the data have none",
             where="train.domain_bn",
             hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
         )
@@ -145,16 +145,16 @@ def make_terms(
     plugins: Plugins | None = None,
     teacher: nn.Module | None = None,
 ) -> list[Term]:
-    """The terms that penalties add to the loss, from the values that the network has now.
+    """Return the terms that penalties add to the loss, relative to the network's current values.
 
     Raises:
-        TrainingError: A penalty does not go with the network, or with how it is trained.
+        TrainingError: A penalty does not fit the network, or how it is trained.
     """
     if not penalties:
         return []
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise TrainingError(
-            "penalties compare whole parameters, which FSDP and DeepSpeed take apart",
+            "penalties need whole parameters, which FSDP and DeepSpeed split",
             where="train.arguments",
             hint="train on one device or with DDP, or leave conserve and distill out",
         )

@@ -68,7 +68,7 @@ class Run:
         """List trainable parameters: at and below ``selectors``, inherited from the source (kept) or new.
 
         Raises:
-            TrainingError: A selector names nothing.
+            TrainingError: A selector matches nothing.
         """
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         if selectors:
@@ -83,7 +83,7 @@ class Run:
         """Add taps that read the outputs of sites in every forward, until training is over.
 
         Raises:
-            TrainingError: A selector names nothing, or a site with new parameters.
+            TrainingError: A selector matches nothing, or a site with new parameters.
         """
         try:
             sites = self.anatomy.sites(selectors)
@@ -92,14 +92,14 @@ class Run:
         for site in sites:
             names = {f"{site.name}.{name}" for name, _ in site.module.named_parameters()}
             if new := sorted(names - self.anatomy.kept):
-                raise TrainingError(f"{site} holds new parameters ({new[0]}), so it has learnt nothing to conserve")
+                raise TrainingError(f"{site} holds new parameters ({new[0]}), so there is nothing to conserve")
         return {site.name: self._tapped(site.module) for site in sites}
 
     def tap(self, anatomy: Anatomy, selector: str, where: str) -> Tap:
-        """Add a tap to the one site of a network that ``selector`` names, until training is over.
+        """Add a tap, until training ends, to the one site of a network that ``selector`` matches.
 
         Raises:
-            TrainingError: It names none, or several.
+            TrainingError: The selector matches no site, or several.
         """
         try:
             sites = anatomy.sites([selector])
@@ -110,7 +110,7 @@ class Run:
         return self._tapped(sites[0].module)
 
     def learn(self, name: str, value: Tensor) -> nn.Parameter:
-        """Let ``value`` train beside the network; it is in checkpoints, and not in the result."""
+        """Train ``value`` with the network; checkpoints contain it, the result does not."""
         self.learnt[name] = parameter = nn.Parameter(value)
         return parameter
 
@@ -134,7 +134,7 @@ class Run:
         hint = "keep the old head next to the new one: multitask with original: keep"
         if name not in self.outputs:
             raise TrainingError(
-                f"{method} conserves the output {name!r}, and there are: {', '.join(self.outputs)}", hint=hint
+                f"{method} conserves the output {name!r}, but the outputs are: {', '.join(self.outputs)}", hint=hint
             )
         if new := sorted(self._head_of(name) - self.anatomy.kept):
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""Outputs with a class for each word or pixel of a sample."""
+"""Handle outputs with one class per word or pixel of a sample."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from surgeon.data.word_texts import WORD_IDS
 
 DENSE = ("words", "pixels")
 CLASSES = {"words": -1, "pixels": 1}
-"""Which dimension of an output has the classes."""
+"""The dimension of the classes in an output."""
 PICTURES = "pixel_values"
 
 
 def kind_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> str | None:
-    """``words`` or ``pixels``, where an output of classes has one for each; None for another output."""
+    """Return ``words`` or ``pixels`` for an output with classes of each; None for other outputs."""
     if output.ndim == 3 and WORD_IDS in batch and output.shape[:2] == batch[WORD_IDS].shape:
         return "words"
     if output.ndim == 4 and PICTURES in batch:
@@ -25,7 +25,7 @@ def kind_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> str | None:
 
 
 def classes_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    """The class number of each word ``(words,)`` or pixel ``(height, width)`` of each sample."""
+    """Return the class number of each word ``(words,)`` or pixel ``(height, width)`` of each sample."""
     if output.ndim == 3:
         best = output.argmax(-1)
         return [row[first].cpu() for row, first in zip(best, first_pieces(batch[WORD_IDS]), strict=True)]
@@ -35,11 +35,11 @@ def classes_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> list[Tenso
 
 
 def shares_of(places: Tensor, classes: int) -> Tensor:
-    """The share of places that is of each class ``(classes,)``."""
+    """Return the share of places of each class ``(classes,)``."""
     return torch.bincount(places.reshape(-1), minlength=classes) / max(1, places.numel())
 
 
 def first_pieces(words: Tensor) -> Tensor:
-    """Where the first piece of a word is ``(batch, pieces)``, by the word of each piece, -1 of none."""
+    """Mark the first piece of each word ``(batch, pieces)``, from the word of each piece, -1 for none."""
     before = torch.cat([words.new_full((len(words), 1), -1), words[:, :-1]], dim=1)
     return (words >= 0) & (words != before)

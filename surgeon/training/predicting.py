@@ -1,4 +1,4 @@
-"""What a network says of samples: a row for each, probabilities where the output is of classes or of questions."""
+"""Predict for samples: one row each, with probabilities if the output is of classes or of questions."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pie
 
 BATCH = 64
 COLUMNS = ("sample", "part", "class", "label")
-"""Columns of a table beside the probabilities."""
+"""Columns of the table besides the probabilities."""
 PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
 """The losses of transformers' problem types; cross-entropy of others."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one output says of samples.
+    """The predictions of one output for samples.
 
     Attributes:
-        output: Its name.
+        output: The name of the output.
         kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``, or
             ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class).
-        names: What each column of ``values`` is called: the classes, questions or values by name.
+        names: The names of the columns of ``values``: classes, questions or values.
         values: ``(samples, columns)``.
-        samples: What each sample is called: its file, or the row of its table.
-        labels: What the data say of each sample, by name; None where a sample has no label, or all have none.
-        parts: The split that each sample belongs to; empty where there are none.
-        notes: What was read, and what was left out.
-        places: Of words and pixels: the class number of each, a tensor ``(words,)`` or ``(height, width)`` a sample.
+        samples: The names of the samples: files, or rows of a table.
+        labels: The label of each sample, by name; None if a sample has no label, or for all.
+        parts: The split of each sample; empty without splits.
+        notes: Notes for the reader, about the samples read and left out, for example.
+        places: For words and pixels, the class number of each: a tensor ``(words,)`` or ``(height, width)`` per sample.
     """
 
     output: str
@@ -63,12 +63,12 @@ class Predictions:
 
     @property
     def classes(self) -> list[Any]:
-        """The class of each sample by name; of questions the names of those answered with yes; of values None.
+        """The class name of each sample; for questions the names of those answered with yes; for values None.
 
-        Of words, the class of each; of pixels, those that a pixel is of, the most frequent first.
+        For words, the class of each; for pixels, the classes of the picture, the most frequent first.
         """
         if self.kind == "words":
-            return [[self.names[each] for each in place.tolist()] for place in self.places]
+            return [[self.names[number] for number in place.tolist()] for place in self.places]
         if self.kind == "pixels":
             orders = self.values.argsort(1, descending=True).tolist()
             return [
@@ -82,8 +82,8 @@ class Predictions:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A mapping for each sample: ``sample``, ``part`` where there are parts, ``class`` and ``probabilities``
-        by name (of questions a list of classes), or ``values`` by name, and ``label`` where the data have labels."""
+        """A mapping for each sample: ``sample``, ``part`` if there are parts, ``class`` and ``probabilities`` by name
+        (for questions a list of classes), or ``values`` by name, and ``label`` if there are labels."""
         made = []
         for number, (values, chosen) in enumerate(zip(self.values.tolist(), self.classes, strict=True)):
             row: dict[str, Any] = {"sample": self.samples[number]}
@@ -100,7 +100,7 @@ class Predictions:
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON."""
+        """Return the predictions as plain values, for JSON."""
         return {
             "output": self.output,
             "kind": self.kind,
@@ -110,7 +110,7 @@ class Predictions:
         }
 
     def to_table(self) -> list[list[str]]:
-        """A header, and a row for each sample with a column for each name, as for a CSV file."""
+        """Return a header, and a row for each sample with a column for each name, as for a CSV file."""
         taken = COLUMNS
         headings = [f"{name} (value)" if name in taken else name for name in self.names]
         has_class, has_label = self.kind != "value", self.labels is not None
@@ -137,14 +137,14 @@ def predict_samples(
 
     Args:
         model: The network.
-        samples: What to predict from.
-        network: The names of its classes.
-        operations: Those that the network has been through; what they ask of training says what an output means.
-        output: Which output; the network's own prediction if left out.
-        batch_size: How many samples are computed at a time.
+        samples: The samples to predict for.
+        network: The names of the network's classes.
+        operations: The operations applied to the network; their training objectives determine the meaning of outputs.
+        output: The name of the output; None for the main output.
+        batch_size: The number of samples in a batch.
 
     Raises:
-        TrainingError: The data and the network do not go together, or there is no such output of one row a sample.
+        TrainingError: The data and the network do not match, or no such output has one row per sample.
     """
     values: list[Tensor] = []
     places: list[Tensor] = []
@@ -153,9 +153,9 @@ def predict_samples(
     objective: Objective | None = None
     kind: str | None = None
     notes: list[str] = []
-    for each in samples:
-        notes += each.notes
-        for outputs, batch, start in run_batches(model, each, batch_size):
+    for source in samples:
+        notes += source.notes
+        for outputs, batch, start in run_batches(model, source, batch_size):
             if objective is None or chosen is None:
                 chosen = main_output(outputs) if output is None else output
                 _check_there(outputs, chosen)
@@ -168,25 +168,25 @@ def predict_samples(
                 raw = torch.stack([shares_of(place, raw.shape[CLASSES[kind]]) for place in some])
             values.append(raw.cpu().reshape(len(raw), -1))
             label = objective.label
-            if label in each.shown:
-                labels += each.shown[label][start : start + len(values[-1])]
-            elif label in batch and label not in each.inputs:
-                names = each.classes.get(label) or network.head(label).names
+            if label in source.shown:
+                labels += source.shown[label][start : start + len(values[-1])]
+            elif label in batch and label not in source.inputs:
+                names = source.classes.get(label) or network.head(label).names
                 labels += [_named(value, names, objective) for value in _labels(batch, label, kind)]
             else:
                 labels += [None] * len(values[-1])
     if objective is None or chosen is None:
-        raise TrainingError("there are no samples to predict from")
-    what, names, made = _meaning(torch.cat(values), objective, network, samples, kind)
+        raise TrainingError("there are no samples to predict for")
+    meaning, names, table = _meaning(torch.cat(values), objective, network, samples, kind)
     return Predictions(
         chosen,
-        what,
+        meaning,
         names,
-        made,
-        tuple(name for each in samples for name in each.names),
+        table,
+        tuple(name for source in samples for name in source.names),
         labels if any(label is not None for label in labels) else None,
-        tuple(part for each in samples for part in (each.parts or [""] * len(each)))
-        if any(each.parts for each in samples)
+        tuple(part for source in samples for part in (source.parts or [""] * len(source)))
+        if any(source.parts for source in samples)
         else (),
         tuple(dict.fromkeys(notes)),
         tuple(places),
@@ -194,48 +194,48 @@ def predict_samples(
 
 
 def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
-    """Yield the outputs by name, the batch, and the number of its first sample, in eval mode and without gradients."""
+    """Yield, in eval mode and without gradients, the outputs by name, the batch and the index of its first sample."""
     adopt_padding(model, samples.used)
     call = Call.of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for start in range(0, len(samples), batch_size):
-        some = [samples.rows[row] for row in range(start, min(start + batch_size, len(samples)))]
-        batch = {name: column.to(device) for name, column in samples.collate(some).items()}
+        rows = [samples.rows[row] for row in range(start, min(start + batch_size, len(samples)))]
+        batch = {name: column.to(device) for name, column in samples.collate(rows).items()}
         with torch.no_grad(), in_eval_mode(model):
             outputs = outputs_of(model, call, batch)
         yield outputs, batch, start
 
 
 def main_output(outputs: dict[str, Tensor]) -> str:
-    """The name of the network's own prediction."""
+    """Return the name of the main output of a network."""
     return next((name for name in MAIN if name in outputs), next(iter(outputs)))
 
 
 def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[Objective]:
-    """What the network was trained by, by its record, and what its operations ask for."""
+    """Return the objectives recorded in training and those of operations."""
     record = record_of(model)
     entry = record.training[-1] if record is not None and record.training else {}
     given = entry.get("objectives") or entry.get("settings", {}).get("objectives") or ()
-    all_of_them = [*map(Objective.model_validate, given), *asked_of_training(operations).objectives]
-    return list({(each.output, each.loss, each.label): each for each in reversed(all_of_them)}.values())[::-1]
+    objectives = [*map(Objective.model_validate, given), *asked_of_training(operations).objectives]
+    return list({(entry.output, entry.loss, entry.label): entry for entry in reversed(objectives)}.values())[::-1]
 
 
 def objective_of(model: nn.Module, operations: Sequence[Operation], output: str, values: Tensor) -> Objective:
-    """The objective that an output was trained by, or would be: what it means, and the column of its labels."""
-    known = [each for each in known_objectives(model, operations) if each.output == output]
+    """Return the objective of an output, with its loss and label column; the default if none is recorded."""
+    known = [objective for objective in known_objectives(model, operations) if objective.output == output]
     if known:
-        return next((each for each in known if each.weight), known[0])
+        return next((objective for objective in known if objective.weight), known[0])
     problem = getattr(getattr(model, "config", None), "problem_type", None) if output in MAIN else None
     loss = PROBLEMS.get(str(problem), CLASS_LOSS)
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:
-        loss = "bce"  # of a single logit, a softmax would always be 1
+        loss = "bce"  # the softmax of a single logit is always 1
     elif loss == CLASS_LOSS and values.ndim == 3 and (language := language_of(model)) in (NEXT_TOKEN, MASKED):
         loss = str(language)
     return Objective(output=output, loss=loss)
 
 
 def shown(value: Any) -> str:
-    """A label or a class as a cell of a table."""
+    """Format a label or a class as a cell of a table."""
     if value is None:
         return ""
     if isinstance(value, (list, tuple)):
@@ -246,28 +246,28 @@ def shown(value: Any) -> str:
 def _check_there(outputs: dict[str, Tensor], chosen: str) -> None:
     if chosen not in outputs:
         raise TrainingError(
-            f"no output {chosen!r} (there are: {', '.join(outputs)})", hint=suggest(chosen, outputs) or None
+            f"unknown output {chosen!r} (available: {', '.join(outputs)})", hint=suggest(chosen, outputs) or None
         )
 
 
 def _check_output(
     outputs: dict[str, Tensor], chosen: str, batch: Mapping[str, Tensor], objective: Objective
 ) -> str | None:
-    """Whether an output is of words or of pixels; None of one row of numbers a sample."""
+    """Return whether an output is of ``words`` or of ``pixels``; None if it has one row of numbers per sample."""
     values = outputs[chosen]
     if objective.loss == CLASS_LOSS and values.is_floating_point() and (kind := kind_of_places(values, batch)):
         return kind
     if values.ndim > 2 or not values.is_floating_point():
         raise TrainingError(
-            f"the output {chosen!r} has shape {tuple(outputs[chosen].shape)}: no row of numbers for each sample",
-            hint="classes of words are predicted of a table whose texts are lists of words; surgeon evaluate measures "
+            f"the output {chosen!r} has shape {tuple(outputs[chosen].shape)}, not one row of numbers per sample",
+            hint="for classes of words, predict on a table whose texts are lists of words; surgeon evaluate accepts "
             "outputs of tokens too",
         )
     return None
 
 
 def _labels(batch: Mapping[str, Tensor], label: str, kind: str | None) -> list[Tensor]:
-    """The label of each sample; of words those of first pieces."""
+    """Return the label of each sample; for words those of first pieces."""
     labels = list(batch[label].cpu())
     if kind == "words":
         return [row[first] for row, first in zip(labels, first_pieces(batch[WORD_IDS]).cpu(), strict=True)]
@@ -277,9 +277,9 @@ def _labels(batch: Mapping[str, Tensor], label: str, kind: str | None) -> list[T
 def _meaning(
     raw: Tensor, objective: Objective, network: Network, samples: Sequence[Samples], kind: str | None
 ) -> tuple[str, tuple[str, ...], Tensor]:
-    """The kind, the names of the columns and their values."""
+    """Return the kind, the names of the columns, and their values."""
     count = raw.shape[1]
-    named = [network.head(objective.label).names, *(each.classes.get(objective.label, ()) for each in samples)]
+    named = [network.head(objective.label).names, *(source.classes.get(objective.label, ()) for source in samples)]
     loss = "bce" if objective.loss == CLASS_LOSS and count == 1 else objective.loss
     names = next((tuple(map(str, given)) for given in named if len(given) == count), None)
     if kind is not None:
@@ -296,15 +296,15 @@ def _meaning(
 
 
 def _named(value: Tensor, names: Sequence[str], objective: Objective) -> Any:
-    """A label by name; None where it is missing."""
+    """Return a label by name; None if it is missing."""
     if value.ndim > 1 and objective.loss == CLASS_LOSS:
         return None  # of pixels
     if value.ndim:
         if objective.loss == CLASS_LOSS and not value.is_floating_point():
-            return [_named(each, names, objective) for each in value]
+            return [_named(item, names, objective) for item in value]
         flat = value.reshape(-1).tolist()
         if objective.loss == "bce" and len(names) == len(flat):
-            return [name for name, each in zip(names, flat, strict=True) if each > 0.5]
+            return [name for name, share in zip(names, flat, strict=True) if share > 0.5]
         return flat
     number = value.item()
     if number == IGNORED or number != number:

@@ -1,4 +1,4 @@
-"""Learning rates that a recipe leaves to surgeon: ones that do not harm what a network has learnt, and a range test."""
+"""Choose learning rates for a recipe: defaults that keep what a network has learnt, and a range test."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from surgeon.training.trainer import ObjectiveTrainer
 
 USUAL = 1e-3
-"""AdamW's rate for what is new, and for networks of convolutions."""
+"""AdamW's rate for new parameters, and for convolutional networks."""
 GENTLE = 5e-5
 """The rate for trained attention layers, transformers' own default."""
 WARMUP = 0.1
 ATTENTION = re.compile("Attention")
 
 LOWEST, HIGHEST, STEPS = 1e-7, 1.0, 100
-"""The range test: rates from the lowest to the highest, in so many steps."""
+"""The range test: the lowest and highest rate, and the number of steps."""
 SMOOTH = 0.9
 """The share of the smoothed loss that stays in each step of the range test."""
 DIVERGED = 4.0
-"""The range test ends where the loss is so many times the best."""
+"""The range test ends when the loss is this many times the best."""
 
 
 def numeric_rate(settings: TrainSettings) -> float:
-    """The learning rate as a number; before a network is at hand, that of new parameters stands for auto and find."""
+    """Return the learning rate as a number; ``auto`` and ``find``, before a network is loaded, count as the default."""
     return settings.learning_rate if not isinstance(settings.learning_rate, str) else USUAL
 
 
 def resolved(settings: TrainSettings, model: nn.Module, anatomy: Anatomy, *, fresh: bool = False) -> TrainSettings:
-    """The settings with a number for ``learning_rate: auto`` and for a warm-up that is left out.
+    """Return settings with numbers for ``learning_rate: auto`` and for a warm-up that is left out.
 
     Args:
         settings: The recipe's ``train:`` section.
         model: The network.
-        anatomy: What of it came from the source.
-        fresh: It starts from fresh weights, so that nothing learnt can be harmed.
+        anatomy: Which parameters came from the source.
+        fresh: Whether the network starts from initial weights, so that nothing learnt can be lost.
     """
     layers = [name for name, module in model.named_modules() if ATTENTION.search(type(module).__name__)]
     inside = tuple(f"{name}." for name in layers)
@@ -61,16 +61,16 @@ def resolved(settings: TrainSettings, model: nn.Module, anatomy: Anatomy, *, fre
     return settings.model_copy(update=changes)
 
 
-def for_baseline(settings: TrainSettings, own: BaselineSettings) -> TrainSettings:
-    """The settings of a baseline from fresh weights; see :class:`BaselineSettings`."""
+def for_baseline(settings: TrainSettings, baseline: BaselineSettings) -> TrainSettings:
+    """Return the settings of a baseline from initial weights; see :class:`BaselineSettings`."""
     plain = OptimizerSettings(decay_norms=settings.optimizer.decay_norms)
-    changes: dict[str, Any] = {"features": "none", "optimizer": own.optimizer or plain, "baseline": "none"}
+    changes: dict[str, Any] = {"features": "none", "optimizer": baseline.optimizer or plain, "baseline": "none"}
     changes["distill"] = None
     for name in ("epochs", "batch_size", "learning_rate", "warmup"):
-        if (value := getattr(own, name)) is not None:
+        if (value := getattr(baseline, name)) is not None:
             changes[name] = value
-    arguments = {**settings.arguments, **own.arguments}
-    if own.epochs is not None:
+    arguments = {**settings.arguments, **baseline.arguments}
+    if baseline.epochs is not None:
         arguments.pop("max_steps", None)
     return settings.model_copy(update={**changes, "arguments": arguments})
 
@@ -78,13 +78,13 @@ def for_baseline(settings: TrainSettings, own: BaselineSettings) -> TrainSetting
 def find_rate(trainer: ObjectiveTrainer) -> float:
     """Find a learning rate by a range test (Smith 2017): a tenth of the rate at which the loss is lowest.
 
-    The rate rises exponentially from step to step of training on training samples; the network, the random state and
-    the optimizer are put back. Rates of different parts keep their proportions.
+    The rate rises exponentially with every step on training samples. The network, the random state and the optimizer
+    are restored afterwards. The rates of different parameters keep their ratios.
 
     Raises:
-        TrainingError: The loss falls nowhere.
+        TrainingError: The loss does not fall at any rate.
     """
-    with _put_back(trainer):
+    with _restored(trainer):
         highest = trainer.args.learning_rate
         trainer.args.learning_rate = LOWEST
         optimizer = trainer.create_optimizer()
@@ -123,7 +123,7 @@ def find_rate(trainer: ObjectiveTrainer) -> float:
 
 
 @contextmanager
-def _put_back(trainer: ObjectiveTrainer) -> Iterator[None]:
+def _restored(trainer: ObjectiveTrainer) -> Iterator[None]:
     model = trainer.model
     tensors = {name: t.detach().clone() for name, t in chain(model.named_parameters(), model.named_buffers())}
     modes = {module: module.training for module in model.modules()}

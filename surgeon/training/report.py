@@ -1,4 +1,4 @@
-"""What a training run came to, as data."""
+"""Report a training run as data."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TrainReport:
-    """Measures of one training run; accuracies are shares (0…1) of the held-out test samples."""
+    """The metrics of one training run; accuracies are shares (0…1) of the held-out test samples."""
 
     before: Metrics
-    """The model as it was handed in."""
+    """The metrics before training."""
     after: Metrics
-    """The model as training left it."""
+    """The metrics after training."""
     baseline: Metrics | None
-    """The same network trained from fresh weights on the same samples, if that was asked for."""
+    """The metrics of the same network trained from initial weights on the same samples; None without a baseline."""
     history: tuple[Mapping[str, float], ...]
-    """What was logged on the way: ``step``, ``epoch``, ``loss``, ``learning_rate``, …"""
+    """The log of training: ``step``, ``epoch``, ``loss``, ``learning_rate``, …"""
     seconds: float
     """Wall-clock time of training, without evaluation before and after it and without the baseline."""
     samples_per_second: float
     trainable: int
-    """The number of parameters that training could move."""
+    """The number of trainable parameters."""
     train_samples: int
     test_samples: int
     device: str
     seed: int
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """The measures after training by output and domain (``all``, then each by its name): ``samples``, ``loss``, and
-    what :mod:`surgeon.training.measures` says of the kind of task: ``accuracy``, ``balanced_accuracy``, ``f1``,
-    ``per_class`` and ``confusion`` of classes, ``auroc`` and ``ap`` of yes/no questions, ``perplexity`` of tokens,
-    ``mae``, ``rmse`` and ``r2`` of values."""
+    """The metrics after training by output and domain (``all``, then each by its name): ``samples``, ``loss``, and by
+    kind of task (:mod:`surgeon.training.measures`) ``accuracy``, ``balanced_accuracy``, ``f1``, ``per_class`` and
+    ``confusion`` for classes, ``auroc`` and ``ap`` for yes/no questions, ``perplexity`` for tokens, ``mae``, ``rmse``
+    and ``r2`` for values."""
     learning_rate: float = 0.0
-    """The peak learning rate, also where the recipe left it to surgeon."""
+    """The peak learning rate, given by the recipe or chosen by surgeon."""
     validation_samples: int = 0
-    """Held-out samples that choices were made by; 0 where nothing needed them."""
+    """The number of held-out validation samples; 0 if nothing needed them."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What was trained on: ``classes`` (names by label column), ``split`` (rule, seed, counts and a digest of what was
-    held out) and ``notes`` (what was read and left out)."""
+    """The training data: ``classes`` (names by label column), ``split`` (rule, seed, counts and a digest of the
+    held-out samples) and ``notes``."""
 
     @property
     def accuracy_before(self) -> float | None:
@@ -59,21 +59,26 @@ class TrainReport:
 
     @property
     def accuracy_baseline(self) -> float | None:
-        """The accuracy of the first objective that has one, of the baseline."""
+        """The accuracy of the baseline's first objective that has one."""
         return None if self.baseline is None else _accuracy(self.baseline)
 
     def measure_names(self, output: str) -> list[str]:
-        """The measures of an output that are single numbers, in any domain."""
+        """Return the names of an output's metrics that are single numbers, in any domain."""
         named = (item for values in self.tasks[output].values() for item in values.items())
         return list(dict.fromkeys(name for name, value in named if isinstance(value, (int, float))))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data, with its accuracies."""
+        """Return the report as JSON-able data, with its accuracies."""
         names = ("accuracy_before", "accuracy_after", "accuracy_baseline")
         return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in names}}
 
+    def reproducible(self) -> dict[str, Any]:
+        """Select the part that is the same in every run: an artifact must not depend on the clock."""
+        left_out = {"seconds", "samples_per_second", "history", "device", "data"}
+        return {name: value for name, value in self.to_dict().items() if name not in left_out}
+
     def _repr_html_(self) -> str:
-        """Show the measures before and after training, and those of each output and domain, in a notebook."""
+        """Show the metrics before and after training, and those of each output and domain, in a notebook."""
         metrics = list(dict.fromkeys([*self.before, *self.after, *(self.baseline or {})]))
         head, columns = ["measure", "before training", "after training"], [self.before, self.after]
         if self.baseline is not None:

@@ -17,9 +17,9 @@ from surgeon.training.objectives import Target
 
 
 class EpochSampler(WeightedRandomSampler):
-    """Draws samples with replacement by their weights; what is drawn follows from the seed and the epoch alone.
+    """Draw samples with replacement by their weights; the draws depend only on the seed and the epoch.
 
-    So a resumed run, and each of several processes, draws the same.
+    A resumed run, and each of several processes, therefore draws the same.
     """
 
     def __init__(self, weights: Tensor, seed: int) -> None:
@@ -28,7 +28,7 @@ class EpochSampler(WeightedRandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw in the way of this epoch."""
+        """Select the draws of this epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -40,17 +40,17 @@ class EpochSampler(WeightedRandomSampler):
 def make_sampler(
     kind: Literal["balanced", "domains"], dataset: Any, targets: Sequence[Target], seed: int
 ) -> Sampler[int]:
-    """A sampler of as many samples an epoch as there are, each class (or domain) as often as any other.
+    """Make a sampler of one epoch's length that draws each class (or domain) equally often.
 
-    Samples without a label are drawn as often as their share of all is.
+    Samples without a label are drawn in proportion to their number.
 
     Raises:
-        TrainingError: The data have no classes, or no domains, to go by.
+        TrainingError: The data have no classes, or no domains.
     """
     if kind == "domains":
         if DOMAIN not in dataset[0]:
             raise TrainingError(
-                "sampling: domains goes by the column 'domain', which the data lack",
+                "sampling: domains needs domains, and the data have none",
                 where="train.sampling",
                 hint="give every source its domain: data: [{…, domain: photos}, {…, domain: sketches}]",
             )
@@ -60,7 +60,7 @@ def make_sampler(
         groups = column_of(dataset, names[0]) if names else torch.zeros(0, 0)
     if groups.ndim != 1 or groups.is_floating_point():
         raise TrainingError(
-            "sampling: balanced goes by one class for each sample, and no objective has such labels",
+            "sampling: balanced needs one class per sample, and no objective has such labels",
             where="train.sampling",
             hint="use class_weights, or sampling: uniform",
         )

@@ -1,4 +1,4 @@
-"""Fine-tuning: a model, settings and data in, a trained model and a report out."""
+"""Fine-tune a model on data, and report the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import set_seed
 from surgeon.data.combine import by_names_of, with_validation
 from surgeon.data.network import Network
 from surgeon.errors import TrainingError
+from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
@@ -48,51 +49,50 @@ def train(
     data: Splits | None = None,
     teacher: Callable[[], nn.Module] | None = None,
 ) -> TrainReport:
-    """Fine-tune ``model`` in place; what is frozen stays as it is. The model comes back in eval mode.
+    """Fine-tune ``model`` in place, without its frozen parameters, and leave it in eval mode.
 
-    The same model, settings, data and seed give byte-identical weights on one CPU with one number of threads, also
-    where the run was interrupted and resumed.
+    The same model, settings, data and seed give byte-identical weights on one CPU with one number of threads, even
+    if the run was interrupted and resumed.
 
     Args:
-        model: What to train. Parameters without ``requires_grad`` never enter the optimizer.
+        model: The network. Parameters without ``requires_grad`` never enter the optimizer.
         settings: The recipe's ``train:`` section.
-        objectives: Losses that operations ask for, beside those of the settings.
+        objectives: Losses of operations, added to those of the settings.
         schedules: Buffers that follow the progress of training.
         penalties: Terms that operations add to the loss.
-        stages: Parts of the network that wait until an epoch.
-        seed: Draws the order of samples, dropout, and the labelled samples where the data name no seed.
-        output_dir: Where checkpoints and logs go; a folder that is removed again if left out.
+        stages: Parts of the network that stay frozen until an epoch.
+        seed: Draws the order of samples, dropout, and the labelled samples if the data have no seed.
+        output_dir: The folder for checkpoints and logs; None for a temporary folder.
         checkpoints: Make a checkpoint after every epoch and keep the last, unless the settings say otherwise.
-        resume: Go on from the last checkpoint in ``output_dir``; ``model`` must be as it was when the run began.
-        baseline: Makes the same network with fresh weights, nothing of it frozen; for ``baseline: scratch``.
+        resume: Continue from the last checkpoint in ``output_dir``; ``model`` must be the same as when the run began.
+        baseline: Makes the same network with initial weights and nothing frozen; for ``baseline: scratch``.
         quiet: Show no progress bar.
         progress: Called with every step, instead of showing the progress bar.
-        plugins: Where more losses come from; only the built-in ones if left out.
+        plugins: Plugins with further losses; None for the built-in ones only.
         data: Datasets from Python, instead of ``settings.data``.
         teacher: Loads the network to learn from; for ``distill``.
 
     Raises:
-        TrainingError: Settings, data and model do not match, training diverges, or there is no such run to
-            resume.
+        TrainingError: Settings, data and model do not match, training diverges, or there is no run to resume.
     """
     check_arguments(settings.arguments)
-    wanted = [*(settings.objectives or ()), *objectives]
-    network = network_of(model, wanted, default=settings.objectives is None)
+    all_objectives = [*(settings.objectives or ()), *objectives]
+    network = network_of(model, all_objectives, default=settings.objectives is None)
     network = prepared_as(network, model, sources_of(settings))
     splits = _splits(settings, data, seed, network)
     offered = plugins.callbacks() if plugins else surgeon_callbacks()
     if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):
         splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
-    adopt_names(model, splits.names, wanted)
+    adopt_names(model, splits.names, all_objectives)
     adopt_padding(model, splits.preprocessing)
     if settings.compared is not None and baseline is None:
         raise TrainingError(
-            "a baseline from scratch needs a function that makes the same network with fresh weights",
+            "a baseline from scratch needs a function that makes the same network with initial weights",
             where="train.baseline",
             hint="pass baseline=..., or set baseline: none",
         )
     if resume and output_dir is None:
-        raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="name it: output_dir=")
+        raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="give it: output_dir=")
     if settings.distill is not None and teacher is None:
         raise TrainingError(
             "distill needs a function that loads the teacher", where="train.distill", hint="pass teacher=..."
@@ -101,7 +101,7 @@ def train(
     job = Job(
         settings=settings,
         splits=splits,
-        objectives=wanted,
+        objectives=all_objectives,
         schedules=schedules,
         penalties=penalties,
         stages=stages,
@@ -114,12 +114,50 @@ def train(
     say_notes(splits.notes, quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
-    if settings.compared is None or baseline is None:
+    if settings.compared is not None and baseline is not None:
+        report = _with_baseline(job, report, baseline, output_dir, progress, quiet=quiet)
+    record_training(model, settings, all_objectives, report)
+    return report
+
+
+def record_training(
+    model: nn.Module, settings: TrainSettings, objectives: Sequence[Objective], report: TrainReport
+) -> None:
+    """Add a training to the record of a network made by surgeon, whose weights now differ from the source's."""
+    record = record_of(model)
+    if record is None:
+        return
+    used = {"preprocessing": dict(record.preprocessing)} if record.preprocessing else {}
+    record.training.append(
+        {
+            **used,
+            "settings": settings.model_dump(mode="json"),
+            "report": report.reproducible(),
+            "classes": report.data.get("classes", {}),
+            "split": report.data.get("split", {}),
+            "objectives": [objective.model_dump(mode="json") for objective in objectives],
+            "surgeries": len(record.surgeries),
+        }
+    )
+
+
+def _with_baseline(
+    job: Job,
+    report: TrainReport,
+    baseline: Callable[[], nn.Module],
+    output_dir: Path | None,
+    progress: ProgressReport | None,
+    *,
+    quiet: bool,
+) -> TrainReport:
+    """Train the same network from initial weights too, and return the report with both."""
+    settings = job.settings
+    if settings.compared is None:
         return report
-    set_seed(seed)
-    # what is held to its start, or waits, does so for what it has learnt, and from scratch there is nothing
-    free = for_baseline(settings, settings.compared)
-    job = dataclasses.replace(job, settings=free, penalties=(), stages=(), teacher=None, fresh=True)
+    set_seed(job.seed)
+    # stages and penalties protect what was learnt, and initial weights have learnt nothing
+    plain = for_baseline(settings, settings.compared)
+    job = dataclasses.replace(job, settings=plain, penalties=(), stages=(), teacher=None, fresh=True)
     with progress_bar("from scratch", progress, quiet=quiet) as say:
         scratch = job.run(baseline(), output_dir and output_dir / "baseline", say)
     return dataclasses.replace(report, baseline=scratch.after)
@@ -128,7 +166,7 @@ def train(
 def _splits(settings: TrainSettings, data: Splits | None, seed: int, network: Network) -> Splits:
     if data is not None:
         if settings.data is not None or settings.evaluate is not None:
-            raise TrainingError("data are given twice: in the settings and from Python", where="train.data")
+            raise TrainingError("data are given both in the settings and from Python", where="train.data")
         return by_names_of(network, data)
     if settings.data is None:
         raise TrainingError("nothing to train on", where="train.data", hint="data: {source: digits}")

@@ -64,9 +64,9 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
         if name not in metrics:
             names = [metric.removeprefix("eval_") for metric in metrics if metric.endswith(("_loss", "_accuracy"))]
             raise TrainingError(
-                f"early_stopping: nothing is measured under the name {name.removeprefix('eval_')!r}",
+                f"early_stopping: unknown metric {name.removeprefix('eval_')!r}",
                 where="train.callbacks",
-                hint=suggest(name.removeprefix("eval_"), names) or f"there are: {', '.join(names)}",
+                hint=suggest(name.removeprefix("eval_"), names) or f"available: {', '.join(names)}",
             )
         super().on_evaluate(args, state, control, metrics, **kwargs)
 
@@ -94,11 +94,11 @@ def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
 
 
 def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool:
-    """Whether something in training looks at samples that it does not train on, or chooses by them.
+    """Return whether training evaluates, or chooses by, samples that are not trained on.
 
     Args:
         settings: The recipe's ``train:`` section.
-        wanted: The arguments that callbacks want.
+        wanted: The arguments that callbacks need.
     """
     arguments = {**wanted, **settings.arguments}
     return (
@@ -108,23 +108,25 @@ def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool
     )
 
 
-def _made(asked: str | CallbackSettings, known: Mapping[str, Factory], where: str) -> TrainerCallback:
-    name, options = (asked, {}) if isinstance(asked, str) else (asked.callback, asked.options)
-    if name not in known:
+def _made(entry: str | CallbackSettings, factories: Mapping[str, Factory], where: str) -> TrainerCallback:
+    name, options = (entry, {}) if isinstance(entry, str) else (entry.callback, entry.options)
+    if name not in factories:
         raise TrainingError(
-            f"no callback {name!r} (there are: {', '.join(known)})", where=where, hint=suggest(name, known)
+            f"unknown callback {name!r} (available: {', '.join(factories)})", where=where, hint=suggest(name, factories)
         )
-    signature = inspect.signature(known[name])
+    signature = inspect.signature(factories[name])
     try:
         signature.bind(**options)
     except TypeError as error:
-        odd = next((key for key in options if key not in signature.parameters), "")
-        hint = suggest(odd, signature.parameters) or f"its settings are: {', '.join(signature.parameters) or 'none'}"
+        unknown = next((key for key in options if key not in signature.parameters), "")
+        hint = (
+            suggest(unknown, signature.parameters) or f"its settings are: {', '.join(signature.parameters) or 'none'}"
+        )
         raise TrainingError(f"the callback {name!r}: {error}", where=where, hint=hint) from error
     try:
-        made = known[name](**options)
+        callback = factories[name](**options)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"the callback {name!r}: {error}", where=where) from error
-    if not isinstance(made, TrainerCallback):
-        raise TrainingError(f"the callback {name!r} is a {type(made).__name__}, no TrainerCallback", where=where)
-    return made
+    if not isinstance(callback, TrainerCallback):
+        raise TrainingError(f"the callback {name!r} is a {type(callback).__name__}, not a TrainerCallback", where=where)
+    return callback

@@ -108,6 +108,8 @@ def check_same_task(
         )
     if "input_ids" in splits.inputs:
         _check_vocabularies(model, teacher, settings)
+    if pictures := splits.preprocessing.get("pictures"):
+        _check_pictures(pictures, teacher)
 
 
 def _check_vocabularies(model: nn.Module, teacher: nn.Module, settings: TrainSettings) -> None:
@@ -126,6 +128,33 @@ def _check_vocabularies(model: nn.Module, teacher: nn.Module, settings: TrainSet
             where=f"{WHERE}.teacher",
             hint="take a teacher with the same tokenizer",
         )
+
+
+def _check_pictures(pictures: Mapping[str, Any], teacher: nn.Module) -> None:
+    """Refuse pictures that are normalised otherwise than the teacher was trained on, where that is known."""
+    stated = preprocessing_of(teacher, {"pictures"})
+    if stated.pictures is None or stated.notes:
+        return
+    mine, theirs = _normalised(pictures), _normalised(stated.pictures)
+    if mine is not None and theirs is not None and mine != theirs:
+        (mean, std), (other_mean, other_std) = mine, theirs
+        raise TrainingError(
+            f"the network's pictures have mean {mean} and deviation {std} taken out, the teacher's {other_mean} and "
+            f"{other_std}, so that the teacher would not see what it was trained on",
+            where=f"{WHERE}.teacher",
+            hint=f"train with the teacher's: pixels: {{mean: {other_mean}, std: {other_std}}}",
+        )
+
+
+def _normalised(pictures: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """What is subtracted from each channel and what it is divided by; None where nothing is, or nothing says."""
+    config = pictures.get("config", pictures)
+    if config.get("do_normalize") is False:
+        return None
+    mean, std = (config.get(f"image_{name}", config.get(name)) for name in ("mean", "std"))
+    if not isinstance(mean, (list, tuple)) or not isinstance(std, (list, tuple)):
+        return None
+    return [round(float(value), 6) for value in mean], [round(float(value), 6) for value in std]
 
 
 def _vocabulary(tokenizer: Any) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Predictions over several views of a picture (test-time augmentation)."""
+"""Predict on several views of a picture (test-time augmentation)."""
 
 from __future__ import annotations
 
@@ -15,43 +15,46 @@ from surgeon.training.objectives import Batch
 
 PICTURES = "pixel_values"
 CROP = 0.875
-"""The share of the side that each of five crops keeps, as in the evaluation of ImageNet networks (224 of 256)."""
+"""The share of the side in each of five crops, as in the evaluation of ImageNet networks (224 of 256)."""
 
 
 class TestViews:
-    """Runs a network on several views of every picture and averages what it predicts.
+    """Run a network on several views of every picture and average its predictions.
 
-    Probabilities are averaged, of classes and of yes/no questions, and come back as logits; other outputs are averaged
-    as they are.
+    Probabilities of classes and of yes/no questions are averaged and returned as logits. Other outputs are averaged
+    directly.
 
     Args:
         views: ``plain``, ``flip`` (mirrored) and ``crops`` (the corners and the centre, resized again).
-        kinds: What each output is: ``classes``, ``questions``, ``values``.
+        kinds: The kind of each output: ``classes``, ``questions``, ``values``.
 
     Raises:
-        TrainingError: On a call: there are no pictures, or an output is no single prediction of each.
+        TrainingError: On a call: the batch has no pictures, or an output has several predictions per picture.
     """
 
-    __test__ = False  # the name is not of a test
+    __test__ = False  # pytest must not collect it
 
     def __init__(self, views: Sequence[str], kinds: Mapping[str, str | None]) -> None:
         self.views = tuple(views)
         self.kinds = dict(kinds)
 
     def __call__(self, run: Callable[[Batch], dict[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
-        """The averaged outputs of ``run`` for a batch."""
+        """Return the averaged outputs of ``run`` for a batch."""
         if PICTURES not in batch or batch[PICTURES].ndim != 4:
-            raise TrainingError("there are no pictures to view", where="train.test_views", hint="leave test_views out")
+            raise TrainingError(
+                "test_views needs pictures, and the data have none",
+                where="train.test_views",
+                hint="leave test_views out",
+            )
         pictures = batch[PICTURES]
-        made = [run({**batch, PICTURES: picture}) for view in self.views for picture in _views(view, pictures)]
-        return {name: self._mean(name, [outputs[name] for outputs in made]) for name in made[0]}
+        predictions = [run({**batch, PICTURES: picture}) for view in self.views for picture in _views(view, pictures)]
+        return {name: self._mean(name, [outputs[name] for outputs in predictions]) for name in predictions[0]}
 
     def _mean(self, name: str, outputs: list[Tensor]) -> Tensor:
         kind = self.kinds.get(name)
         if kind is not None and outputs[0].ndim > 2:
             raise TrainingError(
-                f"test_views averages one prediction for each picture, and {name!r} has shape "
-                f"{tuple(outputs[0].shape)}",
+                f"test_views averages one prediction per picture, but {name!r} has shape {tuple(outputs[0].shape)}",
                 where="train.test_views",
                 hint="leave test_views out",
             )

@@ -37,12 +37,11 @@ from surgeon.training.unwrapping import PREPARED
 
 
 class ObjectiveTrainer(BaseTrainer):
-    """A Trainer whose loss is the weighted sum of ``targets``, each masked by its own labels, and of penalties.
+    """A Trainer whose loss is the weighted sum of ``targets``, each masked by its labels, and of penalties.
 
-    It logs the loss of every objective, the number of labels that it was of and, where they are learnt, the task
-    weights, and evaluates to ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. A loss is the mean over the labelled
-    elements of all that goes into one step of the optimizer: of accumulated batches and of all processes, as one
-    process with one batch of all these samples would have it.
+    It logs the loss and number of labels of every objective and any learnt task weights, and evaluates to
+    ``eval_OUTPUT_loss`` and ``eval_OUTPUT_accuracy``. A loss is the mean over the labelled elements of all accumulated
+    batches of all processes in one optimizer step, the same as in one process with one large batch.
     """
 
     def __init__(
@@ -82,8 +81,8 @@ class ObjectiveTrainer(BaseTrainer):
         self.call = Call.of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
-        # The Trainer averages the losses of accumulated batches, also for a model whose forward takes **kwargs, of
-        # which transformers would think that it scales its loss itself; compute_loss is written for that.
+        # The Trainer averages the losses of accumulated batches. transformers assumes that a model whose forward takes
+        # **kwargs scales its loss itself; compute_loss does the scaling here.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.measured = torch.empty(0, 0)
@@ -97,20 +96,20 @@ class ObjectiveTrainer(BaseTrainer):
             self.remove_callback(callback)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                # it would only find out when training begins, and what is measured before went to ./runs
+                # otherwise it sets its folder when training begins, and earlier evaluations would go to ./runs
                 callback.logging_dir = str(Path(self.args.output_dir) / "runs")
 
     def measure(self) -> dict[str, float]:
-        """Losses and accuracies on the test samples, by objective."""
+        """Compute losses and accuracies on the test samples, by objective."""
         metrics = self.evaluate(self.test)
-        names = (f"{target.objective.output}_{what}" for target in self.targets for what in ("loss", "accuracy"))
+        names = (f"{target.objective.output}_{metric}" for target in self.targets for metric in ("loss", "accuracy"))
         return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, also where the model has been measured before.
+        """Train, even if the model has been evaluated before.
 
-        accelerate marks a model that it has made ready to be measured, and would not wrap it for several
-        processes any more: each would train a network of its own.
+        accelerate marks a model that it has prepared for evaluation, and would then not wrap it for several processes:
+        each would train its own copy.
         """
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.args.world_size > 1:
             self.model.__dict__.pop(PREPARED, None)
@@ -125,7 +124,7 @@ class ObjectiveTrainer(BaseTrainer):
             self.model.__dict__.pop(PREPARED, None)
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Learnt task weights, and averaged weights."""
+        """Return learnt task weights, tensors of penalties, and averaged weights."""
         learnt: dict[str, Tensor] = {str(index): value for index, value in enumerate(self.weighing.parameters)}
         learnt |= {f"penalty.{name}": parameter for name, parameter in self.learnt.items()}
         return learnt | (self.averaging.tensors() if self.averaging is not None else {})
@@ -141,15 +140,15 @@ class ObjectiveTrainer(BaseTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The batches of one step; the labels in all of them, of each objective and of all processes, are counted."""
+        """Return the batches of one step, and count each objective's labels in all of them and in all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixing is not None:
             step, rank = self.state.global_step, self.args.process_index
             batches = [self.mixing(batch, f"{step} {number} {rank}") for number, batch in enumerate(batches)]
         counts = [target.mass(batch).sum() for batch in batches for target in self.targets]
-        # stacked, not made of numbers: asking a GPU for a number waits for all that it still has to do
-        counted = torch.stack(counts) if counts else torch.zeros(0)
-        mass = counted.to(self.args.device).reshape(len(batches), len(self.targets)).sum(0)
+        # stacked on the GPU: reading a number from a GPU waits for all its queued work
+        stacked = torch.stack(counts) if counts else torch.zeros(0)
+        mass = stacked.to(self.args.device).reshape(len(batches), len(self.targets)).sum(0)
         if _processes() > 1:
             dist.all_reduce(mass)
         self._mass = mass
@@ -162,18 +161,18 @@ class ObjectiveTrainer(BaseTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The weighted sum of the objectives' losses of a batch, with the model's outputs if they are wanted."""
+        """Return the weighted sum of the objectives' losses, with the model's outputs if ``return_outputs``."""
         if model.training and self.waiting is not None:
             self.waiting.hold()
         outputs = self.run_model(model, inputs)
         total = torch.zeros((), device=next(iter(outputs.values())).device)
-        # over these the Trainer and the processes average what here must add up
+        # the Trainer averages over these, but the losses must be summed
         parts = self.current_gradient_accumulation_steps * _processes() if model.training else 0
         for position, target in enumerate(self.targets):
             values, valid = target.losses(outputs, inputs)
             mass = target.mass(inputs)
             whole, share = (self._mass[position], parts) if parts and self._mass is not None else (mass.sum(), 1)
-            # all of an empty batch's values are zeros that still have a gradient
+            # in a batch without labels all values are zeros that still have a gradient
             loss = (values * mass).sum() * share / whole.where(whole > 0, 1)
             total = total + self.weighing.weigh(position, loss, whole > 0)
             if model.training:
@@ -192,7 +191,7 @@ class ObjectiveTrainer(BaseTrainer):
         return (total, outputs) if return_outputs else total
 
     def run_model(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The outputs of ``model``, or of what wraps it, for a batch."""
+        """Return the outputs of ``model``, or of its wrapper, for a batch."""
         if self.norms is not None:
             self.norms.domain = batch["domain"] if model.training else None
         if self.cache is not None:
@@ -207,9 +206,9 @@ class ObjectiveTrainer(BaseTrainer):
         return {"loss": self._last.item(), **last} if self._last is not None else last
 
     def history(self) -> list[dict[str, float]]:
-        """What was logged in training: losses, and what was measured in between, an entry for each step.
+        """Return the training log: losses and intermediate evaluations, one entry per step.
 
-        To be called before the network is measured again.
+        Call it before the network is evaluated again.
         """
         entries: list[dict[str, float]] = []
         for entry in self.state.log_history:
@@ -221,7 +220,7 @@ class ObjectiveTrainer(BaseTrainer):
         return entries
 
     def forget(self) -> None:
-        """Drop the losses of batches that were not for training."""
+        """Discard the losses of batches that were not for training."""
         self._seen.clear()
         self._last = None
 
@@ -236,12 +235,12 @@ class ObjectiveTrainer(BaseTrainer):
                 self._seen.setdefault(f"{output}_accuracy", []).append(masked_mean(scores, valid))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was seen since the last log: losses (means), labels (their number), task weights."""
+        """Add to the log since the last entry: losses (means), labels (their number), task weights."""
         if "loss" in logs:
             for name, values in self._seen.items():
                 number = torch.stack(values).float()
                 number = number.sum() if name.endswith("_labels") else number.mean()
-                if _processes() > 1:  # every process logs, and all have seen the same names
+                if _processes() > 1:  # every process logs the same names
                     dist.all_reduce(number, dist.ReduceOp.SUM)
                     number = number if name.endswith("_labels") else number / _processes()
                 logs[name] = number.item()
@@ -260,7 +259,7 @@ class ObjectiveTrainer(BaseTrainer):
         prepared: Any = getattr(self, "optimizer_cls_and_kwargs", None)
         kind, options = prepared or self.get_optimizer_cls_and_kwargs(self.args, wrapped)
         makes_groups = is_optimizer_factory(kind) or {"params", "model", "optimizer_dict"} & options.keys()
-        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self._beside):
+        if makes_groups and (self.settings.optimizer != type(self.settings.optimizer)() or self._extra_parameters):
             raise TrainingError(
                 f"the optimizer {self.args.optim!r} groups its parameters itself",
                 where="train.optimizer",
@@ -271,8 +270,8 @@ class ObjectiveTrainer(BaseTrainer):
             groups = parameter_groups(
                 wrapped, self.settings.optimizer, self.factors, rate=args.learning_rate, decay=args.weight_decay
             )
-            if self._beside:
-                groups.append({"params": self._beside, "lr": args.learning_rate, "weight_decay": 0.0})
+            if self._extra_parameters:
+                groups.append({"params": self._extra_parameters, "lr": args.learning_rate, "weight_decay": 0.0})
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": groups})
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
@@ -280,14 +279,14 @@ class ObjectiveTrainer(BaseTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward; what is learnt beside the model is synchronised and reset here."""
+        """Run one forward and backward; parameters outside the model are synchronised and reset here."""
         if self._first_of_step:
-            for parameter in self._beside:
+            for parameter in self._extra_parameters:
                 parameter.grad = None
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._first_of_step = self.accelerator.sync_gradients
         if self._first_of_step and _processes() > 1:
-            for parameter in self._beside:
+            for parameter in self._extra_parameters:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= _processes()
@@ -296,14 +295,14 @@ class ObjectiveTrainer(BaseTrainer):
     _first_of_step = True
 
     @property
-    def _beside(self) -> list[nn.Parameter]:
-        """What trains beside the network: task weights, and what penalties learn."""
+    def _extra_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters outside the network: task weights, and parameters of penalties."""
         return [*self.weighing.parameters, *self.learnt.values()]
 
     # ---- measuring
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure on the test samples, with averaged weights where weights are averaged."""
+        """Evaluate on the test samples, with averaged weights if weights are averaged."""
         with ExitStack() as stack:
             if self.averaging is not None:
                 stack.enter_context(self.averaging.installed())
@@ -316,10 +315,10 @@ class ObjectiveTrainer(BaseTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What is measured of each sample; see :func:`surgeon.training.metrics.rows`.
+        """Compute the metrics of each sample; see :func:`surgeon.training.metrics.rows`.
 
-        No loss is handed back: the Trainer would average the means of batches, which is another number where batches
-        or labels differ in size. :meth:`_metrics` takes it from the rows.
+        No loss is returned: the Trainer would average the means of batches, which differs from the mean over samples
+        if batches or labels differ in size. :meth:`_metrics` computes it from the rows.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():

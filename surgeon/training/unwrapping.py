@@ -1,4 +1,4 @@
-"""Hand a network back as it came: without what the Trainer and accelerate put into it while it trained."""
+"""Restore a network after training: remove what the Trainer and accelerate added to it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ PUT_IN = (
     "_original_forward",
     PREPARED,
     "_compiled_call_impl",  # of torch.compile in place
+    "_is_torch_compile",
     "gradient_checkpointing",
     "_gradient_checkpointing_func",
 )
-"""Attributes that engines set on modules of the network itself, and leave there."""
+"""Attributes that engines set on modules of the network and do not remove."""
 CONFIG = "use_cache"
-"""A field of a transformers config that the Trainer sets, and leaves set."""
+"""A field of a transformers config that the Trainer sets and does not reset."""
 
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Put the attributes of every module back as they were, also where training raises an exception.
+    """Restore the attributes of every module, even if training raises an exception.
 
     Unlike ``accelerate.utils.extract_model_from_parallel(keep_fp32_wrapper=False)``, this leaves no bound method in
-    the instance: the network pickles and copies as before, and the next training starts from a clean one.
+    the instance: the network pickles and copies as before, and the next training starts from a clean network.
     """
     before = [(module, {name: module.__dict__[name] for name in PUT_IN if name in module.__dict__})
               for module in model.modules()]  # fmt: skip

@@ -122,7 +122,7 @@ def test_texts_are_cut_after_the_positions_of_the_network_and_those_that_were_ar
 
 def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path):
     source = texts(tmp_path, ["a good film,1\n", "a bad film,0\n"] * 5 + ["a <new> film,1\n"])
-    message = r"row 10: the token '<new>' has the number 10, and the embedding 10 rows"
+    message = r"row 10: the token '<new>' has id 10, but the embedding has 10 rows"
     with pytest.raises(TrainingError, match=message):
         load(source, network=Network(vocabulary=10))
     assert len(load({**source, "on_error": "skip"}, network=Network(vocabulary=10)).train) == 8

@@ -260,7 +260,7 @@ def test_sources_that_feed_different_things_are_refused(tmp_path):
     numbers = {
         "source": "table", "path": str(tmp_path / "a.csv"), "numbers": {"x": ["x"]}, "targets": {"labels": "y"}
     }  # fmt: skip
-    with pytest.raises(TrainingError, match="differ in what they feed"):
+    with pytest.raises(TrainingError, match="have different inputs"):
         splits(DIGITS, numbers)
 
 

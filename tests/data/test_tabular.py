@@ -51,9 +51,9 @@ def test_a_constant_column_stays_finite_and_plain_numbers_stay_as_they_are(tmp_p
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("5,Lima,S,yes\n", r"row 0: 'Lima' in 'city' is none of the categories Oslo, Paris, Rome"),
+        ("5,Lima,S,yes\n", r"row 0: 'Lima' in 'city' is not one of the categories Oslo, Paris, Rome"),
         ("5,,S,yes\n", r"row 0: an empty field in 'city'"),
-        ("5,Rome,XL,yes\n", r"row 0: 'XL' in 'size' is none of the categories S, M, L"),
+        ("5,Rome,XL,yes\n", r"row 0: 'XL' in 'size' is not one of the categories S, M, L"),
     ],
 )
 def test_a_category_that_training_has_not_seen_is_named_or_left_out(tmp_path, row, message):
@@ -101,5 +101,5 @@ def test_predictions_use_the_means_and_categories_of_training(tmp_path):
     assert seen.values.shape == (30, 2)
     assert 150 < mean < 350
     (tmp_path / "new.csv").write_text("size,city,area\nM,Lima,400\n")
-    with pytest.raises(TrainingError, match=r"row 0: 'Lima' in 'city' is none of the categories"):
+    with pytest.raises(TrainingError, match=r"row 0: 'Lima' in 'city' is not one of the categories"):
         surgeon.predict(model, tmp_path / "new.csv")

@@ -79,7 +79,7 @@ def test_labels_of_words_that_do_not_fit_are_refused_with_their_row(tmp_path):
     assert len(load({**source, "on_error": "skip"}).train) == 5
     with pytest.raises(TrainingError, match="only in the data: LAND"):
         load(words(tmp_path), Head(names=("O", "CITY"), count=2))
-    with pytest.raises(TrainingError, match="row 0: 'tokens' holds a list"):
+    with pytest.raises(TrainingError, match="row 0: 'tokens' contains a list"):
         load(words(tmp_path, [{"tokens": [3, 4], "tags": ["O", "O"]}] * 4))
 
 
@@ -106,5 +106,5 @@ def test_two_columns_of_texts_are_a_pair_by_the_tokenizers_own_way(tmp_path):
     cut = load({**source, "max_length": 8})
     assert len(cut.train[0]["input_ids"]) == 8
     assert any("10 of 10 texts are cut" in note for note in cut.notes)
-    with pytest.raises(TrainingError, match="row 0: the token 'town' has the number 11, and the embedding 5 rows"):
+    with pytest.raises(TrainingError, match="row 0: the token 'town' has id 11, but the embedding has 5 rows"):
         load(source, network=Network(vocabulary=5))

@@ -172,6 +172,9 @@ def _short_manifest(artifact: Path) -> dict[str, Any]:
     for surgeries in manifest["record"]["surgeries"]:
         for recorded in surgeries["resolved"]:
             recorded.pop("release")
+    outputs = manifest.get("outputs", {"tensors": {}})["tensors"]
+    for part, sketches in (("outputs", outputs), ("state", manifest.get("state", {}))):
+        manifest[part] = {name: sketch["shape"] for name, sketch in sketches.items()}
     facts: dict[str, Any] = {"files": sorted(p.name for p in artifact.iterdir()), **_short(manifest)}
     config = artifact / "config.json"
     if config.exists():

@@ -119,3 +119,27 @@ def test_a_list_that_runs_in_another_order_is_no_stack():
 
     model = Reverses()
     assert find_roles(model, lambda: trace(model)).blocks == []
+
+
+class Plain(nn.Module):
+    """Blocks that are no blocks by their class: sequences of layers, and single layers behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(3)])
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+
+@pytest.mark.parametrize(
+    ("named", "sites"),
+    [
+        ("blocks.*", ["blocks.0", "blocks.1", "blocks.2"]),
+        (["blocks.0", "blocks.2"], ["blocks.0", "blocks.2"]),
+        ("blocks", ["blocks.0", "blocks.1", "blocks.2"]),
+        (["first", "second"], ["first", "second"]),
+    ],
+)
+def test_blocks_that_a_user_names_are_blocks_whatever_their_class(named, sites):
+    model = Plain()
+    (stack,) = find_roles(model, lambda: trace(model), {"blocks": named}).blocks
+    assert (stack.sites, stack.evidence) == (sites, "said by the user")

@@ -137,4 +137,7 @@ def test_the_tokenizer_that_a_recipe_names_travels_with_the_result(tmp_path: Pat
     data = f"{{source: table, path: {films(tmp_path)}, text: review, tokenizer: {tmp_path / 'words'}, max_length: 9"
     out = trained(tmp_path, folder, data + ", targets: {labels: verdict}}", "{op: replace_head, classes: [bad, good]}")
     assert (out / "tokenizer.json").read_bytes() == (tmp_path / "words" / "tokenizer.json").read_bytes()
-    assert json.loads((out / "surgeon.json").read_text())["record"]["preprocessing"]["texts"] == {"max_length": 9}
+    assert json.loads((out / "surgeon.json").read_text())["record"]["preprocessing"]["texts"] == {
+        "max_length": 9,
+        "pad_token_id": 0,
+    }

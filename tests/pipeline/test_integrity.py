@@ -81,7 +81,8 @@ def test_every_flipped_bit_in_a_single_file_is_noticed(written: Path, form: str)
     file = written / form
     end = file.stat().st_size
     if form.endswith(".pt"):  # the archive's own directory says nothing of values
-        end = file.read_bytes().index(b"PK\1\2")
+        data = file.read_bytes()
+        end = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2"))  # nor does the header of the record of the digest
     assert unnoticed(file, file, flips(file, 0, end)) == 0
 
 
@@ -182,3 +183,26 @@ def test_an_artifact_without_digests_is_checked_as_far_as_it_goes(
 ) -> None:
     assert run(["check", str(OLD / name)]) == 0
     assert "no digests recorded: made by surgeon 0.1.0" in " ".join(capsys.readouterr().out.split())
+
+
+def test_kept_tensors_that_changed_without_a_training_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tmp_path / "source.pt"
+    torch.save(models.squeezenet1_1().state_dict(), source)
+    model = surgeon.apply(source, [surgeon.Freeze(up_to="features.3")])
+    with torch.no_grad():
+        model.features[9].squeeze.weight.add_(1e-3)
+    surgeon.save(model, tmp_path / "out")
+    with pytest.raises(VerificationError, match=r"records no training: features\.9\.squeeze\.weight"):
+        surgeon.check(tmp_path / "out", source)
+
+
+def test_kept_tensors_that_surgeon_trained_are_named_as_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tmp_path / "source.pt"
+    torch.save(models.squeezenet1_1(num_classes=10).state_dict(), source)
+    model = surgeon.apply(source, [surgeon.Freeze(up_to="features.10")])
+    data = {"source": "digits", "per_class": 1, "size": 32}
+    surgeon.train(model, surgeon.TrainSettings.model_validate({"data": data, "epochs": 1}), quiet=True)
+    surgeon.save(model, tmp_path / "out")
+    assert surgeon.check(tmp_path / "out", source).changed

@@ -209,7 +209,7 @@ def test_what_cannot_be_read_is_named(pets, given, message):
 
 def test_networks_without_names_are_not_given_the_datas_in_any_order(pets):
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=3)
-    with pytest.raises(TrainingError, match="no names for its classes"):
+    with pytest.raises(TrainingError, match="the network has no class names"):
         surgeon.evaluate(model, pets / "digits")
     assert surgeon.evaluate(model, pets / "digits", classes=ORDER).samples == 72
 

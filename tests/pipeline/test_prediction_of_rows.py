@@ -245,7 +245,7 @@ def test_the_perplexity_of_a_language_model_needs_no_labels(tmp_path):
             losses += model(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item() * (len(ids) - 1)
         count += len(ids) - 1
     assert measured.main["perplexity"] == pytest.approx(torch.tensor(losses / count).exp().item(), rel=1e-4)
-    with pytest.raises(TrainingError, match="no row of numbers"):
+    with pytest.raises(TrainingError, match="not one row of numbers per sample"):
         surgeon.predict(tmp_path / "gpt", tmp_path / "new.txt")
 
 

@@ -191,7 +191,7 @@ def test_no_recipe_publishes_or_writes_elsewhere(
     text = TRAIN.replace("PATH", "x.csv").replace("epochs: 1", f"epochs: 1, arguments: {{{argument}: '/tmp/x'}}")
     Path("recipe.yaml").write_text(text)
     assert run(["plan", "recipe.yaml", "net.pt"]) == 3
-    assert f"{argument!r} is not set here" in " ".join(capsys.readouterr().err.split())
+    assert f"{argument!r} cannot be set here" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_plan_lists_what_a_recipe_reaches_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

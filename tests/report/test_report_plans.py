@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 
 from surgeon.cli.render.consoles import show
 from surgeon.cli.render.mistakes import error_dict, render_error
-from surgeon.cli.render.numbers import count, shape, share, size
 from surgeon.cli.render.plans import render_plan
 from surgeon.cli.render.runs import merged, ranges
 from surgeon.cli.render.trees import render_tree
 from surgeon.errors import RecipeError, SurgeonError
 from surgeon.graph.trace import trace
+from surgeon.pages.numbers import count, shape, share, size
 from surgeon.recipe.catalog import type_of
 from surgeon.surgery.plan import Edit, Plan, Step, TensorFact
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 
 import surgeon
 from surgeon import plugins
+from surgeon.checkpoint.digests import sealed
+from surgeon.errors import CheckpointError, SurgeonWarning, VerificationError
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.plugins import Plugins
 
@@ -151,3 +154,114 @@ def test_building_keeps_the_random_state_of_the_caller(known: Plugins) -> None:
     before = states()
     surgeon.apply(build("resnet"), [Noise(place="numpy")], plugins=known)
     assert states() == before
+
+
+class Fickle(nn.Module):
+    """Draw anew in every process, in one of the places that a state dict leaves out, from what nobody seeds."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        drawn = torch.from_numpy(np.random.default_rng().random(4).astype("float32"))
+        if place == "buffer":
+            self.register_buffer("noise", drawn, persistent=False)
+        elif place == "array":
+            self.noise = drawn.numpy()
+        else:
+            self.noise = {"attribute": drawn, "list": [drawn], "dict": {"a": (drawn,)}}[place]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
+
+
+ADDRESSES = {
+    "buffer": "noise",
+    "array": "noise",
+    "attribute": "noise",
+    "list": r"noise\[0\]",
+    "dict": r"noise\['a'\]\[0\]",
+}
+
+
+class Jitter(surgeon.Operation):
+    """Insert a fickle module."""
+
+    place: str
+
+    def apply(self, model: nn.Module, surgery: Any) -> nn.Module:
+        """Insert it."""
+        surgery.insert(surgery.site("conv1"), surgery.new(Fickle, self.place), name="jitter")
+        return surgery.model
+
+
+for _place in ADDRESSES:
+
+    def _build_fickle(place: str = _place) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), Fickle(place))
+
+    globals()[f"fickle_{_place}"] = _build_fickle
+
+
+@pytest.fixture(scope="module")
+def fickle() -> Plugins:
+    class Offer:
+        @hookimpl
+        def surgeon_operations(self) -> list[type[surgeon.Operation]]:
+            return [Jitter]
+
+    loaded = plugins.load(installed=False)
+    loaded.register(Offer(), "offer")
+    return loaded
+
+
+@pytest.mark.parametrize("place", ADDRESSES)
+def test_what_an_operation_draws_unseeded_is_refused_by_its_site(place: str, fickle: Plugins, tmp_path: Path) -> None:
+    message = rf"conv1\.jitter\.module\.{ADDRESSES[place]} of Fickle, which no state dict holds, has other values"
+    with pytest.raises(VerificationError, match=message):
+        surgeon.run_recipe(build("resnet"), [Jitter(place=place)], tmp_path / "out", plugins=fickle)
+    assert not (tmp_path / "out").exists()
+    model = surgeon.apply(build("resnet"), [Jitter(place=place)], plugins=fickle)
+    path = surgeon.save(model, tmp_path / "saved")
+    with pytest.warns(SurgeonWarning, match=message):
+        surgeon.load(path, plugins=fickle)
+    with pytest.raises(VerificationError, match=message):
+        surgeon.check(path, plugins=fickle)
+
+
+@pytest.mark.parametrize("place", ADDRESSES)
+def test_what_a_network_draws_unseeded_is_refused_by_its_site(place: str, tmp_path: Path) -> None:
+    message = rf"1\.{ADDRESSES[place]} of Fickle, which no state dict holds, has other values"
+    reference = f"python:{__name__}:fickle_{place}"
+    steps = [surgeon.Freeze(sites="0")]
+    with pytest.raises(VerificationError, match=message):
+        surgeon.run_recipe(reference, steps, tmp_path / "out", inputs=[[2, 4]], trust_code=__name__)
+    path = surgeon.save(surgeon.apply(reference, steps, inputs=[[2, 4]]), tmp_path / "saved")
+    with pytest.warns(SurgeonWarning, match=message):
+        surgeon.load(path, trust_code=__name__)
+    with pytest.warns(SurgeonWarning, match=message):
+        surgeon.apply(path, steps, trust_code=__name__)
+
+
+def test_what_is_gone_after_loading_is_told(tmp_path: Path) -> None:
+    model = build("resnet")
+    model.layer1.prior = torch.ones(3)
+    path = surgeon.save(model, tmp_path / "saved")
+    with pytest.warns(SurgeonWarning, match=r"layer1\.prior of Sequential, .* is gone or of another shape"):
+        surgeon.load(path)
+
+
+def test_what_a_forward_leaves_behind_is_not_state(tmp_path: Path) -> None:
+    model = surgeon.apply(build("resnet"), [surgeon.Truncate(after="layer2"), surgeon.ReplaceHead(classes=3)])
+    with torch.no_grad():
+        model(torch.rand(3, 3, 64, 64))
+    surgeon.load(surgeon.save(model, tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("state", [[], {"a": 1}, {"a": {}}])
+def test_damaged_state_is_named(state: Any, tmp_path: Path) -> None:
+    path = surgeon.save(surgeon.apply(build("bert"), [surgeon.Freeze(up_to="bert.encoder.layer.0")]), tmp_path / "out")
+    manifest = json.loads((path / "surgeon.json").read_text())
+    assert manifest["state"]["bert.embeddings.position_ids"]["shape"]
+    (path / "surgeon.json").write_text(json.dumps(sealed({**manifest, "state": state})))
+    with pytest.raises(CheckpointError, match="its manifest is damaged: state"):
+        surgeon.load(path)

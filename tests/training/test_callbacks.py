@@ -117,14 +117,14 @@ def test_a_plugins_callback_is_made_with_its_settings_and_sets_defaults_of_the_a
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        ("early_stoping", r"no callback 'early_stoping' .*\n.*nearest: early_stopping"),
+        ("early_stoping", r"unknown callback 'early_stoping' .*\n.*nearest: early_stopping"),
         ({"callback": "early_stopping", "patienc": 2}, r"unexpected keyword argument 'patienc'\n.*nearest: patience"),
         ({"callback": "early_stopping", "patience": 0}, "an integer of at least 1"),
         (
             {"callback": "early_stopping", "metric": "logit_loss"},
-            r"under the name 'logit_loss'\n.*nearest: logits_loss",
+            r"unknown metric 'logit_loss'\n.*nearest: logits_loss",
         ),
-        ("wrong", "no TrainerCallback"),
+        ("wrong", "not a TrainerCallback"),
     ],
 )
 def test_a_callback_that_cannot_be_is_refused_with_the_nearest_name(callback, message):

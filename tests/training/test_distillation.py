@@ -295,6 +295,27 @@ def test_a_donor_teaches_and_is_named_as_what_the_recipe_reaches_for(tmp_path: P
         )
 
 
+def test_a_teacher_of_pictures_that_are_normalised_otherwise_is_refused(tmp_path: Path):
+    from companion_folders import vit
+    from PIL import Image
+
+    folder, other = vit(tmp_path / "m"), vit(tmp_path / "other")
+    stated = other / "preprocessor_config.json"
+    stated.write_text(stated.read_text().replace("0.5", "0.25"))
+    for number in range(8):
+        path = tmp_path / "pictures" / ("LABEL_0", "LABEL_1")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (number * 20, 0, 0)).save(path)
+    data = {"source": "images", "path": str(tmp_path / "pictures")}
+    cut = surgeon.Truncate(keep_blocks=1)
+    for teacher in ("source", str(folder)):
+        asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": teacher})
+        assert surgeon.finetune(folder, cut, settings=asked)[1].history
+    asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": str(other)})
+    with pytest.raises(TrainingError, match=r"the teacher's \[0\.25, 0\.25, 0\.25\]"):
+        surgeon.finetune(folder, cut, settings=asked)
+
+
 def test_a_teacher_without_weights_is_refused(tmp_path: Path):
     data = {"source": "digits", "per_class": 2, "size": 32}
     asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": "torchvision/resnet18"})

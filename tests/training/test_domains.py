@@ -117,7 +117,7 @@ def test_it_needs_domains_and_a_norm():
     settings = TrainSettings(epochs=1, domain_bn="separate")
     plain = domains().train.columns
     del plain["domain"]
-    with pytest.raises(TrainingError, match="goes by the column 'domain'"):
+    with pytest.raises(TrainingError, match="domain_bn: separate needs domains"):
         train(network(), settings, data=Splits(Columns(**plain), Columns(**plain)), quiet=True)
     with pytest.raises(TrainingError, match="no BatchNorm"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), settings, data=domains(), quiet=True)

@@ -187,6 +187,10 @@ def test_training_lowers_the_perplexity_and_evaluate_measures_the_same(
     surgeon.save(model, tmp_path / "out")
     found = surgeon.evaluate(tmp_path / "out", data, part="test")
     assert found.main[name] == pytest.approx(measured[name], rel=1e-5)
+    if name == "perplexity":
+        alone = surgeon.evaluate(tmp_path / "out", path)
+        assert alone.samples == len(SENTENCES)
+        assert 1 < alone.main[name] < 2 * measured[name], "a text file is read as in training, a text a line"
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path):
@@ -206,7 +210,7 @@ def test_what_a_corpus_lacks_is_said(tmp_path: Path):
         loaded(folder, path, unit="file")
     with pytest.raises(TrainingError, match="a block has 64"):
         loaded(folder, path, samples=1, max_length=64)
-    with pytest.raises(TrainingError, match="no token that ends a text"):
+    with pytest.raises(TrainingError, match="no end-of-text token"):
         loaded(llama(tmp_path / "endless", ends=False), path)
     (tmp_path / "odd.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(TrainingError, match=r"odd\.txt is not UTF-8: byte 3"):
@@ -278,4 +282,4 @@ def test_a_loss_of_an_output_that_is_not_there_is_refused_before_surgery(tmp_pat
     folder = bert(tmp_path / "base", "BertModel")
     assert "returns last_hidden_state, pooler_output" in refused(tmp_path, folder, {"data": data})
     named = {"data": data, "objectives": [{"output": "pooled", "loss": "cross_entropy"}]}
-    assert refused(tmp_path, folder, named) == "no output 'pooled' (there are: last_hidden_state, pooler_output)"
+    assert refused(tmp_path, folder, named) == "unknown output 'pooled' (available: last_hidden_state, pooler_output)"

@@ -200,7 +200,7 @@ def test_long_texts_and_unknown_tokens_never_reach_the_network(tmp_path, capfd):
     tokenizer(tmp_path / "words", tuple(f"<new{number}>" for number in range(30)))
     (tmp_path / "t.csv").write_text("t,y\n" + "".join(rows) + "<new25>,yes\n")
     assert cli.run([*arguments, "--force"]) == TrainingError.exit_code
-    assert "row 21: the token '<new25>' has the number 35" in " ".join(capfd.readouterr().err.split())
+    assert "row 21: the token '<new25>' has id 35" in " ".join(capfd.readouterr().err.split())
 
 
 # ---- what choices are made by, and labels of datasets from Python

@@ -112,9 +112,9 @@ def test_an_output_without_a_gradient_may_be_measured_but_not_trained():
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ({"output": "logit"}, "no output 'logit'"),
-        ({"output": "logits", "loss": "cross_entropie"}, "no loss 'cross_entropie'"),
-        ({"output": "logits", "label": "label"}, "no label 'label'"),
+        ({"output": "logit"}, "unknown output 'logit'"),
+        ({"output": "logits", "loss": "cross_entropie"}, "unknown loss 'cross_entropie'"),
+        ({"output": "logits", "label": "label"}, "unknown label 'label'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(objective, message):
@@ -126,7 +126,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(objective, message):
 
 def test_a_head_with_other_classes_than_the_data_is_refused_with_both_numbers_and_the_fix():
     batch = {"labels": torch.zeros(2, dtype=torch.long)}
-    with pytest.raises(TrainingError, match=r"has 3 classes and the data have 5") as caught:
+    with pytest.raises(TrainingError, match=r"has 3 classes, but the data have 5") as caught:
         prepare([Objective(output="logits")], LOSSES, {"logits": LOGITS}, batch, {"labels": 5})
     assert "replace_head: classes: 5" in str(caught.value)
 

@@ -179,7 +179,7 @@ def test_a_schedule_sets_its_buffer_by_progress_and_leaves_it_at_the_end(schedul
     ("schedule", "message"),
     [
         ({"buffer": "strenght"}, "nearest: strength"),
-        ({"buffer": "strength", "kind": "cosine"}, "no kind of schedule 'cosine'"),
+        ({"buffer": "strength", "kind": "cosine"}, "unknown kind of schedule 'cosine'"),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(schedule, message):
@@ -295,9 +295,10 @@ def all_frozen() -> nn.Module:
     ("model", "changes", "message"),
     [
         (all_frozen, {}, "every parameter of the model is frozen"),
-        (lambda: network(10), {}, "has 10 classes and the data have 2"),
-        (lambda: network(channels=3), {}, "first convolution takes 3 channels and the data have 1"),
+        (lambda: network(10), {}, "has 10 classes, but the data have 2"),
+        (lambda: network(channels=3), {}, "first convolution takes 3 channels but the data have 1"),
         (network, {"data": TINY.model_copy(update={"size": 9})}, "does not accept a batch of pixel_values"),
+        (lambda: network().double(), {}, "weights are float64"),
         (network, {"data": None}, "nothing to train on"),
         (network, {"baseline": "scratch"}, "a function that makes the same network"),
         (network, {"arguments": {"weight_decai": 1}}, "nearest: weight_decay"),

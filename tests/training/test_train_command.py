@@ -117,7 +117,7 @@ def test_another_run_is_not_resumed(checkpoint, recipe, tmp_path, capfd, monkeyp
     assert stopped_after(3, run, monkeypatch) == 130
     assert cli.run([*run, "--resume", "--seed", "4"]) == 9
     shown = capfd.readouterr().err
-    assert "the seed (was 3, is 4); the weights it starts from" in shown
+    assert "the seed (was 3, is 4); the initial weights" in shown
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import merged, pattern
+from surgeon.pages.numbers import count, shape
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, figure
 from surgeon.pipeline.movement import Movement
 

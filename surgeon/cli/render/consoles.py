@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from surgeon.cli.render.numbers import size
+from surgeon.pages.numbers import size
 
 PIPE_WIDTH = 100_000
 

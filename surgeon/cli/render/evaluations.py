@@ -20,15 +20,26 @@ BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
 
 def render_evaluation(evaluation: Evaluation) -> RenderableType:
     """Draw the metrics of every output: in one line, by class, and the confusion matrix."""
-    parts: list[RenderableType] = [Text(f"note: {note}", style="dim") for note in evaluation.notes]
-    for output, by_domain in evaluation.measures.items():
+    notes = [Text(f"note: {note}", style="dim") for note in evaluation.notes]
+    return Group(*notes, *render_measures(evaluation.measures, evaluation.names))
+
+
+def render_measures(
+    measures: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, Sequence[str]]
+) -> Iterator[RenderableType]:
+    """Show the measures of each output and domain.
+
+    Args:
+        measures: The measures by output, domain and name.
+        names: The classes, questions or values of each output.
+    """
+    for output, by_domain in measures.items():
         for domain, values in by_domain.items():
             whose = output if domain == "all" else f"{output}, {domain}"
             numbers = "  ".join(f"{name} {_number(name, value)}" for name, value in _plain(values))
-            parts.append(Text(f"{whose}: {numbers}"))
+            yield Text(f"{whose}: {numbers}")
             if domain == "all":
-                parts += _tables(values, evaluation.names.get(output, ()))
-    return Group(*parts)
+                yield from _tables(values, names.get(output, ()))
 
 
 def _plain(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

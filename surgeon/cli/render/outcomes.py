@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.checkpoint.jsonfiles import read_object
-from surgeon.cli.render.numbers import count, shape, size
+from surgeon.pages.numbers import count, shape, size
 
 if TYPE_CHECKING:
     from surgeon.pipeline.api import Verification
@@ -28,18 +28,25 @@ WIDEST = 100_000
 
 def render_training(report: TrainReport) -> RenderableType:
     """Draw the metrics before and after training, beside those of the same network from scratch."""
-    named = [("before training", report.before), ("after training", report.after)]
-    if report.baseline is not None:
-        named.append(("from scratch", report.baseline))
-    metrics = list(dict.fromkeys(name for _, values in named for name in values))
-    rows = [(label, [_value(metric, values.get(metric)) for metric in metrics]) for label, values in named]
-    headings = [metric.replace("_", " ").removeprefix("logits ") for metric in metrics]
-    table = Measures(f"on {report.test_samples} test samples", headings, rows, bold="after training")
+    table = stages_table(report.test_samples, report.before, report.after, report.baseline)
     line = (
         f"trained {count(report.trainable)} parameters on {report.train_samples} samples "
         f"in {report.seconds:.1f} s ({report.samples_per_second:,.0f} samples/s, {report.device})"
     )
     return Group(Text(), table, *_by_task(report), Text(line, style="dim"))
+
+
+def stages_table(
+    samples: int, before: Mapping[str, float], after: Mapping[str, float], baseline: Mapping[str, float] | None
+) -> Measures:
+    """Make the table of the measures before and after training and, where there is one, of the baseline."""
+    named = [("before training", before), ("after training", after)]
+    if baseline is not None:
+        named.append(("from scratch", baseline))
+    metrics = list(dict.fromkeys(name for _, values in named for name in values))
+    rows = [(label, [_value(metric, values.get(metric)) for metric in metrics]) for label, values in named]
+    headings = [metric.replace("_", " ").removeprefix("logits ") for metric in metrics]
+    return Measures(f"on {samples} test samples", headings, rows, bold="after training")
 
 
 def _by_task(report: TrainReport) -> Iterator[RenderableType]:
@@ -139,6 +146,9 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
         grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
+    tensors = "1 tensor is" if verified.same_outputs == 1 else f"{verified.same_outputs} tensors are"
+    same = f"{tensors}, up to rounding, what the network gave when it was written"
+    grid.add_row("forward", f"not compared: {verified.outputs_note}" if verified.outputs_note else same)
     return Group(Text.assemble((artifact, "bold"), (" matches its manifest", "green")), grid)
 
 

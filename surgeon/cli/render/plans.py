@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape, share, size
 from surgeon.cli.render.runs import merged, pattern
+from surgeon.pages.numbers import count, shape, share, size
 from surgeon.surgery.plan import Edit, Plan, Step
 
 COLOURS = {"-": "red", "+": "green", "~": "yellow"}

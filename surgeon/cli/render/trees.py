@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.cli.render.numbers import count, shape
 from surgeon.cli.render.runs import merged, pattern, ranges
+from surgeon.pages.numbers import count, shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ROLES = ("stem", "embeddings", "blocks", "pool", "head", "aux", "norms")
 NARROW = 72
 """Below this many characters, the classes are left out."""
+WIDE = 96
+"""Below this many characters, the FLOPs are left out."""
 UNMARKED = {"norms"}  # too many to mark, so they are only listed below the tree
 
 
@@ -37,7 +39,11 @@ class _Row:
 
 
 def render_tree(
-    model: nn.Module, roles: Mapping[str, list[str]], trace: Trace | None, depth: int | None = 2
+    model: nn.Module,
+    roles: Mapping[str, list[str]],
+    trace: Trace | None,
+    depth: int | None = 2,
+    flops: Mapping[str, int] | None = None,
 ) -> RenderableType:
     """Draw the tree of ``model``.
 
@@ -46,6 +52,7 @@ def render_tree(
         roles: The sites of each role.
         trace: The trace with the output shapes; without it they are left out.
         depth: How many levels to show; all if None. Sites with a role are shown at any level.
+        flops: The floating-point operations of each site in the traced forward.
     """
     marks: dict[str, list[str]] = {}
     for role, sites in roles.items():
@@ -63,10 +70,13 @@ def render_tree(
                 "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
                 "output": Text() if trace is None else _shape(trace, row.site),
                 "parameters": Text(count(parameters) if parameters else ""),
+                "FLOPs": Text(count(done) if (done := (flops or {}).get(row.site, 0) * row.copies) else ""),
                 "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
             }
         )
-    return _Tree(rows, ["site", "module", *(["output"] if trace else []), "parameters", "role"])
+    return _Tree(
+        rows, ["site", "module", *(["output"] if trace else []), "parameters", *(["FLOPs"] if flops else []), "role"]
+    )
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,14 @@ class _Tree:
     columns: Sequence[str]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [name for name in self.columns if name != "module" or options.max_width >= NARROW]
+        needed = {"module": NARROW, "FLOPs": WIDE}
+        columns = [name for name in self.columns if options.max_width >= needed.get(name, 0)]
         grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         for name in columns:
-            numbers = name in ("output", "parameters")
-            grid.add_column(name, no_wrap=numbers, overflow="fold", justify="right" if name == "parameters" else "left")
+            numbers = name in ("output", "parameters", "FLOPs")
+            grid.add_column(
+                name, no_wrap=numbers, overflow="fold", justify="right" if name in ("parameters", "FLOPs") else "left"
+            )
         for row in self.rows:
             grid.add_row(*(row[name] for name in columns))
         yield grid
