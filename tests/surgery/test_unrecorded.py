@@ -198,10 +198,6 @@ def _class(surgery, head):
     head.__class__ = Louder
 
 
-def _retie(surgery, head):
-    head.weight.requires_grad_(False)
-
-
 EDITS = {
     "a module without parameters": (_exchange, "→ Tanh", "surgery.replace"),
     "a setting": (_setting, r"HEAD\.out_features, \d+ → \d+", "surgery.set"),
@@ -218,7 +214,11 @@ EDITS = {
         "surgery.hook",
     ),
     "a mode": (lambda surgery, head: surgery.model.train(not surgery.model.training), "training", "surgery.freeze"),
-    "a parameter's training state": (_retie, r"HEAD\.weight", "freeze"),
+    "a parameter's training state": (
+        lambda surgery, head: head.weight.requires_grad_(False),
+        r"HEAD\.weight",
+        "freeze",
+    ),
     "a new attribute": (lambda surgery, head: setattr(head, "scale", 2.0), r"HEAD\.scale, which is new", "surgery.set"),
     "a removed attribute": (lambda surgery, head: delattr(head, "in_features"), "which is gone", "surgery.set"),
 }
