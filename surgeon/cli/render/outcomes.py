@@ -117,7 +117,15 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
         lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(reload)))
+        if reload.nonfinite:
+            lines.append(Text.assemble(("warning       ", "yellow"), _nonfinite(reload.nonfinite)))
     return Group(*lines)
+
+
+def _nonfinite(counts: Mapping[str, int]) -> str:
+    few = ", ".join(f"{name} ({number})" for name, number in list(counts.items())[:3])
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return f"NaN or infinite values in {few}{more}"
 
 
 def _reloaded(reload: Reload) -> str:
@@ -144,6 +152,8 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     if verified.changed:
         few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
         grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
+    if verified.nonfinite:
+        grid.add_row("warning", Text(_nonfinite(verified.nonfinite), style="yellow"))
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
     tensors = "1 tensor is" if verified.same_outputs == 1 else f"{verified.same_outputs} tensors are"
