@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import signal
@@ -44,6 +45,8 @@ def main() -> None:
     """Run the command line with the process's arguments, and end the process."""
     codes = [1]
     listen()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
