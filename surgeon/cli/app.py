@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import signal
@@ -46,6 +47,8 @@ def main() -> None:
     codes = [1]
     write_what_fits(sys.stdout, sys.stderr)
     listen()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
+from transformers import CONFIG_MAPPING
 
 import surgeon
 from surgeon.architectures.limits import check_config
@@ -58,6 +59,22 @@ def test_a_config_that_asks_for_too_much_is_refused_at_once(
     assert run(["inspect", "net" if weights else "hf:./net"]) == ArchitectureError.exit_code
     assert time.monotonic() - start < 10
     assert "SURGEON_LIMITS=off" in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_default_config_of_transformers_is_beyond_the_bounds() -> None:
+    for kind in CONFIG_MAPPING.values():
+        try:
+            values = kind().to_dict()
+        except Exception:  # a composite one that has no defaults
+            continue
+        check_config(values, kind.__name__)
+
+
+@pytest.mark.parametrize("field", ["head_dim", "max_position_embeddings", "hidden_size", "vocab_size", "n_heads"])
+def test_a_size_beyond_every_network_is_refused(field: str) -> None:
+    with pytest.raises(ArchitectureError, match=rf"text_config\.{field} asks for 1,000,000,000"):
+        check_config({"text_config": {field: 10**9}}, "here")
+    check_config({"rope_theta": 10**9, "eos_token_id": 10**9}, "here")
 
 
 def test_the_bounds_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
