@@ -68,6 +68,7 @@ def detector(name: str) -> tuple[type, Any]:
             backbone_config=back,
             num_feature_levels=3,
             two_stage=True,
+            two_stage_num_proposals=6,
             with_box_refine=True,
         )
     if name == "DETR":
