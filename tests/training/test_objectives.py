@@ -56,9 +56,7 @@ def test_a_batch_without_any_label_gives_a_zero_that_still_has_a_gradient(loss):
 
 def test_a_loss_that_returns_one_number_is_refused():
     scalar = Target(Objective(output="logits", loss="mine"), lambda p, t: p.mean())
-    with pytest.raises(
-        PluginError, match=r"'mine' .*shape \(\).*expected a tensor of shape \(2,\)"
-    ):
+    with pytest.raises(PluginError, match=r"'mine' .*shape \(\).*expected a tensor of shape \(2,\)"):
         scalar.losses({"logits": LOGITS}, {"labels": torch.zeros(2, dtype=torch.long)})
 
 
