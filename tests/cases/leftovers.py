@@ -199,7 +199,7 @@ def save_leftover(path: Path, how: Leftover) -> None:
     (path / "config.json").write_text(json.dumps({**stored, "architectures": [declared]}))
 
 
-@case("13.13", of=LEFTOVERS)
+@case("13.13", of=LEFTOVERS, quick=["bert", "albert", "vit with a pooler", "gpt-neo's masks"])
 def leftovers_of_pretraining(material: Material, how: Leftover) -> Outcome:
     """The same tensors as from_pretrained of the declared class gives, and a note on the rest."""
     import transformers
