@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import io
 import json
 import os
 import signal
@@ -28,7 +27,7 @@ from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
-from surgeon.cli.render.signs import takes_unicode, write_what_fits
+from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
@@ -47,8 +46,6 @@ def main() -> None:
     codes = [1]
     write_what_fits(sys.stdout, sys.stderr)
     listen()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
-        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])

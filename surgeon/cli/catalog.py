@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.cli import options
-from surgeon.cli.render.signs import takes_unicode
+from surgeon.cli.signs import takes_unicode
 from surgeon.errors import OutputError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
