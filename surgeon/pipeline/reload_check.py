@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from surgeon.families.inputs import Inputs
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Prepared
 from surgeon.pipeline.reference_outputs import RUN, Reference, first_line, forward, run_before_writing
 from surgeon.plugins import Plugins
@@ -62,6 +63,8 @@ class Reload:
     total: int
     outputs: int | None
     note: str | None = None
+    nonfinite: Mapping[str, int] = field(default_factory=dict)
+    """NaN and infinite values by tensor; of networks that were compared whole."""
 
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: Reference | None = None) -> Reload:
@@ -119,15 +122,16 @@ def check_in_memory(
         raise _wrong(path, f"loads with other tensors than were written: {', '.join(wrong[:3])}")
     if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
         raise _wrong(path, f"loads with other values than were written: {', '.join(wrong[:3])}")
+    nonfinite = count_nonfinite(again.items())
     if reference.inputs is None:
-        return Reload(len(written), len(written), None, f"no forward: {reference.refusal}")
+        return Reload(len(written), len(written), None, f"no forward: {reference.refusal}", nonfinite)
     try:
         outputs = forward(loaded, reference.inputs, reference.tensors)
     except Exception as error:
         raise _wrong(path, f"loads as a network that does not run: {first_line(error)}") from error
     _compare_outputs(outputs, reference.outputs, path)
     _check_stock(model, reference.inputs, reference.tensors, reference.outputs, path)
-    return Reload(len(again), len(again), len(reference.outputs))
+    return Reload(len(again), len(again), len(reference.outputs), None, nonfinite)
 
 
 def _check_stock(
