@@ -16,7 +16,7 @@ from torch import nn
 
 import surgeon
 from surgeon import cli
-from surgeon.pipeline.exports import exporter
+from surgeon.pipeline.exports import comparison, exporter
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra surgeon-torch[onnx] is not installed")
