@@ -167,6 +167,7 @@ LOADERS = {
     "onnx": 'onnxruntime.InferenceSession("{path}")',
     "state-dict": 'torch.load("{path}", weights_only=True)',
     "hf": 'transformers.{name}.from_pretrained("{path}")',
+    "hf with code": 'transformers.AutoModel.from_pretrained("{path}", trust_remote_code=True)',
 }
 """How to load each format of an export."""
 
@@ -174,11 +175,13 @@ LOADERS = {
 def render_export(exported: Export) -> RenderableType:
     """Draw where an export is, how to load it, and what was compared."""
     path = exported.path
-    name = ((read_object(path / "config.json") or {}).get("architectures") or ["AutoModel"])[0]
+    config = read_object(path / "config.json") or {} if exported.form == "hf" else {}
+    name = (config.get("architectures") or ["AutoModel"])[0]
+    form = "hf with code" if "auto_map" in config else exported.form
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("load it with", LOADERS[exported.form].format(path=path, name=name))
+    grid.add_row("load it with", LOADERS[form].format(path=path, name=name))
     if exported.form in ("torch-export", "onnx"):
         sizes = f"any {' and '.join(exported.dynamic)}" if exported.dynamic else "fixed sizes"
         grid.add_row("inputs", f"{', '.join(exported.inputs)}: {sizes}")

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
-from surgeon.errors import OperationError
+from surgeon.errors import ArchitectureError, OperationError
 from surgeon.families.registry import config_of
-from surgeon.families.transformers.tasks import COUNTED, does
+from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, does
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.operations.replace_head.class_counts import counted_tensors
 
@@ -60,6 +60,7 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
     shell = copy.copy(model)  # the same modules, with a copied config that may change
     shell.config = config
     _set_up(operation, shell)
+    _choose_features(cls, config)
     target = build_stock(cls, config)
     fitting = _fit(model, target, _not_to_keep(operation, cls, config))
     trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
@@ -90,6 +91,8 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     keep = _not_to_keep(operation, cls, copy.deepcopy(config))
     _set_up(operation, model)
     _pad(surgery, cls, config)
+    if note := _choose_features(cls, config):
+        surgery.note(note)
     target = build_stock(cls, config)
     fitting = _fit(model, target, keep)
     parts = NewParts(cls, config)
@@ -128,6 +131,7 @@ def _not_to_keep(operation: ReplaceHeadFields, cls: Any, config: Any) -> set[str
     """Name the tensors that are to be new although the old network has them; None keeps heads too."""
     if operation.task not in (*COUNTED, "auto"):
         return None
+    _choose_features(cls, config)
     return set(counted_tensors(cls, config, "num_labels"))
 
 
@@ -143,6 +147,28 @@ def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
     if isinstance(end, int):
         text.pad_token_id = end
         surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
+
+
+def _choose_features(cls: Any, config: Any) -> str:
+    """Let the config name the blocks that a head reads, where it names another number of them; returns what to note.
+
+    Raises:
+        ArchitectureError: The network has too few blocks.
+    """
+    field, depths = FEATURES_READ.get(cls.__name__, ("", ()))
+    if not field or len(getattr(config, field) or ()) == len(depths):
+        return ""
+    total = config.num_hidden_layers
+    if total < len(depths):
+        raise ArchitectureError(
+            f"{cls.__name__} reads {len(depths)} blocks ({field} of the config), and this network has {total}"
+        )
+    chosen: list[int] = []
+    for left, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
+        lowest = chosen[-1] + 1 if chosen else 1
+        chosen.append(min(max(round(depth * total) - 1, lowest), total - left))
+    setattr(config, field, chosen)
+    return f"the head reads the blocks {', '.join(map(str, chosen))} of {total}: {field} of the config"
 
 
 def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
@@ -219,6 +245,7 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
                 continue
             goes = [names.get(aliases.get(n, n)) == f"{site}.{n[len(path) + 1 :]}" for n in inside]
             same = isinstance(there, type(module)) or not list(module.children())
+            same = same and not _is_hung_into(there, module)
             if all(goes) and same and (inside or _is_in(path, root)):
                 fitting.modules[path] = site
                 return
@@ -230,6 +257,17 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
             visit(child, f"{path}.{name}".lstrip("."))
 
     visit(target, "")
+
+
+def _is_hung_into(old: nn.Module, new: nn.Module) -> bool:
+    """Whether the old class hangs a module where the new one has an empty attribute, as D-Fine's decoder has heads."""
+    parts = dict(old.named_modules())
+    return any(
+        name not in part._modules and getattr(part, name, part) is None
+        for path, part in new.named_modules()
+        if path in parts
+        for name in parts[path]._modules
+    )
 
 
 def _is_in(path: str, root: str) -> bool:
