@@ -18,13 +18,13 @@ from surgeon.cli import options
 from surgeon.cli.advise import advise
 from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
-from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.diff import diff
 from surgeon.cli.evaluate import evaluate
 from surgeon.cli.export import export
 from surgeon.cli.inspect import check, inspect
 from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
+from surgeon.cli.plugins import plugins_app
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
 from surgeon.cli.signs import takes_unicode, write_what_fits
@@ -131,9 +131,9 @@ def make_app(plugins: Plugins) -> typer.Typer:
         check,
         ops,
         schema,
-        list_plugins,
     ):
         app.command()(command)
+    app.add_typer(plugins_app, name="plugins")
     add_commands(app, plugins)
     return app
 
