@@ -132,7 +132,9 @@ def reads_weights(config: PeftConfig) -> bool:
     """Whether an adapter's first values depend on the weights that it adapts."""
     name = kind_of(config)
     if name == "LORA":
-        return bool(getattr(config, "use_dora", False)) or config.init_lora_weights not in (True, False, "gaussian")
+        variants = [key for key, value in vars(config).items() if key.startswith("use_") and value]
+        plain = config.init_lora_weights in (True, False, "gaussian") and set(variants) <= {"use_rslora"}
+        return not plain
     return name not in {"IA3", "LOHA", "LOKR", "VERA"}
 
 
