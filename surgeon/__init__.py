@@ -14,6 +14,7 @@ The rooms of the package, from the highest to the lowest; each imports from thos
 =================  =====================================================================================================
 ``cli``            the commands, one file each; ``cli.render`` draws what they print
 ``testing``        the conformance kit for plugin authors
+``scaffold``       writes new plugin packages
 ``advising``       advice about how to fine-tune a network on given data
 ``pages``          self-contained HTML pages about networks, plans, comparisons and trainings
 ``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
@@ -41,6 +42,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.identify_by import identify_by
+    from surgeon.checkpoint.formats import Checkpoint
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from surgeon.interfaces.data import Source
     from surgeon.interfaces.family import Argument, BlockFields, ConfigFields, Family
     from surgeon.interfaces.hooks import hookimpl
+    from surgeon.interfaces.match import Match
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
     from surgeon.interfaces.registered import register
@@ -118,6 +122,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
+    "surgeon.architectures.identify_by": ("identify_by",),
+    "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -145,6 +151,7 @@ _HOMES = {
         "Family",
     ),
     "surgeon.interfaces.hooks": ("hookimpl",),
+    "surgeon.interfaces.match": ("Match",),
     "surgeon.interfaces.operation": ("Operation",),
     "surgeon.interfaces.record": (
         "Record",
@@ -241,6 +248,7 @@ __all__ = [
     "ArchitectureProvider",
     "Argument",
     "BlockFields",
+    "Checkpoint",
     "CheckpointError",
     "Composite",
     "ConfigFields",
@@ -255,6 +263,7 @@ __all__ = [
     "GradientReversal",
     "HubError",
     "Insert",
+    "Match",
     "Multitask",
     "NetworkView",
     "Objective",
@@ -306,6 +315,7 @@ __all__ = [
     "export",
     "finetune",
     "hookimpl",
+    "identify_by",
     "inspect",
     "load",
     "load_plugins",
