@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import torchvision
 import transformers
 from peft_networks import IDS, bert, llama, logits, perturbed, quiet, saved
 from safetensors.torch import load_file, save_file
@@ -178,3 +179,40 @@ def test_the_command_line_attaches_trains_exports_opens_and_merges(tmp_path):
     merged = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(merged, IDS % 17), logits(tuned, IDS % 17))
     assert (tmp_path / "merged" / "tokenizer.json").is_file()
+
+
+@quiet
+def test_convolutions_of_torchvision_are_adapted_exported_opened_and_merged(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=5).eval()
+    torch.save(network.state_dict(), tmp_path / "resnet.pth")
+    images = torch.randn(2, 3, 64, 64)
+    operation = Peft(method="lora", targets="layer3, fc", config={"r": 4})
+    edited = perturbed(surgeon.apply(tmp_path / "resnet.pth", [operation])).eval()
+    artifact = surgeon.save(edited, tmp_path / "artifact")
+    export_adapter(artifact, tmp_path / "adapter", base=tmp_path / "resnet.pth")
+    alone = peft.PeftModel.from_pretrained(network, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        expected = edited(images)
+        assert torch.equal(alone(images), expected)
+        assert torch.equal(surgeon.load(f"peft:{tmp_path / 'adapter'}").eval()(images), expected)
+        merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()]).eval()
+        torch.testing.assert_close(merged(images), expected, rtol=1e-4, atol=1e-4)
+    theirs = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+
+
+@quiet
+def test_edits_before_the_adapter_are_named_by_the_export(tmp_path):
+    saved(bert(), tmp_path / "base")
+    operations = [surgeon.ReplaceHead(classes=4), Peft(targets="**.query", config={"r": 2})]
+    edited = surgeon.apply(tmp_path / "base", operations)
+    surgeon.save(edited, tmp_path / "artifact")
+    assert "replace_head" in run("export-adapter", "artifact", "-o", "adapter", cwd=tmp_path)
+
+
+@quiet
+def test_an_opened_adapter_can_be_exported_again(theirs, tmp_path):
+    folder, expected = theirs
+    export_adapter(f"peft:{folder}", tmp_path / "again", base=tmp_path / "base")
+    assert torch.equal(logits(surgeon.load(f"peft:{tmp_path / 'again'}")), expected)
