@@ -112,8 +112,8 @@ if TYPE_CHECKING:
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.surgery.context import Surgery
     from surgeon.surgery.plan import Plan
-    from surgeon.training.evaluating import Evaluation
-    from surgeon.training.predicting import Predictions
+    from surgeon.training.evaluation import Evaluation
+    from surgeon.training.predictions import Predictions
     from surgeon.training.report import TrainReport
     from surgeon.training.session import train
 
@@ -231,8 +231,8 @@ _HOMES = {
     "surgeon.recipe.train_settings": ("TrainSettings",),
     "surgeon.surgery.context": ("Surgery",),
     "surgeon.surgery.plan": ("Plan",),
-    "surgeon.training.evaluating": ("Evaluation",),
-    "surgeon.training.predicting": ("Predictions",),
+    "surgeon.training.evaluation": ("Evaluation",),
+    "surgeon.training.predictions": ("Predictions",),
     "surgeon.training.report": ("TrainReport",),
     "surgeon.training.session": ("train",),
 }
