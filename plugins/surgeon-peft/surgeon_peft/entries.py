@@ -98,6 +98,8 @@ def _placed(wrapped: PeftModel, file: Checkpoint, folder: Path) -> dict[str, tup
     result: dict[str, tuple[str, torch.Tensor | None]] = {}
     for key, tensor in placed.items():
         target = state.get(key)
+        if target is None and _is_copy(file, sources.get(id(tensor), "")):
+            continue
         if target is None:
             raise CheckpointError(
                 f"its base model has no place for {sources.get(id(tensor), key)}",
@@ -116,6 +118,12 @@ def _placed(wrapped: PeftModel, file: Checkpoint, folder: Path) -> dict[str, tup
         source = sources.get(id(tensor))
         result[inner[id(target)]] = (source or key, None if source else tensor)
     return result
+
+
+def _is_copy(file: Checkpoint, name: str) -> bool:
+    """Whether a tensor is the second copy that peft writes of a saved module's bias where all biases train."""
+    twin = name.replace(".modules_to_save.", ".")
+    return twin != name and twin in file.entries and torch.equal(file.read(twin), file.read(name))
 
 
 def _remapped(wrapped: PeftModel, tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:

@@ -79,7 +79,7 @@ def _refuse_unsaved(model: nn.Module, name: str) -> None:
     for site, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
-        for part in model.get_submodule(site).modules():
+        for path, part in model.get_submodule(site).named_modules(prefix=site):
             tensors: dict[str, Any] = {n: part._buffers.get(n) for n in part._non_persistent_buffers_set}
             plain = {
                 key: value for key, value in part.__dict__.items() if not key.startswith(("_parameters", "_buffers"))
@@ -89,7 +89,7 @@ def _refuse_unsaved(model: nn.Module, name: str) -> None:
                 tensors.update({f"{key}.{n}".rstrip("."): v for n, v in values})
             for key, value in tensors.items():
                 if isinstance(value, torch.Tensor) and value.is_meta:
-                    raise NotInjectedError(f"{name} computes {site}.{key} from the weights and saves it nowhere")
+                    raise NotInjectedError(f"{name} computes {path}.{key} while it is attached, and saves it nowhere")
 
 
 def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -211,6 +211,45 @@ def test_edits_before_the_adapter_are_named_by_the_export(tmp_path):
     assert "replace_head" in run("export-adapter", "artifact", "-o", "adapter", cwd=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "targets", "config"),
+    [
+        ("lora", "**.query", {"r": 2, "bias": "lora_only"}),
+        ("lora", "**.query", {"r": 2, "bias": "all"}),
+        ("lora", "**.query", {"r": 2, "lora_bias": True}),
+        ("lora", "**.query, **.key", {"r": 2, "rank_pattern": {"key": 4}, "alpha_pattern": {"key": 3}}),
+        ("dora", "@embeddings, **.query", {"r": 2}),
+        ("ia3", "**.query, **.intermediate.dense", {"feedforward_modules": "**.intermediate.dense"}),
+        ("beft", "**.query", {}),
+    ],
+)
+@quiet
+def test_what_trains_beside_the_adapter_is_exported_opened_and_merged(method, targets, config, tmp_path):
+    base = saved(bert(), tmp_path / "base")
+    operation = Peft(method=method, targets=targets, config=config, modules_to_save="@head")
+    edited = perturbed(surgeon.apply(base, [operation]))
+    expected = logits(edited)
+    export_adapter(surgeon.save(edited, tmp_path / "artifact"), tmp_path / "adapter")
+    network = transformers.BertForSequenceClassification.from_pretrained(base)
+    alone = peft.PeftModel.from_pretrained(network, str(tmp_path / "adapter"))
+    assert torch.equal(logits(alone), expected)
+    assert torch.equal(logits(surgeon.load(f"peft:{tmp_path / 'adapter'}")), expected)
+    merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()])
+    torch.testing.assert_close(logits(merged), expected)
+    theirs = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+
+
+@quiet
+def test_the_recipe_of_the_readme_runs(tmp_path):
+    root = Path(__file__).parents[3]
+    recipe, digits = root / "plugins/surgeon-peft/recipe.yaml", root / "recipes/digits.pt"
+    run("apply", recipe, digits, "-o", "lora", "--set", "train.epochs=1", cwd=tmp_path)
+    printed = run("export-adapter", "lora", "-o", "adapter", "--base", digits, cwd=tmp_path)
+    assert "replace_head" in printed
+    assert "torchvision" not in run("inspect", "peft:adapter", cwd=tmp_path).splitlines()[0]
+
+
 @quiet
 def test_an_opened_adapter_can_be_exported_again(theirs, tmp_path):
     folder, expected = theirs
