@@ -16,9 +16,7 @@ from surgeon.nn.grafts import Branch, Inserted, Tap
 from surgeon.nn.heads import Head
 from surgeon.nn.lateral import Lateral
 from surgeon.nn.mixing import base_of
-from surgeon.nn.progressive import ProgressiveNetwork
 from surgeon.nn.reversal import Reversal
-from surgeon.nn.stems import StemSwitch
 from surgeon.pipeline.network_view import NetworkView
 
 KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -26,8 +24,6 @@ KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (Lateral, "lateral"),
     (Branch, "branch"),
     (Inserted, "inserted"),
-    (ProgressiveNetwork, "columns"),
-    (StemSwitch, "stems"),
     (Head, "head"),
 )
 """The modules of surgeon that a page marks by name."""
