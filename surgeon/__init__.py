@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.identify import match
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -57,12 +58,14 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from surgeon.graph.sites import Site
+    from surgeon.graph.skeleton import build_skeleton
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.architecture_name import Architecture
     from surgeon.interfaces.composite import Composite, Entry
     from surgeon.interfaces.data import Source
     from surgeon.interfaces.family import Argument, BlockFields, ConfigFields, Family
     from surgeon.interfaces.hooks import hookimpl
+    from surgeon.interfaces.match import Match
     from surgeon.interfaces.operation import Operation
     from surgeon.interfaces.record import Record, record_of
     from surgeon.interfaces.registered import register
@@ -118,6 +121,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
+    "surgeon.architectures.identify": ("match",),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -134,6 +138,7 @@ _HOMES = {
         "VerificationError",
     ),
     "surgeon.graph.sites": ("Site",),
+    "surgeon.graph.skeleton": ("build_skeleton",),
     "surgeon.interfaces.architecture": ("ArchitectureProvider",),
     "surgeon.interfaces.architecture_name": ("Architecture",),
     "surgeon.interfaces.composite": ("Composite", "Entry"),
@@ -145,6 +150,7 @@ _HOMES = {
         "Family",
     ),
     "surgeon.interfaces.hooks": ("hookimpl",),
+    "surgeon.interfaces.match": ("Match",),
     "surgeon.interfaces.operation": ("Operation",),
     "surgeon.interfaces.record": (
         "Record",
@@ -255,6 +261,7 @@ __all__ = [
     "GradientReversal",
     "HubError",
     "Insert",
+    "Match",
     "Multitask",
     "NetworkView",
     "Objective",
@@ -298,6 +305,7 @@ __all__ = [
     "__version__",
     "advise",
     "apply",
+    "build_skeleton",
     "card",
     "check",
     "describe_operations",
@@ -310,6 +318,7 @@ __all__ = [
     "load",
     "load_plugins",
     "load_recipe",
+    "match",
     "plan",
     "predict",
     "push",
