@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,10 +21,11 @@ import pluggy
 
 from surgeon.errors import ArchitectureError, OperationError, PluginError, SurgeonError, TrainingError, suggest
 from surgeon.interfaces import hooks as hookspecs
-from surgeon.interfaces.checked_provider import CheckedProvider
+from surgeon.interfaces.catalog_cache import fingerprint, recalled, remember
 from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
 from surgeon.interfaces.entry_points import chosen
-from surgeon.interfaces.import_plugin import check_hooks, file_or_module, imported, one_line, run_hook
+from surgeon.interfaces.import_plugin import HOOKS, check_hooks, file_or_module, imported, one_line, run_hook
+from surgeon.interfaces.missing_plugin import hint_about_missing
 from surgeon.interfaces.registered import registered_plugins
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Plugins:
         conflicts: Names that several plugins claim, with an error that lists them; filled as hooks are called.
         trusted: Modules and functions, named in recipes or manifests, that the caller allows to run.
         distributions: The distribution and version of each installed plugin, by plugin name.
+        fingerprints: What identifies the installed files of each plugin; None if they may change at any time.
         compared: Recorded and installed versions that differ and that a warning has named.
     """
 
@@ -77,6 +80,9 @@ class Plugins:
         self.trusted: frozenset[str] = frozenset()
         self.distributions: dict[str, tuple[str, str]] = {}
         self.compared: set[tuple[str, str]] = set()
+        self.fingerprints: dict[str, str | None] = {}
+        self._deferred: dict[str, tuple[EntryPoint, list[str]]] = {}
+        self._order: list[str] = []
         self._offers: dict[str, dict[str, Any]] = {}
         self._owners: dict[tuple[str, str], str] = {}
 
@@ -86,6 +92,35 @@ class Plugins:
         Raises:
             PluginError: The plugin implements an unknown hook, or a hook with wrong arguments.
         """
+        self._add(plugin, name)
+        self._order.append(name)
+        self._offers.clear()
+        self.conflicts.clear()
+
+    def defer(self, entry: EntryPoint) -> None:
+        """Add an installed plugin, and import it only when one of its hooks is called, if its hooks are remembered."""
+        name = entry.name
+        if entry.dist is not None:
+            self.distributions[name] = (entry.dist.name, entry.dist.version)
+        key = self.fingerprints[name] = fingerprint(entry)
+        hooks = recalled(key) if key else None
+        self._order.append(name)
+        self._deferred[name] = (entry, HOOKS if hooks is None else hooks)
+        if hooks is None and self._import(name) and key:
+            remember(key, self._hooks_of(name))
+
+    def _import(self, name: str) -> bool:
+        """Import a deferred plugin; if it fails, record the error."""
+        entry, _ = self._deferred.pop(name)
+        try:
+            plugin = imported(self.origin(name), entry.load)
+            self._add(plugin, name)
+        except PluginError as error:
+            self.fail(name, error)
+            return False
+        return True
+
+    def _add(self, plugin: object, name: str) -> None:
         check_hooks(plugin, name)
         try:
             self.manager.register(plugin, name)
@@ -93,8 +128,10 @@ class Plugins:
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
             raise PluginError(f"plugin {name!r} cannot be registered: {one_line(error)}") from error
-        self._offers.clear()
-        self.conflicts.clear()
+
+    def _hooks_of(self, name: str) -> list[str]:
+        plugin = self.manager.get_plugin(name)
+        return sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or [])
 
     def operations(self) -> dict[str, type[Operation]]:
         """Return the operation classes by name, the built-in ones first."""
@@ -102,6 +139,8 @@ class Plugins:
 
     def architectures(self) -> dict[str, ArchitectureProvider]:
         """Return the architecture providers by scheme. Imports torch."""
+        from surgeon.interfaces.checked_provider import CheckedProvider  # imports pydantic
+
         named = self._named("surgeon_architectures", "architecture")
         ours = BUILTINS["surgeon_architectures"]
         return {
@@ -189,38 +228,19 @@ class Plugins:
     def hint(
         self, kind: str, name: str, offers: Iterable[str], *, see: str, needed: Mapping[str, str] | None = None
     ) -> str:
-        """Suggest what to do about a missing ``name``: nearest names, and plugins that may have it.
-
-        Args:
-            kind: The kind of thing: operation, source.
-            name: The missing name.
-            offers: The available names.
-            see: The command that lists them.
-            needed: The plugins that an artifact records, as :meth:`foreign` returns them.
-        """
-        if origin := (needed or {}).get(f"{kind} {name}"):
-            if origin.endswith(f"({kind}s {name})"):
-                file = origin.removesuffix(f" ({kind}s {name})")
-                return f"it was registered in {file}: surgeon.register({kind}) first, by importing that"
-            distribution, _, version = origin.rpartition(" ")
-            for plugin, error in self.failures.items():
-                if distribution and self.distributions.get(plugin, ("",))[0] == distribution:
-                    return f"it is in the plugin {plugin!r} of {origin}, which failed: {error.message}"
-            if distribution and not origin.endswith(".py"):
-                return f"it comes from {origin}: python -m pip install '{distribution}=={version}'"
-            return (
-                f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin {origin}, or in "
-                f"Python with plugins=[{origin!r}], or install it"
-            )
-        hints = [suggest(name, offers, see=see) or ""]
-        for plugin, error in self.failures.items():
-            hints.append(f"it may be in the plugin {plugin!r}, which failed: {error.message} (see: surgeon plugins)")
-        return "\n    ".join(hints)
+        """Suggest what to do about a missing ``name``; see :func:`hint_about_missing`. ``see`` is a command."""
+        named = {plugin: names for plugin, (names, _) in self.distributions.items()}
+        return hint_about_missing(kind, name, suggest(name, offers, see=see), (needed or {}), self.failures, named)
 
     def add_to(self, *hooks: str) -> bool:
         """Return whether a plugin other than the built-in ones implements one of ``hooks``. Imports nothing."""
-        implemented = [impl for hook in hooks for impl in getattr(self.manager.hook, hook).get_hookimpls()]
-        return any(impl.plugin_name not in BUILTINS.values() for impl in implemented)
+        return bool(self.adding(*hooks))
+
+    def adding(self, *hooks: str) -> list[str]:
+        """List the plugins other than the built-in ones that implement one of ``hooks``. Imports nothing."""
+        implemented = [impl.plugin_name for hook in hooks for impl in getattr(self.manager.hook, hook).get_hookimpls()]
+        later = [name for name, (_, theirs) in self._deferred.items() if set(hooks) & set(theirs)]
+        return sorted({*implemented, *later} - set(BUILTINS.values()))
 
     def command_hooks(self) -> list[tuple[str, Callable[..., Any]]]:
         """Return the plugins that add commands, each with its hook."""
@@ -237,12 +257,13 @@ class Plugins:
             rows.setdefault(module, []).append(hook)
         for name, plugin in self.manager.list_name_plugin():
             if name not in rows and plugin is not None:
-                rows[name] = sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or [])
+                rows[name] = self._hooks_of(name)
+        rows.update({name: sorted(hooks) for name, (_, hooks) in self._deferred.items()})
         return list(rows.items())
 
     def try_all(self) -> None:
         """Call every hook of all plugins but the built-in ones, to fill :attr:`failures`."""
-        if self.manager.list_name_plugin():
+        if self.manager.list_name_plugin() or self._deferred:
             for hook in BUILTINS:
                 if self.add_to(hook):
                     self.families() if hook == "surgeon_families" else self._named(hook, KINDS[hook])
@@ -263,8 +284,13 @@ class Plugins:
         ours = BUILTINS.get(hook)
         if ours and not self.manager.has_plugin(ours):
             self.manager.register(importlib.import_module(ours), ours)
+        for name in [name for name, (_, hooks) in self._deferred.items() if hook in hooks]:
+            self._import(name)
+        order = {name: position for position, name in enumerate(self._order)}
         implemented = getattr(self.manager.hook, hook).get_hookimpls()
-        for impl in sorted(implemented, key=lambda impl: impl.plugin_name != ours):
+        for impl in sorted(
+            implemented, key=lambda impl: -1 if impl.plugin_name == ours else order.get(impl.plugin_name, 0)
+        ):
             yield impl.plugin_name, impl.function
 
     def _call(self, hook: str) -> list[tuple[str, Named]]:
@@ -345,12 +371,7 @@ def load(
     """
     plugins = Plugins()
     for entry in chosen(without) if installed else ():
-        if entry.dist is not None:
-            plugins.distributions[entry.name] = (entry.dist.name, entry.dist.version)
-        try:
-            plugins.register(imported(plugins.origin(entry.name), entry.load), entry.name)
-        except PluginError as error:
-            plugins.fail(entry.name, error)
+        plugins.defer(entry)
     for name in extra:
         try:
             plugins.register(imported(name, partial(file_or_module, name)), name)

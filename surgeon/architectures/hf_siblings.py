@@ -42,6 +42,11 @@ def build_stock(cls: Any, config: Any) -> nn.Module:
     Raises:
         ArchitectureError: The class cannot be built from this config.
     """
+    part = (getattr(config, "sub_configs", None) or {}).get("text_config")
+    if part is not None and cls.config_class is part and not isinstance(config, part):
+        raise ArchitectureError(
+            f"{cls.__name__} is a class for the text part alone ({part.__name__}), and this network has other parts too"
+        )
     try:
         return build_skeleton(lambda: cls._from_config(config))
     except Exception as error:  # a class may raise anything on another class's config

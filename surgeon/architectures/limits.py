@@ -20,10 +20,15 @@ SHARED = 200
 """Layers that share tensors."""
 LABELS = 1_000_000
 """Labels of a config and classes of an operation."""
+SIZE = 2**24
+"""Channels, positions, words and heads of a config; some fill buffers that are computed at building."""
 ELEMENTS = 2**28
 """Elements of an input to trace with."""
 
-_DEPTH = re.compile(r"(^|_)(layers?|blocks|depths?)$")
+_DEPTH = re.compile(r"(^|_)(?<!per_)(layers?|blocks|depths?)$")
+_SIZE = re.compile(
+    r"(size|dim|width|heads|channels|embeddings|positions|experts|features|states|window|groups|ranks?)$|^[nd]_"
+)
 _DEPTHS = re.compile(r"(^|_)depths?$|^num_|^layers$")
 """Keys whose lists hold numbers of layers; other lists hold indices of layers."""
 OVERRIDE = "if intended, set SURGEON_LIMITS=off in the environment"
@@ -51,6 +56,9 @@ def check_config(values: Mapping[str, Any], where: str, tensors: int | None = No
             if isinstance(value, list):
                 value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)
             _bound(key, value, layers, "layers" if tensors is None else f"layers for {tensors} tensors", where)
+        elif _SIZE.search(name):
+            for size in value if isinstance(value, list) else [value]:
+                _bound(key, size, SIZE, "", where)
 
 
 def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:

@@ -64,7 +64,10 @@ def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Cal
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(f"{path} is a device, pipe or socket", hint="-o names a file or a folder")
-    resolved = path.resolve()
+    try:
+        resolved = path.resolve()
+    except RuntimeError as error:  # raised up to Python 3.12
+        raise OutputError(f"{path} lies below a link that leads to itself", hint="-o names another place") from error
     for file in (f.resolve() for f in inputs):
         holder = file.parent if _holds_a_model(file.parent) else file
         if resolved in (file, holder) or resolved in holder.parents:

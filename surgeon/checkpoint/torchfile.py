@@ -213,15 +213,25 @@ def _open_archive(path: Path) -> _Archive:
                 raise CheckpointError(f"its record {info.filename} reaches beyond the end of the file")
             records[info.filename] = ByteRange(path, start, info.file_size)
     # an archive that torch reads differently, or not at all, cannot be trusted
-    reader: Any = torch._C.PyTorchFileReader(str(path))
-    seen = {f"{root}/{name}" for name in reader.get_all_records()}
-    for name, span in records.items():
-        if name not in seen or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
-            raise CheckpointError(f"its record {name} differs between torch and zipfile")
+    with path.open("rb") as opened:
+        reader: Any = torch._C.PyTorchFileReader(str(path) if _is_text(path) else opened)
+        seen = {f"{root}/{name}" for name in reader.get_all_records()}
+        for name, span in records.items():
+            if name not in seen or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
+                raise CheckpointError(f"its record {name} differs between torch and zipfile")
     pickled = records[f"{root}/data.pkl"].length
     if pickled > PICKLE_LIMIT:
         raise CheckpointError(f"its data.pkl claims {pickled} bytes")
     return _Archive(root, records)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a name can be passed to torch; others are of any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _root(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
+from surgeon.cli.render.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
@@ -43,7 +45,10 @@ QUICK = ("apply", "plan", "inspect", "diff", "check", "ops", "schema", "plugins"
 def main() -> None:
     """Run the command line with the process's arguments, and end the process."""
     codes = [1]
+    write_what_fits(sys.stdout, sys.stderr)
     listen()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
@@ -161,7 +166,7 @@ def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
         traceback.print_exception(error.__cause__ if type(error) is SurgeonError and error.__cause__ else error)
     show(render_error(error), stderr=True)
     if "--json" in arguments:
-        print(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=False))
+        print(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=not takes_unicode(sys.stdout)))
     return error.exit_code
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from surgeon.cli import options
+from surgeon.cli.render.signs import takes_unicode
 from surgeon.errors import OutputError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -55,10 +57,11 @@ def schema(
     from surgeon.recipe.catalog import schema_of
 
     plugins: Plugins = load_plugins(installed=False) if builtins else context.obj
-    text = json.dumps(schema_of(plugins), indent=2, ensure_ascii=False)
+    schema = schema_of(plugins)
     if output is None:
-        print(text)
+        print_json(schema)
         return
+    text = json.dumps(schema, indent=2, ensure_ascii=False)
     try:
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -99,5 +102,5 @@ def plugins(
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as JSON."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """Print ``data`` as JSON; with escapes where the terminal lacks a character, so that no value changes."""
+    print(json.dumps(data, indent=2, ensure_ascii=not takes_unicode(sys.stdout), default=str))

@@ -41,12 +41,12 @@ class Numbers:
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """Encode a row."""
-        return self.many({column: [row[column]] for column in self.columns})[0]
+        return {self.name: self.batch({column: [row[column]] for column in self.columns})[0]}
 
-    def many(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Tensor]]:
-        """Encode several rows."""
-        values = torch.from_numpy(np.concatenate([self._coded(name, columns[name]) for name in self.columns], axis=1))
-        return [{self.name: row} for row in values.float()]
+    def batch(self, columns: Mapping[str, Any]) -> Tensor:
+        """Encode several rows, ``(rows, values)``."""
+        values = np.concatenate([self._coded(name, columns[name]) for name in self.columns], axis=1)
+        return torch.from_numpy(values).float()
 
     @property
     def plain(self) -> list[str]:
@@ -64,10 +64,10 @@ class Numbers:
         return settings
 
     def fit(self, parts: Sequence[Any]) -> None:
-        """Compute mean and deviation of the columns over the training rows, ``datasets.Dataset`` objects."""
+        """Compute mean and deviation of the columns over the training rows, one part of each source."""
         self.mean, self.std = {}, {}
         for column in self.plain:
-            values = np.concatenate([_floats(_arrow(rows, column)) for rows in parts])
+            values = np.concatenate([_floats(part.arrow([column])[column]) for part in parts])
             deviation = float(values.std())
             self.mean[column], self.std[column] = float(values.mean()), deviation if deviation > 0 else 1.0
 

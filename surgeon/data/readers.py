@@ -29,11 +29,15 @@ class Part:
         rows: A ``datasets.Dataset``.
         numbers: ``(rows,)``: the number of each row in the source.
         ids: The name of each row of the source, by number. Default: its number.
+        base: The dataset that ``rows`` are chosen from; None if they are all of it.
+        positions: ``(rows,)``: the place of each row in ``base``.
     """
 
     rows: Any
     numbers: Any
     ids: Sequence[str] | None = None
+    base: Any = None
+    positions: Any = None
 
     @classmethod
     def of(cls, rows: Any, ids: Sequence[str] | None = None) -> Part:
@@ -45,7 +49,15 @@ class Part:
 
     def select(self, positions: Any) -> Part:
         """Select rows."""
-        return Part(self.rows.select(positions), self.numbers[positions], self.ids)
+        base, places = (self.rows, None) if self.base is None else (self.base, self.positions)
+        places = positions if places is None else places[positions]
+        return Part(self.rows.select(positions), self.numbers[positions], self.ids, base, places)
+
+    def arrow(self, columns: Sequence[str]) -> Any:
+        """Return columns as an Arrow table; ``datasets`` itself gathers chosen rows one at a time."""
+        rows = self.rows if self.base is None else self.base
+        table = rows.select_columns(list(dict.fromkeys(columns))).with_format("arrow")[:]
+        return table if self.base is None else table.take(np.asarray(self.positions, np.int64))
 
     def names(self) -> Iterable[str]:
         """Return the names of the rows."""

@@ -17,6 +17,11 @@ EXTRAS = {
     },
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
     "audio": {"soundfile": "soundfile"},
+    "tensorboard": {"tensorboard": "tensorboard"},
+    "wandb": {"wandb": "wandb"},
+    "mlflow": {"mlflow": "mlflow"},
+    "comet": {"comet-ml": "comet_ml"},
+    "trackio": {"trackio": "trackio"},
 }
 """The packages of each extra in ``pyproject.toml``, with the module that each provides."""
 

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from surgeon.data.files import Encoder
 from surgeon.data.labels import IGNORED
+from surgeon.data.numbers import Numbers
+from surgeon.data.texts import Texts
 from surgeon.data.word_texts import WORD_IDS, label_first_pieces
 from surgeon.errors import SurgeonError, TrainingError
+
+ROOM = 2 * 2**30
+"""How many bytes of numbers or tokens a dataset keeps in memory; what is beyond is read in every epoch."""
+STEP = 100_000
+"""How many rows are read at a time."""
+OBJECT = 112
+"""About how many bytes an array has beside its values."""
+
+
+class Gathered(Sequence[dict[str, Tensor]]):
+    """The samples of a batch that is already one: columns of tensors, ``(samples, …)``."""
+
+    def __init__(self, columns: Mapping[str, Tensor]) -> None:
+        self.columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Gathered({name: column[index] for name, column in self.columns.items()})
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return {name: column[index] for name, column in self.columns.items()}
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -32,6 +59,7 @@ class Rows(Dataset[dict[str, Tensor]]):
         varied: Whether to vary samples.
         by_word: The labels that have one class per word.
         keep_words: Whether samples include the word index of each token.
+        whole: Returns columns of all rows as an Arrow table, for inputs that are read once.
     """
 
     def __init__(
@@ -48,6 +76,7 @@ class Rows(Dataset[dict[str, Tensor]]):
         varied: bool,
         by_word: Sequence[str] = (),
         keep_words: bool = False,
+        whole: Callable[[Sequence[str]], Any] | None = None,
     ) -> None:
         self.rows = rows
         self.encoders = list(encoders)
@@ -60,6 +89,10 @@ class Rows(Dataset[dict[str, Tensor]]):
         self.varied = varied
         self.by_word = tuple(by_word)
         self.keep_words = keep_words
+        self.whole = whole
+        self._kept: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+        self._room = ROOM
+        self._numbers: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,6 +109,67 @@ class Rows(Dataset[dict[str, Tensor]]):
         except Exception as error:  # libraries may raise anything on a user's data
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrainingError(f"{self.where}, row {number} cannot be read: {reason}", where="train.data") from error
+        return self._labelled(sample, index)
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Tensor]]:
+        """Return the samples of a batch, which is what a DataLoader asks for; it reads and encodes them together."""
+        try:
+            if all(isinstance(encode, Numbers) for encode in self.encoders):
+                return self._gathered(indices)
+            if len(self.encoders) == 1 and isinstance(self.encoders[0], Texts):
+                return self._tokens(self.encoders[0], indices)
+        except Exception:  # reading the rows one at a time says which it is
+            pass
+        return [self[index] for index in indices]
+
+    def _gathered(self, indices: Sequence[int]) -> Gathered:
+        places = torch.as_tensor(indices)
+        if (inputs := self._all_numbers()) is not None:
+            made = {name: values[places] for name, values in inputs.items()}
+        else:
+            table = self.rows.with_format("arrow")[list(indices)]
+            made = self._encoded(table)
+        return Gathered(made | {name: values[places] for name, values in self.labels.items()})
+
+    def _encoded(self, table: Any) -> dict[str, Tensor]:
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        return {encode.name: encode.batch(columns) for encode in self.encoders}  # type: ignore[attr-defined]
+
+    def _all_numbers(self) -> dict[str, Tensor] | None:
+        """Return the inputs of all rows, read once; None if they take too much memory."""
+        if self._numbers is None:
+            first = self._encoded(self.rows.with_format("arrow")[:1])
+            if self.whole is None or len(self) * sum(values[0].numel() for values in first.values()) * 4 > ROOM:
+                return None
+            names = [column for encode in self.encoders for column in encode.columns]  # type: ignore[attr-defined]
+            table = self.whole(names)
+            parts = [self._encoded(table.slice(start, STEP)) for start in range(0, len(self), STEP)]
+            self._numbers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return self._numbers
+
+    def _tokens(self, encode: Texts, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Return samples of texts, which become tokens once, in the first epoch."""
+        new = [index for index in indices if index not in self._kept]
+        made: dict[int, dict[str, Tensor]] = {}
+        if new:
+            columns = self.rows[new]
+            rows = [{name: values[place] for name, values in columns.items()} for place in range(len(new))]
+            tokens = encode.tensors(encode.encode([encode.value(row) for row in rows]))
+            made = dict(zip(new, tokens, strict=True))
+            for index, sample in made.items():
+                if self._room > 0:
+                    # of the smallest type that holds every token
+                    self._kept[index] = {name: value.numpy().astype(np.int32) for name, value in sample.items()}
+                    self._room -= sum(OBJECT + value.nbytes for value in self._kept[index].values())
+        samples = [
+            dict(made[index])
+            if index in made
+            else {name: torch.from_numpy(value).long() for name, value in self._kept[index].items()}
+            for index in indices
+        ]
+        return [self._labelled(sample, index) for sample, index in zip(samples, indices, strict=True)]
+
+    def _labelled(self, sample: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         labels = {name: values[index] for name, values in self.labels.items()}
         if WORD_IDS in sample:
             labels |= {name: label_first_pieces(labels[name], sample[WORD_IDS]) for name in self.by_word}
@@ -102,6 +196,7 @@ class Rows(Dataset[dict[str, Tensor]]):
         """Return the same rows without variations."""
         plain = copy.copy(self)
         plain.varied = False
+        plain._kept = dict(self._kept)
         return plain
 
 
@@ -117,6 +212,11 @@ class Chosen(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[self.positions[index]]
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Return the samples of a batch."""
+        chosen: Sequence[Any] = several(self.samples, [self.positions[index] for index in indices])
+        return chosen
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on."""
@@ -139,6 +239,12 @@ class Chosen(Dataset[dict[str, Tensor]]):
         return None if values is None else values[torch.tensor(self.positions, dtype=torch.long)]
 
 
+def several(samples: Any, indices: Sequence[int]) -> Any:
+    """Return samples of a dataset, together if it can read them so."""
+    together = getattr(samples, "__getitems__", None)
+    return together(indices) if callable(together) else [samples[index] for index in indices]
+
+
 def label_values(samples: Any, name: str) -> Tensor | None:
     """Return all labels of a column as one tensor; None if the dataset would have to read every sample."""
     ask = getattr(samples, "label_values", None)
@@ -157,8 +263,10 @@ class Collate:
     masks: tuple[str, ...] = ()
     """Columns of masks; they are filled up as pictures are, with -100."""
 
-    def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return ``samples`` as a batch."""
+        if isinstance(samples, Gathered):
+            return dict(samples.columns)
         masks = [name for name in self.masks if name in samples[0]]
         filled = {name: self._filled(name, samples) for name in (*self.pictures, *masks)}
         others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
@@ -170,7 +278,7 @@ class Collate:
             batch[name] = torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=value)
         return dict(batch)
 
-    def _filled(self, name: str, samples: list[dict[str, Tensor]]) -> Tensor:
+    def _filled(self, name: str, samples: Sequence[dict[str, Tensor]]) -> Tensor:
         columns = [sample[name] for sample in samples]
         sizes = sorted({tuple(column.shape) for column in columns})
         if len(sizes) == 1:

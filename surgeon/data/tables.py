@@ -120,6 +120,7 @@ class OpenTable:
                 strata=self._strata(name, network),
                 ids=part.ids,
                 by_word=self._by_word(name),
+                whole=part.arrow,
                 varied=name == "train",
             )
         names = {target: numbering.names for target, numbering in numberings.items() if numbering.names}
@@ -227,7 +228,7 @@ def _fit_numbers(tables: Sequence[OpenTable]) -> None:
             if isinstance(encode, Numbers):
                 inputs.setdefault(encode.name, []).append((encode, table))
     for name, encoders in inputs.items():
-        fit_together([(encode, table.parts["train"].rows) for encode, table in encoders])
+        fit_together([(encode, table.parts["train"]) for encode, table in encoders])
         for encode, table in encoders:
             if encode.used:
                 table.used.setdefault("numbers", {})[name] = encode.used

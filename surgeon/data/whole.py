@@ -238,6 +238,7 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
         varied=False,
         by_word=[name for name in tag_columns(source, data, network) if name in labels],
         keep_words=any(isinstance(encode, Words) for encode in encoders),
+        whole=part.arrow,
     )
     given = {target: each for target, each in names.items() if each}
     return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes, used)

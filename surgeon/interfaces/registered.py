@@ -7,11 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from surgeon.errors import PluginError
-from surgeon.interfaces.architecture import ArchitectureProvider
-from surgeon.interfaces.data import Source
-from surgeon.interfaces.family import Family
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.returned import described, origin_of
 
 T = TypeVar("T")
@@ -75,17 +71,18 @@ def registered_plugins() -> dict[str, object]:
     return dict(_registered)
 
 
-def file_of(plugin: str) -> str | None:
-    """The file or package of something that :func:`register` was called with; None for the name of another plugin."""
-    return plugin.rpartition(" (")[0] if plugin in _registered else None
-
-
 def _forget(end: str) -> None:
     for label in [label for label in _registered if label.endswith(end)]:
         del _registered[label]
 
 
 def _hook_of(thing: Any) -> str:
+    # imported here, since they import pydantic, which `surgeon --version` does without
+    from surgeon.interfaces.architecture import ArchitectureProvider
+    from surgeon.interfaces.data import Source
+    from surgeon.interfaces.family import Family
+    from surgeon.interfaces.operation import Operation
+
     kinds: dict[str, Callable[[], bool]] = {
         "surgeon_operations": lambda: isinstance(thing, type) and issubclass(thing, Operation),
         "surgeon_sources": lambda: isinstance(thing, type) and issubclass(thing, Source),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.composite import Composite, Entry
 from surgeon.nn.features import main_tensor
 from surgeon.nn.grafts import Tap
 from surgeon.nn.outputs import Outputs
+
+if TYPE_CHECKING:
+    from surgeon.interfaces.architecture_name import Architecture
 
 
 class ProgressiveNetwork(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from surgeon.nn.frozen import Frozen
 from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, compare_with_recorded_outputs, verify_bytes
+from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.pipeline.reference_outputs import is_small, run_before_writing
 from surgeon.pipeline.unregistered import refuse_unregistered
@@ -257,6 +258,7 @@ class Verification:
         digests: How many files match their recorded digest; 0 if none are recorded (surgeon 0.1.0).
         same_outputs: How many output tensors are, up to rounding, those of the network that was written.
         outputs_note: Why outputs were not compared; empty if they were.
+        nonfinite: How many NaN and infinite values each tensor has that has any.
     """
 
     tensors: int
@@ -267,6 +269,7 @@ class Verification:
     digests: int = 0
     same_outputs: int = 0
     outputs_note: str = ""
+    nonfinite: Mapping[str, int] = field(default_factory=dict)
 
 
 @name_nearest_option
@@ -334,6 +337,7 @@ def verify(
             where=str(path),
             hint="name the source that it was made from; what surgeon trains is recorded, other training is not",
         )
+    nonfinite = count_nonfinite((name, artifact.checkpoint.read(name)) for name in artifact.checkpoint.entries)
     return Verification(
         tensors=len(dict(tensors_of(root))),
         kept=kept,
@@ -343,6 +347,7 @@ def verify(
         digests=integrity.files,
         same_outputs=compared.equal,
         outputs_note=compared.note,
+        nonfinite=nonfinite,
     )
 
 

@@ -48,11 +48,12 @@ def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[S
     if not (settings.arguments or here):
         return []  # avoids the import of transformers
     from surgeon.training.arguments import argument_problems, training_arguments
+    from surgeon.training.trackers import key_problems
 
-    problems = [
-        _problem(recipe, error.message, error.hint, *(error.where or "").split(".", 2))
-        for error in argument_problems(settings.arguments)
-    ]
+    listed = argument_problems(settings.arguments)
+    if here and not listed:
+        listed = key_problems(settings.arguments.get("report_to", "none"))
+    problems = [_problem(recipe, error.message, error.hint, *(error.where or "").split(".", 2)) for error in listed]
     if here and not problems:
         try:
             with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:

@@ -157,11 +157,15 @@ def inspect(
     plugins = with_trust(as_plugins(plugins), trust_code, model, arch)
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
+    notes = list(opened.source.notes)
+    if missing := opened.source.missing:
+        few = ", ".join(list(missing)[:3]) + (", …" if len(missing) > 3 else "")
+        notes.append(f"the checkpoint lacks {len(missing)} tensors of this network: {few}")
     return view_network(
         opened.inspect(),
         str(opened.source.architecture) if opened.source.architecture else None,
         opened.source.location,
-        opened.source.notes,
+        notes,
         opened.source.record,
     )
 

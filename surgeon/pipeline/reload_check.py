@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
+from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Prepared
 from surgeon.pipeline.reference_outputs import RUN, Reference, first_line, forward, run_before_writing
 from surgeon.plugins import Plugins
@@ -63,6 +64,8 @@ class Reload:
     total: int
     outputs: int | None
     note: str | None = None
+    nonfinite: Mapping[str, int] = field(default_factory=dict)
+    """NaN and infinite values by tensor; of networks that were compared whole."""
 
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: Reference | None = None) -> Reload:
@@ -120,8 +123,9 @@ def check_in_memory(
         raise _wrong(path, f"loads with other tensors than were written: {', '.join(wrong[:3])}")
     if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
         raise _wrong(path, f"loads with other values than were written: {', '.join(wrong[:3])}")
+    nonfinite = count_nonfinite(again.items())
     if reference.inputs is None:
-        return Reload(len(written), len(written), None, f"no forward: {reference.refusal}")
+        return Reload(len(written), len(written), None, f"no forward: {reference.refusal}", nonfinite)
     try:
         outputs = forward(loaded, reference.inputs, reference.tensors)
     except Exception as error:
@@ -130,7 +134,7 @@ def check_in_memory(
     architecture = prepared.record.architecture
     provider = plugins.architectures().get(architecture.scheme) if architecture is not None else None
     _check_stock(model, provider, reference.inputs, reference.tensors, reference.outputs, path)
-    return Reload(len(again), len(again), len(reference.outputs))
+    return Reload(len(again), len(again), len(reference.outputs), None, nonfinite)
 
 
 def _check_stock(

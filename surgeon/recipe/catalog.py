@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from surgeon.errors import PluginError
+from surgeon.interfaces.catalog_cache import digest, recalled, remember
 from surgeon.plugins import Plugins, as_plugins
 
 
@@ -21,12 +23,29 @@ def describe_operations(plugins: Plugins | Sequence[str] | None = None) -> dict[
 
 def schema_of(plugins: Plugins) -> dict[str, Any]:
     """Return the schema of recipes: the one shipped with surgeon, unless a plugin adds operations or sources."""
-    if plugins.add_to("surgeon_operations", "surgeon_sources"):
-        from surgeon.recipe.schema import recipe_schema
-
-        return recipe_schema(plugins)
+    if adding := plugins.adding("surgeon_operations", "surgeon_sources"):
+        return _with_plugins(plugins, adding)
     shipped: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recipe.schema.json").read_text(encoding="utf-8"))
     return shipped
+
+
+def _with_plugins(plugins: Plugins, adding: Sequence[str]) -> dict[str, Any]:
+    """Get the schema with what plugins add, as it was made last time if their files are the same."""
+    prints = [plugins.fingerprints.get(name) for name in adding]
+    known = [key for key in prints if key]
+    key = digest(["schema", *known]) if len(known) == len(adding) else None
+    if key and (remembered := recalled(key)):
+        plugins.conflicts.update(
+            {name: PluginError(told[0], where=told[1], hint=told[2]) for name, told in remembered["conflicts"].items()}
+        )
+        return dict(remembered["schema"])
+    from surgeon.recipe.schema import recipe_schema
+
+    schema = recipe_schema(plugins)
+    if key and not plugins.failures:
+        conflicts = {name: [error.message, error.where, error.hint] for name, error in plugins.conflicts.items()}
+        remember(key, {"schema": schema, "conflicts": conflicts})
+    return schema
 
 
 def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

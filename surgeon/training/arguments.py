@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from transformers import Trainer, TrainingArguments
 from surgeon.errors import TrainingError, suggest
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.rates import numeric_rate
-
-TENSORBOARD = "'surgeon-torch[tensorboard]'"
+from surgeon.training.trackers import key_problems, tracker_problems
 
 TAKEN = {
     "output_dir": "it is derived from surgeon's output path (-o)",
@@ -58,30 +56,7 @@ def argument_problems(arguments: Mapping[str, Any]) -> list[TrainingError]:
         elif name not in names:
             hint = suggest(name, names - set(TAKEN))
             problems.append(TrainingError(f"transformers.TrainingArguments has no {name!r}", where=where, hint=hint))
-    return [*problems, *_trackers(arguments.get("report_to", "none"))]
-
-
-def _trackers(given: Any) -> list[TrainingError]:
-    """Return an error for each tracker that transformers does not support, or that is not installed."""
-    from transformers.integrations.integration_utils import (
-        INTEGRATION_TO_CALLBACK,
-        get_available_reporting_integrations,
-    )
-
-    names = [given] if isinstance(given, str) else list(given or ())
-    installed = get_available_reporting_integrations() if any(name not in ("none", "all") for name in names) else []
-    problems = []
-    for name in names:
-        if name in ("none", "all", *installed) or (name == "flyte" and find_spec("flytekit") is not None):
-            continue
-        if name in INTEGRATION_TO_CALLBACK:
-            package = {"tensorboard": TENSORBOARD, "azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}.get(name, name)
-            what, hint = f"{name} is not installed", f"python -m pip install {package}, or report_to: none"
-        else:
-            what = f"transformers does not support the tracker {name!r}"
-            hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"supported: {', '.join(INTEGRATION_TO_CALLBACK)}"
-        problems.append(TrainingError(what, where="train.arguments.report_to", hint=hint))
-    return problems
+    return [*problems, *tracker_problems(arguments.get("report_to", "none"))]
 
 
 def _optimizer(arguments: TrainingArguments) -> None:
@@ -113,12 +88,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse an unknown argument, or one that another key of the recipe sets.
+    """Refuse a name that TrainingArguments does not know or another key decides, and a tracker that cannot be used.
 
     Raises:
         TrainingError: An argument is refused; the error names the nearest ones.
     """
-    for problem in argument_problems(arguments):
+    for problem in (*argument_problems(arguments), *key_problems(arguments.get("report_to", "none"))):
         raise problem
 
 
@@ -149,6 +124,7 @@ def training_arguments(
         "logging_nan_inf_filter": False,  # a NaN loss must be logged, not filtered
         **({"save_strategy": "epoch", "save_total_limit": 1} if checkpoints else {"save_strategy": "no"}),
         "report_to": "none",
+        "eval_do_concat_batches": False,  # to append each batch to a growing table takes quadratic time
         "per_device_eval_batch_size": settings.batch_size,
         "dataloader_pin_memory": torch.cuda.is_available(),
         # set explicitly: otherwise several processes (torchrun) do not find each other on the CPU

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from surgeon.errors import TrainingError
+from surgeon.interfaces.cache_root import cache_root
 
 LIMIT = 20.0
 """The most gigabytes of cached features in total, unless ``$SURGEON_CACHE_GB`` is set."""
@@ -19,7 +20,7 @@ ABANDONED = 24 * 3600
 
 def cache_folder() -> Path:
     """Return the folder of cached features: ``$SURGEON_CACHE/features``, else ``~/.cache/surgeon/features``."""
-    return Path(os.environ.get("SURGEON_CACHE") or Path.home() / ".cache" / "surgeon") / "features"
+    return cache_root() / "features"
 
 
 def limit() -> int:

@@ -25,7 +25,14 @@ def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], 
     device = next(model.parameters()).device
     batch = {name: column.to(device) for name, column in first.items()}
     model.eval()
-    return outputs_of(model, Call.of(model, splits.inputs), batch), batch
+    outputs = outputs_of(model, Call.of(model, splits.inputs), batch)
+    if not outputs:
+        raise TrainingError(
+            f"{type(model).__name__} returns no tensor by name, so no objective can train it",
+            where="train",
+            hint="networks that detect boxes compute losses of their own, and cannot be trained here",
+        )
+    return outputs, batch
 
 
 def outputs_of(model: nn.Module, call: Call, batch: Batch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, MASKED, NEXT_TOKEN, NUMBER_LOSSES, Network
+from surgeon.data.rows import several
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
@@ -199,7 +200,7 @@ def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
     call = Call.of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for start in range(0, len(samples), batch_size):
-        rows = [samples.rows[row] for row in range(start, min(start + batch_size, len(samples)))]
+        rows = several(samples.rows, range(start, min(start + batch_size, len(samples))))
         batch = {name: column.to(device) for name, column in samples.collate(rows).items()}
         with torch.no_grad(), in_eval_mode(model):
             outputs = outputs_of(model, call, batch)

@@ -43,6 +43,10 @@ class Numbered(Chosen):
     def __getitem__(self, index: int) -> Any:
         return {**self.samples[index], ROW: torch.tensor(int(index))}
 
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """Return the samples of a batch."""
+        return [self[index] for index in indices]
+
 
 def check_fixed(settings: TrainSettings, splits: Splits) -> None:
     """Refuse to keep predictions of samples that differ in every epoch.

@@ -327,7 +327,9 @@ class ObjectiveTrainer(BaseTrainer):
         return None, table, table.new_zeros(len(table))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        self.measured = torch.as_tensor(prediction.predictions)
+        given = prediction.predictions
+        self.measured = torch.cat([torch.as_tensor(part) for part in given]) if isinstance(given, list) else given
+        self.measured = torch.as_tensor(self.measured)
         loss = total_loss(self.targets, self.measured, self.widths, self.weighing)
         return {"loss": loss, **means(self.targets, self.measured, self.widths)}
 

@@ -13,6 +13,7 @@ from surgeon.checkpoint.formats import memory_checkpoint
 from surgeon.errors import ArchitectureError
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.match import Match
 from surgeon.plugins import load
 
@@ -46,21 +47,21 @@ def checkpoint():
 
 
 def test_a_file_of_torchvision_stays_one_and_the_other_reading_is_noted(checkpoint):
-    match = identify(checkpoint, {"aaa": Twin("aaa"), **load(installed=False).architectures()})
+    match = identify(checkpoint, {"aaa": CheckedProvider(Twin("aaa")), **load(installed=False).architectures()})
     assert str(match.architecture) == "torchvision/resnet18"
     assert any("aaa/twin fits too" in note for note in match.notes)
 
 
 def test_a_provider_that_raises_is_left_out_and_noted(checkpoint):
-    match = identify(checkpoint, {"aaa": Raising("aaa"), **load(installed=False).architectures()})
+    match = identify(checkpoint, {"aaa": CheckedProvider(Raising("aaa")), **load(installed=False).architectures()})
     assert str(match.architecture) == "torchvision/resnet18"
-    assert any("'aaa' failed on this file: KeyError" in note for note in match.notes)
+    assert any("'aaa' failed on this file: " in note and "KeyError" in note for note in match.notes)
 
 
 def test_two_plugins_that_recognise_a_file_are_both_named():
     other = memory_checkpoint({"w": torch.ones(2)})
     with pytest.raises(ArchitectureError, match="fit aaa/twin and bbb/twin"):
-        identify(other, {"aaa": Twin("aaa"), "bbb": Twin("bbb")})
+        identify(other, {"aaa": CheckedProvider(Twin("aaa")), "bbb": CheckedProvider(Twin("bbb"))})
 
 
 class WithMlp(Twin):
@@ -77,4 +78,16 @@ def test_a_plugin_whose_network_fits_as_it_is_comes_before_one_with_its_head_lef
     checkpoint = memory_checkpoint(provider.build(Architecture(scheme="mlps", name="twin")).state_dict())
     providers = load(installed=False).architectures()
     assert identify(checkpoint, providers).fit.missing == ["fc.weight", "fc.bias"]
-    assert str(identify(checkpoint, {"mlps": provider, **providers}).architecture) == "mlps/twin"
+    assert str(identify(checkpoint, {"mlps": CheckedProvider(provider), **providers}).architecture) == "mlps/twin"
+
+
+class Ambiguous(Twin):
+    def identify(self, checkpoint):
+        raise ArchitectureError("its tensors fit one and two")
+
+
+def test_a_plugin_that_names_candidates_is_heard_before_a_provider_that_recognises_nothing():
+    strange = memory_checkpoint({"layer1.0.conv1.weight": torch.ones(2, 2, 3, 3), "fc.weight": torch.ones(2, 2)})
+    providers = {**load(installed=False).architectures(), "twins": CheckedProvider(Ambiguous("twins"))}
+    with pytest.raises(ArchitectureError, match="fit one and two"):
+        identify(strange, providers)

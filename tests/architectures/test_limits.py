@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
+from transformers import CONFIG_MAPPING
 
 import surgeon
 from surgeon.architectures.limits import check_config
@@ -60,9 +61,25 @@ def test_a_config_that_asks_for_too_much_is_refused_at_once(
     assert "SURGEON_LIMITS=off" in " ".join(capsys.readouterr().err.split())
 
 
+def test_no_default_config_of_transformers_is_beyond_the_bounds() -> None:
+    for kind in CONFIG_MAPPING.values():
+        try:
+            values = kind().to_dict()
+        except Exception:  # a composite one that has no defaults
+            continue
+        check_config(values, kind.__name__)
+
+
+@pytest.mark.parametrize("field", ["head_dim", "max_position_embeddings", "hidden_size", "vocab_size", "n_heads"])
+def test_a_size_beyond_every_network_is_refused(field: str) -> None:
+    with pytest.raises(ArchitectureError, match=rf"text_config\.{field} is 1,000,000,000"):
+        check_config({"text_config": {field: 10**9}}, "here")
+    check_config({"rope_theta": 10**9, "eos_token_id": 10**9}, "here")
+
+
 def test_the_bounds_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"num_hidden_layers": 1001}
-    with pytest.raises(ArchitectureError, match="num_hidden_layers asks for 1,001"):
+    with pytest.raises(ArchitectureError, match="num_hidden_layers is 1,001"):
         check_config(values, "here")
     monkeypatch.setenv("SURGEON_LIMITS", "off")
     check_config(values, "here")
@@ -94,7 +111,7 @@ def test_a_manifest_that_asks_for_too_much_is_refused(folder: Path) -> None:
     manifest = json.loads(Path("out/surgeon.json").read_text())
     manifest["record"]["surgeries"][-1]["operations"][0]["classes"] = 10**12
     Path("out/surgeon.json").write_text(json.dumps(sealed(manifest)))
-    with pytest.raises(ArchitectureError, match=r"operations\.0\.classes asks for 1,000,000,000,000"):
+    with pytest.raises(ArchitectureError, match=r"operations\.0\.classes is 1,000,000,000,000"):
         surgeon.load("out")
 
 

@@ -16,10 +16,14 @@ import argparse
 import ast
 import hashlib
 import json
+import math
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -81,33 +85,40 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def language(seeds: int, folder: Path, steps: int, healing: int, samples: int) -> tuple[dict[str, list[float]], str]:
+def language(given: argparse.Namespace, folder: Path) -> tuple[dict[str, list[float]], str]:
     """Perplexities by way, one for each seed, and what was trained."""
     data = write_language_model(folder)
-    whole = TrainSettings(
-        data=data, batch_size=16, learning_rate=3e-3, arguments={"max_steps": steps, "lr_scheduler_type": "cosine"}
-    )
+    arguments = {"max_steps": given.steps, "lr_scheduler_type": "cosine"}
+    whole = TrainSettings(data=data, batch_size=16, learning_rate=3e-3, arguments=arguments)
     model = surgeon.load(folder / "fresh")
-    report = surgeon.train(model, whole, quiet=True)
+    learnt = perplexity(surgeon.train(model, whole, quiet=True))
     surgeon.save(model, folder / "whole")
-    found: dict[str, list[float]] = {"the whole network": [perplexity(report)] * seeds, "after the cut": []}
-    for seed in range(seeds):
-        for way, distill in WAYS.items():
-            settings = TrainSettings(
-                data={**data, "samples": samples},
-                batch_size=16,
-                learning_rate=1e-3,
-                arguments={"max_steps": healing, "lr_scheduler_type": "cosine"},
-                distill=distill,
-            )
-            _, report = surgeon.finetune(
-                folder / "whole", surgeon.Truncate(keep_blocks=3), settings=settings, seed=seed
-            )
-            found.setdefault(way, []).append(perplexity(report))
-            if way == "plain fine-tuning":
-                found["after the cut"].append(float(torch.tensor(report.before["logits_loss"]).exp()))
-    blocks = f"{samples} of the {len((folder / 'train.jsonl').read_text().splitlines())} texts, {healing} steps of 16 "
-    return found, blocks + f"blocks of {LENGTH} tokens"
+    few = {**data, "samples": given.samples}
+    found: dict[str, list[float]] = {"the whole network": [learnt] * given.seeds}
+    for made in each_seed(partial(healed, folder / "whole", few, given.healing), given):
+        for way, value in made.items():
+            found.setdefault(way, []).append(value)
+    texts = len((folder / "train.jsonl").read_text().splitlines())
+    what = f"The whole network: {given.steps} steps of 16 blocks of {LENGTH} tokens, from {texts} texts; the cut one: "
+    return found, f"{what}{given.healing} such steps, from {given.samples} of the texts."
+
+
+def healed(folder: Path, data: dict[str, object], steps: int, seed: int) -> dict[str, float]:
+    """Perplexities of the cut language model, by way, for one seed."""
+    made: dict[str, float] = {}
+    arguments = {"max_steps": steps, "lr_scheduler_type": "cosine"}
+    for way, distill in WAYS.items():
+        settings = TrainSettings(data=data, batch_size=16, learning_rate=1e-3, arguments=arguments, distill=distill)
+        _, report = surgeon.finetune(folder, surgeon.Truncate(keep_blocks=3), settings=settings, seed=seed)
+        made.setdefault("after the cut", math.exp(report.before["logits_loss"]))
+        made[way] = perplexity(report)
+    return made
+
+
+def each_seed(run: Callable[[int], dict[str, float]], given: argparse.Namespace) -> list[dict[str, float]]:
+    """What ``run`` gives for each seed, in as many processes as asked for."""
+    with ProcessPoolExecutor(given.processes, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(run, range(given.seeds)))
 
 
 def perplexity(report: surgeon.TrainReport) -> float:
@@ -115,20 +126,26 @@ def perplexity(report: surgeon.TrainReport) -> float:
     return float(report.tasks["logits"]["all"]["perplexity"])
 
 
-def vision(seeds: int, epochs: int, per_class: int) -> tuple[dict[str, list[float]], str]:
+def vision(given: argparse.Namespace) -> tuple[dict[str, list[float]], str]:
     """Accuracies in percent by way, one for each seed, and what was trained."""
-    found: dict[str, list[float]] = {"the whole network": [], "after the cut": []}
-    data = {"source": "digits", "classes": [0, 1, 2, 3, 4], "per_class": per_class}
+    data = {"source": "digits", "classes": [0, 1, 2, 3, 4], "per_class": given.per_class}
     whole = surgeon.evaluate(DIGITS, data, part="test", arch="torchvision/shufflenet_v2_x0_5")
-    for seed in range(seeds):
-        found["the whole network"].append(100 * whole.main["accuracy"])
-        for way, distill in WAYS.items():
-            settings = TrainSettings(data=data, epochs=epochs, batch_size=16, learning_rate=1e-3, distill=distill)
-            _, report = surgeon.finetune(DIGITS, surgeon.Truncate(keep_blocks=0.5), settings=settings, seed=seed)
-            found.setdefault(way, []).append(100 * report.after["logits_accuracy"])
-            if way == "plain fine-tuning":
-                found["after the cut"].append(100 * report.before["logits_accuracy"])
-    return found, f"{per_class} samples of each class, {epochs} passes"
+    found = {"the whole network": [100 * whole.main["accuracy"]] * given.seeds}
+    for made in each_seed(partial(taught, data, given.epochs), given):
+        for way, value in made.items():
+            found.setdefault(way, []).append(value)
+    return found, f"{given.per_class} samples of each class, {given.epochs} passes."
+
+
+def taught(data: dict[str, object], epochs: int, seed: int) -> dict[str, float]:
+    """Accuracies of the cut digits network in percent, by way, for one seed."""
+    made: dict[str, float] = {}
+    for way, distill in WAYS.items():
+        settings = TrainSettings(data=data, epochs=epochs, batch_size=16, learning_rate=1e-3, distill=distill)
+        _, report = surgeon.finetune(DIGITS, surgeon.Truncate(keep_blocks=0.5), settings=settings, seed=seed)
+        made.setdefault("after the cut", 100 * report.before["logits_accuracy"])
+        made[way] = 100 * report.after["logits_accuracy"]
+    return made
 
 
 def table(title: str, what: str, unit: str, found: Mapping[str, list[float]], *, less: bool) -> str:
@@ -155,11 +172,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=500, help="of the whole language model")
-    parser.add_argument("--healing", type=int, default=100, help="steps of the cut language model")
+    parser.add_argument("--steps", type=int, default=250, help="of the whole language model")
+    parser.add_argument("--healing", type=int, default=60, help="steps of the cut language model")
     parser.add_argument("--samples", type=int, default=300, help="texts that the cut language model is trained on")
     parser.add_argument("--epochs", type=int, default=20, help="passes of the cut digits network")
     parser.add_argument("--per-class", type=int, default=10, help="samples of each digit")
+    parser.add_argument("--processes", type=int, default=1, help="seeds that run at a time")
     parser.add_argument("--part", choices=("vision", "language"), help="one of the two parts alone")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
@@ -167,13 +185,13 @@ def main() -> None:
     started = time.perf_counter()
     parts = []
     if given.part != "language":
-        found, what = vision(given.seeds, given.epochs, given.per_class)
+        found, what = vision(given)
         parts.append(table("Vision pair: digits", what, "accuracy, %", found, less=False))
     if given.part != "vision":
         with tempfile.TemporaryDirectory() as folder:
-            found, what = language(given.seeds, Path(folder), given.steps, given.healing, given.samples)
+            found, what = language(given, Path(folder))
         parts.append(table("Language model: docstrings", what, "perplexity", found, less=True))
-    parts.append(f"{time.perf_counter() - started:.0f} s in all, on one thread.")
+    parts.append(f"{time.perf_counter() - started:.0f} s in all, {given.processes} at a time.")
     text = "\n\n".join(parts)
     print(text)
     if given.output is not None:

@@ -68,6 +68,7 @@ def detector(name: str) -> tuple[type, Any]:
             backbone_config=back,
             num_feature_levels=3,
             two_stage=True,
+            two_stage_num_proposals=6,
             with_box_refine=True,
         )
     if name == "DETR":
@@ -200,7 +201,7 @@ DETECTORS = (
 )
 
 
-@case("14.counts", of=DETECTORS, quick=["RT-DETR"])
+@case("14.counts", of=DETECTORS, quick=["YOLOS"])
 def every_tensor_with_the_class_count(material: Material, name: str) -> Outcome:
     """Keys and shapes of from_pretrained(num_labels=3, ignore_mismatched_sizes=True); a loss that is finite."""
     import surgeon

@@ -319,7 +319,7 @@ def tasks_in_another_order(material: Material) -> Outcome:
     return named_as(rows, lambda row: ("cat", "dog", "rabbit")[int(its_folder(row)[1:])])
 
 
-@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]}, quick=["named"])
+@case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]}, slow=True)
 def two_sources_of_which_each_lacks_a_class(material: Material, classes: Any) -> Outcome:
     """Sources that are put together have one numbering."""
     kinds = ("cat", "dog", "rabbit")

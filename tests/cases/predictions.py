@@ -128,7 +128,7 @@ def the_processor_of_the_checkpoint(material: Material) -> Outcome:
     return right(f"largest difference to the pipeline {worst:.1e}")
 
 
-@case("13.2")
+@case("13.2", slow=True)
 def texts_without_targets(material: Material) -> Outcome:
     """A table without labels, a text file, and JSON lines: the same classes for the same texts."""
     out = fine_tuned(material, material.bert(), [head(["positive", "negative"])], texts(review_table(material)))

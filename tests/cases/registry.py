@@ -8,6 +8,7 @@ from cases import (
     companions,
     folders,
     frozen_norms,
+    hints,
     leftovers,
     missing,
     names,
@@ -44,6 +45,7 @@ FILES = (
     companions,
     class_counts,
     frozen_norms,
+    hints,
     trust,
 )
 

@@ -177,7 +177,7 @@ def l2_sp_pulls_to_the_start(material: Material) -> Outcome:
     return near(out, reference)
 
 
-@case("13.8")
+@case("13.8", slow=True)
 def l2_sp_holds_derived_tensors(material: Material) -> Outcome:
     """A first convolution averaged to one channel is held to that average."""
     import torchvision
@@ -239,7 +239,7 @@ def nothing_is_left_on_the_network(material: Material, arguments: dict[str, Any]
     return right("same outputs as a fresh network, copies are copies")
 
 
-@case("13.6")
+@case("13.6", slow=True)
 def half_precision_from_the_command_line(material: Material) -> Outcome:
     import transformers
 

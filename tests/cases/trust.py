@@ -55,7 +55,7 @@ def a_recipe_that_names_code(material: Material, name: str) -> Outcome:
     return refuses(ran)
 
 
-@case("15.1", of=CODE)
+@case("15.1", of=CODE, quick=["os.system"])
 def an_artifact_that_names_code(material: Material, name: str) -> Outcome:
     """The architecture of a manifest is a stranger's callable; its digests are made anew."""
     artifact = small_artifact(material)
@@ -160,7 +160,11 @@ def views_of_one_storage(material: Material) -> Outcome:
     return right("as torch.load has them")
 
 
-@case("15.3", of=("model.safetensors", "surgeon.json", "recipe.yaml", "config.json", "tokenizer.json"))
+@case(
+    "15.3",
+    of=("model.safetensors", "surgeon.json", "recipe.yaml", "config.json", "tokenizer.json"),
+    quick=["surgeon.json"],
+)
 def bits_that_were_turned_over(material: Material, name: str) -> Outcome:
     artifact = small_artifact(material)
     file = artifact / name
@@ -176,7 +180,7 @@ def bits_that_were_turned_over(material: Material, name: str) -> Outcome:
     return right("12 of 12 noticed")
 
 
-@case("15.5")
+@case("15.5", slow=True)
 def a_failed_write_keeps_the_old_output(material: Material) -> Outcome:
     """--force with a recipe whose result does not run: what was there stays, to the byte."""
     path = material.folder / "r.pth"
@@ -192,7 +196,7 @@ def a_failed_write_keeps_the_old_output(material: Material) -> Outcome:
     return refuses(ran)
 
 
-@case("15.4")
+@case("15.4", slow=True)
 def nothing_is_left_behind(material: Material) -> Outcome:
     path = material.folder / "r.pth"
     torch.save(resnet().state_dict(), path)

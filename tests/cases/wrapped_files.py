@@ -185,7 +185,7 @@ def with_new_head(material: Material, path: Path, **options: Any) -> nn.Module:
     return surgeon.load(material.folder / "out").eval()
 
 
-@case("13.13", of=TRUNKS, quick=["MoCo", "Lightning", "SimCLR", "DDP, compiled", "fastai"])
+@case("13.13", of=TRUNKS, quick=["MoCo", "Lightning", "fastai"])
 def wrapped_files(material: Material, make: Callable[[], Any]) -> Outcome:
     """The trunk's features are those of the network that was wrapped."""
     path = material.folder / "file.pth"
@@ -200,7 +200,7 @@ def wrapped_files(material: Material, make: Callable[[], Any]) -> Outcome:
     return either(attempt, "--")
 
 
-@case("13.13", of={"DINO": dino, "an average beside": averaged})
+@case("13.13", of={"DINO": dino, "an average beside": averaged}, quick=["DINO"])
 def several_networks_in_one_file(material: Material, make: Callable[[], Any]) -> Outcome:
     """Refused with keys that --key accepts, or one is taken and the others are named."""
     import re

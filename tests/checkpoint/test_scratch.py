@@ -212,3 +212,10 @@ def test_folders_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / ".surgeon-1-file").touch()
     assert clear_leftovers(tmp_path) == 0
     assert len(names(tmp_path)) == 4
+
+
+def test_an_output_below_a_link_to_itself_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("loop").symlink_to("loop")
+    command = ["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-q", "-o", "loop/out"]
+    assert run(command) == OutputError.exit_code
+    assert "this is a bug" not in capsys.readouterr().err

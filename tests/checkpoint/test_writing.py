@@ -258,12 +258,25 @@ class Recast(surgeon.Operation):
         return model
 
 
+class Offer:
+    @staticmethod
+    @surgeon.hookimpl
+    def surgeon_operations() -> list[type[surgeon.Operation]]:
+        return [Recast]
+
+
+def offering() -> surgeon.Plugins:
+    plugins = surgeon.load_plugins()
+    plugins.register(Offer(), "recasting")
+    return plugins
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_cast_is_streamed_too(tmp_path: Path, source: str, output: str) -> None:
     state = build("resnet").state_dict()
     saved(tmp_path / source, state)
-    prepare(tmp_path / source, [Recast()], arch="python:families:resnet").write(tmp_path / output)
+    prepare(tmp_path / source, [Recast()], arch="python:families:resnet", plugins=offering()).write(tmp_path / output)
     found = loaded(tmp_path / output)
     assert found["conv1.weight"].dtype == torch.float16
     assert torch.equal(found["conv1.weight"], state["conv1.weight"].half())
@@ -273,9 +286,9 @@ def test_a_cast_is_streamed_too(tmp_path: Path, source: str, output: str) -> Non
 def test_a_kept_tensor_of_another_shape_is_never_written(tmp_path: Path) -> None:
     saved(tmp_path / "net.pt", build("resnet").state_dict())
     with pytest.raises(SurgeonError, match="conv1"):
-        prepare(tmp_path / "net.pt", [Recast(shape=True)], arch="python:families:resnet", outputs=False).write(
-            tmp_path / "out"
-        )
+        prepare(
+            tmp_path / "net.pt", [Recast(shape=True)], plugins=offering(), arch="python:families:resnet", outputs=False
+        ).write(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
 

@@ -19,6 +19,11 @@ PARTS = {
     "kills": "faults.kills",
     "training": "faults.training_kills",
     "places": "faults.places",
+    "names": "faults.names",
+    "pickles": "faults.hostile_pickles",
+    "bombs": "faults.bombs",
+    "poisoned": "faults.poisoned",
+    "structure": "faults.structure_fuzz",
 }
 
 
@@ -27,17 +32,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="all of them if left out")
     parser.add_argument("--full", action="store_true", help="all cases")
+    parser.add_argument("--share", type=float, default=0.0, help="this share of all cases, such as 0.1")
     options = parser.parse_args()
     warm()
     failed = False
     for name in options.part or PARTS:
-        tally, started = Tally(options.full), time.monotonic()
+        tally, started = Tally(1.0 if options.full else options.share), time.monotonic()
         import_module(PARTS[name]).run(tally)
         total, seconds = sum(tally.outcomes.values()), time.monotonic() - started
         print(f"{name}: {total} cases, {len(tally.faults)} faults, {seconds:.0f} s")
         for outcome, count in tally.outcomes.most_common():
             print(f"    {count:5} {outcome}")
-        print(*tally.faults, sep="\n", flush=True)
+        sys.stdout.flush()
         failed = failed or bool(tally.faults)
     return int(failed)
 

@@ -227,18 +227,15 @@ def run(tally: Tally) -> None:
         scene = Scene(Path(root) / "scene")
         for form in FORMS:
             for force in (False, True):
-                probe = Tally()
                 started = forked(lambda: 0).seconds
-                moments = kill(probe, scene, form, force, signal.SIGKILL, 0, None)
-                tally.faults += probe.faults
-                if tally.full:
-                    for number in SIGNALS:
-                        step = 1 if number == signal.SIGKILL else 3
-                        for moment in range(1 + dice.randrange(step), moments + 1, step):
-                            kill(tally, scene, form, force, number, moment, None)
-                        for _ in range(4):
-                            kill(tally, scene, form, force, number, 0, started + dice.uniform(0, 0.6))
-                else:
-                    # the moments around the renames matter most, and they come last
-                    for moment in (dice.randrange(1, moments), moments - dice.randrange(12)):
-                        kill(tally, scene, form, force, dice.choice(SIGNALS), moment, None)
+                moments = kill(tally, scene, form, force, signal.SIGKILL, 0, None)
+                chosen: list[tuple[int, int, float | None]] = [
+                    (number, moment, None)
+                    for number in SIGNALS
+                    for moment in range(1, moments + 1, 1 if number == signal.SIGKILL else 3)
+                ]
+                chosen += [(number, 0, started + dice.uniform(0, 0.6)) for number in SIGNALS for _ in range(4)]
+                for number, moment, delay in tally.chosen(chosen, 1):
+                    kill(tally, scene, form, force, number, moment, delay)
+                if not tally.share:  # the moments around the renames matter most, and they come last
+                    kill(tally, scene, form, force, signal.SIGKILL, moments - dice.randrange(12), None)

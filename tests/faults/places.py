@@ -28,12 +28,12 @@ NOBODY = 65534
 def unclear(ended: Ended) -> str | None:
     """What is wrong with how a run has ended, by what it has said."""
     if ended.hung:
-        return "hangs"
+        return f"hangs: {ended.err}"
     if ended.status < 0:
         return f"killed by {signal.Signals(-ended.status).name}: {ended.err}"
     if any(word in ended.err for word in ("Traceback", "bug in", "Exception ignored", "Error in sys")):
         return ended.err
-    if ended.status and not ended.err.strip():
+    if ended.status not in (0, 20) and not ended.err.strip():  # 20: diff has found differences
         return f"ends with {ended.status} and says nothing"
     return None
 
@@ -71,10 +71,10 @@ def case(scene: Scene, form: str, force: bool) -> Iterator[Path]:
 def limits(tally: Tally, scene: Scene) -> None:
     """Files may not grow beyond a size, and memory not beyond another."""
     dice = random.Random(1)
-    for form in FORMS if tally.full else dice.sample(FORMS, 1):
+    for form in FORMS if tally.share else dice.sample(FORMS, 1):
         size = sum(map(len, scene.wanted[form].values())) if form == "out" else len(scene.wanted[form])
         for force in (False, True):
-            for _ in range(20 if tally.full else 1):
+            for _ in range(tally.repeats(20)):
                 most = dice.randrange(size)
                 with case(scene, form, force) as folder:
                     ended = forked(_limited(resource.RLIMIT_FSIZE, most, arguments(scene, form, force)), folder=folder)
@@ -82,7 +82,7 @@ def limits(tally: Tally, scene: Scene) -> None:
                         f"{form} {force} RLIMIT_FSIZE {most}",
                         *_prefixed("file size", outcome(scene, folder, form, force, ended)),
                     )
-            for _ in range(20 if tally.full else 1):
+            for _ in range(tally.repeats(20)):
                 more = dice.choice([0, 1, 2, 4, 8, 12, 16, 24, 32, 64])
                 with case(scene, form, force) as folder:
                     ended = forked(
@@ -113,8 +113,8 @@ def _limited(kind: int, most: int, command: list[str], beyond: bool = False) -> 
 def full_disks(tally: Tally, scene: Scene) -> None:
     """The output lies on a file system that is too small."""
     dice = random.Random(2)
-    for form in FORMS if tally.full else dice.sample(FORMS, 1):
-        for _ in range(12 if tally.full else 1):
+    for form in FORMS if tally.share else dice.sample(FORMS, 1):
+        for _ in range(tally.repeats(12)):
             pages = dice.randrange(1, 56)
             with case(scene, form, False) as folder, small_disk(folder / "disk", pages * 4096) as disk:
                 if disk is None:
@@ -146,7 +146,7 @@ def unwritable(tally: Tally, scene: Scene) -> None:
         tally.count("rights: not tried, only root can give them up")
         return
     dice = random.Random(6)
-    for form in FORMS if tally.full else dice.sample(FORMS, 1):
+    for form in FORMS if tally.share else dice.sample(FORMS, 1):
         for kind in ("folder", "input", "earlier", "recipe"):
             with case(scene, form, kind == "earlier") as folder:
                 folder.chmod(0o755)
@@ -186,7 +186,7 @@ def changing(tally: Tally, scene: Scene) -> None:
     shutil.copy2(scene.folder / "recipe.yaml", other)
     new: dict[str, Any] = {}
     dice = random.Random(3)
-    for form in FORMS if tally.full else dice.sample(FORMS, 1):
+    for form in FORMS if tally.share else dice.sample(FORMS, 1):
         assert forked(lambda: surgeon(scene.command(form)), folder=other).status == 0  # noqa: B023
         new[form] = contents(other / form)
         with case(scene, form, False) as folder:
@@ -200,7 +200,7 @@ def changing(tally: Tally, scene: Scene) -> None:
             forked(count, folder=folder)
             moments = int(told.read_text())
         for name, change in CHANGES.items():
-            chosen = range(1, moments + 1) if tally.full else [dice.randrange(1, moments)]
+            chosen = tally.chosen(range(1, moments + 1), 1)
             for moment in chosen:
                 with case(scene, form, False) as folder:
                     act = lambda: change(folder, other / "net.pt")  # noqa: E731, B023
@@ -252,9 +252,9 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
 def two_writers(tally: Tally, scene: Scene) -> None:
     """Two runs write to one output at the same time."""
     dice = random.Random(4)
-    for form in FORMS if tally.full else dice.sample(FORMS, 1):
+    for form in FORMS if tally.share else dice.sample(FORMS, 1):
         for force in (False, True):
-            for _ in range(10 if tally.full else 1):
+            for _ in range(tally.repeats(10)):
                 with case(scene, form, force) as folder:
                     statuses, wrong = _race(scene, folder, form, force, dice.uniform(0, 0.05))
                     left = contents(folder / form)

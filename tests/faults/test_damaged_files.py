@@ -311,3 +311,14 @@ def test_a_flipped_byte_is_refused_or_read_as_described(tmp_path: Path, form: st
         except CheckpointError:
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 20
+
+
+def test_a_name_that_is_not_text_is_opened_all_the_same(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0)}
+    for form, save in FORMS.items():
+        path = tmp_path / os.fsdecode(b"\xff" + form.encode())
+        with path.open("wb"):
+            pass
+        save(tensors, tmp_path / form)
+        (tmp_path / form).replace(path)
+        assert torch.equal(open_checkpoint(path).read("a"), tensors["a"])

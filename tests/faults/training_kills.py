@@ -43,18 +43,14 @@ def run(tally: Tally) -> None:
         ended = forked(lambda: surgeon(COMMAND), folder=scene)
         assert ended.status == 0, ended.err
         wanted, seconds = contents(scene / "out"), ended.seconds
-        probe = Tally()
-        count = _kill(probe, scene, wanted, signal.SIGKILL, 0, None)
-        tally.faults += probe.faults
-        moments: list[tuple[int, int, float | None]] = []
-        if tally.full:
-            moments = [(number, moment, None) for number in SIGNALS
-                       for moment in range(1, count + 1, 1 if number == signal.SIGKILL else 3)]  # fmt: skip
-            moments += [(number, 0, dice.uniform(0, seconds)) for number in SIGNALS for _ in range(10)]
-        else:
-            moments = [(dice.choice(SIGNALS), dice.randrange(1, count), None) for _ in range(3)]
-            moments.append((signal.SIGKILL, 0, dice.uniform(0.5, 1) * seconds))
-        for number, moment, delay in moments:
+        count = _kill(tally, scene, wanted, signal.SIGKILL, 0, None)
+        moments: list[tuple[int, int, float | None]] = [
+            (number, moment, None)
+            for number in SIGNALS
+            for moment in range(1, count + 1, 1 if number == signal.SIGKILL else 3)
+        ]
+        moments += [(number, 0, dice.uniform(0, seconds)) for number in SIGNALS for _ in range(10)]
+        for number, moment, delay in tally.chosen(moments, 3):
             _kill(tally, scene, wanted, number, moment, delay)
 
 

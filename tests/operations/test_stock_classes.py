@@ -258,3 +258,52 @@ def test_rows_of_known_classes_stay_in_every_score_of_a_detector():
         assert torch.equal(new.weight[0], old.weight[1])
     denoising = edited.model.denoising_class_embed.weight
     assert torch.equal(denoising[2], model.model.denoising_class_embed.weight[5])
+
+
+def d_fine():
+    from zoo.shrinking import transformers_module
+
+    return transformers_module("d_fine", "DFineForObjectDetection")[0]
+
+
+def test_heads_that_hang_in_the_trunk_are_left_out_with_the_others(tmp_path):
+    """D-Fine puts its heads into the decoder too, so that the decoder does not move whole."""
+    edited = surgeon.apply(d_fine(), [ReplaceHead(task="base")])
+    surgeon.save(edited, tmp_path / "edited")
+    stock, loading = tf.DFineModel.from_pretrained(tmp_path / "edited", output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert type(edited) is tf.DFineModel
+    assert not any("decoder.class_embed" in name for name in stock.state_dict())
+
+
+@pytest.mark.parametrize(("depth", "chosen"), [(12, [3, 5, 7, 11]), (24, [7, 11, 15, 23]), (4, [1, 2, 3, 4])])
+def test_beit_reads_blocks_at_the_depths_that_it_was_published_with(depth, chosen, tmp_path):
+    config = tf.BeitConfig(**{**IMAGES, "num_hidden_layers": depth, "hidden_size": 16, "intermediate_size": 16})
+    prepared = prepare(tf.BeitModel(config), [ReplaceHead(classes=NAMES, task="semantic_segmentation")])
+    assert prepared.model.config.out_indices == chosen
+    assert any(f"the head reads the blocks {', '.join(map(str, chosen))} of" in n for n in prepared.plan.steps[0].notes)
+    if depth == 4:
+        prepared.write(tmp_path / "edited")
+        assert check_streamed(prepared, tmp_path / "edited", load_plugins()).outputs
+        tf.BeitForSemanticSegmentation.from_pretrained(tmp_path / "edited")
+
+
+def test_beit_of_too_few_blocks_for_segmentation_is_refused_with_the_field():
+    config = tf.BeitConfig(**{**IMAGES, "num_hidden_layers": 3})
+    with pytest.raises(OperationError, match=r"reads 4 blocks \(out_indices of the config\), and this network has 3"):
+        surgeon.plan(tf.BeitModel(config), [ReplaceHead(classes=NAMES, task="semantic_segmentation")])
+
+
+def test_a_count_that_a_config_keeps_as_a_field_changes_with_the_head():
+    config = tf.PvtConfig(image_size=32, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2])
+    edited = surgeon.apply(tf.PvtForImageClassification(config), [ReplaceHead(classes=NAMES)])
+    assert edited.config.num_labels == 3
+    assert edited.classifier.out_features == 3
+    assert edited.config.id2label == dict(enumerate(NAMES))
+
+
+def test_a_class_for_the_text_part_alone_is_refused_by_name():
+    from surgeon.architectures.hf_siblings import build_stock
+
+    with pytest.raises(surgeon.ArchitectureError, match=r"text part alone \(Dots3NoteTextConfig\)"):
+        build_stock(tf.Dots3NoteForCausalLM, tf.Dots3NoteConfig())

@@ -35,6 +35,12 @@ def columns() -> nn.Module:
     return surgeon.apply(families.build("resnet"), [surgeon.Progressive(task="new", classes=3)], **SMALL)
 
 
+def foreign() -> nn.Module:
+    network = branch()
+    network.bert.encoder.layer[1].output.dropout = Judge()
+    return network
+
+
 def stock() -> nn.Module:
     return surgeon.apply(families.build("bert"), [surgeon.ReplaceHead(classes=4)])
 
@@ -94,10 +100,10 @@ def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("make", "site"),
     [
-        (early_end, "exit: an early end"),
-        (branch, "grafts.domain: a branch"),
+        (early_end, "exit: an early end.*only classes of transformers can be built again"),
         (columns, r"several networks side by side \(columns.0, columns.1\)"),
         (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: not a transformers class"),
+        (foreign, r"bert.encoder.layer.1.output.dropout: a test_export.Judge, whose source the export does not have"),
     ],
 )
 def test_what_no_stock_class_has_is_named_and_nothing_is_written(make, site, tmp_path):

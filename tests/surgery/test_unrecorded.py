@@ -16,7 +16,6 @@ import surgeon
 from surgeon.errors import OperationError
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.interfaces.operation import Operation
-from surgeon.nn.frozen import freeze_norm
 from surgeon.surgery.module_state import ModuleStates
 
 HEADS = {"resnet": "fc", "vit": "heads.head", "bert": "classifier", "vgg": "classifier.6"}
@@ -198,10 +197,6 @@ def _class(surgery, head):
     head.__class__ = Louder
 
 
-def _retie(surgery, head):
-    head.weight.requires_grad_(False)
-
-
 EDITS = {
     "a module without parameters": (_exchange, "→ Tanh", "surgery.replace"),
     "a setting": (_setting, r"HEAD\.out_features, \d+ → \d+", "surgery.set"),
@@ -218,7 +213,11 @@ EDITS = {
         "surgery.hook",
     ),
     "a mode": (lambda surgery, head: surgery.model.train(not surgery.model.training), "training", "surgery.freeze"),
-    "a parameter's training state": (_retie, r"HEAD\.weight", "freeze"),
+    "a parameter's training state": (
+        lambda surgery, head: head.weight.requires_grad_(False),
+        r"HEAD\.weight",
+        "freeze",
+    ),
     "a new attribute": (lambda surgery, head: setattr(head, "scale", 2.0), r"HEAD\.scale, which is new", "surgery.set"),
     "a removed attribute": (lambda surgery, head: delattr(head, "in_features"), "which is gone", "surgery.set"),
 }
@@ -375,5 +374,26 @@ def test_a_value_that_does_not_equal_itself_is_no_change():
     before = ModuleStates([("", module)])
     assert list(before.changes(ModuleStates([("", module)]))) == []
     module.table["b"].add_(1)
-    freeze_norm(nn.BatchNorm1d(1))
     assert [change.attribute for change in before.changes(ModuleStates([("", module)]))] == ["table"]
+
+
+@pytest.mark.parametrize("family", HEADS)
+@pytest.mark.parametrize("way", ["derive", "fill", "new"])
+def test_values_laid_out_by_columns_are_stored_by_rows(family, way):
+    def by_columns(weight: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.svd(weight, full_matrices=False)[2].T.contiguous().T
+
+    class Factored(nn.Linear):
+        def reset_parameters(self) -> None:
+            super().reset_parameters()
+            self.weight = nn.Parameter(torch.empty(self.weight.shape[::-1]).T)
+            nn.init.ones_(self.weight)
+
+    def act(surgery, head):
+        if way == "new":
+            surgery.replace(HEADS[family], surgery.new(Factored, head.in_features, 3, like=head))
+        else:
+            arguments = (head.weight, [head.weight], by_columns) if way == "derive" else (head.weight, by_columns)
+            getattr(surgery, way)(*arguments)
+
+    assert during(family, act).get_submodule(HEADS[family]).weight.is_contiguous()

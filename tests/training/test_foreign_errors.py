@@ -50,6 +50,43 @@ def test_a_tracker_that_is_not_there_is_refused_with_its_package(given, monkeypa
     assert "wandb" in f"{problems[0].message} {problems[0].hint}"
 
 
+@pytest.mark.parametrize(
+    ("tracker", "extra"), [("wandb", "wandb"), ("comet_ml", "comet"), ("mlflow", "mlflow"), ("trackio", "trackio")]
+)
+def test_a_tracker_that_is_not_installed_names_the_extra_that_holds_it(tracker, extra, monkeypatch):
+    from surgeon.training import trackers
+
+    monkeypatch.setattr(trackers, "_installed", list)
+    (problem,) = argument_problems({"report_to": [tracker]})
+    assert f"python -m pip install 'surgeon-torch[{extra}]'" in problem.hint
+
+
+@pytest.mark.usefixtures("never_trained")
+def test_a_tracker_without_a_key_is_refused_before_training_and_any_way_to_give_one_counts(tmp_path, monkeypatch):
+    from surgeon.training import trackers
+
+    monkeypatch.setattr(trackers, "_installed", lambda: ["wandb", "comet_ml"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("NETRC", "WANDB_API_KEY", "WANDB_MODE", "COMET_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TrainingError, match="wandb has no key of an account") as raised:
+        train(make(), by_sgd(arguments={"report_to": "wandb"}), data=splits(), quiet=True)
+    assert "wandb login" in raised.value.hint
+    assert len(trackers.key_problems("all")) == 2
+    with monkeypatch.context() as inside:
+        inside.setenv("WANDB_MODE", "offline")
+        assert trackers.key_problems("wandb") == []
+    with monkeypatch.context() as inside:
+        inside.setenv("WANDB_API_KEY", "secret")
+        assert trackers.key_problems(["wandb"]) == []
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    (tmp_path / ".comet.config").write_text("[comet]\napi_key=secret\n")
+    assert trackers.key_problems("all") == []
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert len(trackers.key_problems("wandb")) == 1
+
+
 def test_an_exception_of_the_network_names_the_library_and_place():
     class Broken(torch.nn.Module):
         def __init__(self) -> None:

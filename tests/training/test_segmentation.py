@@ -209,3 +209,16 @@ def test_an_auxiliary_output_is_trained_beside_the_main_one_with_half_the_weight
     assert report.history[-1]["loss"] == pytest.approx(
         report.history[-1]["out_loss"] + 0.5 * report.history[-1]["aux_loss"], rel=0.02
     )
+
+
+def test_a_detector_is_refused_for_what_it_is(tmp_path):
+    from making import folder, images
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    from surgeon.recipe.train_settings import TrainSettings
+    from surgeon.training.session import train
+
+    network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    with pytest.raises(TrainingError, match="SSD returns no tensor by name") as error:
+        train(network, TrainSettings(data=images(folder(tmp_path / "data"))), quiet=True)
+    assert "detect boxes" in (error.value.hint or "")

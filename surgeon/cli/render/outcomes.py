@@ -117,7 +117,15 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
         lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(reload)))
+        if reload.nonfinite:
+            lines.append(Text.assemble(("warning       ", "yellow"), _nonfinite(reload.nonfinite)))
     return Group(*lines)
+
+
+def _nonfinite(counts: Mapping[str, int]) -> str:
+    few = ", ".join(f"{name} ({number})" for name, number in list(counts.items())[:3])
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return f"NaN or infinite values in {few}{more}"
 
 
 def _reloaded(reload: Reload) -> str:
@@ -144,6 +152,8 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     if verified.changed:
         few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
         grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
+    if verified.nonfinite:
+        grid.add_row("warning", Text(_nonfinite(verified.nonfinite), style="yellow"))
     if verified.outputs:
         grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
     tensors = "1 tensor is" if verified.same_outputs == 1 else f"{verified.same_outputs} tensors are"
@@ -157,6 +167,7 @@ LOADERS = {
     "onnx": 'onnxruntime.InferenceSession("{path}")',
     "state-dict": 'torch.load("{path}", weights_only=True)',
     "hf": 'transformers.{name}.from_pretrained("{path}")',
+    "hf with code": 'transformers.AutoModel.from_pretrained("{path}", trust_remote_code=True)',
 }
 """How to load each format of an export."""
 
@@ -164,11 +175,13 @@ LOADERS = {
 def render_export(exported: Export) -> RenderableType:
     """Draw where an export is, how to load it, and what was compared."""
     path = exported.path
-    name = ((read_object(path / "config.json") or {}).get("architectures") or ["AutoModel"])[0]
+    config = read_object(path / "config.json") or {} if exported.form == "hf" else {}
+    name = (config.get("architectures") or ["AutoModel"])[0]
+    form = "hf with code" if "auto_map" in config else exported.form
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("load it with", LOADERS[exported.form].format(path=path, name=name))
+    grid.add_row("load it with", LOADERS[form].format(path=path, name=name))
     if exported.form in ("torch-export", "onnx"):
         sizes = f"any {' and '.join(exported.dynamic)}" if exported.dynamic else "fixed sizes"
         grid.add_row("inputs", f"{', '.join(exported.inputs)}: {sizes}")

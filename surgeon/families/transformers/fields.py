@@ -50,6 +50,7 @@ BLOCKS = BlockFields(
 
 TRANSFORMERS_CONFIG = ConfigFields(
     blocks=(BLOCKS,),
+    class_count=("num_labels",),  # computed from id2label, but a field of its own in PVT's config
     class_names=("id2label",),
     class_numbers=("label2id",),
     problem_type="problem_type",

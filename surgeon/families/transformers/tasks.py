@@ -52,6 +52,9 @@ AUTOMATIC = (
 FIXED = ("question_answering", "document_question_answering", "multiple_choice", "next_sentence_prediction")
 """Tasks with a fixed number of outputs, independent of ``num_labels``."""
 
+FEATURES_READ = {"BeitForSemanticSegmentation": ("out_indices", (1 / 3, 1 / 2, 2 / 3, 1))}
+"""Classes that insist on which blocks their head reads: the config's field, and the depths as shares of all blocks."""
+
 
 def class_for(task: str, model_type: str) -> str | None:
     """Return the name of a model type's class for a task; None if transformers has none.

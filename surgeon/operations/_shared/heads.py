@@ -1,4 +1,4 @@
-"""Where the features for a new head come from, how they are laid out, and the head that reads them."""
+"""Make the head for the features of a site, with the pooling that suits their layout."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def new_head(surgery: Surgery, features: Features, outputs: int, fields: HeadFields, **options: Any) -> nn.Module:
-    """A head for ``features``, as ``fields`` say.
+    """Make a head for ``features`` with the options in ``fields``.
 
     Raises:
-        OperationError: It cannot pool what it is asked to.
+        OperationError: The features cannot be pooled as asked.
     """
     kind = options.get("kind", "linear")
     pool = choose_pool(features, fields.pool, dense=kind == "conv")
@@ -53,10 +53,10 @@ def new_head(surgery: Surgery, features: Features, outputs: int, fields: HeadFie
 
 
 def choose_pool(features: Features, pool: str, *, dense: bool = False) -> str:
-    """The pool for ``features``; ``auto`` becomes the one that suits them.
+    """Choose the pooling for ``features``; ``auto`` becomes the usual one for their layout.
 
     Raises:
-        OperationError: There is nothing to pool, or no class token to take.
+        OperationError: There are no positions to pool, or no class token.
     """
     if features.dims == 0:
         if pool not in ("auto", "none"):

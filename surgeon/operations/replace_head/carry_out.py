@@ -157,11 +157,11 @@ def _like(operation: ReplaceHeadFields, surgery: Surgery, site: str, old: nn.Mod
 def _of_its_class(
     operation: ReplaceHeadFields, surgery: Surgery, site: str, old: nn.Module, outputs: int, layer: type[nn.Module]
 ) -> nn.Module:
-    """A layer of the class of ``old``, whose forward does more than that of ``layer`` (it may turn its input round)."""
+    """Make a layer of the class of ``old``, whose forward may do more than that of ``layer``."""
     cls = type(old)
     if operation.kind != "linear" or operation.hidden or operation.dropout:
         raise OperationError(
-            f"{site} is a {cls.__name__}, with a forward of its own: only another of its kind can stand there",
+            f"{site} is a {cls.__name__}, with a different forward, so only a layer of that class can replace it",
             hint="leave out kind, hidden and dropout",
         )
     if cls.__init__ is not layer.__init__:
@@ -174,7 +174,7 @@ def _of_its_class(
 
 
 def _start(operation: ReplaceHeadFields, surgery: Surgery, head: nn.Module, old: nn.Module, extra: int = 0) -> None:
-    """Give the last layer of a new head the values to start from."""
+    """Set the initial values of the last layer of a new head."""
     pairs = None
     if operation.init == "rows":
         weight = getattr(old, "weight", None)

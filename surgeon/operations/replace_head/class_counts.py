@@ -29,7 +29,7 @@ NUMBERS = (bool, int, float, str, type(None))
 
 
 def own_class(model: nn.Module) -> type[nn.Module]:
-    """Return the class of a network without what surgery has mixed into it."""
+    """Return the class of a network without the mixins of surgery."""
     return next(cls for cls in type(model).__mro__ if not cls.__module__.startswith("surgeon."))
 
 
@@ -68,7 +68,7 @@ def counted_tensors(cls: Any, config: Any, field: str) -> dict[str, tuple[int, i
 
 
 def replace_counted(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
-    """Replace what has the class count; False if the present network is no longer what its config builds.
+    """Replace all tensors with the class count; return False if the config no longer builds the present network.
 
     Raises:
         OperationError: The head is of several parts, and the operation describes another.
@@ -123,7 +123,7 @@ def _set_count(config: Any, field: str, number: int) -> None:
 
 
 def _cast(model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
-    """Give parameters another dtype; a tied one stays one."""
+    """Change the dtype of parameters, and keep tied ones tied."""
     cast: dict[int, nn.Parameter] = {}
     for name in names:
         path, _, key = name.rpartition(".")
@@ -145,7 +145,7 @@ def _put(
     counted: Mapping[str, tuple[int, int]],
     drawn: set[int],
 ) -> None:
-    """Put ``module`` at ``site``; what of the module there has no class count stays."""
+    """Put ``module`` at ``site``, but keep the tensors there that do not depend on the class count."""
     old = surgery.model.get_submodule(site)
     if old is module:  # shared with a site that was seen to
         return
@@ -203,7 +203,7 @@ def _pairs(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> li
 
 
 def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module, replaced: Collection[str]) -> None:
-    """Set in modules that stay what differs between the class built for the old and for the new count."""
+    """Set the attributes of remaining modules that differ between the old and the new class count."""
     old, new = (dict(tree.named_modules(remove_duplicate=False)) for tree in (before, after))
     for path, module in model.named_modules(remove_duplicate=False):
         if path not in old or path not in new or path in replaced:

@@ -1,4 +1,4 @@
-"""The values that the last layer of a new head starts from."""
+"""Compute the initial values of the last layer of a new head."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 Pairs = Sequence[tuple[int, int]]
-"""A new class and the old one that it starts from."""
+"""A new class, and the old class whose row it starts with."""
 
 
 def shared_classes(operation: ReplaceHeadFields, model: nn.Module, old_count: int) -> list[tuple[int, int]]:
-    """Which new class starts from which old one, by the operation's map or by names that both sets have.
+    """Pair new classes with old ones, by the operation's map or by names in both sets.
 
     Raises:
         OperationError: A class is unknown, the names are not, or none is shared.
@@ -44,7 +44,7 @@ def shared_classes(operation: ReplaceHeadFields, model: nn.Module, old_count: in
 
 
 def old_names(operation: ReplaceHeadFields, model: nn.Module, count: int) -> list[str]:
-    """The names of the old head's classes; their indices where nobody knows them.
+    """Return the names of the old head's classes; their indices if the names are unknown.
 
     Raises:
         OperationError: ``old_classes`` are not as many as the old head has.
@@ -65,7 +65,7 @@ def initialise(
     groups: int = 1,
     block: int = 1,
 ) -> None:
-    """Let the last layer ``new`` start as ``operation.init`` says.
+    """Set the initial values of the last layer ``new`` by ``operation.init``.
 
     Args:
         surgery: Where the values are derived.
@@ -98,7 +98,7 @@ def initialise(
 
 
 def copy_rows(new: torch.Tensor, old: torch.Tensor, *, pairs: Pairs, groups: int, block: int) -> torch.Tensor:
-    """``new`` with the rows of some classes taken from ``old``; both ``(groups · classes · block, …)``."""
+    """Return ``new`` with the rows of some classes of ``old``; both ``(groups · classes · block, …)``."""
     result = new.clone().reshape(groups, -1, block, *new.shape[1:])
     rows = old.to(new.dtype).reshape(groups, -1, block, *old.shape[1:])
     for target, origin in pairs:
@@ -107,7 +107,7 @@ def copy_rows(new: torch.Tensor, old: torch.Tensor, *, pairs: Pairs, groups: int
 
 
 def _label_names(model: nn.Module) -> list[str] | None:
-    """The class names of a transformers config, unless they are the ones it makes up."""
+    """Return the class names of a transformers config, unless they are its generated ones."""
     labels = getattr(getattr(model, "config", None), "id2label", None)
     if not labels or all(name == f"LABEL_{i}" for i, name in labels.items()):
         return None

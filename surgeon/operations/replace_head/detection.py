@@ -89,28 +89,28 @@ def _scores(model: nn.Module) -> Iterator[Scores]:
     from torchvision.models.detection.ssd import SSD
     from torchvision.models.detection.ssdlite import SSDLiteClassificationHead
 
-    found: list[Scores] = []
+    layers: list[Scores] = []
     if isinstance(model, FasterRCNN):
-        found = [Scores("roi_heads.box_predictor.cls_score"), Scores("roi_heads.box_predictor.bbox_pred", block=4)]
+        layers = [Scores("roi_heads.box_predictor.cls_score"), Scores("roi_heads.box_predictor.bbox_pred", block=4)]
         if getattr(model.roi_heads, "mask_predictor", None) is not None:
-            found.append(Scores("roi_heads.mask_predictor.mask_fcn_logits"))
+            layers.append(Scores("roi_heads.mask_predictor.mask_fcn_logits"))
     elif isinstance(model, SSD):
         anchors = model.anchor_generator.num_anchors_per_location()
         lite = isinstance(model.head.classification_head, SSDLiteClassificationHead)
         for index, count in enumerate(anchors):
             site = f"head.classification_head.module_list.{index}"
-            found.append(Scores(f"{site}.1" if lite else site, groups=count, std=0.03 if lite else None))
+            layers.append(Scores(f"{site}.1" if lite else site, groups=count, std=0.03 if lite else None))
     else:
         anchors = cast("Any", model).anchor_generator.num_anchors_per_location()
-        found = [Scores("head.classification_head.cls_logits", groups=anchors[0], prior=PRIOR, std=0.01)]
+        layers = [Scores("head.classification_head.cls_logits", groups=anchors[0], prior=PRIOR, std=0.01)]
     modules = dict(model.named_modules())
-    for layer in found:
+    for layer in layers:
         if not isinstance(modules.get(layer.site), (nn.Linear, nn.Conv2d)):
             raise OperationError(
                 f"{type(model).__name__} has no layer {layer.site}: its head is not the one of its family",
                 hint="name the layers to replace with at: SITE",
             )
-    yield from found
+    yield from layers
 
 
 def _new_layer(surgery: Surgery, layer: Scores, old: nn.Module, classes: int) -> nn.Module:
@@ -135,7 +135,7 @@ def _rows(layer: nn.Module) -> int:
 
 
 def _recount(model: nn.Module, number: int) -> None:
-    """Heads over anchors reshape their scores by the number of classes."""
+    """Set the class count of heads over anchors, which reshape their scores by it."""
     head = getattr(getattr(model, "head", None), "classification_head", None)
     for name in ("num_classes", "num_columns"):
         if hasattr(head, name):
@@ -143,14 +143,14 @@ def _recount(model: nn.Module, number: int) -> None:
 
 
 def _refuse_other_kinds(operation: ReplaceHeadFields, model: nn.Module) -> None:
-    asked = {
+    changes = {
         "kind": operation.kind != "linear",
         "hidden": bool(operation.hidden),
         "dropout": bool(operation.dropout),
         "pool": operation.pool != "auto",
         "problem_type": operation.problem_type is not None,
     }
-    wrong = [name for name, given in asked.items() if given]
+    wrong = [name for name, changed in changes.items() if changed]
     if wrong:
         raise OperationError(
             f"the head of {type(model).__name__} has the form of its family: {', '.join(wrong)} cannot change it",

@@ -1,8 +1,8 @@
 """Move the trunk of a transformers network into the class for another task.
 
-The other class is built without weights, and modules of the old network take the places of its own: the same objects,
-so that their values stay, and so does what earlier operations did to them. What the new class has and the old one
-lacks (a pooler, a head) is new; what it has no place for is left out.
+The other class is built without weights, and modules of the old network replace its own. They are the same objects, so
+their values stay, and so do the changes of earlier operations. Tensors that only the new class has (a pooler, a head)
+are new; those that only the old one has are left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
-from surgeon.errors import OperationError
+from surgeon.errors import ArchitectureError, OperationError
 from surgeon.families.registry import config_of
-from surgeon.families.transformers.tasks import COUNTED, does
+from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, does
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.operations.replace_head.class_counts import counted_tensors
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 NEW_SHARE = 0.1
-"""How much of the new class's trunk may be new; a pooler is less, a decoder that the old network lacks is more."""
+"""The largest share of the new class's trunk that may be new: a pooler is less, a missing decoder is more."""
 NEW_TENSORS = 6
-"""How many tensors of a small trunk may be new all the same."""
+"""The number of tensors that may be new in a small trunk, whatever their share."""
 
 
 @dataclass
 class Fitting:
-    """Which modules and tensors of the old network go where in the new one.
+    """Maps modules and tensors of the old network to their places in the new one.
 
     Attributes:
-        modules: The address in the new network of each module that moves whole → its address in the old one.
+        modules: The address in the new network of each module that moves as a whole → its address in the old one.
         tensors: The name of each further tensor that moves → its name in the old one.
         new: The tensors that are new.
         lacking: Those of ``new`` that belong to the trunk.
@@ -57,9 +57,10 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
         ArchitectureError: The class cannot be built from the network's config.
     """
     config = copy.deepcopy(model.config)
-    shell = copy.copy(model)  # the same modules, with a config to try things on
+    shell = copy.copy(model)  # the same modules, with a copied config that may change
     shell.config = config
     _set_up(operation, shell)
+    _choose_features(cls, config)
     target = build_stock(cls, config)
     fitting = _fit(model, target, _not_to_keep(operation, cls, config))
     trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
@@ -79,10 +80,10 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
 
 
 def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
-    """Make the network ``cls``, with the trunk that it has.
+    """Turn the network into ``cls`` and keep its trunk.
 
     Raises:
-        OperationError: Something that an earlier operation put in would be lost.
+        OperationError: A tensor or module of an earlier operation would be lost.
     """
     model = surgery.model
     config: Any = model.config
@@ -90,6 +91,8 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     keep = _not_to_keep(operation, cls, copy.deepcopy(config))
     _set_up(operation, model)
     _pad(surgery, cls, config)
+    if note := _choose_features(cls, config):
+        surgery.note(note)
     target = build_stock(cls, config)
     fitting = _fit(model, target, keep)
     parts = NewParts(cls, config)
@@ -115,7 +118,7 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
 
 
 def _set_up(operation: ReplaceHeadFields, model: Any) -> None:
-    """Let the config say how many classes there will be."""
+    """Set the number of classes in the config."""
     config = config_of(model)
     assert config is not None  # every network of transformers has one
     if operation.classes is not None:
@@ -128,11 +131,12 @@ def _not_to_keep(operation: ReplaceHeadFields, cls: Any, config: Any) -> set[str
     """Name the tensors that are to be new although the old network has them; None keeps heads too."""
     if operation.task not in (*COUNTED, "auto"):
         return None
+    _choose_features(cls, config)
     return set(counted_tensors(cls, config, "num_labels"))
 
 
 def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
-    """A decoder scores the last token that is not padding, and so has to know which token pads."""
+    """Set the padding token, because a decoder scores the last token that is not padding."""
     if not does(cls.__name__, config.model_type, "sequence_classification"):
         return
     text = config.get_text_config()
@@ -145,8 +149,30 @@ def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
         surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
 
 
+def _choose_features(cls: Any, config: Any) -> str:
+    """Let the config name the blocks that a head reads, where it names another number of them; returns what to note.
+
+    Raises:
+        ArchitectureError: The network has too few blocks.
+    """
+    field, depths = FEATURES_READ.get(cls.__name__, ("", ()))
+    if not field or len(getattr(config, field) or ()) == len(depths):
+        return ""
+    total = config.num_hidden_layers
+    if total < len(depths):
+        raise ArchitectureError(
+            f"{cls.__name__} reads {len(depths)} blocks ({field} of the config), and this network has {total}"
+        )
+    chosen: list[int] = []
+    for left, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
+        lowest = chosen[-1] + 1 if chosen else 1
+        chosen.append(min(max(round(depth * total) - 1, lowest), total - left))
+    setattr(config, field, chosen)
+    return f"the head reads the blocks {', '.join(map(str, chosen))} of {total}: {field} of the config"
+
+
 def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
-    """Whether a tensor belongs to an entry of a list that the old network has too, as a block does."""
+    """Return whether a tensor belongs to an entry, such as a block, of a list that the old network has too."""
     parts = name.split(".")
     sites = {site for site, _ in model.named_modules()}
     lists = [".".join(parts[:i]) for i, part in enumerate(parts) if part.isdigit()]
@@ -157,13 +183,13 @@ def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
 
 
 def _trunk(model: nn.Module) -> str:
-    """The address of the base model; empty where the network itself is it."""
+    """Return the address of the base model; empty if the network itself is one."""
     prefix: Any = getattr(model, "base_model_prefix", "")
     return prefix if prefix and prefix in model._modules else ""
 
 
 def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
-    """The names that a tensor or module of the new network may have in the old one."""
+    """Return the possible names in the old network of a tensor or module of the new one."""
     mine, theirs = _trunk(model), _trunk(target)
     inside = name.removeprefix(f"{theirs}.") if theirs else name
     if name == theirs:
@@ -172,7 +198,7 @@ def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
 
 
 def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> Fitting:
-    """Find the place of every tensor."""
+    """Find the place of every tensor of the new network in the old one."""
     fitting = Fitting()
     new = dict(tensors_of(target))
     every = model.state_dict(keep_vars=True)
@@ -199,14 +225,14 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> F
         for name in fitting.new
         if (name.startswith(f"{trunk}.") if trunk else not_to_keep is not None and name not in not_to_keep)
     ]
-    if not trunk:  # nothing tells a head's hidden layers from a part of the trunk but what the old network has
+    if not trunk:  # only the old network shows which are a head's hidden layers
         tops = {name.split(".")[0] for name in names}
         fitting.lacking = [name for name in fitting.lacking if name.split(".")[0] in tops]
     return fitting
 
 
 def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], fitting: Fitting) -> None:
-    """Let modules move whole where every tensor in them does, else descend."""
+    """Move modules as a whole if all their tensors move, else descend into them."""
     modules = dict(model.named_modules(remove_duplicate=False))
     aliases = aliases_of(target)
     root = _trunk(target)
@@ -219,6 +245,7 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
                 continue
             goes = [names.get(aliases.get(n, n)) == f"{site}.{n[len(path) + 1 :]}" for n in inside]
             same = isinstance(there, type(module)) or not list(module.children())
+            same = same and not _is_hung_into(there, module)
             if all(goes) and same and (inside or _is_in(path, root)):
                 fitting.modules[path] = site
                 return
@@ -232,12 +259,23 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
     visit(target, "")
 
 
+def _is_hung_into(old: nn.Module, new: nn.Module) -> bool:
+    """Whether the old class hangs a module where the new one has an empty attribute, as D-Fine's decoder has heads."""
+    parts = dict(old.named_modules())
+    return any(
+        name not in part._modules and getattr(part, name, part) is None
+        for path, part in new.named_modules()
+        if path in parts
+        for name in parts[path]._modules
+    )
+
+
 def _is_in(path: str, root: str) -> bool:
     return not root or path.startswith(f"{root}.")
 
 
 def _dissolved(model: nn.Module, fitting: Fitting) -> list[str]:
-    """The modules of the old network that hold some that move, and do not move themselves."""
+    """Return the modules of the old network that do not move, but contain modules or tensors that do."""
     above: dict[str, None] = {"": None}
     for site in (*fitting.modules.values(), *fitting.tensors.values()):
         parts = site.split(".")
@@ -250,7 +288,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _dropped(model: nn.Module, fitting: Fitting) -> list[str]:
-    """The tensors of the old network that have no place in the new one."""
+    """Return the tensors of the old network without a place in the new one."""
     moved = [model.get_submodule(site).state_dict(keep_vars=True) for site in fitting.modules.values()]
     stays = {id(tensor) for tensors in moved for tensor in tensors.values()}
     every = model.state_dict(keep_vars=True)
@@ -285,7 +323,7 @@ def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fittin
 
 
 def _draw(surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts, operation: ReplaceHeadFields) -> None:
-    """Say how the new tensors get their values."""
+    """Record how the new tensors get their values."""
     new = set(fitting.new)
     dtype = next((p.dtype for n, p in target.named_parameters() if n not in new and p.is_floating_point()), None)
     groups: dict[str, list[str]] = {}
@@ -314,7 +352,7 @@ def _draw(surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts
 
 
 def _site(model: nn.Module, name: str, new: set[str]) -> str:
-    """The topmost module all of whose tensors are new, which ``name`` lies in; else the module that owns it."""
+    """Return the topmost module around ``name`` whose tensors are all new; else the module that owns ``name``."""
     parts = name.split(".")
     for length in range(1, len(parts)):
         site = ".".join(parts[:length])
@@ -324,7 +362,7 @@ def _site(model: nn.Module, name: str, new: set[str]) -> str:
 
 
 def _sites(model: nn.Module, names: list[str]) -> list[str]:
-    """The topmost modules that hold these tensors and no others, and the tensors that are left."""
+    """Return the topmost modules that contain only these tensors, and the names of the remaining tensors."""
     chosen = set(names)
     sites = list(dict.fromkeys(_site(model, name, chosen) or name for name in names))
     return [site for site in sites if not any(site.startswith(f"{other}.") for other in sites)]

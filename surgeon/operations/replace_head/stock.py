@@ -1,8 +1,8 @@
 """Choose between a stock class of transformers and a graft, and carry out the first.
 
-There are two ways to a stock class. A network whose class counts labels already stays what it is, and every tensor
-that has the class count is replaced (``class_counts.py``). Any other network becomes the class that transformers' auto
-mappings name for the task, and its trunk moves there (``sibling.py``).
+There are two ways to a stock class. A network whose class counts labels already keeps it, and every tensor with the
+class count is replaced (``class_counts.py``). Any other network becomes the class that transformers' auto mappings
+name for the task, and its trunk moves there (``sibling.py``).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def to_stock_class(operation: ReplaceHeadFields, surgery: Surgery) -> bool:
     """Make the network a stock class of transformers for the operation's task, if there is one.
 
     Returns:
-        Whether it was done; if not, nothing has changed, and the head has to be put in place or on top.
+        Whether it was done; if not, nothing has changed, and the head must be replaced in place or added on top.
 
     Raises:
-        OperationError: The recipe names a task that the network cannot be made ready for.
+        OperationError: The network cannot be prepared for the recipe's task.
     """
     if operation.task == "graft" or not surgery.is_recorded(QUESTION):
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,11 +88,27 @@ def state_dict(export: Path, folder: Path) -> None:
 
 
 def hf(export: Path, folder: Path) -> None:
-    """Load a folder with the class that its config names, with transformers only."""
+    """Load a folder by the class that its config names, by transformers alone; with the folder's code, if it has any.
+
+    Transformers copies such code into its cache, which for this process lies beside the inputs.
+    """
+    os.environ["HF_MODULES_CACHE"] = str(folder / "modules")
     import transformers
 
-    name = json.loads((export / "config.json").read_text())["architectures"][0]
-    run_torch(lambda: getattr(transformers, name).from_pretrained(export).eval(), folder)
+    config = json.loads((export / "config.json").read_text())
+
+    def load() -> Any:
+        if "auto_map" in config:
+            model, loading = transformers.AutoModel.from_pretrained(
+                export, trust_remote_code=True, output_loading_info=True
+            )
+            wrong = [name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in loading[key]]
+            if wrong:
+                raise KeyError(f"from_pretrained finds other tensors than the folder holds: {wrong[0]}")
+            return model.eval()
+        return getattr(transformers, config["architectures"][0]).from_pretrained(export).eval()
+
+    run_torch(load, folder)
 
 
 def onnx(export: Path, folder: Path) -> None:

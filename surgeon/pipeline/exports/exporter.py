@@ -13,6 +13,7 @@ from torch import nn
 
 from surgeon.architectures.trust import TrustCode
 from surgeon.checkpoint.artifact import REPLACE, check_place
+from surgeon.checkpoint.companions import BASE_CARD, Companion, read_companions, summarise, write_companions
 from surgeon.checkpoint.scratch import appearing
 from surgeon.data.requirements import require
 from surgeon.errors import ExportError, OutputError, SurgeonError, VerificationError, name_nearest_option, suggest
@@ -27,6 +28,7 @@ from surgeon.pipeline.exports.checking import (
     run_consumer,
     write_inputs,
 )
+from surgeon.pipeline.exports.grafts.code import MODELING
 from surgeon.pipeline.exports.onnx_file import write_onnx
 from surgeon.pipeline.exports.program import Dynamic, ways, write_program
 from surgeon.pipeline.exports.state_dict_file import digests, write_state_dict_file
@@ -40,10 +42,12 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
     "state-dict": (".pt", ".pth"),
 }
-"""The suffixes of each format; ``hf`` is a folder."""
-WRITTEN = re.compile(r"(generation_)?config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-"""The files of an ``hf`` export: a folder with other files is not replaced."""
-COMPANIONS = "config and weights only: copy tokenizer and processor files from the artifact"
+"""How the file of each form ends; ``hf`` is a folder."""
+WRITTEN = re.compile(
+    r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|(modeling_grafted|surgeons_\w+)\.py"
+)
+"""The files that an ``hf`` export consists of, beside companions: a folder of nothing else may be replaced."""
+CODE = "the folder holds the code that builds it, so that from_pretrained needs trust_remote_code=True"
 STATIC = Dynamic(batch=False, length=False)
 
 
@@ -94,7 +98,7 @@ def export(
     ``torch-export``  a ``.pt2`` file                                  ``torch.export.load(path).module()``
     ``onnx``          an ``.onnx`` file (needs the extra ``onnx``)     ``onnxruntime.InferenceSession(path)``
     ``state-dict``    a ``.pt`` or ``.pth`` file of tensors by name    ``torch.load(path, weights_only=True)``
-    ``hf``            a folder; stock classes of transformers only     ``AutoModel….from_pretrained(path)``
+    ``hf``            a folder; of a grafted network, with its code    ``AutoModel….from_pretrained(path)``
     ================  ===============================================  ==========================================
 
     Args:
@@ -132,7 +136,7 @@ def export(
             appearing(output, replace=force) as temporary,
             tempfile.TemporaryDirectory(prefix="surgeon-export-") as folder,
         ):
-            return _write(to, call, temporary, Path(folder), output)
+            return _write(to, call, temporary, Path(folder), output, record.companions if record else ())
     except SurgeonError as error:
         note = f"{output} stays as it was" if output.exists() else f"nothing was written to {output}"
         error.hint = f"{error.hint}; {note}" if error.hint else note
@@ -143,16 +147,19 @@ def export(
         raise OutputError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
-def _write(form: Form, call: Call, path: Path, folder: Path, output: Path) -> Export:
+def _write(form: Form, call: Call, path: Path, folder: Path, output: Path, companions: Sequence[Companion]) -> Export:
     notes = _notes(call) if form in ("torch-export", "onnx") else []
     names = tuple(call.run(call.traced))
     if form == "state-dict":
         return _write_state_dict(call, path, folder, output, names)
     if form == "hf":
         write_folder(call, path)
+        write_companions(path, companions)
+        told = [f"beside the weights: {line}"] if (line := summarise(companions)) else []
+        told += [CODE] if (path / MODELING).exists() else []
         cases = list(call.cases(batch=call.batch is not None, length=False))
         difference = check_outputs(form, path, call, cases, folder)
-        return Export(output, form, call.names, names, len(cases), difference, (), (COMPANIONS,))
+        return Export(output, form, call.names, names, len(cases), difference, (), tuple(told))
     refused: SurgeonError | None = None
     for dynamic in ways(call):
         try:
@@ -232,4 +239,5 @@ def _check_form(form: str, output: Path) -> None:
 
 
 def _is_an_export(folder: Path) -> bool:
-    return all(WRITTEN.fullmatch(file.name) for file in folder.iterdir())
+    ours = {companion.name.partition("/")[0] for companion in read_companions(folder, check=False)}
+    return all(WRITTEN.fullmatch(file.name) or file.name in {*ours, BASE_CARD} for file in folder.iterdir())

@@ -9,23 +9,26 @@ from surgeon.errors import ExportError
 from surgeon.interfaces.composite import composite_of
 from surgeon.nn.grafts import Grafted
 from surgeon.pipeline.exports.call import Call
+from surgeon.pipeline.exports.grafts.folder import write_grafted
 from surgeon.pipeline.manifest import stock_config
-
-HINT = "use --to torch-export, which needs torch alone, or --to onnx"
 
 
 def write_folder(call: Call, folder: Path) -> None:
-    """Write config and weights with transformers' ``save_pretrained``.
+    """Write config and weights; of a grafted network of transformers, the code that builds it too.
 
     Raises:
-        ExportError: The network is not a stock transformers class; the error says what differs.
+        ExportError: It cannot be built without surgeon; the error says which site stands in the way, and why.
     """
     model = call.network.model
-    if stock_config(model) is None:
-        raise ExportError(
-            "its config does not rebuild it as a stock transformers class", where=_reason(call), hint=HINT
-        )
-    cast("Any", model).save_pretrained(folder)
+    if stock_config(model) is not None:
+        cast("Any", model).save_pretrained(folder)
+        return
+    try:
+        write_grafted(model, folder)
+    except ExportError as error:
+        error.message = f"{_reason(call)}, and {error.where}: {error.message}"
+        error.where = None
+        raise
 
 
 def _reason(call: Call) -> str:
