@@ -127,12 +127,16 @@ def test_a_branch_is_written_without_timms_config(tmp_path):
     assert not (tmp_path / "out" / "config.json").exists()
 
 
-AMBIGUOUS = {"efficientnet_lite0", "mobilenetv3_small_050"}
-"""Builders whose tensors those of another builder equal, which pads or normalises in another way."""
+AMBIGUOUS = {"efficientnet_lite0"}
+"""Builders whose tensors those of another builder equal, which pads in another way."""
+SIZED = {"mixer_s32_224", "swin_s3_tiny_224"}
+"""Builders with more tensors than a position embedding that depend on the image size."""
 
 
 @pytest.mark.parametrize(("name", "options", "size"), SMALL, ids=NAMES)
 def test_a_bare_state_dict_is_identified(name, options, size, tmp_path):
+    if name in SIZED:
+        options, size = {"num_classes": 7}, 224
     model = network(name, options)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     loaded = surgeon.load(tmp_path / "weights.pth", arch=f"timm/{name}" if name in AMBIGUOUS else None).eval()
@@ -165,7 +169,6 @@ def test_a_file_of_torchvision_stays_torchvisions(tmp_path):
     torch.save(torchvision.models.resnet18(num_classes=5).state_dict(), tmp_path / "resnet18.pth")
     planned = surgeon.plan(tmp_path / "resnet18.pth", surgeon.ReplaceHead(classes=3))
     assert planned.architecture == "torchvision/resnet18"
-    assert any("timm/resnet18" in note for note in planned.notes)
     loaded = surgeon.load(tmp_path / "resnet18.pth", arch="timm/resnet18")
     assert type(loaded).__module__ == "timm.models.resnet"
 
