@@ -14,6 +14,7 @@ The rooms of the package, from the highest to the lowest; each imports from thos
 =================  =====================================================================================================
 ``cli``            the commands, one file each; ``cli.render`` draws what they print
 ``testing``        the conformance kit for plugin authors
+``scaffold``       writes new plugin packages
 ``advising``       advice about how to fine-tune a network on given data
 ``pages``          self-contained HTML pages about networks, plans, comparisons and trainings
 ``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
     from surgeon.architectures.identify import match
+    from surgeon.architectures.identify_by import identify_by
+    from surgeon.checkpoint.formats import Checkpoint
     from surgeon.errors import (
         ArchitectureError,
         CheckpointError,
@@ -111,8 +114,8 @@ if TYPE_CHECKING:
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.surgery.context import Surgery
     from surgeon.surgery.plan import Plan
-    from surgeon.training.evaluating import Evaluation
-    from surgeon.training.predicting import Predictions
+    from surgeon.training.evaluation import Evaluation
+    from surgeon.training.predictions import Predictions
     from surgeon.training.report import TrainReport
     from surgeon.training.session import train
 
@@ -122,6 +125,8 @@ _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
     "surgeon.architectures.identify": ("match",),
+    "surgeon.architectures.identify_by": ("identify_by",),
+    "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -230,8 +235,8 @@ _HOMES = {
     "surgeon.recipe.train_settings": ("TrainSettings",),
     "surgeon.surgery.context": ("Surgery",),
     "surgeon.surgery.plan": ("Plan",),
-    "surgeon.training.evaluating": ("Evaluation",),
-    "surgeon.training.predicting": ("Predictions",),
+    "surgeon.training.evaluation": ("Evaluation",),
+    "surgeon.training.predictions": ("Predictions",),
     "surgeon.training.report": ("TrainReport",),
     "surgeon.training.session": ("train",),
 }
@@ -247,6 +252,7 @@ __all__ = [
     "ArchitectureProvider",
     "Argument",
     "BlockFields",
+    "Checkpoint",
     "CheckpointError",
     "Composite",
     "ConfigFields",
@@ -314,6 +320,7 @@ __all__ = [
     "export",
     "finetune",
     "hookimpl",
+    "identify_by",
     "inspect",
     "load",
     "load_plugins",

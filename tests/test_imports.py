@@ -22,7 +22,7 @@ FLOORS = (
     ("operations",),
     ("pipeline",),
     ("pages",),
-    ("testing", "advising"),
+    ("testing", "advising", "scaffold"),
     ("cli",),
     ("__main__",),
 )

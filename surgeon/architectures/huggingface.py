@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from surgeon.architectures.config_reading import refused
+from surgeon.architectures.config_errors import refused
 from surgeon.architectures.limits import check_config
 from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
-from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.families.transformers.fields import MUTABLE
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -324,6 +323,8 @@ def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
 
 def _before_surgery(manifest: Path) -> Architecture | None:
     """Return the architecture in an artifact's manifest; None if there is no manifest or it has none."""
+    from surgeon.checkpoint.jsonfiles import read_object  # imports torch
+
     content = read_object(manifest) or {}
     record = content.get("record")
     named = record.get("architecture") if isinstance(record, dict) else None

@@ -148,7 +148,7 @@ def belongs_to_folder(path: Path) -> bool:
 
 def _without_model(folder: Path, names: list[str]) -> CheckpointError:
     if "adapter_model.safetensors" in names or "adapter_model.bin" in names:
-        hint = "merge it into its base model with PEFT's merge_and_unload() and save that"
+        hint = f"with the plugin surgeon-peft, name it peft:{folder}; or save the result of PEFT's merge_and_unload()"
         return CheckpointError("a PEFT adapter without its base model", where=str(folder), hint=hint)
     other = foreign(names, str(folder))
     loose = [

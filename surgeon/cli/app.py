@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import io
 import json
 import os
 import signal
@@ -19,16 +18,16 @@ from surgeon.cli import options
 from surgeon.cli.advise import advise
 from surgeon.cli.apply import apply, plan
 from surgeon.cli.catalog import ops, schema
-from surgeon.cli.catalog import plugins as list_plugins
 from surgeon.cli.diff import diff
 from surgeon.cli.evaluate import evaluate
 from surgeon.cli.export import export
 from surgeon.cli.inspect import check, inspect
 from surgeon.cli.interrupts import STOPPED, TYPED, listen
 from surgeon.cli.plugin_choice import PluginChoice, add_commands
+from surgeon.cli.plugins import plugins_app
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
-from surgeon.cli.render.signs import takes_unicode, write_what_fits
+from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
@@ -47,8 +46,6 @@ def main() -> None:
     codes = [1]
     write_what_fits(sys.stdout, sys.stderr)
     listen()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text: print it as stderr does
-        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.gettrace() is None and "coverage" not in sys.modules:
         atexit.register(lambda: _end(codes[0]))
     codes[0] = run(sys.argv[1:])
@@ -134,9 +131,9 @@ def make_app(plugins: Plugins) -> typer.Typer:
         check,
         ops,
         schema,
-        list_plugins,
     ):
         app.command()(command)
+    app.add_typer(plugins_app, name="plugins")
     add_commands(app, plugins)
     return app
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.cli import options
-from surgeon.cli.render.signs import takes_unicode
+from surgeon.cli.signs import takes_unicode
 from surgeon.errors import OutputError
 from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
@@ -66,39 +66,6 @@ def schema(
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", where=str(output)) from error
-
-
-def plugins(
-    context: typer.Context,
-    plugin: options.PluginNames = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """List the plugins and what they offer.
-
-    Plugins that failed to load, and names that two plugins claim, are listed below.
-    """
-    from surgeon.cli.render.catalog import render_plugins
-    from surgeon.cli.render.consoles import show
-
-    loaded: Plugins = context.obj
-    loaded.try_all()
-    if as_json:
-        print_json(
-            {
-                "plugins": [
-                    {"name": name, "origin": loaded.origin(name), "hooks": hooks} for name, hooks in loaded.listing()
-                ],
-                "failures": {name: str(error) for name, error in loaded.failures.items()},
-                "conflicts": {name: error.message for name, error in loaded.conflicts.items()},
-            }
-        )
-    else:
-        show(
-            render_plugins(
-                [(loaded.origin(name), hooks) for name, hooks in loaded.listing()], loaded.failures, loaded.conflicts
-            )
-        )
 
 
 def print_json(data: Any) -> None:

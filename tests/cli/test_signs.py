@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from surgeon.cli import run
-from surgeon.cli.render.signs import ascii_form, write_what_fits
+from surgeon.cli.signs import ascii_form, write_what_fits
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "recipes/digits.pt")

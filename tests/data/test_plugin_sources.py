@@ -13,7 +13,7 @@ import surgeon
 from surgeon.cli import run
 from surgeon.data.combine import load_source
 from surgeon.data.sources import Digits
-from surgeon.errors import RecipeError, TrainingError
+from surgeon.errors import PluginError, RecipeError
 from surgeon.interfaces.data import Source
 from surgeon.plugins import Plugins, load
 from surgeon.recipe.schema import recipe_schema
@@ -232,5 +232,5 @@ def test_a_load_that_returns_no_splits_is_named() -> None:
         def load(self, seed: int) -> None:  # type: ignore[override]
             """Nothing."""
 
-    with pytest.raises(TrainingError, match="load of Wrong returned NoneType, not Splits"):
+    with pytest.raises(PluginError, match=r"Wrong\.load\(seed\) of .* returned None; expected Splits"):
         load_source(Wrong())

@@ -1,0 +1,164 @@
+"""Check how an edited network computes: by sample, in both modes, in half precision, with NaN among its inputs.
+
+Each check asks the original network first: what that does not keep to, the edited one need not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from surgeon.nn.frozen import Frozen
+from surgeon.testing.runs import Arguments, Case, batch_of, close, few, mapped, run, same, tensors_in, try_run
+
+
+def check_behaviour(case: Case) -> None:
+    """Run the edited network in several ways.
+
+    Raises:
+        AssertionError: It does what the original does not do; the message says how to mend it.
+    """
+    _check_modes(case.again())
+    _check_chance(case)
+    _check_batches(case)
+    _check_nan(case.again())
+    _check_half(case.again())
+
+
+def _check_modes(case: Case) -> None:
+    before = {name for name, module in case.original.train().named_modules() if not module.training}
+    for mode in (True, False):
+        case.edited.train(mode)
+        if mode:
+            _refuse_modes(case.edited, before, mode, "train()")
+        try_run(case.edited, case.arguments)
+        _refuse_modes(case.edited, before, mode, "a forward pass")
+
+
+def _refuse_modes(model: nn.Module, before: set[str], mode: bool, after: str) -> None:
+    wrong = [
+        name
+        for name, module in model.named_modules()
+        if module.training is not mode and not isinstance(module, Frozen) and not (mode and _under(name, before))
+    ]
+    if wrong:
+        now, then = ("eval", "train") if mode else ("train", "eval")
+        raise AssertionError(
+            f"after {after}, {few([name or 'the network' for name in wrong])} {'is' if len(wrong) == 1 else 'are'} in "
+            f"{now} mode, though the network is in {then} mode: something calls {now}() or overrides train(). Leave "
+            "modes alone, and read self.training; surgery.freeze keeps norms in eval mode for good."
+        )
+
+
+def _under(name: str, sites: set[str]) -> bool:
+    return any(not site or name == site or name.startswith(f"{site}.") for site in sites)
+
+
+def _check_chance(case: Case) -> None:
+    first, second = (run(case.edited, case.arguments, seed) for seed in (0, 1))
+    if same(first, second):
+        return
+    original = [try_run(case.original, case.arguments, seed) for seed in (0, 1)]
+    if original[0] is not None and original[1] is not None and not same(original[0], original[1]):
+        return
+    raise AssertionError(
+        f"in eval mode, {case.names} makes outputs random: two forward passes differ. Is dropout left on? Use "
+        "nn.Dropout, or F.dropout(x, p, training=self.training)."
+    )
+
+
+def _check_batches(case: Case) -> None:
+    count = batch_of(case.arguments)
+    if count is None:
+        return
+    arguments = case.arguments if count > 1 else mapped(case.arguments, lambda tensor: torch.cat([tensor, tensor]))
+    count = max(count, 2)
+    whole = _run_batch(case, arguments, count)
+    for index in range(min(count, 2)):
+        alone = mapped(arguments, lambda tensor, at=index: tensor[at : at + 1])  # type: ignore[misc]
+        single = _run_batch(case, alone, 1)
+        if whole is None or single is None:
+            return
+        pairs = [
+            (a[index : index + 1], b)
+            for a, b in zip(whole, single, strict=False)
+            if a.ndim and b.ndim and len(a) == count and len(b) == 1
+        ]
+        if not all(close(a, b) for a, b in pairs) and _keeps_apart(case.original, arguments, alone, index):
+            raise AssertionError(
+                f"{case.names} mixes the samples of a batch: in eval mode, sample {index} of {count} has another "
+                "output than the same sample alone. Reduce over features, never over the first dimension."
+            )
+
+
+def _run_batch(case: Case, arguments: Arguments, count: int) -> list[torch.Tensor] | None:
+    try:
+        return run(case.edited, arguments)
+    except Exception as error:
+        if try_run(case.original, case.arguments) is not None and try_run(case.original, arguments) is None:
+            return None
+        reason = " ".join(str(error).split())[:200]
+        raise AssertionError(
+            f"the edited network runs on the given inputs, but not on a batch of {count} ({type(error).__name__}: "
+            f"{reason}). Is a batch size fixed in {case.names}? Take it from the input: x.shape[0], flatten(1)."
+        ) from error
+
+
+def _keeps_apart(model: nn.Module, whole: Arguments, alone: Arguments, index: int) -> bool:
+    """Whether the original's outputs of a sample do not depend on the others; true where it takes other inputs."""
+    outputs, single = try_run(model, whole), try_run(model, alone)
+    if outputs is None or single is None:
+        return True
+    return all(
+        close(a[index : index + 1], b)
+        for a, b in zip(outputs, single, strict=False)
+        if a.ndim and b.ndim and len(b) == 1 and len(a) > 1
+    )
+
+
+def _check_nan(case: Case) -> None:
+    arguments = case.arguments
+    if any(tensor.is_floating_point() for tensor in tensors_in(arguments)):
+        arguments = mapped(arguments, lambda t: torch.full_like(t, torch.nan) if t.is_floating_point() else t)
+    else:
+        poisoned = [_poison(model) for model in (case.original, case.edited)]
+        if not all(poisoned):
+            return
+    before, after = try_run(case.original, arguments), try_run(case.edited, arguments)
+    if not before or not after or not _nan_in(before) or not all(_nan_in(before)):
+        return
+    if not all(_nan_in(after)):
+        raise AssertionError(
+            f"{case.names} hides NaN: the original network passes it on, the edited one returns finite numbers, so "
+            "that a training that has failed looks well. Remove nan_to_num, and do not clamp or compare it away."
+        )
+
+
+def _nan_in(outputs: list[torch.Tensor]) -> list[bool]:
+    """Say of each floating-point output whether it has a NaN."""
+    return [bool(tensor.isnan().any()) for tensor in outputs if tensor.is_floating_point() and tensor.numel()]
+
+
+def _poison(model: nn.Module) -> bool:
+    """Fill an embedding with NaN, for a network that takes no floating-point numbers."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            with torch.no_grad():
+                module.weight.fill_(torch.nan)
+            return True
+    return False
+
+
+def _check_half(case: Case) -> None:
+    arguments = mapped(case.arguments, lambda t: t.bfloat16() if t.is_floating_point() else t)
+    before = try_run(case.original.bfloat16(), arguments)
+    if before is None:
+        return
+    try:
+        run(case.edited.bfloat16(), arguments)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AssertionError(
+            f"the original network runs in bfloat16, the edited one does not ({type(error).__name__}: {reason}). Does "
+            f"{case.names} make a tensor in float32? Use x.new_zeros, dtype=x.dtype, or a buffer."
+        ) from error

@@ -1,0 +1,126 @@
+"""Check a training step: what gets a gradient, what changes, and what must not."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from surgeon.nn.frozen import Frozen
+from surgeon.testing.runs import Case, copied, few, tensors_in
+
+
+def check_training_step(case: Case) -> None:
+    """Train a copy for one step.
+
+    Raises:
+        AssertionError: A new or trainable parameter gets no gradient, or a frozen tensor changes; the message says how
+            to mend it.
+    """
+    model = copy.deepcopy(case.edited).train()
+    before = copy.deepcopy(model.state_dict())
+    hidden = {name: buffer.clone() for name, buffer in _non_persistent(model)}
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trainable:
+        raise AssertionError("no parameter of the edited network trains: unfreeze some, or add some")
+    ran = _step(model, case)
+    _check_gradients(model, case, trainable, ran)
+    _check_changes(model, before, trainable)
+    for name, buffer in _non_persistent(model):
+        if name in hidden and not torch.equal(buffer, hidden[name]) and name.rpartition(".")[0] in case.added():
+            raise AssertionError(
+                f"{name} is a buffer that training changes, but no state dict has it, so that a saved network forgets "
+                "it. Register it with persistent=True."
+            )
+
+
+def _step(model: nn.Module, case: Case) -> set[str]:
+    """Take one step and return the sites that ran."""
+    ran: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda module, args, at=name: ran.add(at))
+        for name, module in model.named_modules()
+    ]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    _loss(model, case).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for handle in handles:
+        handle.remove()
+    return ran
+
+
+def _loss(model: nn.Module, case: Case) -> torch.Tensor:
+    if case.loss is not None:
+        return case.loss(model)
+    args, kwargs = copied(case.arguments)
+    tensors = [tensor for tensor in tensors_in(model(*args, **kwargs)) if tensor.requires_grad]
+    if not tensors:
+        raise AssertionError(
+            "no output of the edited network depends on a trainable parameter: everything is frozen, or a detach() or "
+            "no_grad() cuts off the gradient"
+        )
+    # not the outputs' own squares, which have no gradient where a head begins with zeros
+    draw = torch.Generator().manual_seed(0)
+    targets = [torch.randn(tensor.shape, generator=draw) for tensor in tensors]
+    return torch.stack([(t.float() - u).pow(2).mean() for t, u in zip(tensors, targets, strict=True)]).sum()
+
+
+def _check_gradients(model: nn.Module, case: Case, trainable: set[str], ran: set[str]) -> None:
+    parameters = dict(model.named_parameters())
+    without = [name for name in sorted(trainable) if parameters[name].grad is None]
+    new = [name for name in without if name in case.new]
+    idle = [name for name in new if name.rpartition(".")[0] not in ran]
+    if idle:
+        raise AssertionError(
+            f"{few(idle)} never plays a part: its module does not run in a forward pass. attach() adds a module but "
+            "calls it nowhere; use surgery.insert, branch or replace, or let another new module call it."
+        )
+    if new:
+        raise AssertionError(
+            f"{few(new)} gets no gradient, though its module runs: is it unused in forward, or behind detach(), "
+            "no_grad() or .data? A parameter that is not to train is frozen: requires_grad=False where it is made."
+        )
+    kept = case.kept or {}
+    lost = [name for name in without if name in kept]
+    if lost and (reached := _reached_before(case)):
+        detached = [name for name in lost if kept[name] in reached]
+        if detached:
+            raise AssertionError(
+                f"no gradient reaches {few(detached)} any more, though it is not frozen: {case.names} cuts it off with "
+                "detach(), no_grad() or .data. Freeze with surgery.freeze what is not to train."
+            )
+
+
+def _reached_before(case: Case) -> set[str]:
+    """The parameters that get a gradient in the original network; empty where it takes other inputs."""
+    model = copy.deepcopy(case.original).train().requires_grad_(True)
+    try:
+        _loss(model, case).backward()  # type: ignore[no-untyped-call]
+    except Exception:  # it takes other arguments than the edited one
+        return set()
+    return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def _check_changes(model: nn.Module, before: dict[str, torch.Tensor], trainable: set[str]) -> None:
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if not isinstance(module, Frozen)
+        for name in module._buffers
+    }
+    aliases = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    if wrong := changed - trainable - aliases - statistics:
+        raise AssertionError(f"a training step changed frozen tensors: {sorted(wrong)[:5]}")
+    if not changed & trainable:
+        raise AssertionError("a training step changed nothing")
+
+
+def _non_persistent(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (f"{prefix}.{name}".lstrip("."), module._buffers[name])
+        for prefix, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+        if module._buffers.get(name) is not None
+    ]

@@ -1,0 +1,127 @@
+"""Check the modules that operations put into a network: what they hold, and whether they can be copied and saved."""
+
+from __future__ import annotations
+
+import pickle
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.interfaces.returned import is_ours
+from surgeon.surgery.module_state import HOOK_TABLES, INTERNAL
+from surgeon.testing.runs import Case
+
+
+def check_tree(case: Case) -> None:
+    """Check the new modules one by one.
+
+    Raises:
+        AssertionError: One cannot be copied, moved or saved with the network; the message says how to mend it.
+    """
+    for site, module in case.added().items():
+        _check_class(site, module, case)
+        _check_forward(site, module)
+        _check_tensors(site, module)
+    _check_hooks(case)
+    _check_pickle(case)
+
+
+def _check_class(site: str, module: nn.Module, case: Case) -> None:
+    kind = type(module)
+    if "<locals>" in kind.__qualname__ and not is_ours(module):
+        raise AssertionError(
+            f"{site} is a {kind.__name__}, a class that is defined inside a function: no other process can find it, so "
+            "that the network cannot be pickled. Define the class at the top of its module."
+        )
+
+
+def _check_forward(site: str, module: nn.Module) -> None:
+    if "forward" in vars(module):
+        raise AssertionError(
+            f"the forward of {site} is replaced by a function on the instance: copies and saved networks keep the one "
+            "of the class, or share the function. Write a class with that forward, and put it there with "
+            "surgery.replace or surgery.insert."
+        )
+
+
+def _check_tensors(site: str, module: nn.Module) -> None:
+    if is_ours(module):
+        return
+    for name, value in vars(module).items():
+        if name in INTERNAL:
+            continue
+        held = list(_tensors(value))
+        if held:
+            raise AssertionError(
+                f"{site}.{name} holds a plain tensor of shape {tuple(held[0].shape)}: to(device) and half() pass it "
+                "by, and no state dict has it. Use nn.Parameter, or self.register_buffer"
+                f"({name!r}, …); persistent=False if it follows from the module's arguments."
+            )
+
+
+def _check_hooks(case: Case) -> None:
+    before = {
+        (name, table, _code(hook))
+        for name, module in case.original.named_modules()
+        for table in HOOK_TABLES
+        for hook in _hooks(module, table)
+    }
+    inside = {id(module) for module in case.edited.modules()}
+    for name, module in case.edited.named_modules():
+        for table in HOOK_TABLES:
+            for hook in _hooks(module, table):
+                if (name, table, _code(hook)) in before:
+                    continue
+                owner = getattr(hook, "__self__", None)
+                if not (isinstance(hook, MethodType) and id(owner) in inside):
+                    what = getattr(hook, "__qualname__", type(hook).__name__)
+                    raise AssertionError(
+                        f"a hook on {name or 'the network'} is {what}, not a method of a module of the network: a copy "
+                        "of the network would share what it refers to, and no saved network has it. Make it a method "
+                        "of a module that is in the network, and register it with surgery.hook(site, module.method)."
+                    )
+
+
+def _check_pickle(case: Case) -> None:
+    if _pickles(case.edited) is None or _pickles(case.original) is not None:
+        return
+    for site, module in case.added().items():
+        for name, value in vars(module).items():
+            if name not in INTERNAL and (reason := _pickles(value)) is not None:
+                raise AssertionError(
+                    f"{site}.{name} cannot be pickled ({reason}), so that the network cannot be saved whole, sent to "
+                    "another process or trained on several devices. Keep plain values; a function at the top of a "
+                    "module instead of a lambda, a path instead of an open file."
+                )
+    raise AssertionError(f"the edited network cannot be pickled: {_pickles(case.edited)}")
+
+
+def _pickles(value: Any) -> str | None:
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # whatever a __reduce__ raises
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _hooks(module: nn.Module, table: str) -> list[Any]:
+    hooks = getattr(module, table)
+    return list(hooks.values()) if hasattr(hooks, "values") else []
+
+
+def _code(hook: Any) -> Any:
+    return (
+        getattr(hook, "__qualname__", type(hook).__qualname__) if isinstance(hook, (FunctionType, MethodType)) else hook
+    )
+
+
+def _tensors(value: Any, depth: int = 3) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if depth and isinstance(value, dict):
+        value = list(value.values())
+    if depth and isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item, depth - 1)]
+    return []

@@ -1,0 +1,123 @@
+"""The conformance kit refuses each mistake, and says what the author did and how to mend it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bad_modules import (
+    Attached,
+    Behind,
+    HooksTheNetwork,
+    InitialisesNow,
+    Network,
+    PatchesTheNetwork,
+    WritesNow,
+    build,
+)
+from torch import nn
+
+from surgeon.errors import OperationError
+from surgeon.interfaces.operation import Operation
+from surgeon.testing import check_composition, check_operations
+
+MISTAKES = {
+    "HiddenBuffer": r"hidden\.added\.module\.mean is a buffer that training changes.*persistent=True",
+    "PlainTensor": r"hidden\.added\.module\.offset holds a plain tensor.*register_buffer",
+    "ClosureHook": r"a hook on hidden\.added\.module is _double.*surgery\.hook",
+    "PatchedForward": r"the forward of hidden\.added\.module is replaced.*Write a class",
+    "Unpicklable": r"hidden\.added\.module\.activation cannot be pickled.*instead of a lambda",
+    "Local": r"hidden\.added\.module is a Local, a class that is defined inside a function.*top of its module",
+    "FixedBatch": r"not on a batch of 1.*x\.shape\[0\]",
+    "Mixing": r"mixes the samples of a batch.*Reduce over features",
+    "WithoutGradient": r"hidden\.added\.module\.factors gets no gradient, though its module runs",
+    "Detached": r"no gradient reaches hidden\.bias, hidden\.weight any more.*detach\(\).*surgery\.freeze",
+    "HidesNan": r"hides NaN.*nan_to_num",
+    "DropoutLeftOn": r"in eval mode, behind makes outputs random.*training=self\.training",
+    "EvalLeftOn": r"hidden\.added\.module is in eval mode, though the network is in train mode.*surgery\.freeze",
+    "NeverTrains": r"after train\(\), hidden\.added\.module is in eval mode",
+    "OnlyFloat32": r"runs in bfloat16, the edited one does not.*dtype=x\.dtype",
+}
+
+
+def inputs():
+    return (torch.randn(2, 6, generator=torch.Generator().manual_seed(1)),)
+
+
+def test_a_module_without_a_mistake_passes():
+    assert isinstance(check_operations(build, [Behind(module="Good")], inputs()), Network)
+
+
+@pytest.mark.parametrize("module", sorted(MISTAKES))
+def test_a_module_with_a_mistake_is_refused(module):
+    with pytest.raises(AssertionError, match=MISTAKES[module]):
+        check_operations(build, [Behind(module=module)], inputs())
+
+
+def test_a_module_that_nothing_calls_is_refused():
+    with pytest.raises(AssertionError, match=r"hidden\.extra\.bias, .* never plays a part.*surgery\.insert"):
+        check_operations(build, [Attached()], inputs())
+
+
+def test_values_that_the_seed_does_not_determine_are_refused():
+    with pytest.raises((AssertionError, OperationError)):
+        check_operations(build, [Behind(module="OwnRandomness")], inputs())
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (InitialisesNow(), r"wrote values into hidden\..*weight[\s\S]*surgery\.fill"),
+        (WritesNow(), r"wrote values into head\.weight[\s\S]*surgery\.fill"),
+        (PatchesTheNetwork(), r"hidden\.forward[\s\S]*surgery\.replace"),
+        (HooksTheNetwork(), r"the hooks of hidden[\s\S]*surgery\.hook"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_engine_refuses_says_how_to_mend_it(operation, message):
+    with pytest.raises(OperationError, match=message):
+        check_operations(build, [operation], inputs())
+
+
+def random_network() -> nn.Module:
+    torch.manual_seed(0)
+    model = Network()
+    model.hidden = nn.Sequential(nn.Linear(6, 8), Noise())
+    return model
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def test_what_the_network_did_before_is_not_held_against_the_operation():
+    check_operations(random_network, [Behind(module="Good", at="blocks.0")], inputs())
+
+
+class KnowsTheHead(Operation):
+    """Widen what is called ``head``, whatever it is."""
+
+    def apply(self, model, surgery):
+        surgery.replace("head", surgery.new(nn.Linear, 8, 7))
+        surgery.replace("blocks.1", surgery.new(nn.Linear, 8, 8))
+        return surgery.model
+
+
+class Breaks(Operation):
+    """Raise where it is not first."""
+
+    def apply(self, model, surgery):
+        if hasattr(model, "grafts"):
+            raise KeyError("head")
+        return surgery.model
+
+
+def test_orders_with_surgeons_operations_are_tried():
+    worked = check_composition(build, [Behind(module="Good")], inputs())
+    assert {"replace_head, behind", "behind, replace_head", "behind, multitask"} <= set(worked)
+    assert check_composition(build, [KnowsTheHead()], inputs())
+
+
+def test_an_order_that_raises_is_refused_by_name():
+    with pytest.raises(AssertionError, match=r"multitask, breaks: .*KeyError"):
+        check_composition(build, [Breaks()], inputs())
