@@ -41,7 +41,7 @@ BUILTINS: Mapping[str, str] = {
     "surgeon_architectures": "surgeon.architectures.registry",
     "surgeon_families": "surgeon.families.registry",
     "surgeon_losses": "surgeon.training.losses",
-    "surgeon_callbacks": "surgeon.training.stopping",
+    "surgeon_callbacks": "surgeon.training.early_stopping",
     "surgeon_sources": "surgeon.data.sources",
 }
 KINDS: Mapping[str, str] = {

@@ -22,7 +22,7 @@ from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline.text_files import refuse_to_replace, write_text
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.fitting import first_outputs
+from surgeon.training.data_fit import first_outputs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from surgeon.architectures.config_reading import refused
+from surgeon.architectures.config_errors import refused
 from surgeon.architectures.limits import check_config
 from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
 from surgeon.errors import ArchitectureError, CheckpointError, suggest

@@ -66,7 +66,7 @@ def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[S
 def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
     if not settings.callbacks:
         return []  # avoids the import of transformers
-    from surgeon.training.stopping import make_callbacks
+    from surgeon.training.early_stopping import make_callbacks
 
     problems: list[SurgeonError] = []
     for index, callback in enumerate(settings.callbacks):

@@ -1,7 +1,7 @@
 """Compare two networks: tensors in only one, tensors of another form, and how far each tensor moved.
 
-:func:`diff` opens both without reading weights, pairs their tensors (:mod:`surgeon.pipeline.pairing`) and reads them in
-pieces (:mod:`surgeon.pipeline.movement`), so that memory use does not depend on the size of the networks.
+:func:`diff` opens both without reading weights, pairs their tensors (:mod:`surgeon.pipeline.tensor_pairs`) and reads
+them in pieces (:mod:`surgeon.pipeline.movement`), so that memory use does not depend on the size of the networks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from surgeon.checkpoint.contents import Entry
 from surgeon.errors import CheckpointError, SiteError, name_nearest_option
 from surgeon.pipeline.difference import Diff, GroupDiff, Status, TensorDiff, group
 from surgeon.pipeline.movement import CHUNK, Movement, compare
-from surgeon.pipeline.pairing import Side, ancestors, open_side, pair
+from surgeon.pipeline.tensor_pairs import Side, ancestors, open_side, pair
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.opened import Model, OpenOptions
 

@@ -12,9 +12,9 @@ from surgeon.pipeline.prediction import PartName, ReadyModel
 from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
 from surgeon.surgery.opened import Model
-from surgeon.training.evaluating import Evaluation, evaluate_samples
+from surgeon.training.evaluation import Evaluation, evaluate_samples
 from surgeon.training.language import is_language_model
-from surgeon.training.predicting import BATCH
+from surgeon.training.predictions import BATCH
 
 
 @name_nearest_option

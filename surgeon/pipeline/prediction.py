@@ -22,7 +22,7 @@ from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
-from surgeon.training.predicting import BATCH, Predictions, predict_samples
+from surgeon.training.predictions import BATCH, Predictions, predict_samples
 
 PartName = Literal["train", "validation", "test"]
 

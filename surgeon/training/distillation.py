@@ -13,7 +13,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Penalty, Term
 from surgeon.nn.grafts import Tap
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.fitting import outputs_of
+from surgeon.training.data_fit import outputs_of
 from surgeon.training.losses import soft_loss
 from surgeon.training.objectives import Batch, Call, Target
 from surgeon.training.penalties import Run, in_eval_mode

@@ -20,15 +20,15 @@ from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.arguments import training_arguments
-from surgeon.training.averaging import Averaging
+from surgeon.training.batch_mixes import Mixing
 from surgeon.training.callbacks import EpochCallback, ProgressCallback, ProgressReport, ScheduleCallback
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.column_values import digest_of
-from surgeon.training.fitting import first_outputs, folder_for, step_errors_explained
+from surgeon.training.data_fit import first_outputs, folder_for, step_errors_explained
+from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
 from surgeon.training.label_check import check_labels, described
 from surgeon.training.metrics import by_task_and_domain, task_of
-from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Call, Target
 from surgeon.training.options import class_names
 from surgeon.training.parameter_groups import rate_factors
@@ -36,11 +36,11 @@ from surgeon.training.parts import make_cache, make_norms, make_targets, make_te
 from surgeon.training.rates import find_rate, resolved
 from surgeon.training.report import TrainReport
 from surgeon.training.stages import Unfreezing
-from surgeon.training.stopping import make_callbacks, surgeon_callbacks, wanted_arguments
-from surgeon.training.teaching import check_same_task, numbered, penalty_of, shared
+from surgeon.training.teacher import check_same_task, numbered, penalty_of, shared
 from surgeon.training.test_views import TestViews
 from surgeon.training.trainer import ObjectiveTrainer
-from surgeon.training.unwrapping import restored
+from surgeon.training.weight_averages import Averaging
+from surgeon.training.wrappers import restored
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins

@@ -20,11 +20,11 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.arguments import check_arguments
 from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
 from surgeon.training.class_names import adopt_names, adopt_padding, network_of
+from surgeon.training.early_stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
 from surgeon.training.job import Job
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
 from surgeon.training.rates import for_baseline
 from surgeon.training.report import TrainReport
-from surgeon.training.stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins

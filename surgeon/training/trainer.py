@@ -20,20 +20,20 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Term
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.averaging import Averaging
 from surgeon.training.base_trainer import BaseTrainer
+from surgeon.training.batch_mixes import Mixing
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
-from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Batch, Call, Target, masked_mean
 from surgeon.training.parameter_groups import parameter_groups
-from surgeon.training.sampling import make_sampler
+from surgeon.training.samplers import make_sampler
 from surgeon.training.stages import Unfreezing
 from surgeon.training.task_weights import FixedWeights, UncertaintyWeights
 from surgeon.training.test_views import TestViews
-from surgeon.training.unwrapping import PREPARED
+from surgeon.training.weight_averages import Averaging
+from surgeon.training.wrappers import PREPARED
 
 
 class ObjectiveTrainer(BaseTrainer):

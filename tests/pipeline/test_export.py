@@ -16,7 +16,7 @@ from torch import nn
 
 import surgeon
 from surgeon import cli
-from surgeon.pipeline.exports import checking, exporter
+from surgeon.pipeline.exports import comparison, exporter
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra surgeon-torch[onnx] is not installed")
@@ -207,12 +207,12 @@ def test_a_network_of_one_batch_size_is_exported_with_that_and_a_note(tmp_path):
 
 def test_other_outputs_are_an_error_and_what_was_there_stays(tmp_path, monkeypatch):
     (tmp_path / "net.pt2").write_text("precious")
-    compared = checking.compare_outputs
+    compared = comparison.compare_outputs
 
     def wrong(form: str, expected: Any, folder: Path) -> float:
         return compared(form, [{name: t + 0.01 for name, t in case.items()} for case in expected], folder)
 
-    monkeypatch.setattr(checking, "compare_outputs", wrong)
+    monkeypatch.setattr(comparison, "compare_outputs", wrong)
     with pytest.raises(surgeon.VerificationError, match=r"(?s)differs from the network's.*stays as it was"):
         surgeon.export(nn.Linear(4, 2), tmp_path / "net.pt2", to="torch-export", force=True)
     assert (tmp_path / "net.pt2").read_text() == "precious"
@@ -232,7 +232,9 @@ def test_the_consumers_process_cannot_import_surgeon(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     code = f"import runpy, sys; sys.argv = ['consumer', 'hf', {str(tmp_path)!r}, {str(tmp_path)!r}]\n"
     code += f"sys.path.insert(0, {str(Path(surgeon.__file__).parents[1])!r})\n"
-    code += f"try: runpy.run_path({str(checking.CONSUMER)!r}, run_name='__main__')\nexcept KeyError: import surgeon.nn"
+    code += (
+        f"try: runpy.run_path({str(comparison.CONSUMER)!r}, run_name='__main__')\nexcept KeyError: import surgeon.nn"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the export asks for surgeon, which is not available without surgeon" in done.stderr
 

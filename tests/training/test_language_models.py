@@ -18,7 +18,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
-from surgeon.training.fitting import first_outputs
+from surgeon.training.data_fit import first_outputs
 from surgeon.training.load_splits import prepared_as
 from surgeon.training.objectives import Call
 from surgeon.training.parts import make_targets

@@ -19,12 +19,12 @@ from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import OptimizerSettings, TrainSettings
 from surgeon.training.anatomy import Anatomy
+from surgeon.training.batch_mixes import Mixing
 from surgeon.training.losses import bce, cross_entropy
-from surgeon.training.mixing import Mixing
 from surgeon.training.objectives import Target
 from surgeon.training.options import LossOptions
 from surgeon.training.rates import GENTLE, USUAL, for_baseline, resolved
-from surgeon.training.sampling import make_sampler
+from surgeon.training.samplers import make_sampler
 from surgeon.training.session import train
 from surgeon.training.test_views import TestViews
 from surgeon.training.trainer import ObjectiveTrainer

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from surgeon.errors import suggest
+from surgeon.errors import OperationError, suggest
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -100,6 +100,50 @@ def make_config(method: str, values: Mapping[str, Any]) -> PeftConfig:
         return cls(**chosen)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{cls.__name__}: {' '.join(str(error).split())}") from error
+
+
+def recorded(config: PeftConfig) -> dict[str, Any]:
+    """Return every field of a config as plain data that :func:`restored` reads, those at their defaults included."""
+    values: dict[str, Any] = {"peft_type": kind_of(config)}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, (set, frozenset)):
+            value = sorted(value)
+        unset = field.name in KEYS_OF_OUR_OWN and field.name not in ("target_modules", "modules_to_save")
+        if field.init and not unset and _is_plain(value):
+            values[field.name] = value
+    return values
+
+
+def restored(values: Mapping[str, Any]) -> PeftConfig:
+    """Make a config of what :func:`recorded` returned.
+
+    Raises:
+        OperationError: The installed peft has no such method or field any more.
+    """
+    name = str(values["peft_type"]).lower()
+    cls = methods().get(name)
+    known = {field.name for field in fields(cls) if field.init} if cls is not None else set()
+    lost = [key for key in values if key not in known and key != "peft_type"]
+    if cls is None or lost:
+        raise OperationError(
+            f"the installed peft has no {name if cls is None else f'field {lost[0]!r} of {name}'}, which was recorded",
+            hint="install the release of peft that it was attached with",
+        )
+    return cls(**{key: value for key, value in values.items() if key != "peft_type"})
+
+
+def kind_of(config: PeftConfig) -> str:
+    """Return the name of a config's method in peft's registry."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (str, int, float))
 
 
 def why_not(name: str) -> str | None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
 from surgeon.checkpoint.contents import Checkpoint, memory_entry
 from surgeon.checkpoint.files import open_file
 from surgeon.errors import CheckpointError
-from surgeon_peft.config import ADAPTER
+from surgeon_peft.config import ADAPTER, kind_of
 from surgeon_peft.injection import AuxiliaryTrainingWrapper, state_of
 from surgeon_peft.provider import config_of, weights_of
 
@@ -41,7 +41,7 @@ def joined(skeleton: nn.Module, adapter: Checkpoint, base: Source, values: dict[
     model = base.skeleton()
     names = {id(tensor): name for name, tensor in reversed(state_of(model).items())}
     wrapped = wrap(model, values, folder)
-    inner = _first_names(state_of(wrapped.base_model.model))
+    inner = _first_names(state_of(inner_of(wrapped)))
     mapping = base.mapping or {}
     entries = {}
     for key, name in inner.items():
@@ -80,6 +80,11 @@ def wrap(model: nn.Module, values: dict[str, Any], folder: Path) -> PeftModel:
         return PeftModel(model, config_of(values, folder), ADAPTER, low_cpu_mem_usage=True)
 
 
+def inner_of(wrapped: PeftModel) -> nn.Module:
+    """Return the network that peft has wrapped, with its adapter."""
+    return cast("nn.Module", wrapped.base_model.model)
+
+
 def _placed(wrapped: PeftModel, file: Checkpoint, folder: Path) -> dict[str, tuple[str, torch.Tensor | None]]:
     """Find the place of each tensor of an adapter: name in the network → name in the file, or a tensor of peft's."""
     tags = {n: torch.empty(e.shape, dtype=e.dtype, device="meta") for n, e in file.entries.items()}
@@ -89,10 +94,12 @@ def _placed(wrapped: PeftModel, file: Checkpoint, folder: Path) -> dict[str, tup
         placed = _remapped(wrapped, {name: file.read(name) for name in file.entries}, folder)
         sources = {}
     state = state_of(wrapped)
-    inner = _first_names(state_of(wrapped.base_model.model))
+    inner = _first_names(state_of(inner_of(wrapped)))
     result: dict[str, tuple[str, torch.Tensor | None]] = {}
     for key, tensor in placed.items():
         target = state.get(key)
+        if target is None and _is_copy(file, sources.get(id(tensor), "")):
+            continue
         if target is None:
             raise CheckpointError(
                 f"its base model has no place for {sources.get(id(tensor), key)}",
@@ -113,18 +120,24 @@ def _placed(wrapped: PeftModel, file: Checkpoint, folder: Path) -> dict[str, tup
     return result
 
 
+def _is_copy(file: Checkpoint, name: str) -> bool:
+    """Whether a tensor is the second copy that peft writes of a saved module's bias where all biases train."""
+    twin = name.replace(".modules_to_save.", ".")
+    return twin != name and twin in file.entries and torch.equal(file.read(twin), file.read(name))
+
+
 def _remapped(wrapped: PeftModel, tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
     """Let peft turn the names of a file into those of a wrapped network."""
     state = dict(tensors)
     for name, module in wrapped.named_modules():
         if isinstance(module, AuxiliaryTrainingWrapper):
-            for key, store in module.adapter_state_dict_load_map(ADAPTER).items():
+            for key, store in module.adapter_state_dict_load_map(ADAPTER).items():  # type: ignore[no-untyped-call]
                 saved = f"{name}.{key}"
                 if saved not in tensors:
                     raise CheckpointError(f"it lacks {saved}", where=str(folder), hint="save the adapter again")
                 state[f"{name}.{store}"] = state.pop(saved)
     config = wrapped.peft_config[ADAPTER]
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(kind_of(config))]
     try:
         remapped: dict[str, torch.Tensor] = tuner._remap_adapter_state_dict_for_load(
             model=wrapped, config=config, adapter_name=ADAPTER, state_dict=state

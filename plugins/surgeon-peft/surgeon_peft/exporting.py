@@ -17,6 +17,7 @@ import surgeon
 from surgeon.errors import ExportError, OutputError
 from surgeon.interfaces.record import record_of
 from surgeon_peft.config import ADAPTER
+from surgeon_peft.entries import inner_of
 from surgeon_peft.injection import ModulesToSaveWrapper, layers_of, state_of
 
 FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
@@ -84,7 +85,7 @@ def _wrapped(network: nn.Module, config: Any) -> PeftModel:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         wrapped = PeftModel(plain, config, ADAPTER)
-    state = state_of(wrapped.base_model.model)
+    state = state_of(inner_of(wrapped))
     if state.keys() != values.keys():
         differing = sorted(state.keys() ^ values.keys())
         raise ExportError(
@@ -104,7 +105,7 @@ def _check(network: nn.Module, wrapped: PeftModel, folder: Path) -> None:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         again = PeftModel.from_pretrained(plain, str(folder))
-    actual = state_of(again.base_model.model)
+    actual = state_of(inner_of(again))
     for name, tensor in state_of(network).items():
         other = actual.get(name)
         if other is None or not torch.equal(other.to(tensor.device), tensor):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon_peft.config import kind_of
 from surgeon_peft.injection import NotInjectedError, inject, set_tensor, state_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class LayerValues:
         for name, tensor in state_of(layer).items():
             if self._reads and not torch.equal(tensor, before[name]):
                 raise OperationError(
-                    f"{self._config.peft_type.value} changes {self._site}.{name} of the base, which stays as it is",
+                    f"{kind_of(self._config)} changes {self._site}.{name} of the base, which stays as it is",
                     hint="choose another way to initialise it",
                 )
         state = state_of(shell.get_submodule(self._site))
@@ -116,21 +117,24 @@ def only(config: PeftConfig, sites: list[str]) -> PeftConfig:
     config = copy.deepcopy(config)
     config.target_modules = sites
     if getattr(config, "feedforward_modules", None) is not None:
-        config.feedforward_modules = [site for site in sites if _ends_with_one(site, config.feedforward_modules)]
+        config.feedforward_modules = [site for site in sites if ends_with_one(site, config.feedforward_modules)]
     if hasattr(config, "modules_to_save"):
         config.modules_to_save = None
     return config
 
 
-def _ends_with_one(site: str, names: Iterable[str]) -> bool:
+def ends_with_one(site: str, names: Iterable[str]) -> bool:
+    """Whether a site is one of ``names``, or ends with one, as peft compares them."""
     return any(site == name or site.endswith(f".{name}") for name in names)
 
 
 def reads_weights(config: PeftConfig) -> bool:
     """Whether an adapter's first values depend on the weights that it adapts."""
-    name = str(config.peft_type.value)
+    name = kind_of(config)
     if name == "LORA":
-        return bool(getattr(config, "use_dora", False)) or config.init_lora_weights not in (True, False, "gaussian")
+        variants = [key for key, value in vars(config).items() if key.startswith("use_") and value]
+        plain = config.init_lora_weights in (True, False, "gaussian") and set(variants) <= {"use_rslora"}
+        return not plain
     return name not in {"IA3", "LOHA", "LOKR", "VERA"}
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
-from surgeon_peft.config import ADAPTER
+from surgeon_peft.config import ADAPTER, kind_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -41,14 +42,14 @@ def inject(model: nn.Module, config: PeftConfig, seed: int = 0) -> list[str]:
     before = dict(model.named_modules())
     base = {id(tensor) for tensor in model.parameters()}
     meta = any(tensor.is_meta for tensor in model.parameters())
-    options = {"low_cpu_mem_usage": True} if meta else {}
-    name = str(config.peft_type.value)
+    options: dict[str, Any] = {"low_cpu_mem_usage": True} if meta else {}
+    name = kind_of(config)
     # the modes under which surgeon builds networks without weights would also take the values of peft's constants
     with torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:
-            tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {ADAPTER: config}, ADAPTER, **options)
+            tuner = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(kind_of(config))](model, {ADAPTER: config}, ADAPTER, **options)
             tuner._cast_adapter_dtype(adapter_name=ADAPTER, autocast_adapter_dtype=True)
         except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
             if meta and "meta" in str(error).lower():
@@ -78,7 +79,7 @@ def _refuse_unsaved(model: nn.Module, name: str) -> None:
     for site, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
-        for part in module.modules():
+        for path, part in model.get_submodule(site).named_modules(prefix=site):
             tensors: dict[str, Any] = {n: part._buffers.get(n) for n in part._non_persistent_buffers_set}
             plain = {
                 key: value for key, value in part.__dict__.items() if not key.startswith(("_parameters", "_buffers"))
@@ -88,7 +89,7 @@ def _refuse_unsaved(model: nn.Module, name: str) -> None:
                 tensors.update({f"{key}.{n}".rstrip("."): v for n, v in values})
             for key, value in tensors.items():
                 if isinstance(value, torch.Tensor) and value.is_meta:
-                    raise NotInjectedError(f"{name} computes {site}.{key} from the weights and saves it nowhere")
+                    raise NotInjectedError(f"{name} computes {path}.{key} while it is attached, and saves it nowhere")
 
 
 def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -103,7 +104,7 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the tensors of a module's state dict by name: the objects themselves, each under every name."""
-    tensors = dict(module.named_parameters(remove_duplicate=False))
+    tensors: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
     for prefix, part in module.named_modules(remove_duplicate=False):
         for name, buffer in part._buffers.items():
             if buffer is not None and name not in part._non_persistent_buffers_set:

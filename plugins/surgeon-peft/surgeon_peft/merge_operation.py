@@ -17,7 +17,7 @@ class MergeAdapters(Operation):
 
     peft merges one layer at a time, when its weights are written: no more than that layer is in memory. Modules that
     were saved in full take the place of the original ones. A method that cannot be merged, or whose merged layer
-    computes something else than the adapted one, is refused.
+    computes something else than the adapted one, is refused. What was frozen stays frozen.
     """
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:

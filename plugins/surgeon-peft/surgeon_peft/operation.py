@@ -47,21 +47,19 @@ class Peft(Operation):
 
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Freeze the network, let peft put its layers in, and say where their values come from."""
-        from surgeon_peft.injection import NotInjectedError, inject, layers_of
+        from surgeon_peft.config import recorded, restored
+        from surgeon_peft.injection import layers_of
 
         if present := next(layers_of(surgery.model), None):
             raise OperationError(f"{present[0]} is adapted already", hint="merge that adapter first: merge_adapters")
-        config = self._resolved(surgery)
+        # every field, as it is today: neither peft's defaults nor the modules that it knows for a model type may change
+        # what an artifact loads as
+        config = restored(surgery.recall("config", lambda: recorded(self._resolved(surgery))))
         model = surgery.model
         originals = dict(model.named_modules())
         surgery.freeze(surgery.select("."))
         with surgery.bookkeeping():
-            try:
-                changed = inject(model, config)
-            except NotInjectedError as error:
-                raise OperationError(
-                    f"peft cannot attach {self.method}: {error}", hint="change targets: or config:"
-                ) from error
+            changed = self._injected(model, config)
         for site in changed:
             surgery.replace(site, model.get_submodule(site))
         self._set_values(surgery, config, {site: originals[site] for site in changed})
@@ -69,13 +67,13 @@ class Peft(Operation):
 
     def _resolved(self, surgery: Surgery) -> PeftConfig:
         """Make the config, with exact names in place of selectors."""
-        from surgeon_peft.config import make_config
+        from surgeon_peft.config import kind_of, make_config
         from surgeon_peft.targets import adaptable, refuse_ambiguous, saved_modules
 
         values = dict(self.config)
         feedforward = values.pop("feedforward_modules", None)
         config = make_config(self.method, values)
-        norms = str(config.peft_type.value) == "LN_TUNING"
+        norms = kind_of(config) == "LN_TUNING"
         if self.targets == ALL_LINEAR:
             config.target_modules = ALL_LINEAR
         elif self.targets is not None:
@@ -98,7 +96,32 @@ class Peft(Operation):
                 raise OperationError(f"{self.method} cannot save modules in full", hint="leave out modules_to_save")
             config.modules_to_save = saved
             refuse_ambiguous(surgery.model, saved, "modules_to_save")
+        if not isinstance(config.target_modules, list):
+            self._name_targets(surgery.model, config)
         return config
+
+    def _name_targets(self, model: nn.Module, config: PeftConfig) -> None:
+        """Name exactly the modules that peft knows for the model type: let it attach the adapter to a copy."""
+        from surgeon.graph.skeleton import skeleton_of
+        from surgeon_peft.initial import ends_with_one
+        from surgeon_peft.injection import BaseTunerLayer
+
+        trial, copied = skeleton_of(model), copy.deepcopy(config)
+        changed = self._injected(trial, copied)
+        config.target_modules = [site for site in changed if isinstance(trial.get_submodule(site), BaseTunerLayer)]
+        if getattr(copied, "feedforward_modules", None) is not None:
+            known = copied.feedforward_modules
+            config.feedforward_modules = [site for site in config.target_modules if ends_with_one(site, known)]
+
+    def _injected(self, model: nn.Module, config: PeftConfig) -> list[str]:
+        from surgeon_peft.injection import NotInjectedError, inject
+
+        try:
+            return inject(model, config)
+        except NotInjectedError as error:
+            raise OperationError(
+                f"peft cannot attach {self.method}: {error}", hint="change targets: or config:"
+            ) from error
 
     def _set_values(self, surgery: Surgery, config: PeftConfig, originals: dict[str, nn.Module]) -> None:
         from functools import partial
@@ -122,7 +145,9 @@ class Peft(Operation):
             seed = surgery.new(Seed)
             for name, tensor in new[site].items():
                 if id(tensor) not in shared:
-                    surgery.derive(tensor, [seed.number, *values.sources(originals[site])], values.of(name))
+                    surgery.derive(
+                        tensor, [seed.get_buffer("number"), *values.sources(originals[site])], values.of(name)
+                    )
         if shared:
             layers = {site: copy.deepcopy(originals[site]) for site in adapted}
             tensors = {

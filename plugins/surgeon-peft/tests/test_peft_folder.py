@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+import torchvision
 import transformers
 from peft_networks import IDS, bert, llama, logits, perturbed, quiet, saved
 from safetensors.torch import load_file, save_file
@@ -178,3 +179,79 @@ def test_the_command_line_attaches_trains_exports_opens_and_merges(tmp_path):
     merged = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(logits(merged, IDS % 17), logits(tuned, IDS % 17))
     assert (tmp_path / "merged" / "tokenizer.json").is_file()
+
+
+@quiet
+def test_convolutions_of_torchvision_are_adapted_exported_opened_and_merged(tmp_path):
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=5).eval()
+    torch.save(network.state_dict(), tmp_path / "resnet.pth")
+    images = torch.randn(2, 3, 64, 64)
+    operation = Peft(method="lora", targets="layer3, fc", config={"r": 4})
+    edited = perturbed(surgeon.apply(tmp_path / "resnet.pth", [operation])).eval()
+    artifact = surgeon.save(edited, tmp_path / "artifact")
+    export_adapter(artifact, tmp_path / "adapter", base=tmp_path / "resnet.pth")
+    alone = peft.PeftModel.from_pretrained(network, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        expected = edited(images)
+        assert torch.equal(alone(images), expected)
+        assert torch.equal(surgeon.load(f"peft:{tmp_path / 'adapter'}").eval()(images), expected)
+        merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()]).eval()
+        torch.testing.assert_close(merged(images), expected, rtol=1e-4, atol=1e-4)
+    theirs = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+
+
+@quiet
+def test_edits_before_the_adapter_are_named_by_the_export(tmp_path):
+    saved(bert(), tmp_path / "base")
+    operations = [surgeon.ReplaceHead(classes=4), Peft(targets="**.query", config={"r": 2})]
+    edited = surgeon.apply(tmp_path / "base", operations)
+    surgeon.save(edited, tmp_path / "artifact")
+    assert "replace_head" in run("export-adapter", "artifact", "-o", "adapter", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "targets", "config"),
+    [
+        ("lora", "**.query", {"r": 2, "bias": "lora_only"}),
+        ("lora", "**.query", {"r": 2, "bias": "all"}),
+        ("lora", "**.query", {"r": 2, "lora_bias": True}),
+        ("lora", "**.query, **.key", {"r": 2, "rank_pattern": {"key": 4}, "alpha_pattern": {"key": 3}}),
+        ("dora", "@embeddings, **.query", {"r": 2}),
+        ("ia3", "**.query, **.intermediate.dense", {"feedforward_modules": "**.intermediate.dense"}),
+        ("beft", "**.query", {}),
+    ],
+)
+@quiet
+def test_what_trains_beside_the_adapter_is_exported_opened_and_merged(method, targets, config, tmp_path):
+    base = saved(bert(), tmp_path / "base")
+    operation = Peft(method=method, targets=targets, config=config, modules_to_save="@head")
+    edited = perturbed(surgeon.apply(base, [operation]))
+    expected = logits(edited)
+    export_adapter(surgeon.save(edited, tmp_path / "artifact"), tmp_path / "adapter")
+    network = transformers.BertForSequenceClassification.from_pretrained(base)
+    alone = peft.PeftModel.from_pretrained(network, str(tmp_path / "adapter"))
+    assert torch.equal(logits(alone), expected)
+    assert torch.equal(logits(surgeon.load(f"peft:{tmp_path / 'adapter'}")), expected)
+    merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()])
+    torch.testing.assert_close(logits(merged), expected)
+    theirs = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+
+
+@quiet
+def test_the_recipe_of_the_readme_runs(tmp_path):
+    root = Path(__file__).parents[3]
+    recipe, digits = root / "plugins/surgeon-peft/recipe.yaml", root / "recipes/digits.pt"
+    run("apply", recipe, digits, "-o", "lora", "--set", "train.epochs=1", cwd=tmp_path)
+    printed = run("export-adapter", "lora", "-o", "adapter", "--base", digits, cwd=tmp_path)
+    assert "replace_head" in printed
+    assert "torchvision" not in run("inspect", "peft:adapter", cwd=tmp_path).splitlines()[0]
+
+
+@quiet
+def test_an_opened_adapter_can_be_exported_again(theirs, tmp_path):
+    folder, expected = theirs
+    export_adapter(f"peft:{folder}", tmp_path / "again", base=tmp_path / "base")
+    assert torch.equal(logits(surgeon.load(f"peft:{tmp_path / 'again'}")), expected)

@@ -9,8 +9,10 @@ import torchvision
 from peft_networks import IDS, bert, llama, logits, perturbed, quiet, saved, vit
 from pydantic import ValidationError
 from surgeon_peft import MergeAdapters, Peft, export_adapter
+from surgeon_peft.config import restored
 
 import surgeon
+from surgeon.interfaces.record import record_of
 from surgeon.testing import check_operations
 
 LORA = Peft(targets="**.query, **.value", config={"r": 4}, modules_to_save="@head")
@@ -162,3 +164,13 @@ def test_half_precision_bases_get_float32_adapters_as_in_peft(tmp_path):
     export_adapter(artifact, tmp_path / "adapter")
     again = surgeon.load(f"peft:{tmp_path / 'adapter'}")
     assert torch.equal(logits(again), logits(edited))
+
+
+@quiet
+def test_an_artifact_records_every_field_of_the_config_and_exact_names():
+    edited = surgeon.apply(llama(), [Peft(config={"r": 2})])
+    (answer,) = [value for key, value in record_of(edited).surgeries[-1].answers.items() if "config" in key]
+    assert answer["lora_alpha"] == 8  # peft's default, which a later release may change
+    assert "model.layers.0.self_attn.q_proj" in answer["target_modules"]
+    with pytest.raises(surgeon.OperationError, match="no field 'lora_beta' of lora"):
+        restored({**answer, "lora_beta": 8})

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from surgeon.training.evaluating import Evaluation
+    from surgeon.training.evaluation import Evaluation
 
 WIDEST = 12
 """The most classes for which the confusion matrix is shown."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from surgeon.training.predicting import Predictions
+    from surgeon.training.predictions import Predictions
 
 COLUMNS = 8
 """How many columns to show: the likeliest classes, or the first values."""
@@ -17,7 +17,7 @@ COLUMNS = 8
 
 def render_predictions(predicted: Predictions, samples: int, path: str | None) -> RenderableType:
     """Draw the first samples, and where all samples are."""
-    from surgeon.training.predicting import shown
+    from surgeon.training.predictions import shown
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("sample")

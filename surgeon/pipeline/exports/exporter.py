@@ -21,7 +21,7 @@ from surgeon.interfaces.composite import composite_of
 from surgeon.interfaces.record import record_of
 from surgeon.pipeline.api import load
 from surgeon.pipeline.exports.call import Call, call_of
-from surgeon.pipeline.exports.checking import (
+from surgeon.pipeline.exports.comparison import (
     check_outputs,
     compare_outputs,
     read_digests,

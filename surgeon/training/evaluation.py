@@ -20,7 +20,7 @@ from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Batch, Target, prepare
-from surgeon.training.predicting import BATCH, known_objectives, main_output, objective_of, run_batches
+from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
 @dataclass(frozen=True)

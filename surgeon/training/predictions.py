@@ -19,7 +19,7 @@ from surgeon.interfaces.operation import Operation, asked_of_training
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.class_names import adopt_padding
-from surgeon.training.fitting import outputs_of
+from surgeon.training.data_fit import outputs_of
 from surgeon.training.language import language_of
 from surgeon.training.objectives import MAIN, Call
 from surgeon.training.penalties import in_eval_mode
