@@ -148,12 +148,16 @@ def _few(names: list[str], count: int, generator: random.Random) -> list[str]:
     return [ranked[0], *generator.sample(ranked[1:], min(count - 1, len(ranked) - 1))]
 
 
+class LateError(BaseException):
+    """A builder took too long. Not an Exception, so that nothing on the way takes it for an error of its own."""
+
+
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds."""
+    """Raise LateError in the block after so many seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"took more than {seconds} s")
+        raise LateError(f"took more than {seconds} s")
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -208,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 with limited(options.limit):
                     result = try_builder(name, plugins)
-            except TimeoutError as error:
+            except LateError as error:
                 result = Result(name, timm.models.model_entrypoint(name).__module__.rpartition(".")[2], str(error))
             done.append(result)
             lines.write(json.dumps(asdict(result)) + "\n")
