@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.identify import match
     from surgeon.architectures.identify_by import identify_by
     from surgeon.checkpoint.formats import Checkpoint
     from surgeon.errors import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from surgeon.graph.sites import Site
+    from surgeon.graph.skeleton import build_skeleton
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.architecture_name import Architecture
     from surgeon.interfaces.composite import Composite, Entry
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
+    "surgeon.architectures.identify": ("match",),
     "surgeon.architectures.identify_by": ("identify_by",),
     "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
@@ -140,6 +143,7 @@ _HOMES = {
         "VerificationError",
     ),
     "surgeon.graph.sites": ("Site",),
+    "surgeon.graph.skeleton": ("build_skeleton",),
     "surgeon.interfaces.architecture": ("ArchitectureProvider",),
     "surgeon.interfaces.architecture_name": ("Architecture",),
     "surgeon.interfaces.composite": ("Composite", "Entry"),
@@ -307,6 +311,7 @@ __all__ = [
     "__version__",
     "advise",
     "apply",
+    "build_skeleton",
     "card",
     "check",
     "describe_operations",
@@ -320,6 +325,7 @@ __all__ = [
     "load",
     "load_plugins",
     "load_recipe",
+    "match",
     "plan",
     "predict",
     "push",

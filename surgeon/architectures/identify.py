@@ -16,6 +16,10 @@ from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.match import Match, few
 
 
+class UnrecognisedError(ArchitectureError):
+    """A provider recognises nothing in a checkpoint and only names what is closest: other refusals say more."""
+
+
 def build(provider: ArchitectureProvider, architecture: Architecture) -> nn.Module:
     """Build the skeleton of ``architecture``.
 
@@ -120,7 +124,8 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
         try:
             match = provider.identify(checkpoint)
         except ArchitectureError as error:
-            refused = refused or error
+            if refused is None or isinstance(refused, UnrecognisedError):
+                refused = error
             continue
         except Exception as error:
             if _built_in(provider):

@@ -34,7 +34,7 @@ GREY = {"mean": [0.5], "std": [0.5]}
 
 
 def stated_by(source: Source) -> dict[str, Any]:
-    """Return the preprocessing of pictures that ``torchvision/NAME@WEIGHTS`` or timm's config defines.
+    """Return the preprocessing of pictures: of ``torchvision/NAME@WEIGHTS``, a plugin's provider or timm's config.
 
     Returns:
         ``{"pictures": …}``, or ``{}`` if the source does not say.
@@ -50,6 +50,10 @@ def stated_by(source: Source) -> dict[str, Any]:
         transforms = models.get_model_weights(builder)[member].transforms()
         pictures = _of_torchvision(transforms)
         return {"pictures": pictures} if pictures is not None else {}
+    if source.provider is not None and source.architecture is not None and source.module is None:
+        stated = source.provider.pictures(source.architecture)
+        if stated is not None:
+            return {"pictures": stated}
     config = (source.checkpoint.config if source.checkpoint is not None else None) or {}
     if isinstance(config.get("pretrained_cfg"), Mapping):
         return {"pictures": _of_timm(config["pretrained_cfg"], source.location)}

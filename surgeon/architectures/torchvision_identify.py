@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgeon.architectures.fingerprints import Keys, Row, is_twin, table
 from surgeon.architectures.fit import fit, naming_notes, shapes_of
-from surgeon.architectures.identify import build, unprefixed
+from surgeon.architectures.identify import UnrecognisedError, build, unprefixed
 from surgeon.architectures.torchvision_names import REPLACED, readings, unseen
 from surgeon.architectures.torchvision_variants import COLOURS, Trunk, read_head, trunks
 from surgeon.errors import ArchitectureError
@@ -187,7 +187,7 @@ def _closest(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     if not best:
         return None
     _refuse_kernel(best[0], checkpoint)
-    raise ArchitectureError(
+    raise UnrecognisedError(
         f"the architecture of these {len(checkpoint.entries)} tensors is unknown; closest: {_listed(best)}",
         where=checkpoint.location,
         hint=f"give the architecture: --arch {best[0].architecture} or --arch python:package.module:function",

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from surgeon.errors import ArchitectureError, suggest
 from surgeon.interfaces.architecture_name import Architecture
@@ -88,6 +88,33 @@ class ArchitectureProvider(ABC):
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """``checkpoint`` in the layout of ``skeleton``, for a library that rearranges tensors on loading."""
         return None
+
+    def pictures(self, architecture: Architecture) -> dict[str, Any] | None:
+        """Return how pictures become inputs of ``architecture``, as ``surgeon.interfaces.preprocessing`` describes it.
+
+        None if that is not known. Asked once, for networks that are neither artifacts nor modules in memory.
+        """
+        return None
+
+    def stock(self, architecture: Architecture, model: nn.Module) -> Iterator[Architecture]:
+        """Yield architectures that may rebuild ``model``, the result of operations on a network of ``architecture``.
+
+        surgeon builds each and compares classes, tensors, settings and outputs with those of ``model``.
+        """
+        yield from ()
+
+    def config(self, rebuilt: nn.Module, pictures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Return the ``config.json`` with which the library alone loads an artifact; None to write none.
+
+        Args:
+            rebuilt: The result of operations as :meth:`build` makes it, without weights.
+            pictures: How pictures become its inputs, if that is known.
+        """
+        return None
+
+    def load_stock(self, folder: Path) -> nn.Module:
+        """Load an artifact with :meth:`config` by the library alone; surgeon compares its outputs with the result's."""
+        raise NotImplementedError
 
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:
         """Return a provider that may run the code in ``names``; only providers that run code by name differ."""

@@ -93,6 +93,29 @@ class CheckedProvider(ArchitectureProvider):
 
         return self._optional("convert", Checkpoint, lambda: self.provider.convert(skeleton, checkpoint))
 
+    def pictures(self, architecture: Architecture) -> dict[str, Any] | None:
+        """Return how pictures become inputs, which is a mapping with a ``library``."""
+        pictures: Any = self._run("pictures", lambda: self.provider.pictures(architecture))
+        if pictures is None:
+            return None
+        if not isinstance(pictures, dict) or "library" not in pictures:
+            expected = "a dictionary with the key 'library', or None"
+            raise refuse_return(self.provider, self._call("pictures"), expected, pictures)
+        return dict(pictures)
+
+    def stock(self, architecture: Architecture, model: nn.Module) -> Iterator[Architecture]:
+        """Yield architectures."""
+        forms = self._run("stock", lambda: list(self.provider.stock(architecture, model)))
+        yield from items_of(self.provider, self._call("stock"), Architecture, forms)
+
+    def config(self, rebuilt: nn.Module, pictures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Return the content of a ``config.json``."""
+        return self._optional("config", dict, lambda: self.provider.config(rebuilt, pictures))
+
+    def load_stock(self, folder: Path) -> nn.Module:
+        """Load an artifact by the library; what it raises is told by the caller."""
+        return self.provider.load_stock(folder)
+
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:
         """Return the provider that may run further code, checked too."""
         trusting = self.provider.trusting(names)

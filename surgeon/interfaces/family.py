@@ -161,7 +161,9 @@ class Family:
         pool: The layer that pools a feature map or a sequence into one vector.
         shapes: The shape of each positional argument of the forward, without the batch.
         inputs: The keyword arguments of the forward, where shapes depend on the config.
-        size: The attribute that holds the side of the square images that the network insists on.
+        size: The attribute that holds the size of the images that the network insists on: a side, or a shape that ends
+            in height and width. Several are tried in order; each may be a path through modules and mappings
+            (``patch_embed.img_size``).
         positions: Learned position embeddings of a square grid of patches, ``(…, tokens, width)``, as paths of
             parameters; other image sizes interpolate them.
         listed: The forward takes a list of images (and of targets, in training).
@@ -180,7 +182,7 @@ class Family:
     pool: tuple[str, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
     inputs: tuple[Argument, ...] = ()
-    size: str | None = None
+    size: str | tuple[str, ...] | None = None
     positions: tuple[str, ...] = ()
     listed: bool = False
     settings: tuple[tuple[str, object], ...] = ()

@@ -192,7 +192,7 @@ def save(
     reference = None
     if is_small(model):
         reference = run_before_writing(model, inspection_of(model, plugins, record.surgeries))
-    return write_model(model, record, Path(path), force=force, reference=reference, check=check)
+    return write_model(model, record, Path(path), plugins, force=force, reference=reference, check=check)
 
 
 @name_nearest_option

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ruamel.yaml import YAML
 from torch import nn
 
+from surgeon.architectures.identify import build
 from surgeon.checkpoint.pieces import Contents, Piece
+from surgeon.errors import ArchitectureError
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.graph.tensors import aliases_of, tensors_of
+from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import FORMAT, Record
 from surgeon.pipeline.reference_outputs import KEY as OUTPUTS
 from surgeon.pipeline.reference_outputs import Reference
-from surgeon.pipeline.stock_reload import stock_difference
+from surgeon.pipeline.stock_reload import library_difference, stock_difference
 from surgeon.surgery.compare_state import KEY as STATE
 from surgeon.surgery.compare_state import sketch_state
 
 PACKAGES = ("torch", "torchvision", "transformers")
 
 
-def contents(model: nn.Module, pieces: list[Piece], record: Record, reference: Reference | None = None) -> Contents:
+def contents(
+    model: nn.Module,
+    pieces: list[Piece],
+    record: Record,
+    providers: Mapping[str, ArchitectureProvider],
+    reference: Reference | None = None,
+) -> Contents:
     """Collect the contents of an artifact of ``model``.
 
     Args:
         model: The network, or its skeleton.
         pieces: Its tensors.
         record: How it was made.
+        providers: The architecture providers, by scheme.
         reference: A forward of it, where it was run.
     """
     manifest: dict[str, Any] = {
@@ -46,7 +57,8 @@ def contents(model: nn.Module, pieces: list[Piece], record: Record, reference: R
     inputs = record.surgeries[-1].inputs if record.surgeries else None
     if record.companions:
         manifest["companions"] = {companion.name: companion.fact() for companion in record.companions}
-    return Contents(pieces, manifest, recipe_of(record), stock_config(model, inputs), record.companions)
+    config = stock_config(model, inputs) or library_config(model, record, providers, inputs)
+    return Contents(pieces, manifest, recipe_of(record), config, record.companions)
 
 
 def recipe_of(record: Record) -> str:
@@ -86,6 +98,31 @@ def stock_config(model: nn.Module, inputs: Any = None) -> dict[str, Any] | None:
     if dtype is not None:
         written["dtype"] = str(dtype).removeprefix("torch.")
     return written
+
+
+def library_config(
+    model: nn.Module, record: Record, providers: Mapping[str, ArchitectureProvider], inputs: Any = None
+) -> dict[str, Any] | None:
+    """Return the ``config.json`` with which the library of a provider loads ``model``; None if it does not rebuild it.
+
+    Args:
+        model: The network, or its skeleton.
+        record: How it was made.
+        providers: The architecture providers, by scheme.
+        inputs: The recipe's override of the traced inputs.
+    """
+    architecture = record.architecture
+    provider = providers.get(architecture.scheme) if architecture is not None else None
+    if architecture is None or provider is None:
+        return None
+    for form in provider.stock(architecture, model):
+        try:
+            rebuilt = build(provider, form)
+        except ArchitectureError:
+            continue
+        if _shapes(rebuilt) == _shapes(model) and not library_difference(model, rebuilt, inputs):
+            return provider.config(rebuilt, record.preprocessing.get("pictures"))
+    return None
 
 
 def reload_note(model: nn.Module, inputs: Any) -> str:

@@ -140,7 +140,13 @@ class Prepared:
                     check(written)
 
         pieces = [self._piece(name, tensor) for name, tensor in self.flow.tensors.items()]
-        write(path, contents(self.model, pieces, self.record, reference), progress, force=force, check=checked)
+        write(
+            path,
+            contents(self.model, pieces, self.record, self.plugins.architectures(), reference),
+            progress,
+            force=force,
+            check=checked,
+        )
         return path
 
     def _piece(self, name: str, tensor: torch.Tensor) -> Piece:

@@ -30,6 +30,7 @@ from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import VerificationError
 from surgeon.families.inputs import Inputs
 from surgeon.graph.tensors import tensors_of
+from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.nonfinite import count_nonfinite
@@ -130,31 +131,39 @@ def check_in_memory(
     except Exception as error:
         raise _wrong(path, f"loads as a network that does not run: {first_line(error)}") from error
     _compare_outputs(outputs, reference.outputs, path)
-    _check_stock(model, reference.inputs, reference.tensors, reference.outputs, path)
+    architecture = prepared.record.architecture
+    provider = plugins.architectures().get(architecture.scheme) if architecture is not None else None
+    _check_stock(model, provider, reference.inputs, reference.tensors, reference.outputs, path)
     return Reload(len(again), len(again), len(reference.outputs), None, nonfinite)
 
 
 def _check_stock(
     model: nn.Module,
+    provider: ArchitectureProvider | None,
     inputs: Inputs,
     tensors: Mapping[str, torch.Tensor],
     expected: Mapping[str, torch.Tensor],
     path: Path,
 ) -> None:
-    """Check that plain ``from_pretrained`` gives the same network, if the artifact has a config.json."""
+    """Check that the library alone loads the same network, if the artifact has a config.json."""
     if not (path / CONFIG).is_file():
         return
+    by_itself: Any = getattr(type(model), "from_pretrained", None)
+    load = by_itself or (provider.load_stock if provider is not None else None)
+    if load is None:
+        return
+    way = "from_pretrained" if by_itself else f"{provider.scheme} alone"  # type: ignore[union-attr]
     try:
         with _no_progress_bars():
-            stock: Any = type(model).from_pretrained(path).eval()  # type: ignore[attr-defined]
+            stock = load(path).eval()
         values = stock.state_dict()
         if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
             return  # from_pretrained converts a network of several dtypes to one
         outputs = forward(stock, inputs, tensors)
     except Exception as error:
-        raise _wrong(path, f"cannot be loaded by from_pretrained: {first_line(error)}") from error
+        raise _wrong(path, f"cannot be loaded by {way}: {first_line(error)}") from error
     if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
-        raise _wrong(path, f"gives other values by from_pretrained: {', '.join(wrong[:3])}")
+        raise _wrong(path, f"gives other values by {way}: {', '.join(wrong[:3])}")
     _compare_outputs(outputs, expected, path)
 
 

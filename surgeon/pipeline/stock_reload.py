@@ -37,10 +37,33 @@ def stock_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None) -
     setting = next(_differing_settings(model, rebuilt), "")
     if not setting:
         return ""
-    size = sum(tensor.nbytes for _, tensor in tensors_of(model))
-    if size <= SMALL and _same_outputs(skeleton_of(model), rebuilt, inputs):
-        return ""
-    return setting
+    return "" if _outputs_are_same(model, rebuilt, inputs) else setting
+
+
+def library_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None) -> str:
+    """Return what differs from the network that a provider's library builds; empty if nothing does.
+
+    Like :func:`stock_difference`. In addition, modules of other classes than the library's count as a difference of
+    settings, and modules and hooks that the library's network lacks are never accepted.
+
+    Args:
+        model: The network, or its skeleton.
+        rebuilt: The skeleton that the provider builds, with the same names and shapes.
+        inputs: The recipe's override of the traced inputs.
+    """
+    mine, other = (dict(tree.named_modules(remove_duplicate=False)) for tree in (model, rebuilt))
+    if extra := mine.keys() ^ other.keys():
+        return f"{min(extra)} is in one of them only"
+    for name, module in mine.items():
+        if _hooks(module) != _hooks(other[name]):
+            return f"{name or 'the network'} has hooks"
+        if type(module) is not type(other[name]) and not _outputs_are_same(model, rebuilt, inputs):
+            return f"{name or 'the network'} is a {type(module).__name__}, not a {type(other[name]).__name__}"
+    return stock_difference(model, rebuilt, inputs)
+
+
+def _hooks(module: nn.Module) -> int:
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)
 
 
 def _differing_settings(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
@@ -54,6 +77,12 @@ def _differing_settings(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
             if name in here and here[name] != there[name]:
                 where = f"{path}.{name}".lstrip(".")
                 yield f"{where} is {here[name]}, but {there[name]} if built from the config"
+
+
+def _outputs_are_same(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
+    """Return whether a small network gives the same outputs as the rebuilt one; False for a large one."""
+    size = sum(tensor.nbytes for _, tensor in tensors_of(model))
+    return size <= SMALL and _same_outputs(skeleton_of(model), skeleton_of(rebuilt), inputs)
 
 
 def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:

@@ -73,7 +73,7 @@ def save_trained(
             what = "exists, and differs from the result of this training"
             raise OutputError(f"{path} {what}", hint=REPLACE) from error
     else:
-        write_model(trainee.model, trainee.record, path, force=force, reference=reference, check=reload)
+        write_model(trainee.model, trainee.record, path, plugins, force=force, reference=reference, check=reload)
     picture = path.with_name(f"{path.name}.svg")
     picture.write_text(draw(report.history, f"training of {path.name}"), encoding="utf-8")
     return checked[0]

@@ -13,12 +13,14 @@ from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.pipeline.manifest import contents
 from surgeon.pipeline.reference_outputs import Reference
+from surgeon.plugins import Plugins
 
 
 def write_model(
     model: nn.Module,
     record: Record,
     path: Path,
+    plugins: Plugins,
     *,
     force: bool,
     reference: Reference | None,
@@ -30,6 +32,7 @@ def write_model(
         model: The network.
         record: How it was made.
         path: A folder, or a file that ends in ``.safetensors`` or ``.pt``.
+        plugins: The plugins, whose providers know the configs of their libraries.
         force: Replace what exists there.
         reference: A forward of it, to be recorded.
         check: Inspects what was written before it takes its place.
@@ -42,5 +45,11 @@ def write_model(
         Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t)  # type: ignore[misc]
         for name, tensor in tensors_of(model)
     ]
-    write(path, contents(model, pieces, record, reference), force=force, check=check, keep_rejected=True)
+    write(
+        path,
+        contents(model, pieces, record, plugins.architectures(), reference),
+        force=force,
+        check=check,
+        keep_rejected=True,
+    )
     return path

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from surgeon.architectures.identify import build as build_skeleton_of
 from surgeon.checkpoint.formats import memory_checkpoint
 from surgeon.data.labels import present
-from surgeon.errors import SurgeonError
-from surgeon.graph.roles import find_roles
+from surgeon.errors import SiteError, SurgeonError
+from surgeon.graph.sites import select
 from surgeon.graph.trace import trace
 from surgeon.interfaces import offers
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -104,16 +104,23 @@ def check_family(family: Family, model: nn.Module, inputs: Any = None) -> None:
         raise AssertionError(f"the family {family.name!r} does not cover {kind}: add it to classes")
     model = copy.deepcopy(model).eval()
     try:
-        traced = trace(model, inputs, families=[family])
+        trace(model, inputs, families=[family])
     except SurgeonError as error:
         raise AssertionError(f"{type(model).__name__} does not run on what the family declares: {error}") from error
-    roles = find_roles(model, lambda: traced, {}, families=[family])
     for role in ("head", "aux", "stem", "blocks", "pool"):
-        if getattr(family, role) and not roles.sites(role):
-            raise AssertionError(f"{role}={getattr(family, role)!r} of {family.name!r} names nothing in the network")
+        paths = getattr(family, role)
+        if paths and not any(_exists(model, path) for path in paths):
+            raise AssertionError(f"{role}={paths!r} of {family.name!r} names nothing in {type(model).__name__}")
     config = family.config
     if config is not None and config.attribute and not hasattr(model, config.attribute):
         raise AssertionError(f"{type(model).__name__} has no {config.attribute!r}, where config says its settings are")
+
+
+def _exists(model: nn.Module, path: str) -> bool:
+    try:
+        return bool(select(model, path))
+    except SiteError:
+        return False
 
 
 def check_source(source: Source) -> Splits:

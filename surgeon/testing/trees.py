@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -62,26 +61,24 @@ def _check_tensors(site: str, module: nn.Module) -> None:
 
 
 def _check_hooks(case: Case) -> None:
-    before = {
-        (name, table, _code(hook))
-        for name, module in case.original.named_modules()
-        for table in HOOK_TABLES
-        for hook in _hooks(module, table)
-    }
-    inside = {id(module) for module in case.edited.modules()}
+    inside = {id(module) for model in (case.original, case.edited) for module in model.modules()}
+    before = {name: len(_stray_hooks(module, inside)) for name, module in case.original.named_modules()}
     for name, module in case.edited.named_modules():
-        for table in HOOK_TABLES:
-            for hook in _hooks(module, table):
-                if (name, table, _code(hook)) in before:
-                    continue
-                owner = getattr(hook, "__self__", None)
-                if not (isinstance(hook, MethodType) and id(owner) in inside):
-                    what = getattr(hook, "__qualname__", type(hook).__name__)
-                    raise AssertionError(
-                        f"a hook on {name or 'the network'} is {what}, not a method of a module of the network: a copy "
-                        "of the network would share what it refers to, and no saved network has it. Make it a method "
-                        "of a module that is in the network, and register it with surgery.hook(site, module.method)."
-                    )
+        stray = _stray_hooks(module, inside)
+        if len(stray) > before.get(name, 0):
+            what = getattr(stray[-1], "__qualname__", type(stray[-1]).__name__)
+            raise AssertionError(
+                f"a hook on {name or 'the network'} is {what}, not a method of a module of the network: a copy of the "
+                "network would share what it refers to, and no saved network has it. Make it a method of a module that "
+                "is in the network, and register it with surgery.hook(site, module.method)."
+            )
+
+
+def _stray_hooks(module: nn.Module, inside: set[int]) -> list[Any]:
+    """The hooks of a module that are not methods of modules of its network, whose ids are ``inside``."""
+    tables = [getattr(module, table) for table in HOOK_TABLES]
+    hooks = [hook for table in tables if hasattr(table, "values") for hook in table.values()]
+    return [h for h in hooks if callable(h) and id(getattr(h, "__self__", None)) not in inside]
 
 
 def _check_pickle(case: Case) -> None:
@@ -104,17 +101,6 @@ def _pickles(value: Any) -> str | None:
     except Exception as error:  # whatever a __reduce__ raises
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _hooks(module: nn.Module, table: str) -> list[Any]:
-    hooks = getattr(module, table)
-    return list(hooks.values()) if hasattr(hooks, "values") else []
-
-
-def _code(hook: Any) -> Any:
-    return (
-        getattr(hook, "__qualname__", type(hook).__qualname__) if isinstance(hook, (FunctionType, MethodType)) else hook
-    )
 
 
 def _tensors(value: Any, depth: int = 3) -> list[torch.Tensor]:

@@ -79,3 +79,15 @@ def test_a_plugin_whose_network_fits_as_it_is_comes_before_one_with_its_head_lef
     providers = load(installed=False).architectures()
     assert identify(checkpoint, providers).fit.missing == ["fc.weight", "fc.bias"]
     assert str(identify(checkpoint, {"mlps": CheckedProvider(provider), **providers}).architecture) == "mlps/twin"
+
+
+class Ambiguous(Twin):
+    def identify(self, checkpoint):
+        raise ArchitectureError("its tensors fit one and two")
+
+
+def test_a_plugin_that_names_candidates_is_heard_before_a_provider_that_recognises_nothing():
+    strange = memory_checkpoint({"layer1.0.conv1.weight": torch.ones(2, 2, 3, 3), "fc.weight": torch.ones(2, 2)})
+    providers = {**load(installed=False).architectures(), "twins": CheckedProvider(Ambiguous("twins"))}
+    with pytest.raises(ArchitectureError, match="fit one and two"):
+        identify(strange, providers)

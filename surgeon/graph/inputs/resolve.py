@@ -204,9 +204,8 @@ def _spec(value: Any, name: Any) -> Spec:
 
 def _from_family(model: nn.Module, family: Family) -> Inputs:
     shapes = [(BATCH, *shape) for shape in family.shapes]
-    side = getattr(model, family.size, None) if family.size else None
-    if isinstance(side, int):
-        shapes = [(*shape[:-2], side, side) for shape in shapes]
+    if sides := _sides(model, family):
+        shapes = [(*shape[:-2], *sides) for shape in shapes]
     first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
     if first is not None:  # surgery may have adapted it to other channels
         shapes = [(shape[0], first.in_channels, *shape[2:]) if len(shape) > 3 else shape for shape in shapes]
@@ -217,6 +216,19 @@ def _from_family(model: nn.Module, family: Family) -> Inputs:
     images = [Spec(shape[1:]) for shape in shapes for _ in range(BATCH)]
     targets = ([_target(model)] * BATCH,)
     return Inputs((images,), origin=origin, settings=settings, training=targets, values=True)
+
+
+def _sides(model: nn.Module, family: Family) -> tuple[int, ...]:
+    """Return height and width of the images that a network insists on, from the first of ``family.size`` that says."""
+    for path in (family.size,) if isinstance(family.size, str) else family.size or ():
+        value: Any = model
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if isinstance(value, int):
+            return value, value
+        if isinstance(value, (list, tuple)) and len(value) > 1:
+            return tuple(value[-2:])
+    return ()
 
 
 def _target(model: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""The guide for plugin authors: every block runs, every hook has an example, every method of Surgery is named."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer
+
+import surgeon
+import surgeon.testing as kit
+from surgeon import cli
+from surgeon.interfaces.import_plugin import HOOKS
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.registered import registered
+from surgeon.surgery.context import Surgery
+
+GUIDE = Path(__file__).resolve().parents[1] / "plugins" / "README.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+IMAGES = (torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
+
+
+@pytest.fixture(scope="module")
+def guide() -> ModuleType:
+    """The names of all blocks, in a module of their own, as in one file of an author's."""
+    module = sys.modules["guide_of_plugins"] = ModuleType("guide_of_plugins")
+    for block in PYTHON:
+        exec(compile(block, str(GUIDE), "exec"), vars(module))
+    return module
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=5)
+
+
+def section(hook: str) -> str:
+    return TEXT.partition(f"### `{hook}`")[2].partition("\n### ")[0].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_section_with_an_example(hook):
+    assert section(hook), f"plugins/README.md has no section on {hook}"
+    assert any(f"@hookimpl\ndef {hook}(" in block for block in PYTHON)
+
+
+def test_every_public_method_of_surgery_is_named():
+    table = TEXT.partition("### `Surgery`")[2].partition("\n###")[0]
+    named = set(re.findall(r"`(?:surgery\.)?(\w+)`", table))
+    public = {name for name in dir(Surgery) if not name.startswith("_")} | {"model", "architecture"}
+    assert public - named == set()
+    assert "`surgery.model`" in table
+
+
+def test_every_check_of_the_kit_and_method_of_an_operation_is_named():
+    assert {name for name in kit.__all__ if f"`{name}`" not in TEXT} == set()
+    methods = [n for n, m in vars(Operation).items() if inspect.isfunction(m) or isinstance(m, classmethod)]
+    public = {n for n in methods if not n.startswith("_")} - {"describe", "documentation"}
+    assert {name for name in public if f"{name}(" not in TEXT and f"`{name}`" not in TEXT} == set()
+
+
+def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^```\n(surgeon .*?)^```$", TEXT, re.M | re.S)
+    assert commands
+    for line in "".join(commands).splitlines():
+        assert cli.run(line.split()[1:]) == 0
+    assert (tmp_path / "surgeon-soft-gates/pyproject.toml").is_file()
+
+
+def test_the_operations_of_the_guide_keep_surgeons_promises(guide):
+    for operation in (guide.Calm(), guide.Halve(), guide.Auxiliary(classes=2), guide.Fade(factor=0.5)):
+        kit.check_operations(build, [operation], IMAGES)
+
+
+def test_the_tests_of_the_guide_pass(guide):
+    guide.test_calm()
+
+
+def test_the_recorded_fields_of_an_earlier_version_are_migrated(guide):
+    assert guide.Fade.migrate({"percent": 50}, 1) == {"factor": 0.5}
+
+
+def test_the_loss_source_provider_family_and_callback_pass_their_checks(guide):
+    kit.check_loss(guide.surgeon_losses()["hinge"], torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), missing=-100)
+    kit.check_source(guide.surgeon_sources()[0]())
+    kit.check_provider(guide.surgeon_architectures()[0])
+    kit.check_callback(guide.surgeon_callbacks()["count"], limit=3)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    kit.check_family(guide.surgeon_families()[0], encoder, [[2, 5, 8]])
+
+
+def test_what_the_operation_asks_of_training_is_used(guide):
+    objectives = [surgeon.Objective(output="logits")]
+    settings = surgeon.TrainSettings(epochs=2, batch_size=4, baseline="none", objectives=objectives)
+    samples = [{"x": IMAGES[0][i % 2], "labels": torch.tensor(i % 2)} for i in range(8)]
+    data = surgeon.Splits(samples, samples, inputs=("x",))
+    with registered(guide.Auxiliary):
+        model, _ = surgeon.finetune(build(), [guide.Auxiliary(classes=5)], settings=settings, data=data)
+    assert model.get_buffer("grafts.auxiliary.head.mix") == 1
+
+
+def test_a_command_of_the_guide_runs(tmp_path, capsys):
+    block = next(block for block in PYTHON if "def surgeon_commands" in block)
+    (tmp_path / "greeting.py").write_text(block, encoding="utf-8")
+    assert cli.run(["greet", "--name", "you", "--plugin", str(tmp_path / "greeting.py")]) == 0
+    assert "hello you" in capsys.readouterr().out
