@@ -95,7 +95,7 @@ def test_each_sample_may_go_through_its_own_stem():
     mixed = run(edited, "resnet", stem=torch.tensor([1, 0]))
     torch.testing.assert_close(mixed, torch.stack([alone[0][0], alone[1][1]]), atol=1e-5, rtol=1e-5)
     assert torch.equal(run(edited, "resnet"), alone[1]), "numbers are for this once"
-    with pytest.raises(OperationError, match="numbers from 0 to 2"):
+    with pytest.raises(OperationError, match="numbered from 0 to 2"):
         run(edited, "resnet", stem=torch.tensor([1, 3]))
 
 

@@ -211,7 +211,15 @@ def test_a_write_that_fails_half_way_leaves_nothing(checkpoint, tmp_path):
 
     from surgeon.pipeline.prepare import prepare
 
-    prepared = prepare(checkpoint, [Late()])
+    class Offer:
+        @staticmethod
+        @surgeon.hookimpl
+        def surgeon_operations():
+            return [Late]
+
+    plugins = surgeon.load_plugins()
+    plugins.register(Offer(), "late")
+    prepared = prepare(checkpoint, [Late()], plugins=plugins)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(OperationError, match="gave shape"):
         prepared.write(tmp_path / "out")
