@@ -140,13 +140,12 @@ def _nan_in(outputs: list[torch.Tensor]) -> list[bool]:
 
 
 def _poison(model: nn.Module) -> bool:
-    """Fill an embedding with NaN, for a network that takes no floating-point numbers."""
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            with torch.no_grad():
-                module.weight.fill_(torch.nan)
-            return True
-    return False
+    """Fill the embeddings with NaN, for a network that takes no floating-point numbers; false where it has none."""
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    for embedding in embeddings:
+        with torch.no_grad():
+            embedding.weight.fill_(torch.nan)
+    return bool(embeddings)
 
 
 def _check_half(case: Case) -> None:

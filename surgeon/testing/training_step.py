@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from surgeon.interfaces.composite import composite_of
 from surgeon.nn.frozen import Frozen
 from surgeon.testing.runs import Case, copied, few, tensors_in
 
@@ -68,7 +69,8 @@ def _loss(model: nn.Module, case: Case) -> torch.Tensor:
 
 def _check_gradients(model: nn.Module, case: Case, trainable: set[str], ran: set[str]) -> None:
     parameters = dict(model.named_parameters())
-    without = [name for name in sorted(trainable) if parameters[name].grad is None]
+    beside = _not_chosen(model, ran)
+    without = [name for name in sorted(trainable) if parameters[name].grad is None and not name.startswith(beside)]
     new = [name for name in without if name in case.new]
     idle = [name for name in new if name.rpartition(".")[0] not in ran]
     if idle:
@@ -90,6 +92,16 @@ def _check_gradients(model: nn.Module, case: Case, trainable: set[str], ran: set
                 f"no gradient reaches {few(detached)} any more, though it is not frozen: {case.names} cuts it off with "
                 "detach(), no_grad() or .data. Freeze with surgery.freeze what is not to train."
             )
+
+
+def _not_chosen(model: nn.Module, ran: set[str]) -> tuple[str, ...]:
+    """List the prefixes of parts that a composite might have run and did not: it runs only some of its choices."""
+    parts = [
+        f"{site}.{choice}".lstrip(".")
+        for site, module in model.named_modules()
+        for choice in composite_of(module).choices
+    ]
+    return tuple(f"{part}." for part in parts if part not in ran)
 
 
 def _reached_before(case: Case) -> set[str]:

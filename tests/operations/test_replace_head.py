@@ -130,7 +130,7 @@ def test_a_head_with_a_forward_of_its_own_is_followed_by_one_of_its_class():
     edited = surgeon.apply(Reader(), [ReplaceHead(classes=2)], **given)
     assert type(edited.head) is Turned
     assert edited(torch.rand(2, 6, 3)).shape == (2, 6, 2)
-    with pytest.raises(OperationError, match="only another of its kind can stand there"):
+    with pytest.raises(OperationError, match="only a layer of that class can replace it"):
         surgeon.apply(Reader(), [ReplaceHead(classes=2, dropout=0.1)], **given)
 
 
