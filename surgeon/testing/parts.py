@@ -14,7 +14,6 @@ from surgeon.checkpoint.formats import memory_checkpoint
 from surgeon.data.labels import present
 from surgeon.errors import SiteError, SurgeonError
 from surgeon.graph.sites import select
-from surgeon.graph.trace import trace
 from surgeon.interfaces import offers
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
@@ -22,6 +21,7 @@ from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.family import Family
 from surgeon.interfaces.splits import Splits
+from surgeon.surgery.inspection import Inspection
 from surgeon.testing.runs import close, few
 
 
@@ -104,7 +104,7 @@ def check_family(family: Family, model: nn.Module, inputs: Any = None) -> None:
         raise AssertionError(f"the family {family.name!r} does not cover {kind}: add it to classes")
     model = copy.deepcopy(model).eval()
     try:
-        trace(model, inputs, families=[family])
+        Inspection(model, inputs=inputs, families=[family]).trace()
     except SurgeonError as error:
         raise AssertionError(f"{type(model).__name__} does not run on what the family declares: {error}") from error
     for role in ("head", "aux", "stem", "blocks", "pool"):

@@ -264,7 +264,7 @@ def test_apply_says_that_a_train_section_is_left_aside_and_what_trains(tmp_path)
     (tmp_path / "recipe.yaml").write_text(
         "operations: [{op: replace_head, classes: 3}]\ntrain: {data: {source: digits, classes: [5, 6, 7]}}\n"
     )
-    says = r"recipe\.yaml is left aside.*surgeon\.finetune\(model, recipe\)"
+    says = r"recipe\.yaml is ignored.*surgeon\.finetune\(model, recipe\)"
     with pytest.warns(SurgeonWarning, match=says) as caught:
         edited = surgeon.apply(build("resnet"), tmp_path / "recipe.yaml")
     assert edited.fc.out_features == 3

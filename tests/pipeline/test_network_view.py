@@ -75,7 +75,7 @@ def test_what_a_selector_names_is_shown_whole_with_the_reason(view, width):
     text = console.file.getvalue()
     assert "…" not in text
     assert "layer4.1.conv1" in text
-    assert "named by" in text
+    assert "matched by" in text
 
 
 def test_a_network_that_cannot_be_traced_has_no_shapes_and_says_why():

@@ -117,9 +117,7 @@ def _check(network: nn.Module, wrapped: PeftModel, folder: Path) -> None:
 def edits_before(network: nn.Module) -> list[str]:
     """List the operations that edited a network before its adapter was attached: peft needs a base edited alike."""
     record = record_of(network)
-    names = [
-        str(operation["op"]) for surgery in (record.surgeries if record else ()) for operation in surgery.operations
-    ]
+    names = [str(operation["op"]) for past in (record.surgeries if record else ()) for operation in past.operations]
     return names[: names.index("peft")] if "peft" in names else names
 
 
