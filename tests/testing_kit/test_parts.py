@@ -6,7 +6,6 @@ from typing import Literal
 
 import pytest
 import torch
-from surgeon.training.stopping import EarlyStopping
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -21,6 +20,7 @@ from surgeon.interfaces.splits import Splits
 from surgeon.plugins import load
 from surgeon.testing import check_callback, check_family, check_loss, check_provider, check_source
 from surgeon.training import losses
+from surgeon.training.early_stopping import EarlyStopping
 
 CLASSES = torch.tensor([0, 2, 1, 3])
 
