@@ -75,7 +75,7 @@ def _check_outputs(outputs: Mapping[str, Any], wanted: Sequence[Objective], *, d
     for objective in wanted:
         if objective.output not in outputs:
             raise TrainingError(
-                f"no output {objective.output!r} (there are: {', '.join(outputs)})",
+                f"unknown output {objective.output!r} (available: {', '.join(outputs)})",
                 where="train.objectives: output",
                 hint=suggest(objective.output, outputs),
             )

@@ -163,7 +163,7 @@ def test_a_recipe_counts_as_applied_whatever_its_defaults_are_today(artifact: Pa
         recipe = Recipe(operations=[kind(at="layer2")], model=str(artifact))
         if name != "plain":
             recipe = Recipe(operations=[kind(factor=2.0)], model=str(artifact))
-        trainee = training_run._trainee(recipe, None, options, None, its_own=False)
+        trainee = training_run._trainee(recipe, None, options, None, own_recipe=False)
         assert len(trainee.record.surgeries) == 1
         assert trainee.operations == [kind(at="layer2", factor=2.0)]
 
@@ -358,7 +358,7 @@ def test_an_absurd_size_in_the_recorded_fields_is_refused(artifact: Path) -> Non
     manifest = json.loads((artifact / "surgeon.json").read_text())
     manifest["record"]["surgeries"][-1]["resolved"][0]["fields"]["factor"] = 1e12
     (artifact / "surgeon.json").write_text(json.dumps(sealed(manifest)))
-    with pytest.raises(surgeon.ArchitectureError, match="asks for 1,000,000,000,000"):
+    with pytest.raises(surgeon.ArchitectureError, match="is 1,000,000,000,000"):
         surgeon.load(artifact, plugins=known(Scale))
 
 

@@ -322,7 +322,7 @@ def test_a_last_batch_of_one_sample_is_explained():
 
 
 def test_data_from_python_and_from_the_settings_exclude_each_other():
-    with pytest.raises(TrainingError, match="given twice"):
+    with pytest.raises(TrainingError, match="given both"):
         train(network(), settings(), data=Splits(two_tasks(4), two_tasks(4)), quiet=True)
 
 
