@@ -35,7 +35,8 @@ def tensor(name: str, *sizes: int, by: str | None = None, trainable: bool = True
 def plan(*steps: Step, outputs: dict[str, tuple[int, ...]] | None = None) -> Plan:
     tensors = (tensor("conv.weight", 100, 10, trainable=False), tensor("fc.weight", 10, 100, by="replace_head"))
     dropped = (tensor("fc.weight", 50, 100),)
-    return Plan("pets.pt", "torchvision/resnet18", steps, tensors, dropped, outputs or {"logits": (2, 10)}, ("a note",), 4000)
+    shapes = outputs or {"logits": (2, 10)}
+    return Plan("pets.pt", "torchvision/resnet18", steps, tensors, dropped, shapes, ("a note",), bytes_read=4000)
 
 
 HEAD = Step(
