@@ -36,6 +36,7 @@ def _check_modes(case: Case) -> None:
 
 
 def _refuse_modes(model: nn.Module, before: set[str], mode: bool, after: str) -> None:
+    before = before | _frozen(model)  # a part of which nothing trains, such as an earlier column, may stay in eval mode
     wrong = [
         name
         for name, module in model.named_modules()
@@ -48,6 +49,13 @@ def _refuse_modes(model: nn.Module, before: set[str], mode: bool, after: str) ->
             f"{now} mode, though the network is in {then} mode: something calls {now}() or overrides train(). Leave "
             "modes alone, and read self.training; surgery.freeze keeps norms in eval mode for good."
         )
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    """List the modules that have parameters, none of which trains, and empty containers, whose mode says nothing."""
+    parameters = {name: [p.requires_grad for p in module.parameters()] for name, module in model.named_modules()}
+    empty = {name for name, m in model.named_modules() if isinstance(m, (nn.ModuleDict, nn.ModuleList)) and not len(m)}
+    return empty | {name for name, trains in parameters.items() if trains and not any(trains)}
 
 
 def _under(name: str, sites: set[str]) -> bool:
