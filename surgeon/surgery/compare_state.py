@@ -48,7 +48,7 @@ def compare_state(model: nn.Module, checkpoint: Checkpoint, *, strict: bool) -> 
         raise CheckpointError(what, where=checkpoint.location, hint="make the artifact again") from error
     hint = (
         "it comes from code, which draws it anew or has changed: register it as a persistent buffer, or draw it from "
-        "torch, numpy or random while the module is built, where surgeon seeds them"
+        "torch, numpy or random while the module is built, where their generators are seeded"
     )
     if changed and strict:
         raise VerificationError(_text(model, changed, "has other values"), where=checkpoint.location, hint=hint)

@@ -92,7 +92,7 @@ def train(
             hint="pass baseline=..., or set baseline: none",
         )
     if resume and output_dir is None:
-        raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="give it: output_dir=")
+        raise TrainingError("nothing to resume from: no folder of checkpoints is given", hint="pass output_dir=FOLDER")
     if settings.distill is not None and teacher is None:
         raise TrainingError(
             "distill needs a function that loads the teacher", where="train.distill", hint="pass teacher=..."
