@@ -164,6 +164,7 @@ def test_an_interrupt_before_the_first_checkpoint_says_so(checkpoint, recipe, tm
 def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
     code = (
         "import os, signal, sys, torch; torch.set_num_threads(1)\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)  # nohup lets a process ignore SIGHUP, which surgeon respects\n"
         "from surgeon import cli\n"
         "from surgeon.training.callbacks import ProgressCallback\n"
         "def stop(self, args, state, control, **kwargs):\n"
