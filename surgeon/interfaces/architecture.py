@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from surgeon.errors import ArchitectureError, suggest
+from surgeon.errors import ArchitectureError, PluginError, suggest
 from surgeon.interfaces.architecture_name import Architecture
 
 if TYPE_CHECKING:
@@ -113,8 +113,15 @@ class ArchitectureProvider(ABC):
         return None
 
     def load_stock(self, folder: Path) -> nn.Module:
-        """Load an artifact with :meth:`config` by the library alone; surgeon compares its outputs with the result's."""
-        raise NotImplementedError
+        """Load an artifact with :meth:`config` by the library alone; surgeon compares its outputs with the result's.
+
+        Raises:
+            PluginError: The provider writes a config and says not how to load by it.
+        """
+        raise PluginError(
+            f"the provider of {self.scheme!r} writes a config.json and cannot load by it",
+            hint=f"define {type(self).__name__}.load_stock(folder), or return None from config()",
+        )
 
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:
         """Return a provider that may run the code in ``names``; only providers that run code by name differ."""

@@ -27,7 +27,7 @@ from torch import nn
 
 from surgeon.checkpoint.artifact import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
-from surgeon.errors import VerificationError
+from surgeon.errors import PluginError, VerificationError
 from surgeon.families.inputs import Inputs
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -160,6 +160,8 @@ def _check_stock(
         if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
             return  # from_pretrained converts a network of several dtypes to one
         outputs = forward(stock, inputs, tensors)
+    except PluginError:  # it says what the provider lacks
+        raise
     except Exception as error:
         raise _wrong(path, f"cannot be loaded by {way}: {first_line(error)}") from error
     if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:

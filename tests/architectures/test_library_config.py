@@ -136,3 +136,17 @@ def test_a_family_names_the_size_of_images_by_a_path(size, shape):
         assert view.select("stem")[0].shape == (2, 6, shape[0] - 2, shape[1] - 2)
     finally:
         del sys.modules["sized_plugin"]
+
+
+class ForgetsToLoad(Library):
+    """Writes a config, and does not say how to load by it."""
+
+    load_stock = surgeon.ArchitectureProvider.load_stock
+
+
+def test_a_provider_that_writes_a_config_and_cannot_load_by_it_is_named(tmp_path, monkeypatch):
+    chosen = plugins(ForgetsToLoad(), monkeypatch)
+    with pytest.raises(surgeon.PluginError, match="the provider of 'library' writes a config") as caught:
+        run(surgeon.ReplaceHead(classes=2), tmp_path / "out", chosen)
+    assert "load_stock(folder)" in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -239,7 +239,7 @@ def report_of(material: Material, model: Path, operations: Any, data: Any, **tra
 
 
 @case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]}, quick=["named"])
-def test_folder_that_lacks_a_class(material: Material, classes: Any) -> Outcome:
+def held_out_folder_that_lacks_a_class(material: Material, classes: Any) -> Outcome:
     pictures = material.pictures(["cat", "dog", "rabbit"])
     for number, name in ((1, "dog"), (2, "rabbit")):
         paint(material.folder / "held" / name, colour_of(number), 6)
@@ -250,7 +250,7 @@ def test_folder_that_lacks_a_class(material: Material, classes: Any) -> Outcome:
 
 
 @case("13.1", of={"counted": 3, "named": ["rabbit", "cat", "dog"]})
-def test_folder_with_one_class_more(material: Material, classes: Any) -> Outcome:
+def held_out_folder_with_one_class_more(material: Material, classes: Any) -> Outcome:
     pictures = material.pictures(["cat", "dog", "rabbit"])
     held = material.pictures(["ant", "cat", "dog", "rabbit"], per=4, root="held")
     data = {"source": "images", "path": str(pictures), "test_path": str(held)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,11 @@ def test_what_a_forward_leaves_behind_is_not_state(tmp_path: Path) -> None:
     model = surgeon.apply(build("resnet"), [surgeon.Truncate(after="layer2"), surgeon.ReplaceHead(classes=3)])
     with torch.no_grad():
         model(torch.rand(3, 3, 64, 64))
-    surgeon.load(surgeon.save(model, tmp_path / "saved"))
+    path = surgeon.save(model, tmp_path / "saved")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        surgeon.load(path)
+    assert not [warning for warning in caught if issubclass(warning.category, SurgeonWarning)]
 
 
 @pytest.mark.parametrize("state", [[], {"a": 1}, {"a": {}}])
