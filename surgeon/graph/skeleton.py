@@ -47,8 +47,10 @@ class _ParametersToMeta(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DRAWS and (drawn := args[0] if args else kwargs["tensor"]).is_meta:
-            return drawn
+        if getattr(func, "__name__", "") in _DRAWS:
+            drawn = args[0] if args else kwargs.get("tensor")
+            if isinstance(drawn, torch.Tensor) and drawn.is_meta:
+                return drawn
         sized = func is torch.empty or func in _FACTORIES
         if sized and kwargs.get("device") is None and (self._is_spare(func) or _numel(args, kwargs) > self.limit):
             kwargs = {**kwargs, "device": "meta"}
@@ -58,10 +60,9 @@ class _ParametersToMeta(TorchFunctionMode):
         return func is torch.empty and not self.allocate
 
 
-_DRAWS = frozenset(
-    {torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
-)
-"""Functions that initialise weights. On meta they do nothing, but importing sympy for that takes torch some time."""
+_DRAWS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
+"""Names of the functions that initialise weights, of ``torch.Tensor`` and ``torch.nn.init``. By name, because
+transformers puts functions of its own in place of the latter. On meta they do nothing, but torch takes time for it."""
 _FACTORIES = frozenset({torch.zeros, torch.ones, torch.rand, torch.randn})
 
 

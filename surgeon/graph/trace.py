@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -241,7 +241,9 @@ def _running(
     with restored_after(model, training=training), all_layers(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user cannot act on warnings about meta tensors
         inputs.set(model)
-        with backend(model) as device, assume_placeholders(inputs.placeholders):
+        # without placeholders there is nothing to assume, and a mode that sees every operation costs time
+        assuming = assume_placeholders(inputs.placeholders) if inputs.placeholders else nullcontext()
+        with backend(model) as device, assuming:
             yield inputs.tensors(device, dtype, training=training)
 
 
