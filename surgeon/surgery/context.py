@@ -30,8 +30,8 @@ class Surgery(SettingEdits):
 
     Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``,
     ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
-    ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules:
-    ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Settings: ``set``, ``hook``,
+    ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``filled``, ``record``,
+    ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Settings: ``set``, ``hook``,
     ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``, ``graft``, ``cut``. Training state:
     ``freeze``. In the plan: ``note``.
     """
