@@ -20,7 +20,7 @@ The rooms of the package, from the highest to the lowest; each imports from thos
 ``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
 ``operations``     one file or package for each operation that a recipe can name
 ``training``       the loop on the transformers Trainer: losses, penalties, schedules, metrics, the feature cache
-``surgery``        what an operation gets to look at and edit a network with, and the journal, plan and replay behind it
+``surgery``        what an operation uses to inspect and edit a network, and the journal, plan and replay behind it
 ``architectures``  what builds a network (torchvision, transformers, plugins), and which network a checkpoint holds
 ``graph``          one module tree and one forward through it: sites, traces, roles, elementary edits, inputs
 ``recipe``         the recipe file: its text, its schema, all of its errors at once
