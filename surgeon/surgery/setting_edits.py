@@ -170,7 +170,7 @@ def _refuse_what_is_no_setting(module: nn.Module, place: str, field: str, value:
     elif field == TRAINING:
         what, how = (
             "a mode, which train() and eval() change back",
-            "norms that surgery.freeze freezes stay in eval mode",
+            "surgery.freeze makes norms stay in eval mode",
         )
     elif field == "forward" or isinstance(value, FunctionType):
         what, how = PATCHED, "surgery.replace(site, module of your own class), insert, or hook"
