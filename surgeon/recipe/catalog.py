@@ -32,11 +32,14 @@ def schema_of(plugins: Plugins) -> dict[str, Any]:
 def _with_plugins(plugins: Plugins, adding: Sequence[str]) -> dict[str, Any]:
     """Get the schema with what plugins add, as it was made last time if their files are the same."""
     prints = [plugins.fingerprints.get(name) for name in adding]
-    known = [key for key in prints if key]
-    key = digest(["schema", *known]) if len(known) == len(adding) else None
+    present = [key for key in prints if key]
+    key = digest(["schema", *present]) if len(present) == len(adding) else None
     if key and (remembered := recalled(key)):
         plugins.conflicts.update(
-            {name: PluginError(told[0], where=told[1], hint=told[2]) for name, told in remembered["conflicts"].items()}
+            {
+                name: PluginError(parts[0], where=parts[1], hint=parts[2])
+                for name, parts in remembered["conflicts"].items()
+            }
         )
         return dict(remembered["schema"])
     from surgeon.recipe.schema import recipe_schema

@@ -33,11 +33,11 @@ def refuse_opening(patch: pytest.MonkeyPatch) -> None:
     """As tmpfs did until Linux 6.6, and many a FUSE file system: a file may have been made all the same."""
     real = os.open
 
-    def opening(path: object, flags: int, *rest: int) -> int:
+    def opening(path: object, flags: int, *rest: int, **at: int) -> int:
         if flags & DIRECT:
-            os.close(real(path, flags & ~DIRECT, *rest))
+            os.close(real(path, flags & ~DIRECT, *rest, **at))
             raise OSError(errno.EINVAL, "Invalid argument")
-        return real(path, flags, *rest)
+        return real(path, flags, *rest, **at)
 
     patch.setattr(os, "open", opening)
 

@@ -293,7 +293,7 @@ def test_a_value_that_a_config_refuses_is_told_with_its_reason():
         ("conv1", "strides", (2, 2), "nearest.*stride"),
         ("conv1", "forward", len, "in the place of a method"),
         ("conv1", "training", False, "surgery.freeze"),
-        ("conv1", "__class__", "Louder", "no class of modules"),
+        ("conv1", "__class__", "Louder", "not a class of modules"),
         ("", "fc.bias", 1, "name it as the site"),
     ],
 )

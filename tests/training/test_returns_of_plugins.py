@@ -22,7 +22,7 @@ from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.returned import described, origin_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty
@@ -115,7 +115,7 @@ def test_a_penalty_that_begins_with_no_function_is_refused():
 def test_requests_to_training_are_lists_of_their_kind(method, value, came):
     odd = type("Odd", (Operation,), {method: lambda self: value, "__module__": __name__})
     with pytest.raises(PluginError, match=rf"Odd\.{method}\(\) of {HERE} returned {came}; expected a list of"):
-        asked_of_training([odd()])
+        training_requests([odd()])
 
 
 def test_an_objective_outside_a_list_is_told_to_go_into_one():
@@ -124,7 +124,7 @@ def test_an_objective_outside_a_list_is_told_to_go_into_one():
             return Objective(output="logits")
 
     with pytest.raises(PluginError, match=r"put it into a list: \[\.\.\.\]"):
-        asked_of_training([Odd()])
+        training_requests([Odd()])
 
 
 def test_what_a_request_raises_names_the_operation():
@@ -133,7 +133,7 @@ def test_what_a_request_raises_names_the_operation():
             raise KeyError("tasks")
 
     with pytest.raises(PluginError, match=rf"Odd\.objectives\(\) of {HERE} raised KeyError: 'tasks'"):
-        asked_of_training([Odd()])
+        training_requests([Odd()])
 
 
 def _rows(*values):

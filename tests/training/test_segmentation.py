@@ -154,9 +154,9 @@ def test_what_is_no_mask_of_its_picture_is_refused_with_its_row(tmp_path):
     (root / "masks" / "3.png").unlink()
     with pytest.raises(TrainingError, match=r"1 pictures have no mask of that name in masks \(3\)"):
         load(source(root))
-    with pytest.raises(TrainingError, match="labels is no folder") as error:
+    with pytest.raises(TrainingError, match="labels is not a folder") as error:
         load(source(root, masks="labels"))
-    assert error.value.hint == "say what it is called: masks: NAME"
+    assert error.value.hint == "give the folder's name: masks: NAME"
 
 
 def test_masks_are_named_in_a_table_and_lie_in_folders_of_splits_too(tmp_path):
