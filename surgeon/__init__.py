@@ -12,6 +12,7 @@ they are first used: ``import surgeon`` alone does not import torch.
 The rooms of the package, from the highest to the lowest; each imports from those below it only:
 
 =================  =====================================================================================================
+``docs``           generates the documentation site from the code; not in the wheel
 ``cli``            the commands, one file each; ``cli.render`` draws what they print
 ``testing``        the conformance kit for plugin authors
 ``scaffold``       writes new plugin packages

@@ -63,8 +63,8 @@ def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[
     return {
         "name": step["properties"]["op"]["const"],
         "documentation": step["description"],
-        "fields": [field for field in _field_dicts(step, shared) if field["name"] != "op"],
-        "types": {name: _field_dicts(inner, shared) for name, inner in types.items()},
+        "fields": [field for field in field_dicts(step, shared) if field["name"] != "op"],
+        "types": {name: field_dicts(inner, shared) for name, inner in types.items()},
         "example": _example(step["examples"][0]),
     }
 
@@ -87,7 +87,8 @@ def _shared(ref: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, A
     return definition
 
 
-def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+def field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Describe the fields of an object in a schema of recipes: name, type in words, default as JSON, description."""
     required = schema.get("required", [])
     return [
         {
