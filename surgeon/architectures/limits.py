@@ -22,6 +22,8 @@ LABELS = 1_000_000
 """Labels of a config and classes of an operation."""
 SIZE = 2**24
 """Channels, positions, words and heads of a config; some fill buffers that are computed at building."""
+OPERATIONS = 1000
+"""Operations of a recipe, or of all surgeries in a manifest."""
 ELEMENTS = 2**28
 """Elements of an input to trace with."""
 
@@ -61,14 +63,31 @@ def check_config(values: Mapping[str, Any], where: str, tensors: int | None = No
                 _bound(key, size, SIZE, "", where)
 
 
+def check_length(record: Any, where: str) -> None:
+    """Refuse the record of a manifest with too many operations, before it is validated.
+
+    Raises:
+        ArchitectureError: It exceeds the limit.
+    """
+    surgeries = record.get("surgeries") if isinstance(record, Mapping) else None
+    if not isinstance(surgeries, list) or os.environ.get("SURGEON_LIMITS") == "off":
+        return
+    _bound("the number of surgeries", len(surgeries), OPERATIONS, "", where)
+    for key in ("operations", "resolved"):
+        lists = [each.get(key) for each in surgeries if isinstance(each, Mapping)]
+        count = sum(len(each) for each in lists if isinstance(each, list))
+        _bound(f"the number of {key}", count, OPERATIONS, "", where)
+
+
 def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:
-    """Refuse operations with too many classes, or inputs with too many elements.
+    """Refuse too many operations, operations with too many classes, or inputs with too many elements.
 
     Raises:
         ArchitectureError: A value exceeds a limit.
     """
     if os.environ.get("SURGEON_LIMITS") == "off":
         return
+    _bound("the number of operations", len(operations), OPERATIONS, "", where)
     for index, operation in enumerate(operations):
         for key, value in _items(operation, f"operations.{index}"):
             if not key.endswith("seed"):

@@ -115,6 +115,23 @@ def test_a_manifest_that_asks_for_too_much_is_refused(folder: Path) -> None:
         surgeon.load("out")
 
 
+@pytest.mark.parametrize("per_surgery", [5000, 1])
+def test_a_manifest_of_thousands_of_operations_is_refused_before_it_is_replayed(folder: Path, per_surgery: int) -> None:
+    surgeon.save(surgeon.apply("net", [surgeon.ReplaceHead(classes=3)]), "out")
+    manifest = json.loads(Path("out/surgeon.json").read_text())
+    surgeries = manifest["record"]["surgeries"][-1]
+    surgeries["operations"] *= per_surgery
+    manifest["record"]["surgeries"] = [surgeries] * (5000 // per_surgery)
+    Path("out/surgeon.json").write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(ArchitectureError, match=r"the number of (operations|surgeries) is 5,000: at most 1,000"):
+        surgeon.load("out")
+
+
+def test_a_recipe_of_thousands_of_operations_is_refused(folder: Path) -> None:
+    with pytest.raises(ArchitectureError, match="the number of operations is 1,001"):
+        surgeon.plan("net", [surgeon.Freeze(sites="classifier")] * 1001)
+
+
 NONSENSE: list[tuple[str, Any]] = [
     ("num_attention_heads", 0),
     ("hidden_size", "wide"),
