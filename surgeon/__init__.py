@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.publishing.model_card import card
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
+    from surgeon.pipeline.signature import SignedBy, sign
     from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
@@ -221,6 +222,7 @@ _HOMES = {
         "RunProgress",
         "RunReport",
     ),
+    "surgeon.pipeline.signature": ("SignedBy", "sign"),
     "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (
         "Plugins",
@@ -290,6 +292,7 @@ __all__ = [
     "RunReport",
     "Schedule",
     "Selector",
+    "SignedBy",
     "Site",
     "SiteError",
     "Source",
@@ -335,6 +338,7 @@ __all__ = [
     "run_recipe",
     "run_training",
     "save",
+    "sign",
     "train",
     "verify",
     "write_page",

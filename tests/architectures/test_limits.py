@@ -43,6 +43,7 @@ def edit(folder: Path, **values: Any) -> None:
 BOMBS = {
     "layers": {"num_hidden_layers": 1_000_000},
     "labels": {"id2label": None, "num_labels": 10**9},
+    "labels of no tensor": {"id2label": None, "num_labels": 10**6},
     "names of labels": {"id2label": {str(number): "x" for number in range(1_000_001)}},
 }
 
@@ -75,6 +76,12 @@ def test_a_size_beyond_every_network_is_refused(field: str) -> None:
     with pytest.raises(ArchitectureError, match=rf"text_config\.{field} is 1,000,000,000"):
         check_config({"text_config": {field: 10**9}}, "here")
     check_config({"rope_theta": 10**9, "eos_token_id": 10**9}, "here")
+
+
+def test_labels_that_a_tensor_has_rows_for_are_not_too_many() -> None:
+    check_config({"num_labels": 300_000}, "here", [(300_000, 16)])
+    with pytest.raises(ArchitectureError, match="num_labels is 300,000: at most 50,000 labels"):
+        check_config({"num_labels": 300_000}, "here", [(16, 300_000), ()])
 
 
 def test_the_bounds_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:

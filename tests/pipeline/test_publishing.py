@@ -191,6 +191,42 @@ def test_a_branch_is_made_and_a_card_that_lies_in_the_artifact_is_used(hub, untr
     assert "surgeon.json" not in hub.repositories["someone/net"]["main"]
 
 
+def test_a_signature_is_pushed_with_what_it_holds_for_and_no_other(hub, untrained, tmp_path):
+    model_signing = pytest.importorskip("model_signing", reason="needs the extra [sign]")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*private))
+    public = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pub").write_bytes(key.public_key().public_bytes(*public))
+
+    surgeon.sign(untrained, key=tmp_path / "key.pem")
+    with pytest.raises(surgeon.HubError, match=r"README\.md are sent and not signed"):
+        surgeon.push(untrained, "someone/net")
+    surgeon.card(untrained, untrained / "README.md")
+    surgeon.sign(untrained, key=tmp_path / "key.pem", force=True)
+    assert "model.sig" in surgeon.push(untrained, "someone/net").files
+    copy = tmp_path / "copy"
+    for name, data in hub.repositories["someone/net"]["main"].items():
+        copy.mkdir(exist_ok=True)
+        (copy / name).write_bytes(data)
+    signer = surgeon.SignedBy(key=tmp_path / "key.pub")
+    assert surgeon.check(copy, signature=signer).signed == 5
+    model_signing.verifying.Config().use_elliptic_key_verifier(public_key=signer.key).verify(copy, copy / "model.sig")
+
+    (untrained / "README.md").write_text("Another card.\n")
+    with pytest.raises(surgeon.HubError, match=r"README\.md have changed since"):
+        surgeon.push(untrained, "someone/net")
+    (untrained / "notes.txt").write_text("mine")
+    surgeon.sign(untrained, key=tmp_path / "key.pem", force=True)
+    with pytest.raises(surgeon.HubError, match=r"notes\.txt are signed and not sent"):
+        surgeon.push(untrained, "someone/net")
+    (untrained / "model.sig").unlink()
+    assert "model.sig" in surgeon.push(untrained, "someone/net").removed
+
+
 def test_a_damaged_artifact_is_not_pushed(hub, untrained):
     weights = untrained / "model.safetensors"
     data = bytearray(weights.read_bytes())
