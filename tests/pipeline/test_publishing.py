@@ -14,6 +14,7 @@ import hub_stand_in
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
+from signing_keys import write_key
 
 import surgeon
 from surgeon import cli
@@ -193,15 +194,7 @@ def test_a_branch_is_made_and_a_card_that_lies_in_the_artifact_is_used(hub, untr
 
 def test_a_signature_is_pushed_with_what_it_holds_for_and_no_other(hub, untrained, tmp_path):
     model_signing = pytest.importorskip("model_signing", reason="needs the extra [sign]")
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(*private))
-    public = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    (tmp_path / "key.pub").write_bytes(key.public_key().public_bytes(*public))
-
+    write_key(tmp_path, "key")
     surgeon.sign(untrained, key=tmp_path / "key.pem")
     with pytest.raises(surgeon.HubError, match=r"README\.md are sent and not signed"):
         surgeon.push(untrained, "someone/net")

@@ -11,10 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import families
 import pytest
+from signing_keys import write_key
 
 import surgeon
 from surgeon import SignedBy
@@ -40,22 +40,9 @@ def keys(tmp_path: Path) -> Path:
     """A folder with the keys of Ann and Ben, and Ann's once more with a password."""
     pytest.importorskip("model_signing", reason="needs the extra [sign]")
     for name in ("ann", "ben"):
-        _write_key(tmp_path, name)
-    _write_key(tmp_path, "locked", b"sesame")
+        write_key(tmp_path, name)
+    write_key(tmp_path, "locked", b"sesame")
     return tmp_path
-
-
-def _write_key(folder: Path, name: str, password: bytes | None = None) -> Any:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    lock = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, lock))
-    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-    (folder / f"{name}.pub").write_bytes(public)
-    return key
 
 
 @pytest.fixture
@@ -218,7 +205,7 @@ def _certificate(folder: Path, name: str, issuer: str | None = None) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 
-    key = _write_key(folder, name)
+    key = write_key(folder, name)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     signer_name, signer = subject, key
     if issuer is not None:
