@@ -76,7 +76,7 @@ def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_operations_of_the_guide_keep_surgeons_promises(guide):
-    for operation in (guide.Calm(), guide.Halve(), guide.Auxiliary(classes=2), guide.Fade(factor=0.5)):
+    for operation in (guide.Calm(), guide.Halve(), guide.Factor(), guide.Auxiliary(classes=2), guide.Fade(factor=0.5)):
         kit.check_operations(build, [operation], IMAGES)
 
 

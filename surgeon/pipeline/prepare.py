@@ -175,6 +175,7 @@ def prepare(
     plugins: Plugins | Sequence[str] | None = None,
     inplace: bool = False,
     outputs: bool = True,
+    planning: bool = False,
 ) -> Prepared:
     """Open a model, edit its skeleton and account for every tensor; reads no weights and writes nothing.
 
@@ -192,6 +193,8 @@ def prepare(
         plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         inplace: Whether to edit a module in memory itself instead of a copy.
         outputs: Whether to trace the result, so that the plan lists its outputs.
+        planning: Whether only the plan is wanted; choices that need weights are not made then, and nothing can be
+            written.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
@@ -214,7 +217,7 @@ def prepare(
     opened = open_network(chosen, options, inplace=inplace)
     companions = companions_of(opened.source)
     before, sizes = dict(tensors_of(opened.root)), Sizes.of(opened.root)
-    course = opened.course(surgeries)
+    course = opened.course(surgeries, planning=planning)
     course.surgery.check_roles()
     steps = [
         course.operate(operation, recipe.where("operations", index))
