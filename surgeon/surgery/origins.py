@@ -303,8 +303,9 @@ def _tensor(origin: Derived, value: Any) -> torch.Tensor:
     """
     if isinstance(value, torch.Tensor):
         return value.detach().contiguous()  # the layout of an SVD's factors, column by column, is not saved
+    name = _name_of(origin.function)
     raise OperationError(
-        f"{origin.by}: {_name_of(origin.function)} returned {type(value).__name__}, where the values of a tensor were expected",
+        f"{origin.by}: {name} returned {type(value).__name__}, where the values of a tensor were expected",
         hint="return a tensor; is a return statement missing?" if value is None else "return one tensor",
     )
 

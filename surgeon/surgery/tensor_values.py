@@ -119,7 +119,7 @@ class TensorValues(Inspection):
             return
         joint = Joint(cast("Any", function), len(tensor))
         for index, part in enumerate(tensor):
-            self._journal.origins.set(part, Part(origins, joint.function, by, joint, index))
+            self._journal.origins.set(part, Part(origins, cast("Any", function), by, joint, index))
 
     def fill(self, tensor: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
         """Let ``function`` write the values of ``tensor`` when the network is filled: ``fill(w, nn.init.zeros_)``.
