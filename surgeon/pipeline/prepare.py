@@ -261,12 +261,12 @@ def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
     used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
     if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
         used["source"] = sources
-    own = {
+    unregistered = {
         f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
         for operation in recipe.operations
         if plugins.operations().get(operation.name) is not type(operation)
     }
-    return {**plugins.foreign(used), **own}
+    return {**plugins.foreign(used), **unregistered}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
