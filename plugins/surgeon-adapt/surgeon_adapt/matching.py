@@ -58,7 +58,7 @@ class Matching(Scheduled):
 class MMDFields(Matching):
     """Hold the keys of ``mmd``."""
 
-    widths: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.25, 0.5, 1.0, 2.0, 4.0]
+    widths: list[PositiveFloat] = Field(default=[0.25, 0.5, 1.0, 2.0, 4.0], min_length=1)
     """The bandwidths of the Gaussian kernels, as factors of the median squared distance in the batch."""
 
 
