@@ -56,8 +56,7 @@ def evaluate(
     """Evaluate a network on labelled data, read as in training.
 
     Classes: accuracy, balanced accuracy, per-class scores, confusion matrix. Yes/no questions: AUROC, average
-        precision.
-    Values: R², MAE, RMSE. Texts of a language model: perplexity.
+    precision. Values: R², MAE, RMSE. Texts of a language model: perplexity.
     """
     plugins: Plugins = context.obj
     if output is not None:

@@ -56,7 +56,7 @@ def write_page(
 
     Raises:
         OperationError: Both ``operations`` and ``other`` are given.
-        OutputError: The file exists and is no page of surgeon, or cannot be written.
+        OutputError: The file exists and is not a page that surgeon wrote, or cannot be written.
         SurgeonError: The network, the recipe or an operation is at fault; the class of the error says which.
     """
     path = check_page(path)

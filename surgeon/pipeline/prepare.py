@@ -269,12 +269,12 @@ def _foreign(recipe: Recipe, plugins: Plugins, source: Source, answers: Mapping[
         used["source"] = sources
     located = [answer["scheme"] for name, answer in answers.items() if "/architecture" in name]
     used["architecture"] = [*located, *([source.architecture.scheme] if source.architecture else [])]
-    own = {
+    unregistered = {
         f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
         for operation in recipe.operations
         if plugins.operations().get(operation.name) is not type(operation)
     }
-    return {**foreign(plugins, used), **own}
+    return {**foreign(plugins, used), **unregistered}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:

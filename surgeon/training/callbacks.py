@@ -84,7 +84,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.live: Callable[[], dict[str, float]] = dict
         self.numbers: dict[str, float] = {}
         self._begun = (0, 0.0)
-        self._asked = -math.inf
+        self._checked_at = -math.inf
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -108,13 +108,13 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         now = time.perf_counter()
-        if now - self._asked >= PAUSE or state.global_step >= state.max_steps:
+        if now - self._checked_at >= PAUSE or state.global_step >= state.max_steps:
             step, since = self._begun
             size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             pace = (state.global_step - step) * size / max(now - since, 1e-9)
             live = {**self.live(), **self.schedules.values(), "samples_per_second": pace}
             self.numbers = {**self.numbers, **live}
-            self._asked = now
+            self._checked_at = now
         self.progress(state.global_step, state.max_steps, self.numbers)
 
 
