@@ -19,6 +19,7 @@ ORDER = (
     "losses",
     "penalties",
     "schedules",
+    "metrics",
     "callbacks",
     "parts",
     "commands/index",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from surgeon.data.sources import BUNDLED, as_sources
 from surgeon.errors import SurgeonWarning, TrainingError
 from surgeon.interfaces.data import source_name
-from surgeon.interfaces.operation import asked_of_training
+from surgeon.interfaces.operation import training_requests
 from surgeon.interfaces.record import Record
 from surgeon.interfaces.returned import is_ours, origin_of
 from surgeon.interfaces.training import Objective, Penalty, Schedule
@@ -86,8 +86,8 @@ def refuse_missing_parts(record: Record, recipe: Recipe, plugins: Plugins, where
     """
     if recipe.train is None:
         return
-    asked = asked_of_training(recipe.operations)
-    used = parts_of_training(recipe.train, [*(recipe.train.objectives or ()), *asked.objectives], asked.schedules)
+    requests = training_requests(recipe.operations)
+    used = parts_of_training(recipe.train, [*(recipe.train.objectives or ()), *requests.objectives], requests.schedules)
     needed = recorded_parts(record)
     for kind, names in used.items():
         for name in names:
