@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.fingerprint_table import fingerprint_table
     from surgeon.architectures.identify import match
     from surgeon.architectures.identify_by import identify_by
     from surgeon.checkpoint.formats import Checkpoint
@@ -131,6 +132,7 @@ _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
     "surgeon.architectures.identify": ("match",),
+    "surgeon.architectures.fingerprint_table": ("fingerprint_table",),
     "surgeon.architectures.identify_by": ("identify_by",),
     "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
@@ -325,6 +327,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "fingerprint_table",
     "hookimpl",
     "identify_by",
     "inspect",

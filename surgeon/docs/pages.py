@@ -20,6 +20,7 @@ ORDER = (
     "losses",
     "penalties",
     "schedules",
+    "metrics",
     "callbacks",
     "parts",
     "commands/index",

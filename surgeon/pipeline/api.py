@@ -90,6 +90,7 @@ def plan(
         trust_pickle=trust_pickle,
         trust_code=trust_code,
         plugins=plugins,
+        planning=True,
     ).plan
 
 

@@ -135,7 +135,7 @@ def test_the_command_writes_a_card_and_replaces_none_without_force(trained, tmp_
     assert cli.run(["card", str(place.parent / "nothing")]) == 4
 
 
-def test_what_is_no_artifact_has_no_card(tmp_path):
+def test_only_an_artifact_has_a_card(tmp_path):
     families.build("bert").save_pretrained(tmp_path / "plain")
     with pytest.raises(surgeon.CheckpointError, match="has no manifest"):
         surgeon.card(tmp_path / "plain")

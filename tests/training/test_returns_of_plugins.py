@@ -80,7 +80,7 @@ TERMS = {
 
 
 @pytest.mark.parametrize("kind", TERMS)
-def test_a_penalty_that_is_no_number_is_refused(kind):
+def test_a_penalty_that_is_not_a_number_is_refused(kind):
     term, came = TERMS[kind]
 
     class Odd(Penalty):
@@ -118,7 +118,7 @@ def test_requests_to_training_are_lists_of_their_kind(method, value, came):
         training_requests([odd()])
 
 
-def test_an_objective_outside_a_list_is_told_to_go_into_one():
+def test_an_objective_outside_a_list_is_refused_with_the_fix():
     class Odd(Operation):
         def objectives(self):
             return Objective(output="logits")
@@ -277,7 +277,7 @@ def test_what_an_operation_gives_to_surgery_is_checked(family, act, message):
         surgeon.plan(build(family), [Act()])
 
 
-def test_a_factory_that_makes_another_module_the_second_time_is_told():
+def test_a_factory_that_makes_another_module_the_second_time_is_refused():
     widths = iter([nn.Linear(512, 5), nn.Sequential(nn.Linear(512, 5))])
 
     class Act(Operation):
