@@ -91,6 +91,7 @@ def plan(
         trust_pickle=trust_pickle,
         trust_code=trust_code,
         plugins=plugins,
+        planning=True,
     ).plan
 
 

@@ -203,7 +203,7 @@ def _read_table(name: str) -> int:
     """Read a table as training does."""
     import sys
 
-    from making import load
+    from small_data import load
 
     from surgeon.errors import SurgeonError
 

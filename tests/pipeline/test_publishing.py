@@ -136,7 +136,7 @@ def test_the_command_writes_a_card_and_replaces_none_without_force(trained, tmp_
     assert cli.run(["card", str(place.parent / "nothing")]) == 4
 
 
-def test_what_is_no_artifact_has_no_card(tmp_path):
+def test_only_an_artifact_has_a_card(tmp_path):
     families.build("bert").save_pretrained(tmp_path / "plain")
     with pytest.raises(surgeon.CheckpointError, match="has no manifest"):
         surgeon.card(tmp_path / "plain")
@@ -278,7 +278,7 @@ def test_a_name_that_the_hub_does_not_take_is_refused_at_once(name, untrained):
 def test_only_folders_of_surgeon_are_pushed(tmp_path):
     families.build("bert").save_pretrained(tmp_path / "plain")
     (tmp_path / "net.pt").write_bytes(b"")
-    for name, said in (("plain", "is no artifact of surgeon"), ("net.pt", "a file"), ("gone", "no such folder")):
+    for name, said in (("plain", "is not an artifact of surgeon"), ("net.pt", "a file"), ("gone", "no such folder")):
         with pytest.raises(surgeon.CheckpointError, match=said):
             surgeon.push(tmp_path / name, "someone/net")
 
