@@ -144,15 +144,14 @@ class HuggingFace(ArchitectureProvider):
 
         if checkpoint.config is None or "model_type" not in checkpoint.config:
             return None
-        shapes = [entry.shape for entry in checkpoint.entries.values()]
-        architecture = self.of_config(checkpoint.config, checkpoint.location, shapes)
+        architecture = self.of_config(checkpoint.config, checkpoint.location, _shapes(checkpoint))
         return match(self, architecture, checkpoint)
 
     def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
         """Return the config beside the weights, for a class given without one."""
         if "config" in architecture.options or checkpoint.config is None:
             return [architecture]
-        config = _plain(_config(checkpoint.config, checkpoint.location, len(checkpoint.entries)))
+        config = _plain(_config(checkpoint.config, checkpoint.location, _shapes(checkpoint)))
         return [architecture.model_copy(update={"options": {"config": config}})]
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
@@ -212,6 +211,10 @@ def _classes() -> dict[str, set[str]]:
             for model_type, names in table.items():
                 classes.setdefault(model_type, set()).update([names] if isinstance(names, str) else names)
     return classes
+
+
+def _shapes(checkpoint: Checkpoint) -> list[tuple[int, ...]]:
+    return [entry.shape for entry in checkpoint.entries.values()]
 
 
 def _config(values: dict[str, Any], where: str, shapes: Sequence[tuple[int, ...]] | None = None) -> Any:
