@@ -70,7 +70,7 @@ def write_page(
     opening |= {"arch": arch, "key": key}
     if operations is None:
         return save_page(path, network_page(inspect(model, **opening)))
-    prepared = prepare(model, operations, seed=seed, roles=roles, inputs=inputs, **opening)
+    prepared = prepare(model, operations, seed=seed, roles=roles, inputs=inputs, planning=True, **opening)
     return save_page(path, page_of_plan(prepared, model, **opening))
 
 
