@@ -39,7 +39,7 @@ def evaluate(
 
     Classes: accuracy, balanced accuracy, F1, per-class metrics and the confusion matrix. Yes/no questions: AUROC and
         average
-    precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity.
+    precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity. Boxes: COCO's mAP.
 
     Args:
         model: A model as for :func:`surgeon.load`, or a network in memory.
