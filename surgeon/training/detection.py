@@ -68,8 +68,17 @@ def detection(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: The output ``detections``.
-        target: Not used: the network has compared its boxes with the labels.
+        target: The classes of the boxes, which the network has compared with its own.
+
+    Raises:
+        TrainingError: The output is not a detector's.
     """
+    if prediction.ndim != 1:
+        raise TrainingError(
+            f"detection is the loss that a detector computes itself, not one of shapes {tuple(prediction.shape)} and "
+            f"{tuple(target.shape)}",
+            hint=f"it belongs to the output {DETECTIONS!r} of a detector; use cross_entropy for classes",
+        )
     return prediction
 
 
