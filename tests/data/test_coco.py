@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import load
 from PIL import Image
 from shapes import NAMES, SIDE, content, draw
+from small_data import load
 
 from surgeon.data.network import Head, Network
 from surgeon.errors import TrainingError

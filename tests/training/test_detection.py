@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import shapes
 import torch
-from making import load
 from shapes import SIDE, draw
+from small_data import load
 from torch import nn
 
 import surgeon
