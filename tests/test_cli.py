@@ -75,7 +75,7 @@ def test_what_only_tells_imports_neither_torch_nor_transformers(command: str) ->
     assert result.stdout
 
 
-def test_a_wrong_recipe_is_told_before_torch_is_imported(here: Path) -> None:
+def test_a_wrong_recipe_is_reported_before_torch_is_imported(here: Path) -> None:
     (here / "bad.yaml").write_text("operations: []")
     code = (
         "import sys; from surgeon import cli; c = cli.run(['apply', 'bad.yaml', 'net.pt']);"
@@ -133,7 +133,7 @@ def test_apply_writes_an_artifact_that_loads_and_leaves_its_input_alone(
 
 
 @pytest.mark.parametrize("output", ["net.safetensors", "net2.pt", "folder/", "deep/er/folder"])
-def test_apply_writes_where_it_is_told(here: Path, checkpoint: Path, told: Told, output: str) -> None:
+def test_apply_writes_to_the_path_given(here: Path, checkpoint: Path, told: Told, output: str) -> None:
     assert told("apply", "cut.yaml", checkpoint, "-o", output, "--quiet") == (0, "", "")
     assert surgeon.load(here / output).fc.out_features == 3
     assert told("check", here / output, "--source", checkpoint)[0] == 0
@@ -244,7 +244,7 @@ def test_every_failure_is_a_line_or_two_with_its_own_exit_code(
         ("{epochs: 2}", "6:1", "needs the key 'data'"),
     ],
 )
-def test_what_training_would_refuse_is_told_before_the_model_is_opened(
+def test_what_training_would_refuse_is_reported_before_the_model_is_opened(
     here: Path, told: Told, train: str, place: str, words: str
 ) -> None:
     (here / "bad.yaml").write_text(f"{RECIPE}train: {train}\n")
@@ -269,7 +269,7 @@ def test_a_plan_checks_the_names_in_train_but_not_whether_this_machine_has_a_gpu
     assert told("plan", "bad.yaml", checkpoint)[0] == 0
 
 
-def test_a_loss_that_no_plugin_has_is_told_at_the_operation_that_asks_for_it(here: Path, told: Told) -> None:
+def test_an_unknown_loss_is_reported_at_the_operation_that_requests_it(here: Path, told: Told) -> None:
     text = "operations:\n  - {op: multitask, tasks: {a: {classes: 2, loss: hubert}}}\n"
     (here / "bad.yaml").write_text(text + "train: {data: {source: digits}}\n")
     code, _, err = told("plan", "bad.yaml", "absent.pt")
@@ -394,7 +394,7 @@ def test_check_finds_a_changed_frozen_tensor(here: Path, checkpoint: Path, told:
     assert (code, "conv1.0.weight" in err) == (10, True)
 
 
-def test_a_closed_pipe_is_no_traceback(checkpoint: Path) -> None:
+def test_a_closed_pipe_prints_no_traceback(checkpoint: Path) -> None:
     command = f"{sys.executable} -m surgeon schema | head -c 10"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ})
     assert "Traceback" not in result.stderr

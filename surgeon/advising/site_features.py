@@ -53,8 +53,7 @@ class Watch(Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Add a branch at every site; see :class:`Operation`."""
         from surgeon.nn.pooling import Pool
-        from surgeon.operations._shared.heads import choose_pool
-        from surgeon.surgery.features import features_at
+        from surgeon.surgery.features import choose_pool, features_at
 
         for number, site in enumerate(self.names(surgery)):
             features = features_at(surgery, site)

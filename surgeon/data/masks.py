@@ -129,7 +129,7 @@ class MaskedPictures(OpenedPictures):
         """The class numbers of a mask ``(height, width)``, as the file has them.
 
         Raises:
-            TrainingError: It cannot be read, or is no mask of that picture.
+            TrainingError: It cannot be read, or is not a mask of that picture.
         """
         start = f"{self.where}, row {index}"
         try:

@@ -240,7 +240,7 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
         keep_words=any(isinstance(encode, Words) for encode in encoders),
         whole=part.arrow,
     )
-    given = {target: each for target, each in names.items() if each}
+    given = {target: classes for target, classes in names.items() if classes}
     return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes, used)
 
 

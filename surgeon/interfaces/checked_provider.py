@@ -84,8 +84,8 @@ class CheckedProvider(ArchitectureProvider):
 
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find the names of other networks on the same trunk."""
-        found = self._run("leftovers", lambda: self.provider.leftovers(architecture, names))
-        return set(items_of(self.provider, self._call("leftovers"), str, found))
+        returned = self._run("leftovers", lambda: self.provider.leftovers(architecture, names))
+        return set(items_of(self.provider, self._call("leftovers"), str, returned))
 
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """Convert a checkpoint to the layout of the network."""

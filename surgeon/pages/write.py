@@ -56,7 +56,7 @@ def write_page(
 
     Raises:
         OperationError: Both ``operations`` and ``other`` are given.
-        OutputError: The file exists and is no page of surgeon, or cannot be written.
+        OutputError: The file exists and is not a page that surgeon wrote, or cannot be written.
         SurgeonError: The network, the recipe or an operation is at fault; the class of the error says which.
     """
     path = check_page(path)
@@ -70,7 +70,7 @@ def write_page(
     opening |= {"arch": arch, "key": key}
     if operations is None:
         return save_page(path, network_page(inspect(model, **opening)))
-    prepared = prepare(model, operations, seed=seed, roles=roles, inputs=inputs, **opening)
+    prepared = prepare(model, operations, seed=seed, roles=roles, inputs=inputs, planning=True, **opening)
     return save_page(path, page_of_plan(prepared, model, **opening))
 
 

@@ -41,6 +41,7 @@ class Course:
         value: Reads the values of a tensor with a given origin.
         architecture: What builds the network before any surgery, if that is known.
         replay: Take the recorded answers instead of running forward passes.
+        planning: Only a plan is wanted: let choices that need weights take what plans assume.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Course:
         *,
         architecture: Architecture | None,
         replay: bool = False,
+        planning: bool = False,
     ) -> None:
         self._states: ModuleStates | None = None
-        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed)
+        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed, planning=planning)
         self.surgery = Surgery(
             root,
             journal=self.journal,

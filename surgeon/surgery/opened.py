@@ -104,8 +104,8 @@ class OpenedNetwork:
         """Inspect the network, with the roles and inputs of its last recipe."""
         return inspection_of(self.root, self.options.plugins, self.source.surgeries)
 
-    def course(self, surgeries: Surgeries) -> Course:
-        """Start running a recipe's operations on the network."""
+    def course(self, surgeries: Surgeries, *, planning: bool = False) -> Course:
+        """Start running a recipe's operations on the network; ``planning`` if only for a plan."""
         flow = self.flow(seed=surgeries.seed)
         return Course(
             self.root,
@@ -114,4 +114,5 @@ class OpenedNetwork:
             self.options.plugins,
             flow.evaluate,
             architecture=self.source.architecture,
+            planning=planning,
         )

@@ -15,10 +15,11 @@ from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
+from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
-from surgeon.training.metrics import ALL, by_task_and_domain, rows, task_of
+from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Batch, Target, prepare
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
@@ -64,6 +65,7 @@ def evaluate_samples(
     losses: Mapping[str, Loss],
     *,
     batch_size: int = BATCH,
+    further: Sequence[Further] = (),
 ) -> Evaluation:
     """Run ``model`` over samples and compare its outputs with their labels.
 
@@ -74,9 +76,11 @@ def evaluate_samples(
         operations: The operations that were applied to the network.
         losses: The losses by name.
         batch_size: Samples per batch.
+        further: Metrics to add.
 
     Raises:
         TrainingError: No output has a label, or labels do not fit the outputs.
+        PluginError: A metric of a plugin failed.
     """
     targets: list[Target] = []
     tasks: list[str | None] = []
@@ -98,12 +102,15 @@ def evaluate_samples(
     named |= {label: head.names for label, head in network.heads.items() if head.names}
     table = torch.cat(made)
     domains = samples[0].domains
-    measured = by_task_and_domain(targets, tasks, table, sizes, domains, named)
+    outputs_of = [target.objective.output for target in targets]
+    widths = {output: size - len(COLUMNS) for output, size in zip(outputs_of, sizes, strict=True)}
+    added = by_output(further, dict(zip(outputs_of, tasks, strict=True)), widths)
+    measured = by_task_and_domain(targets, tasks, table, sizes, domains, named, added)
     if not any(measured.values()):
         raise TrainingError("no sample has a label")
     notes = tuple(dict.fromkeys(note for part in samples for note in part.notes))
-    by_output = {t.objective.output: named.get(t.objective.label, ()) for t in targets}
-    return Evaluation(len(table), measured, by_output, notes)
+    names = {t.objective.output: named.get(t.objective.label, ()) for t in targets}
+    return Evaluation(len(table), measured, names, notes)
 
 
 def _objectives(

@@ -27,8 +27,9 @@ from surgeon.training.column_values import digest_of
 from surgeon.training.data_fit import first_outputs, folder_for, step_errors_explained
 from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
+from surgeon.training.further_metrics import Further, by_output, make_further, surgeon_metrics, tolerant
 from surgeon.training.label_check import check_labels, described
-from surgeon.training.metrics import by_task_and_domain, task_of
+from surgeon.training.metrics import COLUMNS, by_task_and_domain, task_of
 from surgeon.training.objectives import Call, Target
 from surgeon.training.options import class_names
 from surgeon.training.parameter_groups import rate_factors
@@ -94,7 +95,8 @@ class Job:
         waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
         factors = rate_factors(model, settings.optimizer, anatomy)
         home = next(model.parameters()).device
-        scheduled = ScheduleCallback(model, self.schedules)
+        scheduled = ScheduleCallback(model, self.schedules, self.plugins.schedules() if self.plugins else None)
+        further = make_further(settings.metrics, self.plugins.metrics() if self.plugins else surgeon_metrics())
         shown = ProgressCallback(progress, scheduled)
         offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
         named = make_callbacks(settings.callbacks, offered)
@@ -131,6 +133,7 @@ class Job:
             )
             shown.live = trainer.live
             before = trainer.measure()
+            added = self._further(further, trainer, tasks)
             if settings.learning_rate == "find":
                 args.learning_rate = find_rate(trainer)
             with ExitStack() as ending:
@@ -163,6 +166,7 @@ class Job:
                 trainer.widths,
                 self.splits.domains,
                 self._names(model, targets, outputs),
+                tolerant(added),
             )
         model.to(home).eval()
         if (record := record_of(model)) is not None:
@@ -193,6 +197,18 @@ class Job:
             return None
         kinds = {target.objective.output: task for target, task in zip(targets, tasks, strict=True)}
         return TestViews(settings.test_views, kinds)
+
+    def _further(
+        self, further: Sequence[Further], trainer: ObjectiveTrainer, tasks: Sequence[str | None]
+    ) -> dict[str, dict[str, Further]]:
+        """Sort the metrics that the recipe adds by output, and try them on the network as it is before training."""
+        outputs = [target.objective.output for target in trainer.targets]
+        kept = [width - len(COLUMNS) for width in trainer.widths]
+        kinds = dict(zip(outputs, tasks, strict=True))
+        added = by_output(further, kinds, dict(zip(outputs, kept, strict=True)))
+        if added:
+            by_task_and_domain(trainer.targets, tasks, trainer.measured, trainer.widths, (), further=added)
+        return added
 
     def _names(
         self, model: nn.Module, targets: Sequence[Target], outputs: Mapping[str, Tensor]

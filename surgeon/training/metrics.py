@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from surgeon.training.measures import (
 from surgeon.training.objectives import Batch, Target
 from surgeon.training.task_weights import FixedWeights
 
+Further: TypeAlias = Mapping[str, Callable[[Tensor, Tensor], float]]
+"""Metrics of the predictions and labels of all samples, by name."""
 COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
 """What is recorded per sample and objective: its loss, the share of labels predicted correctly (NaN if undefined), the
 weight of its loss, the number of its labels, and the sum of the negative log-likelihoods of its classes (NaN for other
@@ -169,6 +171,7 @@ def by_task_and_domain(
     sizes: Sequence[int],
     domains: Sequence[str],
     names: Mapping[str, Sequence[str]] | None = None,
+    further: Mapping[str, Further] | None = None,
 ) -> dict[str, dict[str, Measures]]:
     """Compute the metrics of every objective's output, over all test samples and over each domain.
 
@@ -182,21 +185,23 @@ def by_task_and_domain(
         sizes: The number of columns of each objective.
         domains: The names of the domains.
         names: The names of classes by label column.
+        further: Metrics to add, by output.
     """
     metrics: dict[str, dict[str, Measures]] = {}
     for target, task, part in zip(targets, tasks, parts(table, sizes), strict=True):
         class_names = (names or {}).get(target.objective.label)
+        added = (further or {}).get(target.objective.output, {})
         measures: dict[str, Measures] = {}
         for number, domain in [(None, ALL), *enumerate(domains)]:
             chosen = part if number is None else part[table[:, 0] == number]
             chosen = chosen[chosen[:, 3] > 0]
             if len(chosen):
-                measures[domain] = _measures(task, chosen, class_names)
+                measures[domain] = _measures(task, chosen, class_names, added)
         metrics[target.objective.output] = measures
     return metrics
 
 
-def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Measures:
+def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, further: Further) -> Measures:
     loss, accuracy = _loss_and_accuracy(part)
     metrics: dict[str, Any] = {"samples": len(part), "loss": loss}
     if accuracy is not None:
@@ -214,8 +219,10 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Me
     elif task == "classes" and kept.shape[1]:
         logits, labels = kept[:, :-1], kept[:, -1].long()
         metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
+        metrics |= {name: metric(logits, labels) for name, metric in further.items()}
     elif task is not None and kept.shape[1]:
         half = kept.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
         metrics |= measure(kept[:, :half], kept[:, half:], names)
+        metrics |= {name: metric(kept[:, :half], kept[:, half:]) for name, metric in further.items()}
     return metrics

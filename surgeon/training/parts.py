@@ -173,6 +173,7 @@ def make_terms(
         teacher=teacher,
         learnt=trainer.learnt,
         ending=ending,
+        progress=lambda: trainer.state.global_step / max(1, trainer.state.max_steps),
     )
     return [_term(penalty, run) for penalty in penalties]
 

@@ -15,7 +15,7 @@ from surgeon.data.rows import several
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.class_names import adopt_padding
@@ -217,15 +217,15 @@ def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[
     record = record_of(model)
     entry = record.training[-1] if record is not None and record.training else {}
     given = entry.get("objectives") or entry.get("settings", {}).get("objectives") or ()
-    objectives = [*map(Objective.model_validate, given), *asked_of_training(operations).objectives]
+    objectives = [*map(Objective.model_validate, given), *training_requests(operations).objectives]
     return list({(entry.output, entry.loss, entry.label): entry for entry in reversed(objectives)}.values())[::-1]
 
 
 def objective_of(model: nn.Module, operations: Sequence[Operation], output: str, values: Tensor) -> Objective:
     """Return the objective of an output, with its loss and label column; the default if none is recorded."""
-    known = [objective for objective in known_objectives(model, operations) if objective.output == output]
-    if known:
-        return next((objective for objective in known if objective.weight), known[0])
+    matching = [objective for objective in known_objectives(model, operations) if objective.output == output]
+    if matching:
+        return next((objective for objective in matching if objective.weight), matching[0])
     problem = getattr(getattr(model, "config", None), "problem_type", None) if output in MAIN else None
     loss = PROBLEMS.get(str(problem), CLASS_LOSS)
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:

@@ -207,9 +207,9 @@ class _Writer:
                 size = min(self.top, logits.shape[-1])
                 if not start:
                     make_room(8 * size * len(logits) * -(-self._size // len(samples)))
-                found = F.log_softmax(logits.float() / self.temperature, dim=-1).topk(size, dim=-1)
-                classes.append(found.indices.int().cpu().numpy())
-                values.append(found.values.cpu().numpy())
+                best = F.log_softmax(logits.float() / self.temperature, dim=-1).topk(size, dim=-1)
+                classes.append(best.indices.int().cpu().numpy())
+                values.append(best.values.cpu().numpy())
         made = (np.concatenate(classes), np.concatenate(values), np.cumsum(counts))
         for path, array in zip(paths, made, strict=True):
             scratch = path.with_name(f".{path.name}.{os.getpid()}")

@@ -22,7 +22,7 @@ from surgeon.interfaces.training import Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.base_trainer import BaseTrainer
 from surgeon.training.batch_mixes import Mixing
-from surgeon.training.domains import SeparateNorms
+from surgeon.training.domains import DomainFeed, SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
@@ -74,6 +74,7 @@ class ObjectiveTrainer(BaseTrainer):
         self.factors = factors
         self.waiting = waiting
         self.norms = norms
+        self.domains = DomainFeed(self.model, splits.domains)
         self.cache = cache
         self.averaging = averaging
         self.mixing = mixing
@@ -116,7 +117,7 @@ class ObjectiveTrainer(BaseTrainer):
             self.model_wrapped = self.model
         try:
             with ExitStack() as stack:
-                for part in (self.norms, self.cache):
+                for part in (self.norms, self.domains, self.cache):
                     if part is not None:
                         stack.enter_context(part.installed())
                 return super().train(*args, **kwargs)
@@ -194,6 +195,8 @@ class ObjectiveTrainer(BaseTrainer):
         """Return the outputs of ``model``, or of its wrapper, for a batch."""
         if self.norms is not None:
             self.norms.domain = batch["domain"] if model.training else None
+        if self.domains.tables:
+            self.domains.tell(batch["domain"] if model.training else None)
         if self.cache is not None:
             self.cache.serve(batch, training=model.training)
         if self.views is not None and not model.training:

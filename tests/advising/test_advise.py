@@ -40,7 +40,7 @@ def test_logme_is_the_maximum_of_the_evidence_over_both_precisions(width):
     assert found >= max(grid) - 1e-4
 
 
-def test_both_measures_prefer_features_that_tell_the_labels():
+def test_both_measures_prefer_features_that_predict_the_labels():
     draw = np.random.default_rng(0)
     labels = Labels(np.arange(60) % 3, 3)
     told = np.eye(3)[labels.values] @ draw.normal(size=(3, 8)) + 0.3 * draw.normal(size=(60, 8))

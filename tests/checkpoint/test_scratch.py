@@ -188,7 +188,7 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "pipe"])
-def test_a_device_or_pipe_is_no_output(folder: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+def test_a_device_or_pipe_is_refused_as_output(folder: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
     os.mkfifo("pipe")
     command = ["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-q", "--force", "-o", place]
     assert run(command) == OutputError.exit_code

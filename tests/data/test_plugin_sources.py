@@ -136,7 +136,7 @@ def test_a_file_that_a_plugins_source_names_is_found_beside_the_recipe(tmp_path:
         ),
     ],
 )
-def test_mistakes_in_a_plugins_source_are_told_like_those_in_our_own(
+def test_mistakes_in_a_plugins_source_are_reported_like_those_in_a_built_in_one(
     tmp_path: Path, plugins: Plugins, data: str, place: str, what: str, hint: str
 ) -> None:
     path = written(tmp_path, data)

@@ -241,7 +241,7 @@ def test_what_hidden_labels_are_does_not_matter():
         torch.testing.assert_close(other[name], tensor)
 
 
-def test_classes_told_by_name_are_numbered_over_all_sources(tmp_path):
+def test_classes_given_by_name_are_numbered_over_all_sources(tmp_path):
     for name, kinds in (("a", "cat owl"), ("b", "dog owl")):
         one, two = kinds.split()
         (tmp_path / f"{name}.csv").write_text("x,y\n" + f"1,{one}\n2,{two}\n" * 5)

@@ -62,7 +62,7 @@ def refused_in_empty(folder: Path) -> CheckpointError:
     return refused(folder / "x.pt")
 
 
-def test_an_address_and_a_broken_link_are_told_from_a_missing_file(tmp_path: Path) -> None:
+def test_a_url_and_a_broken_link_are_distinguished_from_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="an address"):
         open_checkpoint("https://example.org/x.pt")
     (tmp_path / "link.pt").symlink_to(tmp_path / "gone.pt")

@@ -87,7 +87,7 @@ def test_names_in_a_page_are_escaped(tmp_path: Path) -> None:
     assert "</script><b>" not in page.read_text()
 
 
-def test_a_file_that_is_no_page_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_page_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("<html>my own</html>")
     with pytest.raises(OutputError, match="not a page that surgeon wrote"):
         write_page(tmp_path / "mine.html", models.resnet18())

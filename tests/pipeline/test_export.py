@@ -122,13 +122,13 @@ def test_the_mask_of_a_text_network_is_an_input(tmp_path):
     assert exported.dynamic == ("batch", "length")
 
 
-def test_a_mask_that_does_not_fit_the_network_is_no_input(tmp_path):
+def test_a_mask_that_does_not_fit_the_network_is_not_an_input(tmp_path):
     exported = surgeon.export(families.build("hf_vit"), tmp_path / "net.pt2", to="torch-export")
     assert exported.inputs == ("pixel_values",)
     assert exported.dynamic == ("batch",)
 
 
-def test_of_several_stems_a_program_has_one_and_says_so_and_the_network_stays_as_it_was(tmp_path):
+def test_an_exported_program_has_one_of_several_stems_and_the_network_does_not_change(tmp_path):
     network = surgeon.apply(families.build("resnet"), [surgeon.Stems(stems=["latin", "greek"])], **SMALL).train()
     exported = surgeon.export(network, tmp_path / "net.pt2", to="torch-export")
     assert exported.notes == ("of the parts latin, greek it includes latin only",)
@@ -153,7 +153,7 @@ def test_an_artifact_is_exported_by_its_path_on_the_command_line(tmp_path, capsy
     assert printed["outputs"] == ["logits"]
 
 
-def test_a_person_is_told_how_to_load_it(tmp_path, capsys):
+def test_the_output_says_how_to_load_it(tmp_path, capsys):
     surgeon.save(stock(), tmp_path / "artifact")
     assert cli.run(["export", str(tmp_path / "artifact"), "--to", "hf", "-o", str(tmp_path / "net")]) == 0
     printed = "".join(capsys.readouterr().out.split())

@@ -178,7 +178,7 @@ def test_a_newer_format_names_the_version_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [None, "1", 0, True, {}])
-def test_what_is_no_format_is_a_damaged_manifest(tmp_path: Path, form: object) -> None:
+def test_an_unknown_format_is_a_damaged_manifest(tmp_path: Path, form: object) -> None:
     surgeon.save(network(), tmp_path / "net")
     manifest = json.loads((tmp_path / "net" / "surgeon.json").read_text()) | {"format": form}
     (tmp_path / "net" / "surgeon.json").write_text(json.dumps(manifest))

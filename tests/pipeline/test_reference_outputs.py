@@ -93,7 +93,7 @@ def test_check_notices_other_outputs_of_equal_bytes(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_rounding_on_another_machine_is_no_difference(dtype: torch.dtype, known: Plugins, tmp_path: Path) -> None:
+def test_rounding_on_another_machine_is_not_a_difference(dtype: torch.dtype, known: Plugins, tmp_path: Path) -> None:
     model = surgeon.apply(build("resnet").to(dtype), [Scale()], plugins=known)
     reference = run_before_writing(model, inspection_of(model, known, []))
     recorded = reference.recorded()

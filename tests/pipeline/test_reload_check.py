@@ -87,7 +87,7 @@ KEPT, NEW, TOTAL = "stage3.0.branch2.5.weight", "fc.weight", 338
     [(2**27, 2**28, (TOTAL, 1)), (0, 2**28, (TOTAL - 2, None)), (0, 336 * 64, (TOTAL - 2, None))],
     ids=["small", "middle", "large"],
 )
-def test_a_faithful_artifact_passes_and_what_was_compared_is_told(
+def test_a_faithful_artifact_passes_and_the_report_says_what_was_compared(
     prepared, known, tmp_path, monkeypatch, run, compared, expected
 ):
     monkeypatch.setattr(reloading, "RUN", run)

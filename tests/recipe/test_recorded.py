@@ -363,7 +363,7 @@ def test_an_absurd_size_in_the_recorded_fields_is_refused(artifact: Path) -> Non
 
 
 @pytest.mark.parametrize("version", [0, -1, "2", 1.5, None, True])
-def test_an_operation_whose_version_is_no_number_is_put_aside(version: Any) -> None:
+def test_an_operation_whose_version_is_not_a_number_is_left_out(version: Any) -> None:
     loaded = known(type("Odd", (Scale,), {"name": "scale", "version": version, "__module__": __name__}))
     assert "scale" not in loaded.operations()
     assert "use a whole number from 1" in loaded.failures["scale"].message

@@ -244,7 +244,7 @@ def test_what_a_network_draws_unseeded_is_refused_by_its_site(place: str, tmp_pa
         surgeon.apply(path, steps, trust_code=__name__)
 
 
-def test_what_is_gone_after_loading_is_told(tmp_path: Path) -> None:
+def test_state_that_is_missing_after_loading_is_named(tmp_path: Path) -> None:
     model = build("resnet")
     model.layer1.prior = torch.ones(3)
     path = surgeon.save(model, tmp_path / "saved")

@@ -132,7 +132,7 @@ def test_a_callback_that_cannot_be_is_refused_with_the_nearest_name(callback, me
         train(network(), settings(callbacks=[callback]), data=noise(), quiet=True, plugins=with_plugin())
 
 
-def test_a_mistyped_callback_is_told_at_its_place_before_anything_is_loaded(tmp_path, capfd):
+def test_a_mistyped_callback_is_reported_with_its_line_before_anything_is_loaded(tmp_path, capfd):
     (tmp_path / "r.yaml").write_text(
         "operations: [{op: freeze, all_but: head}]\ntrain:\n  data: {source: digits}\n  callbacks:\n"
         "    - {callback: early_stopping, patience: 3}\n    - erly_stopping\n"

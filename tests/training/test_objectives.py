@@ -8,7 +8,7 @@ from torch import nn
 
 import surgeon
 from surgeon.errors import PluginError, TrainingError
-from surgeon.interfaces.operation import asked_of_training
+from surgeon.interfaces.operation import training_requests
 from surgeon.interfaces.training import Objective
 from surgeon.nn.progressive import ProgressiveNetwork
 from surgeon.training.losses import surgeon_losses
@@ -174,9 +174,9 @@ def test_the_one_branch_that_is_left_of_a_network_keeps_its_name():
 
 def test_a_new_column_ends_what_earlier_operations_ask_of_training():
     before = [surgeon.GradientReversal(schedule="dann"), surgeon.Multitask(tasks={"species": {"classes": 5}})]
-    objectives, schedules, *_ = asked_of_training(before)
+    objectives, schedules, *_ = training_requests(before)
     assert [objective.output for objective in objectives] == ["domain", "species"]
     assert len(schedules) == 1
-    objectives, schedules, *_ = asked_of_training([*before, surgeon.Progressive(task="new"), before[1]])
+    objectives, schedules, *_ = training_requests([*before, surgeon.Progressive(task="new"), before[1]])
     assert [objective.output for objective in objectives] == ["new", "species"]
     assert schedules == []

@@ -147,7 +147,7 @@ def test_a_conserved_output_is_not_trained_by_labels_unless_the_recipe_says_so()
     assert set(report.after) == {"new_loss", "new_accuracy"}
 
 
-def test_a_new_head_is_no_old_knowledge_to_conserve():
+def test_a_new_head_is_not_conserved():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
     edited = surgeon.apply(net, [surgeon.ReplaceHead(classes=2), surgeon.Conserve(method="lwf")])

@@ -178,7 +178,7 @@ def test_an_exponential_average_takes_the_place_of_the_weights():
     assert report.after["logits_loss"] == pytest.approx(F.cross_entropy(average(SQUARES), Y).item(), abs=1e-5)
 
 
-def test_the_mean_of_late_epochs_takes_the_place_of_the_weights_and_norms_are_measured_anew():
+def test_the_mean_of_late_epochs_replaces_the_weights_and_norms_are_measured_again():
     model = make()
     reference = copy.deepcopy(model)
     train(model, by_sgd(epochs=8, average={"kind": "swa", "start": 0.75}), data=splits(), quiet=True)

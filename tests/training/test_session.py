@@ -143,7 +143,7 @@ OBJECTIVES = [
 ]
 
 
-def test_outputs_with_names_meet_labels_with_names_and_missing_labels_are_left_out():
+def test_named_outputs_are_matched_with_named_labels_and_missing_labels_are_left_out():
     torch.manual_seed(0)
     splits = Splits(two_tasks(200), two_tasks(100), classes={"parity": 2})
     report = train(TwoHeads(), settings(data=None, epochs=20), objectives=OBJECTIVES, data=splits, quiet=True)
@@ -274,7 +274,7 @@ def test_evaluation_may_use_other_data():
     assert report.accuracy_after < 0.1  # the labels are swapped
 
 
-def test_progress_is_told_of_every_step():
+def test_progress_is_reported_at_every_step():
     told: list[tuple[int, int]] = []
     train(network(), settings(), progress=lambda step, steps, numbers: told.append((step, steps)))
     assert told == [(step, 8) for step in range(1, 9)]
@@ -326,7 +326,7 @@ def test_data_from_python_and_from_the_settings_exclude_each_other():
         train(network(), settings(), data=Splits(two_tasks(4), two_tasks(4)), quiet=True)
 
 
-def test_checkpoints_go_where_they_are_told(tmp_path):
+def test_checkpoints_go_to_the_folder_given(tmp_path):
     train(network(), settings(arguments={"save_strategy": "epoch"}), output_dir=tmp_path, quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8", "run.json"]
 

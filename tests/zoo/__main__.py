@@ -68,7 +68,7 @@ def sweep(given: argparse.Namespace) -> None:
 
     for package in (import_module("surgeon"), import_module("zoo")):  # a child finds the code as it was at the start
         for found in walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith(("__main__", "test_sample")):
+            if not found.name.endswith(("__main__", "test_zoo_sample")):
                 import_module(found.name)
     from zoo import task_classes
     from zoo.catalog import torchvision_names, transformers_names

@@ -75,7 +75,7 @@ def known() -> dict[str, ModuleType]:
 
 def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None:
     """Run what the results file lacks, seed by seed, so that an interrupted sweep is even."""
-    from methods.running import begin
+    from methods.recipe_runs import begin
 
     begin()
     done = {(r.method, r.seed, r.settings) for r in store.read(path)}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from methods.claims import Cells, Claim
-from methods.measuring import accuracy_on, with_statistics_of
-from methods.running import accuracy, plugins, run_recipe
+from methods.measurement import accuracy_on, with_statistics_of
+from methods.recipe_runs import accuracy, plugins, run_recipe
 
 TITLE = "Domain-adversarial training"
 RECIPES = ("domain_adversarial.yaml", "source_only.yaml")

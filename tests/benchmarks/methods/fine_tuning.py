@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from methods.claims import Claim
-from methods.running import accuracy, made_by, run_recipe
+from methods.recipe_runs import accuracy, made_by, run_recipe
 
 ORDER = 10
 TITLE = "Fine-tuning, feature extraction, from scratch"

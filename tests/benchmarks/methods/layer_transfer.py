@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from methods.claims import Cells, Claim, spread
-from methods.running import accuracy, made_by, run_recipe
+from methods.recipe_runs import accuracy, made_by, run_recipe
 from surgeon.training.curve import chart
 
 ORDER = 20

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from methods.claims import Cells, Claim
-from methods.running import accuracy, run_recipe
+from methods.recipe_runs import accuracy, run_recipe
 
 TITLE = "Multi-task learning with half of all labels missing"
 RECIPES = ("multitask.yaml",)

@@ -8,7 +8,7 @@ import torch
 
 import surgeon
 from methods.claims import Claim
-from methods.running import accuracy, made_by, run_recipe
+from methods.recipe_runs import accuracy, made_by, run_recipe
 
 ORDER = 40
 TITLE = "Progressive networks"

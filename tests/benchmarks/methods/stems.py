@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from methods.claims import Claim
-from methods.running import accuracy, run_recipe
+from methods.recipe_runs import accuracy, run_recipe
 
 TITLE = "Multilingual-style stems"
 RECIPES = ("stems.yaml", "one_stem.yaml")

@@ -10,9 +10,9 @@ from statistics import mean
 from torch import nn
 
 from methods.claims import Claim
-from methods.measuring import accuracy_on
-from methods.running import RECIPES as FOLDER
-from methods.running import accuracy, plugins, run_recipe
+from methods.measurement import accuracy_on
+from methods.recipe_runs import RECIPES as FOLDER
+from methods.recipe_runs import accuracy, plugins, run_recipe
 from surgeon.data.sources import Digits
 from surgeon.interfaces.splits import Splits
 from surgeon.nn.attribute_table import AttributeTable, Row, read_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from making import folder, tokenizer
+from small_data import folder, tokenizer
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -274,7 +274,7 @@ def test_an_answer_outside_0_to_1_is_refused_with_its_sample():
         train(linear(), settings, data=Splits(bad, bad), quiet=True)
 
 
-def test_a_class_out_of_range_in_a_dataset_that_says_nothing_of_itself_is_no_bug_of_ours():
+def test_a_class_out_of_range_in_an_undescribed_dataset_is_reported_as_the_datas_fault():
     samples = Plain(torch.tensor([0, 1, 1, 0, 5, 1]))
     with pytest.raises(TrainingError, match="a label is out of range"):
         train(linear(), TrainSettings(epochs=1), data=Splits(samples, samples), quiet=True)
