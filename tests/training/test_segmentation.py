@@ -219,6 +219,6 @@ def test_a_detector_is_refused_for_what_it_is(tmp_path):
     from surgeon.training.session import train
 
     network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    with pytest.raises(TrainingError, match="SSD returns no tensor by name") as error:
+    with pytest.raises(TrainingError, match="the network detects boxes, and the data have none") as error:
         train(network, TrainSettings(data=images(folder(tmp_path / "data"))), quiet=True)
-    assert "detect boxes" in (error.value.hint or "")
+    assert "source: coco" in (error.value.hint or "")
