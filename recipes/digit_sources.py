@@ -141,8 +141,9 @@ class PlacedDigits(Source):
         for part, draw in zip(scans(seed), (seed, SPLIT_SEED), strict=True):
             # Every scan is put to one of the classes of its digit.
             numbers = torch.rand(len(part.labels), generator=torch.Generator().manual_seed(draw))
-            own = {d: [i for i, c in enumerate(chosen) if c[0] == d] for d in range(10)}
-            labels = [own[d][int(u * len(own[d]))] for d, u in zip(part.labels.tolist(), numbers.tolist(), strict=True)]
+            classes_of = {d: [i for i, c in enumerate(chosen) if c[0] == d] for d in range(10)}
+            drawn = zip(part.labels.tolist(), numbers.tolist(), strict=True)
+            labels = [classes_of[d][int(u * len(classes_of[d]))] for d, u in drawn]
             corners = torch.tensor([divmod(chosen[label][1], 2) for label in labels]) * (SIDE - 8)
             negative = torch.tensor([chosen[label][2] for label in labels]).reshape(-1, 1, 1, 1)
             pixels = render(part.images, corners, canvas=SIDE, size=SIDE, channels=1)
@@ -200,7 +201,7 @@ class PhotoTextures(Source):
     source: Literal["photo_textures"]
     task: Literal["place", "random"] = "place"
     """place: the label is the column that a patch was cut from; random: it is drawn by the seed, and can only be
-    learnt by heart."""
+    memorised."""
     per_class: PositiveInt = 100
     """Training samples of each column."""
 
@@ -282,7 +283,7 @@ def unknown(answers: torch.Tensor) -> torch.Tensor:
 def placed_classes(which: Literal["seen", "unseen"]) -> list[tuple[int, int, int]]:
     """Digit, quarter (0…3) and polarity of the classes, in the order of their labels."""
     every = [(digit, place, polarity) for digit in range(10) for place in range(4) for polarity in range(2)]
-    return [each for each in every if ((each[0] + 2 * each[1] + each[2]) % 5 == 0) == (which == "unseen")]
+    return [(d, place, p) for d, place, p in every if ((d + 2 * place + p) % 5 == 0) == (which == "unseen")]
 
 
 def own_half(of_digit: torch.Tensor, number: int, count: int | None, seed: int) -> torch.Tensor:

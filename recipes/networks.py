@@ -74,7 +74,7 @@ class PoolNet(nn.Module):
 
 
 def convnet(classes: int = 5, channels: int = 1) -> ConvNet:
-    """A network with fresh weights, of some 65,000 parameters."""
+    """A network with fresh weights, of about 65,000 parameters."""
     return ConvNet(classes, channels)
 
 
@@ -121,5 +121,5 @@ class DigitNet(nn.Module):
 
 
 def digitnet(classes: int = 5) -> DigitNet:
-    """A network with fresh weights, of some 62,000 parameters."""
+    """A network with fresh weights, of about 62,000 parameters."""
     return DigitNet(classes)

@@ -12,15 +12,16 @@ they are first used: ``import surgeon`` alone does not import torch.
 The rooms of the package, from the highest to the lowest; each imports from those below it only:
 
 =================  =====================================================================================================
+``docs``           generates the documentation site from the code; not in the wheel
 ``cli``            the commands, one file each; ``cli.render`` draws what they print
 ``testing``        the conformance kit for plugin authors
 ``scaffold``       writes new plugin packages
 ``advising``       advice about how to fine-tune a network on given data
 ``pages``          self-contained HTML pages about networks, plans, comparisons and trainings
-``pipeline``       the public verbs and the order of their steps: open, operate, read weights, write, reload, train
+``pipeline``       the public verbs and their steps: open, operate, read weights, write, reload, train, export, publish
 ``operations``     one file or package for each operation that a recipe can name
 ``training``       the loop on the transformers Trainer: losses, penalties, schedules, metrics, the feature cache
-``surgery``        what an operation gets to look at and edit a network with, and the journal, plan and replay behind it
+``surgery``        what an operation uses to inspect and edit a network, and the journal, plan and replay behind it
 ``architectures``  what builds a network (torchvision, transformers, plugins), and which network a checkpoint holds
 ``graph``          one module tree and one forward through it: sites, traces, roles, elementary edits, inputs
 ``recipe``         the recipe file: its text, its schema, all of its errors at once
@@ -29,9 +30,14 @@ The rooms of the package, from the highest to the lowest; each imports from thos
 ``data``           sources of training data
 ``plugins.py``     the plugin manager
 ``interfaces``     what a plugin author subclasses or implements; imports no torch
-``checkpoint``     file formats of checkpoints: reading and writing bytes; knows nothing of networks
+``checkpoint``     bytes on disk: file formats, artifacts, the files next to weights; knows nothing of networks
 ``errors.py``      SurgeonError and its children, exit codes, nearest names
 =================  =====================================================================================================
+
+To add something, open the ``__init__.py`` of its room, which names the file and the lists to extend. An operation goes
+into ``operations``, a fact about a family into ``families``, a format to read or a kind of file next to the weights
+into ``checkpoint``, a format to export into ``pipeline.exports``, a loss or metric into ``training``, a source of
+samples into ``data``, a command into ``cli``. What a command does goes into a room below, so that Python can call it.
 """
 
 from __future__ import annotations
@@ -42,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.fingerprint_table import fingerprint_table
     from surgeon.architectures.identify import match
     from surgeon.architectures.identify_by import identify_by
     from surgeon.checkpoint.formats import Checkpoint
@@ -106,6 +113,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.publishing.model_card import card
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
+    from surgeon.pipeline.signature import SignedBy, sign
     from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
@@ -125,6 +133,7 @@ _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
     "surgeon.architectures.identify": ("match",),
+    "surgeon.architectures.fingerprint_table": ("fingerprint_table",),
     "surgeon.architectures.identify_by": ("identify_by",),
     "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
@@ -221,6 +230,7 @@ _HOMES = {
         "RunProgress",
         "RunReport",
     ),
+    "surgeon.pipeline.signature": ("SignedBy", "sign"),
     "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (
         "Plugins",
@@ -290,6 +300,7 @@ __all__ = [
     "RunReport",
     "Schedule",
     "Selector",
+    "SignedBy",
     "Site",
     "SiteError",
     "Source",
@@ -319,6 +330,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "fingerprint_table",
     "hookimpl",
     "identify_by",
     "inspect",
@@ -335,6 +347,7 @@ __all__ = [
     "run_recipe",
     "run_training",
     "save",
+    "sign",
     "train",
     "verify",
     "write_page",

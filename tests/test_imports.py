@@ -24,6 +24,7 @@ FLOORS = (
     ("pages",),
     ("testing", "advising", "scaffold"),
     ("cli",),
+    ("docs",),
     ("__main__",),
 )
 """The rooms from the lowest up. A room imports from the floors below its own."""

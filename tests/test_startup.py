@@ -66,7 +66,7 @@ def test_what_prints_words_imports_no_heavy_library(tmp_path: Path, arguments: s
     "recipe",
     ["operations: [{op: trunkate}]", "operations: [{op: freeze, upto: stem}]", "operations: [", "", "train: {}"],
 )
-def test_mistakes_in_a_recipe_are_told_before_a_heavy_library_is_imported(tmp_path: Path, recipe: str) -> None:
+def test_mistakes_in_a_recipe_are_reported_before_a_heavy_library_is_imported(tmp_path: Path, recipe: str) -> None:
     (tmp_path / "r.yaml").write_text(recipe)
     assert not libraries(surgeon(tmp_path, "apply", "r.yaml", "torchvision/resnet18", succeeds=False))
 

@@ -14,7 +14,7 @@ from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.splits import Splits
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class Watch(Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Add a branch at every site; see :class:`Operation`."""
         from surgeon.nn.pooling import Pool
-        from surgeon.operations._shared.heads import choose_pool
-        from surgeon.surgery.features import features_at
+        from surgeon.surgery.features import choose_pool, features_at
 
         for number, site in enumerate(self.names(surgery)):
             features = features_at(surgery, site)
@@ -109,7 +108,7 @@ def collect(
         rows: The indices of the training samples.
         sites: The number of sites.
     """
-    call, device = Call.of(model, splits.inputs), next(model.parameters()).device
+    call, device = call_of(model, splits.inputs), next(model.parameters()).device
     features: list[list[torch.Tensor]] = [[] for _ in range(sites)]
     others: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad(), in_eval_mode(model):

@@ -1,7 +1,7 @@
 """Compute and compare digests of an artifact's contents, to detect damage.
 
 The hash is XXH3 (128 bits): several gigabytes a second, so it costs little beside writing. It detects damage, not
-forgery: whoever can write an artifact can write its digests.
+forgery: anyone who can write an artifact can write its digests.
 
 A folder's manifest holds the digest of every other file. A ``.safetensors`` file holds the digest of the whole file,
 computed with zeros in the digest's place. The last record of a ``.pt`` file is the digest of all bytes before it. In

@@ -66,7 +66,7 @@ def new(
     from surgeon.errors import SurgeonError, suggest
     from surgeon.scaffold.package import KINDS, write_package
 
-    chosen = next((known for known in KINDS if known == kind), None)
+    chosen = next((candidate for candidate in KINDS if candidate == kind), None)
     if chosen is None:
         raise SurgeonError(f"--kind {kind}: use one of {', '.join(KINDS)}", hint=suggest(kind, KINDS))
     paths = write_package(name, chosen, output, context.obj)

@@ -18,7 +18,7 @@ def load_checked(source: Source, seed: int) -> Splits:
     """Load a source's splits, and look at the first sample of each of their parts.
 
     Raises:
-        PluginError: ``load`` of a plugin's source returned something else, or samples that are no mappings of tensors.
+        PluginError: ``load`` of a plugin's source returned something else, or samples that are not mappings of tensors.
     """
     if is_ours(source):
         return source.load(seed)

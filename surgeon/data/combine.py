@@ -48,13 +48,17 @@ def load_sources(
     Raises:
         TrainingError: A source cannot be read, or does not fit the network or the others.
     """
-    decide = list(trained) if trained is not None else [True] * len(sources)
-    tables = [(source, own) for source, own in zip(sources, decide, strict=True) if type(source).load is Split.load]
+    choices = list(trained) if trained is not None else [True] * len(sources)
+    tables = [
+        (source, is_trained)
+        for source, is_trained in zip(sources, choices, strict=True)
+        if type(source).load is Split.load
+    ]
     numbered: dict[int, Splits] = {}
     if tables:
         from surgeon.data.tables import load_tables
 
-        loaded = load_tables([source for source, _ in tables], seed, network, [own for _, own in tables])
+        loaded = load_tables([source for source, _ in tables], seed, network, [is_trained for _, is_trained in tables])
         numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:

@@ -11,10 +11,10 @@ SHOWN = 3
 
 
 def read_pairs(root: Path, images: str, masks: str) -> dict[str, list[tuple[Path, Path]]]:
-    """The pictures and masks below ``root`` by split, ``train`` where there are no splits.
+    """List the pictures and masks below ``root`` by split; all are ``train`` if there are no folders for splits.
 
-    If every folder at the top is called train, val, valid, validation or test, the two folders lie in each of them.
-    A picture and its mask have the same path below their folders, but for the suffix.
+    If every folder in ``root`` is called train, val, valid, validation or test, each of them has the two folders.
+    A picture and its mask have the same path below their folders, except for the suffix.
 
     Args:
         root: The folder.
@@ -22,7 +22,7 @@ def read_pairs(root: Path, images: str, masks: str) -> dict[str, list[tuple[Path
         masks: The folder of masks.
 
     Raises:
-        TrainingError: A folder is not there, or a picture lacks its mask, or a mask its picture.
+        TrainingError: A folder does not exist, or a picture lacks its mask, or a mask its picture.
     """
     if not root.is_dir():
         raise TrainingError(f"{root} is a file, and pictures are read from a folder", where="train.data.path")
@@ -30,7 +30,7 @@ def read_pairs(root: Path, images: str, masks: str) -> dict[str, list[tuple[Path
     if not tops or not all(path.name.lower() in SPLIT_NAMES for path in tops):
         return {"train": _pairs(root, images, masks)}
     parts: dict[str, list[tuple[Path, Path]]] = {}
-    for top in sorted(tops, key=lambda each: list(SPLIT_NAMES).index(each.name.lower())):
+    for top in sorted(tops, key=lambda folder: list(SPLIT_NAMES).index(folder.name.lower())):
         part = SPLIT_NAMES[top.name.lower()]
         if part in parts:
             raise TrainingError(f"{root} has several folders for the split {part}", hint="leave one of them")
@@ -50,7 +50,7 @@ def _pairs(folder: Path, images: str, masks: str) -> list[tuple[Path, Path]]:
             raise TrainingError(
                 f"{where}: {len(stems)} {what}s have no {other} of that name in {beside} ({shown})",
                 where="train.data.path",
-                hint="a picture and its mask are called alike, but for the suffix: images/7.jpg, masks/7.png",
+                hint="a picture and its mask have the same name, except for the suffix: images/7.jpg, masks/7.png",
             )
     return [(pictures[stem], values[stem]) for stem in sorted(pictures)]
 
@@ -58,15 +58,15 @@ def _pairs(folder: Path, images: str, masks: str) -> list[tuple[Path, Path]]:
 def _by_stem(folder: Path, key: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise TrainingError(
-            f"{folder} is no folder", where="train.data.path", hint=f"say what it is called: {key}: NAME"
+            f"{folder} is not a folder", where="train.data.path", hint=f"give the folder's name: {key}: NAME"
         )
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in walk_files(folder):
         below = path.relative_to(folder)
         if any(map(is_hidden, below.parts)) or path.suffix.lower() not in PICTURES:
             continue
         stem = below.with_suffix("").as_posix()
-        if stem in found:
-            raise TrainingError(f"{folder} has {found[stem].name} and {path.name}: which of them is {stem}?")
-        found[stem] = path.absolute()
-    return found
+        if stem in files:
+            raise TrainingError(f"{folder} has {files[stem].name} and {path.name}: which of them is {stem}?")
+        files[stem] = path.absolute()
+    return files

@@ -52,8 +52,7 @@ class Waves(BaseModel):
     """Set how sounds become a network's input.
 
     Default: as in the checkpoint's feature extractor or an earlier training. If there is neither: 16000 samples per
-        second,
-    normalised, with a mask.
+    second, normalised, with a mask.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

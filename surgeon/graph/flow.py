@@ -120,8 +120,8 @@ class _FlowRecorder:
     def producers(self, values: Iterable[Any]) -> list[tuple[str, tuple[int, ...]]]:
         """List the nodes that produced the tensors among ``values``, with the tensors' shapes."""
         tensors = (value for value in values if isinstance(value, torch.Tensor))
-        known = ((self._producers.get(id(tensor)), tuple(tensor.shape)) for tensor in tensors)
-        return [(producer, shape) for producer, shape in known if producer is not None]
+        pairs = ((self._producers.get(id(tensor)), tuple(tensor.shape)) for tensor in tensors)
+        return [(producer, shape) for producer, shape in pairs if producer is not None]
 
     def produce(self, node: str, values: Iterable[Any]) -> None:
         """Record that ``node`` produced the tensors among ``values``."""

@@ -84,8 +84,8 @@ class CheckedProvider(ArchitectureProvider):
 
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find the names of other networks on the same trunk."""
-        found = self._run("leftovers", lambda: self.provider.leftovers(architecture, names))
-        return set(items_of(self.provider, self._call("leftovers"), str, found))
+        returned = self._run("leftovers", lambda: self.provider.leftovers(architecture, names))
+        return set(items_of(self.provider, self._call("leftovers"), str, returned))
 
     def convert(self, skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None:
         """Convert a checkpoint to the layout of the network."""
@@ -113,7 +113,7 @@ class CheckedProvider(ArchitectureProvider):
         return self._optional("config", dict, lambda: self.provider.config(rebuilt, pictures))
 
     def load_stock(self, folder: Path) -> nn.Module:
-        """Load an artifact by the library; what it raises is told by the caller."""
+        """Load an artifact by the library alone. The caller handles its exceptions."""
         return self.provider.load_stock(folder)
 
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:

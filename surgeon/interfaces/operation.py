@@ -100,7 +100,7 @@ class Operation(BaseModel):
         return inspect.cleandoc(cls.__doc__ or "")
 
 
-def asked_of_training(operations: Iterable[Operation]) -> TrainingRequests:
+def training_requests(operations: Iterable[Operation]) -> TrainingRequests:
     """Collect the training requests of operations that are applied one after another.
 
     Raises:
@@ -110,14 +110,14 @@ def asked_of_training(operations: Iterable[Operation]) -> TrainingRequests:
     for operation in operations:
         if operation.freezes_what_it_finds:
             requests = TrainingRequests([], [], [], [])
-        requests.objectives.extend(_asked(operation, "objectives", Objective))
-        requests.schedules.extend(_asked(operation, "schedules", Schedule))
-        requests.penalties.extend(_asked(operation, "penalties", Penalty))
-        requests.stages.extend(_asked(operation, "unfreezing", Stage))
+        requests.objectives.extend(_checked_list(operation, "objectives", Objective))
+        requests.schedules.extend(_checked_list(operation, "schedules", Schedule))
+        requests.penalties.extend(_checked_list(operation, "penalties", Penalty))
+        requests.stages.extend(_checked_list(operation, "unfreezing", Stage))
     return requests
 
 
-def _asked(operation: Operation, method: str, kind: type[T]) -> list[T]:
+def _checked_list(operation: Operation, method: str, kind: type[T]) -> list[T]:
     call = f"{type(operation).__name__}.{method}()"
     value = raised_in(operation, call, getattr(operation, method), (SurgeonError,))
     return items_of(operation, call, kind, value)

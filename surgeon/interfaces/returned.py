@@ -91,15 +91,15 @@ def origin_of(thing: Any) -> str:
     return _file_of(module)
 
 
-def raised_in(thing: Any, call: str, run: Callable[[], T], known: tuple[type[Exception], ...] = ()) -> T:
+def raised_in(thing: Any, call: str, run: Callable[[], T], expected: tuple[type[Exception], ...] = ()) -> T:
     """Run a plugin's code, so that what it raises names the plugin.
 
     Raises:
-        PluginError: It raised something; errors of the classes ``known`` are passed on as they are.
+        PluginError: It raised something; errors of the classes ``expected`` are passed on as they are.
     """
     try:
         return run()
-    except known:
+    except expected:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,8 +1,10 @@
-"""The operations that ship with surgeon, registered through the same hook as a plugin's.
+"""Register the built-in operations, through the same hook as a plugin's.
 
-One file for each operation, a package where it has helpers; what several share lies in ``_shared``. May import
-``surgery``, ``training`` (for penalties) and below. Read ``freeze.py`` first, the smallest; a new operation is one more
-file, and below its import and its place in ``__all__`` and in the list of the hook.
+Owns one file for each operation, or a package if it has helpers; ``_shared`` holds what several operations use. May
+import ``surgery``, ``training`` (for penalties) and below. Read ``freeze.py`` first, the smallest.
+
+To add an operation: write a file here; name the class in this file (import, ``__all__``, ``surgeon_operations``) and in
+``surgeon/__init__.py``; run ``python -m surgeon.recipe.schema > surgeon/recipe.schema.json``.
 """
 
 from __future__ import annotations

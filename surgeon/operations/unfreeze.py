@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Stage
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
 
 
+EXAMPLE: Any = [{"epoch": 1, "sites": ["@blocks[-1]"]}, {"epoch": 2, "sites": ["@blocks[:-1]", "@stem"]}]
+
+
 class Unfreeze(Operation):
     """Freeze parts of the network until an epoch, then train them: gradual unfreezing.
 
@@ -23,12 +26,9 @@ class Unfreeze(Operation):
     decay and no optimizer state, and its norm layers keep their statistics. The optimizer state of the other
     parameters is kept when a stage starts. Parameters in no stage train from the beginning; what ``freeze`` froze stays
     frozen.
-
-        - op: unfreeze
-          stages:
-            - {epoch: 1, sites: ["@blocks[-1]"]}
-            - {epoch: 2, sites: ["@blocks[:-1]", "@stem"]}
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"stages": EXAMPLE}]})
 
     stages: list[Stage] = Field(min_length=1)
     """The epochs, and the sites that start training at each; a site may be in one stage only."""

@@ -75,9 +75,8 @@ class ZeroShot(HeadFields, Operation):
 
         from surgeon.nn.grafts import TRUNK_OUTPUT
         from surgeon.nn.zero_shot import ZeroShotHead, refuse_no_probabilities
-        from surgeon.operations._shared.heads import choose_pool
         from surgeon.operations._shared.original_head import drop_logits_branch, drop_original
-        from surgeon.surgery.features import features_at, features_of_head, neighbour, shown
+        from surgeon.surgery.features import choose_pool, features_at, features_of_head, neighbour, shown
 
         table = read_attributes(surgery, self.attributes)
         refuse_no_probabilities(self.method, table["classes"], table["values"])

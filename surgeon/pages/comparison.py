@@ -59,7 +59,7 @@ def diff_page(compared: Diff, a: NetworkView | None, b: NetworkView | None) -> s
 
 def _relative(group: GroupDiff) -> float:
     relative = group.movement.relative if group.movement else None
-    return relative if relative is not None and relative == relative else 0.0  # not a number is no colour
+    return relative if relative is not None and relative == relative else 0.0  # NaN has no colour
 
 
 def _row(group: GroupDiff) -> tuple[object, ...]:

@@ -57,8 +57,8 @@ def status_after(plan: Plan) -> Status:
             return "new"
         if not names and any(site == place or site.startswith(f"{place}.") for place in added):
             return "new"
-        own = [name for name in names if "." not in name[len(site) :].lstrip(".")]
-        if site in changed or any(origins.get(name) in ("new", "derived") for name in own):
+        direct = [name for name in names if "." not in name[len(site) :].lstrip(".")]
+        if site in changed or any(origins.get(name) in ("new", "derived") for name in direct):
             return "changed"
         return "kept"
 

@@ -12,7 +12,7 @@ from surgeon.data.network import CLASS_LOSS
 from surgeon.data.readers import called, check_columns, read
 from surgeon.data.sources import Columns, Corpus
 from surgeon.errors import TrainingError, suggest
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import MAIN, network_of
@@ -38,8 +38,8 @@ def check_task(
         TrainingError: Texts for a network that predicts no tokens, classes of texts for one that predicts nothing
             else, or a loss of an output that there is not.
     """
-    asked = asked_of_training(operations)
-    wanted = [*(settings.objectives or ()), *asked.objectives]
+    requests = training_requests(operations)
+    wanted = [*(settings.objectives or ()), *requests.objectives]
     network = network_of(model, wanted, default=settings.objectives is None)
     for number, source in enumerate(sources_of(settings)):
         if isinstance(source, Corpus):
@@ -47,7 +47,7 @@ def check_task(
         elif isinstance(source, Columns) and source.text is not None and language_of(model) is not None:
             _refuse_classes(model, source, wanted, f"train.data.{number}" if number else "train.data")
     if outputs and set(outputs) != {LONE}:
-        held = {name for penalty in asked.penalties for name in penalty.conserved()}
+        held = {name for penalty in requests.penalties for name in penalty.conserved()}
         _check_outputs(outputs, wanted, default=settings.objectives is None, held=held)
 
 

@@ -16,7 +16,7 @@ from surgeon.architectures.source import Source
 from surgeon.architectures.trust import TrustCode
 from surgeon.data.requirements import require
 from surgeon.errors import TrainingError, name_nearest_option
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import ATTRIBUTE, Record
 from surgeon.interfaces.splits import Splits
 from surgeon.pipeline import api as engine
@@ -188,7 +188,7 @@ def train_ready(
     """
     gc.enable()  # commands disable it, but training is long and creates cycles
     setattr(trainee.model, ATTRIBUTE, trainee.record)  # training needs its roles and inputs
-    additions = asked_of_training(trainee.operations)
+    additions = training_requests(trainee.operations)
     distill = settings.distill
     teacher = None if distill is None else lambda: load_teacher(distill.teacher, trainee.before, plugins)
     report = train(

@@ -25,6 +25,19 @@ from surgeon.surgery.compare_state import KEY as STATE
 from surgeon.surgery.compare_state import sketch_state
 
 PACKAGES = ("torch", "torchvision", "transformers")
+KEYS = {
+    "format": "The number of this form of the manifest.",
+    "record": "What the network was made from, and how: see Record.",
+    "aliases": "Names of tied tensors that are not in the file, each with the name that is.",
+    "frozen": "The parameters that do not train.",
+    "versions": "The versions of surgeon and of the libraries that built the network.",
+    STATE: "A sketch of what is in no checkpoint: buffers and settings of modules, to compare after loading.",
+    OUTPUTS: "A forward: its input, and a sketch of each output with a tolerance, to compare after loading.",
+    "companions": "Files from beside the source's weights, with where each came from and its digest.",
+    "files": "The size and XXH3 digest of every other file.",
+    "digest": "The digest of the manifest itself.",
+}
+"""The keys of a manifest, for the reference. The last two are added where files are written."""
 
 
 def contents(

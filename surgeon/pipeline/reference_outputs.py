@@ -65,7 +65,7 @@ class Reference:
             return None
         return {
             "inputs": {**described, "digest": _digest(self.inputs, dtype)},
-            "tolerance": float(f"{tolerance_of(dtype, *(each.dtype for each in self.outputs.values())):.3g}"),
+            "tolerance": float(f"{tolerance_of(dtype, *(output.dtype for output in self.outputs.values())):.3g}"),
             "tensors": {name: sketch_of(tensor, exact=False) for name, tensor in self.outputs.items()},
         }
 

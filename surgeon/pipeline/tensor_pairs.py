@@ -106,10 +106,10 @@ def open_side(model: Model, options: OpenOptions) -> Side:
             raise
         return _by_names(str(model), options, f"{error.message}; {error.hint}" if error.hint else error.message)
     source, root = opened.source, opened.root
-    known = source.module is not None or source.record is not None
+    has_modes = source.module is not None or source.record is not None
     shared = {
         "architecture": str(source.architecture) if source.architecture else None,
-        "frozen": frozenset(frozen_tensors(root)) if known else None,
+        "frozen": frozenset(frozen_tensors(root)) if has_modes else None,
         "parameters": frozenset(name for name, _ in root.named_parameters()),
         "inspection": opened.inspect(),
         "record": source.record,

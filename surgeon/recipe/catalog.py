@@ -32,11 +32,14 @@ def schema_of(plugins: Plugins) -> dict[str, Any]:
 def _with_plugins(plugins: Plugins, adding: Sequence[str]) -> dict[str, Any]:
     """Get the schema with what plugins add, as it was made last time if their files are the same."""
     prints = [plugins.fingerprints.get(name) for name in adding]
-    known = [key for key in prints if key]
-    key = digest(["schema", *known]) if len(known) == len(adding) else None
+    present = [key for key in prints if key]
+    key = digest(["schema", *present]) if len(present) == len(adding) else None
     if key and (remembered := recalled(key)):
         plugins.conflicts.update(
-            {name: PluginError(told[0], where=told[1], hint=told[2]) for name, told in remembered["conflicts"].items()}
+            {
+                name: PluginError(parts[0], where=parts[1], hint=parts[2])
+                for name, parts in remembered["conflicts"].items()
+            }
         )
         return dict(remembered["schema"])
     from surgeon.recipe.schema import recipe_schema
@@ -60,8 +63,8 @@ def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[
     return {
         "name": step["properties"]["op"]["const"],
         "documentation": step["description"],
-        "fields": [field for field in _field_dicts(step, shared) if field["name"] != "op"],
-        "types": {name: _field_dicts(inner, shared) for name, inner in types.items()},
+        "fields": [field for field in field_dicts(step, shared) if field["name"] != "op"],
+        "types": {name: field_dicts(inner, shared) for name, inner in types.items()},
         "example": _example(step["examples"][0]),
     }
 
@@ -84,7 +87,8 @@ def _shared(ref: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, A
     return definition
 
 
-def _field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+def field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Describe the fields of an object in a schema of recipes: name, type in words, default as JSON, description."""
     required = schema.get("required", [])
     return [
         {

@@ -47,7 +47,7 @@ def compare_state(model: nn.Module, checkpoint: Checkpoint, *, strict: bool) -> 
         what = f"its manifest is damaged: {KEY}: {error}"
         raise CheckpointError(what, where=checkpoint.location, hint="make the artifact again") from error
     hint = (
-        "it comes from code, which draws it anew or has changed: register it as a persistent buffer, or draw it from "
+        "it comes from code, which draws it again or has changed: register it as a persistent buffer, or draw it from "
         "torch, numpy or random while the module is built, where their generators are seeded"
     )
     if changed and strict:

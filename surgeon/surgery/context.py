@@ -19,6 +19,7 @@ from surgeon.graph.edit import names_of_parameters, never_skip, prune, replace_m
 from surgeon.graph.sites import Site
 from surgeon.nn.frozen import freeze_norm
 from surgeon.nn.grafts import Branch, Grafted, Tap, graft, hook
+from surgeon.surgery.features import Features, features_at, features_of_head
 from surgeon.surgery.inspection import name_of
 from surgeon.surgery.module_state import CLASS, HOOKS, TRAINING
 from surgeon.surgery.origins import Derived, New
@@ -28,13 +29,25 @@ from surgeon.surgery.setting_edits import SettingEdits
 class Surgery(SettingEdits):
     """Inspect and edit a skeleton. Every edit is recorded, so that it can be planned, refused and replayed.
 
-    Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``trace``,
-    ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
-    ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``filled``, ``record``,
-    ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Settings: ``set``, ``hook``,
-    ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``, ``graft``, ``cut``. Training state:
-    ``freeze``. In the plan: ``note``.
+    Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``features``,
+    ``trace``, ``inputs``, ``recall``, ``choose``, ``is_recorded``, ``locate``, ``build``, ``families``. Values:
+    ``new``, ``draw``, ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``,
+    ``filled``, ``record``, ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
+    ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``,
+    ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
+
+    def features(self, at: str | None = None) -> Features:
+        """Describe the features of one sample that a site produces: their site, shape, width and layout.
+
+        Args:
+            at: A selector that names one site. Default: the features that the head reads.
+
+        Raises:
+            OperationError: The site does not produce a tensor with a batch and channels, or the head has several parts.
+            SiteError: ``at`` names none, or several.
+        """
+        return features_of_head(self) if at is None else features_at(self, self.site(at).name)
 
     def tap(self, site: Site | str) -> Tap:
         """Make a tap that reads the output of ``site``, and copies it if a later module overwrites it in place.

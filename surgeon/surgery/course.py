@@ -42,6 +42,7 @@ class Course:
         architecture: What builds the network before any surgery, if that is known.
         record: Makes the record of the network before the recipe; None in a replay.
         replay: Take the recorded answers instead of running forward passes.
+        planning: Only a plan is wanted: let choices that need weights take what plans assume.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Course:
         architecture: Architecture | None,
         record: Callable[[], Record] | None = None,
         replay: bool = False,
+        planning: bool = False,
     ) -> None:
         self._states: ModuleStates | None = None
-        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed)
+        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed, planning=planning)
         self.surgery = Surgery(
             root,
             journal=self.journal,

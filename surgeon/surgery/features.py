@@ -16,7 +16,7 @@ from surgeon.nn.grafts import TRUNK_OUTPUT, Branch, Grafted
 
 if TYPE_CHECKING:
     from surgeon.graph.trace import Trace
-    from surgeon.surgery.context import Surgery
+    from surgeon.surgery.inspection import Inspection
 
 
 CLASS_TOKENS = ("class_token", "cls_token")
@@ -57,7 +57,7 @@ class Features:
         return len(self.shape) - 2
 
 
-def features_at(surgery: Surgery, site: str) -> Features:
+def features_at(surgery: Inspection, site: str) -> Features:
     """Describe the features that ``site`` produces.
 
     Raises:
@@ -66,7 +66,7 @@ def features_at(surgery: Surgery, site: str) -> Features:
     return _features(surgery, "features", site, lambda: _describe(surgery, site, None))
 
 
-def features_of_head(surgery: Surgery) -> Features:
+def features_of_head(surgery: Inspection) -> Features:
     """Describe the features that the network's current head reads, or the output of a network without a head.
 
     If the network's forward reshapes or pools them before the head without a module for it, they are the features of
@@ -94,7 +94,7 @@ def features_of_head(surgery: Surgery) -> Features:
     return _features(surgery, "features of head", head, lambda: _describe(surgery, *_read_by(surgery, head)))
 
 
-def features_of_network(surgery: Surgery) -> Features:
+def features_of_network(surgery: Inspection) -> Features:
     """Describe the features that a network without a head returns.
 
     Raises:
@@ -148,18 +148,38 @@ def neighbour(model: nn.Module, site: str) -> nn.Module:
     return model.get_submodule(site)
 
 
+def choose_pool(features: Features, pool: str, *, dense: bool = False) -> str:
+    """Choose the pooling for ``features``; ``auto`` becomes the usual one for their layout.
+
+    Raises:
+        OperationError: There are no positions to pool, or no class token.
+    """
+    if features.dims == 0:
+        if pool not in ("auto", "none"):
+            raise OperationError(
+                f"{features.site or '.'} produces {shown(features.shape)}, which has no positions left to pool",
+                hint="leave pool out, or name an earlier site",
+            )
+        return "none"
+    if pool == "auto":
+        return "none" if dense else "cls" if features.token else "mean" if features.dims == 1 else "avg"
+    if pool == "cls" and (features.dims != 1 or dense):
+        raise OperationError(f"{features.site or '.'} produces {shown(features.shape)}: no class token among them")
+    return pool
+
+
 def shown(shape: Iterable[int]) -> str:
     """Format a shape for messages, with ``batch`` in the place of its first number."""
     _, *rest = shape
     return f"({', '.join(['batch', *map(str, rest)])})"
 
 
-def _features(surgery: Surgery, kind: str, site: str, answer: Callable[[], dict[str, Any]]) -> Features:
+def _features(surgery: Inspection, kind: str, site: str, answer: Callable[[], dict[str, Any]]) -> Features:
     fields = surgery.recall(kind, answer, subject=site)
     return Features(**{**fields, "shape": tuple(fields["shape"])})
 
 
-def _describe(surgery: Surgery, site: str, width: int | None) -> dict[str, Any]:
+def _describe(surgery: Inspection, site: str, width: int | None) -> dict[str, Any]:
     traced, model = surgery.trace(), surgery.model
     shape = traced.shape(site)
     if len(shape) < 2:
@@ -169,7 +189,7 @@ def _describe(surgery: Surgery, site: str, width: int | None) -> dict[str, Any]:
     return {**asdict(Features(site, shape, axis, token, _masked(model, site, shape))), "shape": list(shape)}
 
 
-def _read_by(surgery: Surgery, head: str) -> tuple[str, int | None]:
+def _read_by(surgery: Inspection, head: str) -> tuple[str, int | None]:
     """Find the site whose features ``head`` reads, and the width that it reads.
 
     Take the last site before the head that has this width. If it is a container (a transformers trunk of whose tokens
@@ -212,7 +232,7 @@ def _shape(traced: Trace, site: str) -> tuple[int, ...] | None:
         return None
 
 
-def _last_site(surgery: Surgery) -> str:
+def _last_site(surgery: Inspection) -> str:
     """Find the outermost site that produced the network's output; failing that, the last site that ran."""
     traced = surgery.trace()
     out = traced.outputs.get("last_hidden_state") or next(iter(traced.outputs.values()), None)

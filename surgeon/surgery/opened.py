@@ -106,8 +106,8 @@ class OpenedNetwork:
         """Inspect the network, with the roles and inputs of its last recipe."""
         return inspection_of(self.root, self.options.plugins, self.source.surgeries)
 
-    def course(self, surgeries: Surgeries) -> Course:
-        """Start running a recipe's operations on the network."""
+    def course(self, surgeries: Surgeries, *, planning: bool = False) -> Course:
+        """Start running a recipe's operations on the network; ``planning`` if only for a plan."""
         flow = self.flow(seed=surgeries.seed)
         return Course(
             self.root,
@@ -117,4 +117,5 @@ class OpenedNetwork:
             flow.evaluate,
             architecture=self.source.architecture,
             record=partial(make_record, self.source, None),
+            planning=planning,
         )

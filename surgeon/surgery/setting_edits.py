@@ -168,11 +168,14 @@ def _refuse_what_is_no_setting(module: nn.Module, place: str, field: str, value:
     elif field in module._parameters or field in state or isinstance(value, nn.Parameter):
         what, how = "a tensor of the state dict", "surgery.derive, fill or reshape; surgery.freeze for requires_grad"
     elif field == TRAINING:
-        what, how = "a mode, which train() and eval() change back", "surgery.freeze keeps norms in eval mode for good"
+        what, how = (
+            "a mode, which train() and eval() change back",
+            "surgery.freeze makes norms stay in eval mode",
+        )
     elif field == "forward" or isinstance(value, FunctionType):
         what, how = PATCHED, "surgery.replace(site, module of your own class), insert, or hook"
     elif field == CLASS and not (isinstance(value, type) and issubclass(value, nn.Module)):
-        raise OperationError(f"the class of {place} would be {value!r}, which is no class of modules")
+        raise OperationError(f"the class of {place} would be {value!r}, which is not a class of modules")
     else:
         return
     raise OperationError(f"{place}.{field} is {what}, not a setting", hint=how)

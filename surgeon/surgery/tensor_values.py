@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from surgeon.interfaces.record import Record
 from surgeon.interfaces.returned import checked
 from surgeon.surgery.inspection import Inspection, name_of
 from surgeon.surgery.journal import Journal
-from surgeon.surgery.origins import Borrowed, Derived, Filled, Fresh, New, Origin
+from surgeon.surgery.origins import Borrowed, Derived, Filled, Fresh, Joint, New, Origin, Part
 from surgeon.surgery.writes import unwatched
 
 
@@ -101,19 +101,29 @@ class TensorValues(Inspection):
 
     def derive(
         self,
-        tensor: torch.Tensor,
+        tensor: torch.Tensor | Sequence[torch.Tensor],
         sources: Sequence[torch.Tensor],
-        function: Callable[..., torch.Tensor],
+        function: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
     ) -> None:
         """Compute ``tensor`` from the values of ``sources`` when the network is filled.
 
         ``tensor`` may be one of the sources: ``function`` then gets the values that it had before.
 
+        Args:
+            tensor: The tensor; or several, which one call of ``function`` computes: the factors of an SVD.
+            sources: The tensors whose values ``function`` is called with.
+            function: Returns the values; for several tensors a tuple, in their order. It should not draw.
+
         Raises:
             OperationError: A source is neither a tensor of this network nor of a new module.
         """
-        origins = tuple(self._origin(source) for source in sources)
-        self._journal.origins.set(tensor, Derived(origins, function, self._journal.operation))
+        origins, by = tuple(self._origin(source) for source in sources), self._journal.operation
+        if isinstance(tensor, torch.Tensor):
+            self._journal.origins.set(tensor, Derived(origins, cast("Any", function), by))
+            return
+        joint = Joint(cast("Any", function), len(tensor))
+        for index, part in enumerate(tensor):
+            self._journal.origins.set(part, Part(origins, cast("Any", function), by, joint, index))
 
     def fill(self, tensor: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
         """Let ``function`` write the values of ``tensor`` when the network is filled: ``fill(w, nn.init.zeros_)``.

@@ -99,9 +99,7 @@ def _how_to_record(change: Change) -> str:
     if change.name == CLASS:
         return f"surgery.set({site}, '__class__', the class) records it and shows it in the plan"
     if change.name == TRAINING:
-        return (
-            "leave modes alone: train() and eval() change them back. surgery.freeze keeps norms in eval mode for good"
-        )
+        return "leave modes alone: train() and eval() change them back. surgery.freeze makes norms stay in eval mode"
     if change.name == "forward":
         return f"it is {PATCHED}: surgery.replace(site, module of your own class), insert, or hook"
     return f"surgery.set({site}, {change.attribute!r}, value) records it and shows it in the plan"

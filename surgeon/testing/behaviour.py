@@ -47,7 +47,7 @@ def _refuse_modes(model: nn.Module, before: set[str], mode: bool, after: str) ->
         raise AssertionError(
             f"after {after}, {few([name or 'the network' for name in wrong])} {'is' if len(wrong) == 1 else 'are'} in "
             f"{now} mode, though the network is in {then} mode: something calls {now}() or overrides train(). Leave "
-            "modes alone, and read self.training; surgery.freeze keeps norms in eval mode for good."
+            "modes alone, and read self.training; surgery.freeze makes norms stay in eval mode."
         )
 
 

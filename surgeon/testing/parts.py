@@ -81,8 +81,8 @@ def _check_network(provider: CheckedProvider, architecture: Architecture) -> Non
     match = provider.identify(memory_checkpoint(state))
     if match is None:
         return
-    found = provider.build(match.architecture).state_dict()
-    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
+    identified = provider.build(match.architecture).state_dict()
+    if {name: tuple(tensor.shape) for name, tensor in identified.items()} != shapes:
         raise AssertionError(f"identify() takes the tensors of {architecture} for {match.architecture}")
     if provider.identify(memory_checkpoint({"surgeon.no_such.weight": torch.ones(2, 3)})) is not None:
         raise AssertionError("identify() claims a file with a single tensor that none of its networks has: return None")

@@ -1,6 +1,9 @@
 """Fine-tune networks: losses, penalties, schedules, the feature cache, and the loop on the transformers Trainer.
 
 Owns what happens between loading weights and trained ones. May import ``surgery``, ``data``, ``recipe`` and below.
-Read ``session.py`` first. A loss goes into ``losses.py``, a penalty of an operation into ``conservation.py`` or a file
-like it, a metric into ``measures.py``.
+Read ``session.py`` first.
+
+To add a loss, write it in ``losses.py``, list it in ``surgeon_losses`` there, and say in ``task_of`` of ``metrics.py``
+what it predicts. A metric goes into ``measures.py``; ``metrics.py`` applies these to the samples, by task and domain. A
+penalty goes into ``conservation.py`` or a file like it.
 """

@@ -11,6 +11,7 @@ from torch import nn
 from surgeon.errors import SiteError, TrainingError
 from surgeon.graph.sites import Site, other_heads
 from surgeon.interfaces.record import record_of
+from surgeon.surgery.features import Features, features_at, features_of_head
 from surgeon.surgery.inspection import Inspection, inspection_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ class Anatomy:
         """
         ids = {id(p) for site in self.sites(selectors) for p in site.module.parameters()}
         return {name for name, parameter in self._model.named_parameters() if id(parameter) in ids}
+
+    def features(self, at: str | None = None) -> Features:
+        """Describe the features of a site. Default: those that the head reads.
+
+        Raises:
+            OperationError: The site does not produce features, or the head has several parts.
+            SiteError: ``at`` names no site, or several.
+        """
+        inspection = self._inspection
+        return features_of_head(inspection) if at is None else features_at(inspection, inspection.site(at).name)
 
     def depths(self) -> tuple[dict[str, int], int]:
         """Return the depth of each parameter by name, and the depth after the last block.

@@ -13,6 +13,7 @@ from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
+from surgeon.training.detection import with_detector
 from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
@@ -47,7 +48,7 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
     record = record_of(model)
     wanted = list(objectives)
     if not wanted and record is not None and record.training:
-        wanted = [Objective.model_validate(each) for each in record.training[-1].get("objectives") or ()]
+        wanted = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
     labels = {objective.label for objective in wanted}
     trained = {objective.output for objective in wanted}
     if default and LABELS not in labels and not trained & set(MAIN):
@@ -68,7 +69,7 @@ def network_of(
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
-    return Network(given, positions(model), vocabulary(model), language_of(model))
+    return with_detector(Network(given, positions(model), vocabulary(model), language_of(model)), model)
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
@@ -91,7 +92,7 @@ def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
     A decoder that classifies reads a text's class at its last token, and refuses batches if it cannot find that token.
     """
     token = preprocessing.get("texts", {}).get("pad_token_id")
-    for config in {id(each): each for each in _text_configs(model)}.values():
+    for config in {id(config): config for config in _text_configs(model)}.values():
         if token is not None and getattr(config, "pad_token_id", 0) is None:
             config.pad_token_id = token
 
@@ -102,7 +103,7 @@ def restore_names(model: nn.Module) -> None:
     if record is not None:
         adopt_padding(model, record.preprocessing)
     if record is not None and record.training:
-        given = [Objective.model_validate(each) for each in record.training[-1].get("objectives") or ()]
+        given = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
         adopt_names(model, class_names(model, given), given)
 
 
@@ -195,4 +196,4 @@ def _text_configs(model: nn.Module) -> list[Any]:
 
 
 def _is_classifier(model: nn.Module) -> bool:
-    return "Classification" in type(model).__name__
+    return any(task in type(model).__name__ for task in ("Classification", "ForObjectDetection"))

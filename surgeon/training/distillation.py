@@ -13,9 +13,10 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Penalty, Term
 from surgeon.nn.grafts import Tap
 from surgeon.training.anatomy import Anatomy
+from surgeon.training.calls import Batch, Call
 from surgeon.training.data_fit import outputs_of
 from surgeon.training.losses import soft_loss
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.objectives import Target, call_of
 from surgeon.training.penalties import Run, in_eval_mode
 from surgeon.training.teacher_cache import TopPredictions, compared
 
@@ -50,18 +51,18 @@ class Distillation(Penalty):
         device = next(run.model.parameters()).device
         teacher.to(device)
         example = {name: column.to(device) for name, column in run.example.items()}
-        call = Call.of(teacher, run.call.inputs)
+        call = call_of(teacher, run.call.inputs)
         pairs = _Pairs(self.features, run, example, call)
         with torch.no_grad(), in_eval_mode(run.model):
             mine, theirs = run.call(run.model, example), outputs_of(teacher, call, example)
         pairs.match(run)
-        target = next((each for each in run.targets if each.objective.output == self.output), None)
+        target = next((candidate for candidate in run.targets if candidate.objective.output == self.output), None)
         if self.weight:
             _check_shapes(self.output, mine, theirs)
         cached = TopPredictions.of(run, teacher, call, self.output, self.temperature, self.top) if self.top else None
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            own = pairs.taken()
+            features = pairs.taken()
             total = torch.zeros((), device=device)
             answers: Mapping[str, Tensor] = {}
             if self.features or (self.weight and cached is None):
@@ -76,7 +77,7 @@ class Distillation(Penalty):
                     values, whole = cached.losses(outputs[self.output], batch, target)
                 total = total + self.weight * self.temperature**2 * values.sum() / max(whole, 1)
             if self.features:
-                total = total + self.feature_weight * pairs.distance(own, batch)
+                total = total + self.feature_weight * pairs.distance(features, batch)
             return total
 
         return term
@@ -88,11 +89,11 @@ def chosen(
     """What takes from logits those predictions that are compared, ``(n, classes)``, and how many there are."""
     logits = outputs[output]
     if logits.ndim == 2:
-        return lambda each: each, len(logits)
+        return lambda values: values, len(logits)
     if logits.ndim == 4:
-        return lambda each: each.movedim(1, -1).flatten(0, -2), logits.numel() // logits.shape[1]
+        return lambda values: values.movedim(1, -1).flatten(0, -2), logits.numel() // logits.shape[1]
     mask = compared(logits, batch, target)
-    return lambda each: each[mask], int(mask.sum())
+    return lambda values: values[mask], int(mask.sum())
 
 
 def _check_shapes(output: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
@@ -166,10 +167,10 @@ class _Pairs:
         """The network's features of the forward that has just run."""
         return [_value(pair.mine, pair.site) for pair in self.pairs]
 
-    def distance(self, own: Sequence[Tensor], batch: Batch) -> Tensor:
+    def distance(self, features: Sequence[Tensor], batch: Batch) -> Tensor:
         """The mean over pairs of the squared distance, relative to the teacher's features."""
         parts = []
-        for pair, mine in zip(self.pairs, own, strict=True):
+        for pair, mine in zip(self.pairs, features, strict=True):
             theirs = _value(pair.theirs, pair.site).float()
             mapped = mine.float()
             if pair.weight is not None:

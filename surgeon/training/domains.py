@@ -1,18 +1,68 @@
-"""Normalise batches by domain: samples of one domain are not normalised with statistics of another."""
+"""Treat the domains of a batch separately: norms by domain, and modules that ask for the domain of each sample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, suggest
 from surgeon.nn.frozen import FrozenBatchNorm
+
+
+class DomainFeed:
+    """Give modules of the network the domain of each sample of a training batch.
+
+    A module whose class has ``takes_domain = True`` has its ``domains`` by name, and an attribute ``domain``: in
+    training a tensor ``(batch,)`` of numbers into ``domains``, set before each forward, otherwise None.
+
+    Args:
+        model: The network.
+        names: The names of the domains in the data, by number.
+
+    Raises:
+        TrainingError: On creation: the data have no domains, or one that a module does not have.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        self.tables: list[tuple[Any, Tensor]] = []
+        for path, module in model.named_modules():
+            if not getattr(type(module), "takes_domain", False):
+                continue
+            domains: list[str] = list(module.domains)
+            where = f"{path or 'the network'} distinguishes the domains {', '.join(domains)}"
+            if not names:
+                raise TrainingError(
+                    f"{where}, and the data have none",
+                    where="train.data",
+                    hint=f"give every source its domain: data: [{{…, domain: {domains[0]}}}, …]",
+                )
+            if unknown := [name for name in names if name not in domains]:
+                raise TrainingError(
+                    f"{where}, and the data have {unknown[0]!r}",
+                    where="train.data",
+                    hint=suggest(unknown[0], domains),
+                )
+            self.tables.append((module, torch.tensor([domains.index(name) for name in names])))
+
+    def tell(self, domain: Tensor | None) -> None:
+        """Set the domain of each sample of the next forward; None outside of training."""
+        for module, table in self.tables:
+            module.domain = None if domain is None else table.to(domain.device)[domain]
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Leave no domain behind in the modules."""
+        try:
+            yield
+        finally:
+            self.tell(None)
 
 
 class SeparateNorms:

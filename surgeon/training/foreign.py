@@ -13,7 +13,7 @@ from surgeon.errors import SurgeonError, TrainingError
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
 
-OWN = "surgeon"
+PACKAGE = "surgeon"
 ENGINES = ("transformers", "accelerate", "torch", "torchvision", "datasets", "numpy", "safetensors", "huggingface_hub")
 """Libraries that run a network and its training; errors in them are mostly caused by their inputs."""
 
@@ -33,7 +33,7 @@ def foreign_errors_explained(plugins: Plugins | None) -> Iterator[None]:
             raise
         module, place = _raised_in(error)
         memory = type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
-        if module == OWN and not memory and not isinstance(error, (ImportError, OSError)):
+        if module == PACKAGE and not memory and not isinstance(error, (ImportError, OSError)):
             raise
         raise TrainingError(_what(error, module, place), where="train", hint=_hint(error, module, memory)) from error
 
@@ -42,7 +42,7 @@ def _raised_in(error: BaseException) -> tuple[str, str]:
     """Return the package whose code raised an exception, with file and line."""
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
-        return OWN, ""
+        return PACKAGE, ""
     frame, line = frames[-1]
     name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return name, f"{Path(frame.f_code.co_filename).name}:{line}"

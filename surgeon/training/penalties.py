@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from surgeon.errors import SiteError, SurgeonError, TrainingError
+from surgeon.errors import OperationError, SiteError, SurgeonError, TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.calls import Batch, Call
+from surgeon.training.objectives import Target
+from surgeon.training.pooled_features import PooledFeatures
 
 if TYPE_CHECKING:
     from surgeon.plugins import Plugins
@@ -41,6 +43,7 @@ class Run:
         teacher: The network to learn from, in eval mode and without gradients; None where there is none.
         learnt: What penalties learn beside the network: it trains with it, and is not in the result.
         ending: Closed after training; removes what penalties added to the network.
+        progress: Returns the progress of training, from 0 to 1.
     """
 
     model: nn.Module
@@ -57,6 +60,7 @@ class Run:
     teacher: nn.Module | None = None
     learnt: dict[str, nn.Parameter] = field(default_factory=dict)
     ending: ExitStack = field(default_factory=ExitStack)
+    progress: Callable[[], float] = lambda: 0.0
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -109,8 +113,31 @@ class Run:
             raise TrainingError(f"{selector!r} names {len(sites)} sites, and one is wanted", where=where)
         return self._tapped(sites[0].module)
 
+    def features(self, at: str | None = None) -> PooledFeatures:
+        """Read the features of a site in every forward, until training ends, as one vector for each sample.
+
+        Call the result with the batch, once in every step.
+
+        Args:
+            at: A selector that names one site. Default: the features that the head reads.
+
+        Raises:
+            TrainingError: The selector matches no site or several, or the site produces no features.
+        """
+        try:
+            described = self.anatomy.features(at)
+        except (OperationError, SiteError) as error:
+            raise TrainingError(error.message, hint=error.hint) from error
+        return PooledFeatures(self._tapped(self.model.get_submodule(described.site)), described)
+
     def learn(self, name: str, value: Tensor) -> nn.Parameter:
-        """Train ``value`` with the network; checkpoints contain it, the result does not."""
+        """Train ``value`` with the network; checkpoints contain it, the result does not.
+
+        Raises:
+            TrainingError: Another penalty has taken the name.
+        """
+        if name in self.learnt:
+            raise TrainingError(f"two penalties learn {name!r} beside the network", hint="take another name")
         self.learnt[name] = parameter = nn.Parameter(value)
         return parameter
 

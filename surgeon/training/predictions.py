@@ -15,13 +15,15 @@ from surgeon.data.rows import several
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
+from surgeon.training.calls import MAIN
 from surgeon.training.class_names import adopt_padding
 from surgeon.training.data_fit import outputs_of
+from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.language import language_of
-from surgeon.training.objectives import MAIN, Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
 from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
@@ -38,8 +40,8 @@ class Predictions:
 
     Attributes:
         output: The name of the output.
-        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``, or
-            ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class).
+        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``,
+            ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class), or ``boxes``.
         names: The names of the columns of ``values``: classes, questions or values.
         values: ``(samples, columns)``.
         samples: The names of the samples: files, or rows of a table.
@@ -197,7 +199,7 @@ def predict_samples(
 def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
     """Yield, in eval mode and without gradients, the outputs by name, the batch and the index of its first sample."""
     adopt_padding(model, samples.used)
-    call = Call.of(model, samples.inputs)
+    call = call_of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for start in range(0, len(samples), batch_size):
         rows = several(samples.rows, range(start, min(start + batch_size, len(samples))))
@@ -217,15 +219,17 @@ def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[
     record = record_of(model)
     entry = record.training[-1] if record is not None and record.training else {}
     given = entry.get("objectives") or entry.get("settings", {}).get("objectives") or ()
-    objectives = [*map(Objective.model_validate, given), *asked_of_training(operations).objectives]
+    objectives = [*map(Objective.model_validate, given), *training_requests(operations).objectives]
     return list({(entry.output, entry.loss, entry.label): entry for entry in reversed(objectives)}.values())[::-1]
 
 
 def objective_of(model: nn.Module, operations: Sequence[Operation], output: str, values: Tensor) -> Objective:
     """Return the objective of an output, with its loss and label column; the default if none is recorded."""
-    known = [objective for objective in known_objectives(model, operations) if objective.output == output]
-    if known:
-        return next((objective for objective in known if objective.weight), known[0])
+    if output == DETECTIONS:
+        return default_objective()
+    matching = [objective for objective in known_objectives(model, operations) if objective.output == output]
+    if matching:
+        return next((objective for objective in matching if objective.weight), matching[0])
     problem = getattr(getattr(model, "config", None), "problem_type", None) if output in MAIN else None
     loss = PROBLEMS.get(str(problem), CLASS_LOSS)
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:

@@ -15,10 +15,11 @@ from surgeon.data.texts import open_texts
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import DistillSettings, TrainSettings
+from surgeon.training.calls import MAIN
 from surgeon.training.class_names import class_names
 from surgeon.training.distillation import Distillation
 from surgeon.training.load_splits import sources_of
-from surgeon.training.objectives import MAIN, Target
+from surgeon.training.objectives import Target
 from surgeon.training.teacher_cache import Numbered, check_fixed
 
 WHERE = "train.distill"
@@ -53,10 +54,10 @@ def shared(targets: Sequence[Target], penalty: Distillation) -> list[Target]:
     """The objectives, of which those of the output that is learnt from a teacher have the rest of its weight."""
     rest = 1 - penalty.weight
     return [
-        replace(each, objective=each.objective.model_copy(update={"weight": each.objective.weight * rest}))
-        if each.objective.output == penalty.output
-        else each
-        for each in targets
+        replace(target, objective=target.objective.model_copy(update={"weight": target.objective.weight * rest}))
+        if target.objective.output == penalty.output
+        else target
+        for target in targets
     ]
 
 
@@ -95,7 +96,7 @@ def check_same_task(
     """
     if settings.distill is None or not settings.distill.weight:
         return
-    label = next((each.objective.label for each in targets if each.objective.output == output), "labels")
+    label = next((target.objective.label for target in targets if target.objective.output == output), "labels")
     mine = class_names(model).get(label) or list(splits.names.get(label, ()))
     theirs = class_names(teacher).get(label, [])
     if mine and theirs and [*mine] != [*theirs]:
@@ -113,12 +114,12 @@ def check_same_task(
 
 
 def _check_vocabularies(model: nn.Module, teacher: nn.Module, settings: TrainSettings) -> None:
-    own, other = (preprocessing_of(each, {"texts"}).tokenizer for each in (model, teacher))
-    named = next((each.tokenizer for each in sources_of(settings) if getattr(each, "tokenizer", None)), None)
-    if not other or (named is None and (not own or own == other)):
+    student_path, teacher_path = (preprocessing_of(network, {"texts"}).tokenizer for network in (model, teacher))
+    named = next((source.tokenizer for source in sources_of(settings) if getattr(source, "tokenizer", None)), None)
+    if not teacher_path or (named is None and (not student_path or student_path == teacher_path)):
         return
-    mine = _vocabulary(load_tokenizer(own) if named is None else open_texts("text", named, None, Network()).tokenizer)
-    theirs = _vocabulary(load_tokenizer(other))
+    student = load_tokenizer(student_path) if named is None else open_texts("text", named, None, Network()).tokenizer
+    mine, theirs = _vocabulary(student), _vocabulary(load_tokenizer(teacher_path))
     odd = next((token for token in mine if theirs.get(token) != mine[token]), None)
     odd = odd if odd is not None else next((token for token in theirs if token not in mine), None)
     if odd is not None:
@@ -158,5 +159,5 @@ def _normalised(pictures: Mapping[str, Any]) -> tuple[list[float], list[float]] 
 
 
 def _vocabulary(tokenizer: Any) -> dict[str, int]:
-    known: dict[str, int] = tokenizer.get_vocab()
-    return known
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary

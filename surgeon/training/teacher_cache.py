@@ -20,9 +20,10 @@ from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.splits import Splits
 from surgeon.training.cache_room import cache_folder, make_room, used
+from surgeon.training.calls import Batch, Call
 from surgeon.training.features import add_tensor, varied
 from surgeon.training.losses import next_token
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.objectives import Target
 from surgeon.training.penalties import Run, in_eval_mode
 
 if TYPE_CHECKING:
@@ -207,9 +208,9 @@ class _Writer:
                 size = min(self.top, logits.shape[-1])
                 if not start:
                     make_room(8 * size * len(logits) * -(-self._size // len(samples)))
-                found = F.log_softmax(logits.float() / self.temperature, dim=-1).topk(size, dim=-1)
-                classes.append(found.indices.int().cpu().numpy())
-                values.append(found.values.cpu().numpy())
+                best = F.log_softmax(logits.float() / self.temperature, dim=-1).topk(size, dim=-1)
+                classes.append(best.indices.int().cpu().numpy())
+                values.append(best.values.cpu().numpy())
         made = (np.concatenate(classes), np.concatenate(values), np.cumsum(counts))
         for path, array in zip(paths, made, strict=True):
             scratch = path.with_name(f".{path.name}.{os.getpid()}")

@@ -90,7 +90,7 @@ def test_the_artifact_of_one_is_loaded_with_what_builds_it(tmp_path: Path) -> No
         surgeon.load(tmp_path / "artifact")
 
 
-def test_a_module_that_a_builder_makes_just_so_is_known_by_it_and_loads_without_help(tmp_path: Path) -> None:
+def test_a_module_that_a_builder_makes_is_recorded_by_the_builder_and_loads_without_arch(tmp_path: Path) -> None:
     model = models.resnet50(num_classes=5, replace_stride_with_dilation=[False, True, True])
     stock = resnet()
     path = saved(stock, tmp_path)

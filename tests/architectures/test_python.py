@@ -97,7 +97,7 @@ def test_what_builds_no_network_of_the_users_is_refused(nets: str, name: str, me
         trusting.build(Architecture(scheme="python", name=name))
 
 
-def test_what_a_users_function_raises_is_told_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_users_function_raises_is_reported_as_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_nets.py").write_text("def broken():\n    return {}['missing']\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ArchitectureError, match=r"python:my_nets:broken: raised KeyError: 'missing'"):

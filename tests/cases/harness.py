@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """An instance that somebody met: what to do, and whether it belongs to the default tests."""
+    """A situation of a user: what to do, and whether it belongs to the default tests."""
 
     name: str
     kind: str
@@ -175,7 +176,7 @@ def _inside(folder: Path | None) -> Iterator[None]:
 
 
 def run_case(chosen: Case, material: Material) -> Result:
-    """Run one case in a folder of its own; whatever it raises makes it wrong."""
+    """Run one case in a folder of its own, which stays if the outcome is wrong; whatever it raises makes it wrong."""
     started = time.process_time()
     try:
         outcome = chosen.run(material.beginning(chosen.name))
@@ -185,6 +186,8 @@ def run_case(chosen: Case, material: Material) -> Result:
         outcome = Outcome("wrong", f"refused: {' '.join(str(error).split())}")
     except Exception as error:
         outcome = Outcome("wrong", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if outcome.word != "wrong":
+        shutil.rmtree(material.folder, ignore_errors=True)
     return Result(chosen, outcome, time.process_time() - started)
 
 

@@ -95,7 +95,7 @@ def test_an_architecture_reads_as_it_is_written(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["resnet50", "torchvisoin/resnet50", "", "torchvision"])
-def test_what_is_no_reference_is_refused_with_the_forms_there_are(text: str) -> None:
+def test_an_invalid_reference_is_refused_with_the_valid_forms(text: str) -> None:
     with pytest.raises(ArchitectureError, match="torchvision/NAME"):
         parse(text)
 

@@ -33,11 +33,11 @@ def refuse_opening(patch: pytest.MonkeyPatch) -> None:
     """As tmpfs did until Linux 6.6, and many a FUSE file system: a file may have been made all the same."""
     real = os.open
 
-    def opening(path: object, flags: int, *rest: int) -> int:
+    def opening(path: object, flags: int, *rest: int, **at: int) -> int:
         if flags & DIRECT:
-            os.close(real(path, flags & ~DIRECT, *rest))
+            os.close(real(path, flags & ~DIRECT, *rest, **at))
             raise OSError(errno.EINVAL, "Invalid argument")
-        return real(path, flags, *rest)
+        return real(path, flags, *rest, **at)
 
     patch.setattr(os, "open", opening)
 
@@ -212,7 +212,7 @@ def test_a_full_disk_is_an_error_and_not_a_short_file() -> None:
         writer.write(b"only noticed at the end")
 
 
-def test_neighbours_are_read_as_one_and_nothing_between_them_that_needs_a_page_of_its_own() -> None:
+def test_neighbouring_tensors_are_read_together_without_reading_extra_pages() -> None:
     path = Path("x")
     places = [(0, 100), (100, 50), (214, 10), (224 + PAGE - 1, 1), (2 * PAGE + 224, 5), (0, 5)]
     found = list(extents(ByteRange(path, offset, length) for offset, length in places))

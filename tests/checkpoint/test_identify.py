@@ -132,7 +132,7 @@ def test_a_backbone_that_two_networks_share_is_ambiguous() -> None:
         find(state)
 
 
-def test_a_changed_layer_is_told_from_the_stock_network() -> None:
+def test_a_changed_layer_is_distinguished_from_the_stock_network() -> None:
     state = {**tensors("resnet50"), "layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}
     with pytest.raises(ArchitectureError, match=r"closest: resnet50 \(1 of another shape\)"):
         find(state)

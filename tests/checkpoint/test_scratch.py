@@ -66,9 +66,9 @@ def test_what_fails_the_reload_check_leaves_the_output_as_it_was(
     monkeypatch.setattr("surgeon.pipeline.run.check_streamed", refuse)
     assert run(command) == VerificationError.exit_code
     assert names(folder) == before
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"{form}: {form} holds other values" in told
-    assert (f"{form} stays as it was" if earlier else f"nothing was written to {form}") in told
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"{form}: {form} holds other values" in err
+    assert (f"{form} stays as it was" if earlier else f"nothing was written to {form}") in err
     if earlier:
         assert surgeon.verify(form, trust_code="families").digests
 
@@ -188,7 +188,7 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "pipe"])
-def test_a_device_or_pipe_is_no_output(folder: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+def test_a_device_or_pipe_is_refused_as_output(folder: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
     os.mkfifo("pipe")
     command = ["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "-q", "--force", "-o", place]
     assert run(command) == OutputError.exit_code

@@ -297,7 +297,7 @@ def test_what_is_neither_a_reference_nor_a_file_is_missing(tmp_path: Path, plugi
         ("pyton:package.module:net", "python:package.module:net"),
     ],
 )
-def test_a_reference_that_is_misspelt_or_lacks_its_scheme_is_answered_with_what_is_meant(
+def test_a_misspelt_reference_or_one_without_its_scheme_is_answered_with_the_nearest(
     tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

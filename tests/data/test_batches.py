@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from making import load, table, tokenizer
+from small_data import load, table, tokenizer
 from test_tabular import data
 
 from surgeon.data import rows as module

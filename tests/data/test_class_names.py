@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from making import by_x, folder, images, labels, load, table
+from small_data import by_x, folder, images, labels, load, table
 
 from surgeon.data.class_names import Levels, in_yaml, natural, number_classes
 from surgeon.data.network import Head

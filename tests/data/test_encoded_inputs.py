@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from making import folder, images, load, picture, table, tokenizer
+from small_data import folder, images, load, picture, table, tokenizer
 
 from surgeon.data.network import Network
 from surgeon.errors import TrainingError
@@ -129,7 +129,7 @@ def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path
     load(source, network=Network(vocabulary=11))
 
 
-def test_what_is_no_text_is_refused_with_its_row(tmp_path):
+def test_a_value_that_is_not_text_is_refused_with_its_row(tmp_path):
     import json
 
     rows = [{"t": [1, 2], "y": 1}, {"t": [1], "y": 0}]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from making import COLOURS, folder, images, labels, load, picture
 from pydantic import ValidationError
+from small_data import COLOURS, folder, images, labels, load, picture
 
 from surgeon.data.folders import read_folder
 from surgeon.errors import TrainingError

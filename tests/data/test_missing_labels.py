@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from making import alone, by_x, load, table
+from small_data import alone, by_x, load, table
 
 from surgeon.data.network import Head
 from surgeon.errors import TrainingError
@@ -108,7 +108,7 @@ def test_lists_that_are_no_labels_are_refused(tmp_path, values, message):
         load(source, Head(count=2))
 
 
-def test_texts_where_numbers_are_needed_are_refused_and_two_answers_are_numbered_aloud(tmp_path):
+def test_texts_in_place_of_numbers_are_refused_and_two_classes_are_numbered_with_a_note(tmp_path):
     source = table(tmp_path / "t.csv", "x,y,z\n" + "1,yes,1\n2,no,2\n" * 5)
     with pytest.raises(TrainingError, match=r"'labels' holds texts \(no, yes\), and mse compares numbers"):
         load(source, VALUES)

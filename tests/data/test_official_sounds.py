@@ -67,7 +67,7 @@ def test_a_sound_of_another_rate_is_resampled(tmp_path: Path) -> None:
     assert np.abs(made - expected)[200:-200].max() < 1e-2
 
 
-def test_a_file_that_is_no_wav_names_the_extra_without_soundfile(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_other_than_wav_names_the_extra_without_soundfile(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sound_files, "find_spec", lambda name: None)
     (tmp_path / "a.flac").write_bytes(b"fLaC\0\0")
     with pytest.raises(TrainingError, match=r"a\.flac cannot be read as a \.wav") as caught:

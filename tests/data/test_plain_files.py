@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from making import folder, picture
+from small_data import folder, picture
 
 from surgeon.data.plain_files import is_path, sort_files
 from surgeon.errors import TrainingError
@@ -70,6 +70,6 @@ def test_a_file_of_no_kind_that_is_read_and_a_folder_without_any_are_refused(tmp
 
 
 @pytest.mark.parametrize(("text", "expected"), [("shots/", True), ("a.png", True), ("*.png", True), ("digits", False)])
-def test_a_name_of_a_source_is_no_path(tmp_path, monkeypatch, text, expected):
+def test_the_name_of_a_source_is_not_a_path(tmp_path, monkeypatch, text, expected):
     monkeypatch.chdir(tmp_path)
     assert is_path(text) is expected

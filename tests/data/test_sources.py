@@ -241,7 +241,7 @@ def test_what_hidden_labels_are_does_not_matter():
         torch.testing.assert_close(other[name], tensor)
 
 
-def test_classes_told_by_name_are_numbered_over_all_sources(tmp_path):
+def test_classes_given_by_name_are_numbered_over_all_sources(tmp_path):
     for name, kinds in (("a", "cat owl"), ("b", "dog owl")):
         one, two = kinds.split()
         (tmp_path / f"{name}.csv").write_text("x,y\n" + f"1,{one}\n2,{two}\n" * 5)
@@ -322,6 +322,6 @@ def test_a_text_model_is_fine_tuned_from_a_recipe_end_to_end(tmp_path, capfd):
     capfd.readouterr()
     out = tmp_path / "out"
     assert cli.run(["apply", str(tmp_path / "recipe.yaml"), str(tmp_path / "bert"), "--json", "-o", str(out)]) == 0
-    told = json.loads(capfd.readouterr().out)["training"]
-    assert told["accuracy_after"] == 1
+    report = json.loads(capfd.readouterr().out)["training"]
+    assert report["accuracy_after"] == 1
     assert BertForSequenceClassification.from_pretrained(out).config.num_labels == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from making import load, table
+from small_data import load, table
 from torch import nn
 
 import surgeon

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import load, table
+from small_data import load, table
 
 from surgeon.data.network import Head, Network
 from surgeon.errors import TrainingError

@@ -94,14 +94,14 @@ def step(text: str) -> str:
         ("x" * 2_000_000, "too large for a recipe\n    the order is: surgeon apply RECIPE MODEL"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(refused: Callable[..., str], text: str | bytes, expected: str) -> None:
-    told = refused(text)
-    assert expected in told
-    assert "pydantic" not in told
-    assert "Traceback" not in told
+def test_a_mistake_is_reported_with_its_place(refused: Callable[..., str], text: str | bytes, expected: str) -> None:
+    message = refused(text)
+    assert expected in message
+    assert "pydantic" not in message
+    assert "Traceback" not in message
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(refused: Callable[..., str]) -> None:
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(refused: Callable[..., str]) -> None:
     text = "modell: x\nseed: no\noperations:\n  - op: freez\n  - op: replace_head\n    classes: many\n    knd: x\n"
     places = [line.split(": ")[0] for line in refused(text).splitlines() if line.startswith("r.yaml")]
     assert places == ["r.yaml:1:1", "r.yaml:2:1", "r.yaml:4:5", "r.yaml:6:5", "r.yaml:7:5"]
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there_names_the_nearest_one(tmp_path: Path, builtin:
         load_recipe(tmp_path / "quikstart.yaml", plugins=builtin)
 
 
-def test_a_folder_is_no_recipe(tmp_path: Path, builtin: Plugins) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path, builtin: Plugins) -> None:
     with pytest.raises(RecipeError, match="is a folder, not a recipe"):
         load_recipe(tmp_path, plugins=builtin)
 
@@ -143,7 +143,7 @@ def test_a_folder_is_no_recipe(tmp_path: Path, builtin: Plugins) -> None:
         ("operations..after=3", "is not PATH=VALUE"),
     ],
 )
-def test_an_override_that_fits_nothing_is_told(refused: Callable[..., str], setting: str, expected: str) -> None:
+def test_an_override_that_fits_nothing_is_reported(refused: Callable[..., str], setting: str, expected: str) -> None:
     assert expected in refused(step("{op: truncate, after: layer3}"), setting)
 
 

@@ -62,7 +62,7 @@ def refused_in_empty(folder: Path) -> CheckpointError:
     return refused(folder / "x.pt")
 
 
-def test_an_address_and_a_broken_link_are_told_from_a_missing_file(tmp_path: Path) -> None:
+def test_a_url_and_a_broken_link_are_distinguished_from_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="an address"):
         open_checkpoint("https://example.org/x.pt")
     (tmp_path / "link.pt").symlink_to(tmp_path / "gone.pt")
@@ -94,7 +94,7 @@ def test_a_directory_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
         (b'{"a": 1}', "JSON"),
         (b"PK\3\4", "zip archive"),
         (b"\x80\x02", "damaged"),
-        (b"hello world, this is no checkpoint", "not a checkpoint"),
+        (b"hello world, this is not a checkpoint", "not a checkpoint"),
         (b"x", "not a checkpoint"),
     ],
 )

@@ -98,7 +98,7 @@ def test_blocks_that_no_input_reaches_do_not_hide_the_others():
     assert stack.evidence == "3 × MllamaSelfAttentionDecoderLayer"
 
 
-def test_a_list_that_runs_in_another_order_is_no_stack():
+def test_a_list_that_runs_in_another_order_is_not_a_stack():
     class Block(nn.Module):
         def __init__(self):
             super().__init__()

@@ -129,7 +129,7 @@ def test_what_is_merely_fetched_is_idle_and_what_ran_is_not():
     assert needed.unseen == []
 
 
-def test_a_layer_that_runs_twice_is_no_place_to_end_at():
+def test_the_forward_cannot_end_at_a_layer_that_runs_twice():
     with pytest.raises(OperationError, match="twice, which runs 2 times"):
         surgeon.plan(Repeated(), [Truncate(after="twice")], inputs=FED)
 

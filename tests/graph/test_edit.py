@@ -138,7 +138,7 @@ def test_layer_drop_is_off_within_and_back_afterwards():
     assert (model.encoder.layerdrop, model.decoder.layerdrop) == (0.5, 0.25)
 
 
-def test_layer_drop_ends_for_good_in_the_stack_that_holds_the_site():
+def test_layer_drop_is_off_in_the_stack_that_contains_the_site():
     model = bart()
     assert {stack for stack, *_ in edit.never_skip(model, "encoder.layers.1.fc1")} == {"encoder"}
     assert (model.encoder.layerdrop, model.decoder.layerdrop) == (0.0, 0.25)

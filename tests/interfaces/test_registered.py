@@ -96,7 +96,7 @@ def test_a_source_and_a_provider_are_registered_too():
     ],
     ids=["an instance", "a module", "a name", "without apply"],
 )
-def test_what_cannot_be_registered_is_told(thing, message):
+def test_what_cannot_be_registered_is_refused(thing, message):
     with pytest.raises(PluginError, match=message):
         surgeon.register(thing)
 

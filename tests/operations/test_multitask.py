@@ -54,7 +54,7 @@ def test_without_the_original_only_the_tasks_come_out(name):
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn", "lraspp"])
-def test_a_network_with_several_heads_wants_to_be_told_which_features(name):
+def test_a_network_with_several_heads_needs_the_site_of_the_features(name):
     with pytest.raises(OperationError, match="several parts") as caught:
         surgeon.plan(build(name), [Multitask(tasks=TASKS)])
     assert "at: SITE" in str(caught.value)

@@ -127,7 +127,7 @@ def test_columns_may_be_added_one_recipe_after_another():
 
 
 @pytest.mark.parametrize("name", ["shufflenet", "bert"])
-def test_a_column_is_drawn_afresh_from_the_architecture(name):
+def test_a_column_is_initialised_as_the_architecture_does(name):
     first, second = made(name, "reinit").columns
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.std() > 0]
     assert not any(same)
@@ -138,7 +138,7 @@ def test_a_column_is_drawn_afresh_from_the_architecture(name):
     assert not any(torch.equal(other.columns[1].state_dict()[key], second.state_dict()[key]) for key in keys)
 
 
-def test_a_new_head_under_a_column_that_is_drawn_afresh_is_drawn_too():
+def test_a_new_head_under_a_reinitialised_column_is_reinitialised_too():
     operations = [surgeon.ReplaceHead(classes=3), surgeon.Progressive(task="second", column="reinit")]
     first, second = surgeon.apply(families.build("shufflenet"), operations).columns
     assert second.fc.weight.shape == first.fc.weight.shape == (3, 1024)

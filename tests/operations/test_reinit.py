@@ -44,7 +44,7 @@ def differing(one: nn.Module, other: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("name", list(LAST))
-def test_the_last_block_and_what_runs_behind_it_are_drawn_afresh(name):
+def test_the_last_block_and_what_runs_after_it_are_reinitialised(name):
     args, kwargs = example(name)
     edited = check_operations(FAMILIES[name], [Reinit(last=1)], args, kwargs)
     model = build(name)
@@ -69,7 +69,7 @@ def test_values_are_those_of_the_architectures_own_initialisation():
     assert abs(resnet.layer4[1].conv2.weight.std() / (2 / (512 * 9)) ** 0.5 - 1) < 0.02, "kaiming_normal_, fan_out"
 
 
-def test_statistics_are_drawn_afresh_with_the_parameters():
+def test_statistics_are_reinitialised_with_the_parameters():
     model = build("resnet")
     model.layer4[1].bn2.running_mean.fill_(3)
     edited = surgeon.apply(model, [Reinit(sites="layer4.1")])
@@ -115,7 +115,7 @@ def test_what_is_tied_to_a_kept_tensor_keeps_its_values():
     assert torch.equal(edited.lm_head.weight, model.lm_head.weight)
 
 
-def test_the_plan_shows_what_is_drawn_afresh_and_reads_none_of_it():
+def test_the_plan_shows_what_is_reinitialised_and_reads_none_of_it():
     plan = surgeon.plan(build("resnet"), [Reinit(last=2)])
     assert [(edit.mark, edit.site, edit.what) for edit in plan.steps[0].edits] == [
         ("~", "layer4", "reinitialised"),
@@ -125,7 +125,7 @@ def test_the_plan_shows_what_is_drawn_afresh_and_reads_none_of_it():
     assert plan.bytes_read < plan.bytes_written / 3
 
 
-def test_frozen_parameters_that_become_random_are_told():
+def test_frozen_parameters_that_become_random_are_noted():
     plan = surgeon.plan(build("resnet"), [Freeze(sites="fc"), Reinit(sites="fc")])
     assert plan.steps[1].notes == ("2 of the initialised parameters are frozen, and stay random",)
 

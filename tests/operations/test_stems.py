@@ -118,7 +118,7 @@ def test_training_takes_each_sample_through_the_stem_that_its_column_names():
     assert moved == {"first.stems.b.weight", "first.stems.b.bias", "last.weight", "last.bias"}
 
 
-def test_stems_start_afresh_each_with_values_of_its_own():
+def test_each_stem_starts_from_different_initial_values():
     stems = {"a": "copy", "b": "reinit", "c": "reinit"}
     edited = surgeon.apply(build("resnet"), [Stems(stems=stems, at=["conv1", "bn1"])])
     a, b, c = (edited.conv1.stems[name].weight for name in "abc")

@@ -182,7 +182,7 @@ def test_blocks_that_features_are_taken_from_stay_and_are_followed():
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-def test_lists_that_run_in_step_with_the_blocks_are_thinned_with_them(tmp_path):
+def test_lists_with_an_entry_for_each_block_are_thinned_with_the_blocks(tmp_path):
     config = transformers.XLMConfig(
         vocab_size=64, emb_dim=32, n_layers=4, n_heads=2, dropout=0.0, attention_dropout=0.0
     )

@@ -67,7 +67,7 @@ def test_what_runs_up_to_a_site_is_copied_and_the_rest_stays(name, donors):
 
 
 @pytest.mark.parametrize("name", ["resnet", "bert"])
-def test_copied_layers_stay_frozen_through_training_and_the_rest_is_drawn_afresh(name, donors):
+def test_copied_layers_stay_frozen_through_training_and_the_rest_is_reinitialised(name, donors):
     site, runs = SITES[name]
     args, kwargs = example(name)
     operation = Transfer(donor=str(donors / name), up_to=site, frozen=True, rest="reinit")

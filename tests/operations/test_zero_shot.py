@@ -101,7 +101,7 @@ def test_classes_are_added_when_the_network_is_used(method, tmp_path):
     assert class_names(loaded) == ["zebra", "whale", "owl"]
 
 
-def test_classes_are_added_to_an_artifact_for_good(tmp_path):
+def test_classes_are_added_to_an_artifact_and_saved(tmp_path):
     surgeon.save(surgeon.apply(build("resnet"), [ZeroShot(attributes=ANIMALS)]), tmp_path / "first")
     horse = AddClasses(attributes={"horse": [0, 0, 1]})
     model = surgeon.apply(tmp_path / "first", [horse])
@@ -239,7 +239,7 @@ def test_keys_that_do_not_go_together_are_refused(fields, words):
         ),
     ],
 )
-def test_what_is_no_table_or_fits_no_head_is_refused(operations, words):
+def test_an_unreadable_table_or_one_that_fits_no_head_is_refused(operations, words):
     with pytest.raises(OperationError, match=words):
         surgeon.plan(build("resnet"), operations)
 

@@ -87,7 +87,7 @@ def test_names_in_a_page_are_escaped(tmp_path: Path) -> None:
     assert "</script><b>" not in page.read_text()
 
 
-def test_a_file_that_is_no_page_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_page_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.html").write_text("<html>my own</html>")
     with pytest.raises(OutputError, match="not a page that surgeon wrote"):
         write_page(tmp_path / "mine.html", models.resnet18())
@@ -216,3 +216,15 @@ def test_two_networks_are_compared_in_a_page(tmp_path: Path) -> None:
         waiting += node.get("children", [])
     assert heat["layer4.1.conv2"] == 1
     assert heat["layer1.0.conv1"] == 0
+
+
+def test_a_plan_with_a_page_plans_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from surgeon.pipeline import planning
+
+    calls = []
+    prepare = planning.prepare
+    monkeypatch.setattr(planning, "prepare", lambda *args, **options: calls.append(args) or prepare(*args, **options))
+    page = tmp_path / "plan.html"
+    assert run(["plan", str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "--html", str(page), "-q"]) == 0
+    assert len(calls) == 1
+    assert "op: replace_head" in page.read_text(encoding="utf-8")

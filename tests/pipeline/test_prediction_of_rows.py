@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from making import tokenizer
+from small_data import tokenizer
 from torch import nn
 
 import surgeon

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from making import tokenizer
+from small_data import tokenizer
 from torch import nn
 
 import surgeon

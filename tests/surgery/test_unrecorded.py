@@ -90,7 +90,7 @@ WRITES = {
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("family", HEADS)
-def test_values_written_into_a_skeleton_are_refused_by_the_tensor_and_the_way_is_named(family, write):
+def test_values_written_into_a_skeleton_are_refused_with_the_tensor_and_the_right_verb(family, write):
     with pytest.raises(OperationError, match=rf"wrote values into {HEADS[family]}\.weight") as refused:
         during(family, WRITES[write])
     assert "surgery.fill" in str(refused.value)
@@ -225,7 +225,7 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("family", HEADS)
-def test_an_edit_of_any_kind_outside_the_journal_is_refused_by_its_site_with_the_way(family, edit):
+def test_an_edit_outside_the_journal_is_refused_with_its_site_and_the_right_verb(family, edit):
     act, message, way = EDITS[edit]
     with pytest.raises(OperationError, match=message.replace("HEAD", HEADS[family].replace(".", r"\."))) as refused:
         during(family, act)
@@ -279,7 +279,7 @@ def test_a_field_of_a_config_is_set_through_its_module():
     assert planned("bert", act) == [" config.use_cache True → False"]
 
 
-def test_a_value_that_a_config_refuses_is_told_with_its_reason():
+def test_a_value_that_a_config_refuses_is_reported_with_the_reason():
     with pytest.raises(OperationError, match=r"config\.use_cache cannot be set to 'x': .*expected bool"):
         during("bert", lambda surgery, head: surgery.set("", "config.use_cache", "x"))
 
@@ -293,11 +293,11 @@ def test_a_value_that_a_config_refuses_is_told_with_its_reason():
         ("conv1", "strides", (2, 2), "nearest.*stride"),
         ("conv1", "forward", len, "in the place of a method"),
         ("conv1", "training", False, "surgery.freeze"),
-        ("conv1", "__class__", "Louder", "no class of modules"),
+        ("conv1", "__class__", "Louder", "not a class of modules"),
         ("", "fc.bias", 1, "name it as the site"),
     ],
 )
-def test_what_is_no_setting_is_refused_with_the_way(site, attribute, value, message):
+def test_only_settings_can_be_set_and_the_error_names_the_right_verb(site, attribute, value, message):
     with pytest.raises(OperationError) as refused:
         during("resnet", lambda surgery, head: surgery.set(site, attribute, value))
     assert re.search(message, str(refused.value), re.DOTALL)
@@ -367,7 +367,7 @@ def test_comparing_costs_little_in_a_network_of_eighty_layers():
     assert min(times) < 0.15
 
 
-def test_a_value_that_does_not_equal_itself_is_no_change():
+def test_a_value_that_does_not_equal_itself_is_not_a_change():
     module = nn.Linear(1, 1)
     module.threshold = float("nan")
     module.table = {"a": [1, {2}], "b": torch.ones(2)}

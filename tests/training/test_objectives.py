@@ -8,13 +8,14 @@ from torch import nn
 
 import surgeon
 from surgeon.errors import PluginError, TrainingError
-from surgeon.interfaces.operation import asked_of_training
+from surgeon.interfaces.operation import training_requests
 from surgeon.interfaces.training import Objective
 from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.training.calls import Call, named_outputs
 from surgeon.training.losses import surgeon_losses
-from surgeon.training.objectives import Call, Target, default_objectives, masked_mean, named_outputs, prepare
+from surgeon.training.objectives import Target, default_objectives, masked_mean, prepare
 
-LOSSES = {name: loss for name, loss in surgeon_losses().items() if name not in ("next_token", "masked")}
+LOSSES = {name: loss for name, loss in surgeon_losses().items() if name not in ("next_token", "masked", "detection")}
 LOGITS = torch.zeros(2, 3, requires_grad=True)
 FROZEN = torch.zeros(2, 3)
 
@@ -174,9 +175,9 @@ def test_the_one_branch_that_is_left_of_a_network_keeps_its_name():
 
 def test_a_new_column_ends_what_earlier_operations_ask_of_training():
     before = [surgeon.GradientReversal(schedule="dann"), surgeon.Multitask(tasks={"species": {"classes": 5}})]
-    objectives, schedules, *_ = asked_of_training(before)
+    objectives, schedules, *_ = training_requests(before)
     assert [objective.output for objective in objectives] == ["domain", "species"]
     assert len(schedules) == 1
-    objectives, schedules, *_ = asked_of_training([*before, surgeon.Progressive(task="new"), before[1]])
+    objectives, schedules, *_ = training_requests([*before, surgeon.Progressive(task="new"), before[1]])
     assert [objective.output for objective in objectives] == ["new", "species"]
     assert schedules == []

@@ -22,7 +22,7 @@ from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.checked_provider import CheckedProvider
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.interfaces.operation import Operation, asked_of_training
+from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.returned import described, origin_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty
@@ -80,7 +80,7 @@ TERMS = {
 
 
 @pytest.mark.parametrize("kind", TERMS)
-def test_a_penalty_that_is_no_number_is_refused(kind):
+def test_a_penalty_that_is_not_a_number_is_refused(kind):
     term, came = TERMS[kind]
 
     class Odd(Penalty):
@@ -115,16 +115,16 @@ def test_a_penalty_that_begins_with_no_function_is_refused():
 def test_requests_to_training_are_lists_of_their_kind(method, value, came):
     odd = type("Odd", (Operation,), {method: lambda self: value, "__module__": __name__})
     with pytest.raises(PluginError, match=rf"Odd\.{method}\(\) of {HERE} returned {came}; expected a list of"):
-        asked_of_training([odd()])
+        training_requests([odd()])
 
 
-def test_an_objective_outside_a_list_is_told_to_go_into_one():
+def test_an_objective_outside_a_list_is_refused_with_the_fix():
     class Odd(Operation):
         def objectives(self):
             return Objective(output="logits")
 
     with pytest.raises(PluginError, match=r"put it into a list: \[\.\.\.\]"):
-        asked_of_training([Odd()])
+        training_requests([Odd()])
 
 
 def test_what_a_request_raises_names_the_operation():
@@ -133,7 +133,7 @@ def test_what_a_request_raises_names_the_operation():
             raise KeyError("tasks")
 
     with pytest.raises(PluginError, match=rf"Odd\.objectives\(\) of {HERE} raised KeyError: 'tasks'"):
-        asked_of_training([Odd()])
+        training_requests([Odd()])
 
 
 def _rows(*values):
@@ -277,7 +277,7 @@ def test_what_an_operation_gives_to_surgery_is_checked(family, act, message):
         surgeon.plan(build(family), [Act()])
 
 
-def test_a_factory_that_makes_another_module_the_second_time_is_told():
+def test_a_factory_that_makes_another_module_the_second_time_is_refused():
     widths = iter([nn.Linear(512, 5), nn.Sequential(nn.Linear(512, 5))])
 
     class Act(Operation):

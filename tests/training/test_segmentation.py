@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import load
 from PIL import Image
+from small_data import load
 from torch import nn
 
 import surgeon
@@ -120,9 +120,9 @@ def test_masks_move_with_their_pictures(tmp_path):
     for row in range(len(loaded.train)):
         sample = loaded.train[row]
         values = (sample["pixel_values"][0] * 255 / 100).round().long()
-        known = sample["labels"] >= 0
-        agree += (values == sample["labels"])[known].float().mean().item() / len(loaded.train)
-        moved += int((~known).any())
+        labelled = sample["labels"] >= 0
+        agree += (values == sample["labels"])[labelled].float().mean().item() / len(loaded.train)
+        moved += int((~labelled).any())
     assert moved > 0  # a rotation leaves corners without a class
     assert agree > 0.9
 
@@ -138,7 +138,7 @@ def test_labels_are_numbers_of_the_heads_classes_by_name_and_255_has_none(tmp_pa
         load(order, Head(names=("sky", "box", "tree"), count=3))
 
 
-def test_what_is_no_mask_of_its_picture_is_refused_with_its_row(tmp_path):
+def test_a_mask_that_does_not_fit_its_picture_is_refused_with_its_row(tmp_path):
     root = draw(tmp_path / "data", 6)
     with pytest.raises(TrainingError, match="holds the number 2, and the classes have 0 to 1"):
         load(source(root), Head(count=2))
@@ -154,9 +154,9 @@ def test_what_is_no_mask_of_its_picture_is_refused_with_its_row(tmp_path):
     (root / "masks" / "3.png").unlink()
     with pytest.raises(TrainingError, match=r"1 pictures have no mask of that name in masks \(3\)"):
         load(source(root))
-    with pytest.raises(TrainingError, match="labels is no folder") as error:
+    with pytest.raises(TrainingError, match="labels is not a folder") as error:
         load(source(root, masks="labels"))
-    assert error.value.hint == "say what it is called: masks: NAME"
+    assert error.value.hint == "give the folder's name: masks: NAME"
 
 
 def test_masks_are_named_in_a_table_and_lie_in_folders_of_splits_too(tmp_path):
@@ -212,13 +212,13 @@ def test_an_auxiliary_output_is_trained_beside_the_main_one_with_half_the_weight
 
 
 def test_a_detector_is_refused_for_what_it_is(tmp_path):
-    from making import folder, images
+    from small_data import folder, images
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
     from surgeon.recipe.train_settings import TrainSettings
     from surgeon.training.session import train
 
     network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    with pytest.raises(TrainingError, match="SSD returns no tensor by name") as error:
+    with pytest.raises(TrainingError, match="the network detects boxes, and the data have none") as error:
         train(network, TrainSettings(data=images(folder(tmp_path / "data"))), quiet=True)
-    assert "detect boxes" in (error.value.hint or "")
+    assert "source: coco" in (error.value.hint or "")

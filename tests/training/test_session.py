@@ -143,7 +143,7 @@ OBJECTIVES = [
 ]
 
 
-def test_outputs_with_names_meet_labels_with_names_and_missing_labels_are_left_out():
+def test_named_outputs_are_matched_with_named_labels_and_missing_labels_are_left_out():
     torch.manual_seed(0)
     splits = Splits(two_tasks(200), two_tasks(100), classes={"parity": 2})
     report = train(TwoHeads(), settings(data=None, epochs=20), objectives=OBJECTIVES, data=splits, quiet=True)
@@ -247,15 +247,15 @@ def test_the_mean_is_over_the_labels_of_all_accumulated_batches(weights):
         model = TwoHeads()
         arguments = {"optim": "sgd", "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
         arguments |= changes.pop("arguments", {})
-        asked = settings(data=None, arguments=arguments, task_weights=weights, **changes)
-        report = train(model, asked, objectives=OBJECTIVES, data=uneven(), quiet=True)
+        train_settings = settings(data=None, arguments=arguments, task_weights=weights, **changes)
+        report = train(model, train_settings, objectives=OBJECTIVES, data=uneven(), quiet=True)
         return model.state_dict(), report.history
 
-    whole, told = trained(batch_size=16)
+    whole, history = trained(batch_size=16)
     parts, other = trained(batch_size=8, arguments={"gradient_accumulation_steps": 2})
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor)
-    for one, two in zip(told, other, strict=True):
+    for one, two in zip(history, other, strict=True):
         names = [name for name in one if name.endswith(("loss", "labels", "weight"))]
         assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names})
 
@@ -274,10 +274,10 @@ def test_evaluation_may_use_other_data():
     assert report.accuracy_after < 0.1  # the labels are swapped
 
 
-def test_progress_is_told_of_every_step():
-    told: list[tuple[int, int]] = []
-    train(network(), settings(), progress=lambda step, steps, numbers: told.append((step, steps)))
-    assert told == [(step, 8) for step in range(1, 9)]
+def test_progress_is_reported_at_every_step():
+    steps_seen: list[tuple[int, int]] = []
+    train(network(), settings(), progress=lambda step, steps, numbers: steps_seen.append((step, steps)))
+    assert steps_seen == [(step, 8) for step in range(1, 9)]
 
 
 def test_nothing_is_printed_and_nothing_is_left_behind(capfd, tmp_path, monkeypatch):
@@ -326,7 +326,7 @@ def test_data_from_python_and_from_the_settings_exclude_each_other():
         train(network(), settings(), data=Splits(two_tasks(4), two_tasks(4)), quiet=True)
 
 
-def test_checkpoints_go_where_they_are_told(tmp_path):
+def test_checkpoints_go_to_the_folder_given(tmp_path):
     train(network(), settings(arguments={"save_strategy": "epoch"}), output_dir=tmp_path, quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-8", "run.json"]
 

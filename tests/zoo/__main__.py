@@ -68,7 +68,7 @@ def sweep(given: argparse.Namespace) -> None:
 
     for package in (import_module("surgeon"), import_module("zoo")):  # a child finds the code as it was at the start
         for found in walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith(("__main__", "test_sample")):
+            if not found.name.endswith(("__main__", "test_zoo_sample")):
                 import_module(found.name)
     from zoo import task_classes
     from zoo.catalog import torchvision_names, transformers_names
@@ -112,7 +112,11 @@ def sweep(given: argparse.Namespace) -> None:
             found += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]
         found = [replace(result, code=code) for result in found]
         store.add(given.results, found)
-        bad = [f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}" for r in found if r.outcome == "failed"]
+        bad = [
+            f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}"
+            for r in found
+            if r.outcome in ("refused", "failed")
+        ]
         elapsed = time.monotonic() - started
         print(
             f"[{number}/{len(waiting)} {elapsed:.0f}s] {ended.name} {ended.seconds:.1f}s {len(found) - len(bad)} ok",

@@ -123,8 +123,8 @@ def restored(values: Mapping[str, Any]) -> PeftConfig:
     """
     name = str(values["peft_type"]).lower()
     cls = methods().get(name)
-    known = {field.name for field in fields(cls) if field.init} if cls is not None else set()
-    lost = [key for key in values if key not in known and key != "peft_type"]
+    names = {field.name for field in fields(cls) if field.init} if cls is not None else set()
+    lost = [key for key in values if key not in names and key != "peft_type"]
     if cls is None or lost:
         raise OperationError(
             f"the installed peft has no {name if cls is None else f'field {lost[0]!r} of {name}'}, which was recorded",

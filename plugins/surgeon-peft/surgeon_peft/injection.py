@@ -31,7 +31,7 @@ def inject(model: nn.Module, config: PeftConfig, seed: int = 0) -> list[str]:
     Args:
         model: The network; its parameters may be on the meta device, and then those of the adapter are too.
         config: The adapter's config.
-        seed: The seed of all values that peft draws; the generator is put back afterwards.
+        seed: The seed of all values that peft draws; the generator's state is restored afterwards.
 
     Returns:
         The sites that hold another module than before.

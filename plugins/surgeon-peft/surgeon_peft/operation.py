@@ -110,8 +110,8 @@ class Peft(Operation):
         changed = self._injected(trial, copied)
         config.target_modules = [site for site in changed if isinstance(trial.get_submodule(site), BaseTunerLayer)]
         if getattr(copied, "feedforward_modules", None) is not None:
-            known = copied.feedforward_modules
-            config.feedforward_modules = [site for site in config.target_modules if ends_with_one(site, known)]
+            feedforward = copied.feedforward_modules
+            config.feedforward_modules = [site for site in config.target_modules if ends_with_one(site, feedforward)]
 
     def _injected(self, model: nn.Module, config: PeftConfig) -> list[str]:
         from surgeon_peft.injection import NotInjectedError, inject

@@ -60,7 +60,7 @@ def test_a_mistake_is_refused_with_what_to_do(fields, message):
         Peft(**fields)
 
 
-def test_a_mistake_in_a_recipe_is_told_with_its_line(tmp_path):
+def test_a_mistake_in_a_recipe_is_reported_with_its_line(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("operations:\n  - op: peft\n    config: {lora_alhpa: 3}\n")
     with pytest.raises(surgeon.RecipeError, match=r"recipe.yaml:[23].*lora_alhpa"):

@@ -78,7 +78,7 @@ class Timm(ArchitectureProvider):
             form = Architecture(scheme=self.scheme, name=config["architecture"], options=options)
             rebuilt = build_skeleton(lambda: self.build(form))
         except (TypeError, ValueError, KeyError, RuntimeError, ArchitectureError):
-            return None  # an option that is no plain value, or a class that its author changed
+            return None  # an option that is not a plain value, or a class that its author changed
         return form if structure(rebuilt) == structure(module) else None
 
     def identify(self, checkpoint: Checkpoint) -> Match | None:
@@ -110,8 +110,8 @@ class Timm(ArchitectureProvider):
         options = architecture.options
         config = options.get(CONFIG)
         if not isinstance(config, Mapping):
-            found = get_pretrained_cfg(f"{architecture.name}.{config}" if config else architecture.name)
-            config = found.to_dict() if found is not None else {}
+            weights = get_pretrained_cfg(f"{architecture.name}.{config}" if config else architecture.name)
+            config = weights.to_dict() if weights is not None else {}
         config = dict(config)
         channels, *size = config.get("input_size") or (3, 224, 224)
         given = options.get("img_size")

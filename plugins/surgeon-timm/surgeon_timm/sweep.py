@@ -204,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = choose(options.only, options.sample)
     raw = options.output.with_suffix(".jsonl")
     done = [Result(**json.loads(line)) for line in raw.read_text().splitlines()] if raw.exists() else []
-    known = {result.name for result in done}
+    finished = {result.name for result in done}
     with raw.open("a") as lines:
         for number, name in enumerate(names):
-            if name in known:
+            if name in finished:
                 continue
             try:
                 with limited(options.limit):

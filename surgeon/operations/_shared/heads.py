@@ -9,7 +9,7 @@ from torch import nn
 from surgeon.errors import OperationError
 from surgeon.nn.heads import Head
 from surgeon.operations._shared.head_options import HeadFields
-from surgeon.surgery.features import Features, _decodes, _takes_mask, neighbour, shown
+from surgeon.surgery.features import Features, _decodes, _takes_mask, choose_pool, neighbour, shown
 
 if TYPE_CHECKING:
     from surgeon.surgery.context import Surgery
@@ -50,26 +50,3 @@ def new_head(surgery: Surgery, features: Features, outputs: int, fields: HeadFie
         like=neighbour(surgery.model, features.site),
         **options,
     )
-
-
-def choose_pool(features: Features, pool: str, *, dense: bool = False) -> str:
-    """Choose the pooling for ``features``; ``auto`` becomes the usual one for their layout.
-
-    Raises:
-        OperationError: There are no positions to pool, or no class token.
-    """
-    if features.dims == 0:
-        if pool not in ("auto", "none"):
-            raise OperationError(
-                f"{features.site or '.'} produces {shown(features.shape)}, which has no positions left to pool",
-                hint="leave pool out, or name an earlier site",
-            )
-        return "none"
-    if pool == "auto":
-        return "none" if dense else "cls" if features.token else "mean" if features.dims == 1 else "avg"
-    if pool == "cls" and (features.dims != 1 or dense):
-        raise OperationError(f"{features.site or '.'} produces {shown(features.shape)}: no class token among them")
-    return pool
-
-
-# ---- inside: what a trace shows; its answers are recorded, so they are lists and plain values

@@ -79,12 +79,12 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
     if logits_branch(model) is not None:
         return "", "", "its head is a branch"
     config: Any = model.config
-    own = own_class(model)
+    cls = own_class(model)
     task = operation.task
     counts = _counts(model)
-    if counts and (task == "auto" or does(own.__name__, config.model_type, task)):
-        return "count", own.__name__, ""
-    if type(model) is not own:
+    if counts and (task == "auto" or does(cls.__name__, config.model_type, task)):
+        return "count", cls.__name__, ""
+    if type(model) is not cls:
         return "graft", "", "it has branches"
     if operation.kind != "linear" or operation.hidden or operation.dropout or operation.pool != "auto":
         return "graft", "", "the head that the recipe describes is in none"
@@ -93,10 +93,10 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
     tasks = AUTOMATIC if task == "auto" else (task,)
     name = next((name for t in tasks if (name := class_for(t, config.model_type))), None)
     if name is None:
-        known = tasks_of(config.model_type)
-        near = suggest(task, known) if task != "auto" else None
+        supported = tasks_of(config.model_type)
+        near = suggest(task, supported) if task != "auto" else None
         having = f"transformers has no class for that of model type {config.model_type!r}"
-        listed = f"; it has them for: {', '.join(known)}" if known else ""
+        listed = f"; it has them for: {', '.join(supported)}" if supported else ""
         return "graft", "", having + listed + (f" ({near})" if near else "")
     try:
         problem = unfit(operation, model, stock_class(name))
@@ -108,10 +108,10 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
 def _counts(model: nn.Module) -> bool:
     """Whether the class of a network counts labels."""
     config: Any = model.config
-    own = own_class(model)
-    if does(own.__name__, config.model_type, *FIXED):
+    cls = own_class(model)
+    if does(cls.__name__, config.model_type, *FIXED):
         return False
     try:
-        return bool(counted_tensors(own, copy.deepcopy(config), count_field(model)))
+        return bool(counted_tensors(cls, copy.deepcopy(config), count_field(model)))
     except ArchitectureError:
         return False

@@ -155,11 +155,11 @@ def _write(form: Form, call: Call, path: Path, folder: Path, output: Path, compa
     if form == "hf":
         write_folder(call, path)
         write_companions(path, companions)
-        told = [f"beside the weights: {line}"] if (line := summarise(companions)) else []
-        told += [CODE] if (path / MODELING).exists() else []
+        notes = [f"beside the weights: {line}"] if (line := summarise(companions)) else []
+        notes += [CODE] if (path / MODELING).exists() else []
         cases = list(call.cases(batch=call.batch is not None, length=False))
         difference = check_outputs(form, path, call, cases, folder)
-        return Export(output, form, call.names, names, len(cases), difference, (), tuple(told))
+        return Export(output, form, call.names, names, len(cases), difference, (), tuple(notes))
     refused: SurgeonError | None = None
     for dynamic in ways(call):
         try:

@@ -175,8 +175,8 @@ def _limits(facts: Facts) -> Iterator[str]:
         )
     lines += [f"- {line}" for line in _certainty(facts)]
     lines.append("- Other data than those it was measured on may give other figures.")
-    known = f"[{BASE_CARD}]({BASE_CARD})" if facts.has_base_card else "the base model's card"
-    lines.append(f"- What limits the base model limits it too: see {known}. Biases were not measured.")
+    place = f"[{BASE_CARD}]({BASE_CARD})" if facts.has_base_card else "the base model's card"
+    lines.append(f"- What limits the base model limits it too: see {place}. Biases were not measured.")
     yield "\n".join(lines)
     versions = facts.manifest.get("versions") or {}
     yield f"Made with {', '.join(f'{package} {version}' for package, version in versions.items())}."

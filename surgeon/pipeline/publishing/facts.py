@@ -98,7 +98,7 @@ def facts_of(path: Path) -> Facts:
     """Read an artifact's manifest and small files.
 
     Raises:
-        CheckpointError: It is missing, damaged, or no artifact of surgeon.
+        CheckpointError: It is missing, damaged, or not an artifact of surgeon.
     """
     checkpoint = open_checkpoint(path)
     if checkpoint.manifest is None:

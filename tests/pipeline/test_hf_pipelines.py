@@ -1,6 +1,6 @@
 """What surgeon writes serves in transformers' pipelines: unchanged where nothing was edited, else with new classes.
 
-``pytest tests/pipeline/test_pipelines_serve.py -m slow`` runs the families that the default run leaves out.
+``pytest tests/pipeline/test_hf_pipelines.py -m slow`` runs the families that the default run leaves out.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pipeline_folders
 import pytest
-import served
 import torch
 import transformers
 import yaml
 
 import surgeon
 
-FAMILIES = [*served.FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in served.MANY)]
+FAMILIES = [*pipeline_folders.FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in pipeline_folders.MANY)]
 NOTHING = [{"op": "freeze", "sites": "@head"}]
 """A recipe that changes no output; one without operations is refused."""
 CLASSES = ["left", "middle", "right"]
@@ -37,40 +37,45 @@ def write(folder: Path, operations: list[dict[str, Any]], train: dict[str, Any] 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_that_does_nothing_leaves_every_answer_as_it_was(name, tmp_path):
-    kind = served.ALL[name].kind
-    served.source(name, tmp_path / "source", served.CLASSES[kind], num_labels=3)
+    kind = pipeline_folders.ALL[name].kind
+    pipeline_folders.source(name, tmp_path / "source", pipeline_folders.CLASSES[kind], num_labels=3)
     surgeon.run_recipe(tmp_path / "source", write(tmp_path, NOTHING), tmp_path / "out", quiet=True)
-    samples = served.samples(kind, tmp_path)
-    before = answers(served.PIPELINES[kind], tmp_path / "source", samples, top_k=None)
-    assert answers(served.PIPELINES[kind], tmp_path / "out", samples, top_k=None) == before
+    samples = pipeline_folders.samples(kind, tmp_path)
+    before = answers(pipeline_folders.PIPELINES[kind], tmp_path / "source", samples, top_k=None)
+    assert answers(pipeline_folders.PIPELINES[kind], tmp_path / "out", samples, top_k=None) == before
 
 
-@pytest.mark.parametrize("name", [name for name in served.DECODERS if name in served.FEW])
+@pytest.mark.parametrize("name", [name for name in pipeline_folders.DECODERS if name in pipeline_folders.FEW])
 def test_a_recipe_that_does_nothing_leaves_every_text_as_it_was(name, tmp_path):
-    served.source(name, tmp_path / "source", "AutoModelForCausalLM")
+    pipeline_folders.source(name, tmp_path / "source", "AutoModelForCausalLM")
     surgeon.run_recipe(tmp_path / "source", write(tmp_path, NOTHING), tmp_path / "out", quiet=True)
     options = {"max_new_tokens": 6, "do_sample": False}
-    before = answers("text-generation", tmp_path / "source", served.TEXTS, **options)
-    assert answers("text-generation", tmp_path / "out", served.TEXTS, **options) == before
+    before = answers("text-generation", tmp_path / "source", pipeline_folders.TEXTS, **options)
+    assert answers("text-generation", tmp_path / "out", pipeline_folders.TEXTS, **options) == before
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_new_classes_give_a_stock_class_that_trains_predicts_and_serves(name, tmp_path):
-    kind = served.ALL[name].kind
-    auto = "AutoModelForCausalLM" if name in served.DECODERS else "AutoModel"
-    served.source(name, tmp_path / "source", auto)
-    train = {"data": served.data(kind, tmp_path / "data"), "epochs": 1, "batch_size": 4, "learning_rate": 0.01}
+    kind = pipeline_folders.ALL[name].kind
+    auto = "AutoModelForCausalLM" if name in pipeline_folders.DECODERS else "AutoModel"
+    pipeline_folders.source(name, tmp_path / "source", auto)
+    train = {
+        "data": pipeline_folders.data(kind, tmp_path / "data"),
+        "epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+    }
     recipe = write(tmp_path, [{"op": "replace_head", "classes": CLASSES}], train)
     report = surgeon.run_recipe(tmp_path / "source", recipe, tmp_path / "out", quiet=True)
     assert report.training.after["logits_loss"] != report.training.before["logits_loss"]
 
-    stock = served.stock_class(name, served.CLASSES[kind])
+    stock = pipeline_folders.stock_class(name, pipeline_folders.CLASSES[kind])
     loaded, loading = stock.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert list(loaded.config.id2label.values()) == CLASSES
 
-    samples = served.samples(kind, tmp_path)
-    for answer in answers(served.PIPELINES[kind], tmp_path / "out", samples, top_k=None):
+    samples = pipeline_folders.samples(kind, tmp_path)
+    for answer in answers(pipeline_folders.PIPELINES[kind], tmp_path / "out", samples, top_k=None):
         assert {each["label"] for each in (answer[0] if isinstance(answer[0], list) else answer)} == set(CLASSES)
     read = tmp_path / "data" / "t.csv" if kind != "image" else tmp_path / "data" / "left"
     predicted = surgeon.predict(tmp_path / "out", [read])

@@ -132,7 +132,7 @@ class Watch:
             self.seen.append({name: t.clone() for name, t in self.model.state_dict().items()})
 
 
-def test_what_waits_is_byte_identical_until_its_epoch_statistics_included_and_trains_then():
+def test_a_stage_is_byte_identical_until_its_epoch_statistics_included_and_trains_then():
     model = TwoHeads()
     start = copy.deepcopy(model.state_dict())
     watch = Watch(model)
@@ -177,7 +177,7 @@ def test_stages_that_make_no_sense_are_refused(stages, message):
         train(TwoHeads(), settings(), objectives=BOTH, stages=stages, data=data(), quiet=True)
 
 
-def test_what_waits_must_not_be_frozen_for_good():
+def test_sites_of_a_later_stage_must_not_be_frozen_by_freeze():
     model = TwoHeads()
     model.trunk.requires_grad_(False)
     with pytest.raises(TrainingError, match="an operation froze it"):
