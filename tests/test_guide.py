@@ -21,6 +21,8 @@ from surgeon.interfaces.import_plugin import HOOKS
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.registered import registered
 from surgeon.surgery.context import Surgery
+from surgeon.testing import pytest_plugin
+from surgeon.testing.promises import PROMISES, SLOW_PROMISES
 from surgeon.training.objectives import check_options
 from surgeon.training.schedules import curve_of
 
@@ -85,6 +87,16 @@ def test_the_operations_of_the_guide_keep_surgeons_promises(guide):
 
 def test_the_tests_of_the_guide_pass(guide):
     guide.test_calm()
+
+
+@pytest.mark.parametrize("promise", ["modules", "batches", "artifact"])
+def test_the_three_lines_of_the_guide_check_a_promise_each(guide, promise):
+    assert guide.pytest_plugins == [pytest_plugin.__name__]
+    guide.test_each_promise(pytest_plugin._check_of(promise), pytest_plugin.SmallNetwork(build, IMAGES))
+
+
+def test_every_promise_is_in_the_guide():
+    assert {name for name in (*PROMISES, *SLOW_PROMISES) if f"`{name}`" not in TEXT} == set()
 
 
 def test_the_recorded_fields_of_an_earlier_version_are_migrated(guide):
