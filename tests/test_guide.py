@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from benchmarks import bad_plugins
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -161,6 +162,11 @@ def test_what_the_operation_asks_of_training_is_used(guide):
     with registered(guide.Auxiliary):
         model, _ = surgeon.finetune(build(), [guide.Auxiliary(classes=5)], settings=settings, data=data)
     assert model.get_buffer("grafts.auxiliary.head.mix") == 1
+
+
+def test_what_the_guide_says_of_bad_plugins_is_what_surgeon_does():
+    row = bad_plugins.table(sys.executable, bad_plugins.HOSTS[:1]).splitlines()[-1]
+    assert row in TEXT.splitlines()
 
 
 def test_a_command_of_the_guide_runs(tmp_path, capsys):
