@@ -80,8 +80,8 @@ def check_length(record: Any, where: str) -> None:
         return
     _bound("the number of surgeries", len(surgeries), OPERATIONS, "", where)
     for key in ("operations", "resolved"):
-        lists = [each.get(key) for each in surgeries if isinstance(each, Mapping)]
-        count = sum(len(each) for each in lists if isinstance(each, list))
+        lists = [surgery.get(key) for surgery in surgeries if isinstance(surgery, Mapping)]
+        count = sum(len(operations) for operations in lists if isinstance(operations, list))
         _bound(f"the number of {key}", count, OPERATIONS, "", where)
 
 

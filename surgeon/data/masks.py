@@ -14,9 +14,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from surgeon.data.class_names import Numbering
+from surgeon.data.class_names import Levels, Numbering
 from surgeon.data.files import OpenedPictures, open_picture, reason
 from surgeon.data.labels import IGNORED
+from surgeon.data.network import Head
 from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.pictures import Picture, seeded
 from surgeon.data.processors import load_processor
@@ -89,6 +90,10 @@ class MaskedPictures(OpenedPictures):
     @property
     def _void(self) -> int:
         return VOID if self.values.ignore is None else self.values.ignore
+
+    def levels(self, head: Head, *, trained: bool) -> Levels:
+        """Return the names of the numbers in masks, to compare with the head's."""
+        return Levels("text", tuple(self.values.classes or ()), trained, self.where)
 
     def number(self, numbering: Numbering) -> None:
         """Give the classes the numbers that the network has for them."""

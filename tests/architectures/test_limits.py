@@ -178,8 +178,8 @@ def test_nonsense_in_a_config_is_the_files_fault_and_the_field_is_named(
 ) -> None:
     edit(folder, **{field: value})
     code = run(["inspect", "net"])
-    told = " ".join(capsys.readouterr().err.split())
-    assert "bug in surgeon" not in told
-    assert code in (0, ArchitectureError.exit_code), told
+    err = " ".join(capsys.readouterr().err.split())
+    assert "bug in surgeon" not in err
+    assert code in (0, ArchitectureError.exit_code), err
     if code:
-        assert field in told
+        assert field in err
