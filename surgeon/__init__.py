@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.publishing.model_card import card
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
+    from surgeon.pipeline.signature import SignedBy, sign
     from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
@@ -229,6 +230,7 @@ _HOMES = {
         "RunProgress",
         "RunReport",
     ),
+    "surgeon.pipeline.signature": ("SignedBy", "sign"),
     "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (
         "Plugins",
@@ -298,6 +300,7 @@ __all__ = [
     "RunReport",
     "Schedule",
     "Selector",
+    "SignedBy",
     "Site",
     "SiteError",
     "Source",
@@ -344,6 +347,7 @@ __all__ = [
     "run_recipe",
     "run_training",
     "save",
+    "sign",
     "train",
     "verify",
     "write_page",

@@ -21,7 +21,7 @@ from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.splits import Splits
 from surgeon.training.cache_room import cache_folder, make_room, used
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
 
 PREFIX = "surgeon_features."
@@ -56,7 +56,7 @@ class FeatureCache:
             raise _refused("samples vary between epochs", "leave augment out, or features: none")
         self.model = model
         self.splits = splits
-        self.call = Call.of(model, splits.inputs)
+        self.call = call_of(model, splits.inputs)
         self.device = next(model.parameters()).device
         self.batch_size = batch_size
         self.current: list[Tensor] | None = None
