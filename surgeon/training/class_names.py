@@ -68,7 +68,8 @@ def network_of(
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
-    return Network(given, positions(model), vocabulary(model), language_of(model))
+    start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
+    return Network(given, positions(model), vocabulary(model), language_of(model), start)
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
