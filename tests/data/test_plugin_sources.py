@@ -184,15 +184,15 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
     capsys.readouterr()
     for command in ("train", "check"):
         assert run([command, str(tmp_path / "out"), "--trust-code", "points_network"]) != 0
-        told = " ".join(capsys.readouterr().err.split())
-        assert "unknown source 'points'" in told
-        assert f"it comes from the plugin {plugin!r}" in told
+        err = " ".join(capsys.readouterr().err.split())
+        assert "unknown source 'points'" in err
+        assert f"it comes from the plugin {plugin!r}" in err
 
 
 def test_plugins_lists_who_offers_sources(tmp_path: Path, plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "--plugin", plugin, "--json"]) == 0
-    told = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
-    assert told["surgeon.data.sources"] == told[plugin] == ["surgeon_sources"]
+    report = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
+    assert report["surgeon.data.sources"] == report[plugin] == ["surgeon_sources"]
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,11 @@ def before_and_after(
 
 
 def test_l2_sp_holds_parameters_to_where_they_started():
-    free, start, history = conserved()
-    held, _, told = conserved(L2SP(weight=100.0, new_weight=0.0))
+    free, start, plain = conserved()
+    held, _, penalised = conserved(L2SP(weight=100.0, new_weight=0.0))
     assert distance(held, start) < 0.3 * distance(free, start)
-    assert "penalty_loss" not in history[0]
-    assert told[-1]["penalty_loss"] > 0
+    assert "penalty_loss" not in plain[0]
+    assert penalised[-1]["penalty_loss"] > 0
 
 
 def test_l2_sp_is_its_equation():

@@ -120,9 +120,9 @@ def test_masks_move_with_their_pictures(tmp_path):
     for row in range(len(loaded.train)):
         sample = loaded.train[row]
         values = (sample["pixel_values"][0] * 255 / 100).round().long()
-        known = sample["labels"] >= 0
-        agree += (values == sample["labels"])[known].float().mean().item() / len(loaded.train)
-        moved += int((~known).any())
+        labelled = sample["labels"] >= 0
+        agree += (values == sample["labels"])[labelled].float().mean().item() / len(loaded.train)
+        moved += int((~labelled).any())
     assert moved > 0  # a rotation leaves corners without a class
     assert agree > 0.9
 
