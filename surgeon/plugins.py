@@ -207,8 +207,8 @@ class Plugins:
         return self._one("loss", name, self.losses(), TrainingError, "surgeon plugins")
 
     def has(self, kind: str, name: str) -> bool:
-        """Whether an operation, loss, or other ``kind`` of :data:`KINDS` is there under a name."""
-        return name in self._named(next(hook for hook, known in KINDS.items() if known == kind), kind)
+        """Return whether an operation, loss, or other ``kind`` of :data:`KINDS` has the name ``name``."""
+        return name in self._named(next(hook for hook, offered in KINDS.items() if offered == kind), kind)
 
     def maker(self, kind: str, name: str) -> str:
         """Return the origin of what a plugin offers under a name; empty for what is surgeon's own, or unknown."""

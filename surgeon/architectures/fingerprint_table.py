@@ -70,9 +70,9 @@ def _row(provider: ArchitectureProvider, name: str, vary: Mapping[str, int]) -> 
             raise ArchitectureError(
                 f"{option}={value} changes no shape", where=str(plain), hint="vary by a value that is not the default"
             )
-    known = {key for shaped in free.values() for key in shaped}
+    changing = {key for shaped in free.values() for key in shaped}
     return {
-        "digest": f"{Keys(shapes).without(known):016x}",
+        "digest": f"{Keys(shapes).without(changing):016x}",
         "free": {option: {key: list(how) for key, how in shaped.items()} for option, shaped in free.items()},
         "defaults": {option: _count(shapes, shaped) for option, shaped in free.items()},
     }
@@ -85,7 +85,7 @@ def _shapes(provider: ArchitectureProvider, architecture: Architecture) -> dict[
 def _changes(before: Shapes, after: Shapes, where: str, value: int) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield the tensors that an option changes, each with the dimension and the factor of the option's value."""
     if before.keys() != after.keys():
-        raise ArchitectureError("the option adds or removes tensors, so that it is no mere count", where=where)
+        raise ArchitectureError("the option adds or removes tensors, so that it is not only a count", where=where)
     for key, shape in before.items():
         changed = [d for d, size in enumerate(after[key]) if len(after[key]) != len(shape) or size != shape[d]]
         if not changed:

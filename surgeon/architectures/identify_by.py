@@ -45,7 +45,8 @@ def identify_by(
             chosen: Iterable[Architecture] = candidates_of(table, provider, plain)
         else:
             chosen = candidates(shapes_of(plain)) if candidates else _all_of(provider)
-        matches = [found for architecture in chosen if (found := _fitted(provider, architecture, plain)) is not None]
+        fitted = (_fitted(provider, architecture, plain) for architecture in chosen)
+        matches = [match for match in fitted if match is not None]
         if matches:
             return _only(matches)
     return None

@@ -23,10 +23,10 @@ from surgeon.errors import OperationError, SurgeonWarning, VerificationError, na
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
-from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, compare_with_recorded_outputs, verify_bytes
 from surgeon.pipeline.nonfinite import count_nonfinite
+from surgeon.pipeline.planning import prepare_plan
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.pipeline.reference_outputs import is_small, run_before_writing
 from surgeon.pipeline.signature import SignedBy, check_signature
@@ -76,13 +76,9 @@ def plan(
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = as_plugins(plugins)
-    recipe = as_recipe(operations, plugins)
-    if recipe.train is not None:
-        check_training(recipe, plugins, here=False)
-    return prepare(
+    return prepare_plan(
         model,
-        recipe,
+        operations,
         arch=arch,
         seed=seed,
         roles=roles,
@@ -90,8 +86,7 @@ def plan(
         key=key,
         trust_pickle=trust_pickle,
         trust_code=trust_code,
-        plugins=plugins,
-        planning=True,
+        plugins=as_plugins(plugins),
     ).plan
 
 

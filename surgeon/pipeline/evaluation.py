@@ -41,7 +41,7 @@ def evaluate(
     """Evaluate a network on labelled data, prepared as in training.
 
     Classes: accuracy, balanced accuracy, F1, per-class metrics and the confusion matrix. Yes/no questions: AUROC and
-    average precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity.
+    average precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity. Boxes: COCO's mAP.
 
     Args:
         model: A model as for :func:`surgeon.load`, or a network in memory.

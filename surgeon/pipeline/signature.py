@@ -180,7 +180,7 @@ def signed_files(folder: Path) -> dict[str, str]:
     """
     payload = _payload(folder / SIGNATURE)
     try:
-        return {str(each["name"]): str(each["digest"]) for each in payload["predicate"]["resources"]}
+        return {str(resource["name"]): str(resource["digest"]) for resource in payload["predicate"]["resources"]}
     except (KeyError, TypeError) as error:
         raise _unreadable(folder / SIGNATURE, error) from error
 

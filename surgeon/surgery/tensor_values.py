@@ -12,8 +12,9 @@ from torch import nn
 from surgeon.architectures.donor import Donor
 from surgeon.errors import OperationError
 from surgeon.graph.sites import Site
-from surgeon.graph.skeleton import build_skeleton, built_under
-from surgeon.graph.tensors import tensors_of
+from surgeon.graph.skeleton import build_skeleton, built_under, skeleton_of
+from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.record import Record
 from surgeon.interfaces.returned import checked
 from surgeon.surgery.inspection import Inspection, name_of
 from surgeon.surgery.journal import Journal
@@ -28,8 +29,9 @@ class TensorValues(Inspection):
         model: The skeleton to edit.
         journal: Records every edit.
         value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference. **facts: What is known about the network; see
-        :class:`Inspection`.
+        open_donor: Opens another checkpoint by its reference.
+        record: Makes the record of the network before this recipe; None in a replay.
+        **facts: What is known about the network; see :class:`Inspection`.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class TensorValues(Inspection):
         journal: Journal,
         value: Callable[[Origin], torch.Tensor],
         open_donor: Callable[[str], Donor],
+        record: Callable[[], Record] | None = None,
         **facts: Any,
     ) -> None:
         super().__init__(model, journal=journal, **facts)
+        self._record = record
         self._value = value
         self._open_donor = open_donor
 
@@ -181,6 +185,26 @@ class TensorValues(Inspection):
                     self._changed(f"{path}.{key}".lstrip("."))
         return new
 
+    def convert(self, dtype: torch.dtype, function: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.dtype]:
+        """Give every floating-point parameter and buffer of the state dict another dtype.
+
+        Args:
+            dtype: The new dtype.
+            function: Takes the old values, returns the new ones.
+
+        Returns:
+            The old dtype of each tensor that is converted.
+        """
+        old = {n: t for n, t in tensors_of(self.model) if t.is_floating_point() and t.dtype != dtype}
+        fill(self.model, lambda name: torch.empty_like(old[name], dtype=dtype), list(old))
+        for name, tensor in tensors_of(self.model):
+            if name in old:
+                self.derive(tensor, [old[name]], function)
+        names = {name: first for name, first in aliases_of(self.model).items() if first in old}
+        for name in [*old, *names]:
+            self._changed(name)
+        return {name: tensor.dtype for name, tensor in old.items()}
+
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
         """Read the values of a tensor of the skeleton from the source, now; only inside :meth:`recall`.
 
@@ -190,15 +214,44 @@ class TensorValues(Inspection):
             OperationError: It is neither a tensor of this network nor of a new module, or is read outside ``recall``.
         """
         origin = self._origin(tensor)
+        self._refuse_outside_recall("weight()")
+        self._journal.read.append(origin)
+        return self._value(origin)
+
+    def filled(self) -> nn.Module:
+        """Copy the network as it is now, with its values and in eval mode, to run data through; only inside
+        :meth:`recall`. It takes the memory of the whole network, and nothing that happens to the copy is kept.
+
+        Raises:
+            OperationError: It is called outside ``recall``.
+        """
+        self._refuse_outside_recall("filled()")
+        tensors = dict(tensors_of(self.model))
+        model = skeleton_of(self.model)
+        with unwatched():
+            fill(model, lambda name: self.weight(tensors[name]).to(tensors[name].dtype, copy=True))
+        return model.eval()
+
+    @property
+    def record(self) -> Record:
+        """Return what is known of the network before this recipe: its source and the files beside its weights, which
+        say how samples are prepared for it. A replay does not need it: read it only inside :meth:`recall`.
+
+        Raises:
+            OperationError: The network is in no source.
+        """
+        if self._record is None:
+            raise OperationError("nothing is known of the network's source", hint="read it inside surgery.recall(…)")
+        return self._record()
+
+    def _refuse_outside_recall(self, call: str) -> None:
         if not self._journal.answering:
             raise OperationError(
-                "weight() is called outside recall, so that the result could not be loaded: then there is no source "
+                f"{call} is called outside recall, so that the result could not be loaded: then there is no source "
                 "to read from",
                 hint="let recall record what follows from the values: "
                 "surgery.recall('the largest', lambda: int(surgery.weight(w).argmax())); or compute with derive",
             )
-        self._journal.read.append(origin)
-        return self._value(origin)
 
     def _origin(self, tensor: torch.Tensor) -> Origin:
         origin = self._journal.origins.get(tensor)

@@ -13,6 +13,7 @@ from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
+from surgeon.training.detection import with_detector
 from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
@@ -69,7 +70,8 @@ def network_of(
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
     start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
-    return Network(given, positions(model), vocabulary(model), language_of(model), start)
+    network = Network(given, positions(model), vocabulary(model), language_of(model), start)
+    return with_detector(network, model)
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
@@ -196,4 +198,4 @@ def _text_configs(model: nn.Module) -> list[Any]:
 
 
 def _is_classifier(model: nn.Module) -> bool:
-    return "Classification" in type(model).__name__
+    return any(task in type(model).__name__ for task in ("Classification", "ForObjectDetection"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import Network
@@ -15,12 +16,14 @@ from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
+from surgeon.training.calls import Batch
+from surgeon.training.detection import DETECTIONS
 from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
-from surgeon.training.objectives import Batch, Target, prepare
+from surgeon.training.objectives import Target, prepare
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
@@ -32,7 +35,8 @@ class Evaluation:
         samples: The number of samples.
         measures: By output, then by domain (``all`` for all samples): for classes ``accuracy``, ``balanced_accuracy``,
             ``per_class``, ``confusion`` (true classes in rows); for yes/no questions ``auroc``, ``ap`` and
-            ``per_label``; for values ``r2``, ``mae``, ``rmse``; for tokens ``perplexity``.
+            ``per_label``; for values ``r2``, ``mae``, ``rmse``; for tokens ``perplexity``; for boxes ``map``,
+            ``map_50``, ``map_75``, ``mar`` and ``per_class``.
         names: The names of the classes, questions or values by output.
         notes: Remarks on what was read and left out.
     """
@@ -100,6 +104,9 @@ def evaluate_samples(
         raise TrainingError("there are no samples to evaluate on")
     named = {label: names for part in samples for label, names in part.classes.items()}
     named |= {label: head.names for label, head in network.heads.items() if head.names}
+    widest = max(part.shape[1] for part in made)  # sources of boxes differ in how many a picture has
+    if targets[0].objective.output == DETECTIONS:
+        made, sizes = [pad(part, (0, widest - part.shape[1]), value=IGNORED) for part in made], [widest - 1]
     table = torch.cat(made)
     domains = samples[0].domains
     outputs_of = [target.objective.output for target in targets]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from surgeon.data.network import ANY, Network
+from surgeon.data.network import ANY, SIZES, Network
+from surgeon.data.requirements import require
 from surgeon.errors import TrainingError
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
@@ -25,12 +26,13 @@ from surgeon.training.callbacks import EpochCallback, ProgressCallback, Progress
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.column_values import digest_of
 from surgeon.training.data_fit import first_outputs, folder_for, step_errors_explained
+from surgeon.training.detection import DETECTIONS, check_settings
 from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
 from surgeon.training.further_metrics import Further, by_output, make_further, surgeon_metrics, tolerant
 from surgeon.training.label_check import check_labels, described
 from surgeon.training.metrics import COLUMNS, by_task_and_domain, task_of
-from surgeon.training.objectives import Call, Target
+from surgeon.training.objectives import Target, call_of
 from surgeon.training.options import class_names
 from surgeon.training.parameter_groups import rate_factors
 from surgeon.training.parts import make_cache, make_norms, make_targets, make_terms
@@ -79,6 +81,9 @@ class Job:
             )
         anatomy = Anatomy(model, self.plugins)
         settings = resolved(self.settings, model, anatomy, fresh=self.fresh)
+        if SIZES in self.splits.inputs:
+            check_settings(settings)
+            require("detection", "measuring detections")
         outputs, batch = first_outputs(model, self.splits)
         targets = make_targets(
             model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
@@ -100,7 +105,7 @@ class Job:
         shown = ProgressCallback(progress, scheduled)
         offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
         named = make_callbacks(settings.callbacks, offered)
-        averaging = Averaging(model, settings.average, Call.of(model, self.splits.inputs)) if settings.average else None
+        averaging = Averaging(model, settings.average, call_of(model, self.splits.inputs)) if settings.average else None
         callbacks = [scheduled, shown, EpochCallback(self.splits.train), waiting, *named, averaging]
         with (
             folder_for(output_dir, settings) as folder,
@@ -218,6 +223,9 @@ class Job:
             output = outputs[target.objective.output]
             count = output.shape[-1] if output.ndim < 4 else output.shape[1]
             label = target.objective.label
+            if target.objective.output == DETECTIONS:
+                names[label] = list(self.splits.names.get(label, ()))
+                continue
             called = class_names(model, self.splits, label, count)
             if called is None and (head := self.network.heads.get(label)) and len(head.names) == count:
                 called = list(head.names)

@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surgeon.data.labels import IGNORED, present
+from surgeon.training.calls import Batch
+from surgeon.training.detection import MOST, detection, flat_boxes
 from surgeon.training.losses import bce, classes_second, huber, labelled_elements, masked, mse
 from surgeon.training.measures import (
     Measures,
     confusion_of,
+    of_boxes,
     of_confusion,
     of_counts,
     of_questions,
     of_ranking,
     of_values,
 )
-from surgeon.training.objectives import Batch, Target
+from surgeon.training.objectives import Target
 from surgeon.training.task_weights import FixedWeights
 
 Further: TypeAlias = Mapping[str, Callable[[Tensor, Tensor], float]]
@@ -75,6 +78,8 @@ def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 def _elements(target: Target, batch: Batch) -> Tensor:
     """Count the labels of each sample; a vector of probabilities is one."""
     label = target.labels(batch)
+    if target.loss is detection:
+        return torch.ones(len(label), device=label.device)
     if target.of_classes and label.is_floating_point():
         return present(label).all(-1).float()
     return labelled_elements(label)
@@ -93,6 +98,8 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
     """Return the kind of prediction, as :func:`surgeon.training.measures.measures` names it, or masked tokens."""
     label = batch[target.objective.label]
+    if target.loss is detection:
+        return "boxes"
     if target.of_classes:
         if label.ndim == 1 or label.is_floating_point():
             return "classes"
@@ -109,6 +116,8 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
+    if task == "boxes":
+        return flat_boxes(outputs, batch)
     if task in COUNTED:
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
@@ -136,8 +145,11 @@ def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:
     """Average ``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` over labelled elements."""
-    averages = {}
+    averages: dict[str, float] = {}
     for target, part in zip(targets, parts(table, sizes), strict=True):
+        if target.loss is detection:
+            precision = of_boxes(part[:, len(COLUMNS) :], MOST)["map"]
+            averages |= {} if precision is None else {f"{target.objective.output}_map": precision}
         for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
             if value is not None:
                 averages[f"{target.objective.output}_{what}"] = value
@@ -207,6 +219,8 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
     if accuracy is not None:
         metrics["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
+    if task == "boxes":
+        return metrics | of_boxes(kept, MOST, names)
     if task in COUNTED:
         if task in PERPLEXITY:
             metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()

@@ -109,6 +109,54 @@ def test_weights_read_outside_recall_are_refused_before_anything_is_written():
     assert "surgery.recall('the largest'" in str(refused.value)
 
 
+def test_a_filled_copy_runs_with_the_values_that_the_network_will_have():
+    model, outputs = build("gpt2").eval(), []
+    ids = torch.tensor([[1, 2, 3]])
+
+    def act(surgery: Surgery) -> None:
+        surgery.fill(surgery.model.transformer.h[0].ln_1.weight, nn.init.zeros_)
+        with torch.no_grad():
+            surgery.recall("logits", lambda: outputs.append(surgery.filled()(ids).logits))
+
+    edited = during(model, act)
+    with torch.no_grad():
+        assert torch.equal(outputs[0], edited(ids).logits)
+        assert not torch.equal(outputs[0], model(ids).logits)
+
+
+def test_a_filled_copy_shares_nothing_with_the_source():
+    model = build("resnet")
+
+    def act(surgery: Surgery) -> None:
+        with torch.no_grad():
+            surgery.recall("zeroed", lambda: surgery.filled().fc.bias.fill_(7.0).tolist())
+
+    edited = during(model, act)
+    assert not (model.fc.bias == 7).any()
+    assert torch.equal(edited.fc.bias, model.fc.bias)
+
+
+def test_a_network_is_filled_in_recall_only():
+    with pytest.raises(OperationError, match=r"filled\(\) is called outside recall"):
+        during(build("resnet"), lambda surgery: surgery.filled())
+
+
+def test_the_record_says_where_the_network_comes_from(tmp_path):
+    path = surgeon.save(surgeon.apply(build("resnet"), [surgeon.Freeze(sites="layer1")]), tmp_path / "artifact")
+    sources: list[str] = []
+
+    class Look(Operation):
+        """Reads the record."""
+
+        def apply(self, model, surgery):
+            """Read it."""
+            surgery.recall("source", lambda: sources.append(surgery.record.surgeries[0].operations[0]["op"]))
+            return surgery.model
+
+    surgeon.plan(path, [Look()], arch=lambda: build("resnet"))
+    assert sources == ["freeze"]
+
+
 def test_a_reshaped_parameter_has_the_computed_values_under_every_name():
     model = build("gpt2")
     width = model.transformer.wte.weight.shape[1]
