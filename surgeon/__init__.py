@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from surgeon.advising.advice import Advice
     from surgeon.advising.advise import advise
+    from surgeon.architectures.fingerprint_table import fingerprint_table
     from surgeon.architectures.identify import match
     from surgeon.architectures.identify_by import identify_by
     from surgeon.checkpoint.formats import Checkpoint
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         AddClasses,
         Append,
         Conserve,
+        Convert,
         Freeze,
         GradientReversal,
         Insert,
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.publishing.model_card import card
     from surgeon.pipeline.run import run_recipe
     from surgeon.pipeline.run_report import RunProgress, RunReport
+    from surgeon.pipeline.signature import SignedBy, sign
     from surgeon.pipeline.training_run import run_training
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
@@ -131,6 +134,7 @@ _HOMES = {
     "surgeon.advising.advice": ("Advice",),
     "surgeon.advising.advise": ("advise",),
     "surgeon.architectures.identify": ("match",),
+    "surgeon.architectures.fingerprint_table": ("fingerprint_table",),
     "surgeon.architectures.identify_by": ("identify_by",),
     "surgeon.checkpoint.formats": ("Checkpoint",),
     "surgeon.errors": (
@@ -181,6 +185,7 @@ _HOMES = {
         "AddClasses",
         "Append",
         "Conserve",
+        "Convert",
         "Freeze",
         "GradientReversal",
         "Insert",
@@ -227,6 +232,7 @@ _HOMES = {
         "RunProgress",
         "RunReport",
     ),
+    "surgeon.pipeline.signature": ("SignedBy", "sign"),
     "surgeon.pipeline.training_run": ("run_training",),
     "surgeon.plugins": (
         "Plugins",
@@ -263,6 +269,7 @@ __all__ = [
     "Composite",
     "ConfigFields",
     "Conserve",
+    "Convert",
     "Diff",
     "Entry",
     "Evaluation",
@@ -296,6 +303,7 @@ __all__ = [
     "RunReport",
     "Schedule",
     "Selector",
+    "SignedBy",
     "Site",
     "SiteError",
     "Source",
@@ -325,6 +333,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "fingerprint_table",
     "hookimpl",
     "identify_by",
     "inspect",
@@ -341,6 +350,7 @@ __all__ = [
     "run_recipe",
     "run_training",
     "save",
+    "sign",
     "train",
     "verify",
     "write_page",

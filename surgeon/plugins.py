@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from importlib.metadata import EntryPoint
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -25,7 +23,7 @@ from surgeon.interfaces.catalog_cache import fingerprint, recalled, remember
 from surgeon.interfaces.distribution import DISTRIBUTION, surgeon_version
 from surgeon.interfaces.entry_points import chosen
 from surgeon.interfaces.import_plugin import HOOKS, check_hooks, file_or_module, imported, one_line, run_hook
-from surgeon.interfaces.missing_plugin import hint_about_missing
+from surgeon.interfaces.missing_plugin import hint_about_missing, plugin_in_traceback
 from surgeon.interfaces.registered import registered_plugins
 
 if TYPE_CHECKING:
@@ -42,6 +40,8 @@ BUILTINS: Mapping[str, str] = {
     "surgeon_families": "surgeon.families.registry",
     "surgeon_losses": "surgeon.training.losses",
     "surgeon_callbacks": "surgeon.training.early_stopping",
+    "surgeon_schedules": "surgeon.training.schedules",
+    "surgeon_metrics": "surgeon.training.further_metrics",
     "surgeon_sources": "surgeon.data.sources",
 }
 KINDS: Mapping[str, str] = {
@@ -49,6 +49,8 @@ KINDS: Mapping[str, str] = {
     "surgeon_architectures": "architecture",
     "surgeon_losses": "loss",
     "surgeon_callbacks": "callback",
+    "surgeon_schedules": "schedule",
+    "surgeon_metrics": "metric",
     "surgeon_sources": "source",
 }
 """The kind of thing that each hook offers by name."""
@@ -168,6 +170,14 @@ class Plugins:
         """Return the Trainer callbacks by name. Imports transformers."""
         return self._named("surgeon_callbacks", "callback")
 
+    def schedules(self) -> dict[str, Callable[..., float]]:
+        """Return the curves of schedules by name. Imports torch."""
+        return self._named("surgeon_schedules", "schedule")
+
+    def metrics(self) -> dict[str, Callable[..., float]]:
+        """Return the metrics that a recipe may add, by name. Imports torch."""
+        return self._named("surgeon_metrics", "metric")
+
     def sources(self) -> dict[str, type[Source]]:
         """Return the data sources by name, the built-in ones first."""
         return self._named("surgeon_sources", "source")
@@ -196,22 +206,14 @@ class Plugins:
         """Return the loss ``name``; raises like :meth:`operation`, with TrainingError."""
         return self._one("loss", name, self.losses(), TrainingError, "surgeon plugins")
 
-    def foreign(self, used: Mapping[str, Iterable[type]]) -> dict[str, str]:
-        """Return those of the classes ``used``, by kind (operation, source), that come from plugins.
+    def has(self, kind: str, name: str) -> bool:
+        """Return whether an operation, loss, or other ``kind`` of :data:`KINDS` has the name ``name``."""
+        return name in self._named(next(hook for hook, offered in KINDS.items() if offered == kind), kind)
 
-        Returns:
-            The origin of each, by kind and name: a distribution with its version, ``{"operation lora": "surgeon-lora
-            0.3"}``, or the file or module given to ``--plugin``.
-        """
-        offers: dict[str, Mapping[str, type]] = {"operation": self.operations()}
-        if "source" in used:
-            offers["source"] = self.sources()
-        return {
-            f"{kind} {name}": self.origin(owner)
-            for kind, classes in used.items()
-            for name, offer in offers[kind].items()
-            if offer in classes and (owner := self._owners[kind, name]) not in BUILTINS.values()
-        }
+    def maker(self, kind: str, name: str) -> str:
+        """Return the origin of what a plugin offers under a name; empty for what is surgeon's own, or unknown."""
+        owner = self._owners[kind, name] if self.has(kind, name) else ""
+        return self.origin(owner) if owner and owner not in BUILTINS.values() else ""
 
     def distribution(self, operation: type[Operation]) -> tuple[str, str]:
         """The distribution of an operation, and its version; empty texts for what is not installed as one."""
@@ -270,14 +272,8 @@ class Plugins:
 
     def owner_of(self, error: BaseException) -> str | None:
         """Find the plugin in whose code ``error`` was raised, from its traceback."""
-        owners = {}
-        for name, plugin in self.manager.list_name_plugin():
-            module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
-            if name not in BUILTINS.values():
-                owners[module.partition(".")[0]] = name
-        modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-        involved = [owners[top] for module in reversed(modules) if (top := module.partition(".")[0]) in owners]
-        return involved[0] if involved else None
+        theirs = {n: p for n, p in self.manager.list_name_plugin() if n not in BUILTINS.values()}
+        return plugin_in_traceback(error, theirs)
 
     def _implementations(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield the plugins that implement ``hook``: built-in ones first, then in order of registration."""

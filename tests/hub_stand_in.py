@@ -74,9 +74,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else b""
             path = unquote(urlsplit(self.path).path)
-            asked = f"{self.command} {path}"
-            hub.requests.append(asked)
-            status = next((status for begin, status in hub.refusals.items() if asked.startswith(begin)), None)
+            request = f"{self.command} {path}"
+            hub.requests.append(request)
+            status = next((status for begin, status in hub.refusals.items() if request.startswith(begin)), None)
             if status is not None:
                 self.answer({"error": "as the test wants it"}, status)
             elif path.startswith("/lfs/"):
@@ -103,13 +103,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         do_GET = do_POST = do_PUT = do_HEAD = handle_any  # noqa: N815
 
-        def create(self, asked: dict[str, str]) -> None:
-            name = f"{asked['organization']}/{asked['name']}"
+        def create(self, fields: dict[str, str]) -> None:
+            name = f"{fields['organization']}/{fields['name']}"
             if name in hub.repositories:
                 self.answer({"error": "You already created this model repo", "url": f"{hub.url}/{name}"}, 409)
                 return
             hub.repositories[name] = {"main": {".gitattributes": b"*.safetensors filter=lfs\n"}}
-            hub.private[name] = asked.get("visibility") or ("private" if asked.get("private") else None)
+            hub.private[name] = fields.get("visibility") or ("private" if fields.get("private") else None)
             self.answer({"url": f"{hub.url}/{name}", "name": name})
 
         def model(self, path: str, body: bytes) -> None:
@@ -130,8 +130,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 files = hub.state(name, revision).items()
                 self.answer([{"type": "file", "path": file, "size": len(data), "oid": "0"} for file, data in files])
             elif what == "preupload":
-                asked = [each["path"] for each in json.loads(body)["files"]]
-                modes = [(file, "lfs" if file.endswith(".safetensors") else "regular") for file in asked]
+                paths = [each["path"] for each in json.loads(body)["files"]]
+                modes = [(file, "lfs" if file.endswith(".safetensors") else "regular") for file in paths]
                 files = [{"path": file, "uploadMode": mode, "shouldIgnore": False} for file, mode in modes]
                 self.answer({"files": files})
             elif what == "commit":

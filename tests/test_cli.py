@@ -47,18 +47,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command; returns its exit code, stdout and stderr."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def command(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
         code = cli.run([str(argument) for argument in arguments])
         return code, *capfd.readouterr()
 
-    return run
+    return command
 
 
-Told = Callable[..., tuple[int, str, str]]
+Run = Callable[..., tuple[int, str, str]]
 
 
 def digest(path: Path) -> str:
@@ -101,9 +101,9 @@ def test_no_module_hides_a_public_function() -> None:
     assert not modules & set(surgeon.__all__)
 
 
-def test_plan_shows_the_diff_and_writes_nothing(here: Path, checkpoint: Path, told: Told) -> None:
+def test_plan_shows_the_diff_and_writes_nothing(here: Path, checkpoint: Path, run: Run) -> None:
     before = sorted(here.rglob("*"))
-    code, out, _ = told("plan", "cut.yaml", checkpoint)
+    code, out, _ = run("plan", "cut.yaml", checkpoint)
     assert code == 0
     assert "1  freeze  up_to='stage2'" in out
     assert "+ fc" in out
@@ -111,19 +111,17 @@ def test_plan_shows_the_diff_and_writes_nothing(here: Path, checkpoint: Path, to
     assert sorted(here.rglob("*")) == before
 
 
-def test_plan_as_json_holds_every_tensor(here: Path, checkpoint: Path, told: Told) -> None:
-    code, out, _ = told("plan", "cut.yaml", checkpoint, "--json")
+def test_plan_as_json_holds_every_tensor(here: Path, checkpoint: Path, run: Run) -> None:
+    code, out, _ = run("plan", "cut.yaml", checkpoint, "--json")
     plan = json.loads(out)
     assert code == 0
     assert len(plan["tensors"]) == 338
     assert plan["outputs"]
 
 
-def test_apply_writes_an_artifact_that_loads_and_leaves_its_input_alone(
-    here: Path, checkpoint: Path, told: Told
-) -> None:
+def test_apply_writes_an_artifact_that_loads_and_leaves_its_input_alone(here: Path, checkpoint: Path, run: Run) -> None:
     before = digest(checkpoint)
-    code, out, _ = told("apply", "cut.yaml", checkpoint)
+    code, out, _ = run("apply", "cut.yaml", checkpoint)
     assert code == 0
     assert 'surgeon.load("out/cut")' in out
     assert digest(checkpoint) == before
@@ -133,72 +131,72 @@ def test_apply_writes_an_artifact_that_loads_and_leaves_its_input_alone(
 
 
 @pytest.mark.parametrize("output", ["net.safetensors", "net2.pt", "folder/", "deep/er/folder"])
-def test_apply_writes_to_the_path_given(here: Path, checkpoint: Path, told: Told, output: str) -> None:
-    assert told("apply", "cut.yaml", checkpoint, "-o", output, "--quiet") == (0, "", "")
+def test_apply_writes_to_the_path_given(here: Path, checkpoint: Path, run: Run, output: str) -> None:
+    assert run("apply", "cut.yaml", checkpoint, "-o", output, "--quiet") == (0, "", "")
     assert surgeon.load(here / output).fc.out_features == 3
-    assert told("check", here / output, "--source", checkpoint)[0] == 0
+    assert run("check", here / output, "--source", checkpoint)[0] == 0
 
 
-def test_the_same_input_recipe_and_seed_give_the_same_bytes(here: Path, checkpoint: Path, told: Told) -> None:
+def test_the_same_input_recipe_and_seed_give_the_same_bytes(here: Path, checkpoint: Path, run: Run) -> None:
     for name in ("a", "b"):
-        assert told("apply", "cut.yaml", checkpoint, "-o", name)[0] == 0
-    assert told("apply", "cut.yaml", checkpoint, "-o", "c", "--seed", 1)[0] == 0
+        assert run("apply", "cut.yaml", checkpoint, "-o", name)[0] == 0
+    assert run("apply", "cut.yaml", checkpoint, "-o", "c", "--seed", 1)[0] == 0
     for file in sorted((here / "a").iterdir()):
         assert digest(file) == digest(here / "b" / file.name), file.name
     assert digest(here / "a/model.safetensors") != digest(here / "c/model.safetensors")
 
 
 def test_apply_trains_where_the_recipe_says_so_and_prints_all_three_scores(
-    here: Path, checkpoint: Path, told: Told
+    here: Path, checkpoint: Path, run: Run
 ) -> None:
-    code, out, _ = told("apply", "train.yaml", checkpoint)
+    code, out, _ = run("apply", "train.yaml", checkpoint)
     assert code == 0
     for line in ("before training", "after training", "from scratch", "saved to out/train"):
         assert line in out
     assert len(surgeon.record_of(surgeon.load("out/train")).training) == 1
-    assert told("check", "out/train", "--source", checkpoint)[0] == 0
+    assert run("check", "out/train", "--source", checkpoint)[0] == 0
 
 
-def test_no_train_leaves_the_training_out(here: Path, checkpoint: Path, told: Told) -> None:
-    code, out, _ = told("apply", "train.yaml", checkpoint, "--no-train", "--json")
+def test_no_train_leaves_the_training_out(here: Path, checkpoint: Path, run: Run) -> None:
+    code, out, _ = run("apply", "train.yaml", checkpoint, "--no-train", "--json")
     assert code == 0
     assert json.loads(out)["training"] is None
     assert json.loads(out)["output"] == "out/train"
 
 
-def test_what_lies_at_the_output_is_replaced_only_by_force(here: Path, checkpoint: Path, told: Told) -> None:
-    assert told("apply", "cut.yaml", checkpoint)[0] == 0
+def test_what_lies_at_the_output_is_replaced_only_by_force(here: Path, checkpoint: Path, run: Run) -> None:
+    assert run("apply", "cut.yaml", checkpoint)[0] == 0
     before = digest(here / "out/cut/model.safetensors")
-    code, _, err = told("apply", "cut.yaml", checkpoint, "--seed", 5)
+    code, _, err = run("apply", "cut.yaml", checkpoint, "--seed", 5)
     assert (code, err) == (8, "error: out/cut exists\n    --force replaces it; -o names another place\n")
     assert digest(here / "out/cut/model.safetensors") == before
-    assert told("apply", "cut.yaml", checkpoint, "--seed", 5, "--force")[0] == 0
+    assert run("apply", "cut.yaml", checkpoint, "--seed", 5, "--force")[0] == 0
     assert digest(here / "out/cut/model.safetensors") != before
 
 
-def test_the_output_is_checked_before_the_model_is_opened(here: Path, told: Told) -> None:
+def test_the_output_is_checked_before_the_model_is_opened(here: Path, run: Run) -> None:
     (here / "taken").mkdir()
-    code, _, err = told("apply", "cut.yaml", "absent.pt", "-o", "taken")
+    code, _, err = run("apply", "cut.yaml", "absent.pt", "-o", "taken")
     assert code == 8
     assert "taken exists" in err
 
 
-def test_the_input_is_never_the_output(here: Path, checkpoint: Path, told: Told) -> None:
+def test_the_input_is_never_the_output(here: Path, checkpoint: Path, run: Run) -> None:
     before = digest(checkpoint)
-    code, _, err = told("apply", "cut.yaml", checkpoint, "-o", checkpoint, "--force")
+    code, _, err = run("apply", "cut.yaml", checkpoint, "-o", checkpoint, "--force")
     assert code == 8
     assert "input" in err
     assert digest(checkpoint) == before
 
 
-def test_set_overrides_the_recipe(here: Path, checkpoint: Path, told: Told) -> None:
-    assert told("apply", "cut.yaml", checkpoint, "--set", "operations.1.classes=7", "-q")[0] == 0
+def test_set_overrides_the_recipe(here: Path, checkpoint: Path, run: Run) -> None:
+    assert run("apply", "cut.yaml", checkpoint, "--set", "operations.1.classes=7", "-q")[0] == 0
     assert surgeon.load("out/cut").fc.out_features == 7
 
 
-def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path, checkpoint: Path, told: Told) -> None:
+def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path, checkpoint: Path, run: Run) -> None:
     (here / "bad.yaml").write_text("operations:\n  - op: truncate\n    after: stage22\n")
-    code, out, err = told("apply", "bad.yaml", checkpoint)
+    code, out, err = run("apply", "bad.yaml", checkpoint)
     assert code == 6
     assert err.startswith("bad.yaml:2:5: truncate: ")
     assert "stage2" in err.splitlines()[-1]
@@ -223,9 +221,9 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
     ],
 )
 def test_every_failure_is_a_line_or_two_with_its_own_exit_code(
-    here: Path, told: Told, arguments: list[str], code: int, words: str
+    here: Path, run: Run, arguments: list[str], code: int, words: str
 ) -> None:
-    found, out, err = told(*arguments)
+    found, out, err = run(*arguments)
     assert (found, out) == (code, "")
     assert words in err
     assert len(err.splitlines()) <= 3
@@ -245,49 +243,49 @@ def test_every_failure_is_a_line_or_two_with_its_own_exit_code(
     ],
 )
 def test_what_training_would_refuse_is_reported_before_the_model_is_opened(
-    here: Path, told: Told, train: str, place: str, words: str
+    here: Path, run: Run, train: str, place: str, words: str
 ) -> None:
     (here / "bad.yaml").write_text(f"{RECIPE}train: {train}\n")
-    code, out, err = told("apply", "bad.yaml", "absent.pt")
+    code, out, err = run("apply", "bad.yaml", "absent.pt")
     assert (code, out) == (3, "")
     assert err.startswith(f"bad.yaml:{place}: train")
     assert words in err
-    assert told("apply", "bad.yaml", "absent.pt", "--no-train")[0] == 4
+    assert run("apply", "bad.yaml", "absent.pt", "--no-train")[0] == 4
 
 
 def test_a_plan_checks_the_names_in_train_but_not_whether_this_machine_has_a_gpu(
-    here: Path, checkpoint: Path, told: Told
+    here: Path, checkpoint: Path, run: Run
 ) -> None:
     text = RECIPE + "train: {data: {source: digits}, arguments: {fp16: true, tf32: true, warmup: 1, weight_decai: 0}}\n"
     (here / "bad.yaml").write_text(text)
-    code, _, err = told("plan", "bad.yaml", "absent.pt")
+    code, _, err = run("plan", "bad.yaml", "absent.pt")
     assert code == 3
     assert [line.split(": ")[1] for line in err.splitlines() if line.startswith("bad.yaml")] == [
         "train.arguments.warmup", "train.arguments.weight_decai",
     ]  # fmt: skip
     (here / "bad.yaml").write_text(text.replace(", warmup: 1, weight_decai: 0", ""))
-    assert told("plan", "bad.yaml", checkpoint)[0] == 0
+    assert run("plan", "bad.yaml", checkpoint)[0] == 0
 
 
-def test_an_unknown_loss_is_reported_at_the_operation_that_requests_it(here: Path, told: Told) -> None:
+def test_an_unknown_loss_is_reported_at_the_operation_that_requests_it(here: Path, run: Run) -> None:
     text = "operations:\n  - {op: multitask, tasks: {a: {classes: 2, loss: hubert}}}\n"
     (here / "bad.yaml").write_text(text + "train: {data: {source: digits}}\n")
-    code, _, err = told("plan", "bad.yaml", "absent.pt")
+    code, _, err = run("plan", "bad.yaml", "absent.pt")
     assert code == 3
     assert err.startswith("bad.yaml:2:5: operations.0: unknown loss 'hubert'")
 
 
-def test_with_json_an_error_is_json_too(here: Path, told: Told) -> None:
+def test_with_json_an_error_is_json_too(here: Path, run: Run) -> None:
     (here / "bad.yaml").write_text("sed: 1\noperations: []\n")
-    code, out, err = told("plan", "bad.yaml", "x.pt", "--json")
+    code, out, err = run("plan", "bad.yaml", "x.pt", "--json")
     error = json.loads(out)["error"]
     assert code == error["exit_code"] == 3
     assert [problem["where"] for problem in error["problems"]] == ["bad.yaml:1:1", "bad.yaml:2:1"]
     assert "sed: unknown key" in err
 
 
-def test_debug_shows_the_traceback(here: Path, told: Told) -> None:
-    _, _, err = told("plan", "cut.yaml", "absent.pt", "--debug")
+def test_debug_shows_the_traceback(here: Path, run: Run) -> None:
+    _, _, err = run("plan", "cut.yaml", "absent.pt", "--debug")
     assert "Traceback (most recent call last)" in err
 
 
@@ -326,17 +324,17 @@ def plugin(here: Path) -> str:
     return "mine.py"
 
 
-def test_a_plugin_file_adds_operations(plugin: str, told: Told) -> None:
-    assert "explode" in told("ops", "--plugin", plugin)[1]
-    assert "mine.py" in told("plugins", f"--plugin={plugin}")[1]
-    assert "explode" not in told("ops")[1]
+def test_a_plugin_file_adds_operations(plugin: str, run: Run) -> None:
+    assert "explode" in run("ops", "--plugin", plugin)[1]
+    assert "mine.py" in run("plugins", f"--plugin={plugin}")[1]
+    assert "explode" not in run("ops")[1]
 
 
 def test_a_plugins_operation_that_raises_is_named_and_nothing_is_written(
-    here: Path, checkpoint: Path, plugin: str, told: Told
+    here: Path, checkpoint: Path, plugin: str, run: Run
 ) -> None:
     (here / "bad.yaml").write_text("operations:\n  - op: explode\n")
-    code, _, err = told("apply", "bad.yaml", checkpoint, "--plugin", plugin)
+    code, _, err = run("apply", "bad.yaml", checkpoint, "--plugin", plugin)
     assert code == 7
     assert "explode" in err
     assert "RuntimeError: boom" in err
@@ -353,44 +351,44 @@ def installed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_installed_plugins_commands_run_and_its_bugs_bear_its_name(
-    here: Path, plugin: str, told: Told, monkeypatch: pytest.MonkeyPatch
+    here: Path, plugin: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(here, monkeypatch)
-    assert told("hello", "--name", "world") == (0, "hello world\n", "")
-    code, _, err = told("crash")
+    assert run("hello", "--name", "world") == (0, "hello world\n", "")
+    code, _, err = run("crash")
     assert code == 1
     assert err.startswith("error: this is a bug in the plugin 'my_plugin': RuntimeError: boom")
     assert "Traceback" not in err
-    assert told("interrupt")[0] == 130
+    assert run("interrupt")[0] == 130
 
 
-def test_inspect_shows_roles_and_shapes(checkpoint: Path, told: Told) -> None:
-    code, out, _ = told("inspect", checkpoint)
+def test_inspect_shows_roles_and_shapes(checkpoint: Path, run: Run) -> None:
+    code, out, _ = run("inspect", checkpoint)
     assert code == 0
     assert any(line.startswith("fc ") and line.endswith("@head") for line in out.splitlines())
     assert "2 × 48 × 28 × 28" in out
 
 
-def test_inspect_lists_what_a_selector_names(checkpoint: Path, told: Told) -> None:
-    _, out, _ = told("inspect", checkpoint, "--select", "stage2.*, !stage2.0")
+def test_inspect_lists_what_a_selector_names(checkpoint: Path, run: Run) -> None:
+    _, out, _ = run("inspect", checkpoint, "--select", "stage2.*, !stage2.0")
     assert [line.split()[0] for line in out.splitlines()[1:-1]] == ["stage2.1", "stage2.2", "stage2.3"]
-    code, _, err = told("inspect", checkpoint, "--select", "stage9")
+    code, _, err = run("inspect", checkpoint, "--select", "stage9")
     assert code == 6
     assert "stage" in err
-    sites = json.loads(told("inspect", checkpoint, "--select", "@head", "--json")[1])["sites"]
+    sites = json.loads(run("inspect", checkpoint, "--select", "@head", "--json")[1])["sites"]
     assert [site["site"] for site in sites] == ["fc"]
 
 
-def test_check_finds_a_changed_frozen_tensor(here: Path, checkpoint: Path, told: Told) -> None:
-    assert told("apply", "cut.yaml", checkpoint, "-o", "net.safetensors", "-q")[0] == 0
+def test_check_finds_a_changed_frozen_tensor(here: Path, checkpoint: Path, run: Run) -> None:
+    assert run("apply", "cut.yaml", checkpoint, "-o", "net.safetensors", "-q")[0] == 0
     data = bytearray((here / "net.safetensors").read_bytes())
     length = int.from_bytes(data[:8], "little")
     start, _ = json.loads(data[8 : 8 + length])["conv1.0.weight"]["data_offsets"]
     data[8 + length + start] ^= 1
-    at = 8 + place_in(bytes(data[8 : 8 + length]))  # the digest, taken anew as if the file had been written so
+    at = 8 + place_in(bytes(data[8 : 8 + length]))  # the digest, recomputed as if the file had been written so
     data[at : at + LENGTH] = digest_of(bytes(data[:at]) + BLANK.encode() + bytes(data[at + LENGTH :])).encode()
     (here / "net.safetensors").write_bytes(data)
-    code, _, err = told("check", "net.safetensors", "--source", checkpoint)
+    code, _, err = run("check", "net.safetensors", "--source", checkpoint)
     assert (code, "conv1.0.weight" in err) == (10, True)
 
 

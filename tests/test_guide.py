@@ -16,10 +16,13 @@ from torchvision.models import VisionTransformer
 import surgeon
 import surgeon.testing as kit
 from surgeon import cli
+from surgeon.checkpoint.formats import memory_checkpoint
 from surgeon.interfaces.import_plugin import HOOKS
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.registered import registered
 from surgeon.surgery.context import Surgery
+from surgeon.training.objectives import check_options
+from surgeon.training.schedules import curve_of
 
 GUIDE = Path(__file__).resolve().parents[1] / "plugins" / "README.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -76,7 +79,7 @@ def test_the_commands_of_the_guide_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_operations_of_the_guide_keep_surgeons_promises(guide):
-    for operation in (guide.Calm(), guide.Halve(), guide.Auxiliary(classes=2), guide.Fade(factor=0.5)):
+    for operation in (guide.Calm(), guide.Halve(), guide.Factor(), guide.Auxiliary(classes=2), guide.Fade(factor=0.5)):
         kit.check_operations(build, [operation], IMAGES)
 
 
@@ -93,8 +96,49 @@ def test_the_loss_source_provider_family_and_callback_pass_their_checks(guide):
     kit.check_source(guide.surgeon_sources()[0]())
     kit.check_provider(guide.surgeon_architectures()[0])
     kit.check_callback(guide.surgeon_callbacks()["count"], limit=3)
+    kit.check_provider(guide.Catalog())
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
     kit.check_family(guide.surgeon_families()[0], encoder, [[2, 5, 8]])
+
+
+def test_the_options_of_a_loss_are_used_and_others_are_refused(guide):
+    prediction, labels = torch.tensor([[1.0, 0.4], [0.1, 2.0]]), torch.tensor([0, 0])
+    mild, strict = (guide.hinge(prediction, labels, margin=margin) for margin in (0.1, 1.0))
+    assert (mild < strict).all()
+    within, beside = (
+        surgeon.Objective(output="logits", **written)
+        for written in ({"loss": {"hinge": {"margin": 0.5}}}, {"loss": "hinge", "options": {"margin": 0.5}})
+    )
+    assert within == beside
+    with pytest.raises(surgeon.TrainingError, match=r"takes no option 'marge'[\s\S]*margin"):
+        check_options(surgeon.Objective(output="logits", loss={"hinge": {"marge": 1}}), guide.hinge)
+
+
+def test_the_metric_and_the_schedule_of_the_guide_are_used(guide):
+    assert guide.top_share(torch.eye(4), torch.arange(4).roll(1), k=1) == 0
+    metrics = [{"metric": "top_share", "k": 1}]
+    objectives = [surgeon.Objective(output="logits")]
+    settings = surgeon.TrainSettings(epochs=1, batch_size=4, baseline="none", metrics=metrics, objectives=objectives)
+    samples = [{"x": IMAGES[0][i % 2], "labels": torch.tensor(i % 2)} for i in range(8)]
+    data = surgeon.Splits(samples, samples, inputs=("x",))
+    plugins = surgeon.load_plugins()
+    plugins.register(guide, "guide")
+    _, report = surgeon.finetune(
+        build(), [surgeon.Freeze(up_to="@stem")], settings=settings, data=data, plugins=plugins
+    )
+    measured = report.tasks["logits"]["all"]
+    assert measured["top_share"] == pytest.approx(measured["accuracy"])
+    value = curve_of(
+        surgeon.Schedule(buffer="b", kind="warm", peak=4, options={"until": 0.5}), guide.surgeon_schedules()
+    )
+    assert [value(0), value(0.25), value(1)] == [0, 2, 4]
+
+
+def test_a_file_of_the_catalogue_is_identified_with_its_classes(guide):
+    provider = guide.Catalog()
+    network = provider.build(surgeon.Architecture(scheme="catalog", name="wide", options={"classes": 5}))
+    match = provider.identify(memory_checkpoint(network.state_dict()))
+    assert (match.architecture.name, match.architecture.options) == ("wide", {"classes": 5})
 
 
 def test_what_the_operation_asks_of_training_is_used(guide):

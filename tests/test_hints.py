@@ -135,8 +135,8 @@ def test_the_hints_are_found():
 
 
 def test_a_flag_in_a_hint_is_one_of_a_command():
-    known = set().union(*options().values(), {"--help"})
-    assert not [str(hint) for hint in hints() for flag in flags(hint.text) if flag not in known]
+    valid = set().union(*options().values(), {"--help"})
+    assert not [str(hint) for hint in hints() for flag in flags(hint.text) if flag not in valid]
 
 
 def test_a_flag_in_a_hint_of_a_command_is_one_of_that_command():
@@ -202,13 +202,13 @@ def test_a_key_in_a_hint_is_one_of_a_recipe():
     for hint in hints():
         operation = hint.file.split("/")[1].removesuffix(".py") if hint.file.startswith("operations/") else ""
         named = [name for name in keys() if name and re.search(rf"\b{name}\b", hint.text)]
-        known = keys()[""] | set(keys())
+        valid = keys()[""] | set(keys())
         for name in ([operation] if operation in keys() else []) + named:
-            known = known | keys()[name]
+            valid = valid | keys()[name]
         if not operation or operation not in keys():
-            known = everywhere | set(keys())
+            valid = everywhere | set(keys())
         for key in KEY.findall(hint.text):
-            if key not in known and key not in PROSE.union(NAMES, open_keys()):
+            if key not in valid and key not in PROSE.union(NAMES, open_keys()):
                 wrong.append(f"{key}: {hint}")
     assert not wrong
 

@@ -20,6 +20,7 @@ from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.import_plugin import HOOKS
 from surgeon.interfaces.operation import Operation
 from surgeon.plugins import BUILTINS, Plugins
+from surgeon.recipe.recorded_plugins import foreign
 
 SOURCE = """
 from __future__ import annotations
@@ -84,6 +85,8 @@ def test_every_builtin_module_implements_the_hook_that_it_is_listed_for() -> Non
     loaded.families()
     assert "digits" in loaded.sources()
     assert "early_stopping" in loaded.callbacks()
+    assert set(loaded.schedules()) == {"dann", "linear"}
+    assert "calibration_error" in loaded.metrics()
     assert all(loaded.manager.has_plugin(name) for name in BUILTINS.values() if name != BUILTINS["surgeon_operations"])
 
 
@@ -123,7 +126,7 @@ def test_an_installed_package_is_found_by_its_entry_point(site_packages: Path) -
     loaded = plugins.load()
     assert "shine" in loaded.operations()
     assert ("shiny", ["surgeon_operations"]) in loaded.listing()
-    assert loaded.foreign({"operation": [loaded.operation("shine")]}) == {"operation shine": "shiny_plugin 1.0"}
+    assert foreign(loaded, {"operation": ["shine", "freeze"]}) == {"operation shine": "shiny_plugin 1.0"}
 
 
 def test_an_installed_plugin_that_fails_to_import_is_put_aside_and_named(site_packages: Path) -> None:

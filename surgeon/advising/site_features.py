@@ -14,7 +14,7 @@ from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.splits import Splits
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def collect(
         rows: The indices of the training samples.
         sites: The number of sites.
     """
-    call, device = Call.of(model, splits.inputs), next(model.parameters()).device
+    call, device = call_of(model, splits.inputs), next(model.parameters()).device
     features: list[list[torch.Tensor]] = [[] for _ in range(sites)]
     others: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad(), in_eval_mode(model):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from surgeon.architectures.limits import check_request
+from surgeon.architectures.limits import check_length, check_request
 from surgeon.checkpoint.digests import check_files, check_manifest
 from surgeon.checkpoint.formats import Checkpoint
 from surgeon.errors import CheckpointError
@@ -23,6 +23,7 @@ def read_record(checkpoint: Checkpoint) -> Record:
     """
     manifest: dict[str, Any] = checkpoint.manifest or {}
     _check_format(manifest, checkpoint.location)
+    check_length(manifest.get("record"), f"{checkpoint.location}: its manifest")
     check_manifest(manifest, checkpoint.location)
     try:
         record = Record.model_validate(manifest.get("record"))
@@ -34,8 +35,8 @@ def read_record(checkpoint: Checkpoint) -> Record:
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"files: {error}", checkpoint.location) from error
     for surgeries in record.surgeries:
-        requested = [*surgeries.operations, *(recorded.fields for recorded in surgeries.resolved)]
-        check_request(requested, surgeries.inputs, f"{checkpoint.location}: its manifest")
+        for requested in (surgeries.operations, [recorded.fields for recorded in surgeries.resolved]):
+            check_request(requested, surgeries.inputs, f"{checkpoint.location}: its manifest")
     return record
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +90,15 @@ class HuggingFace(ArchitectureProvider):
         config = _read_config(folder / "config.json")
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
-    def of_config(self, config: dict[str, Any], where: str, tensors: int | None = None) -> Architecture:
+    def of_config(
+        self, config: dict[str, Any], where: str, shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> Architecture:
         """Return the class that a ``config.json`` names, or the base class if it names none.
 
         Args:
             config: The config as plain data.
             where: The location of the config.
-            tensors: The number of tensors in the weights beside it.
+            shapes: The shapes of the tensors in the weights beside it.
 
         Raises:
             ArchitectureError: The config needs code from outside transformers, or the weights are quantised.
@@ -109,7 +111,7 @@ class HuggingFace(ArchitectureProvider):
                 where=where,
                 hint="use the unquantised original",
             )
-        loaded = _config(config, where, tensors)
+        loaded = _config(config, where, shapes)
         named = config.get("architectures") or []
         if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
             raise ArchitectureError(f"architectures: {named!r} is not a list of class names", where=where)
@@ -142,14 +144,14 @@ class HuggingFace(ArchitectureProvider):
 
         if checkpoint.config is None or "model_type" not in checkpoint.config:
             return None
-        architecture = self.of_config(checkpoint.config, checkpoint.location, len(checkpoint.entries))
+        architecture = self.of_config(checkpoint.config, checkpoint.location, _shapes(checkpoint))
         return match(self, architecture, checkpoint)
 
     def complete(self, architecture: Architecture, checkpoint: Checkpoint) -> list[Architecture]:
         """Return the config beside the weights, for a class given without one."""
         if "config" in architecture.options or checkpoint.config is None:
             return [architecture]
-        config = _plain(_config(checkpoint.config, checkpoint.location, len(checkpoint.entries)))
+        config = _plain(_config(checkpoint.config, checkpoint.location, _shapes(checkpoint)))
         return [architecture.model_copy(update={"options": {"config": config}})]
 
     def namings(self, skeleton: nn.Module, names: Iterable[str]) -> Iterator[dict[str, str]]:
@@ -211,7 +213,11 @@ def _classes() -> dict[str, set[str]]:
     return classes
 
 
-def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> Any:
+def _shapes(checkpoint: Checkpoint) -> list[tuple[int, ...]]:
+    return [entry.shape for entry in checkpoint.entries.values()]
+
+
+def _config(values: dict[str, Any], where: str, shapes: Sequence[tuple[int, ...]] | None = None) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if not isinstance(values, dict):
@@ -231,13 +237,13 @@ def _config(values: dict[str, Any], where: str, tensors: int | None = None) -> A
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
+    check_config(values, where, shapes)  # before anything walks through a million labels
     if remote := next(_remote(values), None):
         raise ArchitectureError(
             f"its config names code or files on the hub ({remote}), which surgeon does not download",
             where=where,
             hint="remove the key from config.json to use transformers' own code",
         )
-    check_config(values, where, tensors)
     try:
         return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
     except Exception as error:  # a class may raise anything on an invalid config

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -19,9 +19,13 @@ LAYERS = 1000
 SHARED = 200
 """Layers that share tensors."""
 LABELS = 1_000_000
-"""Labels of a config and classes of an operation."""
+"""Labels of a config whose weights have as many rows, and classes of an operation."""
+NAMED = 50_000
+"""Labels of a config without such weights: transformers makes a name for each, several times over."""
 SIZE = 2**24
 """Channels, positions, words and heads of a config; some fill buffers that are computed at building."""
+OPERATIONS = 1000
+"""Operations of a recipe, or of all surgeries in a manifest."""
 ELEMENTS = 2**28
 """Elements of an input to trace with."""
 
@@ -34,41 +38,62 @@ _DEPTHS = re.compile(r"(^|_)depths?$|^num_|^layers$")
 OVERRIDE = "if intended, set SURGEON_LIMITS=off in the environment"
 
 
-def check_config(values: Mapping[str, Any], where: str, tensors: int | None = None) -> None:
+def check_config(values: Mapping[str, Any], where: str, shapes: Sequence[tuple[int, ...]] | None = None) -> None:
     """Refuse a transformers config with too many layers or labels.
 
     Args:
         values: The config as plain data.
         where: The location of the config.
-        tensors: The number of tensors in its weights; each layer has at least one.
+        shapes: The shapes of the tensors in its weights: each layer has at least one, and each label a row in one.
 
     Raises:
         ArchitectureError: It exceeds a limit.
     """
     if os.environ.get("SURGEON_LIMITS") == "off":
         return
-    layers = max(tensors, SHARED) if tensors is not None else LAYERS
+    layers = LAYERS if shapes is None else max(len(shapes), SHARED)
+    labels = min(LABELS, max([NAMED, *(shape[0] for shape in shapes or () if shape)]))
     for key, value in _items(values, ""):
         name = key.rpartition(".")[2]
         if name == "num_labels" or name in ("id2label", "label2id"):
-            _bound(key, len(value) if isinstance(value, (dict, list)) else value, LABELS, "labels", where)
+            _bound(key, len(value) if isinstance(value, (dict, list)) else value, labels, "labels", where)
+        elif isinstance(value, Mapping):
+            _bound(f"the size of {key}", len(value), NAMED, "entries", where)
         elif _DEPTH.search(name):
             if isinstance(value, list):
                 value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)
-            _bound(key, value, layers, "layers" if tensors is None else f"layers for {tensors} tensors", where)
+            what = "layers" if shapes is None else f"layers for {len(shapes)} tensors"
+            _bound(key, value, layers, what, where)
         elif _SIZE.search(name):
             for size in value if isinstance(value, list) else [value]:
                 _bound(key, size, SIZE, "", where)
 
 
+def check_length(record: Any, where: str) -> None:
+    """Refuse the record of a manifest with too many operations, before it is validated.
+
+    Raises:
+        ArchitectureError: It exceeds the limit.
+    """
+    surgeries = record.get("surgeries") if isinstance(record, Mapping) else None
+    if not isinstance(surgeries, list) or os.environ.get("SURGEON_LIMITS") == "off":
+        return
+    _bound("the number of surgeries", len(surgeries), OPERATIONS, "", where)
+    for key in ("operations", "resolved"):
+        lists = [surgery.get(key) for surgery in surgeries if isinstance(surgery, Mapping)]
+        count = sum(len(operations) for operations in lists if isinstance(operations, list))
+        _bound(f"the number of {key}", count, OPERATIONS, "", where)
+
+
 def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> None:
-    """Refuse operations with too many classes, or inputs with too many elements.
+    """Refuse too many operations, operations with too many classes, or inputs with too many elements.
 
     Raises:
         ArchitectureError: A value exceeds a limit.
     """
     if os.environ.get("SURGEON_LIMITS") == "off":
         return
+    _bound("the number of operations", len(operations), OPERATIONS, "", where)
     for index, operation in enumerate(operations):
         for key, value in _items(operation, f"operations.{index}"):
             if not key.endswith("seed"):

@@ -13,7 +13,15 @@ from torch import nn
 
 from surgeon.checkpoint.companions import Companion, write_companions
 from surgeon.errors import CheckpointError
-from surgeon.interfaces.preprocessing import IMAGENET, TORCHVISION, TRANSFORMERS, Preprocessing, with_channels
+from surgeon.families.detectors import is_torchvision_detector, picture_channels
+from surgeon.interfaces.preprocessing import (
+    IMAGENET,
+    TORCHVISION,
+    TRANSFORMERS,
+    UNCHANGED,
+    Preprocessing,
+    with_channels,
+)
 from surgeon.interfaces.record import Record, record_of
 
 if TYPE_CHECKING:
@@ -79,7 +87,9 @@ def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) 
     companions = {companion.name: companion for companion in (record.companions if record is not None else ())}
     settings = {kind: stated.get(kind) or _described(kind, record, companions) for kind in AUTO if kind in kinds}
     notes: tuple[str, ...] = ()
-    if "pictures" in kinds and settings["pictures"] is None:
+    if "pictures" in kinds and module is not None and is_torchvision_detector(module):
+        settings["pictures"] = with_channels(UNCHANGED, picture_channels(module))
+    elif "pictures" in kinds and settings["pictures"] is None:
         settings["pictures"] = _default_pictures(module, record)
         notes = (UNSAID,)
     tokenizer: dict[str, bytes] = {}

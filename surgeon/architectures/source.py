@@ -128,7 +128,7 @@ def open_source(
     if arch is not None:
         architecture = _named(arch, providers)
     if checkpoint.manifest is not None:
-        return _from_artifact(checkpoint, architecture, providers)
+        return _from_artifact(checkpoint, architecture, providers, plugins)
     if architecture is None and checkpoint.module is not None:
         return _from_pickle(checkpoint, providers)
     if architecture is None:
@@ -201,7 +201,10 @@ def _from_builder(architecture: Architecture, location: str, providers: dict[str
 
 
 def _from_artifact(
-    checkpoint: Checkpoint, architecture: Architecture | None, providers: dict[str, ArchitectureProvider]
+    checkpoint: Checkpoint,
+    architecture: Architecture | None,
+    providers: dict[str, ArchitectureProvider],
+    plugins: Plugins,
 ) -> Source:
     record = read_record(checkpoint)
     architecture = architecture or record.architecture
@@ -209,7 +212,13 @@ def _from_artifact(
         raise ArchitectureError(
             f"nothing builds {architecture}: no provider of {architecture.scheme!r} is installed",
             where=checkpoint.location,
-            hint="install its plugin     see: surgeon plugins",
+            hint=plugins.hint(
+                "architecture",
+                architecture.scheme,
+                providers,
+                see="surgeon plugins",
+                needed={part: origin for past in record.surgeries for part, origin in past.plugins.items()},
+            ),
         )
     return Source(
         architecture,

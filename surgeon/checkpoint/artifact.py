@@ -28,6 +28,8 @@ MANIFEST = "surgeon.json"
 RECIPE = "recipe.yaml"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+SIGNATURE = "model.sig"
+"""The signature of the other files; see ``surgeon.pipeline.signature``."""
 METADATA_KEY = "surgeon"
 REPLACE = "--force replaces it; -o names another place"
 SHARD_BYTES = 5 * 10**9

@@ -27,6 +27,7 @@ from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.plugins import plugins_app
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
+from surgeon.cli.sign import sign
 from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
@@ -125,6 +126,7 @@ def make_app(plugins: Plugins) -> typer.Typer:
         evaluate,
         export,
         card,
+        sign,
         push,
         inspect,
         diff,

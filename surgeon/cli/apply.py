@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from surgeon.cli.catalog import print_json
 from surgeon.cli.outputs import tidy
 from surgeon.cli.startup.lazy_imports import defer
 from surgeon.errors import RecipeError
-from surgeon.pages.place import check_page
+from surgeon.pages.place import check_page, save_page
 
 if TYPE_CHECKING:
     from surgeon.recipe.load import Recipe
@@ -119,36 +119,24 @@ def plan(
     from surgeon.cli.render.plans import render_plan
 
     with working("reading the model and planning", quiet=quiet or as_json):
-        from surgeon.pipeline.api import plan as plan_changes
+        from surgeon.pipeline.planning import prepare_plan
 
-        planned = plan_changes(
-            model,
-            read,
-            arch=arch,
-            seed=seed,
-            key=key,
-            trust_pickle=trust_pickle,
-            trust_code=trust_code or (),
-            plugins=context.obj,
-        )
+        opening: dict[str, Any] = {
+            "arch": arch,
+            "key": key,
+            "trust_pickle": trust_pickle,
+            "trust_code": trust_code or (),
+            "plugins": context.obj,
+        }
+        prepared = prepare_plan(model, read, seed=seed, **opening)
         if html is not None:
-            from surgeon.pages.write import write_page
+            from surgeon.pages.write import page_of_plan
 
-            write_page(
-                html,
-                model if model is not None else read.model or "",
-                read,
-                arch=arch,
-                seed=seed,
-                key=key,
-                trust_pickle=trust_pickle,
-                trust_code=trust_code or (),
-                plugins=context.obj,
-            )
+            save_page(html, page_of_plan(prepared, model if model is not None else read.model or "", **opening))
     if as_json:
-        print_json(planned.to_dict())
+        print_json(prepared.plan.to_dict())
     elif not quiet:
-        show(render_plan(planned))
+        show(render_plan(prepared.plan))
 
 
 def _read(context: typer.Context, path: Path, model: str | None, settings: list[str] | None) -> Recipe:

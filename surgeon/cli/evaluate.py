@@ -31,6 +31,15 @@ def evaluate(
     part: options.Part = None,
     on_error: options.OnError = "fail",
     batch_size: options.BatchSize = 64,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="A metric to add: calibration_error, or a plugin's. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = None,
     arch: options.Arch = None,
     key: options.Key = None,
@@ -67,6 +76,7 @@ def evaluate(
             part=part,
             on_error=on_error,
             batch_size=batch_size,
+            metrics=metric or (),
             device=device,
             arch=arch,
             seed=seed,

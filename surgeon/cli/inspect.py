@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
 from surgeon.cli.startup.lazy_imports import defer
+from surgeon.errors import VerificationError
 from surgeon.pages.place import check_page
 
 
@@ -69,6 +71,30 @@ def check(
             "--source", metavar="MODEL", help="Compare kept tensors with this model, byte by byte.", show_default=False
         ),
     ] = None,
+    signature: Annotated[bool, typer.Option("--signature", help="Check who signed it, before anything else.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="PUBLIC.PEM", help="--signature: the signer's public key.", show_default=False),
+    ] = None,
+    chain: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--chain",
+            metavar="PEM",
+            help="--signature: certificates that the signer's is traced back to. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            "--identity", metavar="NAME", help="--signature: the account that signed without a key.", show_default=False
+        ),
+    ] = None,
+    issuer: Annotated[
+        str | None,
+        typer.Option("--issuer", metavar="URL", help="--signature: who vouches for --identity.", show_default=False),
+    ] = None,
     plugin: options.PluginNames = None,
     trust_pickle: options.TrustPickle = False,
     trust_code: options.TrustCode = None,
@@ -79,7 +105,7 @@ def check(
     """Check an artifact, byte for byte.
 
     It must load, and every tensor in the file must belong to the network. With --source, kept tensors must equal the
-    source's.
+    source's. With --signature, all files must be as --key, --chain or --identity signed them (see: surgeon sign).
     """
     defer()
     from surgeon.cli.render.consoles import show, working
@@ -87,9 +113,22 @@ def check(
 
     with working("loading the artifact", quiet=quiet or as_json):
         from surgeon.pipeline.api import verify
+        from surgeon.pipeline.signature import SignedBy
 
-        verified = verify(artifact, source, trust_pickle=trust_pickle, trust_code=trust_code or (), plugins=context.obj)
+        signer = None
+        if signature or key or chain or identity or issuer:
+            signer = SignedBy(key, chain or (), identity, issuer)
+        if signer and not signature:
+            raise VerificationError(f"{signer} is named, and no signature is to be checked", hint="add --signature")
+        verified = verify(
+            artifact,
+            source,
+            signature=signer,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code or (),
+            plugins=context.obj,
+        )
     if as_json:
         print_json(dataclasses.asdict(verified))
     elif not quiet:
-        show(render_verification(artifact, verified))
+        show(render_verification(artifact, verified, signer))

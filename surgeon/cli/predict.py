@@ -44,6 +44,9 @@ def predict(
         str | None,
         typer.Option("--of", metavar="NAME", help="Which output. Default: the network's own.", show_default=False),
     ] = None,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0.0, max=1.0, help="For a detector: the least score of a box.")
+    ] = 0.5,
     classes: options.Classes = None,
     part: options.Part = None,
     on_error: options.OnError = "fail",
@@ -63,7 +66,8 @@ def predict(
 ) -> None:
     """Print a network's predictions for samples, read as in training: one row per sample, classes by name.
 
-    Classes and yes/no questions are given as probabilities, values unchanged. Labels may be missing.
+    Classes and yes/no questions are given as probabilities, values unchanged, boxes in pixels of the picture. Labels
+    may be missing.
     """
     plugins: Plugins = context.obj
     if only and add_classes is None:
@@ -85,6 +89,7 @@ def predict(
             on_error=on_error,
             add_classes=add_classes,
             only=only,
+            min_score=min_score,
             batch_size=batch_size,
             device=device,
             arch=arch,

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from surgeon.data.audio import Sound
+from surgeon.data.boxes import BoxedPictures, DetectionPictures, detection_pictures, unlike
 from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
 from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
-from surgeon.data.network import CLASS_LOSS, LABELS, Network
+from surgeon.data.network import BOXES, CLASS_LOSS, CROWD, LABELS, MASKS, SIZES, Network
 from surgeon.data.numbers import Numbers, open_numbers
 from surgeon.data.pictures import Picture
 from surgeon.data.readers import Part, Read, TableSource, target_columns, text_columns
+from surgeon.data.requirements import require
 from surgeon.data.rows import Collate
 from surgeon.data.tag_columns import is_of_tags
 from surgeon.data.texts import Texts, open_texts
@@ -36,15 +38,23 @@ def undecoded(source: TableSource, part: Part) -> Part:
 
 
 def make_inputs(
-    source: TableSource, data: Read, network: Network, seed: int, *, trains: bool = True
+    source: TableSource, data: Read, network: Network, seed: int, *, trains: bool = True, labelled: bool = True
 ) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
     """Return the encoders of a source's inputs, the inputs' names, the collate function, and the preprocessing used.
 
-    With ``trains``, the rows are training rows, which determine the categories.
+    With ``trains``, the rows are training rows, which determine the categories. With ``labelled``, boxes are read too.
     """
     collate, stated = Collate(), network.preprocessing
     used: dict[str, Any] = {}
     where = data.places["train"]
+    if source.kind == "coco" or (network.detector is not None and (source.kind == "images" or source.image)):
+        if source.kind != "coco" and trains:
+            raise TrainingError(
+                "the network detects boxes, and the data have none",
+                where="train.data",
+                hint="give a COCO file: data: {source: coco, path: FILE.json, images: FOLDER}",
+            )
+        return _for_detector(source, data, network, seed, labelled=labelled)
     if source.kind == "images":
         picture = Picture("image", source.pixels, Path(), seed, stated)
         collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
@@ -89,6 +99,37 @@ def make_inputs(
     return encoders, tuple(inputs), collate, used
 
 
+def _for_detector(
+    source: TableSource, data: Read, network: Network, seed: int, *, labelled: bool
+) -> tuple[list[Encoder], tuple[str, ...], Collate, dict[str, Any]]:
+    """Return the encoder of a detector's pictures, with boxes if there are any and they are wanted."""
+    if (network.detector is None or network.refusal is not None) and network.heads and labelled:
+        raise unlike(network)
+    boxed = source.kind == "coco" and labelled
+    masks = boxed and source.masks
+    if masks:
+        require("detection", "reading segmentations")
+    if boxed and network.detector is not None and masks != network.masks:
+        raise TrainingError(
+            "the network predicts masks, and none are read" if network.masks else "the network predicts no masks",
+            where="train.data.masks",
+            hint="masks: true" if network.masks else "leave masks out",
+        )
+    rows = {name: part.rows for name, part in data.parts.items()}
+    most = max(len(boxes) for some in rows.values() for boxes in some["boxes"][:]) if boxed else None
+    column = "image" if source.kind == "images" else source.image
+    encode = detection_pictures(source, column, data.folder, data.places["train"], network, seed, most)
+    names = tuple(encode.picture.names)
+    collate = Collate(pictures=(*names, MASKS) if masks else names, fill=True)
+    if isinstance(encode, BoxedPictures):
+        collate.padding = {LABELS: IGNORED, BOXES: 0.0, CROWD: 0}
+        used = {name: {c for some in part["categories"][:] for c in some} for name, part in rows.items()}
+        encode.listed = data.classes
+        encode.used = tuple(name for name in data.classes if name in used["train"])
+        encode.elsewhere = tuple(sorted(set().union(*used.values()) - used["train"]))
+    return [encode], (*names, SIZES), collate, {"pictures": encode.picture.used}
+
+
 def _texts(source: TableSource, data: Read, network: Network) -> Texts:
     """Return the encoder of a source's texts: one text per row, a pair, or a list of words."""
     first, *rest = text_columns(source)
@@ -118,7 +159,7 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
     for name, part in data.parts.items():
         bad: dict[int, str] = {}
         for encode in encoders:
-            bad = _problems(encode, part, data, network) | bad
+            bad = _problems(encode, part, source, data, network) | bad
         if bad and source.on_error == "fail":
             position = min(bad)
             more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
@@ -140,11 +181,15 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
     return notes
 
 
-def _problems(encode: Encoder, part: Part, data: Read, network: Network) -> dict[int, str]:
+def _problems(encode: Encoder, part: Part, source: TableSource, data: Read, network: Network) -> dict[int, str]:
     if isinstance(encode, MaskedPictures):
         masks, count = encode, network.head(encode.target).count
         rows = part.rows.select_columns([encode.column, encode.mask])
         return problems(list(rows), lambda row, place: masks.problem(row, int(part.numbers[place]), count))
+    if isinstance(encode, DetectionPictures):
+        detection, names = encode, [encode.column, *(name for name in getattr(source, "boxes", ()))]
+        rows = part.rows.select_columns(names)
+        return problems(list(rows), lambda row, place: detection.problem(row, int(part.numbers[place])))
     if isinstance(encode, OpenedPictures):
         folder = encode.folder
         return problems(part.rows[encode.column][:], lambda value, _: picture_problem(value, folder))

@@ -9,6 +9,9 @@ from surgeon.interfaces.preprocessing import UNKNOWN, Preprocessing
 
 LABELS = "labels"
 """What the labels are called that no setting names: folders of classes, masks."""
+BOXES, CROWD, MASKS, SIZES = "boxes", "crowd", "masks", "sizes"
+"""What a detector's samples hold beside pictures and labels: boxes in pixels, which of them are crowds, a mask of each,
+and the size of the picture."""
 CLASS_LOSS = "cross_entropy"
 NEXT_TOKEN, MASKED, SEQUENCES = "next_token", "masked", "sequences"
 """How a language model predicts tokens: the next one, masked ones, or one sequence from another."""
@@ -44,6 +47,12 @@ class Network:
     """How it predicts tokens: ``next_token``, ``masked`` or ``sequences``; None if it does not, or if unknown."""
     preprocessing: Preprocessing = UNKNOWN
     """The preprocessing of its checkpoint."""
+    detector: str | None = None
+    """The library of a network that detects boxes, ``torchvision`` or ``transformers``; None for other networks."""
+    masks: bool = False
+    """Whether a detector predicts the masks of its boxes."""
+    refusal: str | None = None
+    """Why a network that detects boxes cannot be trained on them; None if it can, or if it detects none."""
 
     def head(self, label: str) -> Head:
         """Return the output that ``label`` trains; an unknown one if there is none."""

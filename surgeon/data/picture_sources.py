@@ -1,4 +1,4 @@
-"""What a recipe says of folders of pictures, with a folder for each class or with masks. No torch here."""
+"""What a recipe says of pictures in folders: with a folder for each class, with masks, or with boxes. No torch here."""
 
 from __future__ import annotations
 
@@ -110,3 +110,48 @@ class Masks(Split):
     """A folder like ``path`` to test on."""
     pixels: Pixels = Pixels()
     """How pictures become a network's input."""
+
+
+class Coco(Split):
+    """Pictures with boxes for a detector, from a COCO JSON file (``images``, ``annotations``, ``categories``).
+
+    Categories are compared by name with the head's classes, whatever their ids are; those without any annotation are
+    left out if the head does not have them. Every annotation is checked: a box without area, or outside its picture, is
+    an error that names the file and the annotation, or with ``on_error: skip`` left out and counted. Crowds are not
+    trained on, and pictures without boxes are kept. The network computes its own loss; metrics are COCO's mAP (extra
+    ``detection``).
+    """
+
+    kind: ClassVar[str] = "coco"
+    image: ClassVar[str] = "image"
+    boxes: ClassVar[tuple[str, ...]] = ("boxes", "categories", "crowd", "annotations", "sizes", "segments")
+    mask: ClassVar[None] = None
+    text: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    group: ClassVar[None] = None
+    numbers: ClassVar[dict[str, list[str]]] = {}
+    categories: ClassVar[dict[str, Any]] = {}
+    targets: ClassVar[dict[str, Any]] = {}
+    source: Literal["coco"]
+    path: File
+    """The JSON file; a relative path is looked up beside the recipe first."""
+    images: MaybeFile = None
+    """The folder of the pictures that it names. Default: the folder of the JSON file."""
+    validation_path: MaybeFile = None
+    """A JSON file for validation: early stopping, the best weights."""
+    validation_images: MaybeFile = None
+    """The folder of its pictures. Default: ``images`` or, without that, the folder of the JSON file."""
+    test_path: MaybeFile = None
+    """A JSON file for testing; categories may be missing."""
+    test_images: MaybeFile = None
+    """The folder of its pictures. Default: ``images`` or, without that, the folder of the JSON file."""
+    masks: bool = False
+    """Whether to read the segmentation of every box, for Mask R-CNN."""
+    pixels: Pixels = Pixels()
+    """How pictures become a network's input. Only ``flip``, ``colour`` and ``erase`` can augment them."""
+
+    @model_validator(mode="after")
+    def _visible(self) -> Self:
+        if self.labels == "hidden":
+            raise ValueError("labels: hidden leaves no boxes, and a picture without boxes is not unlabelled")
+        return self

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from surgeon.data.coco import read_coco
 from surgeon.data.folders import read_folder
 from surgeon.data.mask_folders import read_pairs
 from surgeon.errors import SurgeonError, TrainingError, suggest
@@ -75,6 +76,7 @@ class Read:
         rule: How the parts were made, if the data define them; None if there is only ``train``.
         folder: The folder that paths in cells are relative to.
         places: The location of each part, for messages.
+        classes: The categories that a file of boxes lists; empty for other sources.
     """
 
     parts: dict[str, Part]
@@ -83,6 +85,7 @@ class Read:
     rule: str | None = None
     folder: Path = Path()
     places: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 def read(source: TableSource) -> Read:
@@ -97,6 +100,7 @@ def read(source: TableSource) -> Read:
     readers: Mapping[str, Callable[[TableSource], Read]] = {
         "images": _images,
         "masks": _masks,
+        "coco": _coco,
         "table": _tables,
         "saved": _saved,
         "hub": _hub,
@@ -128,7 +132,8 @@ def columns_of(source: TableSource) -> list[str]:
     if source.kind == "images":
         return ["image", "label"]
     several = [*source.numbers.values(), *(c if isinstance(c, list) else [c] for c in source.targets.values())]
-    single = filter(None, (source.image, source.mask, *text_columns(source), source.audio, source.group))
+    boxes = getattr(source, "boxes", ())
+    single = filter(None, (source.image, *boxes, source.mask, *text_columns(source), source.audio, source.group))
     return list(dict.fromkeys([*single, *(column for some in several for column in some)]))
 
 
@@ -214,6 +219,33 @@ def _masks(source: TableSource) -> Read:
     if len(made.parts) > 1:
         made.rule = "by folder"
     return made
+
+
+def _coco(source: TableSource) -> Read:
+    import datasets
+
+    made = Read({}, folder=there(source.path).parent)
+    listed: list[str] = []
+    for name, path in _paths(source).items():
+        given = source.images if name == "train" else getattr(source, f"{name}_images") or source.images
+        folder = None if given is None else there(given)
+        content = read_coco(there(path), folder, masks=source.masks, skip=source.on_error == "skip")
+        listed += content.categories if name == "train" else []
+        made.notes += content.notes
+        made.parts[name] = Part.of(datasets.Dataset.from_dict(content.columns, features=_box_features()), content.names)
+        made.places[name] = str(path)
+    _check_apart(made.parts)
+    made.classes = tuple(listed)
+    made.rule = "by file" if len(made.parts) > 1 else None
+    return made
+
+
+def _box_features() -> Any:
+    from datasets import Features, List, Value
+
+    text, whole = Value("string"), Value("int32")
+    boxes = {"boxes": List(List(Value("float32"))), "categories": List(text), "crowd": List(Value("bool"))}
+    return Features({"image": text, **boxes, "annotations": List(text), "sizes": List(whole), "segments": List(text)})
 
 
 def _check_apart(parts: Mapping[str, Part]) -> None:

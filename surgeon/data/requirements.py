@@ -16,6 +16,7 @@ EXTRAS = {
         "scipy": "scipy",
     },
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
+    "detection": {"pycocotools": "pycocotools"},
     "audio": {"soundfile": "soundfile"},
     "tensorboard": {"tensorboard": "tensorboard"},
     "wandb": {"wandb": "wandb"},

@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from surgeon.data.network import LABELS
-from surgeon.data.picture_sources import File, Images, Masks, MaybeFile, Split
+from surgeon.data.picture_sources import Coco, File, Images, Masks, MaybeFile, Split
 from surgeon.data.settings import MaskValues, Pixels, Waves
 from surgeon.interfaces.data import Name, Source, source_name
 from surgeon.interfaces.hooks import hookimpl
@@ -255,7 +255,7 @@ class Corpus(Split):
         return Table.model_construct(**settings, targets=targets)
 
 
-BUNDLED = (Digits, Images, Masks, Table, Saved, Hub, Corpus)
+BUNDLED = (Digits, Images, Masks, Coco, Table, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -289,7 +289,7 @@ AnySource = TypeAliasType(
         PlainValidator(
             _chosen,
             json_schema_input_type=Annotated[
-                Digits | Images | Masks | Table | Saved | Hub | Corpus, Field(discriminator="source")
+                Digits | Images | Masks | Coco | Table | Saved | Hub | Corpus, Field(discriminator="source")
             ],
         ),
     ],

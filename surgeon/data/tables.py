@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surgeon.data.boxes import BoxedPictures
 from surgeon.data.class_names import Levels, Numbering, number_classes, order_columns
 from surgeon.data.files import Encoder
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
@@ -70,7 +72,7 @@ class OpenTable:
     @property
     def labelled(self) -> set[str]:
         """The labels that samples have."""
-        masks = {encode.target for encode in self.encoders if isinstance(encode, MaskedPictures)}
+        masks = {encode.target for encode in self.encoders if isinstance(encode, (MaskedPictures, BoxedPictures))}
         return masks | set(self.labels["train"])
 
     def levels(self, target: str, *, trained: bool) -> Levels | None:
@@ -151,7 +153,7 @@ class OpenTable:
         numbers = {column for columns in self.source.numbers.values() for column in columns}
         return numbers | {
             c for c in (self.source.image, self.source.mask, *text_columns(self.source), self.source.audio) if c
-        }
+        }.union(getattr(self.source, "boxes", ()))
 
     def _tensor(self, part: str, target: str, numberings: Mapping[str, Numbering], head: Head) -> Tensor:
         columns = self.labels[part][target]
@@ -175,6 +177,8 @@ class OpenTable:
         return None if group is None else part.rows[group][:]
 
     def _strata(self, part: str, network: Network) -> Any:
+        if self.source.kind == "coco":
+            return _rarest(self.parts[part].rows["categories"][:])
         return _strata(self.source, self.labels[part], network)
 
 
@@ -200,20 +204,20 @@ def load_tables(
         for target in table.labels["train"]:
             if (level := table.levels(target, trained=is_trained)) is not None:
                 levels.setdefault(target, []).append(level)
-    masks = [
-        (table, encode, is_trained)
-        for table, is_trained in zip(tables, trained, strict=True)
-        for encode in table.encoders
-        if isinstance(encode, MaskedPictures)
+    encoders = [
+        (encode, is_trained) for table, is_trained in zip(tables, trained, strict=True) for encode in table.encoders
     ]
-    for table, mask, is_trained in masks:
-        if mask.values.classes is not None:
-            level = Levels("text", tuple(mask.values.classes), is_trained, called(table.source))
-            levels.setdefault(mask.target, []).append(level)
+    masks = [(e, t) for e, t in encoders if isinstance(e, MaskedPictures) and e.values.classes is not None]
+    boxes = [(e, t) for e, t in encoders if isinstance(e, BoxedPictures)]
+    every: list[tuple[MaskedPictures | BoxedPictures, bool]] = [*masks, *boxes]
+    for drawn, is_trained in every:
+        level = drawn.levels(network.head(drawn.target), trained=is_trained)
+        levels.setdefault(drawn.target, []).append(level)
     numberings = {target: number_classes(target, values, network.head(target)) for target, values in levels.items()}
-    for _, mask, _ in masks:
-        if mask.values.classes is not None:
-            mask.number(numberings[mask.target])
+    for drawn, _ in every:
+        drawn.number(numberings[drawn.target])
+    for boxed, _ in boxes:
+        boxed.most = max(other.most for other, _ in boxes)
     return [
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
@@ -319,6 +323,13 @@ def _strata(source: TableSource, labels: Mapping[str, Any], network: Network) ->
             _, codes = np.unique(rows, axis=0, return_inverse=True)
             return codes.reshape(-1)
     return None
+
+
+def _rarest(categories: Sequence[Sequence[str]]) -> Any:
+    """Return the rarest category of each picture as a number, -1 for pictures without boxes."""
+    counts = Counter(name for names in categories for name in set(names))
+    order = {name: number for number, (name, _) in enumerate(counts.most_common())}
+    return np.array([max((order[name] for name in names), default=-1) for names in categories])
 
 
 def _hold_out(table: OpenTable, data: Read, network: Network) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surgeon.data.boxes import BoxedPictures
 from surgeon.data.class_names import Levels, Numbering, listed, numbered_by
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn
@@ -194,7 +195,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
         if part.ids is None:
             part.ids = _row_names(source, Read({"train": part}), "")
         data = Read({"train": part}, whole.text, [] if made else whole.notes, None, whole.folder)
-        data.places = {"train": whole.places[name]}
+        data.places, data.classes = {"train": whole.places[name]}, whole.classes
         samples = _samples(source, data, network, strict=strict)
         if len(whole.parts) > 1:
             samples.parts = [name] * len(samples)
@@ -205,7 +206,7 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
 def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
     check_columns(source, data.parts["train"].rows.column_names, called(source))
     data.parts["train"] = undecoded(source, data.parts["train"])
-    encoders, inputs, collate, used = make_inputs(source, data, network, 0, trains=False)
+    encoders, inputs, collate, used = make_inputs(source, data, network, 0, trains=False, labelled=strict)
     notes = [*data.notes, *check_inputs(source, data, encoders, network)]
     part = data.parts["train"]
     labels: dict[str, Tensor] = {}
@@ -223,6 +224,11 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
             continue
         notes += _absent(target, labels[target], head, data.places["train"])
     for encode in encoders:
+        if isinstance(encode, BoxedPictures):
+            head = network.head(encode.target)
+            numbering = numbered_by(encode.target, encode.levels(head, trained=False), head)
+            encode.number(numbering)
+            names[encode.target] = numbering.names
         if isinstance(encode, MaskedPictures):
             numbering = _of_masks(encode, network, data.places["train"])
             encode.number(numbering)

@@ -35,7 +35,7 @@ napoleon_numpy_docstring = False
 
 
 def setup(app: Any) -> None:
-    """Escape docstrings before napoleon reads them: a selector such as ``layer*`` is no emphasis."""
+    """Escape docstrings before napoleon reads them: a selector such as ``layer*`` is not emphasis."""
     app.connect("autodoc-process-docstring", _escaped, priority=100)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from surgeon.docs.artifact_page import artifact_page
 from surgeon.docs.command_pages import command_pages
+from surgeon.docs.gallery_page import gallery_page
 from surgeon.docs.python_pages import python_pages
 from surgeon.docs.recipe_pages import RecipePages
 from surgeon.docs.rst import contents, heading
@@ -19,6 +20,7 @@ ORDER = (
     "losses",
     "penalties",
     "schedules",
+    "metrics",
     "callbacks",
     "parts",
     "commands/index",
@@ -34,6 +36,7 @@ def generated_pages() -> dict[str, str]:
     intro = "All of it is generated from the code: by ``python -m surgeon.docs``."
     return {
         "reference/index.rst": heading("Reference", label="reference") + f"\n{intro}\n\n" + contents(ORDER),
+        "gallery.rst": gallery_page(),
         "reference/artifact.rst": artifact_page(),
         **RecipePages(schema_of(plugins)).pages(),
         **training_pages(plugins),

@@ -1,4 +1,4 @@
-"""Describe what training consists of: losses, penalties, schedules, callbacks."""
+"""Describe what training consists of: losses, penalties, schedules, metrics, callbacks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import surgeon.training
 from surgeon.docs.rst import directive, heading, key, literal
 from surgeon.interfaces.training import Penalty, Schedule
 from surgeon.plugins import Plugins
-from surgeon.training.callbacks import KINDS
 
 
 def training_pages(plugins: Plugins) -> dict[str, str]:
-    """Write the pages about losses, penalties, schedules and callbacks, by path."""
+    """Write the pages about losses, penalties, schedules, metrics and callbacks, by path."""
     return {
         "reference/losses.rst": _losses(plugins),
         "reference/penalties.rst": _penalties(),
-        "reference/schedules.rst": _schedules(),
+        "reference/schedules.rst": _schedules(plugins),
+        "reference/metrics.rst": _metrics(plugins),
         "reference/callbacks.rst": _callbacks(plugins),
     }
 
@@ -53,14 +53,23 @@ def _penalties() -> str:
     return "\n".join([heading("Penalties", label="penalties"), intro + "\n", *documented])
 
 
-def _schedules() -> str:
-    kinds = ", ".join(map(literal, KINDS))
+def _schedules(plugins: Plugins) -> str:
+    kinds = ", ".join(map(literal, plugins.schedules()))
     fields = [
         key(f"Schedule.{name}", field.description or "", _type_name(field.annotation))
         for name, field in Schedule.model_fields.items()
     ]
     intro = f"{inspect.cleandoc(Schedule.__doc__ or '')}\n\nOperations ask for them. There are the kinds {kinds}.\n"
     return "\n".join([heading("Schedules", label="schedules"), intro, *fields])
+
+
+def _metrics(plugins: Plugins) -> str:
+    intro = (
+        "``train.metrics`` adds these to the metrics of each task, with their options: "
+        "``{metric: calibration_error, bins: 10}``; so does ``surgeon evaluate --metric``.\n"
+    )
+    documented = [_documented(name, metric) for name, metric in plugins.metrics().items()]
+    return "\n".join([heading("Metrics", label="metrics"), intro, *documented])
 
 
 def _callbacks(plugins: Plugins) -> str:

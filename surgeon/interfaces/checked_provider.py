@@ -113,7 +113,7 @@ class CheckedProvider(ArchitectureProvider):
         return self._optional("config", dict, lambda: self.provider.config(rebuilt, pictures))
 
     def load_stock(self, folder: Path) -> nn.Module:
-        """Load an artifact by the library; what it raises is told by the caller."""
+        """Load an artifact by the library alone. The caller handles its exceptions."""
         return self.provider.load_stock(folder)
 
     def trusting(self, names: Collection[str]) -> ArchitectureProvider:

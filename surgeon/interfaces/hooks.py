@@ -63,5 +63,21 @@ def surgeon_callbacks() -> Mapping[str, Callable[..., Any]]:  # type: ignore[emp
 
 
 @hookspec
+def surgeon_schedules() -> Mapping[str, Callable[..., float]]:  # type: ignore[empty-body]
+    """Return curves by name: ``curve(progress, **options) -> float``, with progress from 0 to 1.
+
+    A ``Schedule`` names them as its ``kind``; its ``peak`` multiplies the result.
+    """
+
+
+@hookspec
+def surgeon_metrics() -> Mapping[str, Callable[..., float]]:  # type: ignore[empty-body]
+    """Return metrics by name: ``metric(prediction, target, **options) -> float``, of all test samples at once.
+
+    A recipe names them under ``train.metrics``.
+    """
+
+
+@hookspec
 def surgeon_commands(app: typer.Typer) -> None:
     """Add commands to the command line."""

@@ -1,8 +1,10 @@
-"""Say where to get what is missing: from a plugin that is not loaded, failed, or is not installed."""
+"""Say where to get what is missing (from a plugin that is not loaded, failed, or is not installed) and what failed."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from types import ModuleType
 
 from surgeon.errors import PluginError
 
@@ -43,3 +45,19 @@ def hint_about_missing(
     for plugin, error in failures.items():
         hints.append(f"it may be in the plugin {plugin!r}, which failed: {error.message} (see: surgeon plugins)")
     return "\n    ".join(hints)
+
+
+def plugin_in_traceback(error: BaseException, plugins: Mapping[str, object]) -> str | None:
+    """Name the plugin in whose code ``error`` was raised, by its traceback; None if it was in none.
+
+    Args:
+        error: The exception.
+        plugins: The plugins, modules or objects, by name.
+    """
+    owners = {}
+    for name, plugin in plugins.items():
+        module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+        owners[module.partition(".")[0]] = name
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    involved = [owners[top] for module in reversed(modules) if (top := module.partition(".")[0]) in owners]
+    return involved[0] if involved else None

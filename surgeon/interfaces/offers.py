@@ -90,6 +90,24 @@ def callbacks(offer: Any) -> Named:
     return _callables(offer, "callbacks", 0)
 
 
+def schedules(offer: Any) -> Named:
+    """Curves of schedules by name; each is called with the progress of training.
+
+    Raises:
+        PluginError: Something else was returned, or a value that takes no argument.
+    """
+    return _callables(offer, "curves", 1, "(progress)")
+
+
+def metrics(offer: Any) -> Named:
+    """Metrics by name; each is called with predictions and labels.
+
+    Raises:
+        PluginError: Something else was returned, or a value that takes fewer than two arguments.
+    """
+    return _callables(offer, "metrics", 2)
+
+
 def families(offer: Any) -> Named:
     """Families of networks, by their names.
 
@@ -113,6 +131,8 @@ CHECKS: Mapping[str, Callable[[Any], Named]] = {
     "surgeon_losses": losses,
     "surgeon_sources": sources,
     "surgeon_callbacks": callbacks,
+    "surgeon_schedules": schedules,
+    "surgeon_metrics": metrics,
 }
 """What checks the value that each hook returns."""
 
@@ -125,7 +145,7 @@ def _listed(offer: Any, wanted: str) -> Iterable[Any]:
     return list(offer)
 
 
-def _callables(offer: Any, what: str, arguments: int) -> Named:
+def _callables(offer: Any, what: str, arguments: int, names: str = "(prediction, target)") -> Named:
     if not isinstance(offer, Mapping):
         shown = "None" if offer is None else _shown(offer)
         raise PluginError(f"returned {shown} instead of a mapping of names to {what}")
@@ -133,7 +153,8 @@ def _callables(offer: Any, what: str, arguments: int) -> Named:
         if not isinstance(name, str) or not callable(function):
             raise PluginError(f"returned {name!r}: {_shown(function)}, which is not a callable under a name")
         if arguments and not _takes(function, arguments):
-            raise PluginError(f"{name!r} does not take {arguments} arguments, (prediction, target)")
+            count = f"{arguments} argument{'s' if arguments > 1 else ''}"
+            raise PluginError(f"{name!r} does not take {count}, {names}")
     return list(offer.items())
 
 

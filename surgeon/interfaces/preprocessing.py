@@ -22,6 +22,8 @@ IMAGENET: dict[str, Any] = {
     "antialias": True,
 }
 """Means and deviations of ImageNet's channels, for a network whose checkpoint says nothing of pictures."""
+UNCHANGED: dict[str, Any] = {**IMAGENET, "resize": None, "mean": [0.0] * 3, "std": [1.0] * 3}
+"""Of torchvision's detectors, which resize and normalise pictures themselves: values from 0 to 1 of any size."""
 SIDES = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
 
 

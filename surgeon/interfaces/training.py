@@ -72,9 +72,14 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     buffer: str = Field(description="The site and name of a scalar buffer, as in state_dict.")
-    kind: str = Field(default="dann", description="dann: peak * (2 / (1 + exp(-gamma p)) - 1); linear: peak * p.")
+    kind: str = Field(
+        default="dann",
+        description="dann: peak * (2 / (1 + exp(-gamma p)) - 1); linear: peak * p; or a plugin's (hook "
+        "surgeon_schedules).",
+    )
     peak: float = 1.0
     gamma: float = 10.0
+    options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of a plugin's curve.")
 
 
 class Penalty(BaseModel):

@@ -14,7 +14,8 @@ from surgeon.pages.place import check_page, save_page
 from surgeon.pipeline.comparison import diff
 from surgeon.pipeline.difference import Diff
 from surgeon.pipeline.network_view import NetworkView, inspect, view_network
-from surgeon.pipeline.prepare import Operations, Prepared, prepare
+from surgeon.pipeline.planning import prepare_plan
+from surgeon.pipeline.prepare import Operations, Prepared
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import inspection_of
 from surgeon.surgery.opened import Model
@@ -70,7 +71,7 @@ def write_page(
     opening |= {"arch": arch, "key": key}
     if operations is None:
         return save_page(path, network_page(inspect(model, **opening)))
-    prepared = prepare(model, operations, seed=seed, roles=roles, inputs=inputs, **opening)
+    prepared = prepare_plan(model, operations, seed=seed, roles=roles, inputs=inputs, **opening)
     return save_page(path, page_of_plan(prepared, model, **opening))
 
 

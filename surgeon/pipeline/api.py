@@ -23,12 +23,13 @@ from surgeon.errors import OperationError, SurgeonWarning, VerificationError, na
 from surgeon.graph.tensors import fill, tensors_of
 from surgeon.interfaces.record import ATTRIBUTE, record_of
 from surgeon.nn.frozen import Frozen
-from surgeon.pipeline.check_settings import check_training
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.pipeline.integrity import compare_with_manifest, compare_with_recorded_outputs, verify_bytes
 from surgeon.pipeline.nonfinite import count_nonfinite
+from surgeon.pipeline.planning import prepare_plan
 from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.pipeline.reference_outputs import is_small, run_before_writing
+from surgeon.pipeline.signature import SignedBy, check_signature
 from surgeon.pipeline.unregistered import refuse_unregistered
 from surgeon.pipeline.write_model import write_model
 from surgeon.plugins import Plugins, as_plugins
@@ -75,13 +76,9 @@ def plan(
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
     """
-    plugins = as_plugins(plugins)
-    recipe = as_recipe(operations, plugins)
-    if recipe.train is not None:
-        check_training(recipe, plugins, here=False)
-    return prepare(
+    return prepare_plan(
         model,
-        recipe,
+        operations,
         arch=arch,
         seed=seed,
         roles=roles,
@@ -89,7 +86,7 @@ def plan(
         key=key,
         trust_pickle=trust_pickle,
         trust_code=trust_code,
-        plugins=plugins,
+        plugins=as_plugins(plugins),
     ).plan
 
 
@@ -259,6 +256,7 @@ class Verification:
         same_outputs: How many output tensors are, up to rounding, those of the network that was written.
         outputs_note: Why outputs were not compared; empty if they were.
         nonfinite: How many NaN and infinite values each tensor has that has any.
+        signed: How many files the signature covers; 0 if it was not checked.
     """
 
     tensors: int
@@ -270,6 +268,7 @@ class Verification:
     same_outputs: int = 0
     outputs_note: str = ""
     nonfinite: Mapping[str, int] = field(default_factory=dict)
+    signed: int = 0
 
 
 @name_nearest_option
@@ -277,6 +276,7 @@ def verify(
     path: str | Path,
     source: str | Path | nn.Module | None = None,
     *,
+    signature: SignedBy | None = None,
     trust_pickle: bool = False,
     trust_code: TrustCode = (),
     plugins: Plugins | Sequence[str] | None = None,
@@ -289,15 +289,17 @@ def verify(
     Args:
         path: The artifact.
         source: The model that the artifact was made from; without it, no tensors are compared.
+        signature: Who must have signed the artifact (:func:`surgeon.sign`); checked before anything else is read.
         trust_pickle: Whether pickles in the source may run code.
         trust_code: Modules, named in the recipe or a manifest (``python:package.module:function``), that may run.
         plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
 
     Raises:
         CheckpointError: A file has changed since it was written.
-        VerificationError: The artifact has no manifest or does not match it, or a frozen tensor differs from the
-            source's.
+        VerificationError: The artifact has no manifest or does not match it, is not signed as it must be, or a frozen
+            tensor differs from the source's.
     """
+    signed = check_signature(path, signature) if signature is not None else 0
     plugins = with_trust(as_plugins(plugins), trust_code, source)
     artifact = open_source(path, plugins=plugins)
     if artifact.checkpoint is None or not artifact.surgeries:
@@ -348,6 +350,7 @@ def verify(
         same_outputs=compared.equal,
         outputs_note=compared.note,
         nonfinite=nonfinite,
+        signed=signed,
     )
 
 

@@ -32,7 +32,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
     if here:
         require("train", "the recipe's train: section")
     problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
-    problems += _in_callbacks(recipe, settings, plugins)
+    problems += [*_in_callbacks(recipe, settings, plugins), *_in_metrics(recipe, settings, plugins)]
     if not needs_data:
         pass  # the caller's datasets replace those of the settings
     elif settings.data is None:
@@ -75,6 +75,18 @@ def _in_callbacks(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> 
         except TrainingError as error:
             problems.append(_problem(recipe, error.message, error.hint, "train", "callbacks", index))
     return problems
+
+
+def _in_metrics(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:
+    if not settings.metrics:
+        return []
+    from surgeon.training.further_metrics import make_further
+
+    try:
+        make_further(settings.metrics, plugins.metrics())
+    except TrainingError as error:
+        return [_problem(recipe, error.message, error.hint, *(error.where or "").split("."))]
+    return []
 
 
 def _in_losses(recipe: Recipe, settings: TrainSettings, plugins: Plugins) -> list[SurgeonError]:

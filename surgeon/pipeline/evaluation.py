@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from surgeon.architectures.trust import TrustCode
 from surgeon.errors import name_nearest_option
@@ -11,8 +11,10 @@ from surgeon.pipeline.given_data import Data, Reading, named_network
 from surgeon.pipeline.prediction import PartName, ReadyModel
 from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins
+from surgeon.recipe.train_settings import MetricSettings
 from surgeon.surgery.opened import Model
 from surgeon.training.evaluation import Evaluation, evaluate_samples
+from surgeon.training.further_metrics import make_further
 from surgeon.training.language import is_language_model
 from surgeon.training.predictions import BATCH
 
@@ -26,6 +28,7 @@ def evaluate(
     part: PartName | None = None,
     on_error: Literal["fail", "skip"] = "fail",
     batch_size: int = BATCH,
+    metrics: Sequence[str | MetricSettings | Mapping[str, Any]] = (),
     device: str | None = None,
     arch: str | None = None,
     seed: int | None = None,
@@ -38,7 +41,7 @@ def evaluate(
     """Evaluate a network on labelled data, prepared as in training.
 
     Classes: accuracy, balanced accuracy, F1, per-class metrics and the confusion matrix. Yes/no questions: AUROC and
-    average precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity.
+    average precision, also per question. Values: R², MAE and RMSE. Tokens: perplexity. Boxes: COCO's mAP.
 
     Args:
         model: A model as for :func:`surgeon.load`, or a network in memory.
@@ -48,6 +51,7 @@ def evaluate(
         part: Evaluate on this part of the data only. Default: all of it.
         on_error: ``skip`` leaves out samples that cannot be read, with a note; ``fail`` raises.
         batch_size: Samples per batch.
+        metrics: Metrics to add, by name, or ``{"metric": NAME, **options}``: ``calibration_error``, or a plugin's.
         device: The device, such as ``cuda``. Default: that of a network in memory, else a GPU if there is one.
         arch: What builds the network, if the source does not say.
         seed: The seed for sources of data that draw samples.
@@ -70,6 +74,8 @@ def evaluate(
         trust_code=trust_code,
         plugins=plugins,
     )
+    named = [metric if isinstance(metric, str) else MetricSettings.model_validate(metric) for metric in metrics]
+    further = make_further(named, ready.plugins.metrics())
     facts = named_network(ready.model, ready.operations, classes)
     recorded = recorded_inputs(ready.record, trusted=trust_recipe)
     reading = Reading(
@@ -77,5 +83,11 @@ def evaluate(
     )
     samples = reading.samples(data)
     return evaluate_samples(
-        ready.model, samples, facts, ready.operations, ready.plugins.losses(), batch_size=batch_size
+        ready.model,
+        samples,
+        facts,
+        ready.operations,
+        ready.plugins.losses(),
+        batch_size=batch_size,
+        further=further,
     )

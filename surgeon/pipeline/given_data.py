@@ -205,7 +205,7 @@ class Reading:
             return text
         kind = written["source"]
         names: tuple[str, ...] = ()
-        if kind == "images":
+        if kind in ("images", "coco"):
             names = ("pixels",)
         elif kind == "masks":
             names = ("pixels", "mask_values")
@@ -229,7 +229,7 @@ class Reading:
         if kind in TABLES and "targets" not in written and "mask" not in written:
             fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
         plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
-        if kind in (*TABLES, "images", "masks"):
+        if kind in (*TABLES, "images", "masks", "coco"):
             plain["on_error"] = self.on_error
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
+from surgeon.data.network import SIZES
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, record_of
@@ -22,6 +23,8 @@ from surgeon.pipeline.recorded_inputs import recorded_inputs
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
+from surgeon.training.box_predictions import predict_boxes
+from surgeon.training.detection import DETECTIONS
 from surgeon.training.predictions import BATCH, Predictions, predict_samples
 
 PartName = Literal["train", "validation", "test"]
@@ -38,6 +41,7 @@ def predict(
     on_error: Literal["fail", "skip"] = "fail",
     add_classes: str | Path | Mapping[str, Row] | None = None,
     only: bool = False,
+    min_score: float = 0.5,
     batch_size: int = BATCH,
     device: str | None = None,
     arch: str | None = None,
@@ -63,6 +67,7 @@ def predict(
         on_error: ``skip`` leaves out samples that cannot be read, with a note; ``fail`` raises.
         add_classes: For a head that scores by attributes: more classes to score, or a CSV file of them.
         only: Whether to score the added classes only.
+        min_score: For a detector: the least score of a box.
         batch_size: Samples per batch.
         device: The device, such as ``cuda``. Default: that of a network in memory, else a GPU if there is one.
         arch: What builds the network, if the source does not say.
@@ -96,6 +101,10 @@ def predict(
     recorded = recorded_inputs(ready.record, trusted=trust_recipe)
     reading = Reading(ready.model, recorded, facts, ready.plugins, part, seed, on_error)
     samples = reading.samples(data)
+    if any(SIZES in some.inputs for some in samples):
+        if output not in (None, DETECTIONS):
+            raise TrainingError(f"unknown output {output!r} (available: {DETECTIONS})")
+        return predict_boxes(network, samples, facts, min_score=min_score, batch_size=batch_size)
     return predict_samples(network, samples, facts, ready.operations, output=output, batch_size=batch_size)
 
 

@@ -22,6 +22,7 @@ from surgeon.data.sources import BUNDLED
 from surgeon.errors import OperationError
 from surgeon.graph.inputs.resolve import described
 from surgeon.graph.tensors import fill, tensors_of
+from surgeon.interfaces.data import source_name
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, Surgeries
 from surgeon.interfaces.registered import UNREGISTERED
@@ -36,6 +37,7 @@ from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import resolved
+from surgeon.recipe.recorded_plugins import foreign
 from surgeon.surgery.make_plan import make_plan
 from surgeon.surgery.make_record import companions_of, make_record
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -175,6 +177,7 @@ def prepare(
     plugins: Plugins | Sequence[str] | None = None,
     inplace: bool = False,
     outputs: bool = True,
+    planning: bool = False,
 ) -> Prepared:
     """Open a model, edit its skeleton and account for every tensor; reads no weights and writes nothing.
 
@@ -192,6 +195,8 @@ def prepare(
         plugins: The plugins, or files and modules to load beside the built-in and installed ones (the default).
         inplace: Whether to edit a module in memory itself instead of a copy.
         outputs: Whether to trace the result, so that the plan lists its outputs.
+        planning: Whether only the plan is wanted; choices that need weights are not made then, and nothing can be
+            written.
 
     Raises:
         SurgeonError: The recipe, the source or an operation is invalid; the class of the error says which.
@@ -214,7 +219,7 @@ def prepare(
     opened = open_network(chosen, options, inplace=inplace)
     companions = companions_of(opened.source)
     before, sizes = dict(tensors_of(opened.root)), Sizes.of(opened.root)
-    course = opened.course(surgeries)
+    course = opened.course(surgeries, planning=planning)
     course.surgery.check_roles()
     steps = [
         course.operate(operation, recipe.where("operations", index))
@@ -234,7 +239,7 @@ def prepare(
             "answers": journal.answers,
             "source": source.location,
             "text": recipe.text,
-            "plugins": _foreign(recipe, plugins),
+            "plugins": _foreign(recipe, plugins, source, journal.answers),
             "kept": {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"},
             "derived": [fact.name for fact in planned.tensors if fact.origin == "derived"],
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
@@ -257,16 +262,19 @@ def prepare(
     )
 
 
-def _foreign(recipe: Recipe, plugins: Plugins) -> dict[str, str]:
-    used: dict[str, set[type]] = {"operation": {type(operation) for operation in recipe.operations}}
-    if sources := {type(source) for source in recipe.sources} - set(BUNDLED):
+def _foreign(recipe: Recipe, plugins: Plugins, source: Source, answers: Mapping[str, Any]) -> dict[str, str]:
+    """Return what plugins offered for a recipe: operations, sources, and what builds its networks."""
+    used = {"operation": [o.name for o in recipe.operations if plugins.operations().get(o.name) is type(o)]}
+    if sources := [source_name(type(data)) for data in recipe.sources if type(data) not in BUNDLED]:
         used["source"] = sources
+    located = [answer["scheme"] for name, answer in answers.items() if "/architecture" in name]
+    used["architecture"] = [*located, *([source.architecture.scheme] if source.architecture else [])]
     unregistered = {
         f"operation {operation.name}": f"{origin_of(type(operation))}{UNREGISTERED}"
         for operation in recipe.operations
         if plugins.operations().get(operation.name) is not type(operation)
     }
-    return {**plugins.foreign(used), **unregistered}
+    return {**foreign(plugins, used), **unregistered}
 
 
 def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:

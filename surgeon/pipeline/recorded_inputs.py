@@ -99,6 +99,8 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
     elif kind == "masks":
         fields = {"image": "image", "targets": {}, "mask_values": source.get("mask_values")}
+    elif kind == "coco":
+        fields = {"image": "image", "targets": {}}
     elif kind in TABLES:
         names = (*COLUMNS, *LABELLED, "tokenizer", "max_length", "scale", "categories")
         fields = {name: source[name] for name in names if source.get(name) is not None}

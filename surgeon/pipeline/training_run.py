@@ -28,6 +28,7 @@ from surgeon.plugins import Plugins, as_plugins
 from surgeon.recipe.load import Recipe, load_recipe, operation_dict
 from surgeon.recipe.reach import reaches
 from surgeon.recipe.recorded import recorded_operations
+from surgeon.recipe.recorded_plugins import refuse_missing_parts
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
@@ -151,11 +152,15 @@ def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugin
     needed, recorded = last.plugins, recorded_operations(last, plugins, source=f"{path}: its manifest")
     if Path(path).is_dir():
         text = Path(path) / "recipe.yaml"
-        return load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
+        recipe = load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
+        refuse_missing_parts(record, recipe, plugins, str(path))
+        return recipe
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
         copy = Path(scratch) / "recipe.yaml"
         copy.write_text(last.text, encoding="utf-8")
-        return load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
+        recipe = load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
+        refuse_missing_parts(record, recipe, plugins, str(path))
+        return recipe
 
 
 def _trainee(

@@ -5,6 +5,7 @@ Only the standard tags are read, aliases are expanded up to a limit, and nothing
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -24,6 +25,8 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
 MAX_DEPTH = 40
 TAG = "tag:yaml.org,2002:"
+SELECTING = ("@", "!", "*")
+"""The beginnings of selectors that YAML would take for its own signs; ``--set PATH=@head`` needs no quotes."""
 SCALARS = {TAG + name for name in ("str", "int", "float", "bool", "null")}
 
 
@@ -66,7 +69,7 @@ class Document:
         place = f"--set {path.strip()}"
         if not equals or "" in keys:
             raise RecipeError("is not PATH=VALUE", where=f"--set {setting}", hint="as in: --set operations.1.classes=7")
-        parsed = parse(value, place)
+        parsed = parse(json.dumps(value, ensure_ascii=False) if value.startswith(SELECTING) else value, place)
         if parsed.problems:
             raise RecipeError(parsed.problems[0].message, where=place)
         at = self.data

@@ -17,6 +17,7 @@ __all__ = [
     "CallbackSettings",
     "Digits",
     "DistillSettings",
+    "MetricSettings",
     "MixSettings",
     "OptimizerSettings",
     "TrainSettings",
@@ -54,6 +55,22 @@ class CallbackSettings(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         """The callback's settings."""
+        return dict(self.model_extra or {})
+
+
+class MetricSettings(BaseModel):
+    """Name a metric; the other keys are its options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    metric: str = Field(min_length=1)
+    """calibration_error, or a plugin's metric (hook surgeon_metrics)."""
+    output: str | None = Field(default=None, min_length=1)
+    """The output that it measures. Default: every output with labels."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The metric's options."""
         return dict(self.model_extra or {})
 
 
@@ -179,7 +196,8 @@ class TrainSettings(BaseModel):
     features: Literal["none", "cache"] = "none"
     """cache: run the frozen layers below all trained ones once over the training samples, keep their outputs on disk
     ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, default 20, dropping the least recently used) and
-    train the other layers on them; refused if the result would differ."""
+    train the other layers on them. Dropout inside a frozen part is off; otherwise refused if the result would differ.
+    A warning says so if most of the frozen layers lie above trained ones and run in every step."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32
@@ -198,6 +216,8 @@ class TrainSettings(BaseModel):
     callbacks: list[Annotated[str, Field(min_length=1)] | CallbackSettings] = Field(default_factory=list)
     """Callbacks of the Trainer: a name, or ``{callback: early_stopping, patience: 3, metric: loss}``, which ends
     training when the metric has not improved for that many epochs, and restores the best weights."""
+    metrics: list[Annotated[str, Field(min_length=1)] | MetricSettings] = Field(default_factory=list)
+    """Metrics of the test samples to add to those of the task: a name, or ``{metric: calibration_error, bins: 10}``."""
     class_weights: Literal["balanced"] | list[float] | dict[str | int, float] | None = None
     """The weight of each class in the loss: balanced (the inverse of its frequency in training), a list, or a mapping
     from names, with 1 for names left out. For yes/no questions, the weight of a yes."""

@@ -122,6 +122,23 @@ def _as_json(kind: str, answer: Any) -> str:
         ) from error
 
 
+def same_form(answer: Any, other: Any) -> bool:
+    """Whether two answers have the same types, and as many items: what follows from them has the same shapes."""
+    if isinstance(answer, Mapping) and isinstance(other, Mapping):
+        return answer.keys() == other.keys() and all(same_form(answer[key], other[key]) for key in answer)
+    if isinstance(answer, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(answer) == len(other) and all(same_form(a, b) for a, b in zip(answer, other, strict=True))
+    numbers = (int, float)
+    both_numbers = isinstance(answer, numbers) and isinstance(other, numbers)
+    return isinstance(answer, bool) is isinstance(other, bool) if both_numbers else type(answer) is type(other)
+
+
+def shown(answer: Any) -> str:
+    """Show an answer in a line."""
+    text = json.dumps(answer, default=repr)
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(answer)} items)" if hasattr(answer, "__len__") else text
+
+
 def _name(step: str, kind: str, subject: str, time: int) -> str:
     return f"{step}/{kind}{f'#{time}' if time > 1 else ''}/{subject}"
 

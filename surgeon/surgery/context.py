@@ -30,11 +30,11 @@ class Surgery(SettingEdits):
     """Inspect and edit a skeleton. Every edit is recorded, so that it can be planned, refused and replayed.
 
     Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``features``,
-    ``trace``, ``inputs``, ``recall``, ``is_recorded``, ``locate``, ``build``, ``families``. Values: ``new``, ``draw``,
-    ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``, ``is_made``. Modules:
-    ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``, ``wrap``. Settings: ``set``, ``hook``,
-    ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``, ``graft``, ``cut``. Training state:
-    ``freeze``. In the plan: ``note``.
+    ``trace``, ``inputs``, ``recall``, ``choose``, ``is_recorded``, ``locate``, ``build``, ``families``. Values:
+    ``new``, ``draw``, ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``,
+    ``filled``, ``record``, ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
+    ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``,
+    ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def features(self, at: str | None = None) -> Features:

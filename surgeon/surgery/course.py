@@ -13,7 +13,7 @@ from surgeon.errors import ArchitectureError, OperationError, PluginError, Surge
 from surgeon.graph.random_state import seeded
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.operation import Operation
-from surgeon.interfaces.record import Surgeries
+from surgeon.interfaces.record import Record, Surgeries
 from surgeon.plugins import Plugins
 from surgeon.surgery.context import Surgery
 from surgeon.surgery.journal import Journal
@@ -40,7 +40,9 @@ class Course:
         plugins: The plugins that declare families, build architectures and open donors.
         value: Reads the values of a tensor with a given origin.
         architecture: What builds the network before any surgery, if that is known.
+        record: Makes the record of the network before the recipe; None in a replay.
         replay: Take the recorded answers instead of running forward passes.
+        planning: Only a plan is wanted: let choices that need weights take what plans assume.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class Course:
         value: Callable[[Origin], torch.Tensor],
         *,
         architecture: Architecture | None,
+        record: Callable[[], Record] | None = None,
         replay: bool = False,
+        planning: bool = False,
     ) -> None:
         self._states: ModuleStates | None = None
-        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed)
+        self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed, planning=planning)
         self.surgery = Surgery(
             root,
             journal=self.journal,
@@ -65,6 +69,7 @@ class Course:
             inputs=surgeries.inputs,
             families=plugins.families(),
             architecture=architecture,
+            record=record,
             providers=plugins.architectures(),
         )
 

@@ -179,6 +179,23 @@ class Inspection:
         """
         return self._journal.recall(kind, answer, subject=subject, outside=outside)
 
+    def choose(self, question: str, function: Callable[[], T], *, plan: T, subject: str = "") -> T:
+        """Answer a question that needs weights, and record the answer; a plan reads none and takes ``plan`` instead.
+
+        Args:
+            question: The question, in a word or two: ``kept``. Do not change it, or the subject, later; see
+                :meth:`recall`.
+            function: Computes the answer on the first run, which may read ``surgery.weight``; the result must be
+                JSON-able.
+            plan: What a plan assumes. It must have the form of every answer, such as a list of as many numbers, so
+                that plans show the shapes of the result.
+            subject: What the question is about: the address of a site.
+
+        Raises:
+            OperationError: The answer has another form than ``plan``.
+        """
+        return self._journal.choose(question, function, plan, subject=subject)
+
     def is_recorded(self, question: str) -> bool:
         """Whether :meth:`recall` can answer: on a first run always, in a replay if that question was put then.
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from surgeon.architectures.donor import Donor
-from surgeon.errors import ArchitectureError
-from surgeon.surgery.answers import Answers
+from surgeon.errors import ArchitectureError, OperationError
+from surgeon.surgery.answers import Answers, same_form, shown
 from surgeon.surgery.origins import Origin, Origins, seed_for
 from surgeon.surgery.plan import Edit
 
@@ -44,6 +44,7 @@ class Journal:
         donors: The other checkpoints that were opened, by reference.
         read: The origins of tensors whose values operations looked at.
         answering: Whether the answer to a question is being computed, which is recorded then.
+        planning: Whether only a plan is wanted, for which no choice reads weights.
     """
 
     origins: Origins = field(default_factory=Origins)
@@ -62,6 +63,7 @@ class Journal:
     donors: dict[str, Donor] = field(default_factory=dict)
     read: list[Origin] = field(default_factory=list)
     answering: bool = False
+    planning: bool = False
 
     def __post_init__(self) -> None:
         self._answers = Answers(self.recorded or {})
@@ -135,3 +137,23 @@ class Journal:
             )
 
         return self._answers.recall(kind, subject, refuse if outside and self.replays else compute)
+
+    def choose(self, question: str, function: Callable[[], T], assumed: T, *, subject: str = "") -> T:
+        """Answer a question that needs weights; a plan assumes ``assumed``, which has the form of every answer.
+
+        Raises:
+            OperationError: The answer has another form.
+        """
+        about = f"{question!r} of {subject}" if subject else repr(question)
+        if self.planning:
+            self.note(f"{about} is chosen by weights when the recipe is applied; this plan assumes {shown(assumed)}")
+            return self.recall(question, lambda: assumed, subject=subject)
+        chosen = self.recall(question, function, subject=subject)
+        if not self.replays and not same_form(chosen, assumed):
+            raise OperationError(
+                f"the answer to {about} is {shown(chosen)}, which has another form than {shown(assumed)}, which plans "
+                "assume",
+                hint="pass choose(..., plan=...) a value of the same form: as many items, of the same types; or answer "
+                "with recall, for which plans read the weights",
+            )
+        return chosen

@@ -63,8 +63,12 @@ class ModuleEdits(TensorValues):
         *,
         name: str = "inserted",
         where: Literal["after", "before"] = "after",
-    ) -> None:
-        """Run ``module`` after (or before) ``site``. No name changes: the new module is a child of ``site``."""
+    ) -> Site:
+        """Run ``module`` after (or before) ``site``. No name changes: the new module is a child of ``site``.
+
+        Returns:
+            The site of ``module`` in the network.
+        """
         target = self.model.get_submodule(name_of(site))
         path = name_of(site)
         while where == "before" and isinstance(target, nn.Sequential):
@@ -72,7 +76,7 @@ class ModuleEdits(TensorValues):
             target, path = target[0], f"{path}.{first}"
         if isinstance(target, nn.Sequential):
             self.attach(path, name, module)
-            return
+            return Site(f"{path}.{name}".lstrip("."), module)
         inserted = Inserted(module)
         self.attach(path, name, inserted)
         if where == "after":
@@ -80,6 +84,7 @@ class ModuleEdits(TensorValues):
         else:
             target.register_forward_pre_hook(inserted.before)
         self._journal.claim(target, HOOKS)
+        return Site(f"{path}.{name}.module".lstrip("."), module)
 
     def keep_children(self, container: Site | str, indices: Sequence[int]) -> None:
         """Keep some children of a ``ModuleList`` or ``Sequential``, in the given order, renumbered from 0.

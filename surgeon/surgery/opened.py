@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +17,7 @@ from surgeon.plugins import Plugins
 from surgeon.plugins import load as load_plugins
 from surgeon.surgery.course import Course
 from surgeon.surgery.inspection import Inspection, inspection_of
+from surgeon.surgery.make_record import make_record
 from surgeon.surgery.origins import Flow, Origins
 
 Model = str | Path | nn.Module
@@ -104,8 +106,8 @@ class OpenedNetwork:
         """Inspect the network, with the roles and inputs of its last recipe."""
         return inspection_of(self.root, self.options.plugins, self.source.surgeries)
 
-    def course(self, surgeries: Surgeries) -> Course:
-        """Start running a recipe's operations on the network."""
+    def course(self, surgeries: Surgeries, *, planning: bool = False) -> Course:
+        """Start running a recipe's operations on the network; ``planning`` if only for a plan."""
         flow = self.flow(seed=surgeries.seed)
         return Course(
             self.root,
@@ -114,4 +116,6 @@ class OpenedNetwork:
             self.options.plugins,
             flow.evaluate,
             architecture=self.source.architecture,
+            record=partial(make_record, self.source, None),
+            planning=planning,
         )

@@ -17,6 +17,7 @@ from torch import nn
 from surgeon.errors import ArchitectureError, OperationError
 from surgeon.graph.random_state import seeded
 from surgeon.graph.tensors import tensors_of
+from surgeon.interfaces.returned import described
 from surgeon.surgery.writes import Writes
 
 if TYPE_CHECKING:
@@ -58,6 +59,22 @@ class Derived:
 @dataclass(frozen=True, eq=False)
 class Filled(Derived):
     """Let a function write values into those of its one source, under a seed of the tensor's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Hold a function that computes the values of several tensors at once."""
+
+    function: Callable[..., Sequence[torch.Tensor]]
+    count: int
+
+
+@dataclass(frozen=True)
+class Part(Derived):
+    """Take one of the tensors that a joint function computes; ``function`` is that function."""
+
+    joint: Joint
+    index: int
 
 
 @dataclass(frozen=True)
@@ -139,10 +156,14 @@ class Flow:
         self._names: dict[Fresh, str] = {}
         self._keys: dict[Fresh, set[str]] = {}
         self._filled: dict[Filled, str] = {}
+        self._parts: dict[Joint, set[int]] = {}
+        self._computed: dict[Joint, dict[int, torch.Tensor]] = {}
         for name, tensor in self.tensors.items():
             for origin in parts_of(origins.get(tensor)):
                 if isinstance(origin, Filled):
                     self._filled.setdefault(origin, name)
+                elif isinstance(origin, Part):
+                    self._parts.setdefault(origin.joint, set()).add(origin.index)
                 elif isinstance(origin, New):
                     self._names.setdefault(origin.fresh, name)
                     self._keys.setdefault(origin.fresh, set()).add(origin.key)
@@ -202,6 +223,8 @@ class Flow:
             return self._new(origin)
         if isinstance(origin, Filled):
             return self._fill(origin)
+        if isinstance(origin, Part):
+            return self._part(origin)
         if isinstance(origin, Derived):
             return _tensor(origin, origin.function(*[self.evaluate(source) for source in origin.sources]))
         if isinstance(origin, Borrowed):
@@ -214,6 +237,26 @@ class Flow:
             torch.manual_seed(seed_for(self.seed, self._filled.get(origin, "")))
             result = origin.function(values)
         return values if result is None else _tensor(origin, result)
+
+    def _part(self, origin: Part) -> torch.Tensor:
+        """Compute all tensors of a joint function once, and free each after it has been returned."""
+        joint = origin.joint
+        left = self._computed.get(joint, {})
+        if origin.index not in left:
+            values: Any = joint.function(*[self.evaluate(source) for source in origin.sources])
+            if isinstance(values, torch.Tensor) or not isinstance(values, Sequence) or len(values) != joint.count:
+                raise OperationError(
+                    f"{origin.by}: {_name_of(joint.function)} returned {described(values)}, where the values of "
+                    f"{joint.count} tensors were expected",
+                    hint="return a tuple with one tensor for each that derive was given, in that order",
+                )
+            wanted = self._parts.get(joint, set()) | {origin.index}
+            left = {index: _tensor(origin, value) for index, value in enumerate(values) if index in wanted}
+            self._computed[joint] = left
+        value = left.pop(origin.index)
+        if not left:
+            del self._computed[joint]
+        return value.clone()  # the parts may be views of one tensor
 
     def _new(self, origin: New) -> torch.Tensor:
         """Build a new module once, and free each of its tensors after it has been returned."""
@@ -243,7 +286,7 @@ def seed_for(seed: int, name: str) -> int:
 
 def parts_of(origin: Origin | None) -> Iterator[Any]:
     """Yield an origin, if it is not computed, and all those that it is computed from."""
-    if isinstance(origin, Filled):
+    if isinstance(origin, (Filled, Part)):
         yield origin
     if isinstance(origin, Derived):
         for source in origin.sources:
@@ -260,11 +303,15 @@ def _tensor(origin: Derived, value: Any) -> torch.Tensor:
     """
     if isinstance(value, torch.Tensor):
         return value.detach().contiguous()  # the layout of an SVD's factors, column by column, is not saved
-    name = getattr(origin.function, "__qualname__", repr(origin.function))
+    name = _name_of(origin.function)
     raise OperationError(
         f"{origin.by}: {name} returned {type(value).__name__}, where the values of a tensor were expected",
         hint="return a tensor; is a return statement missing?" if value is None else "return one tensor",
     )
+
+
+def _name_of(function: Any) -> str:
+    return getattr(getattr(function, "func", function), "__qualname__", repr(function))
 
 
 def _few(names: Sequence[str], count: int = 4) -> str:

@@ -18,6 +18,7 @@ from surgeon.interfaces.distribution import surgeon_version
 from surgeon.interfaces.record import Surgeries
 from surgeon.plugins import Plugins
 from surgeon.recipe.recorded import recorded_operations
+from surgeon.recipe.recorded_plugins import compare_parts
 from surgeon.surgery.compare_state import compare_state
 from surgeon.surgery.course import Course
 from surgeon.surgery.opened import Model, OpenedNetwork, OpenOptions
@@ -54,6 +55,7 @@ def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) ->
         if source.record is not None and source.checkpoint is not None:
             _match_artifact(root, source.checkpoint)
             compare_state(root, source.checkpoint, strict=options.strict)
+            compare_parts(source.record, options.plugins, source.location)
     names = [name for name, _ in tensors_of(root)]
     mapping = source.mapping if source.mapping is not None else {name: name for name in names}
     origins = Origins()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,12 +12,13 @@ from torch import nn
 from surgeon.architectures.donor import Donor
 from surgeon.errors import OperationError
 from surgeon.graph.sites import Site
-from surgeon.graph.skeleton import build_skeleton, built_under
-from surgeon.graph.tensors import tensors_of
+from surgeon.graph.skeleton import build_skeleton, built_under, skeleton_of
+from surgeon.graph.tensors import aliases_of, fill, tensors_of
+from surgeon.interfaces.record import Record
 from surgeon.interfaces.returned import checked
 from surgeon.surgery.inspection import Inspection, name_of
 from surgeon.surgery.journal import Journal
-from surgeon.surgery.origins import Borrowed, Derived, Filled, Fresh, New, Origin
+from surgeon.surgery.origins import Borrowed, Derived, Filled, Fresh, Joint, New, Origin, Part
 from surgeon.surgery.writes import unwatched
 
 
@@ -28,8 +29,9 @@ class TensorValues(Inspection):
         model: The skeleton to edit.
         journal: Records every edit.
         value: Reads the values of a tensor with a given origin.
-        open_donor: Opens another checkpoint by its reference. **facts: What is known about the network; see
-        :class:`Inspection`.
+        open_donor: Opens another checkpoint by its reference.
+        record: Makes the record of the network before this recipe; None in a replay.
+        **facts: What is known about the network; see :class:`Inspection`.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class TensorValues(Inspection):
         journal: Journal,
         value: Callable[[Origin], torch.Tensor],
         open_donor: Callable[[str], Donor],
+        record: Callable[[], Record] | None = None,
         **facts: Any,
     ) -> None:
         super().__init__(model, journal=journal, **facts)
+        self._record = record
         self._value = value
         self._open_donor = open_donor
 
@@ -97,19 +101,29 @@ class TensorValues(Inspection):
 
     def derive(
         self,
-        tensor: torch.Tensor,
+        tensor: torch.Tensor | Sequence[torch.Tensor],
         sources: Sequence[torch.Tensor],
-        function: Callable[..., torch.Tensor],
+        function: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
     ) -> None:
         """Compute ``tensor`` from the values of ``sources`` when the network is filled.
 
         ``tensor`` may be one of the sources: ``function`` then gets the values that it had before.
 
+        Args:
+            tensor: The tensor; or several, which one call of ``function`` computes: the factors of an SVD.
+            sources: The tensors whose values ``function`` is called with.
+            function: Returns the values; for several tensors a tuple, in their order. It should not draw.
+
         Raises:
             OperationError: A source is neither a tensor of this network nor of a new module.
         """
-        origins = tuple(self._origin(source) for source in sources)
-        self._journal.origins.set(tensor, Derived(origins, function, self._journal.operation))
+        origins, by = tuple(self._origin(source) for source in sources), self._journal.operation
+        if isinstance(tensor, torch.Tensor):
+            self._journal.origins.set(tensor, Derived(origins, cast("Any", function), by))
+            return
+        joint = Joint(cast("Any", function), len(tensor))
+        for index, part in enumerate(tensor):
+            self._journal.origins.set(part, Part(origins, cast("Any", function), by, joint, index))
 
     def fill(self, tensor: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
         """Let ``function`` write the values of ``tensor`` when the network is filled: ``fill(w, nn.init.zeros_)``.
@@ -171,6 +185,26 @@ class TensorValues(Inspection):
                     self._changed(f"{path}.{key}".lstrip("."))
         return new
 
+    def convert(self, dtype: torch.dtype, function: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.dtype]:
+        """Give every floating-point parameter and buffer of the state dict another dtype.
+
+        Args:
+            dtype: The new dtype.
+            function: Takes the old values, returns the new ones.
+
+        Returns:
+            The old dtype of each tensor that is converted.
+        """
+        old = {n: t for n, t in tensors_of(self.model) if t.is_floating_point() and t.dtype != dtype}
+        fill(self.model, lambda name: torch.empty_like(old[name], dtype=dtype), list(old))
+        for name, tensor in tensors_of(self.model):
+            if name in old:
+                self.derive(tensor, [old[name]], function)
+        names = {name: first for name, first in aliases_of(self.model).items() if first in old}
+        for name in [*old, *names]:
+            self._changed(name)
+        return {name: tensor.dtype for name, tensor in old.items()}
+
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
         """Read the values of a tensor of the skeleton from the source, now; only inside :meth:`recall`.
 
@@ -180,15 +214,44 @@ class TensorValues(Inspection):
             OperationError: It is neither a tensor of this network nor of a new module, or is read outside ``recall``.
         """
         origin = self._origin(tensor)
+        self._refuse_outside_recall("weight()")
+        self._journal.read.append(origin)
+        return self._value(origin)
+
+    def filled(self) -> nn.Module:
+        """Copy the network as it is now, with its values and in eval mode, to run data through; only inside
+        :meth:`recall`. It takes the memory of the whole network, and nothing that happens to the copy is kept.
+
+        Raises:
+            OperationError: It is called outside ``recall``.
+        """
+        self._refuse_outside_recall("filled()")
+        tensors = dict(tensors_of(self.model))
+        model = skeleton_of(self.model)
+        with unwatched():
+            fill(model, lambda name: self.weight(tensors[name]).to(tensors[name].dtype, copy=True))
+        return model.eval()
+
+    @property
+    def record(self) -> Record:
+        """Return what is known of the network before this recipe: its source and the files beside its weights, which
+        say how samples are prepared for it. A replay does not need it: read it only inside :meth:`recall`.
+
+        Raises:
+            OperationError: The network is in no source.
+        """
+        if self._record is None:
+            raise OperationError("nothing is known of the network's source", hint="read it inside surgery.recall(…)")
+        return self._record()
+
+    def _refuse_outside_recall(self, call: str) -> None:
         if not self._journal.answering:
             raise OperationError(
-                "weight() is called outside recall, so that the result could not be loaded: then there is no source "
+                f"{call} is called outside recall, so that the result could not be loaded: then there is no source "
                 "to read from",
                 hint="let recall record what follows from the values: "
                 "surgery.recall('the largest', lambda: int(surgery.weight(w).argmax())); or compute with derive",
             )
-        self._journal.read.append(origin)
-        return self._value(origin)
 
     def _origin(self, tensor: torch.Tensor) -> Origin:
         origin = self._journal.origins.get(tensor)

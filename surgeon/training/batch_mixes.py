@@ -13,8 +13,9 @@ from torchvision.transforms import v2
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError
 from surgeon.recipe.train_settings import MixSettings
+from surgeon.training.calls import Batch
 from surgeon.training.losses import classes_second
-from surgeon.training.objectives import Batch, Target
+from surgeon.training.objectives import Target
 
 PICTURES = "pixel_values"
 

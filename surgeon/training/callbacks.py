@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.training import Schedule
+from surgeon.training.schedules import Curve, curve_of, surgeon_schedules
 
 ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
 """Called as ``progress(step, steps, numbers)`` after every step, with the numbers last logged."""
@@ -24,21 +25,24 @@ ProgressReport: TypeAlias = Callable[[int, int, dict[str, float]], None]
 PAUSE = 0.2
 """Seconds between two reads of numbers from the device."""
 
-KINDS: dict[str, Callable[[Schedule, float], float]] = {
-    "dann": lambda schedule, p: schedule.peak * (2 / (1 + math.exp(-schedule.gamma * p)) - 1),
-    "linear": lambda schedule, p: schedule.peak * p,
-}
-"""The value of a schedule at the progress p; ``dann`` is from Ganin & Lempitsky (2015)."""
-
 
 class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
     """Set scalar buffers by the progress of training before each step; they end at p = 1.
+
+    Args:
+        model: The network.
+        schedules: What sets its buffers.
+        curves: The curves by the kinds of schedules. Default: the built-in ones.
 
     Raises:
         TrainingError: On creation, for an unknown kind, or a buffer that is missing or not a scalar.
     """
 
-    def __init__(self, model: nn.Module, schedules: Sequence[Schedule]) -> None:
+    def __init__(
+        self, model: nn.Module, schedules: Sequence[Schedule], curves: Mapping[str, Curve] | None = None
+    ) -> None:
+        available = surgeon_schedules() if curves is None else curves
+        self._values = [curve_of(schedule, available) for schedule in schedules]
         for schedule in schedules:
             _check(model, schedule)
         self.model = model
@@ -63,8 +67,8 @@ class ScheduleCallback(TrainerCallback):  # type: ignore[misc]
     def _set(self, progress: float) -> None:
         # looked up each time: moving a model to a device replaces its buffers
         with torch.no_grad():
-            for schedule in self.schedules:
-                self.model.get_buffer(schedule.buffer).fill_(KINDS[schedule.kind](schedule, progress))
+            for schedule, value in zip(self.schedules, self._values, strict=True):
+                self.model.get_buffer(schedule.buffer).fill_(value(progress))
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -168,12 +172,6 @@ def in_words(numbers: Mapping[str, float]) -> str:
 
 
 def _check(model: nn.Module, schedule: Schedule) -> None:
-    if schedule.kind not in KINDS:
-        raise TrainingError(
-            f"unknown kind of schedule {schedule.kind!r} (available: {', '.join(KINDS)})",
-            where=f"schedule of {schedule.buffer}",
-            hint=suggest(schedule.kind, KINDS),
-        )
     buffers = dict(model.named_buffers())
     if schedule.buffer not in buffers:
         raise TrainingError(

@@ -13,6 +13,7 @@ from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
+from surgeon.training.detection import with_detector
 from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
@@ -68,7 +69,7 @@ def network_of(
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
-    return Network(given, positions(model), vocabulary(model), language_of(model))
+    return with_detector(Network(given, positions(model), vocabulary(model), language_of(model)), model)
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
@@ -195,4 +196,4 @@ def _text_configs(model: nn.Module) -> list[Any]:
 
 
 def _is_classifier(model: nn.Module) -> bool:
-    return "Classification" in type(model).__name__
+    return any(task in type(model).__name__ for task in ("Classification", "ForObjectDetection"))

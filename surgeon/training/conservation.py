@@ -14,8 +14,8 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.selector import Selector
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Penalty, Term
+from surgeon.training.calls import Batch
 from surgeon.training.losses import soft_loss
-from surgeon.training.objectives import Batch
 from surgeon.training.penalties import Run, in_eval_mode
 
 

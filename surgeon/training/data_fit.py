@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
-from surgeon.training.objectives import Batch, Call
+from surgeon.training.calls import Batch, Call
+from surgeon.training.objectives import call_of
 
 
 def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], Batch]:
@@ -25,12 +26,12 @@ def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], 
     device = next(model.parameters()).device
     batch = {name: column.to(device) for name, column in first.items()}
     model.eval()
-    outputs = outputs_of(model, Call.of(model, splits.inputs), batch)
+    outputs = outputs_of(model, call_of(model, splits.inputs), batch)
     if not outputs:
         raise TrainingError(
             f"{type(model).__name__} returns no tensor by name, so no objective can train it",
             where="train",
-            hint="networks that detect boxes compute losses of their own, and cannot be trained here",
+            hint="a detector is trained on the source coco; others must return a tensor, or tensors by name",
         )
     return outputs, batch
 
@@ -67,9 +68,8 @@ def _advice(model: nn.Module, *, with_pictures: bool) -> str:
         {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
     )
     if other:
-        return (
-            f"its weights are {', '.join(other)} and data are float32: convert the network before, with model.float()"
-        )
+        kinds = ", ".join(other)
+        return f"its weights are {kinds} and data are float32: convert it first, with {{op: convert, dtype: float32}}"
     if with_pictures:
         return (
             "pictures need the size that it was made for; of the source digits: size: N; of others: pixels: {size: N}"

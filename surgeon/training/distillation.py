@@ -13,9 +13,10 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.training import Penalty, Term
 from surgeon.nn.grafts import Tap
 from surgeon.training.anatomy import Anatomy
+from surgeon.training.calls import Batch, Call
 from surgeon.training.data_fit import outputs_of
 from surgeon.training.losses import soft_loss
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.objectives import Target, call_of
 from surgeon.training.penalties import Run, in_eval_mode
 from surgeon.training.teacher_cache import TopPredictions, compared
 
@@ -50,7 +51,7 @@ class Distillation(Penalty):
         device = next(run.model.parameters()).device
         teacher.to(device)
         example = {name: column.to(device) for name, column in run.example.items()}
-        call = Call.of(teacher, run.call.inputs)
+        call = call_of(teacher, run.call.inputs)
         pairs = _Pairs(self.features, run, example, call)
         with torch.no_grad(), in_eval_mode(run.model):
             mine, theirs = run.call(run.model, example), outputs_of(teacher, call, example)

@@ -23,7 +23,7 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
 
     Args:
         patience: The number of epochs without improvement after which training ends.
-        metric: ``loss``, or ``OUTPUT_loss`` or ``OUTPUT_accuracy`` of an output.
+        metric: ``loss``, or ``OUTPUT_loss``, ``OUTPUT_accuracy`` or ``detections_map`` of an output.
         threshold: The least change that counts as an improvement.
     """
 
@@ -38,7 +38,7 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
             "save_total_limit": 1,
             "load_best_model_at_end": True,
             "metric_for_best_model": metric,
-            "greater_is_better": metric.endswith("accuracy"),
+            "greater_is_better": metric.endswith(("accuracy", "map")),
             "restore_callback_states_from_checkpoint": True,
         }
 
@@ -62,7 +62,8 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
         """Check whether the metric has improved."""
         name = f"eval_{(args.metric_for_best_model or self.metric).removeprefix('eval_')}"
         if name not in metrics:
-            names = [metric.removeprefix("eval_") for metric in metrics if metric.endswith(("_loss", "_accuracy"))]
+            ends = ("_loss", "_accuracy", "_map")
+            names = [metric.removeprefix("eval_") for metric in metrics if metric.endswith(ends)]
             raise TrainingError(
                 f"early_stopping: unknown metric {name.removeprefix('eval_')!r}",
                 where="train.callbacks",

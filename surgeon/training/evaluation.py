@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import Network
@@ -15,11 +16,14 @@ from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
+from surgeon.training.calls import Batch
+from surgeon.training.detection import DETECTIONS
+from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
-from surgeon.training.metrics import ALL, by_task_and_domain, rows, task_of
-from surgeon.training.objectives import Batch, Target, prepare
+from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
+from surgeon.training.objectives import Target, prepare
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
@@ -31,7 +35,8 @@ class Evaluation:
         samples: The number of samples.
         measures: By output, then by domain (``all`` for all samples): for classes ``accuracy``, ``balanced_accuracy``,
             ``per_class``, ``confusion`` (true classes in rows); for yes/no questions ``auroc``, ``ap`` and
-            ``per_label``; for values ``r2``, ``mae``, ``rmse``; for tokens ``perplexity``.
+            ``per_label``; for values ``r2``, ``mae``, ``rmse``; for tokens ``perplexity``; for boxes ``map``,
+            ``map_50``, ``map_75``, ``mar`` and ``per_class``.
         names: The names of the classes, questions or values by output.
         notes: Remarks on what was read and left out.
     """
@@ -64,6 +69,7 @@ def evaluate_samples(
     losses: Mapping[str, Loss],
     *,
     batch_size: int = BATCH,
+    further: Sequence[Further] = (),
 ) -> Evaluation:
     """Run ``model`` over samples and compare its outputs with their labels.
 
@@ -74,9 +80,11 @@ def evaluate_samples(
         operations: The operations that were applied to the network.
         losses: The losses by name.
         batch_size: Samples per batch.
+        further: Metrics to add.
 
     Raises:
         TrainingError: No output has a label, or labels do not fit the outputs.
+        PluginError: A metric of a plugin failed.
     """
     targets: list[Target] = []
     tasks: list[str | None] = []
@@ -96,14 +104,20 @@ def evaluate_samples(
         raise TrainingError("there are no samples to evaluate on")
     named = {label: names for part in samples for label, names in part.classes.items()}
     named |= {label: head.names for label, head in network.heads.items() if head.names}
+    widest = max(part.shape[1] for part in made)  # sources of boxes differ in how many a picture has
+    if targets[0].objective.output == DETECTIONS:
+        made, sizes = [pad(part, (0, widest - part.shape[1]), value=IGNORED) for part in made], [widest - 1]
     table = torch.cat(made)
     domains = samples[0].domains
-    measured = by_task_and_domain(targets, tasks, table, sizes, domains, named)
+    outputs_of = [target.objective.output for target in targets]
+    widths = {output: size - len(COLUMNS) for output, size in zip(outputs_of, sizes, strict=True)}
+    added = by_output(further, dict(zip(outputs_of, tasks, strict=True)), widths)
+    measured = by_task_and_domain(targets, tasks, table, sizes, domains, named, added)
     if not any(measured.values()):
         raise TrainingError("no sample has a label")
     notes = tuple(dict.fromkeys(note for part in samples for note in part.notes))
-    by_output = {t.objective.output: named.get(t.objective.label, ()) for t in targets}
-    return Evaluation(len(table), measured, by_output, notes)
+    names = {t.objective.output: named.get(t.objective.label, ()) for t in targets}
+    return Evaluation(len(table), measured, names, notes)
 
 
 def _objectives(

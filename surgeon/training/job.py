@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from surgeon.data.network import ANY, Network
+from surgeon.data.network import ANY, SIZES, Network
+from surgeon.data.requirements import require
 from surgeon.errors import TrainingError
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
@@ -25,11 +26,13 @@ from surgeon.training.callbacks import EpochCallback, ProgressCallback, Progress
 from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.column_values import digest_of
 from surgeon.training.data_fit import first_outputs, folder_for, step_errors_explained
+from surgeon.training.detection import DETECTIONS, check_settings
 from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
+from surgeon.training.further_metrics import Further, by_output, make_further, surgeon_metrics, tolerant
 from surgeon.training.label_check import check_labels, described
-from surgeon.training.metrics import by_task_and_domain, task_of
-from surgeon.training.objectives import Call, Target
+from surgeon.training.metrics import COLUMNS, by_task_and_domain, task_of
+from surgeon.training.objectives import Target, call_of
 from surgeon.training.options import class_names
 from surgeon.training.parameter_groups import rate_factors
 from surgeon.training.parts import make_cache, make_norms, make_targets, make_terms
@@ -78,6 +81,9 @@ class Job:
             )
         anatomy = Anatomy(model, self.plugins)
         settings = resolved(self.settings, model, anatomy, fresh=self.fresh)
+        if SIZES in self.splits.inputs:
+            check_settings(settings)
+            require("detection", "measuring detections")
         outputs, batch = first_outputs(model, self.splits)
         targets = make_targets(
             model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
@@ -94,11 +100,12 @@ class Job:
         waiting = Unfreezing(model, self.stages, anatomy, epochs) if self.stages else None
         factors = rate_factors(model, settings.optimizer, anatomy)
         home = next(model.parameters()).device
-        scheduled = ScheduleCallback(model, self.schedules)
+        scheduled = ScheduleCallback(model, self.schedules, self.plugins.schedules() if self.plugins else None)
+        further = make_further(settings.metrics, self.plugins.metrics() if self.plugins else surgeon_metrics())
         shown = ProgressCallback(progress, scheduled)
         offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
         named = make_callbacks(settings.callbacks, offered)
-        averaging = Averaging(model, settings.average, Call.of(model, self.splits.inputs)) if settings.average else None
+        averaging = Averaging(model, settings.average, call_of(model, self.splits.inputs)) if settings.average else None
         callbacks = [scheduled, shown, EpochCallback(self.splits.train), waiting, *named, averaging]
         with (
             folder_for(output_dir, settings) as folder,
@@ -131,6 +138,7 @@ class Job:
             )
             shown.live = trainer.live
             before = trainer.measure()
+            added = self._further(further, trainer, tasks)
             if settings.learning_rate == "find":
                 args.learning_rate = find_rate(trainer)
             with ExitStack() as ending:
@@ -163,6 +171,7 @@ class Job:
                 trainer.widths,
                 self.splits.domains,
                 self._names(model, targets, outputs),
+                tolerant(added),
             )
         model.to(home).eval()
         if (record := record_of(model)) is not None:
@@ -194,6 +203,18 @@ class Job:
         kinds = {target.objective.output: task for target, task in zip(targets, tasks, strict=True)}
         return TestViews(settings.test_views, kinds)
 
+    def _further(
+        self, further: Sequence[Further], trainer: ObjectiveTrainer, tasks: Sequence[str | None]
+    ) -> dict[str, dict[str, Further]]:
+        """Sort the metrics that the recipe adds by output, and try them on the network as it is before training."""
+        outputs = [target.objective.output for target in trainer.targets]
+        kept = [width - len(COLUMNS) for width in trainer.widths]
+        kinds = dict(zip(outputs, tasks, strict=True))
+        added = by_output(further, kinds, dict(zip(outputs, kept, strict=True)))
+        if added:
+            by_task_and_domain(trainer.targets, tasks, trainer.measured, trainer.widths, (), further=added)
+        return added
+
     def _names(
         self, model: nn.Module, targets: Sequence[Target], outputs: Mapping[str, Tensor]
     ) -> dict[str, list[str]]:
@@ -202,6 +223,9 @@ class Job:
             output = outputs[target.objective.output]
             count = output.shape[-1] if output.ndim < 4 else output.shape[1]
             label = target.objective.label
+            if target.objective.output == DETECTIONS:
+                names[label] = list(self.splits.names.get(label, ()))
+                continue
             called = class_names(model, self.splits, label, count)
             if called is None and (head := self.network.heads.get(label)) and len(head.names) == count:
                 called = list(head.names)

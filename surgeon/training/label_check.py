@@ -11,8 +11,9 @@ from surgeon.data.labels import present
 from surgeon.data.rows import label_values
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
+from surgeon.training.calls import Batch
 from surgeon.training.losses import classes_second
-from surgeon.training.objectives import Batch, Target
+from surgeon.training.objectives import Target
 
 
 def check_labels(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch, splits: Splits) -> None:

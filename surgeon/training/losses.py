@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from surgeon.data.labels import IGNORED, present
 from surgeon.errors import TrainingError
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.training.detection import DETECTION_LOSS, detection
 
 Loss: TypeAlias = Callable[..., Tensor]
 Mass: TypeAlias = Callable[..., Tensor]
@@ -266,4 +267,5 @@ def surgeon_losses() -> Mapping[str, Loss]:
         "mse": mse,
         "huber": huber,
         "cosine": cosine,
+        DETECTION_LOSS: detection,
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -199,9 +202,47 @@ def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = No
     return metrics
 
 
-def headline(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return the plain numbers of metrics, without matrices and per-class metrics."""
-    return {name: value for name, value in measured.items() if isinstance(value, (int, float))}
+def of_boxes(table: Tensor, most: int, names: Sequence[str] | None = None) -> Measures:
+    """Compute COCO's metrics of boxes (Lin et al. 2014) from :func:`surgeon.training.detection.flat_boxes`.
+
+    Args:
+        table: A row per picture.
+        most: The number of predicted boxes in a row.
+        names: The names of the classes.
+
+    Returns:
+        ``map`` (the mean over IoU thresholds from 0.5 to 0.95), ``map_50``, ``map_75``, ``mar`` (the recall with 100
+        boxes per picture), ``boxes`` (the number of labels), and ``per_class`` with ``boxes``, ``map`` and ``mar``.
+    """
+    from torchmetrics.detection import MeanAveragePrecision
+
+    metric = MeanAveragePrecision(class_metrics=True)
+    counts: Counter[int] = Counter()
+    for row in table.cpu():
+        predicted, given = row[: most * 6].reshape(-1, 6), row[most * 6 :].reshape(-1, 6)
+        predicted, given = predicted[predicted[:, 1] >= 0], given[given[:, 0] >= 0]
+        labels, crowd = given[:, 0].long(), given[:, 1].long()
+        counts.update(labels[crowd == 0].tolist())
+        boxes = {"boxes": predicted[:, 2:], "scores": predicted[:, 0], "labels": predicted[:, 1].long()}
+        metric.update([boxes], [{"boxes": given[:, 2:], "labels": labels, "iscrowd": crowd}])
+    with redirect_stdout(StringIO()):  # pycocotools reports its progress
+        made = metric.compute()
+    measured = {name: _of_coco(made[name]) for name in ("map", "map_50", "map_75")}
+    metrics: Measures = {**measured, "mar": _of_coco(made["mar_100"]), "boxes": sum(counts.values())}
+    by_class = zip(*(made[name].reshape(-1) for name in ("classes", "map_per_class", "mar_100_per_class")), strict=True)
+    values = {int(number): (_of_coco(precision), _of_coco(recall)) for number, precision, recall in by_class}
+    labels_of = list(names) if names else [str(number) for number in range(max(values, default=-1) + 1)]
+    if len(labels_of) <= MOST:
+        metrics["per_class"] = {
+            name: dict(zip(("boxes", "map", "mar"), (counts[number], *values.get(number, (None, None))), strict=True))
+            for number, name in enumerate(labels_of)
+        }
+    return metrics
+
+
+def _of_coco(value: Tensor) -> float | None:
+    """Convert to a number; None for -1, which stands for no boxes at all."""
+    return None if float(value) < 0 else float(value)
 
 
 def _names(names: Sequence[str] | None, count: int) -> list[str]:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from surgeon.data.labels import IGNORED, present
+from surgeon.training.calls import Batch
+from surgeon.training.detection import MOST, detection, flat_boxes
 from surgeon.training.losses import bce, classes_second, huber, labelled_elements, masked, mse
 from surgeon.training.measures import (
     Measures,
     confusion_of,
+    of_boxes,
     of_confusion,
     of_counts,
     of_questions,
     of_ranking,
     of_values,
 )
-from surgeon.training.objectives import Batch, Target
+from surgeon.training.objectives import Target
 from surgeon.training.task_weights import FixedWeights
 
+Further: TypeAlias = Mapping[str, Callable[[Tensor, Tensor], float]]
+"""Metrics of the predictions and labels of all samples, by name."""
 COLUMNS = ("loss", "accuracy", "mass", "elements", "nll")
 """What is recorded per sample and objective: its loss, the share of labels predicted correctly (NaN if undefined), the
 weight of its loss, the number of its labels, and the sum of the negative log-likelihoods of its classes (NaN for other
@@ -73,6 +78,8 @@ def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 def _elements(target: Target, batch: Batch) -> Tensor:
     """Count the labels of each sample; a vector of probabilities is one."""
     label = target.labels(batch)
+    if target.loss is detection:
+        return torch.ones(len(label), device=label.device)
     if target.of_classes and label.is_floating_point():
         return present(label).all(-1).float()
     return labelled_elements(label)
@@ -91,6 +98,8 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
     """Return the kind of prediction, as :func:`surgeon.training.measures.measures` names it, or masked tokens."""
     label = batch[target.objective.label]
+    if target.loss is detection:
+        return "boxes"
     if target.of_classes:
         if label.ndim == 1 or label.is_floating_point():
             return "classes"
@@ -107,6 +116,8 @@ def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
     none = prediction.new_zeros((size, 0), dtype=torch.float32)
+    if task == "boxes":
+        return flat_boxes(outputs, batch)
     if task in COUNTED:
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
@@ -134,8 +145,11 @@ def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dict[str, float]:
     """Average ``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` over labelled elements."""
-    averages = {}
+    averages: dict[str, float] = {}
     for target, part in zip(targets, parts(table, sizes), strict=True):
+        if target.loss is detection:
+            precision = of_boxes(part[:, len(COLUMNS) :], MOST)["map"]
+            averages |= {} if precision is None else {f"{target.objective.output}_map": precision}
         for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
             if value is not None:
                 averages[f"{target.objective.output}_{what}"] = value
@@ -169,6 +183,7 @@ def by_task_and_domain(
     sizes: Sequence[int],
     domains: Sequence[str],
     names: Mapping[str, Sequence[str]] | None = None,
+    further: Mapping[str, Further] | None = None,
 ) -> dict[str, dict[str, Measures]]:
     """Compute the metrics of every objective's output, over all test samples and over each domain.
 
@@ -182,26 +197,30 @@ def by_task_and_domain(
         sizes: The number of columns of each objective.
         domains: The names of the domains.
         names: The names of classes by label column.
+        further: Metrics to add, by output.
     """
     metrics: dict[str, dict[str, Measures]] = {}
     for target, task, part in zip(targets, tasks, parts(table, sizes), strict=True):
         class_names = (names or {}).get(target.objective.label)
+        added = (further or {}).get(target.objective.output, {})
         measures: dict[str, Measures] = {}
         for number, domain in [(None, ALL), *enumerate(domains)]:
             chosen = part if number is None else part[table[:, 0] == number]
             chosen = chosen[chosen[:, 3] > 0]
             if len(chosen):
-                measures[domain] = _measures(task, chosen, class_names)
+                measures[domain] = _measures(task, chosen, class_names, added)
         metrics[target.objective.output] = measures
     return metrics
 
 
-def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Measures:
+def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, further: Further) -> Measures:
     loss, accuracy = _loss_and_accuracy(part)
     metrics: dict[str, Any] = {"samples": len(part), "loss": loss}
     if accuracy is not None:
         metrics["accuracy"] = accuracy
     kept = part[:, len(COLUMNS) :]
+    if task == "boxes":
+        return metrics | of_boxes(kept, MOST, names)
     if task in COUNTED:
         if task in PERPLEXITY:
             metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
@@ -214,8 +233,10 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None) -> Me
     elif task == "classes" and kept.shape[1]:
         logits, labels = kept[:, :-1], kept[:, -1].long()
         metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
+        metrics |= {name: metric(logits, labels) for name, metric in further.items()}
     elif task is not None and kept.shape[1]:
         half = kept.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
         metrics |= measure(kept[:, :half], kept[:, half:], names)
+        metrics |= {name: metric(kept[:, :half], kept[:, half:]) for name, metric in further.items()}
     return metrics

@@ -18,12 +18,14 @@ from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
+from surgeon.training.calls import Batch
+from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.language import language_of
 from surgeon.training.load_splits import prepared_as
 from surgeon.training.losses import surgeon_losses
-from surgeon.training.objectives import Batch, Call, Target, default_objectives, prepare
+from surgeon.training.objectives import Target, call_of, default_objectives, prepare
 from surgeon.training.options import LossOptions
 from surgeon.training.penalties import Run
 
@@ -57,7 +59,10 @@ def make_targets(
                 where="train.objectives",
                 hint="add a new head beside the old one: multitask with original: keep",
             )
-        default = default_objectives(free, wanted) if free else []
+        if DETECTIONS in outputs:
+            default = [] if any(objective.output == DETECTIONS for objective in wanted) else [default_objective()]
+        else:
+            default = default_objectives(free, wanted) if free else []
         language = language_of(model)
         if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
             # labels beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
@@ -160,7 +165,7 @@ def make_terms(
         )
     run = Run(
         model=model,
-        call=Call.of(model, splits.inputs),
+        call=call_of(model, splits.inputs),
         anatomy=anatomy,
         outputs=outputs,
         trained={target.objective.output for target in targets if target.objective.weight},

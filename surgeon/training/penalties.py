@@ -16,7 +16,8 @@ from surgeon.errors import OperationError, SiteError, SurgeonError, TrainingErro
 from surgeon.interfaces.splits import Splits
 from surgeon.nn.grafts import Tap, hook, unhook
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.calls import Batch, Call
+from surgeon.training.objectives import Target
 from surgeon.training.pooled_features import PooledFeatures
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from surgeon.errors import TrainingError
 from surgeon.nn.grafts import Tap
 from surgeon.nn.pooling import Pool
 from surgeon.surgery.features import Features, choose_pool
-from surgeon.training.objectives import Batch
+from surgeon.training.calls import Batch
 
 
 class PooledFeatures:

@@ -18,10 +18,12 @@ from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
+from surgeon.training.calls import MAIN
 from surgeon.training.class_names import adopt_padding
 from surgeon.training.data_fit import outputs_of
+from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.language import language_of
-from surgeon.training.objectives import MAIN, Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
 from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
@@ -38,8 +40,8 @@ class Predictions:
 
     Attributes:
         output: The name of the output.
-        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``, or
-            ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class).
+        kind: ``class`` (probabilities that add up to 1), ``yes`` (one probability for each question), ``value``,
+            ``words`` and ``pixels`` (the share of a sample's words or pixels that is of each class), or ``boxes``.
         names: The names of the columns of ``values``: classes, questions or values.
         values: ``(samples, columns)``.
         samples: The names of the samples: files, or rows of a table.
@@ -197,7 +199,7 @@ def predict_samples(
 def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
     """Yield, in eval mode and without gradients, the outputs by name, the batch and the index of its first sample."""
     adopt_padding(model, samples.used)
-    call = Call.of(model, samples.inputs)
+    call = call_of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for start in range(0, len(samples), batch_size):
         rows = several(samples.rows, range(start, min(start + batch_size, len(samples))))
@@ -223,6 +225,8 @@ def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[
 
 def objective_of(model: nn.Module, operations: Sequence[Operation], output: str, values: Tensor) -> Objective:
     """Return the objective of an output, with its loss and label column; the default if none is recorded."""
+    if output == DETECTIONS:
+        return default_objective()
     matching = [objective for objective in known_objectives(model, operations) if objective.output == output]
     if matching:
         return next((objective for objective in matching if objective.weight), matching[0])

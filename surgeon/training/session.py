@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective, Penalty, Schedule, Stage
+from surgeon.recipe.recorded_plugins import foreign, foreign_penalties, parts_of_training
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.arguments import check_arguments
 from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
@@ -116,14 +117,29 @@ def train(
         report = job.run(model, output_dir, say, resume=resume)
     if settings.compared is not None and baseline is not None:
         report = _with_baseline(job, report, baseline, output_dir, progress, quiet=quiet)
-    record_training(model, settings, all_objectives, report)
+    made_by: dict[str, str] = {}
+    if plugins is not None:
+        made_by = foreign(plugins, parts_of_training(settings, all_objectives, schedules))
+    record_training(model, settings, all_objectives, report, {**made_by, **foreign_penalties(penalties)})
     return report
 
 
 def record_training(
-    model: nn.Module, settings: TrainSettings, objectives: Sequence[Objective], report: TrainReport
+    model: nn.Module,
+    settings: TrainSettings,
+    objectives: Sequence[Objective],
+    report: TrainReport,
+    plugins: Mapping[str, str],
 ) -> None:
-    """Add a training to the record of a network made by surgeon, whose weights now differ from the source's."""
+    """Add a training to the record of a network made by surgeon, whose weights now differ from the source's.
+
+    Args:
+        model: The network.
+        settings: How it was trained.
+        objectives: The losses.
+        report: What came of it.
+        plugins: What plugins offered for it, with their distributions.
+    """
     record = record_of(model)
     if record is None:
         return
@@ -131,6 +147,7 @@ def record_training(
     record.training.append(
         {
             **used,
+            **({"plugins": dict(plugins)} if plugins else {}),
             "settings": settings.model_dump(mode="json"),
             "report": report.reproducible(),
             "classes": report.data.get("classes", {}),

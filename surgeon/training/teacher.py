@@ -15,10 +15,11 @@ from surgeon.data.texts import open_texts
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import DistillSettings, TrainSettings
+from surgeon.training.calls import MAIN
 from surgeon.training.class_names import class_names
 from surgeon.training.distillation import Distillation
 from surgeon.training.load_splits import sources_of
-from surgeon.training.objectives import MAIN, Target
+from surgeon.training.objectives import Target
 from surgeon.training.teacher_cache import Numbered, check_fixed
 
 WHERE = "train.distill"

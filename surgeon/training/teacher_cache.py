@@ -20,9 +20,10 @@ from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.splits import Splits
 from surgeon.training.cache_room import cache_folder, make_room, used
+from surgeon.training.calls import Batch, Call
 from surgeon.training.features import add_tensor, varied
 from surgeon.training.losses import next_token
-from surgeon.training.objectives import Batch, Call, Target
+from surgeon.training.objectives import Target
 from surgeon.training.penalties import Run, in_eval_mode
 
 if TYPE_CHECKING:

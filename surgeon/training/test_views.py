@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transform
 
 from surgeon.errors import TrainingError
-from surgeon.training.objectives import Batch
+from surgeon.training.calls import Batch
 
 PICTURES = "pixel_values"
 CROP = 0.875

@@ -22,11 +22,12 @@ from surgeon.interfaces.training import Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.base_trainer import BaseTrainer
 from surgeon.training.batch_mixes import Mixing
+from surgeon.training.calls import Batch
 from surgeon.training.domains import DomainFeed, SeparateNorms
 from surgeon.training.features import FeatureCache
 from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
-from surgeon.training.objectives import Batch, Call, Target, masked_mean
+from surgeon.training.objectives import Target, call_of, masked_mean
 from surgeon.training.parameter_groups import parameter_groups
 from surgeon.training.samplers import make_sampler
 from surgeon.training.stages import Unfreezing
@@ -34,6 +35,9 @@ from surgeon.training.task_weights import FixedWeights, UncertaintyWeights
 from surgeon.training.test_views import TestViews
 from surgeon.training.weight_averages import Averaging
 from surgeon.training.wrappers import PREPARED
+
+SUMMARY = ("loss", "accuracy", "map")
+"""The metrics of each output before and after training."""
 
 
 class ObjectiveTrainer(BaseTrainer):
@@ -79,7 +83,7 @@ class ObjectiveTrainer(BaseTrainer):
         self.averaging = averaging
         self.mixing = mixing
         self.views = views
-        self.call = Call.of(self.model, splits.inputs)
+        self.call = call_of(self.model, splits.inputs)
         learnt = settings.task_weights == "uncertainty"
         self.weighing = UncertaintyWeights(targets, self.args.device) if learnt else FixedWeights(targets)
         # The Trainer averages the losses of accumulated batches. transformers assumes that a model whose forward takes
@@ -103,7 +107,7 @@ class ObjectiveTrainer(BaseTrainer):
     def measure(self) -> dict[str, float]:
         """Compute losses and accuracies on the test samples, by objective."""
         metrics = self.evaluate(self.test)
-        names = (f"{target.objective.output}_{metric}" for target in self.targets for metric in ("loss", "accuracy"))
+        names = (f"{target.objective.output}_{metric}" for target in self.targets for metric in SUMMARY)
         return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, up
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from surgeon.recipe.train_settings import AverageSettings
-from surgeon.training.objectives import Call
+from surgeon.training.calls import Call
 
 
 class Averaging(TrainerCallback):  # type: ignore[misc]

@@ -43,13 +43,13 @@ def test_logme_is_the_maximum_of_the_evidence_over_both_precisions(width):
 def test_both_measures_prefer_features_that_predict_the_labels():
     draw = np.random.default_rng(0)
     labels = Labels(np.arange(60) % 3, 3)
-    told = np.eye(3)[labels.values] @ draw.normal(size=(3, 8)) + 0.3 * draw.normal(size=(60, 8))
+    features = np.eye(3)[labels.values] @ draw.normal(size=(3, 8)) + 0.3 * draw.normal(size=(60, 8))
     noise = draw.normal(size=(60, 8))
-    assert logme(told, labels.targets) > logme(noise, labels.targets)
-    assert probe(told, labels).mean() > 0.9
+    assert logme(features, labels.targets) > logme(noise, labels.targets)
+    assert probe(features, labels).mean() > 0.9
     assert probe(noise, labels).mean() < 0.6
-    values = Labels(told[:, :1] + 0.1 * noise[:, :1], 0)
-    assert probe(told, values).mean() > 0.8
+    values = Labels(features[:, :1] + 0.1 * noise[:, :1], 0)
+    assert probe(features, values).mean() > 0.8
     assert probe(noise[:, 1:], values).mean() < 0.3
 
 
@@ -135,15 +135,15 @@ DATA = "{source: digits, classes: [5, 6, 7], per_class: 8, size: 16, channels: 1
 def advised(capfd, *arguments: str, code: int = 0):
     capfd.readouterr()
     assert cli.run(["advise", *arguments, *ARCH]) == code
-    told = capfd.readouterr()
-    return json.loads(told.out) if "--json" in arguments and not code else told
+    captured = capfd.readouterr()
+    return json.loads(captured.out) if "--json" in arguments and not code else captured
 
 
 def test_the_recipe_runs_as_it_is_written(net, capfd):
-    told = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
-    assert told["case"]["size"] == "small"
-    assert [row["site"] for row in told["curve"]][:4] == [f"blocks.{i}" for i in range(4)]
-    assert (told["classes"], told["samples"], told["measure"]) == (3, 24, "accuracy")
+    report = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
+    assert report["case"]["size"] == "small"
+    assert [row["site"] for row in report["curve"]][:4] == [f"blocks.{i}" for i in range(4)]
+    assert (report["classes"], report["samples"], report["measure"]) == (3, 24, "accuracy")
     assert "<svg" in (net / "advised.svg").read_text()
     text = (net / "advised.yaml").read_text()
     assert text.startswith("# The case: small, ")
@@ -164,13 +164,13 @@ def test_every_case_has_a_recipe_that_can_be_planned(net, capfd, monkeypatch, la
 
     def decided(measured, **given):
         sites = [measured[0].site, measured[1].site, measured[-1].site][-len(curve) :]
-        told = [Worth(site, 8, 0.0, w.scores, w.untrained) for site, w in zip(sites, curve, strict=True)]
-        return real(told, **given)
+        worths = [Worth(site, 8, 0.0, w.scores, w.untrained) for site, w in zip(sites, curve, strict=True)]
+        return real(worths, **given)
 
     monkeypatch.setattr(advice, "decide", decided)
     monkeypatch.setattr(advice, "probe", lambda *_: np.array([0.5, 0.5]))
-    told = advised(capfd, "--data", DATA, "--model", "net.pt", "--json", "--large", str(large), "--seed", "5")
-    assert told["case"]["size"] == ("large" if large == 1 else "small")
+    report = advised(capfd, "--data", DATA, "--model", "net.pt", "--json", "--large", str(large), "--seed", "5")
+    assert report["case"]["size"] == ("large" if large == 1 else "small")
     operations = [operation.name for operation in load_recipe(net / "advised.yaml").operations]
     expected = {
         (1, 0): ["replace_head"],
@@ -202,9 +202,9 @@ def test_data_may_be_a_recipes_train_section_whose_settings_stand_above_the_advi
     import advised_network
 
     torch.save(advised_network.build().state_dict(), net / "net.pt")
-    told = advised(capfd, "--data", "sub/asked.yaml", "--at", "1", "--at", "3", "--json", "-o", "sub/advised.yaml")
-    assert (told["measure"], told["classes"], told["label"]) == ("R²", 0, "height")
-    assert [row["site"] for row in told["curve"]] == ["1", "3"]
+    report = advised(capfd, "--data", "sub/asked.yaml", "--at", "1", "--at", "3", "--json", "-o", "sub/advised.yaml")
+    assert (report["measure"], report["classes"], report["label"]) == ("R²", 0, "height")
+    assert [row["site"] for row in report["curve"]] == ["1", "3"]
     recipe = load_recipe(net / "sub" / "advised.yaml")
     assert (recipe.seed, recipe.train.epochs, recipe.train.objectives[0].loss) == (4, 2, "mse")
     assert "path: points.csv" in (net / "sub" / "advised.yaml").read_text(), "beside the recipe, as it was"
@@ -256,11 +256,11 @@ REFERENCE = "python:advised_network:build"
 
 
 def test_the_function_gives_everything_that_the_command_writes(net, capfd):
-    told = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
+    report = advised(capfd, "--data", DATA, "--model", "net.pt", "--json")
     advice = surgeon.advise("net.pt", DATA, arch=REFERENCE)
     assert advice.recipe == (net / "advised.yaml").read_text()
     assert advice.picture == (net / "advised.svg").read_text()
-    assert json.loads(json.dumps(advice.to_dict())).items() <= told.items()
+    assert json.loads(json.dumps(advice.to_dict())).items() <= report.items()
 
 
 def test_advice_on_a_module_and_a_source_as_data_is_saved_and_runs(net):

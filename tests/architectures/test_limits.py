@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING
 
 import surgeon
+from surgeon.architectures import torchvision_identify
 from surgeon.architectures.limits import check_config
 from surgeon.checkpoint.digests import sealed
 from surgeon.cli.app import run
@@ -43,6 +46,8 @@ def edit(folder: Path, **values: Any) -> None:
 BOMBS = {
     "layers": {"num_hidden_layers": 1_000_000},
     "labels": {"id2label": None, "num_labels": 10**9},
+    "labels of no tensor": {"id2label": None, "num_labels": 10**6},
+    "heads": {"pruned_heads": {str(number): [0] for number in range(50_001)}},
     "names of labels": {"id2label": {str(number): "x" for number in range(1_000_001)}},
 }
 
@@ -75,6 +80,12 @@ def test_a_size_beyond_every_network_is_refused(field: str) -> None:
     with pytest.raises(ArchitectureError, match=rf"text_config\.{field} is 1,000,000,000"):
         check_config({"text_config": {field: 10**9}}, "here")
     check_config({"rope_theta": 10**9, "eos_token_id": 10**9}, "here")
+
+
+def test_labels_that_a_tensor_has_rows_for_are_not_too_many() -> None:
+    check_config({"num_labels": 300_000}, "here", [(300_000, 16)])
+    with pytest.raises(ArchitectureError, match="num_labels is 300,000: at most 50,000 labels"):
+        check_config({"num_labels": 300_000}, "here", [(16, 300_000), ()])
 
 
 def test_the_bounds_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +126,35 @@ def test_a_manifest_that_asks_for_too_much_is_refused(folder: Path) -> None:
         surgeon.load("out")
 
 
+@pytest.mark.parametrize("per_surgery", [5000, 1])
+def test_a_manifest_of_thousands_of_operations_is_refused_before_it_is_replayed(folder: Path, per_surgery: int) -> None:
+    surgeon.save(surgeon.apply("net", [surgeon.ReplaceHead(classes=3)]), "out")
+    manifest = json.loads(Path("out/surgeon.json").read_text())
+    surgeries = manifest["record"]["surgeries"][-1]
+    surgeries["operations"] *= per_surgery
+    manifest["record"]["surgeries"] = [surgeries] * (5000 // per_surgery)
+    Path("out/surgeon.json").write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(ArchitectureError, match=r"the number of (operations|surgeries) is 5,000: at most 1,000"):
+        surgeon.load("out")
+
+
+def test_a_recipe_of_thousands_of_operations_is_refused(folder: Path) -> None:
+    with pytest.raises(ArchitectureError, match="the number of operations is 1,001"):
+        surgeon.plan("net", [surgeon.Freeze(sites="classifier")] * 1001)
+
+
+def test_a_file_of_more_tensors_than_any_builder_has_is_compared_with_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(*_: object) -> None:
+        raise AssertionError("compared with every builder")
+
+    monkeypatch.setattr(torchvision_identify, "_exact", compare)
+    save_file({f"{number}.weight": torch.zeros(1) for number in range(5001)}, tmp_path / "many.safetensors")
+    with pytest.raises(ArchitectureError, match="the architecture of these 5001 tensors is unknown"):
+        surgeon.inspect(tmp_path / "many.safetensors")
+
+
 NONSENSE: list[tuple[str, Any]] = [
     ("num_attention_heads", 0),
     ("hidden_size", "wide"),
@@ -138,8 +178,8 @@ def test_nonsense_in_a_config_is_the_files_fault_and_the_field_is_named(
 ) -> None:
     edit(folder, **{field: value})
     code = run(["inspect", "net"])
-    told = " ".join(capsys.readouterr().err.split())
-    assert "bug in surgeon" not in told
-    assert code in (0, ArchitectureError.exit_code), told
+    err = " ".join(capsys.readouterr().err.split())
+    assert "bug in surgeon" not in err
+    assert code in (0, ArchitectureError.exit_code), err
     if code:
-        assert field in told
+        assert field in err

@@ -47,7 +47,7 @@ def main() -> None:
             for name, features in (("without", "none"), ("empty cache", "cache"), ("full cache", "cache"))
         }
     plain = runs["without"][2]
-    told = {
+    measured = {
         name: {
             "seconds": round(wall, 2),
             "of them training": round(training, 2),
@@ -56,7 +56,11 @@ def main() -> None:
         }
         for name, (wall, training, weights) in runs.items()
     }
-    print(json.dumps({"network": "resnet18, all but the head frozen", "samples": 400, **vars(given), **told}, indent=2))
+    print(
+        json.dumps(
+            {"network": "resnet18, all but the head frozen", "samples": 400, **vars(given), **measured}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -87,15 +87,15 @@ def _run(contender: Contender, cold: bool) -> tuple[float, float, float, float]:
     for path in contender.reads:
         for file in files_of(path):
             _drop(file) if cold else _warm(file)
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen(contender.command, stdout=told, stderr=told)
+        process = subprocess.Popen(contender.command, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            told.seek(0)
-            raise SystemExit(f"{contender.name} failed:\n{told.read().decode(errors='replace')[-3000:]}")
+            output.seek(0)
+            raise SystemExit(f"{contender.name} failed:\n{output.read().decode(errors='replace')[-3000:]}")
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6, usage.ru_inblock * 512.0
 
 

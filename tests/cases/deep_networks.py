@@ -1,4 +1,4 @@
-"""Networks whose layers are told apart by their place, small."""
+"""Small networks whose layers are identified by their position."""
 
 from __future__ import annotations
 

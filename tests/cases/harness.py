@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """An instance that somebody met: what to do, and whether it belongs to the default tests."""
+    """A situation of a user: what to do, and whether it belongs to the default tests."""
 
     name: str
     kind: str

@@ -24,7 +24,7 @@ def column(material: Material, labels: Sequence[Any], **more: Any) -> Any:
     )
 
 
-def known(splits: Any) -> dict[str, int]:
+def samples_by_class(splits: Any) -> dict[str, int]:
     """Samples by class, without those whose label is missing."""
     names = splits.names["labels"]
     found: dict[str, int] = {}
@@ -43,14 +43,14 @@ def counted_missing(splits: Any) -> int:
 
 @case("13.4", of=("NA", "None", "null", "N/A", "NULL", "NaT"))
 def a_name_that_looks_missing(material: Material, name: str) -> Outcome:
-    equal(known(column(material, [name, "yes", "no"])), {name: 20, "yes": 20, "no": 20}, "samples by class")
+    equal(samples_by_class(column(material, [name, "yes", "no"])), {name: 20, "yes": 20, "no": 20}, "samples by class")
     return right(f"{name!r} is a class")
 
 
 @case("13.4")
 def names_that_are_declared_missing(material: Material) -> Outcome:
     splits = column(material, ["NA", "yes", "no", "unknown"], na=["NA", "unknown"])
-    equal(known(splits), {"yes": 15, "no": 15}, "samples by class")
+    equal(samples_by_class(splits), {"yes": 15, "no": 15}, "samples by class")
     equal(counted_missing(splits), 30, "missing labels that are counted aloud")
     return right("30 missing labels counted")
 
@@ -58,7 +58,7 @@ def names_that_are_declared_missing(material: Material) -> Outcome:
 @case("13.4")
 def empty_cells_are_counted(material: Material) -> Outcome:
     splits = column(material, ["yes", "", "no"])
-    equal(known(splits), {"yes": 20, "no": 20}, "samples by class")
+    equal(samples_by_class(splits), {"yes": 20, "no": 20}, "samples by class")
     equal(counted_missing(splits), 20, "missing labels that are counted aloud")
     return right("20 missing labels counted")
 
@@ -68,7 +68,7 @@ def null_and_nan_of_json_lines(material: Material) -> Outcome:
     rows = [{"a": number, "y": ["yes", None, "no", "None"][number % 4]} for number in range(60)]
     table = material.lines("t.jsonl", rows)
     splits = splits_of({"source": "table", "path": str(table), "numbers": {"x": ["a"]}, "targets": {"labels": "y"}})
-    equal(known(splits), {"yes": 15, "no": 15, "None": 15}, "samples by class")
+    equal(samples_by_class(splits), {"yes": 15, "no": 15, "None": 15}, "samples by class")
     return right("null is missing, 'None' is a name")
 
 
@@ -79,7 +79,7 @@ def nothing_beside_parquet(material: Material) -> Outcome:
     path = material.folder / "t.parquet"
     pandas.DataFrame({"a": range(60), "y": [["yes", None, "NA"][number % 3] for number in range(60)]}).to_parquet(path)
     splits = splits_of({"source": "table", "path": str(path), "numbers": {"x": ["a"]}, "targets": {"labels": "y"}})
-    equal(known(splits), {"yes": 20, "NA": 20}, "samples by class")
+    equal(samples_by_class(splits), {"yes": 20, "NA": 20}, "samples by class")
     return right("null is missing, 'NA' is a name")
 
 

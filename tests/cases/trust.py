@@ -57,7 +57,7 @@ def a_recipe_that_names_code(material: Material, name: str) -> Outcome:
 
 @case("15.1", of=CODE, quick=["os.system"])
 def an_artifact_that_names_code(material: Material, name: str) -> Outcome:
-    """The architecture of a manifest is a stranger's callable; its digests are made anew."""
+    """The architecture of a manifest is a stranger's callable; its digests are recomputed."""
     artifact = small_artifact(material)
     manifest = json.loads((artifact / "surgeon.json").read_text())
     text = json.dumps(manifest)
@@ -293,7 +293,7 @@ def configs_that_are_none(material: Material, text: str | bytes) -> Outcome:
 
 FILES: dict[str, Callable[[], bytes]] = {
     "a header of 2**60 bytes": lambda: struct.pack("<Q", 2**60) + b"{}",
-    "a header that is no JSON": lambda: struct.pack("<Q", 5) + b"nope!",
+    "a header that is not JSON": lambda: struct.pack("<Q", 5) + b"nope!",
     "offsets beyond the end": lambda: tensor_file(
         {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"\0" * 4
     ),

@@ -177,7 +177,7 @@ def tokens_that_the_embedding_lacks(material: Material) -> Outcome:
 
 @case("13.5")
 def lists_of_differing_lengths(material: Material) -> Outcome:
-    """Sounds given as lists of differing length beside numbers given as lists: told by row."""
+    """Sounds given as lists of differing length beside numbers given as lists: reported by row."""
     rows = [{"x": [0.1] * (6 if number != 9 else 5), "y": number % 2} for number in range(20)]
     table = material.lines("t.jsonl", rows)
     source = {"source": "table", "path": str(table), "numbers": {"x": ["x"]}, "targets": {"labels": "y"}}

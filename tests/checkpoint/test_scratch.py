@@ -66,9 +66,9 @@ def test_what_fails_the_reload_check_leaves_the_output_as_it_was(
     monkeypatch.setattr("surgeon.pipeline.run.check_streamed", refuse)
     assert run(command) == VerificationError.exit_code
     assert names(folder) == before
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"{form}: {form} holds other values" in told
-    assert (f"{form} stays as it was" if earlier else f"nothing was written to {form}") in told
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"{form}: {form} holds other values" in err
+    assert (f"{form} stays as it was" if earlier else f"nothing was written to {form}") in err
     if earlier:
         assert surgeon.verify(form, trust_code="families").digests
 

@@ -248,7 +248,7 @@ def test_the_byte_order_is_read_whatever_the_case_of_its_name(tmp_path: Path) ->
 
 
 def test_an_archive_that_torch_reads_otherwise_than_zipfile_is_refused(tmp_path: Path) -> None:
-    """A version that is no number: torch refuses the archive, so its records mean nothing."""
+    """A version that is not a number: torch refuses the archive, so its records mean nothing."""
     torch.save({"a": torch.ones(3)}, tmp_path / "x.pt")
     records = dict(records_of(tmp_path / "x.pt")) | {"x/version": b"x"}
     with pytest.raises(CheckpointError, match="version"):

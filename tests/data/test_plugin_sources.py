@@ -132,7 +132,7 @@ def test_a_file_that_a_plugins_source_names_is_found_beside_the_recipe(tmp_path:
             "{count: 3}",
             "3:3",
             "train.data: needs the key 'source'",
-            "digits, images, masks, table, saved, hub, corpus, points",
+            "digits, images, masks, coco, table, saved, hub, corpus, points",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_recipe_made_in_python_keeps_the_name_of_its_sources(tmp_path: Path, p
 def test_the_schema_offers_a_plugins_source_wherever_one_may_stand(plugins: Plugins) -> None:
     schema = recipe_schema(plugins)
     choice = schema["$defs"]["AnySource"]["discriminator"]["mapping"]
-    assert list(choice) == ["digits", "images", "masks", "table", "saved", "hub", "corpus", "points"]
+    assert list(choice) == ["digits", "images", "masks", "coco", "table", "saved", "hub", "corpus", "points"]
     assert "count" in schema["$defs"][choice["points"].rpartition("/")[2]]["properties"]
     uses = json.dumps(schema).count('"#/$defs/AnySource"')
     assert uses == 5  # data and evaluate, one or several, and conserve
@@ -184,15 +184,15 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
     capsys.readouterr()
     for command in ("train", "check"):
         assert run([command, str(tmp_path / "out"), "--trust-code", "points_network"]) != 0
-        told = " ".join(capsys.readouterr().err.split())
-        assert "unknown source 'points'" in told
-        assert f"it comes from the plugin {plugin!r}" in told
+        err = " ".join(capsys.readouterr().err.split())
+        assert "unknown source 'points'" in err
+        assert f"it comes from the plugin {plugin!r}" in err
 
 
 def test_plugins_lists_who_offers_sources(tmp_path: Path, plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "--plugin", plugin, "--json"]) == 0
-    told = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
-    assert told["surgeon.data.sources"] == told[plugin] == ["surgeon_sources"]
+    report = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
+    assert report["surgeon.data.sources"] == report[plugin] == ["surgeon_sources"]
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,6 @@ def test_a_text_model_is_fine_tuned_from_a_recipe_end_to_end(tmp_path, capfd):
     capfd.readouterr()
     out = tmp_path / "out"
     assert cli.run(["apply", str(tmp_path / "recipe.yaml"), str(tmp_path / "bert"), "--json", "-o", str(out)]) == 0
-    told = json.loads(capfd.readouterr().out)["training"]
-    assert told["accuracy_after"] == 1
+    report = json.loads(capfd.readouterr().out)["training"]
+    assert report["accuracy_after"] == 1
     assert BertForSequenceClassification.from_pretrained(out).config.num_labels == 2

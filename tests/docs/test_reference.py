@@ -11,6 +11,7 @@ from torch import nn
 
 import surgeon
 from surgeon.docs.command_pages import error_classes
+from surgeon.docs.gallery_page import RECIPES
 from surgeon.docs.links import broken_links
 from surgeon.docs.pages import generated_pages
 from surgeon.docs.rst import docstring, escape
@@ -98,6 +99,12 @@ def test_a_written_manifest_has_no_key_that_is_not_described(pages: dict[str, st
     described = pages["reference/artifact.rst"]
     assert [key for key in record if f"manifest.Record.{key}\n" not in described] == []
     assert [key for key in record["surgeries"][0] if f"manifest.Surgeries.{key}\n" not in described] == []
+
+
+def test_every_recipe_is_in_the_gallery(pages: dict[str, str]) -> None:
+    names = [path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml")]
+    assert [name for name in names if f"\n{name}\n~" not in pages["gallery.rst"]] == []
+    assert "surgeon apply recipes/gallery/texts.yaml" in pages["gallery.rst"]
 
 
 def test_selectors_in_docstrings_are_no_markup() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +37,33 @@ FIELDS = ("num_hidden_layers", "hidden_size",
           "embed_dim", "window_size", "head_dim")  # fmt: skip
 
 
-def configs() -> Iterator[tuple[str, dict[str, Any]]]:
+Values = Callable[[], dict[str, Any]]
+"""Makes a config; the large ones would weigh on every fork if they were there all the time."""
+
+
+def configs() -> Iterator[tuple[str, Values]]:
     """Configs with one absurd value each."""
     for base in (CONFIG, LLAMA, VIT, SWIN):
         for field in FIELDS:
             if field in base or field in ("num_labels", "head_dim"):
                 for value in HUGE:
-                    yield f"{base['model_type']} {field} {value:.0e}", {**base, field: value}
+                    yield f"{base['model_type']} {field} {value:.0e}", partial(dict, base, **{field: value})
+    million = [1] * 1_000_000
     for base in (CONFIG, VIT):
-        yield f"{base['model_type']} id2label of 2e6", {**base, "id2label": {str(i): "x" for i in range(2_000_000)}}
-    yield "swin depths 1e6", {**SWIN, "depths": [1_000_000, 1]}
-    yield "swin a million stages", {**SWIN, "depths": [1] * 1_000_000, "num_heads": [1] * 1_000_000}
-    yield "llama layer types", {**LLAMA, "layer_types": ["full_attention"] * 1_000_000, "num_hidden_layers": 1_000_000}
-    yield "bert pruned heads", {**CONFIG, "pruned_heads": {str(i): [0] for i in range(100_000)}}
+        yield f"{base['model_type']} id2label of 2e5", partial(_labels, base)
+    yield "swin depths 1e6", partial(dict, SWIN, depths=[1_000_000, 1])
+    yield "swin a million stages", partial(dict, SWIN, depths=million, num_heads=million)
+    types = ["full_attention"] * 1_000_000
+    yield "llama layer types", partial(dict, LLAMA, layer_types=types, num_hidden_layers=1_000_000)
+    yield "bert pruned heads", lambda: {**CONFIG, "pruned_heads": {str(i): [0] for i in range(100_000)}}
     nested: Any = {}
     for _ in range(500):
         nested = {"text_config": nested}
-    yield "bert nested", {**CONFIG, **nested}
+    yield "bert nested", partial(dict, CONFIG, **nested)
+
+
+def _labels(base: dict[str, Any]) -> dict[str, Any]:
+    return {**base, "id2label": {str(i): "x" for i in range(200_000)}}
 
 
 RECIPES = {
@@ -65,10 +76,10 @@ RECIPES = {
 }
 
 
-def _config(values: dict[str, Any], weights: bool) -> Callable[[Path], list[list[str]]]:
+def _config(values: Values, weights: bool) -> Callable[[Path], list[list[str]]]:
     def place(folder: Path) -> list[list[str]]:
         (folder / "hf").mkdir()
-        (folder / "hf" / "config.json").write_text(json.dumps(values))
+        (folder / "hf" / "config.json").write_text(json.dumps(values()))
         if weights:
             import torch
             from safetensors.torch import save_file
@@ -119,9 +130,9 @@ def _deep(name: str) -> Callable[[Path], list[list[str]]]:
     return place
 
 
-def _large(name: str, data: bytes) -> Callable[[Path], list[list[str]]]:
+def _large(name: str, data: Callable[[], bytes]) -> Callable[[Path], list[list[str]]]:
     def place(folder: Path) -> list[list[str]]:
-        (folder / "bomb").write_bytes(data)
+        (folder / "bomb").write_bytes(data())
         return {
             "recipe": [["plan", "bomb", "net.pt", *ARCH]],
             "model": [["inspect", "bomb"]],
@@ -159,17 +170,22 @@ def cases() -> dict[str, Callable[[Path], list[list[str]]]]:
         *surgery, "operations", value=[{"op": "replace_head", "classes": 2}] * 1_000_000
     )
     made["manifest nested"] = _deep("surgeon.json")
-    made["recipe nested"] = _large("recipe", b"[" * 1_000_000)
-    made["recipe of 100 MB"] = _large("recipe", b"a: 1\n" * 20_000_000)
-    made["header of a zettabyte"] = _large("model", (1 << 62).to_bytes(8, "little") + b"{")
-    made["header nested"] = _large("model", (600_000).to_bytes(8, "little") + b'{"a":' * 120_000)
-    many = json.dumps(
-        {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}
-    ).encode()
-    made["a hundred thousand tensors"] = _large("model", len(many).to_bytes(8, "little") + many)
+    made["recipe nested"] = _large("recipe", lambda: b"[" * 1_000_000)
+    made["recipe of 100 MB"] = _large("recipe", lambda: b"a: 1\n" * 20_000_000)
+    made["header of a zettabyte"] = _large("model", lambda: (1 << 62).to_bytes(8, "little") + b"{")
+    made["header nested"] = _large("model", lambda: (600_000).to_bytes(8, "little") + b'{"a":' * 120_000)
+    made["a hundred thousand tensors"] = _large("model", partial(_tensors, "t{}", 100_000))
+    made["ten thousand tensors"] = _large("model", partial(_tensors, "t{}", 10_000))
+    made["ten thousand numbered tensors"] = _large("model", partial(_tensors, "{}.weight", 10_000))
     for key in ("per_class", "canvas", "size"):
         made[f"digits {key}"] = _data("{source: digits, %s: 1000000000}" % key)  # noqa: UP031
     return made
+
+
+def _tensors(name: str, count: int) -> bytes:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({name.format(i): entry for i in range(count)}).encode()
+    return len(header).to_bytes(8, "little") + header
 
 
 def run(tally: Tally) -> None:

@@ -42,7 +42,7 @@ BESIDE = re.compile(
     r"|^ValueError: invalid literal for int\(\) with base 10: b|zip_file\.serialization_id\(\)"
 )
 """How torch refuses what surgeon does not look at: a tensor outside of the chosen state dict that has a stride
-below 0 or reaches beyond its storage, an alignment that is no number, a serialization id that is no text."""
+below 0 or reaches beyond its storage, an alignment that is not a number, a serialization id that is not text."""
 
 KEPT = Path(tempfile.gettempdir()) / "surgeon-mutants"
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -166,22 +166,22 @@ def kill(tally: Tally, scene: Scene, form: str, force: bool, number: int, moment
         f"moment {moment}" if delay is None else f"{delay:.3f} s"
     )
     before = facts(folder / "net.pt")
-    told = folder.with_name(f"{folder.name}.count")
+    counter = folder.with_name(f"{folder.name}.count")
     moments = Moments(folder, moment, lambda: os.kill(os.getpid(), number))
 
     def child() -> int:
         code = surgeon(scene.command(form, "recipe.yaml", *(["--force"] if force else [])), moments)
-        told.write_text(str(moments.count))
+        counter.write_text(str(moments.count))
         return code
 
     ended = forked(child, folder=folder, stop=None if delay is None else (delay, number))
     try:
         outcome, wrong = _left(scene, folder, form, force, number, ended, before)
         tally.add(case, outcome, wrong)
-        return int(told.read_text()) if told.exists() else 0
+        return int(counter.read_text()) if counter.exists() else 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        told.unlink(missing_ok=True)
+        counter.unlink(missing_ok=True)
 
 
 def _left(

@@ -190,15 +190,15 @@ def changing(tally: Tally, scene: Scene) -> None:
         assert forked(lambda: surgeon(scene.command(form)), folder=other).status == 0  # noqa: B023
         new[form] = contents(other / form)
         with case(scene, form, False) as folder:
-            probe, told = Moments(folder, 0, lambda: None), folder / "count"
+            probe, counter = Moments(folder, 0, lambda: None), folder / "count"
 
             def count() -> int:
                 code = surgeon(scene.command(form), probe)  # noqa: B023
-                told.write_text(str(probe.count))  # noqa: B023
+                counter.write_text(str(probe.count))  # noqa: B023
                 return code
 
             forked(count, folder=folder)
-            moments = int(told.read_text())
+            moments = int(counter.read_text())
         for name, change in CHANGES.items():
             chosen = tally.chosen(range(1, moments + 1), 1)
             for moment in chosen:
@@ -258,7 +258,7 @@ def two_writers(tally: Tally, scene: Scene) -> None:
                 with case(scene, form, force) as folder:
                     statuses, wrong = _race(scene, folder, form, force, dice.uniform(0, 0.05))
                     left = contents(folder / form)
-                    shutil.rmtree(folder / "told", ignore_errors=True)
+                    shutil.rmtree(folder / "errors", ignore_errors=True)
                     rest = {path.name for path in folder.iterdir()} - {"net.pt", "recipe.yaml", "earlier.yaml", form}
                     if not wrong and left not in (scene.wanted[form], scene.earlier[form]):
                         wrong = "the output is neither the one nor the other"
@@ -274,7 +274,7 @@ def two_writers(tally: Tally, scene: Scene) -> None:
 def _race(scene: Scene, folder: Path, form: str, force: bool, delay: float) -> tuple[list[int], str | None]:
     """Run both in children of one child: what they say goes to a file each."""
     shutil.copy2(scene.folder / "earlier.yaml", folder)
-    (folder / "told").mkdir()
+    (folder / "errors").mkdir()
 
     def both() -> int:
         import time
@@ -285,7 +285,7 @@ def _race(scene: Scene, folder: Path, form: str, force: bool, delay: float) -> t
             if not child:
                 code = 1
                 try:
-                    os.dup2(os.open(folder / "told" / str(number), os.O_WRONLY | os.O_CREAT), 2)
+                    os.dup2(os.open(folder / "errors" / str(number), os.O_WRONLY | os.O_CREAT), 2)
                     time.sleep(delay * number)
                     code = surgeon(scene.command(form, recipe, *(["--force"] if force else [])))
                 finally:
@@ -296,9 +296,9 @@ def _race(scene: Scene, folder: Path, form: str, force: bool, delay: float) -> t
         return 0
 
     ended = forked(both, folder=folder)
-    told = "".join(path.read_text() for path in sorted((folder / "told").iterdir())) + ended.err
+    messages = "".join(path.read_text() for path in sorted((folder / "errors").iterdir())) + ended.err
     statuses = [int(code) for code in ended.out.split()]
-    return statuses, told if "Traceback" in told or "bug in" in told or any(
+    return statuses, messages if "Traceback" in messages or "bug in" in messages or any(
         code not in (0, 8) for code in statuses
     ) else None
 

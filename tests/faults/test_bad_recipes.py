@@ -95,10 +95,10 @@ def step(text: str) -> str:
     ],
 )
 def test_a_mistake_is_reported_with_its_place(refused: Callable[..., str], text: str | bytes, expected: str) -> None:
-    told = refused(text)
-    assert expected in told
-    assert "pydantic" not in told
-    assert "Traceback" not in told
+    message = refused(text)
+    assert expected in message
+    assert "pydantic" not in message
+    assert "Traceback" not in message
 
 
 def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(refused: Callable[..., str]) -> None:

@@ -94,7 +94,7 @@ def test_a_directory_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
         (b'{"a": 1}', "JSON"),
         (b"PK\3\4", "zip archive"),
         (b"\x80\x02", "damaged"),
-        (b"hello world, this is no checkpoint", "not a checkpoint"),
+        (b"hello world, this is not a checkpoint", "not a checkpoint"),
         (b"x", "not a checkpoint"),
     ],
 )

@@ -68,7 +68,7 @@ def _kill(tally: Tally, scene: Path, wanted: object, number: int, moment: int, d
     folder = Path(tempfile.mkdtemp(prefix="case-", dir=scene.parent))
     for name in INPUTS:
         shutil.copy2(scene / name, folder / name)
-    before, told = facts(folder / "net.pt"), folder.with_name(f"{folder.name}.count")
+    before, counter = facts(folder / "net.pt"), folder.with_name(f"{folder.name}.count")
     moments = Moments(folder, moment, lambda: os.kill(os.getpid(), number))
 
     def child() -> int:
@@ -82,7 +82,7 @@ def _kill(tally: Tally, scene: Path, wanted: object, number: int, moment: int, d
 
         ProgressCallback.on_step_begin = counted  # type: ignore[assignment,method-assign]
         code = surgeon(COMMAND, moments)
-        told.write_text(str(moments.count))
+        counter.write_text(str(moments.count))
         return code
 
     where = f"moment {moment}" if delay is None else f"{delay:.3f} s"
@@ -97,10 +97,10 @@ def _kill(tally: Tally, scene: Path, wanted: object, number: int, moment: int, d
             tally.fault(case, f"ends with {ended.status}: {ended.err}")
         else:
             tally.add(case, *_went_on(folder, wanted))
-        return int(told.read_text()) if told.exists() else 0
+        return int(counter.read_text()) if counter.exists() else 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        told.unlink(missing_ok=True)
+        counter.unlink(missing_ok=True)
 
 
 def _went_on(folder: Path, wanted: object) -> tuple[str, str | None]:
@@ -113,7 +113,7 @@ def _went_on(folder: Path, wanted: object) -> tuple[str, str | None]:
     again = forked(lambda: surgeon([*COMMAND, "--resume"]), folder=folder)
     if again.status == 9 and "no interrupted training to resume" in again.err:
         if left is None:
-            outcome = "begun anew"
+            outcome = "started again"
             again = forked(lambda: surgeon(COMMAND), folder=folder)
         elif not (folder / "out.checkpoints").exists():
             again = replace(again, status=0)  # nothing is left to be done

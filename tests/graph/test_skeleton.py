@@ -29,7 +29,7 @@ def from_empty(_: Filled) -> torch.Tensor:
     return table.fill_(2.0)
 
 
-def asked(_: Filled) -> torch.Tensor:
+def from_own_values(_: Filled) -> torch.Tensor:
     table = from_empty(_)
     return table * table.sum().item() / 6
 
@@ -42,11 +42,11 @@ def from_parameter(network: Filled) -> torch.Tensor:
     return torch.full((3,), 2.0) + 0 * network.first.weight.detach().sum()
 
 
-def asked_of_a_parameter(network: Filled) -> torch.Tensor:
+def from_values_of_a_parameter(network: Filled) -> torch.Tensor:
     return torch.full((3,), 2.0 if bool((network.first.weight.abs() < 9).all()) else 0.0)
 
 
-@pytest.mark.parametrize("fill", [from_empty, asked, as_array, from_parameter, asked_of_a_parameter])
+@pytest.mark.parametrize("fill", [from_empty, from_own_values, as_array, from_parameter, from_values_of_a_parameter])
 def test_a_factory_that_needs_values_gives_a_skeleton_with_its_buffers_ties_and_flags(fill):
     random = torch.random.get_rng_state()
     model = build_skeleton(lambda: Filled(fill))
@@ -57,7 +57,7 @@ def test_a_factory_that_needs_values_gives_a_skeleton_with_its_buffers_ties_and_
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("fill", [from_empty, asked, as_array])
+@pytest.mark.parametrize("fill", [from_empty, from_own_values, as_array])
 def test_a_buffer_that_needs_values_does_not_make_the_parameters_real(fill):
     with building(allocate=True):
         model = Filled(fill)

@@ -1,4 +1,4 @@
-"""Sketches of tensors: rounding is no difference, and any other change is one, wherever it lies."""
+"""Sketches of tensors: rounding is not a difference, and any other change is one, wherever it lies."""
 
 from __future__ import annotations
 

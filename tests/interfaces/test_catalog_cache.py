@@ -71,10 +71,10 @@ def test_operations_are_listed_without_importing_what_is_remembered(tmp_path):
     install(tmp_path, "two", PLUGIN.replace("NAME", "Two") + COMMAND)
     first = surgeon(tmp_path, "ops", "--json")
     assert {"one", "two"} <= {operation["name"] for operation in json.loads(first)}
-    asked = imports(tmp_path)
-    assert asked == 2
+    count = imports(tmp_path)
+    assert count == 2
     assert surgeon(tmp_path, "ops", "--json") == first
-    assert imports(tmp_path) == asked + 1  # the one that adds commands, which are on every command line
+    assert imports(tmp_path) == count + 1  # the one that adds commands, which are on every command line
     assert surgeon(tmp_path, "hello") == "hello\n"
     install(tmp_path, "one", PLUGIN.replace("NAME", "Other"))
     assert {"other", "two"} <= {operation["name"] for operation in json.loads(surgeon(tmp_path, "ops", "--json"))}

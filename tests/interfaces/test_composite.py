@@ -21,7 +21,8 @@ from surgeon.graph.roles import find_roles
 from surgeon.graph.trace import trace
 from surgeon.interfaces.composite import composite_of, root_of
 from surgeon.testing import check_operations
-from surgeon.training.objectives import Call, keywords_of
+from surgeon.training.calls import keywords_of
+from surgeon.training.objectives import call_of
 
 CLASSES = 4
 NAME = "python:test_composite:two_towers"
@@ -122,7 +123,7 @@ def test_surgery_on_the_root_survives_saving_and_loading(tmp_path):
 
 def test_training_calls_it_by_name_and_names_its_lone_output():
     model = surgeon.apply(two_towers(), [surgeon.Freeze(all_but="head")])
-    call = Call.of(model, ("words", "picture"))
+    call = call_of(model, ("words", "picture"))
     assert call.by_name
     assert list(call(model, batch())) == ["match"]
     columns = {**batch(8), "labels": torch.arange(8) % CLASSES}

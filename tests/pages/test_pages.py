@@ -216,3 +216,15 @@ def test_two_networks_are_compared_in_a_page(tmp_path: Path) -> None:
         waiting += node.get("children", [])
     assert heat["layer4.1.conv2"] == 1
     assert heat["layer1.0.conv1"] == 0
+
+
+def test_a_plan_with_a_page_plans_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from surgeon.pipeline import planning
+
+    calls = []
+    prepare = planning.prepare
+    monkeypatch.setattr(planning, "prepare", lambda *args, **options: calls.append(args) or prepare(*args, **options))
+    page = tmp_path / "plan.html"
+    assert run(["plan", str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "--html", str(page), "-q"]) == 0
+    assert len(calls) == 1
+    assert "op: replace_head" in page.read_text(encoding="utf-8")

@@ -158,7 +158,7 @@ def test_tied_tensors_stay_tied_and_are_stored_once(tmp_path):
     from safetensors import safe_open
 
     with safe_open(tmp_path / "gpt2" / "model.safetensors", "pt") as file:
-        assert "lm_head.weight" not in file.keys()  # noqa: SIM118 - it is no mapping
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118 - it is not a mapping
     again = surgeon.load(tmp_path / "gpt2")
     assert again.lm_head.weight is again.transformer.wte.weight
 

@@ -27,6 +27,10 @@ def early_end() -> nn.Module:
     return surgeon.apply(families.build("resnet"), [surgeon.Truncate(after="layer2")], **SMALL)
 
 
+def unbuilt_end() -> nn.Module:
+    return surgeon.apply(families.build("vgg"), [surgeon.Truncate(after="features.3")], **SMALL)
+
+
 def branch() -> nn.Module:
     return surgeon.apply(families.build("bert"), [surgeon.Multitask(tasks={"domain": {"classes": 3}})])
 
@@ -100,9 +104,8 @@ def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("make", "site"),
     [
-        (early_end, "exit: an early end.*only classes of transformers can be built again"),
-        (columns, r"several networks side by side \(columns.0, columns.1\)"),
-        (lambda: families.build("resnet"), "torchvision.models.resnet.ResNet: not a transformers class"),
+        (unbuilt_end, "exit: an early end.*only classes of transformers and what torchvision's builders"),
+        (lambda: families.build("vgg"), "torchvision.models.vgg.VGG: not a transformers class"),
         (foreign, r"bert.encoder.layer.1.output.dropout: a test_export.Judge, whose source the export does not have"),
     ],
 )

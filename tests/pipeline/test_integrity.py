@@ -101,8 +101,8 @@ def test_check_names_the_file_that_has_changed(written: Path, capsys: pytest.Cap
     file.write_bytes(flips(file, 5000, 6000, 1)[0])
     assert run(["check", str(written / "net")]) == VerificationError.exit_code
     file.write_bytes(original)
-    told = " ".join(capsys.readouterr().err.split())
-    assert "model.safetensors: has changed since it was written" in told
+    err = " ".join(capsys.readouterr().err.split())
+    assert "model.safetensors: has changed since it was written" in err
 
 
 def test_load_always_checks_the_small_files_and_all_of_them_on_request(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import hub_stand_in
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
+from signing_keys import write_key
 
 import surgeon
 from surgeon import cli
@@ -156,8 +157,8 @@ def test_push_sends_the_artifact_with_a_card_and_it_loads_from_the_hub(hub, trai
     assert printed["left_out"] == ["notes.pickle"]
     assert hub.private["someone/films"] == "private"
     assert hub.messages == ["first"]
-    asked = [each for each in hub.requests if "agent" not in each]
-    assert asked[:2] == ["GET /api/whoami-v2", "POST /api/repos/create"]
+    requests = [each for each in hub.requests if "agent" not in each]
+    assert requests[:2] == ["GET /api/whoami-v2", "POST /api/repos/create"]
 
     loaded, local = surgeon.load("hf:someone/films"), surgeon.load(trained)
     assert type(loaded) is type(local)
@@ -189,6 +190,34 @@ def test_a_branch_is_made_and_a_card_that_lies_in_the_artifact_is_used(hub, untr
     assert pushed.card == "found"
     assert hub.repositories["someone/net"]["v2"]["README.md"] == b"---\nlicense: mit\n---\nMine.\n"
     assert "surgeon.json" not in hub.repositories["someone/net"]["main"]
+
+
+def test_a_signature_is_pushed_with_what_it_holds_for_and_no_other(hub, untrained, tmp_path):
+    model_signing = pytest.importorskip("model_signing", reason="needs the extra [sign]")
+    write_key(tmp_path, "key")
+    surgeon.sign(untrained, key=tmp_path / "key.pem")
+    with pytest.raises(surgeon.HubError, match=r"README\.md are sent and not signed"):
+        surgeon.push(untrained, "someone/net")
+    surgeon.card(untrained, untrained / "README.md")
+    surgeon.sign(untrained, key=tmp_path / "key.pem", force=True)
+    assert "model.sig" in surgeon.push(untrained, "someone/net").files
+    copy = tmp_path / "copy"
+    for name, data in hub.repositories["someone/net"]["main"].items():
+        copy.mkdir(exist_ok=True)
+        (copy / name).write_bytes(data)
+    signer = surgeon.SignedBy(key=tmp_path / "key.pub")
+    assert surgeon.check(copy, signature=signer).signed == 5
+    model_signing.verifying.Config().use_elliptic_key_verifier(public_key=signer.key).verify(copy, copy / "model.sig")
+
+    (untrained / "README.md").write_text("Another card.\n")
+    with pytest.raises(surgeon.HubError, match=r"README\.md have changed since"):
+        surgeon.push(untrained, "someone/net")
+    (untrained / "notes.txt").write_text("mine")
+    surgeon.sign(untrained, key=tmp_path / "key.pem", force=True)
+    with pytest.raises(surgeon.HubError, match=r"notes\.txt are signed and not sent"):
+        surgeon.push(untrained, "someone/net")
+    (untrained / "model.sig").unlink()
+    assert "model.sig" in surgeon.push(untrained, "someone/net").removed
 
 
 def test_a_damaged_artifact_is_not_pushed(hub, untrained):

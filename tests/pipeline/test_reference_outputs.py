@@ -52,7 +52,7 @@ class Bundle:
 
 
 @pytest.fixture(scope="module")
-def known() -> Plugins:
+def scale_plugin() -> Plugins:
     loaded = plugins.load(installed=False)
     loaded.distributions["bundle"] = ("surgeon-scale", "1.0")
     loaded.register(Bundle(), "bundle")
@@ -60,11 +60,11 @@ def known() -> Plugins:
 
 
 @pytest.fixture(params=["run_recipe", "save", "save.safetensors", "save.pt"])
-def artifact(request: pytest.FixtureRequest, known: Plugins, tmp_path: Path) -> Path:
+def artifact(request: pytest.FixtureRequest, scale_plugin: Plugins, tmp_path: Path) -> Path:
     if request.param == "run_recipe":
-        surgeon.run_recipe(build("resnet"), [Scale()], tmp_path / "out", plugins=known)
+        surgeon.run_recipe(build("resnet"), [Scale()], tmp_path / "out", plugins=scale_plugin)
         return tmp_path / "out"
-    model = surgeon.apply(build("resnet"), [Scale()], plugins=known)
+    model = surgeon.apply(build("resnet"), [Scale()], plugins=scale_plugin)
     return surgeon.save(model, tmp_path / request.param.replace("save", "out"))
 
 
@@ -82,20 +82,22 @@ def _library(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("change", [_forward, _constructor, _library])
 def test_check_notices_other_outputs_of_equal_bytes(
-    change: Any, artifact: Path, known: Plugins, monkeypatch: pytest.MonkeyPatch
+    change: Any, artifact: Path, scale_plugin: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verified = surgeon.check(artifact, plugins=known)
+    verified = surgeon.check(artifact, plugins=scale_plugin)
     assert (verified.same_outputs, verified.outputs_note) == (1, "")
     change(monkeypatch)
     pattern = r"gives other outputs than then: output by [\d.]+ %, where 0\.5 % is rounding\n.*surgeon-scale 1\.0"
     with pytest.raises(VerificationError, match=pattern):
-        surgeon.check(artifact, plugins=known)
+        surgeon.check(artifact, plugins=scale_plugin)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_rounding_on_another_machine_is_not_a_difference(dtype: torch.dtype, known: Plugins, tmp_path: Path) -> None:
-    model = surgeon.apply(build("resnet").to(dtype), [Scale()], plugins=known)
-    reference = run_before_writing(model, inspection_of(model, known, []))
+def test_rounding_on_another_machine_is_not_a_difference(
+    dtype: torch.dtype, scale_plugin: Plugins, tmp_path: Path
+) -> None:
+    model = surgeon.apply(build("resnet").to(dtype), [Scale()], plugins=scale_plugin)
+    reference = run_before_writing(model, inspection_of(model, scale_plugin, []))
     recorded = reference.recorded()
     assert recorded is not None
     with torch.no_grad():
@@ -112,10 +114,10 @@ class Threshold(nn.Module):
         return ((x * 2**22).frac() > 0.5).to(x.dtype) * 10
 
 
-def test_a_network_that_amplifies_rounding_is_not_compared(known: Plugins) -> None:
+def test_a_network_that_amplifies_rounding_is_not_compared(scale_plugin: Plugins) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), Threshold()).eval()
-    recorded = run_before_writing(model, inspection_of(model, known, [])).recorded()
+    recorded = run_before_writing(model, inspection_of(model, scale_plugin, [])).recorded()
     assert recorded is not None
     with torch.no_grad():
         model[0].weight *= 1 + 1e-6
@@ -124,9 +126,9 @@ def test_a_network_that_amplifies_rounding_is_not_compared(known: Plugins) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("xlnet",)][:40])
-def test_inputs_of_every_kind_are_recorded_and_made_again(name: str, known: Plugins) -> None:
+def test_inputs_of_every_kind_are_recorded_and_made_again(name: str, scale_plugin: Plugins) -> None:
     model = build(name)
-    inspection = inspection_of(model, known, [])
+    inspection = inspection_of(model, scale_plugin, [])
     reference = run_before_writing(model, inspection)
     if reference.inputs is None:
         pytest.skip(reference.refusal)
@@ -137,9 +139,9 @@ def test_inputs_of_every_kind_are_recorded_and_made_again(name: str, known: Plug
     assert compared.equal == len(recorded["tensors"]) > 0
 
 
-def test_the_same_surgery_gives_the_same_bytes(known: Plugins, tmp_path: Path) -> None:
+def test_the_same_surgery_gives_the_same_bytes(scale_plugin: Plugins, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        surgeon.run_recipe(build("resnet"), [Scale()], tmp_path / name, plugins=known)
+        surgeon.run_recipe(build("resnet"), [Scale()], tmp_path / name, plugins=scale_plugin)
     assert (tmp_path / "one" / "surgeon.json").read_bytes() == (tmp_path / "two" / "surgeon.json").read_bytes()
 
 
@@ -150,10 +152,10 @@ def edited(artifact: Path, **changes: Any) -> dict[str, Any]:
     return manifest
 
 
-def test_an_artifact_without_recorded_outputs_says_so(known: Plugins, tmp_path: Path) -> None:
-    path = surgeon.save(surgeon.apply(build("resnet"), [Scale()], plugins=known), tmp_path / "out")
+def test_an_artifact_without_recorded_outputs_says_so(scale_plugin: Plugins, tmp_path: Path) -> None:
+    path = surgeon.save(surgeon.apply(build("resnet"), [Scale()], plugins=scale_plugin), tmp_path / "out")
     edited(path, format=2)
-    verified = surgeon.check(path, plugins=known)
+    verified = surgeon.check(path, plugins=scale_plugin)
     assert (verified.same_outputs, verified.outputs_note) == (0, "not recorded when it was written")
 
 
@@ -168,14 +170,14 @@ DAMAGED: list[Any] = [
 
 
 @pytest.mark.parametrize("outputs", DAMAGED, ids=range(len(DAMAGED)))
-def test_damaged_outputs_are_named(outputs: Any, known: Plugins, tmp_path: Path) -> None:
-    path = surgeon.save(surgeon.apply(build("resnet"), [Scale()], plugins=known), tmp_path / "out")
+def test_damaged_outputs_are_named(outputs: Any, scale_plugin: Plugins, tmp_path: Path) -> None:
+    path = surgeon.save(surgeon.apply(build("resnet"), [Scale()], plugins=scale_plugin), tmp_path / "out")
     edited(path, outputs=outputs)
     with pytest.raises(CheckpointError, match="its manifest is damaged: outputs"):
-        surgeon.check(path, plugins=known)
+        surgeon.check(path, plugins=scale_plugin)
 
 
-def test_the_model_that_is_saved_stays_as_it_is(known: Plugins, tmp_path: Path) -> None:
+def test_the_model_that_is_saved_stays_as_it_is(scale_plugin: Plugins, tmp_path: Path) -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()

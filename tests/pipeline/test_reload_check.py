@@ -50,7 +50,7 @@ class Bundle:
 
 
 @pytest.fixture(scope="module")
-def known() -> Plugins:
+def scale_plugin() -> Plugins:
     loaded = plugins.load(installed=False)
     loaded.register(Bundle(), "bundle")
     return loaded
@@ -66,8 +66,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def prepared(checkpoint: Path, known: Plugins) -> Prepared:
-    return prepare(checkpoint, [ReplaceHead(classes=3), Freeze(up_to="stage2")], plugins=known)
+def prepared(checkpoint: Path, scale_plugin: Plugins) -> Prepared:
+    return prepare(checkpoint, [ReplaceHead(classes=3), Freeze(up_to="stage2")], plugins=scale_plugin)
 
 
 def change(path: Path, name: str, byte: int = 0) -> None:
@@ -88,12 +88,12 @@ KEPT, NEW, TOTAL = "stage3.0.branch2.5.weight", "fc.weight", 338
     ids=["small", "middle", "large"],
 )
 def test_a_faithful_artifact_passes_and_the_report_says_what_was_compared(
-    prepared, known, tmp_path, monkeypatch, run, compared, expected
+    prepared, scale_plugin, tmp_path, monkeypatch, run, compared, expected
 ):
     monkeypatch.setattr(reloading, "RUN", run)
     monkeypatch.setattr(reloading, "COMPARED", compared)
     path = prepared.write(tmp_path / "net.safetensors")
-    found = reloading.check_streamed(prepared, path, known)
+    found = reloading.check_streamed(prepared, path, scale_plugin)
     assert (found.tensors, found.outputs) == expected
     assert found.total == TOTAL
     assert (found.note is None) is (run > 0)
@@ -110,24 +110,26 @@ def test_a_faithful_artifact_passes_and_the_report_says_what_was_compared(
         (0, 336 * 64, KEPT, -1),
     ],
 )
-def test_a_byte_that_changed_on_the_way_is_found(prepared, known, tmp_path, monkeypatch, run, compared, name, byte):
+def test_a_byte_that_changed_on_the_way_is_found(
+    prepared, scale_plugin, tmp_path, monkeypatch, run, compared, name, byte
+):
     monkeypatch.setattr(reloading, "RUN", run)
     monkeypatch.setattr(reloading, "COMPARED", compared)
     monkeypatch.setattr(reloading, "CHUNK", 64)
     path = prepared.write(tmp_path / "net.safetensors")
     change(path, name, byte)
     with pytest.raises(VerificationError, match=name.replace(".", r"\.")):
-        reloading.check_streamed(prepared, path, known)
+        reloading.check_streamed(prepared, path, scale_plugin)
 
 
-def test_a_network_that_is_rebuilt_otherwise_is_found_by_its_outputs(checkpoint, known, tmp_path):
-    prepared = prepare(checkpoint, [Forgetful()], plugins=known)
+def test_a_network_that_is_rebuilt_otherwise_is_found_by_its_outputs(checkpoint, scale_plugin, tmp_path):
+    prepared = prepare(checkpoint, [Forgetful()], plugins=scale_plugin)
     path = prepared.write(tmp_path / "artifact")
     with pytest.raises(VerificationError, match="gives other outputs than the network that was written: output"):
-        reloading.check_streamed(prepared, path, known)
+        reloading.check_streamed(prepared, path, scale_plugin)
 
 
-def test_a_tensor_that_is_gone_is_found_at_any_size(prepared, known, tmp_path, monkeypatch):
+def test_a_tensor_that_is_gone_is_found_at_any_size(prepared, scale_plugin, tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
 
     path = prepared.write(tmp_path / "artifact")
@@ -136,24 +138,24 @@ def test_a_tensor_that_is_gone_is_found_at_any_size(prepared, known, tmp_path, m
     for run in (2**27, 0):
         monkeypatch.setattr(reloading, "RUN", run)
         with pytest.raises(ArchitectureError, match="1 lacking"):
-            reloading.check_streamed(prepared, path, known)
+            reloading.check_streamed(prepared, path, scale_plugin)
 
 
-def test_the_network_in_memory_is_left_as_it_is(prepared, known, tmp_path):
+def test_the_network_in_memory_is_left_as_it_is(prepared, scale_plugin, tmp_path):
     path = prepared.write(tmp_path / "artifact")
     model = prepared.materialise()
     model.train()
     objects = {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
     random = torch.random.get_rng_state()
-    assert reloading.check_in_memory(model, prepared, path, known).outputs == 1
+    assert reloading.check_in_memory(model, prepared, path, scale_plugin).outputs == 1
     assert {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()} == objects
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
-def test_a_forward_that_is_not_possible_is_said(checkpoint, known, tmp_path):
-    prepared = prepare(checkpoint, [ReplaceHead(classes=3)], inputs=[[2, 4, 64, 64]], plugins=known)
+def test_a_forward_that_is_not_possible_is_said(checkpoint, scale_plugin, tmp_path):
+    prepared = prepare(checkpoint, [ReplaceHead(classes=3)], inputs=[[2, 4, 64, 64]], plugins=scale_plugin)
     path = prepared.write(tmp_path / "artifact")
-    found = reloading.check_streamed(prepared, path, known)
+    found = reloading.check_streamed(prepared, path, scale_plugin)
     assert (found.tensors, found.outputs) == (TOTAL, None)
     assert "no forward: inputs given do not run" in found.note

@@ -179,9 +179,9 @@ def test_the_recipe_inside_an_artifact_reads_no_file_elsewhere(
     command = ["apply", "recipe.yaml", "net.pt", "--arch", "python:families:vgg", "--no-train", "-o", "out", "-q"]
     assert run(command) == 0
     assert run(["train", "out", "--trust-code", "families", "-q"]) == 3
-    told = " ".join(capsys.readouterr().err.split())
-    assert "secret.csv" in told
-    assert "--trust-recipe" in told
+    err = " ".join(capsys.readouterr().err.split())
+    assert "secret.csv" in err
+    assert "--trust-recipe" in err
 
 
 @pytest.mark.parametrize("argument", ["push_to_hub", "hub_model_id", "hub_token", "output_dir", "logging_dir"])
@@ -215,8 +215,8 @@ def test_the_plan_lists_what_a_recipe_reaches_for(folder: Path, capsys: pytest.C
     ]
     Path("recipe.yaml").write_text("operations: [{op: transfer, donor: donor.pt, sites: features}]\n")
     assert run(["plan", "recipe.yaml", "net.pt", "--arch", "python:families:vgg"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "outside resources file donor.pt (operations.0.donor)" in told
+    out = " ".join(capsys.readouterr().out.split())
+    assert "outside resources file donor.pt (operations.0.donor)" in out
 
 
 @pytest.mark.parametrize("value", ["kernels-community/evil", {"": "someone/kernel"}])

@@ -70,7 +70,9 @@ def variant(**members: Any) -> type[surgeon.Operation]:
     return type("ScaleAgain", (Scale,), members)
 
 
-def known(operation: type[surgeon.Operation], release: str = "1.0", *, distribution: str = "surgeon-scale") -> Plugins:
+def plugin_with(
+    operation: type[surgeon.Operation], release: str = "1.0", *, distribution: str = "surgeon-scale"
+) -> Plugins:
     """Plugins among which a distribution offers the operation."""
 
     class Bundle:
@@ -94,7 +96,7 @@ def run(model: nn.Module) -> torch.Tensor:
 
 @pytest.fixture
 def made() -> nn.Module:
-    return surgeon.apply(build("resnet"), [Scale(at="layer2")], plugins=known(Scale))
+    return surgeon.apply(build("resnet"), [Scale(at="layer2")], plugins=plugin_with(Scale))
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ CHANGED_DEFAULTS = {
 def test_another_default_changes_nothing_in_an_artifact(
     changed: type[surgeon.Operation], made: nn.Module, artifact: Path
 ) -> None:
-    today = known(changed)
+    today = plugin_with(changed)
     loaded = surgeon.load(artifact, plugins=today)
     assert torch.equal(run(loaded), run(made))
     surgeon.check(artifact, plugins=today)
@@ -147,19 +149,19 @@ def test_another_default_changes_nothing_in_an_artifact(
 
 @pytest.mark.parametrize("form", ["out", "out.safetensors", "out.pt"])
 def test_training_an_artifact_takes_the_recorded_fields(form: str, tmp_path: Path) -> None:
-    model = surgeon.apply(build("resnet"), [Scale(at="layer2")], plugins=known(Scale))
+    model = surgeon.apply(build("resnet"), [Scale(at="layer2")], plugins=plugin_with(Scale))
     path = surgeon.save(model, tmp_path / form)
-    (recipe,) = recipe_of_artifact(path, [], known(CHANGED_DEFAULTS["plain"])).operations
+    (recipe,) = recipe_of_artifact(path, [], plugin_with(CHANGED_DEFAULTS["plain"])).operations
     assert (recipe.at, recipe.factor) == ("layer2", 2.0)  # type: ignore[attr-defined]
     with pytest.warns(SurgeonWarning, match="here it comes from surgeon-scale 2.0"):
-        (recipe,) = recipe_of_artifact(path, [], known(Migrating, "2.0")).operations
+        (recipe,) = recipe_of_artifact(path, [], plugin_with(Migrating, "2.0")).operations
     assert recipe.gain == 400.0  # type: ignore[attr-defined]
 
 
 def test_a_recipe_counts_as_applied_whatever_its_defaults_are_today(artifact: Path) -> None:
     for name in ("plain", "explicit is the default now"):
         kind = CHANGED_DEFAULTS[name]
-        options = OpenOptions(plugins=known(kind))
+        options = OpenOptions(plugins=plugin_with(kind))
         recipe = Recipe(operations=[kind(at="layer2")], model=str(artifact))
         if name != "plain":
             recipe = Recipe(operations=[kind(factor=2.0)], model=str(artifact))
@@ -172,7 +174,7 @@ def test_without_the_record_the_default_of_today_counts(made: nn.Module, artifac
     manifest = json.loads((artifact / "surgeon.json").read_text())
     manifest["record"]["surgeries"][-1].pop("resolved")
     (artifact / "surgeon.json").write_text(json.dumps(sealed({**manifest, "format": 2})))
-    changed = known(CHANGED_DEFAULTS["plain"])
+    changed = plugin_with(CHANGED_DEFAULTS["plain"])
     assert not torch.equal(run(surgeon.load(artifact, plugins=changed)), run(made))
 
 
@@ -205,7 +207,7 @@ class Migrating(Renamed):
 
 def test_fields_of_an_earlier_version_are_migrated(made: nn.Module, artifact: Path) -> None:
     with pytest.warns(SurgeonWarning, match=r"'?scale'? of surgeon-scale 1\.0; here it comes from surgeon-scale 2\.0"):
-        loaded = surgeon.load(artifact, plugins=known(Migrating, "2.0"))
+        loaded = surgeon.load(artifact, plugins=plugin_with(Migrating, "2.0"))
     assert torch.equal(run(loaded), run(made))
 
 
@@ -215,16 +217,16 @@ INSTALL = r"python -m pip install 'surgeon-scale==1\.0'"
 def test_a_version_that_cannot_be_migrated_names_what_to_install(artifact: Path) -> None:
     pattern = rf"scale: it was recorded in version 1, and version 2 is installed\n.*{INSTALL}"
     with pytest.raises(OperationError, match=pattern):
-        surgeon.load(artifact, plugins=known(Renamed, "2.0"))
+        surgeon.load(artifact, plugins=plugin_with(Renamed, "2.0"))
     with pytest.raises(OperationError, match=pattern):
-        surgeon.check(artifact, plugins=known(Renamed, "2.0"))
+        surgeon.check(artifact, plugins=plugin_with(Renamed, "2.0"))
 
 
 def test_fields_of_a_newer_version_are_refused_without_asking_migrate(tmp_path: Path) -> None:
-    newer = known(Renamed, "2.0")
+    newer = plugin_with(Renamed, "2.0")
     path = surgeon.save(surgeon.apply(build("resnet"), [Renamed(gain=300)], plugins=newer), tmp_path / "out")
     with pytest.raises(OperationError, match=r"version 2, and the installed version 1 is older\n.*surgeon-scale==2\.0"):
-        surgeon.load(path, plugins=known(Scale))
+        surgeon.load(path, plugins=plugin_with(Scale))
 
 
 def _raises(fields: dict[str, Any], version: int) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def test_a_migration_that_fails_is_named_with_what_to_install(
 ) -> None:
     kind = type("Wrong", (Renamed,), {"name": "scale", "migrate": staticmethod(function), "__module__": __name__})
     with pytest.raises(error, match=rf"{message}[\s\S]*{INSTALL}"):
-        surgeon.load(artifact, plugins=known(kind))
+        surgeon.load(artifact, plugins=plugin_with(kind))
 
 
 def test_a_field_that_is_gone_is_refused_with_what_to_install(artifact: Path) -> None:
@@ -272,7 +274,7 @@ def test_a_field_that_is_gone_is_refused_with_what_to_install(artifact: Path) ->
             return model
 
     with pytest.raises(OperationError, match=rf"recorded fields do not fit.*more: unknown key[\s\S]*{INSTALL}"):
-        surgeon.load(artifact, plugins=known(Scale))
+        surgeon.load(artifact, plugins=plugin_with(Scale))
 
 
 def test_a_value_that_comes_back_otherwise_is_refused(artifact: Path) -> None:
@@ -287,7 +289,7 @@ def test_a_value_that_comes_back_otherwise_is_refused(artifact: Path) -> None:
             return {**values, "factor": 5.0}
 
     with pytest.raises(OperationError, match=r"its field factor was recorded as 2\.0 and does not come back so"):
-        surgeon.load(artifact, plugins=known(Doubling))
+        surgeon.load(artifact, plugins=plugin_with(Doubling))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_a_value_that_comes_back_otherwise_is_refused(artifact: Path) -> None:
     ids=lambda operation: type(operation).__name__,
 )
 def test_operations_survive_the_way_through_a_manifest(operation: surgeon.Operation) -> None:
-    loaded = known(type(operation) if operation.name == "scale" else Scale)
+    loaded = plugin_with(type(operation) if operation.name == "scale" else Scale)
     surgeries = Surgeries(operations=[operation_dict(operation)], resolved=resolved([operation], loaded))
     again = Surgeries.model_validate_json(surgeries.model_dump_json())
     assert recorded_operations(again, loaded) == [operation]
@@ -312,7 +314,7 @@ def test_operations_survive_the_way_through_a_manifest(operation: surgeon.Operat
 
 
 def test_another_version_of_the_distribution_warns_once_by_name(artifact: Path) -> None:
-    newer = known(Scale, "1.1")
+    newer = plugin_with(Scale, "1.1")
 
     def use() -> None:
         surgeon.load(artifact, plugins=newer)
@@ -328,8 +330,8 @@ def test_another_version_of_the_distribution_warns_once_by_name(artifact: Path) 
 @pytest.mark.parametrize(
     ("today", "text"),
     [
-        (known(Scale, "3.0", distribution="other-scale"), "here it comes from other-scale 3.0"),
-        (known(Scale, distribution=""), "here it comes from a file or module that is not installed"),
+        (plugin_with(Scale, "3.0", distribution="other-scale"), "here it comes from other-scale 3.0"),
+        (plugin_with(Scale, distribution=""), "here it comes from a file or module that is not installed"),
     ],
 )
 def test_another_distribution_warns_too(today: Plugins, text: str, artifact: Path) -> None:
@@ -338,10 +340,10 @@ def test_another_distribution_warns_too(today: Plugins, text: str, artifact: Pat
 
 
 def test_what_came_from_a_file_may_come_from_a_package_later(tmp_path: Path) -> None:
-    model = surgeon.apply(build("resnet"), [Scale()], plugins=known(Scale, distribution=""))
+    model = surgeon.apply(build("resnet"), [Scale()], plugins=plugin_with(Scale, distribution=""))
     path = surgeon.save(model, tmp_path / "out")
     assert recorded(path)["resolved"][0]["distribution"] == ""
-    surgeon.load(path, plugins=known(Scale))
+    surgeon.load(path, plugins=plugin_with(Scale))
 
 
 def test_another_version_of_surgeon_itself_does_not_warn(tmp_path: Path) -> None:
@@ -359,12 +361,12 @@ def test_an_absurd_size_in_the_recorded_fields_is_refused(artifact: Path) -> Non
     manifest["record"]["surgeries"][-1]["resolved"][0]["fields"]["factor"] = 1e12
     (artifact / "surgeon.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(surgeon.ArchitectureError, match="is 1,000,000,000,000"):
-        surgeon.load(artifact, plugins=known(Scale))
+        surgeon.load(artifact, plugins=plugin_with(Scale))
 
 
 @pytest.mark.parametrize("version", [0, -1, "2", 1.5, None, True])
 def test_an_operation_whose_version_is_not_a_number_is_left_out(version: Any) -> None:
-    loaded = known(type("Odd", (Scale,), {"name": "scale", "version": version, "__module__": __name__}))
+    loaded = plugin_with(type("Odd", (Scale,), {"name": "scale", "version": version, "__module__": __name__}))
     assert "scale" not in loaded.operations()
     assert "use a whole number from 1" in loaded.failures["scale"].message
 

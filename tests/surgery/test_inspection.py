@@ -100,17 +100,17 @@ def applied(folder: Path, *options: str) -> Path:
 
 
 def test_without_the_plugin_the_network_cannot_be_traced(folder, capsys):
-    told = answer(capsys, "inspect", REFERENCE)
-    assert told["outputs"] == {}
-    assert any(note.startswith("no shapes") for note in told["notes"])
+    report = answer(capsys, "inspect", REFERENCE)
+    assert report["outputs"] == {}
+    assert any(note.startswith("no shapes") for note in report["notes"])
 
 
 def test_inspect_shows_the_shapes_of_a_network_that_a_plugin_knows(folder, plugin, capsys):
-    told = answer(capsys, "inspect", REFERENCE, *plugin)
-    assert told["outputs"] == {"output": [2, 5]}
-    assert {site["site"]: site["shape"] for site in told["sites"]}["second"] == [2, 8]
-    assert [head["site"] for head in told["roles"]["head"]] == ["classify"]
-    assert not any("no shapes" in note for note in told["notes"])
+    report = answer(capsys, "inspect", REFERENCE, *plugin)
+    assert report["outputs"] == {"output": [2, 5]}
+    assert {site["site"]: site["shape"] for site in report["sites"]}["second"] == [2, 8]
+    assert [head["site"] for head in report["roles"]["head"]] == ["classify"]
+    assert not any("no shapes" in note for note in report["notes"])
 
 
 def test_check_reports_the_outputs_of_a_network_that_a_plugin_knows(folder, plugin, plugins, capsys):
@@ -155,9 +155,9 @@ operations: [{op: freeze, sites: conv}]
 def test_what_a_recipe_said_of_a_network_counts_for_its_artifact(folder, capsys):
     (folder / "recipe.yaml").write_text(SAID)
     out = applied(folder)
-    told = answer(capsys, "inspect", str(out), *TRUST)
-    assert told["outputs"] == {"output": [2, 5]}
-    assert [head["site"] for head in told["roles"]["head"]] == ["project"]
+    report = answer(capsys, "inspect", str(out), *TRUST)
+    assert report["outputs"] == {"output": [2, 5]}
+    assert [head["site"] for head in report["roles"]["head"]] == ["project"]
     assert answer(capsys, "check", str(out), *TRUST)["outputs"] == {"output": [2, 5]}
     model = surgeon.load(out, trust_code="examined_pair")
     assert [site.name for site in Anatomy(model, None).sites(["head", "mine"])] == ["project", "table"]
@@ -166,9 +166,9 @@ def test_what_a_recipe_said_of_a_network_counts_for_its_artifact(folder, capsys)
 def test_a_role_whose_site_surgery_has_removed_does_not_stand_in_the_way(folder, capsys):
     said = SAID.replace("head: project", "head: classify").replace("freeze, sites: conv", "truncate, after: first")
     (folder / "recipe.yaml").write_text(said)
-    told = answer(capsys, "inspect", str(applied(folder)), *TRUST)
-    assert told["outputs"] == {"output": [2, 8]}
-    assert told["roles"]["head"] == []
+    report = answer(capsys, "inspect", str(applied(folder)), *TRUST)
+    assert report["outputs"] == {"output": [2, 8]}
+    assert report["roles"]["head"] == []
 
 
 def test_a_role_in_the_part_of_a_network_that_has_the_roles_counts(folder, plugins):

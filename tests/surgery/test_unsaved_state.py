@@ -15,11 +15,10 @@ from families import build
 from torch import nn
 
 import surgeon
-from surgeon import plugins
 from surgeon.checkpoint.digests import sealed
 from surgeon.errors import CheckpointError, SurgeonWarning, VerificationError
 from surgeon.interfaces.hooks import hookimpl
-from surgeon.plugins import Plugins
+from surgeon.plugins import Plugins, load_plugins
 
 
 class Noisy(nn.Module):
@@ -82,8 +81,8 @@ class Bundle:
 
 
 @pytest.fixture(scope="module")
-def known() -> Plugins:
-    loaded = plugins.load(installed=False)
+def plugins() -> Plugins:
+    loaded = load_plugins(installed=False)
     loaded.register(Bundle(), "bundle")
     return loaded
 
@@ -93,11 +92,11 @@ def noises(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_an_operation_draws_comes_back_on_loading(place: str, known: Plugins, tmp_path: Path) -> None:
-    model = surgeon.apply(build("resnet"), [Noise(place=place)], seed=3, plugins=known)
+def test_what_an_operation_draws_comes_back_on_loading(place: str, plugins: Plugins, tmp_path: Path) -> None:
+    model = surgeon.apply(build("resnet"), [Noise(place=place)], seed=3, plugins=plugins)
     torch.manual_seed(77)
     np.random.seed(77)
-    again = surgeon.load(surgeon.save(model, tmp_path / "out"), plugins=known)
+    again = surgeon.load(surgeon.save(model, tmp_path / "out"), plugins=plugins)
     before, after = noises(model), noises(again)
     assert before.keys() == after.keys()
     assert len(before) == 3
@@ -108,9 +107,9 @@ def test_what_an_operation_draws_comes_back_on_loading(place: str, known: Plugin
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_another_seed_draws_other_values_and_the_same_seed_the_same(place: str, known: Plugins) -> None:
+def test_another_seed_draws_other_values_and_the_same_seed_the_same(place: str, plugins: Plugins) -> None:
     first, same, other = (
-        list(noises(surgeon.apply(build("resnet"), [Noise(place=place)], seed=seed, plugins=known)).values())
+        list(noises(surgeon.apply(build("resnet"), [Noise(place=place)], seed=seed, plugins=plugins)).values())
         for seed in (3, 3, 4)
     )
     assert all(torch.equal(one, two) for one, two in zip(first, same, strict=True))
@@ -148,18 +147,18 @@ def test_what_a_network_draws_while_it_is_built_comes_back_on_loading(place: str
     assert not any(torch.equal(value, noises(other)[name]) for name, value in noises(made).items())
 
 
-def test_building_keeps_the_random_state_of_the_caller(known: Plugins) -> None:
+def test_building_keeps_the_random_state_of_the_caller(plugins: Plugins) -> None:
     def states() -> tuple[Any, ...]:
         return torch.random.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
     model = build("resnet")  # which seeds torch itself
     before = states()
-    surgeon.apply(model, [Noise(place="numpy")], plugins=known)
+    surgeon.apply(model, [Noise(place="numpy")], plugins=plugins)
     assert states() == before
 
 
 class Fickle(nn.Module):
-    """Draw anew in every process, in one of the places that a state dict leaves out, from what nobody seeds."""
+    """Draw other values in every process, unseeded, in one of the places that a state dict leaves out."""
 
     def __init__(self, place: str) -> None:
         super().__init__()
@@ -211,7 +210,7 @@ def fickle() -> Plugins:
         def surgeon_operations(self) -> list[type[surgeon.Operation]]:
             return [Jitter]
 
-    loaded = plugins.load(installed=False)
+    loaded = load_plugins(installed=False)
     loaded.register(Offer(), "offer")
     return loaded
 

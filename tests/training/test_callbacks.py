@@ -1,4 +1,4 @@
-"""Callbacks by name: early stopping, those of plugins, and what is told of training on the way."""
+"""Callbacks by name: early stopping, those of plugins, and progress reports."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_training_stops_when_the_validation_loss_rises_and_goes_back_to_the_best
 
 def test_a_resumed_run_goes_on_counting_the_times_without_improvement(tmp_path, monkeypatch):
     whole, cut = network(), network()
-    asked = settings(callbacks=[STOP])
-    report = train(whole, asked, data=noise(), quiet=True)
+    train_settings = settings(callbacks=[STOP])
+    report = train(whole, train_settings, data=noise(), quiet=True)
 
     def interrupt(self, args, state, control, **kwargs):
         if state.epoch > len(report.history) - 1:
@@ -76,9 +76,9 @@ def test_a_resumed_run_goes_on_counting_the_times_without_improvement(tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr(ProgressCallback, "on_step_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(cut, asked, **run)
+            train(cut, train_settings, **run)
     resumed = network()
-    assert len(train(resumed, asked, resume=True, **run).history) == len(report.history)
+    assert len(train(resumed, train_settings, resume=True, **run).history) == len(report.history)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
@@ -106,12 +106,12 @@ def with_plugin():
 
 
 def test_a_plugins_callback_is_made_with_its_settings_and_sets_defaults_of_the_arguments():
-    asked = settings(epochs=2, callbacks=[{"callback": "counting", "every": 2}])
-    assert len(train(network(), asked, data=noise(), quiet=True, plugins=with_plugin()).history) == 2
-    asked = settings(epochs=2, callbacks=["counting"])
-    assert len(train(network(), asked, data=noise(), quiet=True, plugins=with_plugin()).history) == 4
-    asked = settings(epochs=2, callbacks=["counting"], arguments={"logging_steps": 4})
-    assert len(train(network(), asked, data=noise(), quiet=True, plugins=with_plugin()).history) == 1
+    train_settings = settings(epochs=2, callbacks=[{"callback": "counting", "every": 2}])
+    assert len(train(network(), train_settings, data=noise(), quiet=True, plugins=with_plugin()).history) == 2
+    train_settings = settings(epochs=2, callbacks=["counting"])
+    assert len(train(network(), train_settings, data=noise(), quiet=True, plugins=with_plugin()).history) == 4
+    train_settings = settings(epochs=2, callbacks=["counting"], arguments={"logging_steps": 4})
+    assert len(train(network(), train_settings, data=noise(), quiet=True, plugins=with_plugin()).history) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_a_mistyped_callback_is_reported_with_its_line_before_anything_is_loaded
         "    - {callback: early_stopping, patience: 3}\n    - erly_stopping\n"
     )
     assert cli.run(["apply", str(tmp_path / "r.yaml"), "torchvision/absent"]) == 3
-    told = capfd.readouterr().err
-    assert "r.yaml:6:7" in told
-    assert "nearest: early_stopping" in told
+    err = capfd.readouterr().err
+    assert "r.yaml:6:7" in err
+    assert "nearest: early_stopping" in err
 
 
 class Domains(nn.Module):
@@ -159,21 +159,23 @@ class Domains(nn.Module):
 def test_progress_tells_each_loss_the_schedule_the_domain_accuracy_and_the_pace():
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
     columns = Columns(pixel_values=x, labels=(x[:, 0] > 0).long(), domain=(x[:, 1] > 0).long())
-    told: list[dict[str, float]] = []
+    reports: list[dict[str, float]] = []
     report = train(
         Domains(),
         settings(epochs=20),
         objectives=[Objective(output="logits"), Objective(output="domain", label="domain")],
         schedules=[Schedule(buffer="strength", kind="linear", peak=2.0)],
         data=Splits(columns, columns),
-        progress=lambda step, steps, numbers: told.append(numbers),
+        progress=lambda step, steps, numbers: reports.append(numbers),
     )
-    assert {"loss", "logits_loss", "domain_loss", "domain_accuracy", "strength", "samples_per_second"} <= set(told[0])
-    assert told[0]["loss"] == pytest.approx(told[0]["logits_loss"] + told[0]["domain_loss"])
-    assert told[0]["strength"] == 0
-    assert told[-1]["strength"] == pytest.approx(2.0 * 79 / 80)
-    assert told[-1]["domain_accuracy"] > 0.9
-    assert told[-1]["samples_per_second"] > 0
+    assert {"loss", "logits_loss", "domain_loss", "domain_accuracy", "strength", "samples_per_second"} <= set(
+        reports[0]
+    )
+    assert reports[0]["loss"] == pytest.approx(reports[0]["logits_loss"] + reports[0]["domain_loss"])
+    assert reports[0]["strength"] == 0
+    assert reports[-1]["strength"] == pytest.approx(2.0 * 79 / 80)
+    assert reports[-1]["domain_accuracy"] > 0.9
+    assert reports[-1]["samples_per_second"] > 0
     assert report.history[-1]["domain_accuracy"] > 0.9
     shown = in_words({"loss": 0.5, "logits_loss": 0.3, "domain_loss": 0.2, "domain_accuracy": 0.61, "trunk.λ": 0.4629,
                       "samples_per_second": 1234.5})  # fmt: skip

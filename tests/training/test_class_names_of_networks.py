@@ -71,11 +71,11 @@ def test_a_trained_head_calls_pictures_by_their_names_wherever_it_is_read(tmp_pa
     capfd.readouterr()
     out = tmp_path / "out"
     assert cli.run(["apply", str(made), str(tmp_path / "net"), "-o", str(out), "--json"]) == 0
-    told = json.loads(capfd.readouterr().out)["training"]["data"]
+    report = json.loads(capfd.readouterr().out)["training"]["data"]
     names = classes if isinstance(classes, list) else COLOURS
-    assert told["classes"] == {"labels": names}
-    assert told["split"]["counts"] == {"train": 19, "test": 5}
-    assert told["notes"][0] == f"{data}: 24 pictures, 3 classes, no splits"
+    assert report["classes"] == {"labels": names}
+    assert report["split"]["counts"] == {"train": 19, "test": 5}
+    assert report["notes"][0] == f"{data}: 24 pictures, 3 classes, no splits"
     entry = json.loads((out / "surgeon.json").read_text())["record"]["training"][-1]
     assert entry["classes"] == {"labels": names}
     assert entry["split"]["rule"] == "0.2 held out, by class"
@@ -145,9 +145,9 @@ def test_tasks_have_names_of_their_own():
         "age": {"classes": 1, "kind": "regression", "label": "age"},
     }
     edited = surgeon.apply(net, [surgeon.Multitask(tasks=tasks, original="keep")])
-    asked = [Objective(output="kind", label="kind"), Objective(output="age", loss="mse", label="age")]
-    assert class_names(edited, asked) == {"kind": ["b", "a"]}
-    assert network_of(edited, asked).heads["age"].loss == "mse"
+    objectives = [Objective(output="kind", label="kind"), Objective(output="age", loss="mse", label="age")]
+    assert class_names(edited, objectives) == {"kind": ["b", "a"]}
+    assert network_of(edited, objectives).heads["age"].loss == "mse"
 
 
 # ---- positions and vocabulary
@@ -195,8 +195,8 @@ def test_long_texts_and_unknown_tokens_never_reach_the_network(tmp_path, capfd):
     capfd.readouterr()
     arguments = ["apply", str(tmp_path / "r.yaml"), str(tmp_path / "net"), "-o", str(tmp_path / "out"), "--json"]
     assert cli.run(arguments) == 0
-    told = json.loads(capfd.readouterr().out)["training"]["data"]
-    assert any("1 of 21 texts are cut after 30 tokens" in note for note in told["notes"])
+    report = json.loads(capfd.readouterr().out)["training"]["data"]
+    assert any("1 of 21 texts are cut after 30 tokens" in note for note in report["notes"])
     tokenizer(tmp_path / "words", tuple(f"<new{number}>" for number in range(30)))
     (tmp_path / "t.csv").write_text("t,y\n" + "".join(rows) + "<new25>,yes\n")
     assert cli.run([*arguments, "--force"]) == TrainingError.exit_code
@@ -262,8 +262,8 @@ def test_other_test_samples_choose_no_other_weights():
 def test_a_class_out_of_range_is_refused_with_its_sample_before_the_first_step(part):
     parts = {name: data([0, 1, 1, -100])[0] for name in ("train", "validation", "test")}
     parts[part] = data([0, 1, 0, 2])[0]
-    told = {"train": "training"}.get(part, part)
-    with pytest.raises(TrainingError, match=f"{told} sample 3: 'labels' is 2, and cross_entropy .* takes 0 to 1"):
+    shown = {"train": "training"}.get(part, part)
+    with pytest.raises(TrainingError, match=f"{shown} sample 3: 'labels' is 2, and cross_entropy .* takes 0 to 1"):
         train(linear(), TrainSettings(epochs=1), data=Splits(**parts), quiet=True)
 
 

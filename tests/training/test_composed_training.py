@@ -54,8 +54,8 @@ def applied(
     """Exit code, what was printed as JSON, and the tensors of the artifact."""
     (folder / "recipe.yaml").write_text(recipe + TRAIN)
     code = cli.run(["apply", str(folder / "recipe.yaml"), str(checkpoint), "-o", str(folder / "out"), "--json"])
-    told = json.loads(capfd.readouterr().out)
-    return code, told, surgeon.load(folder / "out").state_dict() if code == 0 else {}
+    report = json.loads(capfd.readouterr().out)
+    return code, report, surgeon.load(folder / "out").state_dict() if code == 0 else {}
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def applied(
     ids=["one task alone", "a task beside the original", "a column", "a column without a loss"],
 )
 def test_a_recipe_trains_its_new_outputs_under_their_names(checkpoint, tmp_path, capfd, recipe, measured, trained):
-    code, told, state = applied(recipe, checkpoint, tmp_path, capfd)
+    code, report, state = applied(recipe, checkpoint, tmp_path, capfd)
     assert code == 0
-    assert set(told["training"]["after"]) == measured
-    assert told["reloaded"]["outputs"] == len(told["plan"]["outputs"])
+    assert set(report["training"]["after"]) == measured
+    assert report["reloaded"]["outputs"] == len(report["plan"]["outputs"])
     (tmp_path / "untrained").mkdir()
     with pytest.warns(surgeon.SurgeonWarning, match="ignored"):
         fresh = surgeon.apply(checkpoint, tmp_path / "recipe.yaml").state_dict()
@@ -87,8 +87,8 @@ def test_a_recipe_trains_its_new_outputs_under_their_names(checkpoint, tmp_path,
 
 def test_what_is_asked_of_a_network_that_a_column_freezes_is_dropped(checkpoint, tmp_path, capfd):
     recipe = BRANCHED.split("  - {op: multitask")[0]
-    code, told, _ = applied(recipe, checkpoint, tmp_path, capfd)
-    assert (code, set(told["training"]["after"])) == (0, {"three_loss", "three_accuracy"})
+    code, report, _ = applied(recipe, checkpoint, tmp_path, capfd)
+    assert (code, set(report["training"]["after"])) == (0, {"three_loss", "three_accuracy"})
 
 
 def test_an_output_of_an_earlier_column_cannot_be_an_objective(checkpoint, tmp_path, capfd):

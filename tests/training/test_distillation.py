@@ -140,10 +140,10 @@ def test_equal_widths_need_no_map():
     ids=["live", "with features", "from disk"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, distill: dict[str, object]):
-    asked = by_sgd(epochs=4, distill=distill, arguments={"optim": "adamw_torch"})
+    train_settings = by_sgd(epochs=4, distill=distill, arguments={"optim": "adamw_torch"})
     run = {"data": splits(), "teacher": wide}
     whole, cut = make(), make()
-    train(whole, asked, quiet=True, **run)
+    train(whole, train_settings, quiet=True, **run)
     run |= {"output_dir": tmp_path / "run", "checkpoints": True}
 
     def stop(step: int, *_: object) -> None:
@@ -151,17 +151,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, distill: d
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(cut, asked, progress=stop, **run)
+        train(cut, train_settings, progress=stop, **run)
     cut = make()
     with pytest.raises(TrainingError, match="the weights of the teacher"):
-        train(make(), asked, quiet=True, resume=True, **(run | {"teacher": lambda: make(Wide, seed=7)}))
-    train(cut, asked, quiet=True, resume=True, **run)
+        train(make(), train_settings, quiet=True, resume=True, **(run | {"teacher": lambda: make(Wide, seed=7)}))
+    train(cut, train_settings, quiet=True, resume=True, **run)
     assert difference(whole, cut) == 0
 
 
 def test_a_baseline_from_scratch_has_no_teacher():
-    asked = by_sgd(distill={"weight": 1.0}, baseline="scratch")
-    report = train(make(), asked, data=splits(), teacher=teacher, baseline=make, quiet=True)
+    train_settings = by_sgd(distill={"weight": 1.0}, baseline="scratch")
+    report = train(make(), train_settings, data=splits(), teacher=teacher, baseline=make, quiet=True)
     alone = train(make(), by_sgd(), data=splits(), quiet=True)
     assert report.baseline == pytest.approx(alone.after)
 
@@ -238,10 +238,10 @@ def settings(tmp_path: Path, distill: dict[str, object], **fields: object) -> Tr
 def test_a_cut_language_model_learns_from_what_it_was(tmp_path: Path, make_folder):
     folder = make_folder(tmp_path / "m")
     distill = {"weight": 1.0, "features": {"@blocks[-1]": "@blocks[-1]"}}
-    asked = settings(tmp_path, distill)
-    model, report = surgeon.finetune(folder, surgeon.Truncate(keep_blocks=2), settings=asked)
+    train_settings = settings(tmp_path, distill)
+    model, report = surgeon.finetune(folder, surgeon.Truncate(keep_blocks=2), settings=train_settings)
     assert report.history[-1]["penalty_loss"] > 0
-    identical = TrainSettings(**{**dict(asked), "distill": {"weight": 1.0}, "epochs": 1})
+    identical = TrainSettings(**{**dict(train_settings), "distill": {"weight": 1.0}, "epochs": 1})
     _, report = surgeon.finetune(folder, surgeon.Freeze(up_to="@stem"), settings=identical)
     assert report.history[0]["penalty_loss"] == pytest.approx(0, abs=1e-4), "the network as it was is its own teacher"
     entry = record_of(model).training[-1]
@@ -259,9 +259,9 @@ def test_padded_texts_and_completions_are_compared_where_they_are_learnt(tmp_pat
 
 
 def test_masked_texts_are_not_kept(tmp_path: Path):
-    asked = settings(tmp_path, {"top": 8})
+    train_settings = settings(tmp_path, {"top": 8})
     with pytest.raises(TrainingError, match="samples differ in every epoch"):
-        surgeon.finetune(bert(tmp_path / "m"), surgeon.Truncate(keep_blocks=2), settings=asked)
+        surgeon.finetune(bert(tmp_path / "m"), surgeon.Truncate(keep_blocks=2), settings=train_settings)
 
 
 def test_another_vocabulary_is_refused(tmp_path: Path):
@@ -270,9 +270,9 @@ def test_another_vocabulary_is_refused(tmp_path: Path):
     assert '"<end>": 0' in text
     swapped = text.replace('"<end>": 0', '"<end>": 1').replace('"!": 1', '"!": 0')
     (other / "tokenizer.json").write_text(swapped.replace('"id": 0', '"id": 1'))
-    asked = settings(tmp_path, {"teacher": str(other)})
+    train_settings = settings(tmp_path, {"teacher": str(other)})
     with pytest.raises(TrainingError, match="the vocabularies of network and teacher differ: the token"):
-        surgeon.finetune(folder, surgeon.Truncate(keep_blocks=2), settings=asked)
+        surgeon.finetune(folder, surgeon.Truncate(keep_blocks=2), settings=train_settings)
 
 
 def test_a_donor_teaches_and_is_named_as_what_the_recipe_reaches_for(tmp_path: Path):
@@ -309,18 +309,18 @@ def test_a_teacher_of_pictures_that_are_normalised_otherwise_is_refused(tmp_path
     data = {"source": "images", "path": str(tmp_path / "pictures")}
     cut = surgeon.Truncate(keep_blocks=1)
     for teacher in ("source", str(folder)):
-        asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": teacher})
-        assert surgeon.finetune(folder, cut, settings=asked)[1].history
-    asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": str(other)})
+        train_settings = TrainSettings(data=data, epochs=0.01, distill={"teacher": teacher})
+        assert surgeon.finetune(folder, cut, settings=train_settings)[1].history
+    train_settings = TrainSettings(data=data, epochs=0.01, distill={"teacher": str(other)})
     with pytest.raises(TrainingError, match=r"the teacher's \[0\.25, 0\.25, 0\.25\]"):
-        surgeon.finetune(folder, cut, settings=asked)
+        surgeon.finetune(folder, cut, settings=train_settings)
 
 
 def test_a_teacher_without_weights_is_refused(tmp_path: Path):
     data = {"source": "digits", "per_class": 2, "size": 32}
-    asked = TrainSettings(data=data, epochs=0.01, distill={"teacher": "torchvision/resnet18"})
+    train_settings = TrainSettings(data=data, epochs=0.01, distill={"teacher": "torchvision/resnet18"})
     with pytest.raises(CheckpointError, match="random ones has nothing to teach"):
-        surgeon.finetune("torchvision/resnet18", surgeon.ReplaceHead(classes=10), settings=asked)
+        surgeon.finetune("torchvision/resnet18", surgeon.ReplaceHead(classes=10), settings=train_settings)
 
 
 def test_a_trained_network_comes_out_of_a_command_with_a_teacher(tmp_path: Path):

@@ -16,7 +16,7 @@ from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Penalty
 from surgeon.training.anatomy import Anatomy
-from surgeon.training.objectives import Call
+from surgeon.training.calls import Call
 from surgeon.training.penalties import Run
 from surgeon.training.session import train
 

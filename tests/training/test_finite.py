@@ -16,9 +16,9 @@ from surgeon.training.session import train
 def steps_until_the_error(arguments: dict, **changes) -> tuple[list[int], TrainingError, torch.nn.Module]:
     steps: list[int] = []
     model = make()
-    asked = by_sgd(epochs=50, batch_size=16, arguments=arguments, **changes)
+    train_settings = by_sgd(epochs=50, batch_size=16, arguments=arguments, **changes)
     with pytest.raises(TrainingError) as raised:
-        train(model, asked, data=splits(), progress=lambda step, *_: steps.append(step))
+        train(model, train_settings, data=splits(), progress=lambda step, *_: steps.append(step))
     return steps, raised.value, model
 
 
@@ -66,9 +66,9 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path):
             with torch.no_grad():
                 model.a.weight[0, 0] = torch.inf
 
-    asked = by_sgd(epochs=6, batch_size=16)
+    train_settings = by_sgd(epochs=6, batch_size=16)
     with pytest.raises(TrainingError) as raised:
-        train(model, asked, data=splits(), progress=poison, output_dir=tmp_path, checkpoints=True)
+        train(model, train_settings, data=splits(), progress=poison, output_dir=tmp_path, checkpoints=True)
     assert str(tmp_path / "checkpoint-3") in str(raised.value.hint)
     assert (tmp_path / "checkpoint-3" / "model.safetensors").exists()
 

@@ -8,7 +8,7 @@ import torchvision
 import surgeon
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.conservation import L2SP
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 from surgeon.training.penalties import Run
 
 
@@ -21,7 +21,7 @@ def test_l2_sp_holds_derived_tensors_to_their_start():
     assert first not in anatomy.kept
     assert first in anatomy.inherited
     assert head not in anatomy.inherited
-    run = Run(model, Call.of(model, ["x"]), anatomy, {}, set(), lambda source: None, 0)  # type: ignore[arg-type]
+    run = Run(model, call_of(model, ["x"]), anatomy, {}, set(), lambda source: None, 0)  # type: ignore[arg-type]
     term = L2SP(weight=2.0, new_weight=0.0).begin(run)
     assert term({}, {}).item() == 0, "nothing has moved, so that nothing pulls"
     with torch.no_grad():

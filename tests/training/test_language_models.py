@@ -20,7 +20,7 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
 from surgeon.training.data_fit import first_outputs
 from surgeon.training.load_splits import prepared_as
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 from surgeon.training.parts import make_targets
 from surgeon.training.session import train
 
@@ -39,7 +39,7 @@ def batch_of(splits: Splits, count: int = 6) -> dict[str, torch.Tensor]:
 def loss_of(model: torch.nn.Module, splits: Splits, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     outputs, first = first_outputs(model, splits)
     (target,) = make_targets(model, TrainSettings(), splits, [], [], None, outputs, first)
-    outputs = Call.of(model, splits.inputs)(model, batch)
+    outputs = call_of(model, splits.inputs)(model, batch)
     values, _ = target.losses(outputs, batch)
     mass = target.mass(batch)
     return (values * mass).sum() / mass.sum()
@@ -86,7 +86,7 @@ def test_left_padding_does_not_shift_a_table_of_positions(tmp_path: Path):
     assert "position_ids" in splits.inputs
     samples = [splits.train[number] for number in range(12)]
     batch = splits.collate(samples)
-    logits = Call.of(model, splits.inputs)(model, batch)["logits"]
+    logits = call_of(model, splits.inputs)(model, batch)["logits"]
     for row, sample in enumerate(samples):
         alone = model(input_ids=sample["input_ids"][None]).logits[0]
         assert torch.allclose(logits[row, -len(alone) :], alone, atol=1e-5)

@@ -21,8 +21,8 @@ DIGITS = {"source": "digits", "classes": [0, 1], "per_class": 4, "canvas": 8, "s
 
 
 def targets(*losses: str) -> list[Target]:
-    known = surgeon_losses()
-    return [Target(Objective(output=loss, loss=loss, label=loss), known[loss]) for loss in losses]
+    losses_by_name = surgeon_losses()
+    return [Target(Objective(output=loss, loss=loss, label=loss), losses_by_name[loss]) for loss in losses]
 
 
 def test_measures_are_those_of_the_labelled_samples_of_each_domain():

@@ -11,10 +11,11 @@ from surgeon.errors import PluginError, TrainingError
 from surgeon.interfaces.operation import training_requests
 from surgeon.interfaces.training import Objective
 from surgeon.nn.progressive import ProgressiveNetwork
+from surgeon.training.calls import Call, named_outputs
 from surgeon.training.losses import surgeon_losses
-from surgeon.training.objectives import Call, Target, default_objectives, masked_mean, named_outputs, prepare
+from surgeon.training.objectives import Target, default_objectives, masked_mean, prepare
 
-LOSSES = {name: loss for name, loss in surgeon_losses().items() if name not in ("next_token", "masked")}
+LOSSES = {name: loss for name, loss in surgeon_losses().items() if name not in ("next_token", "masked", "detection")}
 LOGITS = torch.zeros(2, 3, requires_grad=True)
 FROZEN = torch.zeros(2, 3)
 

@@ -41,21 +41,21 @@ def before_and_after(
 
 
 def test_l2_sp_holds_parameters_to_where_they_started():
-    free, start, history = conserved()
-    held, _, told = conserved(L2SP(weight=100.0, new_weight=0.0))
+    free, start, plain = conserved()
+    held, _, penalised = conserved(L2SP(weight=100.0, new_weight=0.0))
     assert distance(held, start) < 0.3 * distance(free, start)
-    assert "penalty_loss" not in history[0]
-    assert told[-1]["penalty_loss"] > 0
+    assert "penalty_loss" not in plain[0]
+    assert penalised[-1]["penalty_loss"] > 0
 
 
 def test_l2_sp_is_its_equation():
-    from surgeon.training.objectives import Call
+    from surgeon.training.objectives import call_of
     from surgeon.training.penalties import Run
 
     model = TwoHeads()
     anatomy = Anatomy(model, None)
     anatomy.kept = {name for name, _ in model.named_parameters() if not name.startswith("new")}
-    run = Run(model, Call.of(model, ["pixel_values"]), anatomy, {}, set(), lambda source: data(), 0)
+    run = Run(model, call_of(model, ["pixel_values"]), anatomy, {}, set(), lambda source: data(), 0)
     term = L2SP(weight=0.1, new_weight=0.01).begin(run)
     with torch.no_grad():
         model.trunk[0].weight += 2
@@ -105,11 +105,11 @@ def test_feature_matching_holds_what_a_site_produces_and_leaves_nothing_in_the_n
 
 
 def test_feature_matching_is_its_equation():
-    from surgeon.training.objectives import Call
+    from surgeon.training.objectives import call_of
     from surgeon.training.penalties import Run
 
     model, x = TwoHeads().eval(), data().test.columns["pixel_values"]
-    run = Run(model, Call.of(model, ["pixel_values"]), Anatomy(model, None), {}, set(), lambda source: data(), 0)
+    run = Run(model, call_of(model, ["pixel_values"]), Anatomy(model, None), {}, set(), lambda source: data(), 0)
     term = FeatureMatching(weight=3.0, sites=["trunk.0", "logits"]).begin(run)
     old = model.trunk[0](x).detach()
     with torch.no_grad():

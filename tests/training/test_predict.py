@@ -47,7 +47,7 @@ def made(tmp_path, monkeypatch):
     return make
 
 
-def told(capfd, *arguments: str) -> dict:
+def predict_json(capfd, *arguments: str) -> dict:
     capfd.readouterr()
     assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--part", "test", "--json", *arguments]) == 0
     return json.loads(capfd.readouterr().out)
@@ -67,7 +67,7 @@ def given_labels(found: dict) -> list | None:
 
 def test_classes_come_as_probabilities_under_their_names(made, capfd):
     model = made(surgeon.ReplaceHead(classes=["five", "six"]))
-    found = told(capfd, "-o", "all.csv")
+    found = predict_json(capfd, "-o", "all.csv")
     with torch.no_grad():
         expected = model(TEST["pixel_values"]).softmax(1)
     assert (found["kind"], found["names"]) == ("class", ["five", "six"])
@@ -88,10 +88,10 @@ def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, 
     model = made(surgeon.Multitask(tasks=tasks))
     with torch.no_grad():
         outputs = model(TEST["pixel_values"])
-    found = told(capfd, "--of", "asked")
+    found = predict_json(capfd, "--of", "asked")
     assert (found["kind"], found["names"], given_labels(found)) == ("yes", ["a", "b"], None)
     torch.testing.assert_close(values(found), outputs.asked.sigmoid())
-    found = told(capfd, "--of", "size")
+    found = predict_json(capfd, "--of", "size")
     assert found["kind"] == "value"
     torch.testing.assert_close(values(found), outputs.size.reshape(-1, 1))
     assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--of", "sise"]) == 9
@@ -106,10 +106,10 @@ def test_classes_never_seen_are_added_on_the_command_line_as_in_python(made, cap
     for more, only in (([], False), (["--only"], True)):
         with torch.no_grad():
             expected = with_classes(model, new, only=only)(TEST["pixel_values"]).logits.softmax(1)
-        found = told(capfd, "--add-classes", "more.csv", *more)
+        found = predict_json(capfd, "--add-classes", "more.csv", *more)
         assert found["names"] == [*([] if only else ["horse", "zebra"]), "whale", "clownfish"]
         torch.testing.assert_close(values(found), expected)
-    assert told(capfd)["names"] == ["horse", "zebra"], "the artifact is as it was"
+    assert predict_json(capfd)["names"] == ["horse", "zebra"], "the artifact is as it was"
 
 
 def test_a_network_that_surgeon_did_not_make_has_classes_by_number(made, capfd):

@@ -200,8 +200,8 @@ def test_the_mean_of_late_epochs_replaces_the_weights_and_norms_are_measured_aga
 
 def test_an_averaged_run_is_resumed_to_the_same_average(tmp_path):
     whole, cut = make(), make()
-    asked = by_sgd(epochs=4, average={"kind": "ema", "decay": 0.5})
-    train(whole, asked, data=splits(), quiet=True)
+    train_settings = by_sgd(epochs=4, average={"kind": "ema", "decay": 0.5})
+    train(whole, train_settings, data=splits(), quiet=True)
     run = {"data": splits(), "output_dir": tmp_path, "checkpoints": True}
 
     def stop(step: int, *_: object) -> None:
@@ -209,9 +209,9 @@ def test_an_averaged_run_is_resumed_to_the_same_average(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(cut, asked, progress=stop, **run)
+        train(cut, train_settings, progress=stop, **run)
     cut = make()
-    train(cut, asked, quiet=True, resume=True, **run)
+    train(cut, train_settings, quiet=True, resume=True, **run)
     assert difference(whole, cut) == 0
 
 
@@ -281,9 +281,9 @@ def test_a_rate_is_found_by_a_range_test_that_leaves_no_trace():
 
 def test_a_baseline_has_one_rate_and_settings_of_its_own():
     discriminative = OptimizerSettings(layer_decay=0.5, head_rate=10)
-    asked = TrainSettings(optimizer=discriminative, baseline="scratch", features="cache", epochs=3)
-    assert asked.compared is not None
-    free = for_baseline(asked, asked.compared)
+    train_settings = TrainSettings(optimizer=discriminative, baseline="scratch", features="cache", epochs=3)
+    assert train_settings.compared is not None
+    free = for_baseline(train_settings, train_settings.compared)
     assert (free.optimizer, free.features, free.epochs) == (OptimizerSettings(), "none", 3)
     own = TrainSettings.model_validate(
         {"baseline": {"epochs": 9, "learning_rate": 0.01, "arguments": {"optim": "sgd"}}}
@@ -294,8 +294,8 @@ def test_a_baseline_has_one_rate_and_settings_of_its_own():
 
 
 def test_a_baseline_trains_by_its_own_settings():
-    asked = by_sgd(epochs=2, optimizer=OptimizerSettings(rates={"a": 0.001}), baseline={"epochs": 5})
-    report = train(make(), asked, data=splits(), quiet=True, baseline=make)
+    train_settings = by_sgd(epochs=2, optimizer=OptimizerSettings(rates={"a": 0.001}), baseline={"epochs": 5})
+    report = train(make(), train_settings, data=splits(), quiet=True, baseline=make)
     alone = train(make(), by_sgd(epochs=5), data=splits(), quiet=True)
     assert report.baseline == alone.after
 

@@ -38,8 +38,8 @@ def test_the_loss_of_tokens_is_the_mean_over_all_of_them_also_over_accumulated_b
     x, labels = tokens()
     model = make(Tagger)
     reference = copy.deepcopy(model)
-    asked = by_sgd(batch_size=size, arguments={"gradient_accumulation_steps": parts})
-    report = train(model, asked, data=splits(x, labels), quiet=True)
+    train_settings = by_sgd(batch_size=size, arguments={"gradient_accumulation_steps": parts})
+    report = train(model, train_settings, data=splits(x, labels), quiet=True)
     optimizer = torch.optim.SGD(reference.parameters(), 0.1)
     for epoch in range(8):
         optimizer.zero_grad()
@@ -55,9 +55,9 @@ def test_the_loss_of_tokens_is_the_mean_over_all_of_them_also_over_accumulated_b
 
 def test_the_mean_may_be_taken_over_samples_instead():
     x, labels = tokens()
-    asked = by_sgd(epochs=1, objectives=[Objective(output="logits", mean="samples")])
+    train_settings = by_sgd(epochs=1, objectives=[Objective(output="logits", mean="samples")])
     model = make(Tagger)
-    report = train(model, asked, data=splits(x, labels), quiet=True)
+    report = train(model, train_settings, data=splits(x, labels), quiet=True)
     fresh = make(Tagger)(x)
     each = [F.cross_entropy(fresh[row], labels[row]).item() for row in range(12)]
     assert report.before["logits_loss"] == pytest.approx(sum(each) / 12, abs=1e-6)
@@ -104,8 +104,8 @@ def test_class_weights_and_label_smoothing_are_those_of_torch(parts):
     for each in (model, reference):
         each.n = nn.Identity()  # whose statistics differ by batch
     arguments = {"gradient_accumulation_steps": parts}
-    asked = by_sgd(batch_size=48 // parts, class_weights=weights, label_smoothing=0.1, arguments=arguments)
-    train(model, asked, data=splits(X, labels), quiet=True)
+    train_settings = by_sgd(batch_size=48 // parts, class_weights=weights, label_smoothing=0.1, arguments=arguments)
+    train(model, train_settings, data=splits(X, labels), quiet=True)
     optimizer = torch.optim.SGD(reference.parameters(), 0.1)
     for _ in range(8):
         optimizer.zero_grad()
@@ -118,9 +118,9 @@ def test_the_loss_that_is_evaluated_is_not_a_mean_of_the_means_of_batches():
     seen = {}
     x, labels = tokens()
     model = make(Tagger)
-    asked = by_sgd(epochs=1, batch_size=5, arguments={"eval_strategy": "epoch"})
+    train_settings = by_sgd(epochs=1, batch_size=5, arguments={"eval_strategy": "epoch"})
     data = splits(x, labels)
-    report = train(model, asked, data=dataclasses.replace(data, validation=data.test), quiet=True)
+    report = train(model, train_settings, data=dataclasses.replace(data, validation=data.test), quiet=True)
     seen = report.history[-1]
     assert seen["eval_loss"] == pytest.approx(report.after["logits_loss"], abs=1e-6)
 
@@ -134,7 +134,7 @@ def test_options_of_a_loss_may_be_written_within_it():
 
 
 def test_settings_survive_being_written_and_read():
-    asked = TrainSettings.model_validate(
+    train_settings = TrainSettings.model_validate(
         {
             "objectives": [{"output": "logits", "loss": {"huber": {"delta": 2.0}}}],
             "class_weights": {"a": 2},
@@ -143,4 +143,4 @@ def test_settings_survive_being_written_and_read():
             "average": {"kind": "swa"},
         }
     )
-    assert TrainSettings.model_validate(asked.model_dump(mode="json")) == asked
+    assert TrainSettings.model_validate(train_settings.model_dump(mode="json")) == train_settings

@@ -120,9 +120,9 @@ def test_masks_move_with_their_pictures(tmp_path):
     for row in range(len(loaded.train)):
         sample = loaded.train[row]
         values = (sample["pixel_values"][0] * 255 / 100).round().long()
-        known = sample["labels"] >= 0
-        agree += (values == sample["labels"])[known].float().mean().item() / len(loaded.train)
-        moved += int((~known).any())
+        labelled = sample["labels"] >= 0
+        agree += (values == sample["labels"])[labelled].float().mean().item() / len(loaded.train)
+        moved += int((~labelled).any())
     assert moved > 0  # a rotation leaves corners without a class
     assert agree > 0.9
 
@@ -219,6 +219,6 @@ def test_a_detector_is_refused_for_what_it_is(tmp_path):
     from surgeon.training.session import train
 
     network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    with pytest.raises(TrainingError, match="SSD returns no tensor by name") as error:
+    with pytest.raises(TrainingError, match="the network detects boxes, and the data have none") as error:
         train(network, TrainSettings(data=images(folder(tmp_path / "data"))), quiet=True)
-    assert "detect boxes" in (error.value.hint or "")
+    assert "source: coco" in (error.value.hint or "")

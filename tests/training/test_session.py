@@ -247,15 +247,15 @@ def test_the_mean_is_over_the_labels_of_all_accumulated_batches(weights):
         model = TwoHeads()
         arguments = {"optim": "sgd", "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
         arguments |= changes.pop("arguments", {})
-        asked = settings(data=None, arguments=arguments, task_weights=weights, **changes)
-        report = train(model, asked, objectives=OBJECTIVES, data=uneven(), quiet=True)
+        train_settings = settings(data=None, arguments=arguments, task_weights=weights, **changes)
+        report = train(model, train_settings, objectives=OBJECTIVES, data=uneven(), quiet=True)
         return model.state_dict(), report.history
 
-    whole, told = trained(batch_size=16)
+    whole, history = trained(batch_size=16)
     parts, other = trained(batch_size=8, arguments={"gradient_accumulation_steps": 2})
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor)
-    for one, two in zip(told, other, strict=True):
+    for one, two in zip(history, other, strict=True):
         names = [name for name in one if name.endswith(("loss", "labels", "weight"))]
         assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names})
 
@@ -275,9 +275,9 @@ def test_evaluation_may_use_other_data():
 
 
 def test_progress_is_reported_at_every_step():
-    told: list[tuple[int, int]] = []
-    train(network(), settings(), progress=lambda step, steps, numbers: told.append((step, steps)))
-    assert told == [(step, 8) for step in range(1, 9)]
+    steps_seen: list[tuple[int, int]] = []
+    train(network(), settings(), progress=lambda step, steps, numbers: steps_seen.append((step, steps)))
+    assert steps_seen == [(step, 8) for step in range(1, 9)]
 
 
 def test_nothing_is_printed_and_nothing_is_left_behind(capfd, tmp_path, monkeypatch):

@@ -62,8 +62,8 @@ def test_an_audio_model_is_fine_tuned_from_a_recipe_end_to_end(tmp_path, capfd):
     capfd.readouterr()
     out = tmp_path / "out"
     assert cli.run(["apply", str(tmp_path / "recipe.yaml"), str(tmp_path / "ears"), "--json", "-o", str(out)]) == 0
-    told = json.loads(capfd.readouterr().out)["training"]
-    assert told["accuracy_after"] >= 0.9
+    report = json.loads(capfd.readouterr().out)["training"]
+    assert report["accuracy_after"] >= 0.9
     assert Wav2Vec2ForSequenceClassification.from_pretrained(out).config.num_labels == 2
 
 

@@ -240,14 +240,14 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = ["-m", "surgeon", "train", "recipe.yaml", "--json", "--set"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29641"]
-    told = []
+    reports = []
     for before, size, parts in (([], 8, 1), (launcher, 2, 2)):
         more = ["--set", f"train.arguments.gradient_accumulation_steps={parts}", "-o", f"out{size}"]
         line = [sys.executable, *before, *command, f"train.batch_size={size}", *more]
         done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        told.append(json.loads(done.stdout))  # one JSON document: only the first process prints
-    one, two = (each["training"] for each in told)
+        reports.append(json.loads(done.stdout))  # one JSON document: only the first process prints
+    one, two = (each["training"] for each in reports)
     assert [entry["loss"] for entry in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-5)
     assert [entry["logits_labels"] for entry in two["history"]] == [16, 16]
     assert two["after"] == pytest.approx(one["after"], rel=1e-5)

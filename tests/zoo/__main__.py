@@ -112,7 +112,11 @@ def sweep(given: argparse.Namespace) -> None:
             found += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]
         found = [replace(result, code=code) for result in found]
         store.add(given.results, found)
-        bad = [f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}" for r in found if r.outcome == "failed"]
+        bad = [
+            f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}"
+            for r in found
+            if r.outcome in ("refused", "failed")
+        ]
         elapsed = time.monotonic() - started
         print(
             f"[{number}/{len(waiting)} {elapsed:.0f}s] {ended.name} {ended.seconds:.1f}s {len(found) - len(bad)} ok",

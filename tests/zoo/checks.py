@@ -52,7 +52,7 @@ def examine(
     gc.freeze()
     started = time.monotonic()
 
-    def told(operation: str, outcome: Any, stage: str = "", reason: str = "", note: str = "") -> None:
+    def record(operation: str, outcome: Any, stage: str = "", reason: str = "", note: str = "") -> None:
         nonlocal started
         now = time.monotonic()
         report(Result(name, operation, outcome, stage, reason, round(now - started, 2), note))
@@ -61,13 +61,13 @@ def examine(
     try:
         subject = build(name)
     except Exception as error:
-        told("build", "failed", "", reason_of(error))
+        record("build", "failed", "", reason_of(error))
         return
-    told("build", "ok", note=subject.note)
+    record("build", "ok", note=subject.note)
     try:
-        told("inspect", "ok", note=_inspect(subject))
+        record("inspect", "ok", note=_inspect(subject))
     except Exception as error:
-        told("inspect", "failed", "", reason_of(error))
+        record("inspect", "failed", "", reason_of(error))
         if subject.trace is None or subject.roles is None:
             return
     for operation in operations if until != "inspect" else ():
@@ -78,14 +78,14 @@ def examine(
         try:
             if operation == "identify":
                 stage = [""]
-                told(operation, "ok", note=_identify(subject))
+                record(operation, "ok", note=_identify(subject))
             else:
                 note = _run(subject, case(subject, operation), folder / "artifact", stage, until)
-                told(operation, "ok", note=note)
+                record(operation, "ok", note=note)
         except NoMeaningError as error:
-            told(operation, "no meaning", stage[-1], str(error))
+            record(operation, "no meaning", stage[-1], str(error))
         except Exception as error:
-            told(operation, "failed", stage[-1], reason_of(error))
+            record(operation, "failed", stage[-1], reason_of(error))
 
 
 def _inspect(subject: Subject) -> str:

@@ -1,4 +1,4 @@
-"""Failures told in a few honest sentences."""
+"""The reasons of failures, in a few sentences."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ OPERATIONS = (
     "replace head", "freeze half", "reversal", "multitask", "progressive", "recipe",
 )  # fmt: skip
 STAGES = ("plan", "apply", "save", "load", "step")
-Outcome = Literal["ok", "failed", "no meaning"]
+Outcome = Literal["ok", "refused", "failed", "no meaning"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Result:
     Attributes:
         model: ``torchvision/NAME`` or ``transformers/TYPE/CLASS``.
         operation: One of :data:`OPERATIONS`.
-        outcome: ``no meaning`` only where the operation has none for such a network.
+        outcome: ``refused`` where an error says before surgery why it cannot be; ``no meaning`` only where the
+            operation has none for such a network.
         stage: The stage that failed; empty where all went well.
         reason: What went wrong, in one line.
         seconds: How long it took.

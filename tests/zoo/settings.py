@@ -107,6 +107,7 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
         "patch_size": 112,
         **{f"{part}_model_config.image_size": 112 for part in ("image", "patch", "fov")},
     },
+    "detr": {"encoder_attention_heads": 8, "decoder_attention_heads": 8},  # with the width a multiple of 8, for masks
     "efficientnet": _B0,
     "granite4_vision": {
         "vision_config.hidden_size": 128,

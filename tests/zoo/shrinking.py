@@ -198,11 +198,11 @@ def shrink(config: Any, level: Level) -> None:
 
 def _without_layers(part: Any) -> dict[int, dict[str, Any]]:
     """Take from a config what it says of single layers, and give that back."""
-    told = vars(part).get("_heterogeneity_spec")
-    if told is None:
+    spec = vars(part).get("_heterogeneity_spec")
+    if spec is None:
         return {}
     part.per_layer_config = None
-    return dict(told.per_layer_overrides)
+    return dict(spec.per_layer_overrides)
 
 
 def _of_every_kind(part: Any, length: int, count: int) -> list[int]:
@@ -217,13 +217,13 @@ def _of_every_kind(part: Any, length: int, count: int) -> list[int]:
 def _with_stages(values: dict[str, Any]) -> dict[str, Any]:
     """A config's values whose names of stages, which backbones keep, follow from its depth again."""
     values = {key: _with_stages(value) if isinstance(value, dict) else value for key, value in values.items()}
-    stages, asked = values.pop("stage_names", None), values.get("out_indices")
+    stages, indices = values.pop("stage_names", None), values.get("out_indices")
     if stages is None:
         return values
     depth = next((values[n] for n in ("num_hidden_layers", "depth") if isinstance(values.get(n), int)), len(stages) - 1)
     values.pop("out_features", None)
-    if _whole_numbers(asked) and depth + 1 < len(stages):
-        values["out_indices"] = list(range(depth + 1))[-len(asked) :]
+    if _whole_numbers(indices) and depth + 1 < len(stages):
+        values["out_indices"] = list(range(depth + 1))[-len(indices) :]
     return values
 
 

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 import surgeon
-from surgeon.families.transformers.tasks import COUNTED, FIXED, class_for, tasks_of
+from surgeon.errors import ArchitectureError, OperationError
+from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, FIXED, class_for, tasks_of
 from surgeon.graph.inputs.resolve import find_inputs
+from surgeon.operations.replace_head.class_counts import counted_tensors
 from zoo.reasons import reason_of
 from zoo.results import Result
 from zoo.tensors import tensors_in
@@ -27,6 +29,8 @@ from zoo.tensors import tensors_in
 CLASSES = ["cat", "dog", "bird"]
 SWEPT = (*COUNTED, "question_answering", "multiple_choice", "masked_lm", "causal_lm")
 """The tasks of ``become``; ``base`` is swept from the classes that count labels."""
+NO_LABELS = {"Nemotron3DiarizationForAudioFrameClassification": "it counts speakers, and labels nowhere"}
+"""Classes that transformers lists for a task that counts labels, and that do not count any."""
 
 
 class DiffersError(Exception):
@@ -65,8 +69,14 @@ def examine(name: str, folder: Path, report: Callable[[Result], None]) -> None:
     except Exception as error:
         report(Result(name, way, "no meaning", "plan", f"the source cannot be built here: {reason_of(error)}"))
         return
+    if way == "count" and cls in NO_LABELS:
+        report(Result(name, way, "no meaning", "plan", NO_LABELS[cls]))
+        return
     try:
         note = _check(way, task, cls, source, folder)
+    except OperationError as error:
+        report(Result(name, way, "refused", "plan", f"{error.where + ': ' if error.where else ''}{error.message}"))
+        return
     except Exception as error:
         report(Result(name, way, "failed", "apply", f"{type(error).__name__}: {reason_of(error)}"))
         return
@@ -104,14 +114,26 @@ def _check(way: str, task: str, cls: str, source: nn.Module, folder: Path) -> st
     stock, loading = target.from_pretrained(folder / "edited", output_loading_info=True)
     if any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
         raise DiffersError(f"from_pretrained reports {loading}")
+    if cls in FEATURES_READ:  # transformers insists on the blocks that the head reads, surgeon chooses them
+        field = FEATURES_READ[cls][0]
+        options[field] = getattr(edited.config, field)  # type: ignore[union-attr]
     reference, loading = target.from_pretrained(
         folder / "source", **options, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    _compare(edited, stock, reference, loading)
+    _compare(edited, stock, reference, loading, _counted(target, edited) if task in COUNTED else set())
     return _run(task, edited.eval(), stock.eval(), reference.eval(), source.eval())
 
 
-def _compare(edited: nn.Module, stock: nn.Module, reference: nn.Module, loading: Any) -> None:
+def _counted(target: Any, edited: nn.Module) -> set[str]:
+    """Name the tensors with the class count: they are new, even where an old one happens to have their shape."""
+    config: Any = edited.config
+    try:
+        return set(counted_tensors(target, type(config).from_dict(config.to_dict()), "num_labels"))
+    except ArchitectureError:
+        return set()
+
+
+def _compare(edited: nn.Module, stock: nn.Module, reference: nn.Module, loading: Any, counted: set[str]) -> None:
     ours, theirs, again = edited.state_dict(), reference.state_dict(), stock.state_dict()
     if ours.keys() != theirs.keys():
         raise DiffersError(f"other names than the reference: {sorted(ours.keys() ^ theirs.keys())[:3]}")
@@ -120,6 +142,7 @@ def _compare(edited: nn.Module, stock: nn.Module, reference: nn.Module, loading:
     if wrong := [n for n in ours if not torch.equal(ours[n], again[n])]:
         raise DiffersError(f"from_pretrained gives other values for {wrong[0]}")
     fresh = {
+        *counted,
         *loading["missing_keys"],
         *(key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]),
     }
@@ -218,10 +241,12 @@ def render(results: Sequence[Result], versions: str) -> str:
         "`from_pretrained(num_labels=3, ignore_mismatched_sizes=True)`: names, shapes, loaded values, outputs after "
         "plain `from_pretrained`, and a finite loss.",
         "",
-        f"{len(results)} of {len(names())} checks have been run.",
+        f"{len(results)} of {len(names())} checks have been run; by the commit that they ran at: "
+        + ", ".join(f"{n} at {code or 'an earlier one'}" for code, n in Counter(r.code for r in results).most_common())
+        + ". `refused`: an error before anything is written that says why.",
         "",
-        "| check | task | ok | of these with a loss | failed | cannot be built here |",
-        "| --- | --- | --: | --: | --: | --: |",
+        "| check | task | ok | of these with a loss | refused | failed | cannot be run here |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
     ]
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
@@ -230,9 +255,8 @@ def render(results: Sequence[Result], versions: str) -> str:
     for (way, task), group in [*sorted(groups.items()), (("all", ""), list(results))]:
         outcomes = Counter(r.outcome for r in group)
         loss = sum(r.note == "loss compared" for r in group)
-        lines.append(
-            f"| {way} | {task} | {outcomes['ok']} | {loss} | {outcomes['failed']} | {outcomes['no meaning']} |"
-        )
+        numbers = (outcomes["ok"], loss, outcomes["refused"], outcomes["failed"], outcomes["no meaning"])
+        lines.append(f"| {way} | {task} | {' | '.join(map(str, numbers))} |")
     bad: dict[tuple[str, str], list[str]] = defaultdict(list)
     for result in results:
         if result.outcome != "ok":

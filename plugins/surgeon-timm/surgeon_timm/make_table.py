@@ -23,7 +23,7 @@ from surgeon_timm.structure import structure
 
 
 def make(names: Sequence[str]) -> dict[str, Any]:
-    """Build every builder in ``names`` and describe it; what cannot be built is told and left out."""
+    """Build every builder in ``names`` and describe it; print those that cannot be built, and leave them out."""
     groups: dict[Free, int] = {}
     builders, classes = [], {}
     for number, name in enumerate(names):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.exports.exporter import Export
     from surgeon.pipeline.publishing.hub import Pushed
     from surgeon.pipeline.reload_check import Reload
+    from surgeon.pipeline.signature import SignedBy
     from surgeon.training.report import TrainReport
 
 WIDEST = 100_000
@@ -136,7 +137,7 @@ def _reloaded(reload: Reload) -> str:
     return f"{equal} are byte-identical" + (f" ({reload.note})" if reload.note else "")
 
 
-def render_verification(artifact: str, verified: Verification) -> RenderableType:
+def render_verification(artifact: str, verified: Verification, signer: SignedBy | None = None) -> RenderableType:
     """Draw what was checked of an artifact, with the results."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -144,6 +145,8 @@ def render_verification(artifact: str, verified: Verification) -> RenderableType
     grid.add_row("tensors", f"{verified.tensors}, all used by the network")
     files = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
     recorded = f"{files} unchanged, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
+    if signer is not None:
+        grid.add_row("signature", f"all {verified.signed} files are as {signer} signed them")
     grid.add_row("bytes", recorded)
     if verified.kept is None:
         grid.add_row("kept", "not compared; use --source MODEL")

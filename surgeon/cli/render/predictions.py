@@ -24,10 +24,12 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
     if predicted.parts:
         table.add_column("part")
     classes = predicted.kind == "class"
-    words = predicted.kind == "words"
+    words, boxes = predicted.kind == "words", predicted.kind == "boxes"
     headings = ("class", "probability", "next") if classes else ("class",) if words else predicted.names[:COLUMNS]
+    headings = ("boxes",) if boxes else headings
     for heading in headings:
-        table.add_column(Text(heading), no_wrap=True, justify="left" if heading in ("class", "next") else "right")
+        left = boxes or heading in ("class", "next")
+        table.add_column(Text(heading), no_wrap=not boxes, justify="left" if left else "right")
     if predicted.labels is not None:
         table.add_column("label", justify="left")
     for number, row in enumerate(predicted.values[:samples].tolist()):
@@ -35,6 +37,10 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
             best, *others = sorted(range(len(row)), key=lambda index: -row[index])
             after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
             cells = [predicted.names[best], f"{100 * row[best]:.1f} %", after]
+        elif boxes:
+            found = predicted.rows[number]["boxes"]
+            some = [f"{b['class']} {100 * b['score']:.0f} % ({', '.join(f'{s:.0f}' for s in b['box'])})" for b in found]
+            cells = ["; ".join(some[:COLUMNS]) + (f"; {len(some) - COLUMNS} more" if len(some) > COLUMNS else "")]
         elif words:
             cells = [shown(predicted.classes[number])]
         else:

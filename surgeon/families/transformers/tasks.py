@@ -55,6 +55,9 @@ FIXED = ("question_answering", "document_question_answering", "multiple_choice",
 FEATURES_READ = {"BeitForSemanticSegmentation": ("out_indices", (1 / 3, 1 / 2, 2 / 3, 1))}
 """Classes that insist on which blocks their head reads: the config's field, and the depths as shares of all blocks."""
 
+OF_A_PART = {"musicgen_decoder": "musicgen", "musicgen_melody_decoder": "musicgen_melody"}
+"""Model types whose classes the mappings list under the model type of the network that they are a part of."""
+
 
 def class_for(task: str, model_type: str) -> str | None:
     """Return the name of a model type's class for a task; None if transformers has none.
@@ -63,7 +66,7 @@ def class_for(task: str, model_type: str) -> str | None:
         task: One of :data:`COUNTED` or :data:`OTHER`.
         model_type: As in a config: ``bert``.
     """
-    names = _mapping(task).get(model_type)
+    names = _names(task, model_type)
     if names is None or isinstance(names, str):
         return names
     return str(next(iter(names)))
@@ -78,10 +81,15 @@ def tasks_of(model_type: str) -> list[str]:
 def does(class_name: str, model_type: str, *tasks: str) -> bool:
     """Return whether a class is one of a model type's classes for ``tasks``."""
     for task in tasks:
-        names = _mapping(task).get(model_type, ())
+        names = _names(task, model_type) or ()
         if class_name in ([names] if isinstance(names, str) else names):
             return True
     return False
+
+
+def _names(task: str, model_type: str) -> Any:
+    mapping = _mapping(task)
+    return mapping.get(model_type, mapping.get(OF_A_PART.get(model_type, "")))
 
 
 def _mapping(task: str) -> dict[str, Any]:

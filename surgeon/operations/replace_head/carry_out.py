@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from surgeon.errors import OperationError
+from surgeon.families.detectors import is_torchvision_detector
 from surgeon.graph.edit import exit_site
 from surgeon.nn.grafts import TRUNK_OUTPUT
 from surgeon.nn.heads import conv_layers, head_layers, last_layer
@@ -16,7 +17,7 @@ from surgeon.operations._shared.heads import new_head
 from surgeon.operations._shared.labels import is_vocabulary_head, set_labels, untie
 from surgeon.operations._shared.original_head import drop_auxiliary
 from surgeon.operations.replace_head.class_rows import initialise, shared_classes
-from surgeon.operations.replace_head.detection import is_detector, replace_detection_heads
+from surgeon.operations.replace_head.detection import replace_detection_heads
 from surgeon.operations.replace_head.stock import to_stock_class
 from surgeon.surgery.features import (
     features_at,
@@ -47,7 +48,7 @@ def replace_head(operation: ReplaceHeadFields, surgery: Surgery) -> nn.Module:
     if operation.at == ROLE:
         if logits_branch(model) is not None:
             return _replace_on_top(operation, surgery)
-        if is_detector(model) and exit_site(model) is None:
+        if is_torchvision_detector(model) and exit_site(model) is None:
             return replace_detection_heads(operation, surgery)
         if exit_site(model) is not None or not surgery.role("head"):
             return _put_on_top(operation, surgery)

@@ -46,14 +46,6 @@ class Scores:
     std: float | None = None
 
 
-def is_detector(model: nn.Module) -> bool:
-    """Whether ``model`` is one of torchvision's detectors."""
-    from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
-    from torchvision.models.detection.ssd import SSD
-
-    return isinstance(model, (FasterRCNN, RetinaNet, FCOS, SSD))
-
-
 def replace_detection_heads(operation: ReplaceHeadFields, surgery: Surgery) -> nn.Module:
     """Replace every layer of a detector that counts its classes; boxes of no class stay as they are.
 

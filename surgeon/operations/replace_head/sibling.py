@@ -62,7 +62,7 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
     _set_up(operation, shell)
     _choose_features(cls, config)
     target = build_stock(cls, config)
-    fitting = _fit(model, target, _not_to_keep(operation, cls, config))
+    fitting = _fit(model, target, _not_to_keep(operation, cls, config), base=operation.task == "base")
     trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
     if len(fitting.lacking) > max(NEW_SHARE * len(trunk), NEW_TENSORS):
         return (
@@ -94,7 +94,7 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     if note := _choose_features(cls, config):
         surgery.note(note)
     target = build_stock(cls, config)
-    fitting = _fit(model, target, keep)
+    fitting = _fit(model, target, keep, base=operation.task == "base")
     parts = NewParts(cls, config)
     dropped = _dropped(model, fitting)
     tensors = dict(tensors_of(model))
@@ -194,11 +194,15 @@ def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
     inside = name.removeprefix(f"{theirs}.") if theirs else name
     if name == theirs:
         return [mine]
-    return list(dict.fromkeys(filter(None, [f"{mine}.{inside}" if mine else inside, name, inside])))
+    names = [f"{mine}.{inside}" if mine else inside, name, inside]
+    # RF-DETR's segmenter holds a whole detector, whose trunk has the same name inside
+    names += [inside.removeprefix(f"{theirs}.")] if theirs else []
+    names += [f"{mine}.{mine}.{inside}"] if mine else []
+    return list(dict.fromkeys(filter(None, names)))
 
 
-def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> Fitting:
-    """Find the place of every tensor of the new network in the old one."""
+def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None, *, base: bool) -> Fitting:
+    """Find the place of every tensor of the new network, which may be a ``base`` without a head, in the old one."""
     fitting = Fitting()
     new = dict(tensors_of(target))
     every = model.state_dict(keep_vars=True)
@@ -220,12 +224,14 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None) -> F
             names[name] = match
     _fit_modules(model, target, names, fitting)
     fitting.new = [name for name in new if name not in names]
+    counted = not_to_keep or ()  # new for their count, not for want of them
+    all_trunk = base or not names
     fitting.lacking = [
         name
         for name in fitting.new
-        if (name.startswith(f"{trunk}.") if trunk else not_to_keep is not None and name not in not_to_keep)
+        if name not in counted and (all_trunk or (name.startswith(f"{trunk}.") if trunk else not_to_keep is not None))
     ]
-    if not trunk:  # only the old network shows which are a head's hidden layers
+    if not trunk and not all_trunk:  # only the old network shows which are a head's hidden layers
         tops = {name.split(".")[0] for name in names}
         fitting.lacking = [name for name in fitting.lacking if name.split(".")[0] in tops]
     return fitting

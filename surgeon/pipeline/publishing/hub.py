@@ -11,17 +11,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from surgeon.architectures.trust import TrustCode
-from surgeon.checkpoint.artifact import CONFIG, MANIFEST, RECIPE
+from surgeon.checkpoint.artifact import CONFIG, MANIFEST, RECIPE, SIGNATURE
 from surgeon.checkpoint.companions import BASE_CARD, CARD
 from surgeon.errors import CheckpointError, HubError, name_nearest_option
 from surgeon.pipeline.api import verify
 from surgeon.pipeline.publishing.facts import facts_of
 from surgeon.pipeline.publishing.hub_errors import OFFLINE, TOKENS, hub_errors
 from surgeon.pipeline.publishing.model_card import make_card
+from surgeon.pipeline.signature import sha256, signed_files
 from surgeon.plugins import Plugins
 
 OURS = re.compile(
     rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(CONFIG)}|{re.escape(RECIPE)}|{re.escape(BASE_CARD)}"
+    rf"|{re.escape(SIGNATURE)}"
 )
 """Files of an earlier push that would be taken for this one's if they stayed; everything else stays."""
 
@@ -66,7 +68,8 @@ def push(
 
     First the token is tried, then the artifact is verified to the byte, then the repository is made where it does not
     exist, and at last everything is sent. A ``README.md`` in the artifact is its card; else one is made from the
-    manifest. Files in the folder that are not part of the artifact are not pushed, and are named.
+    manifest. Files in the folder that are not part of the artifact are not pushed, and are named. A signature is pushed
+    too, if it is of what is pushed: the files as they are, and their card.
 
     Args:
         artifact: The folder that surgeon wrote.
@@ -82,7 +85,7 @@ def push(
     Raises:
         HubError: There is no token, it may not write there, or the hub cannot be reached.
         CheckpointError: The artifact is not a folder that surgeon wrote.
-        VerificationError: The artifact is not as it was written.
+        VerificationError: The artifact is not as it was written, or its signature cannot be read.
     """
     folder, say = Path(artifact), step or (lambda _: None)
     _check_name(repository)
@@ -94,8 +97,11 @@ def push(
     verify(folder, trust_code=trust_code, plugins=plugins)
     facts = facts_of(folder)
     names = sorted({MANIFEST, *facts.manifest.get("files", {})})
-    additions = [CommitOperationAdd(name, folder / name) for name in names]
     has_card = (folder / CARD).is_file()
+    if (folder / SIGNATURE).is_file():
+        _check_signed(folder, {*names, CARD} if has_card else set(names))
+        names.append(SIGNATURE)
+    additions = [CommitOperationAdd(name, folder / name) for name in names]
     card = folder / CARD if has_card else make_card(facts, repository).encode()
     additions.append(CommitOperationAdd(CARD, card))
     pushed = {*names, CARD}
@@ -144,6 +150,25 @@ def _check_folder(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
         what = f"has no {MANIFEST}: it is not an artifact of surgeon" if folder.is_dir() else "no such folder"
         raise CheckpointError(what, where=str(folder), hint="hf upload ORG/NAME FOLDER sends any other folder")
+
+
+def _check_signed(folder: Path, sent: set[str]) -> None:
+    """Refuse a signature that would not hold for the repository: of other files, or of files that have changed since.
+
+    Raises:
+        HubError: The signature does not fit.
+    """
+    signed = signed_files(folder)
+    what = "are signed and not sent" if (odd := sorted(signed.keys() - sent)) else "are sent and not signed"
+    odd = odd or sorted({*sent, CARD} - signed.keys())
+    if not odd:
+        odd, what = [name for name, digest in signed.items() if sha256(folder / name) != digest], "have changed since"
+    if odd:
+        raise HubError(
+            f"its signature does not fit: {', '.join(odd[:3])} {what}",
+            where=str(folder),
+            hint=f"surgeon card {folder} -o {folder / CARD}, look it over, then: surgeon sign {folder} --force --key …",
+        )
 
 
 def _check_token(api: HfApi, repository: str) -> None:

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    modules = known()
+    modules = method_modules()
     if unknown := sorted(set(given.methods) - set(modules)):
         parser.error(f"no such method: {', '.join(unknown)}; there are {', '.join(modules)}")
     seeds = range(given.first, given.first + given.seeds)
@@ -62,7 +62,7 @@ def main() -> int:
     return 0
 
 
-def known() -> dict[str, ModuleType]:
+def method_modules() -> dict[str, ModuleType]:
     """The modules that are methods, by name, in the order of their ORDER and then their names."""
     found = {}
     for each in iter_modules(methods.__path__):

@@ -1,4 +1,4 @@
-"""What a method is to show, and whether it does."""
+"""State what a method is required to show, and judge whether it does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Claim:
     text: str
     value: Callable[[Cells], float]
     at_least: float | None = None
-    """None: it is told, and nothing is asked of it."""
+    """None: the number is reported, without a requirement."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim, held against the seeds."""
+    """A claim with its numbers over the seeds."""
 
     text: str
     mean: float
@@ -30,26 +30,26 @@ class Finding:
     """The sample standard deviation over seeds."""
     least: float
     reaching: int
-    """How many seeds reach what is asked by themselves; where nothing is asked, 0."""
+    """How many seeds reach the requirement by themselves; without one, those of at least 0."""
     seeds: int
     at_least: float | None
 
     @property
-    def met(self) -> bool | None:
-        """Whether the mean reaches what is asked; None where nothing is."""
+    def reached(self) -> bool | None:
+        """Whether the mean reaches the requirement; None if there is none."""
         return None if self.at_least is None else self.mean >= self.at_least
 
 
 def judge(claim: Claim, seeds: Sequence[Cells]) -> Finding:
-    """Hold a claim against the numbers of at least one seed."""
+    """Compute a claim's numbers over at least one seed, and compare them with its requirement."""
     values = [claim.value(cells) for cells in seeds]
-    asked = 0.0 if claim.at_least is None else claim.at_least
+    required = 0.0 if claim.at_least is None else claim.at_least
     return Finding(
         claim.text,
         mean(values),
         spread(values),
         min(values),
-        sum(v >= asked for v in values),
+        sum(v >= required for v in values),
         len(values),
         claim.at_least,
     )

@@ -10,9 +10,9 @@ from methods.recipe_runs import accuracy, made_by, run_recipe
 ORDER = 10
 TITLE = "Fine-tuning, feature extraction, from scratch"
 RECIPES = ("source.yaml", "fine_tuning.yaml", "feature_extraction.yaml")
-NOTE = """A network that knows the digits 0 to 4 learns 5 to 9 from n labelled samples of each, as a whole (fine-tuning)
-or by its head alone (feature extraction); the same network from fresh weights (scratch) sees the same samples as
-often."""
+NOTE = """A network trained on the digits 0 to 4 learns 5 to 9 from n labelled samples of each: as a whole
+(fine-tuning), or only a new head (feature extraction). The control (scratch) is the same network with initial
+weights, trained on the same samples for as many steps."""
 SAMPLES = (5, 10, 20, 50)
 
 

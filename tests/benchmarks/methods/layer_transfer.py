@@ -13,10 +13,10 @@ from surgeon.training.curve import chart
 ORDER = 20
 TITLE = "Layer transfer"
 RECIPES = ("source.yaml", "texture_source.yaml", "layer_transfer.yaml")
-NOTE = """The first k of four blocks come from a network that knows 0 to 4 (related) or parts of photographs (unrelated)
-and stay frozen or are fine-tuned; the rest is drawn afresh. k = 0 is from scratch. The network, convnet, has batch
-norms and takes the mean over places. That it is convnet was chosen on the seeds 0 to 2: digitnet of the other tables,
-whose head reads where something is, gained hardly anything by frozen blocks there."""
+NOTE = """The first k of four blocks are copied from a network trained on 0 to 4 (related) or on parts of photographs
+(unrelated), and stay frozen or are fine-tuned; the other blocks are reinitialised. k = 0 is training from scratch.
+The network, convnet, has batch norms and averages over positions. It was chosen on the seeds 0 to 2: digitnet of the
+other tables, whose head reads where something is, gained hardly anything from frozen blocks on those seeds."""
 NETWORK = "model=python:networks:convnet"
 PICTURES = ("layer_transfer_few.svg", "layer_transfer_all.svg")
 AMOUNTS = {

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgeon.interfaces.splits import Splits
-from surgeon.training.objectives import Call
+from surgeon.training.objectives import call_of
 
 BATCH = 128
 
 
 def accuracy_on(model: nn.Module, splits: Splits, label: str = "labels") -> float:
     """The percentage of test samples whose class ``model`` scores highest."""
-    call = Call.of(model, splits.inputs)
+    call = call_of(model, splits.inputs)
     right = 0
     with torch.no_grad():
         for batch in _batches(splits, splits.test):
@@ -32,7 +32,7 @@ def with_statistics_of(model: nn.Module, splits: Splits) -> nn.Module:
             module.reset_running_stats()
             module.momentum = None  # the plain mean over the batches
             module.train()
-    call = Call.of(adapted, splits.inputs)
+    call = call_of(adapted, splits.inputs)
     with torch.no_grad():
         for batch in _batches(splits, splits.train):
             call(adapted, batch)

@@ -16,9 +16,10 @@ TASKS = {
     "parity": "{classes: [even, odd]}",
     **dict.fromkeys(("loop", "prime", "large"), "{kind: multilabel, classes: 1}"),
 }
-NOTE = """Which digit, whether it is odd, and three yes/no questions (has it a closed loop, is it prime, is it 5 or
-more); each answer to a training sample is missing with probability one half. One network of each task by itself gets
-the same answers to its question; complete rows are the one in 32 samples that have all five."""
+NOTE = """The tasks: which digit, whether it is odd, and three yes/no questions (does it have a closed loop, is it
+prime, is it 5 or more). Each answer to a training sample is missing with probability one half. The control, a network
+for each task, gets the same answers to its question. Complete rows are the one in 32 samples that have all five
+answers."""
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:

@@ -13,12 +13,13 @@ from methods.recipe_runs import accuracy, made_by, run_recipe
 ORDER = 40
 TITLE = "Progressive networks"
 RECIPES = ("source.yaml", "texture_source.yaml", "progressive.yaml", "fine_tuning.yaml")
-NOTE = """The second column learns 5 to 9 from n labelled samples of each, fed by a first one that has learnt 0 to 4
-(related), or random labels of photo textures by heart (unrelated). Scratch is one column alone; fine-tuning trains the
-first network on. Column 1 unchanged: the percentage of its tensors that are the same to the byte after training.
-Alpha, what the laterals are scaled by at first, was chosen of 1, 0.5, 0.3 and 0.1 on the seeds 0 to 4. Reported before
-were 1 on 100 to 109, which beside the unrelated task costs 3.2 ± 5.5 points at n = 20, and 0.3 on 110 to 114, which
-beside the related one gains 8.5 ± 3.8 at n = 10; these seeds are others, and twice as many (--seeds 10)."""
+NOTE = """The second column learns 5 to 9 from n labelled samples of each. It reads a first column that was trained on
+0 to 4 (related), or on random labels of photo textures (unrelated). Scratch is one column alone; fine-tuning
+continues to train the first network. Column 1 unchanged: the percentage of its tensors that are byte-identical after
+training. Alpha, the initial scale of the laterals, was chosen from 1, 0.5, 0.3 and 0.1 on the seeds 0 to 4. Earlier
+reports used 1 on the seeds 100 to 109, which next to the unrelated task costs 3.2 ± 5.5 points at n = 20, and 0.3 on
+110 to 114, which next to the related one gains 8.5 ± 3.8 at n = 10. The seeds here are others, and twice as many
+(--seeds 10)."""
 FIRST = 115
 FIRST_TASKS = {
     "related": ("source.yaml",),

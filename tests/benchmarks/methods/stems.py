@@ -11,8 +11,8 @@ TITLE = "Multilingual-style stems"
 RECIPES = ("stems.yaml", "one_stem.yaml")
 ORDER = 80
 RENDERINGS = ("pen", "relief")
-NOTE = """Ten labelled samples of each digit in each rendering, of different scans; all test scans in both
-renderings. One stem for both: the samples of both, and no stems of their own."""
+NOTE = """Ten labelled samples of each digit in each rendering, of different scans. The test samples are all test
+scans in both renderings. One stem for both: trained on the samples of both renderings, without separate stems."""
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:

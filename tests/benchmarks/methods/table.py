@@ -9,11 +9,11 @@ from types import ModuleType
 from methods.claims import Cells, Finding, judge, spread
 
 
-def render(found: Mapping[str, tuple[ModuleType, Mapping[int, Cells]]], command: str, versions: str) -> str:
+def render(methods: Mapping[str, tuple[ModuleType, Mapping[int, Cells]]], command: str, versions: str) -> str:
     """A section for each method: its numbers over the seeds, then its claims.
 
     Args:
-        found: Each method's module and the numbers of its seeds.
+        methods: Each method's module and the numbers of its seeds.
         command: What makes them.
         versions: The libraries.
     """
@@ -22,9 +22,9 @@ def render(found: Mapping[str, tuple[ModuleType, Mapping[int, Cells]]], command:
         "",
         f"Made by `{command}` on {versions}, one thread. Percent of held-out samples, mean ± standard deviation over "
         "the seeds; a seed draws the source network, the labelled samples, the new weights and the order of samples. "
-        "Differences are of the same seed. Settings were chosen on the seeds 0 to 9, which are not among these.",
+        "Differences are of the same seed. Settings were chosen on the seeds 0 to 9, none of which is reported.",
     ]
-    for method, (module, seeds) in found.items():
+    for method, (module, seeds) in methods.items():
         if seeds:
             lines += ["", *section(method, module, seeds)]
     return "\n".join(lines) + "\n"
@@ -42,17 +42,17 @@ def section(method: str, module: ModuleType, seeds: Mapping[int, Cells]) -> list
         lines += ["", f"![{module.TITLE}]({picture})"]
     findings = [judge(claim, numbers) for claim in module.CLAIMS]
     if findings:
-        lines += ["", "| paired, in points | asked | mean ± std | least | seeds that reach it | met |"]
+        lines += ["", "| paired, in points | required | mean ± std | smallest | seeds that reach it | reached |"]
         lines += ["| --- | --- | --- | --- | --- | --- |", *map(_claim, findings)]
     return lines
 
 
 def _claim(finding: Finding) -> str:
-    asked = "" if finding.at_least is None else f"≥ {finding.at_least:+g}"
+    required = "" if finding.at_least is None else f"≥ {finding.at_least:+g}"
     reaching = "" if finding.at_least is None else f"{finding.reaching} of {finding.seeds}"
-    met = {None: "", True: "yes", False: "**no**"}[finding.met]
+    reached = {None: "", True: "yes", False: "**no**"}[finding.reached]
     measured = f"{finding.mean:+.1f} ± {finding.std:.1f}"
-    return f"| {finding.text} | {asked} | {measured} | {finding.least:+.1f} | {reaching} | {met} |"
+    return f"| {finding.text} | {required} | {measured} | {finding.least:+.1f} | {reaching} | {reached} |"
 
 
 def _numbers(seeds: Sequence[Cells]) -> Iterable[str]:

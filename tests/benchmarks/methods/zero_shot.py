@@ -1,4 +1,4 @@
-"""Classes that no sample was seen of, told by their attributes."""
+"""Classify classes without training samples by their attributes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ SEGMENTS = dict(
 """Which segments of a seven-segment display each digit lights, in the order of :data:`NAMES`."""
 NAMES = ("top", "upper_left", "upper_right", "middle", "lower_left", "lower_right", "bottom")
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
-NOTE = """Classes are combinations of digit, place and polarity: 64 are learnt, 16 never seen, and these are told apart
-among themselves (chance: 6.2 %). Random attributes: each class, seen or not, has 16 coin flips instead of its own. The
-hard case: plain digits, told by the segments of a seven-segment display; two are never seen, and told apart (chance:
-50 %), the mean over the pairs 0 1, 2 3, 4 5, 6 7, 8 9."""
+NOTE = """Classes are combinations of digit, position and polarity: 64 are trained, 16 are never seen, and the unseen
+ones are classified among themselves (chance: 6.2 %). Random attributes: each class, seen or not, has 16 random bits
+in place of its own attributes. The hard case: plain digits, described by the segments of a seven-segment display; two
+are never seen and are classified against each other (chance: 50 %), the mean over the pairs 0 1, 2 3, 4 5, 6 7, 8
+9."""
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:
@@ -57,9 +58,11 @@ def two_digits(seed: int, pair: tuple[int, int]) -> float:
     """Train on the other eight digits, and tell the two apart."""
     seen = [digit for digit in range(10) if digit not in pair]
     rows = {str(digit): dict(zip(NAMES, row_of(digit), strict=True)) for digit in seen}
-    told = ", ".join(f'"{name}": {{{", ".join(f"{k}: {v:g}" for k, v in row.items())}}}' for name, row in rows.items())
+    attributes = ", ".join(
+        f'"{name}": {{{", ".join(f"{k}: {v:g}" for k, v in row.items())}}}' for name, row in rows.items()
+    )
     network, _ = run_recipe(
-        "zero_shot_segments.yaml", seed, f"operations.1.attributes={{{told}}}", f"train.data.classes={seen}"
+        "zero_shot_segments.yaml", seed, f"operations.1.attributes={{{attributes}}}", f"train.data.classes={seen}"
     )
     wider = with_classes(network, {str(digit): row_of(digit) for digit in pair}, only=True)
     return accuracy_on(wider, Digits(classes=list(pair), canvas=8, size=16, channels=1).load(seed))
@@ -71,7 +74,7 @@ def row_of(digit: int) -> list[float]:
 
 
 def among(network: nn.Module, table: AttributeTable, splits: Splits) -> float:
-    """The accuracy on the classes of ``table``, told apart among themselves."""
+    """The accuracy on the classes of ``table``, classified among themselves."""
     rows: dict[str, Row] = dict(zip(table.classes, table.values, strict=True))
     return accuracy_on(with_classes(network, rows, only=True), splits)
 

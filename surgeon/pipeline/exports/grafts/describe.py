@@ -16,11 +16,12 @@ from surgeon.graph.skeleton import build_skeleton
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.record import ATTRIBUTE
 from surgeon.nn.mixing import Mixin, base_of
+from surgeon.pipeline.exports.grafts.builders import Builder, builders_of
 
 HINT = "use --to torch-export, which needs torch alone, or --to onnx"
 OURS = "surgeon.nn."
-LIBRARIES = ("torch.nn.", "transformers.")
-"""Whose modules can be built again: torch's layers and transformers' parts from their attributes."""
+LIBRARIES = ("torch.nn.", "transformers.", "torchvision.")
+"""Whose modules can be built again: torch's layers and the libraries' parts from their attributes."""
 TENSORS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 """What a module keeps of tensors and children; described apart from its other attributes."""
 HOOKS = (("_forward_pre_hooks", "register_forward_pre_hook"), ("_forward_hooks", "register_forward_hook"))
@@ -35,18 +36,23 @@ class Description:
         self.paths: dict[int, str] = {}
         for path, module in model.named_modules():
             self.paths.setdefault(id(module), path)
+        self.builders = builders_of(model)
         composite = type(model).__module__.startswith(OURS) and _stock_class(type(model)) is type(model)
         self.data: dict[str, Any] = {"module": self._module(model, "")} if composite else self._network(model, "")
         self.data["hooks"] = self._hooks()
         self.data["frozen"] = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
     def _network(self, module: nn.Module, path: str) -> dict[str, Any]:
-        """Describe a network by its own class of transformers, and what differs from what its config builds."""
+        """Describe a network by what builds it, a config or a builder, and what differs from that."""
         cls = _stock_class(type(module))
+        if (builder := self._builder(module)) is not None:
+            of_builder: dict[str, Any] = {"builder": builder.name, "arguments": builder.arguments}
+            return self._changed(module, builder.built, path, of_builder)
         config: Any = getattr(module, "config", None)
         if not cls.__module__.startswith("transformers.") or config is None:
             raise ExportError(
-                f"a {cls.__module__}.{cls.__name__}, and only classes of transformers can be built again",
+                f"a {cls.__module__}.{cls.__name__}, and only classes of transformers and what torchvision's builders "
+                "make can be built again",
                 where=path or type(module).__name__,
                 hint=HINT,
             )
@@ -57,9 +63,18 @@ class Description:
             raise ExportError(
                 f"{cls.__name__} cannot be built from its config: {what}", where=path, hint=HINT
             ) from error
-        described: dict[str, Any] = {"class": cls.__name__, "config": config.to_dict(), "removed": [], "changes": []}
+        return self._changed(module, built, path, {"class": cls.__name__, "config": config.to_dict()})
+
+    def _changed(self, module: nn.Module, built: nn.Module, path: str, described: dict[str, Any]) -> dict[str, Any]:
+        described |= {"removed": [], "changes": []}
         self._compare(module, built, path, "", described)
         return described
+
+    def _builder(self, module: nn.Module) -> Builder | None:
+        """Return the builder of a network of torchvision; of several of one class, the one with most of its tensors."""
+        cls, mine = _stock_class(type(module)), _shapes(module)
+        fitting = [builder for builder in self.builders if type(builder.built) is cls]
+        return max(fitting, key=lambda builder: len(mine & _shapes(builder.built)), default=None)
 
     def _compare(self, mine: nn.Module, built: nn.Module, path: str, inside: str, into: dict[str, Any]) -> None:
         """Write down what differs at one site and below; ``path`` is that of the whole tree, ``inside`` of the part."""
@@ -104,7 +119,8 @@ class Description:
             return {"same": first}
         cls = _stock_class(type(module))
         name = f"{cls.__module__}.{cls.__qualname__}"
-        if cls.__module__.startswith("transformers.") and hasattr(cls, "config_class"):
+        of_transformers = cls.__module__.startswith("transformers.") and hasattr(cls, "config_class")
+        if of_transformers or self._builder(module) is not None:
             return {"network": self._network(module, path)}
         if not cls.__module__.startswith((OURS, *LIBRARIES)):
             raise ExportError(f"a {name}, whose source the export does not have", where=path, hint=HINT)
@@ -190,6 +206,10 @@ class Description:
 
 _PLAIN = frozenset(vars(nn.Module())) - {"training"}
 """What every module has; the rest is a class's own."""
+
+
+def _shapes(module: nn.Module) -> set[tuple[str, torch.Size]]:
+    return {(name, tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def _stock_class(cls: type) -> type:

@@ -1,6 +1,7 @@
-"""Build a network of transformers that surgery has changed, from its description in ``config.json``.
+"""Build a network of transformers or torchvision that surgery has changed, from its description in ``config.json``.
 
-Written by surgeon with the modules that it uses beside it. It needs torch and transformers alone:
+Written by surgeon with the modules that it uses beside it. It needs torch and transformers alone, and torchvision for a
+network of torchvision:
 
     AutoModel.from_pretrained(folder, trust_remote_code=True)
 """
@@ -29,7 +30,7 @@ class GraftedConfig(PretrainedConfig):  # type: ignore[misc]  # transformers has
 class GraftedNetwork(PreTrainedModel):  # type: ignore[misc]
     """Run the network that its config describes, on the network's own arguments.
 
-    The network is ``self.network``, of its own class of transformers with what surgery put into it.
+    The network is ``self.network``, of its own class of transformers or torchvision with what surgery put into it.
     """
 
     config_class = GraftedConfig
@@ -38,7 +39,7 @@ class GraftedNetwork(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: GraftedConfig) -> None:
         super().__init__(config)
         described = config.network
-        self.network = _network(described) if "class" in described else _module(described["module"])
+        self.network = _module(described["module"]) if "module" in described else _network(described)
         parts = dict(self.network.named_modules(remove_duplicate=False))
         for module in list(parts.values()):
             _link(module, parts)
@@ -78,10 +79,15 @@ class Later(nn.Module):
 
 
 def _network(described: dict[str, Any]) -> nn.Module:
-    """Build the stock class from its config, and change what surgery changed."""
-    cls = getattr(transformers, described["class"])
-    config = cls.config_class.from_dict(described["config"])
-    model: nn.Module = cls(config)
+    """Build the stock class from its config, or by its builder, and change what surgery changed."""
+    model: nn.Module
+    if "builder" in described:
+        models = importlib.import_module("torchvision.models")
+        with torch.device("cpu"):  # detectors compute their anchors, which are in no checkpoint
+            model = models.get_model(described["builder"], **described["arguments"])
+    else:
+        cls = getattr(transformers, described["class"])
+        model = cls(cls.config_class.from_dict(described["config"]))
     for path in described["removed"]:
         parent, _, name = path.rpartition(".")
         del model.get_submodule(parent)._modules[name]

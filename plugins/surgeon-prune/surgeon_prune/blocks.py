@@ -1,0 +1,93 @@
+"""prune_blocks: remove the blocks that change their input least on data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import PositiveInt, model_validator
+
+from surgeon import Operation, OperationError, Selector, Truncate
+from surgeon.data.sources import AnySource
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from surgeon.surgery.context import Surgery
+
+
+class PruneBlocks(Operation):
+    """Keep the blocks with the most influence on data, rather than the first ones: depth pruning.
+
+    The influence of a block is 1 - the mean cosine similarity of its hidden states before and after (Block Influence,
+    Men et al. 2024, "ShortGPT"). A block that changes the shape of its input always stays. The blocks that stay keep
+    their order; ``truncate`` with ``keep_blocks`` removes the others, with all that it does for configs and caches.
+
+    Shapes: unchanged.
+    """
+
+    keep: PositiveInt | float
+    """How many blocks of the stack stay, or a fraction of each stack."""
+    data: AnySource
+    """The data to measure on: a source, as in train:; its labels are not used."""
+    samples: PositiveInt = 64
+    """How many training samples to run."""
+    stack: Selector | None = None
+    """The container of the blocks, if the network has several stacks."""
+
+    @model_validator(mode="after")
+    def _fraction(self) -> Self:
+        if isinstance(self.keep, float) and not 0 < self.keep < 1:
+            raise ValueError(f"keep as a fraction must be between 0 and 1 (exclusive), got {self.keep}")
+        return self
+
+    def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
+        """Measure the influence of blocks, and keep those with the most."""
+        container = surgery.site(self.stack).name if self.stack is not None else None
+        stacks = surgery.recall("influence", lambda: self._measured(surgery, container))
+        for stack in stacks:
+            kept = self._kept(stack["container"], stack["influence"])
+            shown = ", ".join(f"{i}: {'-' if v is None else f'{v:.3f}'}" for i, v in enumerate(stack["influence"]))
+            surgery.note(f"influence of the blocks of {stack['container']}: {shown}")
+            Truncate(keep_blocks=kept, stack=stack["container"]).apply(surgery.model, surgery)
+        return surgery.model
+
+    def _measured(self, surgery: Surgery, container: str | None) -> list[dict[str, Any]]:
+        from surgeon.surgery.features import features_at
+        from surgeon_prune.activations import influences
+
+        stacks = [stack for stack in surgery.roles().blocks if container in (None, stack.container)]
+        if not stacks:
+            raise OperationError(
+                f"{container or type(surgery.model).__name__} has no repeated blocks",
+                hint="prune widths instead: prune_mlp, prune_heads, prune_channels",
+            )
+        if len(stacks) > 1 and not isinstance(self.keep, float):
+            names = " | ".join(stack.container for stack in stacks)
+            raise OperationError(
+                f"the network has {len(stacks)} stacks of blocks; say which one to prune",
+                hint=f"add stack: {names}, or give a fraction, which prunes each of them",
+            )
+        axes = {site: features_at(surgery, site).axis for stack in stacks for site in stack.sites}
+        measured = influences(surgery, self.data, self.samples, axes)
+        return [
+            {"container": stack.container, "influence": [measured[site] for site in stack.sites]} for stack in stacks
+        ]
+
+    def _kept(self, container: str, influence: Sequence[float | None]) -> list[int]:
+        """Choose positions: blocks that must stay, then those with the most influence."""
+        count = len(influence)
+        wanted = max(1, ceil(self.keep * count - 1e-9)) if isinstance(self.keep, float) else self.keep
+        if wanted > count:
+            raise OperationError(
+                f"{container} has {count} blocks; keep asks for {wanted}", hint=f"give at most {count}"
+            )
+        fixed = [position for position, value in enumerate(influence) if value is None]
+        if len(fixed) > wanted:
+            raise OperationError(
+                f"{len(fixed)} blocks of {container} change the shape of their input and have to stay",
+                hint=f"keep at least {len(fixed)}",
+            )
+        free = sorted((p for p in range(count) if p not in fixed), key=lambda p: (-float(influence[p] or 0), p))
+        return sorted([*fixed, *free[: wanted - len(fixed)]])

@@ -1,0 +1,251 @@
+"""Run detectors: boxes as each library takes them, the network's own loss, and its predictions in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.data.labels import IGNORED
+from surgeon.data.network import BOXES, CROWD, LABELS, MASKS, SIZES, Network
+from surgeon.errors import TrainingError
+from surgeon.families.detectors import detector_library, object_classes, predicts
+from surgeon.interfaces.training import Objective
+from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.calls import Batch, Call
+
+DETECTIONS = "detections"
+"""The name of a detector's output: the loss of each sample, since that is what trains it."""
+PREDICTED = "detections.boxes"
+"""The predicted boxes beside it, ``(batch, MOST, 6)``: score, class, ``x1, y1, x2, y2`` in pixels; -100 for none."""
+DETECTION_LOSS = "detection"
+MOST = 100
+"""The most boxes per picture, as in COCO's metrics."""
+PROCESSORS = {
+    "d_fine": "RTDetrImageProcessor",
+    "rt_detr_v2": "RTDetrImageProcessor",
+    "dab-detr": "ConditionalDetrImageProcessor",
+}
+"""Image processors of detectors that transformers maps to none; they turn outputs into boxes."""
+UNSUITED: dict[str, Any] = {
+    "distill": None,
+    "mix": None,
+    "test_views": [],
+    "class_weights": None,
+    "label_smoothing": 0.0,
+    "features": "none",
+    "domain_bn": "mixed",
+}
+"""Settings that change a loss or outputs that a detector keeps to itself, with the values that leave them out."""
+
+
+def with_detector(network: Network, model: nn.Module) -> Network:
+    """Add to ``network`` what the data must know of a detector; other networks are returned unchanged."""
+    library = detector_library(model)
+    if library is None:
+        return network
+    head = network.head(LABELS)
+    count = head.count if head.count is not None and head.names else object_classes(model)
+    # COCO's ids have gaps, which some checkpoints call N/A
+    partial = head.partial or len(set(head.names)) < len(head.names) or "N/A" in head.names
+    heads = {**network.heads, LABELS: replace(head, count=count, partial=partial, loss="cross_entropy")}
+    keypoints = "networks that predict keypoints cannot be trained on boxes alone, and surgeon reads no keypoints"
+    return replace(
+        network,
+        heads=heads,
+        detector=library,
+        masks=predicts(model, "mask"),
+        refusal=keypoints if predicts(model, "keypoint") else None,
+    )
+
+
+def detection(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the loss that a detector computed itself, ``(batch,)``: the sum of its parts, as its authors weigh them.
+
+    Args:
+        prediction: The output ``detections``.
+        target: The classes of the boxes, which the network has compared with its own.
+
+    Raises:
+        TrainingError: The output is not a detector's.
+    """
+    if prediction.ndim != 1:
+        raise TrainingError(
+            f"detection is the loss that a detector computes itself, not one of shapes {tuple(prediction.shape)} and "
+            f"{tuple(target.shape)}",
+            hint=f"it belongs to the output {DETECTIONS!r} of a detector; use cross_entropy for classes",
+        )
+    return prediction
+
+
+def default_objective() -> Objective:
+    """Return the objective of a detector."""
+    return Objective(output=DETECTIONS, loss=DETECTION_LOSS, label=LABELS)
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that have no meaning for a network with a loss of its own.
+
+    Raises:
+        TrainingError: One is set.
+    """
+    for name, neutral in UNSUITED.items():
+        if getattr(settings, name) not in (neutral, None, ()):
+            raise TrainingError(
+                f"{name} changes a loss or an output, and a detector computes its loss from its own",
+                where=f"train.{name}",
+                hint=f"leave {name} out",
+            )
+    if settings.sampling == "balanced":
+        raise TrainingError(
+            "sampling: balanced needs one class per sample, and pictures have several boxes",
+            where="train.sampling",
+            hint="use sampling: uniform",
+        )
+
+
+@dataclass(frozen=True)
+class DetectorCall(Call):
+    """How to call a detector with a batch. Its outputs are :data:`DETECTIONS` and, in eval mode, :data:`PREDICTED`.
+
+    Attributes:
+        model: The detector, without wrappers.
+    """
+
+    model: nn.Module
+
+    @classmethod
+    def of_detector(cls, model: nn.Module, inputs: Sequence[str]) -> DetectorCall:
+        """Return how to call the detector ``model``."""
+        return cls(tuple(inputs), True, DETECTIONS, model)
+
+    def __call__(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+        """Run ``model``, or its wrapper."""
+        if detector_library(self.model) == "torchvision":
+            return self._torchvision(model, batch)
+        return self._transformers(model, batch)
+
+    def _torchvision(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+        sizes = batch[SIZES].tolist()
+        pictures = [p[:, :high, :wide] for p, (high, wide) in zip(batch["pixel_values"], sizes, strict=True)]
+        made: dict[str, Tensor] = {}
+        if LABELS in batch and BOXES in batch:
+            targets = list(_targets(batch, sizes))
+            if self.model.training:
+                return {DETECTIONS: _total(model(pictures, targets), len(pictures))}
+            with _computing_losses(self.model):
+                made[DETECTIONS] = _total(model(pictures, targets), len(pictures))
+        with torch.no_grad():
+            predicted = model(pictures)
+        found = [(each["scores"], each["labels"] - 1, each["boxes"]) for each in predicted]
+        return made | {PREDICTED: torch.stack([_rows(*each) for each in found])}
+
+    def _transformers(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+        given: dict[str, Any] = {name: batch[name] for name in self.inputs if name != SIZES}
+        if LABELS in batch and BOXES in batch:
+            given["labels"] = list(_normalised(batch))
+        outputs = model(**given)
+        made: dict[str, Tensor] = {}
+        if "labels" in given:
+            made[DETECTIONS] = outputs.loss.expand(len(batch[SIZES]))
+        if self.model.training:
+            return made
+        with torch.no_grad():
+            processor = _processor(self.model)
+            predicted = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=batch[SIZES])
+        found = [(each["scores"], each["labels"], each["boxes"]) for each in predicted]
+        return made | {PREDICTED: torch.stack([_rows(*each) for each in found])}
+
+
+def _targets(batch: Mapping[str, Tensor], sizes: list[list[int]]) -> Iterator[dict[str, Tensor]]:
+    """Yield the boxes of each picture as torchvision takes them: classes from 1 on, 0 is the background."""
+    for number, (labels, (high, wide)) in enumerate(zip(batch[LABELS], sizes, strict=True)):
+        kept = _trained(batch, number)
+        target = {"boxes": batch[BOXES][number][kept], "labels": labels[kept] + 1}
+        if MASKS in batch:
+            masks = batch[MASKS][number]
+            target["masks"] = masks[kept[: len(masks)], :high, :wide]
+        yield target
+
+
+def _normalised(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the boxes of each picture as transformers takes them: centre and size, as shares of the picture's."""
+    from torchvision.ops import box_convert
+
+    for number, (labels, (high, wide)) in enumerate(zip(batch[LABELS], batch[SIZES], strict=True)):
+        kept = _trained(batch, number)
+        scale = torch.stack([wide, high, wide, high])
+        boxes = box_convert(batch[BOXES][number][kept], "xyxy", "cxcywh") / scale
+        yield {"class_labels": labels[kept], "boxes": boxes}
+
+
+def _trained(batch: Mapping[str, Tensor], number: int) -> Tensor:
+    return (batch[LABELS][number] != IGNORED) & ~batch[CROWD][number].bool()
+
+
+def _total(losses: Any, count: int) -> Tensor:
+    """Sum the parts of a torchvision loss, for each of ``count`` samples."""
+    total: Tensor = torch.stack(list(losses.values())).sum()
+    return total.expand(count)
+
+
+@contextmanager
+def _computing_losses(model: nn.Module) -> Iterator[None]:
+    """Let a torchvision detector in eval mode compute its losses, with the same draws in every evaluation.
+
+    Only the modules that choose between losses and predictions change their mode; norms and dropout do not.
+    """
+    modules = [m for m in (model, getattr(model, "rpn", None), getattr(model, "roi_heads", None)) if m is not None]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        try:
+            for module in modules:
+                module.training = True
+            yield
+        finally:
+            for module in modules:
+                module.training = False
+
+
+def _rows(scores: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
+    """Return the best :data:`MOST` boxes of a picture, ``(MOST, 6)``."""
+    order = scores.argsort(descending=True, stable=True)[:MOST]
+    table = torch.cat([scores[order, None].float(), labels[order, None].float(), boxes[order].float()], 1)
+    return torch.nn.functional.pad(table, (0, 0, 0, MOST - len(order)), value=IGNORED)
+
+
+def _processor(model: nn.Module) -> Any:
+    """Return the image processor of a transformers detector's family, which turns outputs into boxes.
+
+    Raises:
+        TrainingError: transformers has none.
+    """
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    kind = getattr(model.config, "model_type", "")
+    mapped: Any = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
+    candidates = list(mapped.values()) if isinstance(mapped, Mapping) else [mapped]
+    for name in (*candidates, PROCESSORS.get(kind)):
+        processor: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+        if hasattr(processor, "post_process_object_detection"):
+            return processor()
+    raise TrainingError(
+        f"transformers has no image processor for {type(model).__name__} that turns its outputs into boxes",
+        where="train.data",
+    )
+
+
+def flat_boxes(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    """Return predictions and labels in a row per sample: :data:`MOST` x 6 numbers, then label, crowd and box of each.
+
+    Missing boxes are -100.
+    """
+    given = torch.cat([batch[LABELS][..., None], batch[CROWD][..., None], batch[BOXES]], -1).float()
+    given = given.masked_fill(batch[LABELS][..., None] == IGNORED, IGNORED)
+    return torch.cat([outputs[PREDICTED].flatten(1), given.flatten(1).to(outputs[PREDICTED].device)], 1)
