@@ -237,13 +237,13 @@ def _config(values: dict[str, Any], where: str, shapes: Sequence[tuple[int, ...]
         raise ArchitectureError(
             f"unknown model type {model_type!r}", where=where, hint=suggest(str(model_type), CONFIG_MAPPING)
         )
+    check_config(values, where, shapes)  # before anything walks through a million labels
     if remote := next(_remote(values), None):
         raise ArchitectureError(
             f"its config names code or files on the hub ({remote}), which surgeon does not download",
             where=where,
             hint="remove the key from config.json to use transformers' own code",
         )
-    check_config(values, where, shapes)
     try:
         return CONFIG_MAPPING[model_type].from_dict(_with_floats(values))
     except Exception as error:  # a class may raise anything on an invalid config

@@ -57,6 +57,8 @@ def check_config(values: Mapping[str, Any], where: str, shapes: Sequence[tuple[i
         name = key.rpartition(".")[2]
         if name == "num_labels" or name in ("id2label", "label2id"):
             _bound(key, len(value) if isinstance(value, (dict, list)) else value, labels, "labels", where)
+        elif isinstance(value, Mapping):
+            _bound(f"the size of {key}", len(value), NAMED, "entries", where)
         elif _DEPTH.search(name):
             if isinstance(value, list):
                 value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FEW = 8
 """The most tensors that may differ in a network that counts as similar to a torchvision network: stem and head."""
 
+MOST = 5000
+"""Files with more tensors are of no builder (EfficientNetV2-L has 1,548): each would be compared with them in vain."""
+
 
 def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | None:
     """Find the builder that made the tensors of ``checkpoint``; None if they resemble no builder's.
@@ -34,6 +37,8 @@ def identify(provider: ArchitectureProvider, checkpoint: Checkpoint) -> Match | 
     Raises:
         ArchitectureError: Several fit, or none does; the closest are named with their missing tensors.
     """
+    if len(checkpoint.entries) > MOST:
+        return None
     exact = _exact(provider, checkpoint)
     if _cost(exact) == 0:
         return _only(exact, checkpoint)

@@ -29,12 +29,12 @@ def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
-        if unique and len(entries) < len(pairs):
+        if len(entries) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise CheckpointError(f"'{twice}' occurs twice in its JSON")
         return entries
 
-    value = json.loads(text, object_pairs_hook=collect)
+    value = json.loads(text, object_pairs_hook=collect if unique else None)
     if not isinstance(value, dict):
         raise CheckpointError("its JSON is not an object")
     return value

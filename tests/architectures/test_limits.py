@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING
 
 import surgeon
+from surgeon.architectures import torchvision_identify
 from surgeon.architectures.limits import check_config
 from surgeon.checkpoint.digests import sealed
 from surgeon.cli.app import run
@@ -44,6 +47,7 @@ BOMBS = {
     "layers": {"num_hidden_layers": 1_000_000},
     "labels": {"id2label": None, "num_labels": 10**9},
     "labels of no tensor": {"id2label": None, "num_labels": 10**6},
+    "heads": {"pruned_heads": {str(number): [0] for number in range(50_001)}},
     "names of labels": {"id2label": {str(number): "x" for number in range(1_000_001)}},
 }
 
@@ -137,6 +141,18 @@ def test_a_manifest_of_thousands_of_operations_is_refused_before_it_is_replayed(
 def test_a_recipe_of_thousands_of_operations_is_refused(folder: Path) -> None:
     with pytest.raises(ArchitectureError, match="the number of operations is 1,001"):
         surgeon.plan("net", [surgeon.Freeze(sites="classifier")] * 1001)
+
+
+def test_a_file_of_more_tensors_than_any_builder_has_is_compared_with_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(*_: object) -> None:
+        raise AssertionError("compared with every builder")
+
+    monkeypatch.setattr(torchvision_identify, "_exact", compare)
+    save_file({f"{number}.weight": torch.zeros(1) for number in range(5001)}, tmp_path / "many.safetensors")
+    with pytest.raises(ArchitectureError, match="the architecture of these 5001 tensors is unknown"):
+        surgeon.inspect(tmp_path / "many.safetensors")
 
 
 NONSENSE: list[tuple[str, Any]] = [

@@ -50,7 +50,7 @@ def configs() -> Iterator[tuple[str, Values]]:
                     yield f"{base['model_type']} {field} {value:.0e}", partial(dict, base, **{field: value})
     million = [1] * 1_000_000
     for base in (CONFIG, VIT):
-        yield f"{base['model_type']} id2label of 2e6", partial(_labels, base)
+        yield f"{base['model_type']} id2label of 2e5", partial(_labels, base)
     yield "swin depths 1e6", partial(dict, SWIN, depths=[1_000_000, 1])
     yield "swin a million stages", partial(dict, SWIN, depths=million, num_heads=million)
     types = ["full_attention"] * 1_000_000
@@ -63,7 +63,7 @@ def configs() -> Iterator[tuple[str, Values]]:
 
 
 def _labels(base: dict[str, Any]) -> dict[str, Any]:
-    return {**base, "id2label": {str(i): "x" for i in range(2_000_000)}}
+    return {**base, "id2label": {str(i): "x" for i in range(200_000)}}
 
 
 RECIPES = {
@@ -174,15 +174,17 @@ def cases() -> dict[str, Callable[[Path], list[list[str]]]]:
     made["recipe of 100 MB"] = _large("recipe", lambda: b"a: 1\n" * 20_000_000)
     made["header of a zettabyte"] = _large("model", lambda: (1 << 62).to_bytes(8, "little") + b"{")
     made["header nested"] = _large("model", lambda: (600_000).to_bytes(8, "little") + b'{"a":' * 120_000)
-    made["a hundred thousand tensors"] = _large("model", _tensors)
+    made["a hundred thousand tensors"] = _large("model", partial(_tensors, "t{}", 100_000))
+    made["ten thousand tensors"] = _large("model", partial(_tensors, "t{}", 10_000))
+    made["ten thousand numbered tensors"] = _large("model", partial(_tensors, "{}.weight", 10_000))
     for key in ("per_class", "canvas", "size"):
         made[f"digits {key}"] = _data("{source: digits, %s: 1000000000}" % key)  # noqa: UP031
     return made
 
 
-def _tensors() -> bytes:
+def _tensors(name: str, count: int) -> bytes:
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    header = json.dumps({f"t{i}": entry for i in range(100_000)}).encode()
+    header = json.dumps({name.format(i): entry for i in range(count)}).encode()
     return len(header).to_bytes(8, "little") + header
 
 
