@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from surgeon.checkpoint.chunks import read_chunks, split
+from surgeon.checkpoint.contents import ByteRange, Checkpoint, Entry
 from surgeon.checkpoint.formats import memory_checkpoint, open_checkpoint
 from surgeon.errors import CheckpointError
 
@@ -29,6 +30,16 @@ def test_the_pieces_are_the_tensor_in_row_major_order(form: str, elements: int, 
     pieces = list(read_chunks(checkpoint, "x", elements))
     assert [len(piece) for piece in pieces] == [min(elements, 35 - at) for at in range(0, 35, elements)]
     assert torch.equal(torch.cat(pieces), VALUES.flatten())
+
+
+@pytest.mark.parametrize("elements", [1, 3, 4, 10])
+def test_a_tensor_that_is_stored_in_several_runs_is_read_across_them(elements: int, tmp_path: Path) -> None:
+    path = tmp_path / "values"
+    path.write_bytes(torch.arange(12, dtype=torch.int16).numpy().tobytes())
+    runs = (ByteRange(path, 16, 8), ByteRange(path, 0, 4), ByteRange(path, 8, 4))
+    entry = Entry("x", (8,), torch.int16, find_runs=lambda: runs)
+    pieces = list(read_chunks(Checkpoint("net", "test", {"x": entry}), "x", elements))
+    assert torch.cat(pieces).tolist() == [8, 9, 10, 11, 0, 1, 4, 5]
 
 
 def test_sparse_tensors_and_parameters_are_split_by_their_values() -> None:

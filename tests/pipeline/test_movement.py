@@ -29,9 +29,9 @@ def test_equal_bytes_are_the_same_a_nan_included_and_another_dtype_is_not():
 
 
 def test_values_that_are_not_finite_are_counted_and_left_out_of_the_sums():
-    _, movement = compare([torch.tensor([3.0, math.inf])], [torch.tensor([4.0, 0.0])])
+    _, movement = compare([torch.tensor([3.0, math.inf, 1.0])], [torch.tensor([4.0, 0.0, math.nan])])
     assert movement is not None
-    assert (movement.not_finite, movement.squared_a, movement.largest) == (1, 9.0, 1.0)
+    assert (movement.not_finite, movement.squared_a, movement.squared_b, movement.largest) == (2, 9.0, 16.0, 1.0)
 
 
 def test_complex_numbers_move_by_their_parts():
