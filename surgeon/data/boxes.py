@@ -15,17 +15,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from surgeon.data.class_names import Levels, Numbering
-from surgeon.data.files import OpenedPictures, open_picture, reason
+from surgeon.data.files import OpenedPictures
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import BOXES, CROWD, LABELS, MASKS, SIZES, Head, Network
-from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.pictures import Picture, seeded
 from surgeon.data.settings import Pixels
 from surgeon.errors import TrainingError
 from surgeon.interfaces.preprocessing import TORCHVISION, Preprocessing
 
-TURNED = 274
-"""The number of the orientation among EXIF data."""
 FOLLOWED = ("flip", "colour", "erase")
 """Variations that boxes can follow."""
 
@@ -87,14 +84,7 @@ class DetectionPictures(OpenedPictures):
 
     def decoded(self, row: Mapping[str, Any], index: int) -> Any:
         """Return the picture of a row, upright, with the network's channels."""
-        try:
-            opened = open_picture(row[self.column], self.folder)
-            opened.load()
-            turned = opened.getexif().get(TURNED, 1) != 1
-            picture = decode_picture(opened, self.picture.transform.channels)
-        except Exception as error:  # PIL's exceptions for damaged files differ by format
-            text = reason(row[self.column], self.folder, error)
-            raise TrainingError(f"{self.where}, row {index}: {text}", where="train.data") from error
+        picture, turned = self.upright(row, index, self.picture.transform.channels)
         stated = tuple(row.get("sizes") or ())
         if stated and stated != (picture.height, picture.width):
             name = row[self.column]
@@ -232,7 +222,7 @@ def detection_pictures(
 def unlike(network: Network) -> TrainingError:
     """Return the error for a network that detects no boxes."""
     return TrainingError(
-        network.refusal or "the data have boxes, and the network is no detector that surgeon can train",
+        network.refusal or "the data have boxes, and the network is not a detector that surgeon can train",
         where="train.data",
         hint="use one of torchvision.models.detection, or a transformers …ForObjectDetection",
     )

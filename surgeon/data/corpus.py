@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text, texts_by_part
-from surgeon.data.network import ANY, MASKED, NEXT_TOKEN, SEQUENCES, Network
+from surgeon.data.network import ANY, DECODED, MASKED, NEXT_TOKEN, SEQUENCES, Network
 from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.spans import first_token, spans_of
 from surgeon.data.token_encoder import Encoder
-from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows
+from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows, Varies
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -26,7 +27,13 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
     notes: list[str] = []
     parts, rule = _held_out(source, texts_by_part(source, notes), seed)
     encoder = Encoder.of(source, network, loss, notes)
-    masking = Masking(encoder.tokenizer, source.masked, source.whole_words, seed) if loss == MASKED else None
+    masking: Varies | None = None
+    start = None
+    if network.language == SEQUENCES:
+        masking = spans_of(source, network, encoder.tokenizer, seed)
+        start = first_token(network, encoder.tokenizer)
+    elif loss == MASKED:
+        masking = Masking(encoder.tokenizer, source.masked, source.whole_words, seed)
     made = {}
     for name, texts in parts.items():
         rows, ids = encoder.rows(texts, name)
@@ -38,8 +45,8 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
     return Splits(
         made["train"],
         made["test"],
-        (*names, *(["position_ids"] if positions else [])),
-        collate=TokenCollate(encoder.tokenizer, positions),
+        (*names, *(["position_ids"] if positions else []), *([DECODED] if start is not None else [])),
+        collate=TokenCollate(encoder.tokenizer, positions, start),
         validation=made.get("validation"),
         preprocessing={"texts": {"max_length": encoder.max_length}},
         notes=tuple(dict.fromkeys(notes)),
@@ -66,14 +73,16 @@ def predicted(network: Network) -> str:
             where="train.objectives",
             hint="loss: next_token, or leave objectives out",
         )
+    if loss == NEXT_TOKEN and network.language == SEQUENCES:
+        raise TrainingError(
+            "the network writes one sequence by reading another, and next_token needs one that continues its text",
+            where="train.objectives",
+            hint="loss: masked, or leave objectives out: it learns to write the spans that are left out of a text",
+        )
     if loss in (NEXT_TOKEN, MASKED):
         return loss
     if network.language == SEQUENCES:
-        raise TrainingError(
-            "the network writes one sequence by reading another, and a corpus has single sequences",
-            where=WHERE,
-            hint="use a network that predicts next or masked tokens",
-        )
+        return MASKED
     if network.language is None and network is not ANY:
         raise TrainingError(
             "a corpus trains a language model, and the network predicts no tokens",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from surgeon.data.conversations import messages_in
 from surgeon.data.plain_files import Files, sort_files
 from surgeon.data.readers import read, there
 from surgeon.errors import TrainingError
@@ -19,17 +20,19 @@ WHERE = "train.data"
 
 @dataclass(frozen=True)
 class Text:
-    """One text, or a completion with its prompt.
+    """One text, a completion with its prompt, or a conversation.
 
     Attributes:
         name: Its file or row, for messages.
         whole: The text, or the completion of a prompt.
         prompt: The prompt, which is not learned.
+        messages: The messages of a conversation; empty for anything else.
     """
 
     name: str
     whole: str
     prompt: str | None = None
+    messages: tuple[dict[str, Any], ...] = ()
 
 
 def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text]]:
@@ -57,7 +60,7 @@ def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, li
     for files in sort_files([path], ("text", "table", "saved")):
         notes += files.notes
         for part, text in _texts_of(source, files):
-            if text.whole.strip():
+            if text.whole.strip() or text.messages:
                 parts.setdefault(part or "train", []).append(text)
             else:
                 notes.append(f"{path}: left out the empty text {text.name}")
@@ -68,10 +71,10 @@ def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text
     made: list[tuple[str | None, Text]] = []
     for file in files.files:
         if files.kind == "text":
-            if source.prompt is not None:
-                raise TrainingError(
-                    f"{file.path} is not a table, so it has no column {source.prompt!r}", where=f"{WHERE}.prompt"
-                )
+            for setting in ("prompt", "messages"):
+                if (column := getattr(source, setting)) is not None:
+                    message = f"{file.path} is not a table, so it has no column {column!r}"
+                    raise TrainingError(message, where=f"{WHERE}.{setting}")
             made += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
         elif files.kind in ("table", "saved"):
             made += [(file.part, text) for text in _rows_of(source, files, file.path, file.name, bool(file.part))]
@@ -94,6 +97,8 @@ def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]
 
 
 def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+    if source.messages is not None:
+        return _conversations(source, files, path, name, split)
     wanted = [source.text] if source.prompt is None else [source.prompt, source.completion]
     rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
     values = [rows[str(column)][:] for column in wanted]
@@ -103,4 +108,16 @@ def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: b
             raise TrainingError(f"{path}, row {number}: {odd!r} is not a text", where=WHERE)
         texts = [value or "" for value in row]
         made.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
+    return made
+
+
+def _conversations(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+    rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
+    made = []
+    for number, value in enumerate(rows[str(source.messages)][:]):
+        try:
+            made.append(Text(f"row {number}", "", messages=messages_in(value)))
+        except TrainingError as error:
+            error.message = f"{path}, row {number}: {error.message}"
+            raise
     return made

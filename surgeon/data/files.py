@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from surgeon.data.picture_decoder import decode_picture
 from surgeon.errors import TrainingError
 
 Encoder = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
 """Called with a row, its number and whether to vary it; returns columns of the batch."""
 HTML = (b"<html", b"<!doc", b"<?xml", b"<head")
 THREADS = 8
+ORIENTATION = 274
+"""The EXIF tag that says how a picture is turned."""
 
 
 class OpenedPictures:
@@ -37,14 +41,27 @@ class OpenedPictures:
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """Open and encode the picture of a row."""
-        try:
+        with self._errors_named(row, index):
             picture = open_picture(row[self.column], self.folder)
             picture.load()
-        except Exception as error:  # PIL's exceptions for damaged files differ by format
-            raise TrainingError(
-                f"{self.where}, row {index}: {reason(row[self.column], self.folder, error)}", where="train.data"
-            ) from error
         return self.encoder({self.column: picture}, index, varied)
+
+    def upright(self, row: Mapping[str, Any], index: int, channels: int) -> tuple[Any, bool]:
+        """Return the picture of a row with the network's channels, and whether EXIF data turned it."""
+        with self._errors_named(row, index):
+            opened = open_picture(row[self.column], self.folder)
+            opened.load()
+            turned = opened.getexif().get(ORIENTATION, 1) != 1
+            return decode_picture(opened, channels), turned
+
+    @contextmanager
+    def _errors_named(self, row: Mapping[str, Any], index: int) -> Iterator[None]:
+        """Turn what PIL raises for a damaged file, which differs by format, into an error with the row."""
+        try:
+            yield
+        except Exception as error:
+            text = reason(row[self.column], self.folder, error)
+            raise TrainingError(f"{self.where}, row {index}: {text}", where="train.data") from error
 
     @property
     def varies(self) -> bool:

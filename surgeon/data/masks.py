@@ -18,7 +18,6 @@ from surgeon.data.class_names import Levels, Numbering
 from surgeon.data.files import OpenedPictures, open_picture, reason
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import Head
-from surgeon.data.picture_decoder import decode_picture
 from surgeon.data.pictures import Picture, seeded
 from surgeon.data.processors import load_processor
 from surgeon.data.settings import MaskValues
@@ -29,8 +28,6 @@ NUMBERED = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 """What PIL calls pictures whose pixels are single numbers."""
 VOID = 255
 """What processors that count from 1 make of 0."""
-TURNED = 274
-"""The number of the orientation among EXIF data."""
 
 
 class MaskedPictures(OpenedPictures):
@@ -113,15 +110,8 @@ class MaskedPictures(OpenedPictures):
         return self._made(picture, mask, index)
 
     def decoded(self, row: Mapping[str, Any], index: int) -> Any:
-        """The picture of a row, as the network takes its channels."""
-        try:
-            opened = open_picture(row[self.column], self.folder)
-            opened.load()
-            turned = opened.getexif().get(TURNED, 1) != 1
-            picture = decode_picture(opened, self.picture.transform.channels)
-        except Exception as error:  # what PIL raises at a damaged file differs by format
-            text = reason(row[self.column], self.folder, error)
-            raise TrainingError(f"{self.where}, row {index}: {text}", where="train.data") from error
+        """Return the picture of a row, with the network's channels."""
+        picture, turned = self.upright(row, index, self.picture.transform.channels)
         if turned:
             raise TrainingError(
                 f"{self.where}, row {index}: the picture is turned by its EXIF data, and its mask may not be",

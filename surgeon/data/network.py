@@ -15,6 +15,8 @@ and the size of the picture."""
 CLASS_LOSS = "cross_entropy"
 NEXT_TOKEN, MASKED, SEQUENCES = "next_token", "masked", "sequences"
 """How a language model predicts tokens: the next one, masked ones, or one sequence from another."""
+DECODED = "decoder_input_ids"
+"""The argument for what the decoder has written so far."""
 NUMBER_LOSSES = ("bce", "mse", "huber", "cosine")
 """Losses that compare numbers; their labels are never class numbers."""
 
@@ -45,6 +47,8 @@ class Network:
     """The number of tokens in the embedding."""
     language: str | None = None
     """How it predicts tokens: ``next_token``, ``masked`` or ``sequences``; None if it does not, or if unknown."""
+    decoder_start: int | None = None
+    """The token that what a decoder writes begins with."""
     preprocessing: Preprocessing = UNKNOWN
     """The preprocessing of its checkpoint."""
     detector: str | None = None

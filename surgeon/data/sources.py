@@ -161,6 +161,42 @@ class Table(Columns):
     """The separator of a CSV file. Default: a comma, or a tab in a .tsv file."""
 
 
+class Conll(Split):
+    """Sentences with a tag for each word, from a CoNLL file: a word and its tags on each line, separated by a tab or
+    spaces, and an empty line after each sentence (token classification).
+
+    Tags are classes, compared by name with the head's. The first piece of a word has its label, and its other pieces
+    have none. Comments and lines ``-DOCSTART-`` are left out and counted. A line with another number of columns is an
+    error that names it, or with ``on_error: skip`` its sentence is left out.
+    """
+
+    kind: ClassVar[str] = "conll"
+    text: ClassVar[str] = "words"
+    targets: ClassVar[dict[str, str]] = {LABELS: "tags"}
+    image: ClassVar[None] = None
+    mask: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    group: ClassVar[None] = None
+    numbers: ClassVar[dict[str, list[str]]] = {}
+    categories: ClassVar[dict[str, Any]] = {}
+    source: Literal["conll"]
+    path: File
+    """The file; a relative path is looked up beside the recipe first."""
+    validation_path: MaybeFile = None
+    """A file for validation: early stopping, the best weights."""
+    test_path: MaybeFile = None
+    """A file for testing."""
+    words: PositiveInt = 1
+    """The number of the column of words."""
+    tags: PositiveInt | None = None
+    """The number of the column of tags. Default: the last one."""
+    tokenizer: MaybeFile = None
+    """The tokenizer: a folder or a name on the hub. Default: the checkpoint's."""
+    max_length: PositiveInt | None = None
+    """The most tokens of a sentence, which is cut there. Default: the limit of tokenizer and network (512 if
+    unknown)."""
+
+
 class Saved(Columns):
     """A dataset that ``datasets`` saved to disk (``save_to_disk``): one, or one per split."""
 
@@ -198,7 +234,9 @@ class Hub(Columns):
 class Corpus(Split):
     """Texts for training a language model to predict the next token, or masked ones.
 
-    The network's class decides between the two, or a loss ``next_token`` or ``masked`` of the output ``logits``. Texts
+    The network's class decides between the two, or a loss ``next_token`` or ``masked`` of the output ``logits``. A
+    network that writes one sequence by reading another (T5) learns ``masked`` by span corruption: it reads a text with
+    sentinels for spans that are left out, and writes these (Raffel et al. 2020, section 3.1.4). Texts
     are tokenized once, before training. Whole texts are held out. Masks for training are drawn in every epoch; masks
     for evaluation are the same in every run and do not depend on the seed.
     """
@@ -219,14 +257,18 @@ class Corpus(Split):
     """A column of prompts, instead of ``text``; the loss covers the completions only."""
     completion: Name | None = None
     """The column of the completions."""
+    messages: Name | None = None
+    """A column of conversations, instead of ``text``: lists of messages with ``role`` and ``content``, as the chat
+    template of the tokenizer takes them. The loss covers the assistant's turns only."""
     packing: Literal["blocks", "none"] | None = None
     """blocks: concatenate texts, each with the end-of-text token, and cut them into full blocks; the rest is dropped
     and reported. none: every text is one sample, cut to ``max_length`` and padded on the tokenizer's side. Default:
-    blocks; none for prompts."""
+    blocks; none for prompts and conversations."""
     max_length: PositiveInt | None = None
     """The tokens per block or text. Default: the limit of tokenizer and network (512 if unknown)."""
     masked: float = Field(default=0.15, gt=0, lt=1)
-    """The share of tokens to mask; of these, 80 % become the mask token, 10 % another token (Devlin et al. 2019)."""
+    """The share of tokens to mask; of these, 80 % become the mask token, 10 % another token (Devlin et al. 2019). For
+    span corruption the share of tokens to leave out."""
     whole_words: bool = False
     """Whether to mask all tokens of a word at once; then all become the mask token."""
     tokenizer: MaybeFile = None
@@ -238,6 +280,8 @@ class Corpus(Split):
             raise ValueError("prompt and completion go together: give both columns, or neither")
         if self.prompt is not None and "text" in self.model_fields_set:
             raise ValueError("a sample is a text, or a prompt with its completion: leave text out")
+        if self.messages is not None and (self.prompt is not None or "text" in self.model_fields_set):
+            raise ValueError("a sample is a conversation, or a text, or a prompt with its completion: keep one of them")
         return self
 
     def load(self, seed: int) -> Splits:
@@ -248,14 +292,15 @@ class Corpus(Split):
 
     def table(self, kind: str, path: Path, split: str) -> Columns:
         """Return a source for the rows of a table, or of a saved dataset, with texts."""
-        targets = {"completion": self.completion or self.text}
-        settings: dict[str, Any] = {"source": kind, "path": str(path), "text": self.prompt or self.text}
+        column = self.messages or self.text
+        targets = {"completion": self.completion or column}
+        settings: dict[str, Any] = {"source": kind, "path": str(path), "text": self.prompt or column}
         if kind == "saved":
             return Saved.model_construct(**settings, targets=targets, split=split)
         return Table.model_construct(**settings, targets=targets)
 
 
-BUNDLED = (Digits, Images, Masks, Coco, Table, Saved, Hub, Corpus)
+BUNDLED = (Digits, Images, Masks, Coco, Table, Conll, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -289,7 +334,7 @@ AnySource = TypeAliasType(
         PlainValidator(
             _chosen,
             json_schema_input_type=Annotated[
-                Digits | Images | Masks | Coco | Table | Saved | Hub | Corpus, Field(discriminator="source")
+                Digits | Images | Masks | Coco | Table | Conll | Saved | Hub | Corpus, Field(discriminator="source")
             ],
         ),
     ],

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surgeon.data.conversations import check_template, learnt_turns
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text
 from surgeon.data.labels import IGNORED
-from surgeon.data.network import MASKED, Network
+from surgeon.data.network import MASKED, SEQUENCES, Network
 from surgeon.data.texts import Texts, open_texts
 from surgeon.data.token_rows import OFFSETS, SPECIAL
 from surgeon.errors import TrainingError
@@ -52,15 +53,18 @@ class Encoder:
             TrainingError: The tokenizer is missing, or lacks a required token.
         """
         texts = open_texts(source.text, source.tokenizer, source.max_length, network)
-        packed = (source.packing or ("none" if source.prompt else "blocks")) == "blocks"
+        packed = (source.packing or ("none" if source.prompt or source.messages else "blocks")) == "blocks"
         tokenizer = texts.tokenizer
-        if loss == MASKED and source.prompt:
+        if loss == MASKED and (source.prompt or source.messages):
+            given, where = ("messages are", "messages") if source.messages else ("prompt and completion are", "prompt")
             raise TrainingError(
-                "prompt and completion are for networks that predict the next token, and this one predicts masked ones",
-                where=f"{WHERE}.prompt",
+                f"{given} for networks that predict the next token, and this one predicts masked ones",
+                where=f"{WHERE}.{where}",
                 hint="give the column of whole texts: text: COLUMN",
             )
-        if loss == MASKED and tokenizer.mask_token is None:
+        if source.messages is not None:
+            check_template(tokenizer)
+        if loss == MASKED and network.language != SEQUENCES and tokenizer.mask_token is None:
             raise TrainingError(
                 "the tokenizer has no mask token, so no token can be masked",
                 where=f"{WHERE}.tokenizer",
@@ -134,7 +138,9 @@ class Encoder:
         options: dict[str, Any] = {"verbose": False}
         if self.loss == MASKED:
             options |= {"return_special_tokens_mask": True, "return_offsets_mapping": self.whole_words}
-        if text.prompt is not None:
+        if text.messages:
+            columns = learnt_turns(self.tokenizer, text.messages, self.max_length)
+        elif text.prompt is not None:
             columns = self._completed(text.prompt, text.whole)
         else:
             encoded = self.tokenizer(text.whole, **options)

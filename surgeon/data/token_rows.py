@@ -6,13 +6,14 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from surgeon.data.labels import IGNORED
+from surgeon.data.network import DECODED
 from surgeon.data.row_splits import SPLIT_SEED
 
 SPECIAL, OFFSETS = "special_tokens_mask", "offset_mapping"
@@ -59,18 +60,26 @@ class Masking:
         return {**shown, "input_ids": tokens[0], "labels": labels[0]}
 
 
+class Varies(Protocol):
+    """Make another sample of the same tokens in every epoch."""
+
+    def __call__(self, row: Mapping[str, Tensor], number: int, epoch: int | None) -> dict[str, Tensor]:
+        """Return a sample; with ``epoch`` None, the same in every run."""
+        ...
+
+
 class TokenRows(Dataset[dict[str, Tensor]]):
     """Hold texts, or blocks of them, as tokens in memory.
 
     Args:
         rows: ``input_ids``, ``attention_mask`` and other outputs of the tokenizer; ``labels`` unless tokens are masked.
         ids: The name of each row.
-        masking: Masks tokens; None for a network that predicts the next one.
+        masking: Masks tokens, or leaves out spans; None for a network that predicts the next one.
         varied: Whether masks differ between epochs.
     """
 
     def __init__(
-        self, rows: Sequence[dict[str, Tensor]], ids: Sequence[str], masking: Masking | None, *, varied: bool
+        self, rows: Sequence[dict[str, Tensor]], ids: Sequence[str], masking: Varies | None, *, varied: bool
     ) -> None:
         self.rows = list(rows)
         self.ids = list(ids)
@@ -88,7 +97,7 @@ class TokenRows(Dataset[dict[str, Tensor]]):
         return self.masking(row, int(index), self.epoch if self.varied else None)
 
     @property
-    def encoders(self) -> list[Masking]:
+    def encoders(self) -> list[Varies]:
         """The objects that vary samples."""
         return [self.masking] if self.masking is not None and self.varied else []
 
@@ -115,10 +124,13 @@ class TokenCollate:
         tokenizer: The tokenizer.
         positions: Whether to number positions from the first token of each text, as generation does; for padding on the
             left, which would shift positions.
+        start: The token that a decoder's text begins with, for a network that writes its labels: the decoder reads at
+            each place the label before.
     """
 
     tokenizer: Any
     positions: bool = False
+    start: int | None = None
     collator: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -131,4 +143,8 @@ class TokenCollate:
         batch = dict(self.collator([{name: value.tolist() for name, value in sample.items()} for sample in samples]))
         if self.positions:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        if self.start is not None:
+            labels = batch["labels"]
+            read = labels.masked_fill(labels == IGNORED, self.tokenizer.pad_token_id)
+            batch[DECODED] = torch.cat([torch.full_like(read[:, :1], self.start), read[:, :-1]], 1)
         return batch

@@ -1,4 +1,4 @@
-"""Seed the random number generators for a while, and put them back as they were."""
+"""Seed the random number generators within a block, and restore their states."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ A selector is one or more terms, separated by commas; a term that begins with ``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from torch import nn
 
@@ -46,9 +47,38 @@ class Site:
         return self.name or "."
 
 
+class Selects(Protocol):
+    """A network whose sites can be selected: one that is inspected, or one under surgery."""
+
+    def select(self, selector: str) -> list[Site]:
+        """List the sites that ``selector`` names."""
+
+    def role(self, name: str) -> Sequence[object]:
+        """List the sites in a role."""
+
+
 def other_heads(model: nn.Module) -> list[Site]:
     """List the heads of a composite other than the one with the role ``head``: those of its branches and towers."""
     return [Site(path, model.get_submodule(path)) for path in composite_of(model).heads if has_part(model, path)]
+
+
+def select_with_heads(network: Selects, model: nn.Module, selector: str) -> list[Site]:
+    """Select sites by ``network``, for recipe keys in which ``head`` means every head.
+
+    A role may be written without its @ if no module of ``model`` has that name. ``head`` means the sites of the role
+    and those of :func:`other_heads`.
+
+    Raises:
+        SiteError: The selector matches nothing.
+    """
+    if selector in ("head", "@head") and (others := other_heads(model)):
+        return [*(network.select("@head") if network.role("head") else []), *others]
+    if selector.isidentifier() and not hasattr(model, selector):
+        try:
+            return network.select(f"@{selector}")
+        except SiteError:
+            pass
+    return network.select(selector)
 
 
 def select(model: nn.Module, selector: str, roles: RoleSites | None = None) -> list[Site]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from surgeon.errors import PluginError
 
@@ -82,14 +82,6 @@ class Composite:
     def shared(self) -> tuple[Entry, ...]:
         """The entries that receive all arguments of the forward as they are."""
         return tuple(entry for entry in self.entries if entry.arguments is None)
-
-
-class SupportsComposite(Protocol):
-    """Describe the interface of a composite module."""
-
-    def surgeon_composite(self) -> Composite:
-        """Describe the module as it is now."""
-        ...
 
 
 ORDINARY = Composite()

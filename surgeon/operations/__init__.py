@@ -16,6 +16,7 @@ from surgeon.interfaces.operation import Operation
 from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.operations.append import Append
 from surgeon.operations.conserve import Conserve
+from surgeon.operations.convert import Convert
 from surgeon.operations.freeze import Freeze
 from surgeon.operations.gradient_reversal import GradientReversal
 from surgeon.operations.insert import Insert
@@ -34,6 +35,7 @@ __all__ = [
     "AddClasses",
     "Append",
     "Conserve",
+    "Convert",
     "Freeze",
     "GradientReversal",
     "Insert",
@@ -69,4 +71,5 @@ def surgeon_operations() -> Sequence[type[Operation]]:
         Stems,
         Unfreeze,
         Conserve,
+        Convert,
     ]

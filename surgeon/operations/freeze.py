@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from surgeon.errors import OperationError, SiteError
+from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.selector import Selector
 
@@ -69,22 +69,8 @@ class Freeze(Operation):
 
 
 def _outside(surgery: Surgery, selectors: Sequence[str]) -> tuple[list[Site], list[Site]]:
+    from surgeon.graph.sites import select_with_heads
     from surgeon.operations._shared.selection import less
 
-    spared = [site for selector in selectors for site in _select(surgery, selector)]
+    spared = [site for selector in selectors for site in select_with_heads(surgery, surgery.model, selector)]
     return less(surgery, surgery.select("."), spared), spared
-
-
-def _select(surgery: Surgery, selector: str) -> list[Site]:
-    """Select sites. A role may be written without its @ if no module has that name; ``head`` includes branches."""
-    from surgeon.graph.sites import other_heads
-
-    if selector in ("head", "@head") and (others := other_heads(surgery.model)):
-        main = [] if not surgery.role("head") and selector == "head" else surgery.select("@head")
-        return [*main, *others]
-    if selector.isidentifier() and not hasattr(surgery.model, selector):
-        try:
-            return surgery.select(f"@{selector}")
-        except SiteError:
-            pass
-    return surgery.select(selector)

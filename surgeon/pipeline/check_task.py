@@ -8,42 +8,46 @@ from typing import Any
 from torch import nn
 
 from surgeon.data.corpus import predicted
-from surgeon.data.network import CLASS_LOSS
+from surgeon.data.network import CLASS_LOSS, SEQUENCES
 from surgeon.data.readers import called, check_columns, read
 from surgeon.data.sources import Columns, Corpus
+from surgeon.data.spans import spans_of
+from surgeon.data.texts import open_texts
 from surgeon.errors import TrainingError, suggest
-from surgeon.interfaces.operation import Operation, training_requests
+from surgeon.interfaces.operation import training_requests
 from surgeon.interfaces.training import Objective
+from surgeon.pipeline.prepare import Prepared
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import MAIN, network_of
 from surgeon.training.language import language_of
-from surgeon.training.load_splits import sources_of
+from surgeon.training.load_splits import prepared_as, sources_of
 
 LONE = "output"
 """What a trace calls the output of a network that returns one tensor, which training has another name for."""
 
 
-def check_task(
-    model: nn.Module, outputs: Mapping[str, Any], settings: TrainSettings, operations: Sequence[Operation]
-) -> None:
+def check_task(prepared: Prepared, settings: TrainSettings) -> None:
     """Refuse data and losses that do not go with what a network returns.
 
     Args:
-        model: The network after surgery; its weights need not be there.
-        outputs: Its outputs by name, as traced; empty where it was not traced.
+        prepared: The network after surgery, without its weights.
         settings: How it is to be trained.
-        operations: The operations, which may add losses.
 
     Raises:
         TrainingError: Texts for a network that predicts no tokens, classes of texts for one that predicts nothing
             else, or a loss of an output that there is not.
     """
-    requests = training_requests(operations)
+    model, outputs = prepared.model, prepared.plan.outputs
+    requests = training_requests(prepared.recipe.operations)
     wanted = [*(settings.objectives or ()), *requests.objectives]
     network = network_of(model, wanted, default=settings.objectives is None)
     for number, source in enumerate(sources_of(settings)):
         if isinstance(source, Corpus):
             predicted(network)
+            if network.language == SEQUENCES:
+                stated = prepared_as(network, prepared.record, [source])
+                texts = open_texts(source.text, source.tokenizer, source.max_length, stated)
+                spans_of(source, network, texts.tokenizer, 0)
         elif isinstance(source, Columns) and source.text is not None and language_of(model) is not None:
             _refuse_classes(model, source, wanted, f"train.data.{number}" if number else "train.data")
     if outputs and set(outputs) != {LONE}:

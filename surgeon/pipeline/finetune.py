@@ -113,7 +113,7 @@ def finetune(
         plugins=plugins,
         outputs=False,
     )
-    check_task(prepared.model, prepared.plan.outputs, how, prepared.recipe.operations)
+    check_task(prepared, how)
     trainee = ready(prepared)
     folder = Path(output_dir) if output_dir is not None else None
     report = train_ready(

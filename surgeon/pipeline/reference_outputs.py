@@ -210,7 +210,7 @@ def _run(
         inputs.set(model)
         torch.manual_seed(0)
         before = unsaved_state(model)
-        outputs = dict(output_tensors(model(*args, **kwargs), ""))
+        outputs = dict(output_tensors(model(*args, **kwargs)))
         after = unsaved_state(model)
     return outputs, {address for address in before if not _is_same(before[address], after.get(address))}
 
@@ -227,7 +227,7 @@ def _is_same(before: torch.Tensor, after: torch.Tensor | None) -> bool:
     return before.shape == after.shape and before.dtype == after.dtype and torch.equal(before, after)
 
 
-def output_tensors(value: Any, at: str) -> Iterator[tuple[str, torch.Tensor]]:
+def output_tensors(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """List the tensors in an output by the path to each; a cache of keys and values is left out."""
     if isinstance(value, torch.Tensor):
         yield at or "output", value
@@ -248,7 +248,7 @@ def _dtype(tensors: Mapping[str, torch.Tensor]) -> torch.dtype:
 
 def _digest(inputs: Inputs, dtype: torch.dtype) -> str:
     digest = xxhash.xxh3_128()
-    for _, tensor in output_tensors(inputs.tensors("cpu", dtype), ""):
+    for _, tensor in output_tensors(inputs.tensors("cpu", dtype)):
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

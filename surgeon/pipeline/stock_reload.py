@@ -8,7 +8,7 @@ the same random values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from surgeon.errors import OperationError
 from surgeon.families.transformers.fields import MUTABLE
 from surgeon.graph.skeleton import skeleton_of
 from surgeon.graph.tensors import fill, tensors_of
+from surgeon.pipeline.reference_outputs import output_tensors
 from surgeon.surgery.inspection import Inspection
 
 SMALL = 2**27
@@ -105,7 +106,7 @@ def _same_outputs(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:
             for network in (rebuilt, model):
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
-                    results.append(dict(_tensors(network(*args, **kwargs))))
+                    results.append(dict(output_tensors(network(*args, **kwargs))))
         except Exception:  # a network may raise anything on inputs that do not fit it
             continue
         first, second = results
@@ -124,13 +125,3 @@ def _value(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch
     elif name.endswith(("weight", "running_var")):
         noise = 1 + 0.1 * noise.tanh()
     return noise.to(tensor.dtype)
-
-
-def _tensors(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors in an output by path."""
-    if isinstance(value, torch.Tensor):
-        yield at or "output", value
-    elif isinstance(value, (Mapping, list, tuple)):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, item in items:
-            yield from _tensors(item, f"{at}.{key}" if at else str(key))

@@ -31,7 +31,7 @@ def train_and_write(
     quiet: bool,
 ) -> RunReport:
     """Fill a prepared network, train it, write it and check the artifact; see :func:`surgeon.run_recipe`."""
-    check_task(prepared.model, prepared.plan.outputs, settings, prepared.recipe.operations)
+    check_task(prepared, settings)
     folder = _folder_if_wanted(path, settings, force=force)
     with progress.step("reading", prepared.plan.bytes_written) as count:
         trainee = ready(prepared, count)

@@ -198,7 +198,7 @@ def _trainee(
         plugins=options.plugins,
     )
     assert recipe.train is not None  # the caller has checked
-    check_task(prepared.model, prepared.plan.outputs, recipe.train, recipe.operations)
+    check_task(prepared, recipe.train)
     return ready(prepared)
 
 

@@ -196,7 +196,8 @@ class TrainSettings(BaseModel):
     features: Literal["none", "cache"] = "none"
     """cache: run the frozen layers below all trained ones once over the training samples, keep their outputs on disk
     ($SURGEON_CACHE or ~/.cache/surgeon; up to $SURGEON_CACHE_GB, default 20, dropping the least recently used) and
-    train the other layers on them; refused if the result would differ."""
+    train the other layers on them. Dropout inside a frozen part is off; otherwise refused if the result would differ.
+    A warning says so if most of the frozen layers lie above trained ones and run in every step."""
     epochs: PositiveFloat = 10
     """Passes over the training samples."""
     batch_size: PositiveInt = 32

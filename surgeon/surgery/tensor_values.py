@@ -13,7 +13,7 @@ from surgeon.architectures.donor import Donor
 from surgeon.errors import OperationError
 from surgeon.graph.sites import Site
 from surgeon.graph.skeleton import build_skeleton, built_under, skeleton_of
-from surgeon.graph.tensors import fill, tensors_of
+from surgeon.graph.tensors import aliases_of, fill, tensors_of
 from surgeon.interfaces.record import Record
 from surgeon.interfaces.returned import checked
 from surgeon.surgery.inspection import Inspection, name_of
@@ -184,6 +184,26 @@ class TensorValues(Inspection):
                     table[key] = new
                     self._changed(f"{path}.{key}".lstrip("."))
         return new
+
+    def convert(self, dtype: torch.dtype, function: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.dtype]:
+        """Give every floating-point parameter and buffer of the state dict another dtype.
+
+        Args:
+            dtype: The new dtype.
+            function: Takes the old values, returns the new ones.
+
+        Returns:
+            The old dtype of each tensor that is converted.
+        """
+        old = {n: t for n, t in tensors_of(self.model) if t.is_floating_point() and t.dtype != dtype}
+        fill(self.model, lambda name: torch.empty_like(old[name], dtype=dtype), list(old))
+        for name, tensor in tensors_of(self.model):
+            if name in old:
+                self.derive(tensor, [old[name]], function)
+        names = {name: first for name, first in aliases_of(self.model).items() if first in old}
+        for name in [*old, *names]:
+            self._changed(name)
+        return {name: tensor.dtype for name, tensor in old.items()}
 
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
         """Read the values of a tensor of the skeleton from the source, now; only inside :meth:`recall`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ class Values:
                 continue  # new and replaced modules are listed by Snapshot.edits
             if old is not tensor and old.shape != tensor.shape:
                 changed[name] = f"{_shown(old)} → {_shown(tensor)}"
+            elif old.dtype != tensor.dtype:
+                changed[name] = f"{_kind(old)} → {_kind(tensor)}"
             elif self.origins[name] != after.origins[name]:
                 changed[name] = _description(after.origins[name])
         return [
@@ -49,15 +51,17 @@ class Values:
 def _gathered(values: Values, changed: Mapping[str, str]) -> dict[str, str]:
     """Find the topmost sites all of whose tensors changed in one way, and the names that are left."""
     topmost: dict[str, str] = {}
+    # conversions leave whole numbers, such as BatchNorm's counter, as they are
+    counted = [n for n, t in values.tensors.items() if n in changed or t.is_floating_point()]
     for site in values.modules if changed else ():
-        inside = _below(site, values.tensors)
+        inside = _below(site, counted)
         ways = {changed.get(name) for name in inside}
         if len(ways) == 1 and (way := ways.pop()) is not None and not _covered(site, topmost):
             topmost[site] = way
     return topmost | {name: way for name, way in changed.items() if not _covered(name, topmost)}
 
 
-def _below(site: str, names: Mapping[str, object]) -> list[str]:
+def _below(site: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if not site or name == site or name.startswith(f"{site}.")]
 
 
@@ -75,6 +79,10 @@ def _description(origin: Origin | None) -> str:
     if isinstance(origin, Derived):
         return "values computed"
     return "values of the source" if isinstance(origin, Kept) else "values unknown"
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _shown(tensor: torch.Tensor) -> str:

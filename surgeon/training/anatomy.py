@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from surgeon.errors import SiteError, TrainingError
-from surgeon.graph.sites import Site, other_heads
+from surgeon.errors import TrainingError
+from surgeon.graph.sites import Site, select_with_heads
 from surgeon.interfaces.record import record_of
 from surgeon.surgery.features import Features, features_at, features_of_head
 from surgeon.surgery.inspection import Inspection, inspection_of
@@ -62,7 +62,7 @@ class Anatomy:
         Raises:
             SiteError: A selector matches nothing.
         """
-        return [site for selector in selectors for site in self._select(selector)]
+        return [site for selector in selectors for site in select_with_heads(self._inspection, self._model, selector)]
 
     def parameters(self, selectors: Sequence[str]) -> set[str]:
         """Return the names of the parameters at and below the sites that ``selectors`` match.
@@ -106,15 +106,3 @@ class Anatomy:
             begun = begun or bool(inside)
             depths[name] = inside[-1] if inside else last if begun else 0
         return depths, last
-
-    def _select(self, selector: str) -> list[Site]:
-        inspection = self._inspection
-        if selector in ("head", "@head") and (others := other_heads(self._model)):
-            main = inspection.select("@head") if inspection.role("head") else []
-            return [*main, *others]
-        if selector.isidentifier() and not hasattr(self._model, selector):
-            try:
-                return inspection.select(f"@{selector}")
-            except SiteError:
-                pass
-        return inspection.select(selector)

@@ -69,7 +69,9 @@ def network_of(
     given = heads(model, objectives, default=default)
     if partial:
         given = {label: replace(head, partial=True) for label, head in given.items()}
-    return with_detector(Network(given, positions(model), vocabulary(model), language_of(model)), model)
+    start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
+    network = Network(given, positions(model), vocabulary(model), language_of(model), start)
+    return with_detector(network, model)
 
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:

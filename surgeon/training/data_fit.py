@@ -68,9 +68,8 @@ def _advice(model: nn.Module, *, with_pictures: bool) -> str:
         {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
     )
     if other:
-        return (
-            f"its weights are {', '.join(other)} and data are float32: convert the network before, with model.float()"
-        )
+        kinds = ", ".join(other)
+        return f"its weights are {kinds} and data are float32: convert it first, with {{op: convert, dtype: float32}}"
     if with_pictures:
         return (
             "pictures need the size that it was made for; of the source digits: size: N; of others: pixels: {size: N}"

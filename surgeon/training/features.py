@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.data import Dataset
 
-from surgeon.errors import TrainingError
+from surgeon.errors import SurgeonWarning, TrainingError
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.splits import Splits
 from surgeon.training.cache_room import cache_folder, make_room, used
@@ -35,8 +36,10 @@ class FeatureCache:
     """Replace the frozen part of a network by its stored outputs for every training sample.
 
     The frozen part is everything that runs before the first module that is trained or random; its output is the output
-    of its last module, the site. In training that module returns the stored features of the batch, and the modules
-    before it return constants without running. Whether the rest reads nothing else is tested on samples, not inferred.
+    of its last module, the site. Dropout inside a module whose parameters are all frozen is off, because it would only
+    add noise to features that nothing trains; one between such a module and a head belongs to the head. In training
+    that module returns the stored features of the batch, and the modules before it return constants without running.
+    Whether the rest reads nothing else is tested on samples, not inferred.
 
     Features are in memory-mapped files named by a digest of the frozen tensors, of the inputs of every sample and of
     the site, so features of another network or other data are never used.
@@ -120,7 +123,9 @@ class FeatureCache:
             trains = any(p.requires_grad for p in module._parameters.values() if p is not None)
             if trains or _changes(module):
                 stopped.append(name)
-            elif not any(p.requires_grad for p in module.parameters()) and not any(map(_changes, module.modules())):
+            elif _is_frozen(module) or not (
+                any(True for _ in module.parameters()) or any(map(_changes, module.modules()))
+            ):
                 inside.append(name)
 
         def after(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -147,7 +152,22 @@ class FeatureCache:
             )
         if len(set(order)) < len(order):
             raise _refused("a frozen module runs more than once", "features: none")
+        self._report(order, stopped)
         return order
+
+    def _report(self, order: Sequence[str], stopped: Sequence[str]) -> None:
+        """Warn if most of the frozen part runs in every step, so that the cache saves little."""
+        frozen = {name: p.numel() for name, p in self.model.named_parameters() if not p.requires_grad}
+        late = sum(count for name, count in frozen.items() if not _inside(name, order))
+        if 2 * late > sum(frozen.values()):
+            share = f"{100 * late / sum(frozen.values()):.0f} % of the frozen parameters"
+            why = "is trained" if any(p.requires_grad for p in self._modules[stopped[0]].parameters()) else "is random"
+            warnings.warn(
+                f"features: cache stores the output of {order[-1]}, and {share} run in every step, after {stopped[0]}, "
+                f"which {why}",
+                SurgeonWarning,
+                stacklevel=2,
+            )
 
     def _record_constants(self) -> None:
         """Record each frozen module's output for one sample; for all but the last, it serves for every sample."""
@@ -231,7 +251,7 @@ class FeatureCache:
         return digest.hexdigest()[:40]
 
     def _below(self, name: str) -> bool:
-        return any(name.startswith(f"{module}.") or not module for module in self.frozen)
+        return _inside(name, self.frozen)
 
     # ---- test
 
@@ -256,7 +276,10 @@ class FeatureCache:
         self._try_training(rows)
 
     def _try_training(self, rows: Sequence[int]) -> None:
-        """Check that the frozen part gives the same outputs in training mode: a function may contain dropout."""
+        """Check that the frozen part gives the same outputs in training mode but for the dropout of frozen modules.
+
+        The forward of another module may contain dropout as a function.
+        """
         captured: list[Any] = []
         handle = self._modules[self.site].register_forward_hook(lambda module, args, output: captured.append(output))
         try:
@@ -272,10 +295,17 @@ class FeatureCache:
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """Set training mode without gradients, and restore buffers, modes and the random state afterwards."""
+        """Set training mode without gradients, and restore buffers, modes and the random state afterwards.
+
+        Frozen modules stay in eval mode, so that their dropout is off, unless they have statistics of the batch.
+        """
         modes = {module: module.training for module in self._modules.values()}
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
         self.model.train()
+        for module in self._modules.values():
+            if _is_frozen(module):
+                for part in module.modules():
+                    part.training = False
         try:
             with torch.no_grad(), torch.random.fork_rng():
                 yield
@@ -311,6 +341,11 @@ class CachedSamples(Dataset[dict[str, Tensor]]):
         return {**self.constants, **self.rest[index], **features}
 
 
+def _inside(name: str, modules: Sequence[str]) -> bool:
+    """Return whether the tensor ``name`` belongs to one of the modules."""
+    return any(name.startswith(f"{module}.") or not module for module in modules)
+
+
 def _repeated(leaf: Any, count: int) -> Any:
     """Expand one sample's tensor to ``count`` samples without copying."""
     if isinstance(leaf, Tensor) and leaf.shape[:1] == (1,):
@@ -324,7 +359,19 @@ def _changes(module: nn.Module) -> bool:
         return False
     if RANDOM.search(type(module).__name__):
         return any(float(getattr(module, name, 0) or 0) > 0 for name in ("p", "drop_prob"))
-    return getattr(module, "running_mean", None) is not None or isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return _counts(module)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Return whether a module has parameters, all of them frozen, and no statistics that training changes."""
+    parameters = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(parameters) and not any(parameters) and not any(map(_counts, module.modules()))
+
+
+def _counts(module: nn.Module) -> bool:
+    """Return whether a module uses and updates statistics of the batch in training."""
+    statistics = getattr(module, "running_mean", None) is not None
+    return module.training and (statistics or isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 def varied(samples: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any, Literal, TypeAlias
@@ -243,11 +243,6 @@ def of_boxes(table: Tensor, most: int, names: Sequence[str] | None = None) -> Me
 def _of_coco(value: Tensor) -> float | None:
     """Convert to a number; None for -1, which stands for no boxes at all."""
     return None if float(value) < 0 else float(value)
-
-
-def headline(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return the plain numbers of metrics, without matrices and per-class metrics."""
-    return {name: value for name, value in measured.items() if isinstance(value, (int, float))}
 
 
 def _names(names: Sequence[str] | None, count: int) -> list[str]:

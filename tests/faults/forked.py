@@ -90,7 +90,7 @@ def _keep_command_line() -> None:
     made = app.make_app(app.Plugins())
     command = typer.main.get_command(made)
     typer.main.get_command = lambda _: command
-    app.make_app = lambda _: made
+    app.make_app = lambda *_: made
     entry_points.entry_points = cache(entry_points.entry_points)  # type: ignore[assignment]
     lazy_imports.version = cache(lazy_imports.version)  # type: ignore[assignment]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import companion_folders
 import families
@@ -55,10 +54,10 @@ def test_a_grafted_network_comes_back_without_surgeon_and_with_the_same_outputs(
         assert "from surgeon." not in file.read_text()
 
 
-def torchvision_network(*operations: surgeon.Operation, name: str = "squeezenet1_1", **options: Any) -> nn.Module:
+def torchvision_network(*operations: surgeon.Operation, name: str = "squeezenet1_1", channels: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    network = torchvision.models.get_model(name, num_classes=5, **options).eval()
-    return surgeon.apply(network, operations, inputs=[[2, 3, 64, 64]])
+    network = torchvision.models.get_model(name, num_classes=5).eval()
+    return surgeon.apply(network, operations, inputs=[[2, channels, 64, 64]])
 
 
 TORCHVISION = {
@@ -72,7 +71,7 @@ TORCHVISION = {
         surgeon.ReplaceHead(classes=["a", "b"]), surgeon.Freeze(up_to="stage2"), name="shufflenet_v2_x0_5"
     ),
     "fewer blocks": lambda: torchvision_network(surgeon.Truncate(keep_blocks=0.5), name="shufflenet_v2_x0_5"),
-    "channels": lambda: torchvision_network(surgeon.AdaptInput(channels=1)),
+    "channels": lambda: torchvision_network(surgeon.AdaptInput(channels=1), channels=1),
 }
 
 
@@ -85,8 +84,17 @@ def test_a_network_of_torchvision_comes_back_without_surgeon_and_with_the_same_o
     assert config["auto_map"]["AutoModel"] == "modeling_grafted.GraftedNetwork"
 
 
-def test_an_artifact_of_a_network_of_torchvision_trains_on_without_surgeon(tmp_path, monkeypatch):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory):
+    """One place for the code of all folders: Python looks for parts of a package only where it first found some."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("modules")
+        patch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(folder))
+        yield folder
+
+
+@pytest.mark.usefixtures("modules")
+def test_an_artifact_of_a_network_of_torchvision_trains_on_without_surgeon(tmp_path):
     network = TORCHVISION["another head, frozen"]()
     surgeon.save(network, tmp_path / "artifact")
     assert cli.run(["export", str(tmp_path / "artifact"), "--to", "hf", "-o", str(tmp_path / "net")]) == 0
@@ -97,8 +105,8 @@ def test_an_artifact_of_a_network_of_torchvision_trains_on_without_surgeon(tmp_p
     assert all((p.grad is None) == (name in frozen) for name, p in loaded.named_parameters())
 
 
-def test_it_trains_saves_and_loads_as_any_network_of_transformers(tmp_path, monkeypatch):
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+@pytest.mark.usefixtures("modules")
+def test_it_trains_saves_and_loads_as_any_network_of_transformers(tmp_path):
     network = frozen_reversal()
     surgeon.export(network, tmp_path / "net", to="hf")
     loaded = transformers.AutoModel.from_pretrained(tmp_path / "net", trust_remote_code=True)

@@ -66,12 +66,16 @@ def bert(folder: Path, cls: str = "BertForMaskedLM") -> Path:
     return folder
 
 
-def t5(folder: Path) -> Path:
+def t5(folder: Path, sentinels: int = 0) -> Path:
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    config = transformers.T5Config(vocab_size=300, decoder_start_token_id=0, **sizes)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+    config = transformers.T5Config(vocab_size=320, decoder_start_token_id=5, **sizes)
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-    byte_tokenizer(folder)
+    tokenizer = byte_tokenizer(folder)
+    # T5's own stand in the vocabulary in the other order
+    names = [f"<extra_id_{number}>" for number in reversed(range(sentinels))]
+    tokenizer.add_special_tokens({"additional_special_tokens": names, "pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
     return folder
 
 

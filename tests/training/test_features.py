@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 import surgeon
 from surgeon.data.columns import Columns
@@ -20,6 +20,7 @@ from surgeon.interfaces.training import Objective, Stage
 from surgeon.nn.outputs import Outputs
 from surgeon.recipe.train_settings import Digits, TrainSettings
 from surgeon.training.cache_room import cache_folder, make_room, used
+from surgeon.training.features import FeatureCache
 from surgeon.training.session import train
 
 SMALL = Digits(classes=[0, 1, 2], per_class=4, canvas=8, size=32)
@@ -66,6 +67,7 @@ class Counted:
         self.samples += len(args[0])
 
 
+@pytest.mark.filterwarnings("ignore:features. cache stores:surgeon.SurgeonWarning")
 @pytest.mark.parametrize(
     "make",
     [resnet, lambda: resnet(surgeon.Freeze(up_to="layer3")), vit],
@@ -217,3 +219,47 @@ def test_features_that_are_used_again_are_younger_than_others():
         os.utime(path, (0, 0))
     train(resnet(), settings("cache", epochs=1), quiet=True)
     assert all(path.stat().st_mtime > 0 for path in files)
+
+
+def bert(dropout: float) -> nn.Module:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, num_labels=2,
+        classifier_dropout=0.0,
+    )  # fmt: skip
+    return surgeon.apply(BertForSequenceClassification(config), [surgeon.Freeze(all_but="head")])
+
+
+def sentences() -> Splits:
+    tokens = torch.randint(5, 40, (12, 8), generator=torch.Generator().manual_seed(0))
+    columns = {"input_ids": tokens, "labels": torch.arange(12) % 2}
+    return Splits(Columns(**columns), Columns(**columns), inputs=("input_ids",))
+
+
+def test_dropout_of_a_frozen_trunk_is_off_so_that_the_trunk_is_cached():
+    model, plain = bert(0.3), bert(0.0)
+    counted = Counted(model.bert.encoder.layer[1].output.dense)
+    report = train(model, settings("cache", data=None, epochs=9), data=sentences(), quiet=True)
+    assert counted.samples < 9 * 12, "measured, tried and stored, and in no step of training"
+    other = train(plain, settings("none", data=None, epochs=9), data=sentences(), quiet=True)
+    assert [e["loss"] for e in report.history] == pytest.approx([e["loss"] for e in other.history], rel=1e-3)
+    assert report.after["logits_loss"] == pytest.approx(other.after["logits_loss"], rel=1e-3)
+
+
+def test_the_dropout_of_a_head_stays_random():
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Dropout(0.5), nn.Linear(8, 8)).requires_grad_(False)
+    model = nn.Sequential(trunk, nn.Dropout(0.5), nn.Linear(8, 2))
+    cache = FeatureCache(model, noise())
+    assert cache.site == "0"
+    assert cache.frozen == ["0"]
+
+
+def test_a_cache_that_saves_little_says_so():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.LayerNorm(8), nn.Linear(8, 64), nn.Linear(64, 2))
+    for part in (model[1], model[3]):
+        part.requires_grad_(False)
+    with pytest.warns(surgeon.SurgeonWarning, match="60 % of the frozen parameters run in every step, after 2, which"):
+        FeatureCache(model, noise())

@@ -193,8 +193,8 @@ def test_training_lowers_the_perplexity_and_evaluate_measures_the_same(
         assert 1 < alone.main[name] < 2 * measured[name], "a text file is read as in training, a text a line"
 
 
-def test_an_encoder_decoder_is_refused(tmp_path: Path):
-    with pytest.raises(TrainingError, match="writes one sequence by reading another"):
+def test_an_encoder_decoder_without_sentinels_is_refused(tmp_path: Path):
+    with pytest.raises(TrainingError, match="the tokenizer has no sentinels <extra_id_0>"):
         loaded(t5(tmp_path / "m"), sentences(tmp_path / "a.txt"))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,8 +12,6 @@ from torch import nn
 import surgeon
 from surgeon import Operation, Source, Splits, TrainReport, TrainSettings
 from surgeon.data.columns import Columns
-from surgeon.data.combine import combined
-from surgeon.interfaces.operation import asked_of_training
 
 COUNT = 24
 
@@ -47,14 +46,19 @@ class Stripes(Source):
         return Columns(pixel_values=x * 2 + 1 if self.shifted else x, labels=labels)
 
 
-def stripes(*, wrong: bool = False, domains: tuple[str, ...] = ("plain", "photo")) -> Splits:
+def stripes(*, wrong: bool = False, domains: tuple[str, ...] = ("plain", "photo")) -> list[Stripes]:
     """Labelled samples of one domain, and unlabelled ones of a second, shifted one."""
-    sources = [
-        Stripes(domain=domains[0] if domains else None),
-        Stripes(domain=domains[1] if domains else None, shifted=True, wrong=wrong, labels="hidden"),
-    ]
-    parts = [source.load(0) for source in sources]
-    return combined(sources, parts, sources, parts)
+    first, second = domains or (None, None)
+    return [Stripes(domain=first), Stripes(domain=second, shifted=True, wrong=wrong, labels="hidden")]
+
+
+def two_domains() -> Splits:
+    """The same samples as datasets from Python."""
+    parts = [Stripes(shifted=shifted).load(0).train.columns for shifted in (False, True)]
+    pixels = torch.cat([part["pixel_values"] for part in parts])
+    labels = torch.cat([parts[0]["labels"], torch.full((COUNT,), -100)])
+    columns = Columns(pixel_values=pixels, labels=labels, domain=torch.arange(2 * COUNT) // COUNT)
+    return Splits(columns, columns, domains=("plain", "photo"))
 
 
 def samples(*, shifted: bool) -> torch.Tensor:
@@ -69,13 +73,15 @@ def trained(
     domains: tuple[str, ...] = ("plain", "photo"),
     build: Callable[[], nn.Module] = network,
     epochs: float = 8,
+    run: Mapping[str, Any] = MappingProxyType({}),
     **settings: object,
 ) -> tuple[nn.Module, TrainReport]:
     """Apply the operations and train with what they ask for."""
     model = surgeon.apply(build(), list(operations)) if operations else build()
-    given = TrainSettings.model_validate({"epochs": epochs, "batch_size": 24, "learning_rate": 1e-2, **settings})
-    requests = asked_of_training(operations)._asdict()
-    report = surgeon.train(model, given, data=stripes(wrong=wrong, domains=domains), quiet=True, **requests)
+    data = stripes(wrong=wrong, domains=domains)
+    given = {"data": data, "epochs": epochs, "batch_size": 24, "learning_rate": 1e-2, **settings}
+    penalties = [penalty for operation in operations for penalty in operation.penalties()]
+    report = surgeon.train(model, TrainSettings.model_validate(given), penalties=penalties, quiet=True, **run)
     return model, report
 
 
