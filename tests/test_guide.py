@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from benchmarks import bad_plugins
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -21,6 +22,8 @@ from surgeon.interfaces.import_plugin import HOOKS
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.registered import registered
 from surgeon.surgery.context import Surgery
+from surgeon.testing import pytest_plugin
+from surgeon.testing.promises import PROMISES, SLOW_PROMISES
 from surgeon.training.objectives import check_options
 from surgeon.training.schedules import curve_of
 
@@ -87,6 +90,16 @@ def test_the_tests_of_the_guide_pass(guide):
     guide.test_calm()
 
 
+@pytest.mark.parametrize("promise", ["modules", "batches", "artifact"])
+def test_the_three_lines_of_the_guide_check_a_promise_each(guide, promise):
+    assert guide.pytest_plugins == [pytest_plugin.__name__]
+    guide.test_each_promise(pytest_plugin._check_of(promise), pytest_plugin.SmallNetwork(build, IMAGES))
+
+
+def test_every_promise_is_in_the_guide():
+    assert {name for name in (*PROMISES, *SLOW_PROMISES) if f"`{name}`" not in TEXT} == set()
+
+
 def test_the_recorded_fields_of_an_earlier_version_are_migrated(guide):
     assert guide.Fade.migrate({"percent": 50}, 1) == {"factor": 0.5}
 
@@ -149,6 +162,11 @@ def test_what_the_operation_asks_of_training_is_used(guide):
     with registered(guide.Auxiliary):
         model, _ = surgeon.finetune(build(), [guide.Auxiliary(classes=5)], settings=settings, data=data)
     assert model.get_buffer("grafts.auxiliary.head.mix") == 1
+
+
+def test_what_the_guide_says_of_bad_plugins_is_what_surgeon_does():
+    row = bad_plugins.table(sys.executable, bad_plugins.HOSTS[:1]).splitlines()[-1]
+    assert row in TEXT.splitlines()
 
 
 def test_a_command_of_the_guide_runs(tmp_path, capsys):

@@ -207,6 +207,8 @@ class Reading:
         names: tuple[str, ...] = ()
         if kind in ("images", "coco"):
             names = ("pixels",)
+        elif kind == "conll":
+            names = ("tokenizer", "max_length")
         elif kind == "masks":
             names = ("pixels", "mask_values")
         elif kind in TABLES:
@@ -229,7 +231,7 @@ class Reading:
         if kind in TABLES and "targets" not in written and "mask" not in written:
             fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
         plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
-        if kind in (*TABLES, "images", "masks", "coco"):
+        if kind in (*TABLES, "images", "masks", "coco", "conll"):
             plain["on_error"] = self.on_error
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text

@@ -12,20 +12,13 @@ from surgeon.nn.frozen import Frozen
 from surgeon.testing.runs import Arguments, Case, batch_of, close, few, mapped, run, same, tensors_in, try_run
 
 
-def check_behaviour(case: Case) -> None:
-    """Run the edited network in several ways.
+def check_modes(case: Case) -> None:
+    """Put the edited network into both modes, and run it in each: modes stay as they were set.
 
     Raises:
-        AssertionError: It does what the original does not do; the message says how to mend it.
+        AssertionError: It is not so, though it was so of the original; the message says how to mend it.
     """
-    _check_modes(case.again())
-    _check_chance(case)
-    _check_batches(case)
-    _check_nan(case.again())
-    _check_half(case.again())
-
-
-def _check_modes(case: Case) -> None:
+    case = case.again()
     before = {name for name, module in case.original.train().named_modules() if not module.training}
     for mode in (True, False):
         case.edited.train(mode)
@@ -62,7 +55,12 @@ def _under(name: str, sites: set[str]) -> bool:
     return any(not site or name == site or name.startswith(f"{site}.") for site in sites)
 
 
-def _check_chance(case: Case) -> None:
+def check_chance(case: Case) -> None:
+    """Run the edited network twice in eval mode under other seeds.
+
+    Raises:
+        AssertionError: It is not so, though it was so of the original; the message says how to mend it.
+    """
     first, second = (run(case.edited, case.arguments, seed) for seed in (0, 1))
     if same(first, second):
         return
@@ -75,7 +73,12 @@ def _check_chance(case: Case) -> None:
     )
 
 
-def _check_batches(case: Case) -> None:
+def check_batches(case: Case) -> None:
+    """Run each sample of a batch alone: any batch size runs, and gives the same outputs.
+
+    Raises:
+        AssertionError: It is not so, though it was so of the original; the message says how to mend it.
+    """
     count = batch_of(case.arguments)
     if count is None:
         return
@@ -87,6 +90,7 @@ def _check_batches(case: Case) -> None:
         single = _run_batch(case, alone, 1)
         if whole is None or single is None:
             return
+        _refuse_other_rows(case, whole, single, arguments, alone)
         pairs = [
             (a[index : index + 1], b)
             for a, b in zip(whole, single, strict=False)
@@ -96,6 +100,22 @@ def _check_batches(case: Case) -> None:
             raise AssertionError(
                 f"{case.names} mixes the samples of a batch: in eval mode, sample {index} of {count} has another "
                 "output than the same sample alone. Reduce over features, never over the first dimension."
+            )
+
+
+def _refuse_other_rows(
+    case: Case, whole: list[torch.Tensor], single: list[torch.Tensor], arguments: Arguments, alone: Arguments
+) -> None:
+    """Refuse an output that has a row for each sample of a batch, and not one row for one sample."""
+    count = len(tensors_in(arguments)[0])
+    before = zip(try_run(case.original, arguments) or (), try_run(case.original, alone) or (), strict=False)
+    if not all(a.ndim and b.ndim and (len(a), len(b)) == (count, 1) for a, b in before):
+        return
+    for a, b in zip(whole, single, strict=False):
+        if a.ndim and b.ndim and len(a) == count and len(b) != 1:
+            raise AssertionError(
+                f"for one sample, {case.names} gives an output of {len(b)} rows. Is a batch size fixed in it? Take it "
+                "from the input: x.shape[0], flatten(1)."
             )
 
 
@@ -124,7 +144,13 @@ def _keeps_apart(model: nn.Module, whole: Arguments, alone: Arguments, index: in
     )
 
 
-def _check_nan(case: Case) -> None:
+def check_nan(case: Case) -> None:
+    """Feed NaN: where the original network passes it on, the edited one does.
+
+    Raises:
+        AssertionError: It is not so, though it was so of the original; the message says how to mend it.
+    """
+    case = case.again()
     arguments = case.arguments
     if any(tensor.is_floating_point() for tensor in tensors_in(arguments)):
         arguments = mapped(arguments, lambda t: torch.full_like(t, torch.nan) if t.is_floating_point() else t)
@@ -156,7 +182,13 @@ def _poison(model: nn.Module) -> bool:
     return bool(embeddings)
 
 
-def _check_half(case: Case) -> None:
+def check_half(case: Case) -> None:
+    """Run the edited network in bfloat16.
+
+    Raises:
+        AssertionError: It is not so, though it was so of the original; the message says how to mend it.
+    """
+    case = case.again()
     arguments = mapped(case.arguments, lambda t: t.bfloat16() if t.is_floating_point() else t)
     before = try_run(case.original.bfloat16(), arguments)
     if before is None:
@@ -169,3 +201,77 @@ def _check_half(case: Case) -> None:
             f"the original network runs in bfloat16, the edited one does not ({type(error).__name__}: {reason}). Does "
             f"{case.names} make a tensor in float32? Use x.new_zeros, dtype=x.dtype, or a buffer."
         ) from error
+
+
+def check_device(case: Case) -> None:
+    """Run the edited network on another device: ``meta``, which computes shapes only.
+
+    Raises:
+        AssertionError: It does not run there, though the original does; the message says how to mend it.
+    """
+    case = case.again()
+    arguments = mapped(case.arguments, lambda tensor: tensor.to("meta"))
+    if try_run(case.original.to("meta"), arguments) is None:
+        return
+    try:
+        run(case.edited.to("meta"), arguments)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if "device" not in reason:  # it reads a value, which torch.compile and torch.export check
+            return
+        raise AssertionError(
+            f"moved to another device, the edited network does not run ({type(error).__name__}: {reason}), though the "
+            f"original does. Does {case.names} keep a tensor outside the network's parameters and buffers, or make one "
+            "without device=x.device? Use register_buffer, x.new_zeros, torch.arange(…, device=x.device)."
+        ) from error
+
+
+def check_globals(case: Case) -> None:
+    """Train and evaluate for one forward pass: torch's global state stays as it was.
+
+    Raises:
+        AssertionError: It does not; the message says how to mend it.
+    """
+    case = case.again()
+    with torch.random.fork_rng(devices=[]):
+        states = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            before = _globals()
+            args, kwargs = mapped(case.arguments, lambda tensor: tensor.clone())
+            try:
+                case.edited.train()(*args, **kwargs)
+            except Exception:  # in training it takes other arguments, such as targets
+                return
+            finally:
+                changed, after = before != _globals(), _globals()
+                _restore(before)
+            if changed:
+                raise AssertionError(
+                    f"a forward pass of {case.names} changes torch's global state ({_difference(before, after)}): all "
+                    "other code of the process is affected. Use it as a context: with torch.no_grad(): …"
+                )
+            states.append(torch.random.get_rng_state())
+    if torch.equal(*states):
+        raise AssertionError(
+            f"a forward pass of {case.names} seeds torch's random numbers, so that all later draws of the process "
+            "repeat. Leave seeds alone, or draw from a torch.Generator."
+        )
+
+
+def _globals() -> dict[str, object]:
+    return {
+        "the mode of gradients": torch.is_grad_enabled(),
+        "the default dtype": torch.get_default_dtype(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _restore(state: dict[str, object]) -> None:
+    torch.set_grad_enabled(bool(state["the mode of gradients"]))
+    torch.set_default_dtype(state["the default dtype"])  # type: ignore[arg-type]
+    torch.use_deterministic_algorithms(bool(state["deterministic algorithms"]))
+
+
+def _difference(before: dict[str, object], after: dict[str, object]) -> str:
+    return ", ".join(f"{name}: {before[name]} → {after[name]}" for name in before if before[name] != after[name])

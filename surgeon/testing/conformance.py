@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from surgeon.graph.unsaved_state import unsaved_state
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.registered import registered
 from surgeon.interfaces.returned import is_ours
 from surgeon.operations import Freeze, GradientReversal, Insert, Multitask, ReplaceHead
-from surgeon.pipeline.api import apply, load, plan, save
-from surgeon.testing.behaviour import check_behaviour
-from surgeon.testing.runs import Arguments, Case, run, same
-from surgeon.testing.training_step import check_training_step
-from surgeon.testing.trees import check_tree
+from surgeon.pipeline.api import apply, plan
+from surgeon.testing.compilation import check_compile, check_export
+from surgeon.testing.promises import PROMISES, SLOW_PROMISES, case_of
+from surgeon.testing.runs import Loss, run
 
 
 def check_operations(
@@ -29,15 +23,17 @@ def check_operations(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    loss: Callable[[nn.Module], torch.Tensor] | None = None,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Apply ``operations`` to the network that ``build`` makes, and check surgeon's promises.
 
     The input network is unchanged. Every tensor is accounted for and kept ones are byte-identical. The same seed gives
     the same values. New modules can be copied, pickled and moved; a copy and a reloaded artifact give equal outputs.
     Samples of a batch stay apart, any batch size runs, modes are left alone, NaN is passed on, and what ran in bfloat16
-    still does. A training step changes trainable tensors and no frozen ones, and every new one gets a gradient. What
-    the network did not keep to before, it need not keep to afterwards. The classes need not be installed.
+    still does. Training changes trainable tensors and no frozen ones, and every new one gets a gradient. What the
+    network did not keep to before, it need not keep to afterwards. The classes need not be installed.
+
+    :func:`check_compilation` and :func:`check_composition` check more, and take longer.
 
     Args:
         build: Makes the network, the same one on each call.
@@ -45,17 +41,57 @@ def check_operations(
         args: Positional arguments of a forward of the edited network.
         kwargs: Keyword arguments of the forward.
         loss: Computes a scalar from the edited network, if its training forward needs other arguments (a detector needs
-            targets). Default: the mean square of its outputs.
+            targets). Default: a distance of its outputs.
 
     Returns:
-        The edited network in eval mode, before the training step.
+        The edited network in eval mode, before training.
 
     Raises:
         AssertionError: A promise is broken; the message says which, and how to mend it.
         SurgeonError: surgeon refuses the operations; values written into a skeleton are, for instance.
     """
-    with registered(*{type(operation): None for operation in operations if not is_ours(operation)}):
-        return _checked(build, operations, (args, dict(kwargs or {})), loss)
+    with registered(*_foreign(operations)):
+        case = case_of(build, operations, (args, dict(kwargs or {})), loss)
+        for check in PROMISES.values():
+            check(case)
+        return case.edited
+
+
+def check_compilation(
+    build: Callable[[], nn.Module],
+    operations: Sequence[Operation],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """Compile the edited network with ``torch.compile`` in one graph, and export it, where the original takes both.
+
+    Args:
+        build: Makes the network, the same one on each call.
+        operations: The operations.
+        args: Positional arguments of a forward of the edited network.
+        kwargs: Keyword arguments of the forward.
+
+    Raises:
+        AssertionError: The original compiles or exports and the edited network does not, or gives other outputs.
+    """
+    with registered(*_foreign(operations)):
+        case = case_of(build, operations, (args, dict(kwargs or {})))
+        check_compile(case)
+        check_export(case)
+
+
+def check_promise(
+    promise: str,
+    build: Callable[[], nn.Module],
+    operations: Sequence[Operation],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    loss: Loss | None = None,
+) -> None:
+    """Check one promise of :data:`PROMISES` or :data:`SLOW_PROMISES`; the pytest plugin makes a test of each."""
+    with registered(*_foreign(operations)):
+        {**PROMISES, **SLOW_PROMISES}[promise](case_of(build, operations, (args, dict(kwargs or {})), loss))
 
 
 def check_composition(
@@ -87,7 +123,7 @@ def check_composition(
     from surgeon.errors import PluginError, SurgeonError
 
     worked: list[str] = []
-    with registered(*{type(operation): None for operation in operations if not is_ours(operation)}):
+    with registered(*_foreign(operations)):
         for other in _usual_operations() if others is None else others:
             try:
                 plan(build(), [other])
@@ -114,6 +150,10 @@ def check_composition(
     return worked
 
 
+def _foreign(operations: Sequence[Operation]) -> list[type[Operation]]:
+    return list(dict.fromkeys(type(operation) for operation in operations if not is_ours(operation)))
+
+
 def _usual_operations() -> list[Operation]:
     return [
         ReplaceHead(classes=3),
@@ -122,73 +162,3 @@ def _usual_operations() -> list[Operation]:
         Multitask(tasks={"second": {"classes": 4}}),  # type: ignore[dict-item]
         Insert(at="@blocks[0]"),
     ]
-
-
-def _checked(
-    build: Callable[[], nn.Module],
-    operations: Sequence[Operation],
-    arguments: Arguments,
-    loss: Callable[[nn.Module], torch.Tensor] | None,
-) -> nn.Module:
-    model = build().eval()
-    before = copy.deepcopy(model.state_dict())
-    edited = apply(model, operations, seed=1).eval()
-    _same_state(model.state_dict(), before, "the input network was changed: edit through surgery, not the original")
-    again = apply(model, operations, seed=1).eval()
-    drawn = "the same seed gave other values: draw with torch, in surgery.fill or in a module's __init__"
-    _same_state(edited.state_dict(), again.state_dict(), drawn)
-    _same_state(unsaved_state(edited), unsaved_state(again), drawn)
-    facts = plan(model, operations).tensors
-    kept = {fact.name: str(fact.source) for fact in facts if fact.origin == "kept" and str(fact.source) in before}
-    _check_kept(edited, before, kept, "")
-    _check_kept(apply(model, operations, seed=2), before, kept, " with another seed")
-    case = Case(
-        original=model,
-        edited=edited,
-        arguments=arguments,
-        names=", ".join(operation.name for operation in operations),
-        new=frozenset(fact.name for fact in facts if fact.origin != "kept"),
-        kept=kept,
-        loss=loss,
-    )
-    check_tree(case)
-    state = copy.deepcopy(edited.state_dict())
-    try:
-        expected = run(edited, arguments)
-    except Exception as error:
-        raise AssertionError(
-            f"the edited network does not run on the given args and kwargs: {type(error).__name__}: {error}"
-        ) from error
-    _same_output(run(copy.deepcopy(edited), arguments), expected, "a deepcopy")
-    check_behaviour(case)
-    with tempfile.TemporaryDirectory() as folder:
-        path = save(edited, Path(folder) / "artifact")
-        reloaded = load(path, arch=build)
-        _same_state(reloaded.state_dict(), edited.state_dict(), "saving and loading changed values")
-        _same_output(run(reloaded, arguments), expected, "the reloaded artifact")
-    check_training_step(case)
-    _same_state(edited.state_dict(), state, "training a copy of the network changed the network: they share a tensor")
-    return edited
-
-
-def _check_kept(model: nn.Module, before: Mapping[str, torch.Tensor], kept: Mapping[str, str], when: str) -> None:
-    state = model.state_dict()
-    for name, source in kept.items():
-        if not torch.equal(state[name], before[source]):
-            raise AssertionError(f"{name} should be kept, but its values differ from {source}{when}")
-
-
-def _same_state(actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], complaint: str) -> None:
-    if actual.keys() != expected.keys():
-        raise AssertionError(f"{complaint}: {sorted(actual.keys() ^ expected.keys())[:5]}")
-    for name, tensor in expected.items():
-        if not same([actual[name]], [tensor]):
-            raise AssertionError(f"{complaint}: {name}")
-
-
-def _same_output(actual: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
-    if not same(actual, expected):
-        raise AssertionError(
-            f"{what} gives other outputs: what decides about them is not in the state dict, the fields of the "
-            "operation or the arguments of its modules"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
+from surgeon.interfaces.operation import Operation
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Loss = Callable[[nn.Module], torch.Tensor]
+"""Computes a scalar from a network."""
+SEED = 1
+"""The seed that operations are applied with."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Case:
         edited: The edited network, in eval mode.
         arguments: Positional and keyword arguments of a forward of the edited network.
         names: What to call the operations.
+        build: Makes the original, the same one on each call.
+        operations: The operations.
         new: The names of tensors that the operations made, and of those that they computed from others.
         kept: The name in the original of each tensor that was kept.
         loss: Computes a scalar from a network, if its training forward needs other arguments.
@@ -32,9 +40,11 @@ class Case:
     edited: nn.Module
     arguments: Arguments
     names: str
+    build: Callable[[], nn.Module]
+    operations: Sequence[Operation]
     new: frozenset[str] = frozenset()
     kept: Mapping[str, str] | None = None
-    loss: Callable[[nn.Module], torch.Tensor] | None = None
+    loss: Loss | None = None
 
     def again(self) -> Case:
         """Copy both networks, so that a check may change them."""

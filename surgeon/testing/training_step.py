@@ -3,52 +3,99 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
 from surgeon.interfaces.composite import composite_of
+from surgeon.interfaces.returned import is_ours
 from surgeon.nn.frozen import Frozen
+from surgeon.surgery.module_state import INTERNAL
 from surgeon.testing.runs import Case, copied, few, tensors_in
+from surgeon.testing.trees import check_tensors
+
+STEPS = 4
+"""How many steps are taken until every new parameter has had a gradient."""
 
 
 def check_training_step(case: Case) -> None:
-    """Train a copy for one step.
+    """Train a copy for some steps.
 
     Raises:
-        AssertionError: A new or trainable parameter gets no gradient, or a frozen tensor changes; the message says how
-            to mend it.
+        AssertionError: A new or trainable parameter gets no gradient, a frozen tensor changes, or a module keeps what
+            no state dict has; the message says how to mend it.
     """
     model = copy.deepcopy(case.edited).train()
     before = copy.deepcopy(model.state_dict())
     hidden = {name: buffer.clone() for name, buffer in _non_persistent(model)}
+    settings = {site: _plain(model.get_submodule(site)) for site in case.added()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trainable:
         raise AssertionError("no parameter of the edited network trains: unfreeze some, or add some")
-    ran = _step(model, case)
+    ran, moved = _step(model, case)
     _check_gradients(model, case, trainable, ran)
     _check_changes(model, before, trainable)
-    for name, buffer in _non_persistent(model):
-        if name in hidden and not torch.equal(buffer, hidden[name]) and name.rpartition(".")[0] in case.added():
-            raise AssertionError(
-                f"{name} is a buffer that training changes, but no state dict has it, so that a saved network forgets "
-                "it. Register it with persistent=True."
-            )
+    _check_hidden(model, case, hidden, settings)
+    for _ in range(STEPS - 1):
+        if case.new & trainable <= moved:
+            break
+        moved |= _step(model, case)[1]
+    _check_gradients_move(case, trainable - moved)
 
 
-def _step(model: nn.Module, case: Case) -> set[str]:
-    """Take one step and return the sites that ran."""
+def _step(model: nn.Module, case: Case) -> tuple[set[str], set[str]]:
+    """Take one step and return the sites that ran, and the parameters whose gradient is not zero."""
     ran: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda module, args, at=name: ran.add(at))
         for name, module in model.named_modules()
     ]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer.zero_grad()
     _loss(model, case).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     for handle in handles:
         handle.remove()
-    return ran
+    return ran, {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+
+
+def _check_gradients_move(case: Case, still: set[str]) -> None:
+    """Refuse new parameters whose gradient stays zero; a factor that begins with zero delays others by a step only."""
+    if dead := sorted(name for name in still if name in case.new):
+        raise AssertionError(
+            f"the gradient of {few(dead)} is zero in each of {STEPS} steps: its module runs and plays no part. Is its "
+            "result multiplied by zero, rounded, compared, or overwritten?"
+        )
+
+
+def _check_hidden(
+    model: nn.Module, case: Case, buffers: dict[str, torch.Tensor], settings: dict[str, dict[str, Any]]
+) -> None:
+    """Refuse what training changed and no state dict has."""
+    for name, buffer in _non_persistent(model):
+        if name in buffers and not torch.equal(buffer, buffers[name]) and name.rpartition(".")[0] in settings:
+            raise AssertionError(
+                f"{name} is a buffer that training changes, but no state dict has it, so that a saved network forgets "
+                "it. Register it with persistent=True."
+            )
+    for site, values in settings.items():
+        module = model.get_submodule(site)
+        if is_ours(module):
+            continue
+        check_tensors(site, module)
+        for name, value in _plain(module).items():
+            if name in values and value != values[name]:
+                raise AssertionError(
+                    f"{site}.{name} was {values[name]!r} before training and is {value!r} after a step: it is a "
+                    "plain attribute, which no state dict has. Use a buffer: "
+                    f"self.register_buffer({name!r}, torch.tensor(…))."
+                )
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    kinds = (bool, int, float, str)
+    return {name: v for name, v in vars(module).items() if isinstance(v, kinds) and name not in INTERNAL}
 
 
 def _loss(model: nn.Module, case: Case) -> torch.Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections import deque
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ def check_tree(case: Case) -> None:
     for site, module in case.added().items():
         _check_class(site, module, case)
         _check_forward(site, module)
-        _check_tensors(site, module)
+        check_tensors(site, module)
     _check_hooks(case)
     _check_pickle(case)
 
@@ -45,7 +48,12 @@ def _check_forward(site: str, module: nn.Module) -> None:
         )
 
 
-def _check_tensors(site: str, module: nn.Module) -> None:
+def check_tensors(site: str, module: nn.Module) -> None:
+    """Refuse tensors that a new module holds outside its parameters and buffers.
+
+    Raises:
+        AssertionError: It holds one.
+    """
     if is_ours(module):
         return
     for name, value in vars(module).items():
@@ -106,8 +114,11 @@ def _pickles(value: Any) -> str | None:
 def _tensors(value: Any, depth: int = 3) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
-    if depth and isinstance(value, dict):
-        value = list(value.values())
-    if depth and isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item, depth - 1)]
-    return []
+    items: Iterable[Any] = ()
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        items = value
+    elif not isinstance(value, (nn.Module, type, ModuleType)):
+        items = getattr(value, "__dict__", {}).values()
+    return [tensor for item in list(items) for tensor in _tensors(item, depth - 1)] if depth else []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -136,11 +139,147 @@ class OwnRandomness(Good):
         return super().forward(x) + self.shift
 
 
+class State:
+    """An object that is not a module."""
+
+    def __init__(self, offset) -> None:
+        self.offset = offset
+
+
+class TensorInObject(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.states = [State(torch.full((width,), 0.5))]
+
+    def forward(self, x):
+        return super().forward(x) + self.states[0].offset
+
+
+OFFSET = torch.full((8,), 0.5)
+
+
+class TensorOutside(Good):
+    def forward(self, x):
+        return super().forward(x) + OFFSET
+
+
+class KeepsItsInput(Good):
+    def forward(self, x):
+        self.last = x.detach()
+        return super().forward(x)
+
+
+class Counts(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.steps = 0
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+        return super().forward(x)
+
+
+class Locked(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.lock = threading.Lock()
+
+
+class PartialHook(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.register_forward_pre_hook(functools.partial(_scaled, factor=2.0))
+
+
+def _scaled(module, args, *, factor):
+    return (args[0] * factor,)
+
+
+class BatchSoftmax(Good):
+    def forward(self, x):
+        return super().forward(x) * x.softmax(0)
+
+
+class WithoutStatistics(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.norm = nn.BatchNorm1d(width, affine=False, track_running_stats=False)
+
+    def forward(self, x):
+        return self.norm(super().forward(x)) if len(x) > 1 else super().forward(x)
+
+
+class ExpandsToTwo(Good):
+    def forward(self, x):
+        return super().forward(x) + self.factors.new_zeros(2, 1)
+
+
+class TimesZero(Good):
+    def forward(self, x):
+        return x + 0 * self.factors
+
+
+class DeadChild(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.spare = nn.Linear(width, width)
+
+
+class NoGrad(Good):
+    def forward(self, x):
+        with torch.no_grad():
+            x = x * 2
+        return super().forward(x)
+
+
+class NanByWhere(Good):
+    def forward(self, x):
+        return super().forward(torch.where(x.isnan(), 0.0, x))
+
+
+class DropoutModuleLeftOn(Good):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.dropout.train()
+        return self.dropout(super().forward(x))
+
+
+class Seeds(Good):
+    def forward(self, x):
+        torch.manual_seed(0)
+        return super().forward(x)
+
+
+class GradientsLeftOff(Good):
+    def forward(self, x):
+        y = super().forward(x)
+        torch.set_grad_enabled(False)
+        return y
+
+
+class Branches(Good):
+    def forward(self, x):
+        x = super().forward(x)
+        return x if x.sum().item() > 1e9 else x * 2
+
+
+class PythonNumbers(Good):
+    def forward(self, x):
+        scale = float(numpy.asarray(self.factors.detach().float()).mean())
+        return super().forward(x) * scale
+
+
 MAKE: dict[str, Callable[[int], nn.Module]] = {
     kind.__name__: kind
     for kind in (
         Good, HiddenBuffer, PlainTensor, ClosureHook, PatchedForward, Unpicklable, FixedBatch, Mixing, WithoutGradient,
-        Detached, HidesNan, DropoutLeftOn, EvalLeftOn, NeverTrains, OnlyFloat32, OwnRandomness,
+        Detached, HidesNan, DropoutLeftOn, EvalLeftOn, NeverTrains, OnlyFloat32, OwnRandomness, TensorInObject,
+        TensorOutside, KeepsItsInput, Counts, Locked, PartialHook, BatchSoftmax, WithoutStatistics, ExpandsToTwo,
+        TimesZero, DeadChild, NoGrad, NanByWhere, DropoutModuleLeftOn, Seeds, GradientsLeftOff, Branches, PythonNumbers,
     )
 } | {"Local": local}  # fmt: skip
 
@@ -200,6 +339,24 @@ class HooksTheNetwork(Operation):
         return surgery.model
 
 
+class ByHash(Operation):
+    """Put factors behind sites, in an order that hash seeds decide."""
+
+    def apply(self, model: nn.Module, surgery: Any) -> nn.Module:
+        width = sum(ord(letter) for letter in next(iter({"hidden", "blocks", "head", "other", "further"})))
+        surgery.insert("hidden", surgery.new(Bias, 8, width), name="added")
+        return surgery.model
+
+
+class Bias(nn.Module):
+    def __init__(self, width: int, start: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.full((width,), float(start)))
+
+    def forward(self, x):
+        return x + self.bias
+
+
 class Network(nn.Module):
     """What they are applied to."""
 
@@ -219,3 +376,7 @@ class Network(nn.Module):
 def build() -> nn.Module:
     torch.manual_seed(0)
     return Network()
+
+
+def inputs_of() -> tuple[torch.Tensor]:
+    return (torch.randn(2, 6, generator=torch.Generator().manual_seed(1)),)

@@ -7,6 +7,7 @@ import torch
 from bad_modules import (
     Attached,
     Behind,
+    ByHash,
     HooksTheNetwork,
     InitialisesNow,
     Network,
@@ -18,7 +19,8 @@ from torch import nn
 
 from surgeon.errors import OperationError
 from surgeon.interfaces.operation import Operation
-from surgeon.testing import check_composition, check_operations
+from surgeon.testing import check_compilation, check_composition, check_operations
+from surgeon.testing.conformance import check_promise
 
 MISTAKES = {
     "HiddenBuffer": r"hidden\.added\.module\.mean is a buffer that training changes.*persistent=True",
@@ -35,6 +37,23 @@ MISTAKES = {
     "DropoutLeftOn": r"in eval mode, behind makes outputs random.*training=self\.training",
     "EvalLeftOn": r"hidden\.added\.module is in eval mode, though the network is in train mode.*surgery\.freeze",
     "NeverTrains": r"after train\(\), hidden\.added\.module is in eval mode",
+    "TensorInObject": r"hidden\.added\.module\.states holds a plain tensor.*register_buffer",
+    "TensorOutside": r"moved to another device.*register_buffer",
+    "PythonNumbers": r"moved to another device.*numpy",
+    "KeepsItsInput": r"hidden\.added\.module\.last holds a plain tensor.*register_buffer",
+    "Counts": r"hidden\.added\.module\.steps was 0 before training and is 1 after a step.*register_buffer",
+    "Locked": r"hidden\.added\.module\.lock cannot be pickled",
+    "PartialHook": r"a hook on hidden\.added\.module is partial.*surgery\.hook",
+    "BatchSoftmax": r"mixes the samples of a batch.*Reduce over features",
+    "WithoutStatistics": r"mixes the samples of a batch.*Reduce over features",
+    "ExpandsToTwo": r"for one sample, behind gives an output of 2 rows.*x\.shape\[0\]",
+    "TimesZero": r"the gradient of hidden\.added\.module\.factors is zero.*multiplied by zero",
+    "DeadChild": r"hidden\.added\.module\.spare\.bias, .* never plays a part",
+    "NoGrad": r"no gradient reaches hidden\.bias, hidden\.weight any more.*no_grad\(\)",
+    "NanByWhere": r"hides NaN.*nan_to_num",
+    "DropoutModuleLeftOn": r"hidden\.added\.module\.dropout is in train mode, though the network is in eval mode",
+    "Seeds": r"seeds torch's random numbers.*Generator",
+    "GradientsLeftOff": r"changes torch's global state \(the mode of gradients: True → False\).*as a context",
     "OnlyFloat32": r"runs in bfloat16, the edited one does not.*dtype=x\.dtype",
 }
 
@@ -56,6 +75,28 @@ def test_a_module_with_a_mistake_is_refused(module):
 def test_a_module_that_nothing_calls_is_refused():
     with pytest.raises(AssertionError, match=r"hidden\.extra\.bias, .* never plays a part.*surgery\.insert"):
         check_operations(build, [Attached()], inputs())
+
+
+def test_what_does_not_compile_any_more_is_refused():
+    check_operations(build, [Behind(module="Branches")], inputs())
+    with pytest.raises(AssertionError, match=r"the original network compiles in one graph.*torch\.where"):
+        check_compilation(build, [Behind(module="Branches")], inputs())
+
+
+def test_what_does_not_export_any_more_is_refused():
+    check_promise("export", build, [Behind(module="Good")], inputs())
+    with pytest.raises(AssertionError, match=r"the original network exports.*torch\.where"):
+        check_promise("export", build, [Behind(module="Branches")], inputs())
+
+
+def test_a_module_without_a_mistake_compiles_and_exports():
+    check_compilation(build, [Behind(module="Good")], inputs())
+
+
+def test_a_result_that_hash_seeds_decide_is_refused():
+    check_promise("hash_seeds", build, [Behind(module="Good")], inputs())
+    with pytest.raises(AssertionError, match=r"by_hash gives another network in another process.*Sort sets"):
+        check_promise("hash_seeds", build, [ByHash()], inputs())
 
 
 def test_values_that_the_seed_does_not_determine_are_refused():
@@ -103,6 +144,18 @@ class KnowsTheHead(Operation):
         return surgery.model
 
 
+class KeepsTheStrongest(Operation):
+    """Keep the block with the larger weights, where a plan assumes the first one."""
+
+    def apply(self, model, surgery):
+        def strongest():
+            sizes = [float(surgery.weight(block.weight).norm()) for block in model.blocks]
+            return [sizes.index(max(sizes))]
+
+        surgery.keep_children("blocks", surgery.choose("kept", strongest, plan=[0]))
+        return surgery.model
+
+
 class Breaks(Operation):
     """Raise where it is not first."""
 
@@ -121,3 +174,14 @@ def test_orders_with_surgeons_operations_are_tried():
 def test_an_order_that_raises_is_refused_by_name():
     with pytest.raises(AssertionError, match=r"multitask, breaks: .*KeyError"):
         check_composition(build, [Breaks()], inputs())
+
+
+def test_what_was_kept_is_compared_with_what_was_chosen_rather_than_what_a_plan_assumes():
+    def strong():
+        model = build()
+        with torch.no_grad():
+            model.blocks[1].weight.mul_(3)
+        return model
+
+    edited = check_operations(strong, [KeepsTheStrongest()], inputs())
+    assert torch.equal(edited.blocks[0].weight, strong().blocks[1].weight)
