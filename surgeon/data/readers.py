@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from surgeon.data.coco import read_coco
+from surgeon.data.conll import conll_rows
 from surgeon.data.folders import read_folder
 from surgeon.data.mask_folders import read_pairs
 from surgeon.errors import SurgeonError, TrainingError, suggest
@@ -102,6 +103,7 @@ def read(source: TableSource) -> Read:
         "masks": _masks,
         "coco": _coco,
         "table": _tables,
+        "conll": _tables,
         "saved": _saved,
         "hub": _hub,
     }
@@ -275,6 +277,10 @@ def _tables(source: TableSource) -> Read:
     made = Read({}, folder=Path(source.path).parent)
     for name, path in _paths(source).items():
         file = there(path)
+        made.places[name] = str(file)
+        if source.kind == "conll":
+            made.parts[name] = Part.of(conll_rows(source, file, made.notes))
+            continue
         if file.suffix.lower() not in READERS:
             raise TrainingError(f"{file} is not a supported table", hint=f"supported: {', '.join(READERS)}")
         kind = READERS[file.suffix.lower()]
@@ -282,7 +288,6 @@ def _tables(source: TableSource) -> Read:
         check_columns(source, rows.column_names, str(file))
         made.text = kind == "csv"
         made.parts[name] = Part.of(rows)
-        made.places[name] = str(file)
         made.notes.append(f"{file}: {len(rows)} rows")
     if len(made.parts) > 1:
         made.rule = "by file"

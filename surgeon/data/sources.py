@@ -161,6 +161,42 @@ class Table(Columns):
     """The separator of a CSV file. Default: a comma, or a tab in a .tsv file."""
 
 
+class Conll(Split):
+    """Sentences with a tag for each word, from a CoNLL file: a word and its tags on each line, separated by a tab or
+    spaces, and an empty line after each sentence (token classification).
+
+    Tags are classes, compared by name with the head's. The first piece of a word has its label, and its other pieces
+    have none. Comments and lines ``-DOCSTART-`` are left out and counted. A line with another number of columns is an
+    error that names it, or with ``on_error: skip`` its sentence is left out.
+    """
+
+    kind: ClassVar[str] = "conll"
+    text: ClassVar[str] = "words"
+    targets: ClassVar[dict[str, str]] = {LABELS: "tags"}
+    image: ClassVar[None] = None
+    mask: ClassVar[None] = None
+    audio: ClassVar[None] = None
+    group: ClassVar[None] = None
+    numbers: ClassVar[dict[str, list[str]]] = {}
+    categories: ClassVar[dict[str, Any]] = {}
+    source: Literal["conll"]
+    path: File
+    """The file; a relative path is looked up beside the recipe first."""
+    validation_path: MaybeFile = None
+    """A file for validation: early stopping, the best weights."""
+    test_path: MaybeFile = None
+    """A file for testing."""
+    words: PositiveInt = 1
+    """The number of the column of words."""
+    tags: PositiveInt | None = None
+    """The number of the column of tags. Default: the last one."""
+    tokenizer: MaybeFile = None
+    """The tokenizer: a folder or a name on the hub. Default: the checkpoint's."""
+    max_length: PositiveInt | None = None
+    """The most tokens of a sentence, which is cut there. Default: the limit of tokenizer and network (512 if
+    unknown)."""
+
+
 class Saved(Columns):
     """A dataset that ``datasets`` saved to disk (``save_to_disk``): one, or one per split."""
 
@@ -264,7 +300,7 @@ class Corpus(Split):
         return Table.model_construct(**settings, targets=targets)
 
 
-BUNDLED = (Digits, Images, Masks, Coco, Table, Saved, Hub, Corpus)
+BUNDLED = (Digits, Images, Masks, Coco, Table, Conll, Saved, Hub, Corpus)
 
 
 @hookimpl
@@ -298,7 +334,7 @@ AnySource = TypeAliasType(
         PlainValidator(
             _chosen,
             json_schema_input_type=Annotated[
-                Digits | Images | Masks | Coco | Table | Saved | Hub | Corpus, Field(discriminator="source")
+                Digits | Images | Masks | Coco | Table | Conll | Saved | Hub | Corpus, Field(discriminator="source")
             ],
         ),
     ],

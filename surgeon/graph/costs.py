@@ -69,15 +69,22 @@ def costs(model: nn.Module, traced: Trace) -> Costs:
     flops[""] = counter.get_total_flops()
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    batch = next((shape[0] for shape in traced.outputs.values() if shape), 1)
     return Costs(
         flops=flops,
-        samples=batch,
+        samples=_batch_size(traced),
         activations=_activations(model, traced),
         weights=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         gradients=trainable,
         optimizer=MOMENTS * trainable,
     )
+
+
+def _batch_size(traced: Trace) -> int:
+    """Count the samples of the traced inputs: a detector takes a list of pictures, and may return no box at all."""
+    given = [*traced.inputs.args, *traced.inputs.kwargs.values()]
+    lists = [len(value) for value in given if isinstance(value, list) and value]
+    batches = [shape[0] for shape in traced.outputs.values() if shape]
+    return max(1, next(iter([*lists, *batches]), 1))
 
 
 def _activations(model: nn.Module, traced: Trace) -> int | None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Convert(Operation):
     """Convert the floating-point parameters and buffers of the network to one dtype.
 
-    Checkpoints with weights of 16 or 64 bits run and train as they are; data are float32, and small updates are lost in
-    16 bits, so convert them to float32 before fine-tuning. Conversion to a smaller dtype rounds every value, and is
-    refused if one would become infinite. Whole numbers, and buffers outside the state dict, stay.
+    Weights of 16 or 64 bits run and train as they are. But data are float32, and small updates are lost in 16 bits, so
+    convert to float32 before fine-tuning. Conversion to a smaller dtype rounds every value, and is refused if one would
+    become infinite. Whole numbers, and buffers outside the state dict, stay.
     """
 
     dtype: Literal["float32", "float16", "bfloat16", "float64"]

@@ -100,13 +100,16 @@ class Reading:
             text = str(item)
             if is_written_out(text) or _is_recipe(text) or not is_path(text):
                 made += self._written(text)
+            elif self.network.detector is not None and Path(text).suffix.lower() == ".json":
+                made += self._written(json.dumps({"source": "coco", "path": text}))
             else:
                 paths.append(text)
         return made + (self._of_paths(paths) if paths else [])
 
     def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
         like = self.recorded.source().model_copy(update={"on_error": self.on_error})
-        sorted_files = sort_files(paths, self.recorded.kinds)
+        kinds = self.recorded.kinds or ({"image"} if self.network.detector is not None else set())
+        sorted_files = sort_files(paths, kinds)  # a COCO file may lie beside the pictures
         lone = len(sorted_files) == 1 and len(sorted_files[0].files) == 1
         made: list[Samples] = []
         for files in sorted_files:
@@ -207,6 +210,8 @@ class Reading:
         names: tuple[str, ...] = ()
         if kind in ("images", "coco"):
             names = ("pixels",)
+        elif kind == "conll":
+            names = ("tokenizer", "max_length")
         elif kind == "masks":
             names = ("pixels", "mask_values")
         elif kind in TABLES:
@@ -229,7 +234,7 @@ class Reading:
         if kind in TABLES and "targets" not in written and "mask" not in written:
             fields.setdefault("targets", {LABELS: LABELS})  # read only where there is such a column
         plain = {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
-        if kind in (*TABLES, "images", "masks", "coco"):
+        if kind in (*TABLES, "images", "masks", "coco", "conll"):
             plain["on_error"] = self.on_error
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text

@@ -99,6 +99,9 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
         fields: dict[str, Any] = {"image": "image", "targets": {"labels": "label"}}
     elif kind == "masks":
         fields = {"image": "image", "targets": {}, "mask_values": source.get("mask_values")}
+    elif kind == "conll":
+        fields = {name: source[name] for name in ("tokenizer", "max_length") if source.get(name) is not None}
+        fields |= {"text": "words", "targets": {"labels": "tags"}}
     elif kind == "coco":
         fields = {"image": "image", "targets": {}}
     elif kind in TABLES:

@@ -132,7 +132,7 @@ def test_a_file_that_a_plugins_source_names_is_found_beside_the_recipe(tmp_path:
             "{count: 3}",
             "3:3",
             "train.data: needs the key 'source'",
-            "digits, images, masks, coco, table, saved, hub, corpus, points",
+            "digits, images, masks, coco, table, conll, saved, hub, corpus, points",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_recipe_made_in_python_keeps_the_name_of_its_sources(tmp_path: Path, p
 def test_the_schema_offers_a_plugins_source_wherever_one_may_stand(plugins: Plugins) -> None:
     schema = recipe_schema(plugins)
     choice = schema["$defs"]["AnySource"]["discriminator"]["mapping"]
-    assert list(choice) == ["digits", "images", "masks", "coco", "table", "saved", "hub", "corpus", "points"]
+    assert list(choice) == ["digits", "images", "masks", "coco", "table", "conll", "saved", "hub", "corpus", "points"]
     assert "count" in schema["$defs"][choice["points"].rpartition("/")[2]]["properties"]
     uses = json.dumps(schema).count('"#/$defs/AnySource"')
     assert uses == 5  # data and evaluate, one or several, and conserve

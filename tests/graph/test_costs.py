@@ -60,3 +60,8 @@ def test_what_training_keeps_counts_trainable_parameters_only() -> None:
     assert price.gradients == trainable
     assert price.optimizer == 2 * trainable
     assert price.training_bytes == price.weights + 3 * trainable + (price.activations or 0)
+
+
+def test_the_samples_of_a_detector_are_its_pictures_though_it_finds_no_box() -> None:
+    model = models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    assert costs(model, trace(model)).samples == 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torchvision
+from torch import nn
 
+import surgeon
 from surgeon.errors import SiteError
-from surgeon.graph.sites import select
+from surgeon.graph.sites import Site, other_heads, select, select_with_heads
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +73,36 @@ def test_leaving_out_alone_means_everything_else(resnet):
     names = {site.name for site in select(resnet, "!layer1.**, !layer1")}
     assert "layer2" in names
     assert not any(name.startswith("layer1") for name in names)
+
+
+class Network:
+    """A network whose sites are selected with the roles of ``roles``."""
+
+    def __init__(self, model: nn.Module, heads: list[str]) -> None:
+        self.model = model
+        self.heads = heads
+
+    def role(self, name: str) -> list[str]:
+        return self.heads if name == "head" else roles(name)
+
+    def select(self, selector: str) -> list[Site]:
+        return select(self.model, selector, self.role)
+
+
+@pytest.mark.parametrize("heads", [["fc"], []])
+@pytest.mark.parametrize("selector", ["head", "@head"])
+def test_head_means_every_head_where_a_recipe_key_says_so(resnet, selector, heads):
+    model = surgeon.apply(resnet, surgeon.Multitask(tasks={"age": {"classes": 2}}))
+    others = [str(site) for site in other_heads(model)]
+    assert others
+    network = Network(model, heads)
+    assert [str(site) for site in select_with_heads(network, model, selector)] == [*heads, *others]
+
+
+def test_a_role_needs_no_sign_where_no_module_has_its_name(resnet):
+    network = Network(resnet, ["fc"])
+    assert [str(site) for site in select_with_heads(network, resnet, "head")] == ["fc"]
+    assert len(select_with_heads(network, resnet, "blocks")) == 3
+    assert [str(site) for site in select_with_heads(network, resnet, "layer1")] == ["layer1"]
+    with pytest.raises(SiteError, match="layer9"):
+        select_with_heads(network, resnet, "layer9")

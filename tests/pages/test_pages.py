@@ -228,3 +228,23 @@ def test_a_plan_with_a_page_plans_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert run(["plan", str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "--html", str(page), "-q"]) == 0
     assert len(calls) == 1
     assert "op: replace_head" in page.read_text(encoding="utf-8")
+
+
+@browser
+def test_a_printed_graph_is_whole_on_the_first_page(tmp_path: Path) -> None:
+    page = write_page(tmp_path / "page.html", small_bert())
+    said = run_in_page(
+        page,
+        """
+        const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
+        const print = rules.find((rule) => rule.conditionText === "print" || rule.media?.mediaText === "print");
+        const copy = document.createElement("style");
+        copy.textContent = [...print.cssRules].map((rule) => rule.cssText).join("\\n");
+        document.head.append(copy);
+        const drawn = pane.querySelector("svg").getBoundingClientRect();
+        return { height: drawn.height, width: drawn.width, natural: state.size[0] };
+        """,
+    )
+    assert said["faults"] == []
+    assert said["value"]["height"] <= 17 / 2.54 * 96 + 1
+    assert said["value"]["width"] <= said["value"]["natural"] + 1

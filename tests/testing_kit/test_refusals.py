@@ -144,6 +144,18 @@ class KnowsTheHead(Operation):
         return surgery.model
 
 
+class KeepsTheStrongest(Operation):
+    """Keep the block with the larger weights, where a plan assumes the first one."""
+
+    def apply(self, model, surgery):
+        def strongest():
+            sizes = [float(surgery.weight(block.weight).norm()) for block in model.blocks]
+            return [sizes.index(max(sizes))]
+
+        surgery.keep_children("blocks", surgery.choose("kept", strongest, plan=[0]))
+        return surgery.model
+
+
 class Breaks(Operation):
     """Raise where it is not first."""
 
@@ -162,3 +174,14 @@ def test_orders_with_surgeons_operations_are_tried():
 def test_an_order_that_raises_is_refused_by_name():
     with pytest.raises(AssertionError, match=r"multitask, breaks: .*KeyError"):
         check_composition(build, [Breaks()], inputs())
+
+
+def test_what_was_kept_is_compared_with_what_was_chosen_rather_than_what_a_plan_assumes():
+    def strong():
+        model = build()
+        with torch.no_grad():
+            model.blocks[1].weight.mul_(3)
+        return model
+
+    edited = check_operations(strong, [KeepsTheStrongest()], inputs())
+    assert torch.equal(edited.blocks[0].weight, strong().blocks[1].weight)

@@ -31,10 +31,10 @@ def batches(surgery: Surgery, model: nn.Module, source: Source, samples: int) ->
     """
     from surgeon import TrainSettings
     from surgeon.data.network import Network
+    from surgeon.training.calls import Call
     from surgeon.training.class_names import positions, vocabulary
     from surgeon.training.language import language_of
     from surgeon.training.load_splits import load_splits, prepared_as
-    from surgeon.training.objectives import Call
 
     network = Network(positions=positions(model), vocabulary=vocabulary(model), language=language_of(model))
     splits = load_splits(TrainSettings(data=source), 0, prepared_as(network, surgery.record, [source]))
@@ -81,7 +81,7 @@ def read_energies(surgery: Surgery, source: Source, samples: int, sites: Mapping
     return {site: (total / counts[site]).float() for site, total in sums.items()}
 
 
-def influences(surgery: Surgery, source: Source, samples: int, blocks: Mapping[str, int]) -> dict[str, float | None]:
+def influences(surgery: Surgery, source: Source, samples: int, blocks: Mapping[str, int]) -> dict[str, float]:
     """Measure the influence of blocks: 1 - the mean cosine of their hidden states before and after.
 
     Source: Block Influence of Men et al. 2024, "ShortGPT: Layers in Large Language Models are More Redundant Than You
@@ -94,11 +94,10 @@ def influences(surgery: Surgery, source: Source, samples: int, blocks: Mapping[s
         blocks: The blocks, with the dimension of the channels.
 
     Returns:
-        The influence of each block; None where it changes the shape, so that it cannot be removed.
+        The influence of each block that keeps the shape of its input.
     """
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    changing: set[str] = set()
     mask: list[torch.Tensor | None] = [None]
     model = surgery.filled()
 
@@ -107,7 +106,6 @@ def influences(surgery: Surgery, source: Source, samples: int, blocks: Mapping[s
             before = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
             after = main_tensor(output)
             if before is None or after is None or before.shape != after.shape:
-                changing.add(site)
                 return
             one, two = (_tokens(tensor.detach().float().movedim(axis, -1), mask[0]) for tensor in (before, after))
             cosines = torch.nn.functional.cosine_similarity(one, two, dim=-1)
@@ -121,7 +119,7 @@ def influences(surgery: Surgery, source: Source, samples: int, blocks: Mapping[s
             handle = model.get_submodule(site).register_forward_hook(watch(site, axis), with_kwargs=True)
             stack.callback(handle.remove)
         _run_all(surgery, model, source, samples, mask)
-    return {site: None if site in changing or site not in sums else 1 - sums[site] / counts[site] for site in blocks}
+    return {site: 1 - total / counts[site] for site, total in sums.items()}
 
 
 def _run_all(surgery: Surgery, model: nn.Module, source: Source, samples: int, mask: list[torch.Tensor | None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,17 +45,18 @@ class PruneBlocks(Operation):
     def apply(self, model: nn.Module, surgery: Surgery) -> nn.Module:
         """Measure the influence of blocks, and keep those with the most."""
         container = surgery.site(self.stack).name if self.stack is not None else None
-        stacks = surgery.recall("influence", lambda: self._measured(surgery, container))
-        for stack in stacks:
-            kept = self._kept(stack["container"], stack["influence"])
-            shown = ", ".join(f"{i}: {'-' if v is None else f'{v:.3f}'}" for i, v in enumerate(stack["influence"]))
-            surgery.note(f"influence of the blocks of {stack['container']}: {shown}")
+        stacks = surgery.recall("stacks to prune", lambda: self._stacks(surgery, container))
+        counts = [self._count(stack) for stack in stacks]
+        assumed = [_positions(stack, count, None) for stack, count in zip(stacks, counts, strict=True)]
+        chosen = surgery.choose("kept", lambda: self._chosen(surgery, stacks, counts), plan=assumed)
+        for stack, kept in zip(stacks, chosen, strict=True):
             Truncate(keep_blocks=kept, stack=stack["container"]).apply(surgery.model, surgery)
         return surgery.model
 
-    def _measured(self, surgery: Surgery, container: str | None) -> list[dict[str, Any]]:
+    def _stacks(self, surgery: Surgery, container: str | None) -> list[dict[str, Any]]:
+        """Describe the stacks: their blocks, the dimension of channels, and the blocks that have to stay."""
         from surgeon.surgery.features import features_at
-        from surgeon_prune.activations import influences
+        from surgeon_prune.calls import Calls
 
         stacks = [stack for stack in surgery.roles().blocks if container in (None, stack.container)]
         if not stacks:
@@ -69,25 +70,51 @@ class PruneBlocks(Operation):
                 f"the network has {len(stacks)} stacks of blocks; say which one to prune",
                 hint=f"add stack: {names}, or give a fraction, which prunes each of them",
             )
-        axes = {site: features_at(surgery, site).axis for stack in stacks for site in stack.sites}
-        measured = influences(surgery, self.data, self.samples, axes)
+        calls = Calls(surgery)
         return [
-            {"container": stack.container, "influence": [measured[site] for site in stack.sites]} for stack in stacks
+            {
+                "container": stack.container,
+                "sites": list(stack.sites),
+                "axes": [features_at(surgery, site).axis for site in stack.sites],
+                "fixed": [i for i, site in enumerate(stack.sites) if calls.shape(site) != tuple(surgery.shape(site))],
+            }
+            for stack in stacks
         ]
 
-    def _kept(self, container: str, influence: Sequence[float | None]) -> list[int]:
-        """Choose positions: blocks that must stay, then those with the most influence."""
-        count = len(influence)
+    def _count(self, stack: dict[str, Any]) -> int:
+        """Return how many blocks of a stack stay.
+
+        Raises:
+            OperationError: There are fewer, or more have to stay.
+        """
+        container, count, fixed = stack["container"], len(stack["sites"]), len(stack["fixed"])
         wanted = max(1, ceil(self.keep * count - 1e-9)) if isinstance(self.keep, float) else self.keep
         if wanted > count:
             raise OperationError(
                 f"{container} has {count} blocks; keep asks for {wanted}", hint=f"give at most {count}"
             )
-        fixed = [position for position, value in enumerate(influence) if value is None]
-        if len(fixed) > wanted:
+        if fixed > wanted:
             raise OperationError(
-                f"{len(fixed)} blocks of {container} change the shape of their input and have to stay",
-                hint=f"keep at least {len(fixed)}",
+                f"{fixed} blocks of {container} change the shape of their input and have to stay",
+                hint=f"keep at least {fixed}",
             )
-        free = sorted((p for p in range(count) if p not in fixed), key=lambda p: (-float(influence[p] or 0), p))
-        return sorted([*fixed, *free[: wanted - len(fixed)]])
+        return wanted
+
+    def _chosen(self, surgery: Surgery, stacks: list[dict[str, Any]], counts: list[int]) -> list[list[int]]:
+        from surgeon_prune.activations import influences
+
+        axes = {site: axis for stack in stacks for site, axis in zip(stack["sites"], stack["axes"], strict=True)}
+        measured = influences(surgery, self.data, self.samples, axes)
+        for stack in stacks:
+            shown = ", ".join(f"{i}: {measured[site]:.3f}" for i, site in enumerate(stack["sites"]) if site in measured)
+            surgery.note(f"influence of the blocks of {stack['container']}: {shown}")
+        return [_positions(stack, count, measured) for stack, count in zip(stacks, counts, strict=True)]
+
+
+def _positions(stack: dict[str, Any], count: int, influence: Mapping[str, float] | None) -> list[int]:
+    """Choose positions: blocks that must stay, then those with the most influence, or the first ones."""
+    sites, fixed = stack["sites"], stack["fixed"]
+    free = [position for position in range(len(sites)) if position not in fixed]
+    if influence is not None:
+        free.sort(key=lambda position: -influence.get(sites[position], 0.0))
+    return sorted([*fixed, *free[: count - len(fixed)]])

@@ -62,6 +62,11 @@ class Calls:
         arguments: Arguments = _pytree.tree_map(made, self._given[site])
         return arguments
 
+    def shape(self, site: str) -> tuple[int, ...] | None:
+        """Return the shape of the first tensor that a module gets; None if it does not run or gets none."""
+        leaves = _pytree.tree_leaves(self._given.get(site, ()))
+        return next((tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)), None)
+
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
         for site, module in self._model.named_modules():

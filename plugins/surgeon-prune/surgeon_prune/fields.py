@@ -65,37 +65,47 @@ class UnitFields(BaseModel):
             The groups that lost units.
         """
         from surgeon_prune.groups import Group, prune
+        from surgeon_prune.importance import choose
 
-        answer = surgery.recall("groups", lambda: self._chosen(surgery, find, count, skip=skip))
+        answer = surgery.recall("groups", lambda: _checked(surgery, find, count, skip=skip))
         for site, reason in answer["left"]:
             surgery.note(f"{site or 'the network'} keeps its units: {reason}")
         groups = [Group.of(data) for data in answer["groups"]]
+        counts: list[int] = answer["counts"]
+
+        def chosen() -> list[list[int]]:
+            return choose(surgery, groups, counts, self.by, data=self.data, samples=self.samples, seed=self.seed)
+
+        if self.by in ("random", "first"):
+            kept = surgery.recall("kept", chosen)
+        else:
+            kept = surgery.choose("kept", chosen, plan=[list(range(number)) for number in counts])
+        groups = [group.keeping(units) for group, units in zip(groups, kept, strict=True)]
         prune(surgery, groups)
         return groups
 
-    def _chosen(
-        self,
-        surgery: Surgery,
-        find: Callable[[Calls], Sequence[Group]],
-        count: Callable[[Group], int],
-        *,
-        skip: bool,
-    ) -> dict[str, Any]:
-        from surgeon_prune.calls import Calls
-        from surgeon_prune.importance import choose
-        from surgeon_prune.probe import refusals
 
-        calls = Calls(surgery)
-        groups = list(find(calls))
-        counts = [count(group) for group in groups]
-        chosen = choose(surgery, groups, counts, self.by, data=self.data, samples=self.samples, seed=self.seed)
-        chosen = [group for group in chosen if len(group.kept or ()) < group.count]
-        reasons = refusals(surgery, calls, chosen)
-        left = [(group.site, reason) for group, reason in zip(chosen, reasons, strict=True) if reason]
-        if left and (not skip or len(left) == len(chosen)):
-            raise OperationError(left[0][1], hint="leave it out with at:")
-        kept = [group for group, reason in zip(chosen, reasons, strict=True) if not reason]
-        return {"groups": [group.plain() for group in kept], "left": left}
+def _checked(
+    surgery: Surgery, find: Callable[[Calls], Sequence[Group]], count: Callable[[Group], int], *, skip: bool
+) -> dict[str, Any]:
+    """Find the groups that lose units, and check them with units that are drawn.
+
+    Raises:
+        OperationError: One cannot be pruned; with ``skip``, none can.
+    """
+    from surgeon_prune.calls import Calls
+    from surgeon_prune.importance import drawn
+    from surgeon_prune.probe import refusals
+
+    calls = Calls(surgery)
+    pairs = [(group, count(group)) for group in find(calls)]
+    pairs = [(group, number) for group, number in pairs if number < group.count]
+    reasons = refusals(surgery, calls, [group.keeping(drawn(group, number, 0)) for group, number in pairs])
+    left = [(group.site, reason) for (group, _), reason in zip(pairs, reasons, strict=True) if reason]
+    if left and (not skip or len(left) == len(pairs)):
+        raise OperationError(left[0][1], hint="leave it out with at:")
+    kept = [pair for pair, reason in zip(pairs, reasons, strict=True) if not reason]
+    return {"groups": [group.plain() for group, _ in kept], "counts": [number for _, number in kept], "left": left}
 
 
 def summary(groups: Sequence[Group], what: str, by: str) -> str:

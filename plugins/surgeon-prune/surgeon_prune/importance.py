@@ -44,8 +44,8 @@ def choose(
     data: Source | None,
     samples: int,
     seed: int,
-) -> list[Group]:
-    """Choose the units of each group that stay; called inside ``recall``.
+) -> list[list[int]]:
+    """Choose the units of each group that stay; called inside ``recall`` or ``choose``.
 
     Args:
         surgery: Reads weights.
@@ -65,14 +65,18 @@ def choose(
     elif by in ("l1", "l2"):
         scores = [_by_magnitude(surgery, group, 1 if by == "l1" else 2) for group in groups]
     elif by == "random":
-        generator = torch.Generator().manual_seed(seed)
-        scores = [torch.rand(group.count, generator=generator) for group in groups]
+        pairs = enumerate(zip(groups, counts, strict=True))
+        return [drawn(group, count, seed + 7919 * number) for number, (group, count) in pairs]
     else:
         scores = [-torch.arange(group.count, dtype=torch.float) for group in groups]
-    return [
-        group.keeping(_largest(score, count, group.bins))
-        for group, score, count in zip(groups, scores, counts, strict=True)
-    ]
+    return [_largest(score, count, group.bins) for group, score, count in zip(groups, scores, counts, strict=True)]
+
+
+def drawn(group: Group, count: int, seed: int) -> list[int]:
+    """Draw units that stay, under a seed."""
+    import torch
+
+    return _largest(torch.rand(group.count, generator=torch.Generator().manual_seed(seed)), count, group.bins)
 
 
 def _largest(scores: torch.Tensor, count: int, bins: int) -> list[int]:

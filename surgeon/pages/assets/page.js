@@ -21,6 +21,7 @@ async function show(focus) {
   const svg = drawGraph(network, laid);
   pane.replaceChildren(svg);
   state.size = [laid.width, laid.height];
+  svg.style.setProperty("--natural", `${laid.width}px`);
   if (state.fitted) fit(); else zoom(state.zoom);
   light();
   if (focus) pane.querySelector(`[data-id="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
