@@ -37,7 +37,7 @@ def case_of(
     edited = apply(model, operations, seed=SEED).eval()
     _same_state(model.state_dict(), before, "the input network was changed: edit through surgery, not the original")
     # not of a plan alone, which makes no choices by weights
-    facts = prepare(model, operations, seed=1).plan.tensors
+    facts = prepare(model, operations, seed=SEED).plan.tensors
     case = Case(
         original=model,
         edited=edited,

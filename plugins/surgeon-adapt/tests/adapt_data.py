@@ -52,6 +52,15 @@ def stripes(*, wrong: bool = False, domains: tuple[str, ...] = ("plain", "photo"
     return [Stripes(domain=first), Stripes(domain=second, shifted=True, wrong=wrong, labels="hidden")]
 
 
+def two_domains() -> Splits:
+    """The same samples as datasets from Python."""
+    parts = [Stripes(shifted=shifted).load(0).train.columns for shifted in (False, True)]
+    pixels = torch.cat([part["pixel_values"] for part in parts])
+    labels = torch.cat([parts[0]["labels"], torch.full((COUNT,), -100)])
+    columns = Columns(pixel_values=pixels, labels=labels, domain=torch.arange(2 * COUNT) // COUNT)
+    return Splits(columns, columns, domains=("plain", "photo"))
+
+
 def samples(*, shifted: bool) -> torch.Tensor:
     """Test samples of one domain."""
     return Stripes(shifted=shifted).load(0).test.columns["pixel_values"]

@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from adapt_data import hooks, network, samples, trained
-from surgeon_adapt import CDAN, MDD, MMD, DomainBatchNorm
+from adapt_data import hooks, network, samples, trained, two_domains
+from surgeon_adapt import CDAN, MDD, MMD, Coral, DomainBatchNorm
 from surgeon_adapt.conditioning import Multilinear, certainty, domain_loss, margin_loss
 from surgeon_adapt.layers import Layers, reversed_gradient
 from torch import nn
 
 import surgeon
 from surgeon.errors import TrainingError
-from surgeon.testing import check_composition, check_operations
+from surgeon.testing import check_composition, check_operations, check_penalty
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.objectives import Call
 from surgeon.training.penalties import Run
@@ -103,6 +103,12 @@ def test_layers_beside_the_network_compute_what_linear_layers_do_and_have_names_
 @pytest.mark.parametrize("operation", [*OPERATIONS, CDAN(at="3", schedule="dann")])
 def test_it_keeps_what_surgeon_promises_of_every_operation(operation):
     check_operations(network, [operation], (torch.randn(4, 1, 6, 6),))
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, MMD(), Coral()])
+def test_its_penalty_keeps_what_surgeon_promises_of_every_penalty(operation):
+    (penalty,) = operation.penalties()
+    check_penalty(penalty, network, two_domains(), epochs=1, batch_size=24)
 
 
 def test_it_goes_with_other_operations():

@@ -4,7 +4,7 @@
 
 Text: for each seed, a Llama of six blocks learns docstrings of the standard library (with a tokenizer trained on them),
 loses half of its blocks, heads or MLP channels, and is trained again on some of the texts; perplexity of texts that it
-has not seen. Vision: the digits network of ``recipes/digits.pt`` loses half of its blocks, or half of the channels
+has not seen. Vision: the digits network of ``recipes/digits.pt`` loses half of its blocks, or some of the channels
 within its blocks, and is trained again on ten samples of each digit; accuracy. A seed draws the whole language model,
 the samples, their order, and what is random. Every comparison is at equal depth and width. Nothing was tuned. Prints
 Markdown.
@@ -106,14 +106,16 @@ def vision_ways(data: dict[str, Any], seed: int) -> list[Way]:
         (what, "influence", influence, False),
         (what, "influence, distilled", influence, True),
     ]
-    return ways + widths("channels within blocks, half", PruneChannels, data, seed, samples=50)
+    for keep in (0.5, 0.75):
+        ways += widths(f"channels within blocks, {keep:.0%}", PruneChannels, data, seed, samples=50, keep=keep)
+    return ways
 
 
-def widths(what: str, kind: Any, data: dict[str, Any], seed: int, *, samples: int) -> list[Way]:
-    """List the ways to choose half of the units."""
-    active = [kind(keep=0.5, by="activations", data=data, samples=samples)]
+def widths(what: str, kind: Any, data: dict[str, Any], seed: int, *, samples: int, keep: float = 0.5) -> list[Way]:
+    """List the ways to choose units."""
+    active = [kind(keep=keep, by="activations", data=data, samples=samples)]
     plain: list[Way] = [
-        (what, by, [kind(keep=0.5, by=by, **({"seed": seed} if by == "random" else {}))], False)
+        (what, by, [kind(keep=keep, by=by, **({"seed": seed} if by == "random" else {}))], False)
         for by in ("first", "random", "l2")
     ]
     return [*plain, (what, "activations", active, False), (what, "activations, distilled", active, True)]
@@ -143,18 +145,27 @@ def text_of(given: argparse.Namespace, seed: int) -> Measures:
             distill = {"distill": {}} if distilled else {}
             return surgeon.TrainSettings(data=few, batch_size=16, learning_rate=1e-3, arguments=steps, **distill)
 
-        torch.manual_seed(seed)
-        sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6, "num_attention_heads": 4}
-        config = transformers.LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=LENGTH, **sizes)
-        transformers.LlamaForCausalLM(config).save_pretrained(folder / "fresh")
-        model = surgeon.load(folder / "fresh")
-        steps = {**arguments, "max_steps": given.steps}
-        train = surgeon.TrainSettings(data=data, batch_size=16, learning_rate=3e-3, arguments=steps)
-        report = surgeon.train(model, train, seed=seed, quiet=True)
-        surgeon.save(model, folder / "whole")
-        losses = measured(folder / "whole", text_ways(few, seed), settings, "logits_loss", seed)
-        losses[WHOLE] = (report.after["logits_loss"],) * 2
+        whole = given.cache / f"whole-{seed}" if given.cache is not None else folder / "whole"
+        if not whole.is_dir():
+            train_whole(given, folder, data, whole, seed)
+        ways = [way for way in text_ways(few, seed) if given.only in way[0]]
+        losses = measured(whole, ways, settings, "logits_loss", seed)
+        report = surgeon.evaluate(whole, few, part="test")
+        losses[WHOLE] = (math.log(report.main["perplexity"]),) * 2
     return {key: (math.exp(before), math.exp(after)) for key, (before, after) in losses.items()}
+
+
+def train_whole(given: argparse.Namespace, folder: Path, data: dict[str, Any], whole: Path, seed: int) -> None:
+    """Train a language model and save it as ``whole``."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=LENGTH, **sizes)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "fresh")
+    model = surgeon.load(folder / "fresh")
+    steps = {"lr_scheduler_type": "cosine", "max_steps": given.steps}
+    train = surgeon.TrainSettings(data=data, batch_size=16, learning_rate=3e-3, arguments=steps)
+    surgeon.train(model, train, seed=seed, quiet=True)
+    surgeon.save(model, whole)
 
 
 def vision_of(given: argparse.Namespace, seed: int) -> Measures:
@@ -165,7 +176,8 @@ def vision_of(given: argparse.Namespace, seed: int) -> Measures:
         distill = {"distill": {}} if distilled else {}
         return surgeon.TrainSettings(data=data, epochs=given.epochs, batch_size=16, learning_rate=1e-3, **distill)
 
-    results = measured(DIGITS, vision_ways(data, seed), settings, "logits_accuracy", seed)
+    ways = [way for way in vision_ways(data, seed) if given.only in way[0]]
+    results = measured(DIGITS, ways, settings, "logits_accuracy", seed)
     whole = surgeon.evaluate(DIGITS, data, part="test", arch="torchvision/shufflenet_v2_x0_5").main["accuracy"]
     return {key: (100 * before, 100 * after) for key, (before, after) in {**results, WHOLE: (whole, whole)}.items()}
 
@@ -191,7 +203,18 @@ def vision(given: argparse.Namespace) -> str:
 def each_seed(run: Callable[[argparse.Namespace, int], Measures], given: argparse.Namespace) -> list[Measures]:
     """Run every seed, in as many processes as asked for."""
     with ProcessPoolExecutor(given.processes, multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(partial(run, given), range(given.seeds)))
+        return list(pool.map(partial(_remembered, run, given), range(given.seeds)))
+
+
+def _remembered(run: Callable[[argparse.Namespace, int], Measures], given: argparse.Namespace, seed: int) -> Measures:
+    """Measure one seed, or take what was measured before from the folder ``--cache``."""
+    file = given.cache / f"{run.__name__}-{seed}.json" if given.cache is not None else None
+    if file is not None and file.is_file():
+        return {(what, by): (before, after) for what, by, before, after in json.loads(file.read_text())}
+    results = run(given, seed)
+    if file is not None:
+        file.write_text(json.dumps([[*key, *values] for key, values in results.items()]))
+    return results
 
 
 def table(title: str, what: str, results: Sequence[Measures]) -> str:
@@ -212,12 +235,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=("text", "vision"), help="one of the two parts alone")
+    parser.add_argument("--only", default="", help="only what has this in its first column")
     parser.add_argument("--steps", type=int, default=250, help="of the whole language model")
     parser.add_argument("--healing", type=int, default=30, help="steps of the pruned language model")
     parser.add_argument("--samples", type=int, default=300, help="texts that the pruned language model is trained on")
     parser.add_argument("--epochs", type=int, default=5, help="passes of the pruned digits network")
     parser.add_argument("--per-class", type=int, default=10, help="samples of each digit")
     parser.add_argument("--processes", type=int, default=1, help="seeds that run at a time")
+    parser.add_argument("--cache", type=Path, help="a folder that keeps what was trained and measured, to go on from")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
