@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("out/adapt.jsonl"), help="what is done; it is added to")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(FRESH))
-    parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=["g = 0.5"])
     parser.add_argument(
         "--methods", nargs="*", choices=[SOURCE, BUILT_IN, *METHODS], default=[SOURCE, BUILT_IN, *METHODS]
     )
