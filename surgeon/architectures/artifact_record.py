@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ def read_record(checkpoint: Checkpoint) -> Record:
     _check_format(manifest, checkpoint.location)
     check_length(manifest.get("record"), f"{checkpoint.location}: its manifest")
     check_manifest(manifest, checkpoint.location)
+    _check_names(manifest, checkpoint.location)
     try:
         record = Record.model_validate(manifest.get("record"))
         check_files(manifest, checkpoint.files, checkpoint.folder, all_bytes=False)
@@ -53,6 +55,17 @@ def _check_format(manifest: dict[str, Any], where: str) -> None:
             where=where,
             hint=f"install the surgeon that wrote it: python -m pip install {requirement}",
         )
+
+
+def _check_names(manifest: dict[str, Any], where: str) -> None:
+    """Refuse lists and mappings of names in a manifest, outside of its record, that are none."""
+    for key, kind in (("frozen", list), ("aliases", dict), ("companions", dict)):
+        value = manifest.get(key)
+        if value is not None and not (isinstance(value, kind) and all(isinstance(name, str) for name in value)):
+            raise _damaged(f"{key}: {reprlib.repr(value)} is not a {kind.__name__} of names", where)
+    for name, fact in (manifest.get("companions") or {}).items():
+        if not isinstance(fact, dict) or not isinstance(fact.get("kind"), str):
+            raise _damaged(f"companions.{name}: {reprlib.repr(fact)} has no kind", where)
 
 
 def writer_of(manifest: dict[str, Any], package: str) -> str | None:

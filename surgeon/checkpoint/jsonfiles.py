@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ from surgeon.errors import CheckpointError
 MANIFEST_KEY = "surgeon"
 """The metadata key of the manifest (as JSON) in a single file."""
 
+_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE_BYTES = re.compile(_ESCAPE.pattern.encode())
+"""Halves of characters, which nothing can write again if their other half is missing."""
+
 
 def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
     """Parse the JSON object in ``text``.
@@ -23,7 +28,7 @@ def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
         unique: Whether to refuse duplicate keys.
 
     Raises:
-        CheckpointError: The JSON is not an object, or a key is duplicated.
+        CheckpointError: The JSON is not an object, a key is duplicated, or a text in it is half of a character.
         ValueError: The text is not JSON.
     """
 
@@ -37,6 +42,12 @@ def parse_object(text: str | bytes, *, unique: bool = False) -> dict[str, Any]:
     value = json.loads(text, object_pairs_hook=collect if unique else None)
     if not isinstance(value, dict):
         raise CheckpointError("its JSON is not an object")
+    if _ESCAPE.search(text) if isinstance(text, str) else _ESCAPE_BYTES.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])[1:-1]
+            raise CheckpointError(f"its JSON has {half}, which is half of a character") from error
     return value
 
 

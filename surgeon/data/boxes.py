@@ -222,7 +222,7 @@ def detection_pictures(
 def unlike(network: Network) -> TrainingError:
     """Return the error for a network that detects no boxes."""
     return TrainingError(
-        network.refusal or "the data have boxes, and the network is no detector that surgeon can train",
+        network.refusal or "the data have boxes, and the network is not a detector that surgeon can train",
         where="train.data",
         hint="use one of torchvision.models.detection, or a transformers …ForObjectDetection",
     )

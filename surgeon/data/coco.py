@@ -120,7 +120,9 @@ def _content(file: Path) -> dict[str, Any]:
                 hint='it needs {"images": […], "annotations": […], "categories": […]}',
             )
         if not all(isinstance(entry, dict) for entry in content[key]):
-            raise TrainingError(f"{file} is not a COCO file: an entry of {key} is no object", where="train.data.path")
+            raise TrainingError(
+                f"{file} is not a COCO file: an entry of {key} is not an object", where="train.data.path"
+            )
     if not content["images"]:
         raise TrainingError(f"{file} lists no picture", where="train.data.path")
     return dict(content)

@@ -52,7 +52,9 @@ def check_task(prepared: Prepared, settings: TrainSettings) -> None:
             _refuse_classes(model, source, wanted, f"train.data.{number}" if number else "train.data")
     if outputs and set(outputs) != {LONE}:
         held = {name for penalty in requests.penalties for name in penalty.conserved()}
-        _check_outputs(outputs, wanted, default=settings.objectives is None, held=held)
+        # a detector trains by a loss of its own, not by one of its outputs
+        default = settings.objectives is None and network.detector is None
+        _check_outputs(outputs, wanted, default=default, held=held)
 
 
 def _refuse_classes(model: nn.Module, source: Columns, wanted: Sequence[Objective], where: str) -> None:

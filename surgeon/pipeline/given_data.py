@@ -100,13 +100,16 @@ class Reading:
             text = str(item)
             if is_written_out(text) or _is_recipe(text) or not is_path(text):
                 made += self._written(text)
+            elif self.network.detector is not None and Path(text).suffix.lower() == ".json":
+                made += self._written(json.dumps({"source": "coco", "path": text}))
             else:
                 paths.append(text)
         return made + (self._of_paths(paths) if paths else [])
 
     def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
         like = self.recorded.source().model_copy(update={"on_error": self.on_error})
-        sorted_files = sort_files(paths, self.recorded.kinds)
+        kinds = self.recorded.kinds or ({"image"} if self.network.detector is not None else set())
+        sorted_files = sort_files(paths, kinds)  # a COCO file may lie beside the pictures
         lone = len(sorted_files) == 1 and len(sorted_files[0].files) == 1
         made: list[Samples] = []
         for files in sorted_files:

@@ -288,6 +288,8 @@ def _value(plain: Any) -> Any:
     """Make an argument of what :func:`_plain` gave."""
     if not isinstance(plain, dict):
         return plain
+    if not plain:
+        raise ValueError("an argument without a kind")
     kind, content = next(iter(plain.items()))
     if kind == "spec":
         first, dtype = content["first"], content["dtype"]

@@ -4,6 +4,7 @@ Owns what happens between loading weights and trained ones. May import ``surgery
 Read ``session.py`` first.
 
 To add a loss, write it in ``losses.py``, list it in ``surgeon_losses`` there, and say in ``task_of`` of ``metrics.py``
-what it predicts. A metric goes into ``measures.py``; ``metrics.py`` applies these to the samples, by task and domain. A
-penalty goes into ``conservation.py`` or a file like it.
+what it predicts. A metric that a task always reports goes into ``measures.py``, which ``metrics.py`` applies to the
+samples by task and domain; one that a recipe names under ``metrics`` goes into ``further_metrics.py``, listed in its
+``surgeon_metrics``. A penalty goes into ``conservation.py`` or a file like it.
 """

@@ -141,8 +141,8 @@ class DetectorCall(Call):
                 made[DETECTIONS] = _total(model(pictures, targets), len(pictures))
         with torch.no_grad():
             predicted = model(pictures)
-        found = [(each["scores"], each["labels"] - 1, each["boxes"]) for each in predicted]
-        return made | {PREDICTED: torch.stack([_rows(*each) for each in found])}
+        detections = [(entry["scores"], entry["labels"] - 1, entry["boxes"]) for entry in predicted]
+        return made | {PREDICTED: torch.stack([_rows(*entry) for entry in detections])}
 
     def _transformers(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         given: dict[str, Any] = {name: batch[name] for name in self.inputs if name != SIZES}
@@ -157,8 +157,8 @@ class DetectorCall(Call):
         with torch.no_grad():
             processor = _processor(self.model)
             predicted = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=batch[SIZES])
-        found = [(each["scores"], each["labels"], each["boxes"]) for each in predicted]
-        return made | {PREDICTED: torch.stack([_rows(*each) for each in found])}
+        detections = [(entry["scores"], entry["labels"], entry["boxes"]) for entry in predicted]
+        return made | {PREDICTED: torch.stack([_rows(*entry) for entry in detections])}
 
 
 def _targets(batch: Mapping[str, Tensor], sizes: list[list[int]]) -> Iterator[dict[str, Tensor]]:

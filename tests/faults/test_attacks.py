@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults.__main__ import PARTS
 
-QUICK = ("kills", "training", "places")
+QUICK = ("kills", "training", "places", "structure")
 """The attacks of which a few cases are tried by default."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,6 +25,7 @@ def attack(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(900)  # for a machine that does much else: it takes half a minute of a processor
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
 def test_a_few_cases_of_attacks_find_no_fault() -> None:
     shown = attack(*QUICK)

@@ -322,3 +322,15 @@ def test_a_name_that_is_not_text_is_opened_all_the_same(tmp_path: Path) -> None:
         save(tensors, tmp_path / form)
         (tmp_path / form).replace(path)
         assert torch.equal(open_checkpoint(path).read("a"), tensors["a"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "surgeon.json", "model.safetensors.index.json"])
+def test_half_a_character_in_a_file_is_its_damage(tmp_path: Path, name: str) -> None:
+    weights = "shard.safetensors" if name.endswith("index.json") else "model.safetensors"
+    save_file({"a": torch.zeros(1)}, tmp_path / weights)
+    (tmp_path / "config.json").write_text("{}")
+    whole = {"model_type": "\U0001f600", "weight_map": {"a": weights}}
+    (tmp_path / name).write_text(json.dumps(whole))
+    assert set(open_checkpoint(tmp_path).entries) == {"a"}
+    (tmp_path / name).write_text(json.dumps({**whole, "notes": ["\ud800"]}))
+    assert r"its JSON has \ud800, which is half of a character" in refused(tmp_path).message

@@ -130,6 +130,32 @@ def test_a_recipe_that_is_not_the_manifests_is_noticed_though_its_digest_fits(tm
         surgeon.verify(tmp_path / "net")
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("outputs", "inputs", "args"), {}),
+        (("outputs", "inputs", "args", "tuple"), [{}]),
+        (("frozen",), [None, None]),
+        (("frozen",), [[]]),
+        (("frozen",), "fc"),
+        (("aliases",), ["a"]),
+        (("companions",), {"LICENSE": 3}),
+    ],
+)
+def test_what_is_no_name_or_argument_in_a_manifest_is_its_damage(
+    tmp_path: Path, path: tuple[str, ...], value: object
+) -> None:
+    surgeon.save(network(), tmp_path / "net")
+    manifest = json.loads((tmp_path / "net" / "surgeon.json").read_text())
+    inner = manifest
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (tmp_path / "net" / "surgeon.json").write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(CheckpointError, match=f"its manifest is damaged: {path[0]}"):
+        surgeon.verify(tmp_path / "net")
+
+
 def test_other_frozen_parameters_than_the_manifest_lists_are_noticed(tmp_path: Path) -> None:
     surgeon.save(network(), tmp_path / "net")
     manifest = json.loads((tmp_path / "net" / "surgeon.json").read_text())

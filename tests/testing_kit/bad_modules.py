@@ -140,7 +140,7 @@ class OwnRandomness(Good):
 
 
 class State:
-    """An object that is no module."""
+    """An object that is not a module."""
 
     def __init__(self, offset) -> None:
         self.offset = offset

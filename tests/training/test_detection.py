@@ -275,5 +275,19 @@ def test_predictions_follow_the_picture_not_the_size_that_the_network_sees(tmp_p
     assert torch.allclose(centre.sort(0).values, expected.sort(0).values, atol=0.01)
 
 
+def test_a_detector_that_surgeon_did_not_train_takes_pictures_with_their_coco_file_beside_them(tmp_path):
+    network = shapes.detr(2)
+    network.config.id2label, network.config.label2id = {0: "box", 1: "ball"}, {"box": 0, "ball": 1}
+    network.save_pretrained(tmp_path / "network")
+    file = draw(tmp_path / "data", 3)
+    predicted = surgeon.predict(tmp_path / "network", file.parent, min_score=0.0)
+    assert list(predicted.samples) == ["boxes0.png", "boxes1.png", "boxes2.png"]
+    assert predicted.names == ("box", "ball")
+    assert surgeon.evaluate(tmp_path / "network", file).main["boxes"] == 6
+    network.config.id2label = {0: "box", 1: "cone"}
+    with pytest.raises(TrainingError, match="only in the data: ball"):
+        surgeon.evaluate(network, file)
+
+
 def test_an_unknown_detector_head_is_not_numbered():
     assert network_of(nn.Linear(2, 2)) == Network({"labels": Head("cross_entropy", None, ())})

@@ -131,6 +131,8 @@ BESIDE_THE_RULES: dict[str, dict[str, Any]] = {
     "time_series_transformer": {"prediction_length": 8, "context_length": 16},
     "tvp": {"num_frames": 2},
     "vibevoice": {"audio_config.num_filters": 4, "semantic_model_config.num_filters": 4},
+    "vivit": {"num_frames": 4},  # thousands of patches of video attend to each other otherwise
+    "vjepa2": {"frames_per_clip": 4},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"layers_block_type": ["linear_attention", "linear_attention", "hybrid", "hybrid"]},
     "zamba2": {

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("out/adapt.jsonl"), help="what is done; it is added to")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(FRESH))
-    parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=["g = 0.5"])
     parser.add_argument(
         "--methods", nargs="*", choices=[SOURCE, BUILT_IN, *METHODS], default=[SOURCE, BUILT_IN, *METHODS]
     )
@@ -129,12 +129,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cells(name: str, target: str, values: Mapping[str, Mapping[tuple[str, int], float]]) -> list[str]:
-    own = {seed: value for (where, seed), value in values[name].items() if where == target}
+    by_seed = {seed: value for (where, seed), value in values[name].items() if where == target}
     other = {seed: value for (where, seed), value in values.get(BUILT_IN, {}).items() if where == target}
-    spread = statistics.stdev(own.values()) if len(own) > 1 else 0.0
-    ahead = sum(value > other[seed] for seed, value in own.items() if seed in other)
-    shown = f"{statistics.mean(own.values()):.1f} ± {spread:.1f}" if own else ""
-    return [shown, "" if name == BUILT_IN else f"{ahead} of {len(own)}"]
+    spread = statistics.stdev(by_seed.values()) if len(by_seed) > 1 else 0.0
+    ahead = sum(value > other[seed] for seed, value in by_seed.items() if seed in other)
+    shown = f"{statistics.mean(by_seed.values()):.1f} ± {spread:.1f}" if by_seed else ""
+    return [shown, "" if name == BUILT_IN else f"{ahead} of {len(by_seed)}"]
 
 
 if __name__ == "__main__":

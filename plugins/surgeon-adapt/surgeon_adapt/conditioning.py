@@ -35,7 +35,7 @@ class Multilinear:
         """Combine the two."""
         if self.maps is None:
             return (features[:, :, None] * predictions[:, None]).flatten(1)
-        of_features, of_predictions = (each.to(features.device) for each in self.maps)
+        of_features, of_predictions = (projection.to(features.device) for projection in self.maps)
         projected = (features @ of_features) * (predictions @ of_predictions)
         return projected / math.sqrt(self.width)
 

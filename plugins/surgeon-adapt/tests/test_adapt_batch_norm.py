@@ -73,8 +73,10 @@ def test_training_gives_each_domain_its_statistics_and_a_file_says_which_are_use
     model, report = trained([norms(affine=affine)], epochs=8)
     part = model[1]
     for number, domain in enumerate(DOMAINS):
-        own = samples(shifted=domain == "photo")
-        torch.testing.assert_close(part.norms[number].running_mean, model[0](own).mean((0, 2, 3)), atol=0.3, rtol=0.2)
+        of_domain = samples(shifted=domain == "photo")
+        torch.testing.assert_close(
+            part.norms[number].running_mean, model[0](of_domain).mean((0, 2, 3)), atol=0.3, rtol=0.2
+        )
     assert (part.norms[0].weight is part.norms[1].weight) == (affine == "shared")
     assert set(report.tasks["logits"]) == {"all", "plain", "photo"}
     surgeon.save(model, tmp_path / "out")

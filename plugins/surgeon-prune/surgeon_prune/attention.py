@@ -71,13 +71,13 @@ def attentions(model: nn.Module, sites: Sequence[str]) -> list[Attention]:
         OperationError: One has a layout that is not known.
     """
     modules = dict(model.named_modules())
-    found = []
+    layers = []
     for name, module in modules.items():
         if any(f"{name}.".startswith(f"{site}." if site else "") for site in sites):
             described = _described(name, module, modules)
             if described is not None:
-                found.append(described)
-    return found
+                layers.append(described)
+    return layers
 
 
 def _described(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> Attention | None:
@@ -172,8 +172,8 @@ def group_of(model: nn.Module, attention: Attention, unit: Unit) -> Group:
         *([] if whole else [(GROUP_SIZES, attention.shared, 1, attention.key_value_heads)]),
     ]
     settings = [
-        (attention.holder, name, many, each)
-        for names, value, many, each in counted
+        (attention.holder, name, many, divisor)
+        for names, value, many, divisor in counted
         for name in names
         if _holds(holder, name, value)
     ]
@@ -196,14 +196,14 @@ def _writers(path: str, module: nn.Module, size: int, units: list[int] | None) -
     return slices
 
 
-def _refuse_other_tensors(model: nn.Module, attention: Attention, known: set[str]) -> None:
+def _refuse_other_tensors(model: nn.Module, attention: Attention, handled: set[str]) -> None:
     """Refuse tensors that may have an entry for each head: position biases, norms over all heads, sinks."""
     module = model.get_submodule(attention.holder)
     layers = {path for path, _ in attention.layers} | {attention.reader}
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         path = _join(attention.holder, name)
         many = {attention.heads, attention.heads * attention.width, attention.key_value_heads * attention.width}
-        if path in known or path.rpartition(".")[0] in layers or attention.heads == 1:
+        if path in handled or path.rpartition(".")[0] in layers or attention.heads == 1:
             continue
         if many & set(tensor.shape):
             raise OperationError(

@@ -83,7 +83,7 @@ def _groups(surgery: Surgery, calls: Calls, sites: Sequence[str], *, coupled: bo
 
     blocks = surgery.roles().block_sites
     convolutions = convolutions_in(surgery.model, sites)
-    found: dict[tuple[tuple[str, int], ...], Group] = {}
+    by_slices: dict[tuple[tuple[str, int], ...], Group] = {}
     for graph in graphs(surgery, calls):
         for name in convolutions:
             if not f"{name}.".startswith(f"{graph.site}." if graph.site else ""):
@@ -94,10 +94,10 @@ def _groups(surgery: Surgery, calls: Calls, sites: Sequence[str], *, coupled: bo
             writers = {entry.site for entry in group.slices if entry.role == "writes"}
             alone = len(writers) == 1 or any(f"{group.site}.".startswith(f"{block}.") for block in blocks)
             if coupled or alone:
-                found.setdefault(tuple((entry.tensor, entry.axis) for entry in group.slices), group)
-    if not found:
+                by_slices.setdefault(tuple((entry.tensor, entry.axis) for entry in group.slices), group)
+    if not by_slices:
         raise OperationError(
             "no convolution there writes channels that can be removed by themselves",
             hint="name others with at:, or add coupled: true for the streams of residual connections",
         )
-    return list(found.values())
+    return list(by_slices.values())

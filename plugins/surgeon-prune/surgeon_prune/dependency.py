@@ -144,11 +144,11 @@ class Dependencies:
         seen: dict[Any, set[Index]] = {}
         while waiting:
             node, handler, indices = waiting.pop()
-            known = seen.setdefault((id(node), handler), set())
-            indices = sorted({Index(*index) for index in indices} - known)
+            visited = seen.setdefault((id(node), handler), set())
+            indices = sorted({Index(*index) for index in indices} - visited)
             if not indices:
                 continue
-            known.update(indices)
+            visited.update(indices)
             yield node, handler, indices
             for dependency in node.dependencies:
                 if dependency.is_triggered_by(handler):

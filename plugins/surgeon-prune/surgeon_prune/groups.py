@@ -98,7 +98,7 @@ class Group:
     def of(cls, data: Mapping[str, Any]) -> Group:
         """Read a group from JSON-able data."""
         slices = [Slice(**entry) for entry in data["slices"]]
-        settings = [(site, name, many, each) for site, name, many, each in data["settings"]]
+        settings = [(site, name, many, divisor) for site, name, many, divisor in data["settings"]]
         return cls(**{**data, "slices": slices, "settings": settings})
 
 
@@ -168,8 +168,8 @@ def _follow(groups: Sequence[Group], modules: Mapping[str, nn.Module]) -> None:
         assert group.kept is not None
         for site in dict.fromkeys(entry.site for entry in group.slices):
             _follow_shape(modules[site])
-        for site, name, many, each in group.settings:
-            setattr(modules[site], name, len(group.kept) * many // each)
+        for site, name, many, divisor in group.settings:
+            setattr(modules[site], name, len(group.kept) * many // divisor)
 
 
 def _follow_shape(module: Any) -> None:

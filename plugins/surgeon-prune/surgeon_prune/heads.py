@@ -43,26 +43,26 @@ class PruneHeads(UnitFields, Operation):
 
         names = [site.name for site in surgery.select(self.at)]
         replace_multihead(surgery, names)
-        found = {each.site: each for each in attentions(surgery.model, names)}
-        if not found:
+        layers = {layer.site: layer for layer in attentions(surgery.model, names)}
+        if not layers:
             raise OperationError(
                 f"no attention layers of a known layout at {self.at}",
                 hint="name them, or the blocks around them, with at:; prune_mlp prunes MLPs",
             )
 
         def count(group: Group) -> int:
-            layer = found[group.site]
+            layer = layers[group.site]
             multiple = layer.shared if self.unit == "groups" else layer.key_value_heads
             kept = how_many(self.keep, layer.heads, multiple, group.site)
             return kept // layer.shared if self.unit == "groups" else kept
 
         groups = self.cut(
-            surgery, lambda calls: [group_of(surgery.model, each, self.unit) for each in found.values()], count
+            surgery, lambda calls: [group_of(surgery.model, layer, self.unit) for layer in layers.values()], count
         )
-        grouped = self.unit == "groups" and any(each.shared > 1 for each in found.values())
+        grouped = self.unit == "groups" and any(layer.shared > 1 for layer in layers.values())
         surgery.note(summary(groups, "key-value heads, with their query heads" if grouped else "heads", self.by))
         if groups:
-            pruned = [(found[group.site], group) for group in groups]
+            pruned = [(layers[group.site], group) for group in groups]
             follow_config(surgery, lambda: _attempts(surgery, pruned, self.unit), "heads")
         return surgery.model
 

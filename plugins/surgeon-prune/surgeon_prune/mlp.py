@@ -66,7 +66,7 @@ def _mlps(surgery: Surgery, calls: Calls, sites: Sequence[Site]) -> list[Group]:
 
     built = graphs(surgery, calls)
     attention = layers_of_attention(surgery.model)
-    found: list[Group] = []
+    groups_found: list[Group] = []
     for site in sites:
         layers = [
             f"{site.name}.{name}".strip(".")
@@ -84,8 +84,8 @@ def _mlps(surgery: Surgery, calls: Calls, sites: Sequence[Site]) -> list[Group]:
                 f"{site} has no MLP whose channels only its own linear layers read and write",
                 hint="name other sites with at:; prune_channels is for convolutions",
             )
-        found += groups.values()
-    return found
+        groups_found += groups.values()
+    return groups_found
 
 
 def _group(built: Sequence[Dependencies], layer: str, site: str) -> Group | None:

@@ -34,18 +34,18 @@ def refusals(surgery: Surgery, calls: Calls, groups: Sequence[Group]) -> list[st
         For each group, why it cannot be pruned; empty if it can.
     """
     reasons = [""] * len(groups)
-    known: dict[Any, list[str]] = {}
+    reasons_of: dict[Any, list[str]] = {}
     for site in dict.fromkeys(group.site for group in groups):
         numbers = [number for number, group in enumerate(groups) if group.site == site]
         here = [groups[number] for number in numbers]
         kind = tuple(_kind(surgery.model, group) for group in here)
-        if kind not in known:
+        if kind not in reasons_of:
             module, arguments = surgery.model.get_submodule(site), calls.of(site, "cpu")
             together = _refusal(module, here, arguments)
-            known[kind] = [_refusal(module, [group], arguments) if together else "" for group in here]
-            if together and not any(known[kind]):
-                known[kind] = [together] * len(here)
-        for number, reason in zip(numbers, known[kind], strict=True):
+            reasons_of[kind] = [_refusal(module, [group], arguments) if together else "" for group in here]
+            if together and not any(reasons_of[kind]):
+                reasons_of[kind] = [together] * len(here)
+        for number, reason in zip(numbers, reasons_of[kind], strict=True):
             reasons[number] = reason
     return reasons
 

@@ -108,14 +108,14 @@ def test_a_transformer_encoder_of_torch_keeps_computing_in_eval_mode():
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
     tokens = torch.randn(2, 5, 16)
     with torch.no_grad():
-        for each in model.layers:
-            each.self_attn.out_proj.weight[:, 4:12] *= 1e-4
+        for block in model.layers:
+            block.self_attn.out_proj.weight[:, 4:12] *= 1e-4
             for first in (4, 20, 36):  # their queries, keys and values
-                each.self_attn.in_proj_weight[first : first + 8] *= 0.1
+                block.self_attn.in_proj_weight[first : first + 8] *= 0.1
     pruned = surgeon.apply(model, [PruneHeads(keep=2, at="layers.*")], inputs=[[2, 5, 16]]).eval()
     with torch.no_grad():
-        for each in model.layers:
-            each.self_attn.out_proj.weight[:, 4:12] = 0
+        for block in model.layers:
+            block.self_attn.out_proj.weight[:, 4:12] = 0
         torch.testing.assert_close(pruned(tokens), model(tokens), rtol=1e-4, atol=1e-4)
 
 

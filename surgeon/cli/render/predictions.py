@@ -38,8 +38,10 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
             after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
             cells = [predicted.names[best], f"{100 * row[best]:.1f} %", after]
         elif boxes:
-            found = predicted.rows[number]["boxes"]
-            some = [f"{b['class']} {100 * b['score']:.0f} % ({', '.join(f'{s:.0f}' for s in b['box'])})" for b in found]
+            detections = predicted.rows[number]["boxes"]
+            some = [
+                f"{b['class']} {100 * b['score']:.0f} % ({', '.join(f'{s:.0f}' for s in b['box'])})" for b in detections
+            ]
             cells = ["; ".join(some[:COLUMNS]) + (f"; {len(some) - COLUMNS} more" if len(some) > COLUMNS else "")]
         elif words:
             cells = [shown(predicted.classes[number])]

@@ -224,7 +224,7 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None, *, b
             names[name] = match
     _fit_modules(model, target, names, fitting)
     fitting.new = [name for name in new if name not in names]
-    counted = not_to_keep or ()  # new for their count, not for want of them
+    counted = not_to_keep or ()  # new because of their count, not because the file lacks them
     all_trunk = base or not names
     fitting.lacking = [
         name
