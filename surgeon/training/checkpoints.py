@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_callback import TrainerState
 
-from surgeon.errors import TrainingError
+from surgeon.errors import SurgeonWarning, TrainingError
 from surgeon.graph.tensors import tensors_of
 
 RUN = "run.json"
@@ -79,7 +80,9 @@ def start_run(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
-    """Return the last checkpoint of an interrupted ``run``; None if it has none.
+    """Return the last complete checkpoint of an interrupted ``run``; None if it has none.
+
+    A :class:`SurgeonWarning` names later checkpoints that are incomplete or damaged, and says where training goes on.
 
     Raises:
         TrainingError: The folder has no interrupted run, or one of another recipe.
@@ -98,17 +101,28 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
             hint="resume with the same settings, or start over with --force",
         )
     last = last_checkpoint(folder)
+    checkpoints = _checkpoints(folder)
+    lost = [path.name for path in (checkpoints if last is None else checkpoints[checkpoints.index(last) + 1 :])]
+    if lost:
+        begins = "training starts from the beginning" if last is None else f"training goes on from {last.name}"
+        names = f"{', '.join(lost)} {'has' if len(lost) == 1 else 'have'}"
+        warnings.warn(f"{folder}: {names} no {STATE} that can be read; {begins}", SurgeonWarning, stacklevel=2)
     return None if last is None else str(last)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the last complete checkpoint in ``folder``; a killed process may leave an incomplete one."""
+    return next(filter(_is_complete, reversed(_checkpoints(folder))), None)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return all checkpoints in ``folder``, the earliest first."""
     numbered = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and _is_complete(path)
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
     }
-    return numbered[max(numbered)] if numbered else None
+    return [numbered[number] for number in sorted(numbered)]
 
 
 def _is_complete(checkpoint: Path) -> bool:

@@ -342,7 +342,8 @@ def _open(tally: Tally, folder: Path, command: list[str], case: str) -> None:
         wrong = f"took {ended.megabytes} MB"
     elif (
         not ended.status
-        and "trainer state" not in case  # a checkpoint without one counts as incomplete: training starts from the beginning
+        and "trainer state"
+        not in case  # a checkpoint without one counts as incomplete: training starts from the beginning
         and "training arguments" not in case
         and "training tensors" not in case
     ):
