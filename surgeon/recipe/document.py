@@ -69,7 +69,8 @@ class Document:
         place = f"--set {path.strip()}"
         if not equals or "" in keys:
             raise RecipeError("is not PATH=VALUE", where=f"--set {setting}", hint="as in: --set operations.1.classes=7")
-        parsed = parse(json.dumps(value, ensure_ascii=False) if value.startswith(SELECTING) else value, place)
+        selects = value.startswith(SELECTING) and not value.startswith("!!")  # which begins a tag of YAML
+        parsed = parse(json.dumps(value, ensure_ascii=False) if selects else value, place)
         if parsed.problems:
             raise RecipeError(parsed.problems[0].message, where=place)
         at = self.data
