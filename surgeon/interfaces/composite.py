@@ -42,10 +42,12 @@ class Entry:
         site: The path of the part.
         arguments: For each argument of the composite's forward that the part receives, what the part's own forward
             calls it. None if the composite passes all of its arguments on as they are.
+        architecture: What builds the part, where that is known.
     """
 
     site: str
     arguments: Mapping[str, str] | None = None
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True)

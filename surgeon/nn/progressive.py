@@ -51,9 +51,13 @@ class ProgressiveNetwork(nn.Module):
 
     def surgeon_composite(self) -> Composite:
         """Describe the columns: all see the same input, and the newest one has the roles."""
+        # A new column is attached before its architecture is appended.
+        architectures = [*self.architectures, *[None] * len(self.columns)]
         return Composite(
             root=self.role_root,
-            entries=tuple(Entry(f"columns.{index}") for index in range(len(self.columns))),
+            entries=tuple(
+                Entry(f"columns.{index}", architecture=architectures[index]) for index in range(len(self.columns))
+            ),
             built=self.role_root,
             architecture=self.architectures[-1],
         )

@@ -13,8 +13,8 @@ from surgeon.architectures.torchvision import FIXED, Torchvision
 from surgeon.architectures.torchvision_names import ALWAYS, FROZEN_NORM, REPLACED
 from surgeon.graph.skeleton import build_skeleton
 from surgeon.interfaces.architecture_name import Architecture
+from surgeon.interfaces.composite import composite_of
 from surgeon.interfaces.record import record_of
-from surgeon.nn.progressive import ProgressiveNetwork
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def _architectures(model: nn.Module) -> Iterator[Architecture]:
     record = record_of(model)
     candidates = [record.architecture if record is not None else Torchvision().of_module(model)]
     for module in model.modules():
-        if isinstance(module, ProgressiveNetwork):
-            candidates += module.architectures
+        candidates += [entry.architecture for entry in composite_of(module).entries]
     for architecture in candidates:
         if architecture is not None and architecture.scheme == Torchvision.scheme:
             yield architecture
