@@ -119,7 +119,10 @@ def check(
         if signature or key or chain or identity or issuer:
             signer = SignedBy(key, chain or (), identity, issuer)
         if signer and not signature:
-            raise VerificationError(f"{signer} is named, and no signature is to be checked", hint="add --signature")
+            raise VerificationError(
+                f"{signer} is named, and no signature is to be checked",
+                hint="surgeon check ARTIFACT --signature checks it",
+            )
         verified = verify(
             artifact,
             source,

@@ -30,7 +30,7 @@ def messages_in(value: Any) -> tuple[dict[str, Any], ...]:
             raise TrainingError(
                 f"{str(message)[:60]!r} is not a message",
                 where=WHERE,
-                hint="a message has a role and a content: {role: user, content: …}",
+                hint='a message has a role and a content, as in {"role": "user", "content": "…"}',
             )
     if not any(message["role"] == ASSISTANT and message["content"] for message in value):
         raise TrainingError("the assistant says nothing in it, so there is nothing to learn", where=WHERE)

@@ -31,10 +31,10 @@ class Surgery(SettingEdits):
 
     Inspection: ``model``, ``architecture``, ``select``, ``site``, ``role``, ``roles``, ``shape``, ``features``,
     ``trace``, ``inputs``, ``recall``, ``choose``, ``is_recorded``, ``locate``, ``build``, ``families``. Values:
-    ``new``, ``draw``, ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``weight``,
-    ``filled``, ``record``, ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``, ``keep_children``,
-    ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``, ``untap``,
-    ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
+    ``new``, ``draw``, ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``convert``,
+    ``weight``, ``filled``, ``record``, ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``,
+    ``keep_children``, ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``,
+    ``untap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def features(self, at: str | None = None) -> Features:

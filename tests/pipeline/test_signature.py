@@ -288,7 +288,7 @@ def test_mistakes_name_what_is_missing(net: Path, call: Callable[[Path], object]
 
 def test_a_signer_without_a_request_to_check_is_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", str(net), "--key", "ann.pub"]) == VerificationError.exit_code
-    assert "add --signature" in capsys.readouterr().err
+    assert "surgeon check ARTIFACT --signature" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_that_installs_it_is_named(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_keypoints_and_classifiers_are_refused(tmp_path):
     from surgeon.training.session import train
 
     settings = TrainSettings(data={"source": "coco", "path": str(draw(tmp_path, 4))})
-    with pytest.raises(TrainingError, match="no detector") as error:
+    with pytest.raises(TrainingError, match="not a detector") as error:
         train(resnet18(weights=None), settings, quiet=True)
     assert "ForObjectDetection" in (error.value.hint or "")
     keypoints = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)

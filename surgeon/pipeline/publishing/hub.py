@@ -167,7 +167,7 @@ def _check_signed(folder: Path, sent: set[str]) -> None:
         raise HubError(
             f"its signature does not fit: {', '.join(odd[:3])} {what}",
             where=str(folder),
-            hint=f"surgeon card {folder} -o {folder / CARD}, look it over, then: surgeon sign {folder} --force --key …",
+            hint=f"surgeon card {folder} -o {folder / CARD}, look it over, and surgeon sign {folder} --force --key …",
         )
 
 
