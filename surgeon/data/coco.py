@@ -142,8 +142,9 @@ def _by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, di
 
 
 def _categories(entries: list[dict[str, Any]], file: Path) -> dict[Any, str]:
-    made = {key: str(entry.get("name", "")) for key, entry in _by_id(entries, file, "categories").items()}
-    if odd := [key for key, name in made.items() if not name]:
+    named = {key: entry.get("name") for key, entry in _by_id(entries, file, "categories").items()}
+    made = {key: str(name) for key, name in named.items() if name != "" and isinstance(name, (str, int))}
+    if odd := [key for key in named if key not in made]:
         raise TrainingError(f"{file}: the category {odd[0]!r} has no name", where="train.data.path")
     if twice := [name for name, count in Counter(made.values()).items() if count > 1]:
         raise TrainingError(f"{file}: two categories are called {twice[0]!r}", where="train.data.path")
@@ -160,10 +161,10 @@ def _checked(
     annotation: Mapping[str, Any], images: Mapping[Any, Any], categories: Mapping[Any, str], *, masks: bool
 ) -> tuple[list[float], bool] | str:
     """Return an annotation's box and whether it was cut at the edge; or what is wrong with it, in words."""
-    image = images.get(annotation.get("image_id"))
+    image = _with_id(images, annotation.get("image_id"))
     if image is None:
         return f"no picture has the id {annotation.get('image_id')!r}"
-    if annotation.get("category_id") not in categories:
+    if _with_id(categories, annotation.get("category_id")) is None:
         return f"no category has the id {annotation.get('category_id')!r}"
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
@@ -187,6 +188,11 @@ def _within(corners: list[float], size: list[int], box: list[Any]) -> tuple[list
     return inside, over > 0
 
 
+def _with_id(entries: Mapping[Any, Any], key: Any) -> Any:
+    """Return the entry with the id ``key``; None if there is none. JSON may have a list here, which cannot be a key."""
+    return entries.get(key) if isinstance(key, (int, str)) else None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -196,5 +202,5 @@ def _id_of(annotation: Mapping[str, Any], place: int) -> Any:
 
 
 def _of_picture(annotation: Mapping[str, Any], images: Mapping[Any, Any]) -> str:
-    image = images.get(annotation.get("image_id"))
+    image = _with_id(images, annotation.get("image_id"))
     return "" if image is None else f" of {image['file_name']}"

@@ -78,6 +78,8 @@ def test_a_category_of_test_boxes_that_is_not_in_training_is_refused(tmp_path):
         ({"bbox": None}, "not four numbers"),
         ({"category_id": 99}, "no category has the id 99"),
         ({"image_id": 1}, "no picture has the id 1"),
+        ({"category_id": [3]}, r"no category has the id \[3\]"),
+        ({"image_id": {}}, "no picture has the id {}"),
     ],
 )
 def test_a_wrong_annotation_is_named_or_counted(tmp_path, change, reason):
@@ -90,6 +92,13 @@ def test_a_wrong_annotation_is_named_or_counted(tmp_path, change, reason):
     every = [splits.train[i]["labels"] for i in range(len(splits.train))]
     every += [splits.test[i]["labels"] for i in range(len(splits.test))]
     assert sum(int((labels >= 0).sum()) for labels in every) == 15
+
+
+@pytest.mark.parametrize("name", [None, "", [1]])
+def test_a_category_without_a_name_is_refused(tmp_path, name):
+    file = rewritten(draw(tmp_path), lambda made: made["categories"][0].update(name=name))
+    with pytest.raises(TrainingError, match="has no name"):
+        load(of(file), network=network())
 
 
 def test_boxes_that_cross_the_edge_by_rounding_are_cut_and_counted(tmp_path):
