@@ -36,4 +36,5 @@ def test_a_few_cases_of_attacks_find_no_fault() -> None:
 @pytest.mark.timeout(6 * 3600)
 @pytest.mark.parametrize("part", PARTS)
 def test_every_case_of_an_attack_finds_no_fault(part: str) -> None:
-    attack(part, "--full")
+    shown = attack(part, "--full")
+    assert " 0 faults" in shown, shown

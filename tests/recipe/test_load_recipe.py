@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from surgeon import plugins
@@ -276,4 +277,7 @@ def test_the_shipped_schema_is_that_of_the_shipped_operations(builtin: Plugins) 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    load_recipe(path, plugins=plugins.load([str(ROOT / "recipes" / "digit_sources.py")], installed=False))
+    recipe = load_recipe(path, plugins=plugins.load([str(ROOT / "recipes" / "digit_sources.py")], installed=False))
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert [operation.name for operation in recipe.operations] == [step["op"] for step in written["operations"]]
+    assert (recipe.train is not None) == ("train" in written)

@@ -48,7 +48,7 @@ def check_tests(package: Path, site: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_passes_its_linters(tmp_path, kind):
     package = written(tmp_path, kind)
-    execute(package, "ruff", "check", ".")
+    assert "All checks passed" in execute(package, "ruff", "check", ".")
     execute(package, "ruff", "format", "--check", ".")
 
 
@@ -67,7 +67,7 @@ def test_every_new_package_installs_and_passes_its_tests(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_passes_strict_type_checks(tmp_path, kind):
-    execute(written(tmp_path, kind), "mypy", "--strict", "--follow-imports=silent")
+    assert "no issues found" in execute(written(tmp_path, kind), "mypy", "--strict", "--follow-imports=silent")
 
 
 def test_no_word_of_a_template_is_left_and_the_package_has_all_parts(tmp_path):
