@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,13 @@ from surgeon.errors import PluginError, SurgeonWarning, TrainingError, suggest
 from surgeon.interfaces.hooks import hookimpl
 from surgeon.interfaces.returned import raised_in, refuse_return
 from surgeon.recipe.train_settings import MetricSettings
+from surgeon.training.objectives import Target
 
 Metric = Callable[..., float]
 """Called with the predictions and labels of all samples, and its options; returns one number."""
-TASKS = ("classes", "questions", "values")
-"""The tasks whose predictions are all kept; those of tokens and pixels would fill the memory."""
+TASKS = ("classes", "questions", "values", None)
+"""The tasks whose predictions are all kept; those of tokens and pixels would fill the memory. None: the loss has no
+metrics of its own, as that of a plugin, and predictions are kept where a recipe's metric measures them."""
 WHERE = "train.metrics"
 
 
@@ -69,6 +71,7 @@ class Further:
         Args:
             prediction: The predictions of all samples with labels, ``(samples, outputs)``, in float32 on the CPU.
             target: Their labels: classes ``(samples,)``, or numbers in the shape of the predictions, NaN if missing.
+                Behind the loss of a plugin, both have the shapes that the loss gets.
 
         Raises:
             PluginError: The function of a plugin raised an exception, or returned something else than a number.
@@ -112,6 +115,15 @@ def make_further(given: Sequence[str | MetricSettings], available: Mapping[str, 
     return made
 
 
+def keeping(targets: Sequence[Target], tasks: Sequence[str | None], further: Sequence[Further]) -> list[Target]:
+    """Keep the predictions that a metric measures and that the metrics of a task do not need."""
+    measured = {metric.output for metric in further}
+    return [
+        replace(target, kept=task is None and not measured.isdisjoint({None, target.objective.output}))
+        for target, task in zip(targets, tasks, strict=True)
+    ]
+
+
 def by_output(
     further: Sequence[Further], tasks: Mapping[str, str | None], widths: Mapping[str, int]
 ) -> dict[str, dict[str, Further]]:
@@ -136,12 +148,9 @@ def by_output(
         if not able or metric.output not in (None, *able):
             raise TrainingError(
                 f"the metric {metric.name!r} needs all predictions at once, which are not kept for tokens, pixels, "
-                "outputs of more than 256 numbers, and losses of plugins",
+                "and outputs or labels of more than 256 numbers",
                 where=WHERE,
-                hint=f"name another output: {', '.join(able)}"
-                if able
-                else "leave it out; or, behind the loss of a plugin, measure the output by another one without "
-                "training: {output: logits, loss: cross_entropy, weight: 0}",
+                hint=f"name another output: {', '.join(able)}" if able else "leave it out",
             )
     return {
         output: {metric.name: metric for metric in further if metric.output in (None, output)}

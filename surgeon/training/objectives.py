@@ -68,11 +68,13 @@ class Target:
         objective: The objective.
         loss: The loss function.
         options: Keyword arguments of the loss, with class weights as numbers.
+        kept: Whether all predictions are kept for a metric, though the loss has no metrics of its own.
     """
 
     objective: Objective
     loss: Loss
     options: Mapping[str, Any] = field(default_factory=dict)
+    kept: bool = False
 
     @property
     def of_classes(self) -> bool:
