@@ -45,8 +45,8 @@ def refuse_other_sizes(targets: Sequence[Target], before: Sequence[int], now: Se
         if target.kept and one != other:
             objective = target.objective
             raise TrainingError(
-                f"the output {objective.output!r} or its labels {objective.label!r} differ in size between batches, and "
-                "a metric needs all of them at once",
+                f"the output {objective.output!r} or its labels {objective.label!r} differ in size between batches, "
+                "and a metric needs all of them at once",
                 where="train.metrics",
                 hint="name another output: {metric: NAME, output: OUTPUT}, or leave the metric out",
             )
