@@ -103,7 +103,7 @@ def raised_in(thing: Any, call: str, run: Callable[[], T], expected: tuple[type[
         return run()
     except expected:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise PluginError(f"{call}{_from(thing)} raised {reason}", hint="--debug shows where") from error
 

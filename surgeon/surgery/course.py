@@ -104,7 +104,7 @@ class Course:
         except SurgeonError as error:
             error.at(place)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"raised {type(error).__name__}: {error}", where=place) from error
         if result is not surgery.model:
             raise OperationError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from surgeon.errors import PluginError, SurgeonWarning, TrainingError, suggest
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.offers import signature_of
 from surgeon.interfaces.returned import raised_in, refuse_return
 from surgeon.recipe.train_settings import MetricSettings
 from surgeon.training.objectives import Target
@@ -102,9 +102,9 @@ def make_further(given: Sequence[str | MetricSettings], available: Mapping[str, 
                 where=where,
                 hint=suggest(name, available),
             )
-        parameters = list(inspect.signature(available[name]).parameters)[2:]
+        parameters = list(signature_of(available[name]).parameters)[2:]
         try:
-            inspect.signature(available[name]).bind(None, None, **settings.options)
+            signature_of(available[name]).bind(None, None, **settings.options)
         except TypeError as error:
             wrong = next((key for key in settings.options if key not in parameters), "")
             hint = suggest(wrong, parameters) or f"its options are: {', '.join(parameters) or 'none'}"

@@ -17,6 +17,7 @@ from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.registered import registered
 from surgeon.interfaces.training import Schedule
 from surgeon.plugins import Plugins, load
+from surgeon.recipe.train_settings import MetricSettings
 from surgeon.training.callbacks import ScheduleCallback
 from surgeon.training.further_metrics import by_output, calibration_error, make_further
 from surgeon.training.schedules import surgeon_schedules
@@ -195,6 +196,11 @@ def test_outputs_of_several_sizes_are_refused_where_a_metric_needs_all_of_them()
     )
     with pytest.raises(TrainingError, match=r"the output 'logits' or its labels 'labels' differ in size"):
         train(OfAnyLength(), settings, data=data, quiet=True, plugins=offered())
+
+
+def test_a_builtin_function_without_a_signature_serves_as_a_metric():
+    (further,) = make_further([MetricSettings(metric="dist", p=1)], {"dist": torch.dist})
+    assert further(torch.ones(3), torch.zeros(3)) == 3
 
 
 @pytest.mark.parametrize(("result", "what"), [(None, "None"), ("high", "the str 'high'"), (torch.ones(2), "a Tensor")])
