@@ -171,8 +171,8 @@ def predict_samples(
                 raw = torch.stack([shares_of(place, raw.shape[CLASSES[kind]]) for place in some])
             values.append(raw.cpu().reshape(len(raw), -1))
             label = objective.label
-            if label in source.shown:
-                labels += source.shown[label][start : start + len(values[-1])]
+            if label in source.original_labels:
+                labels += source.original_labels[label][start : start + len(values[-1])]
             elif label in batch and label not in source.inputs:
                 names = source.classes.get(label) or network.head(label).names
                 labels += [_named(value, names, objective) for value in _labels(batch, label, kind)]
