@@ -78,7 +78,7 @@ class LabelColumn:
     def problem(self, bad: Array, message: str, hint: str | None = None) -> TrainingError:
         """Return the error for the first of the ``bad`` rows."""
         first = int(np.flatnonzero(bad)[0])
-        value = self.names[self.codes[first]] if self.kind == "text" else _shown(self.values[first])
+        value = self.names[self.codes[first]] if self.kind == "text" else _as_text(self.values[first])
         more = int(bad.sum()) - 1
         rest = f" (and {more} more rows)" if more else ""
         return TrainingError(
@@ -292,5 +292,5 @@ def _mark_hint(values: Array) -> str | None:
     return f"if it marks a missing label, declare it: na: {marks}" if marks else None
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{number:g}' for number in np.ravel(value)[:8])}]"
