@@ -151,7 +151,7 @@ def test_what_a_plugin_prints_does_not_mix_with_the_output_of_a_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The output may be JSON."""
-    text = "print('hello from import')\n" + SOURCE.format(name="Glow")
+    text = SOURCE.format(name="Glow") + "\n\nprint('hello from import')\n"
     text = text.replace("    return [", "    print('hello from hook')\n    return [")
     loaded = plugins.load([write(tmp_path, "chatty", text)], installed=False)
     assert "glow" in loaded.operations()
