@@ -18,12 +18,13 @@ from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import Batch
 from surgeon.training.detection import DETECTIONS
+from surgeon.training.direction import refuse_seen_tokens
 from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
-from surgeon.training.objectives import Target, prepare
+from surgeon.training.objectives import Target, call_of, prepare
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
@@ -96,6 +97,7 @@ def evaluate_samples(
             if not targets:
                 targets = prepare(_objectives(model, operations, outputs, batch), losses, outputs, batch, {})
                 tasks = [task_of(target, outputs, batch) for target in targets]
+                refuse_seen_tokens(model, call_of(model, part.inputs), batch, outputs, targets)
             for target in targets:
                 _check_label(target, outputs, batch)
             table_rows, sizes = rows(targets, outputs, batch)

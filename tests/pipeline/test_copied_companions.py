@@ -16,6 +16,7 @@ import surgeon
 from surgeon.cli import app as cli
 from surgeon.errors import CheckpointError, OperationError, SurgeonError
 from surgeon.operations.adapt_input.operation import AdaptInput
+from surgeon.operations.freeze import Freeze
 from surgeon.operations.replace_head.operation import ReplaceHead
 from surgeon.operations.truncate.operation import Truncate
 from surgeon.pipeline.companions import Sizes, adapt
@@ -143,6 +144,16 @@ def test_pooling_is_given_the_new_width(tmp_path: Path) -> None:
 def test_a_trained_module_of_another_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=r"2_Dense/model.safetensors was trained on vectors of width 16"):
         adapt(companions(folders.sentences(tmp_path / "st")), [], Sizes(16, None), wide(12))
+
+
+def test_weights_for_each_block_are_refused_where_blocks_go(tmp_path: Path) -> None:
+    folder = folders.sentences(tmp_path / "st")
+    (folder / "2_Dense" / "config.json").write_text(
+        '{"embedding_dimension": 16, "layer_start": 1, "num_hidden_layers": 4}'
+    )
+    with pytest.raises(OperationError, match=r"2_Dense/config.json weighs the outputs of 4 blocks, and .* has 2 now"):
+        prepare(folder, THINNED)
+    assert prepare(folder, Freeze(sites="encoder.layer.0")).plan.notes
 
 
 def test_a_tokenizer_of_more_tokens_than_the_new_embedding_is_refused(bert: Path) -> None:
