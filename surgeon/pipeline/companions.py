@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -30,6 +32,9 @@ WIDTH = ("hidden_size", "d_model", "dim")
 BLOCKS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 WEIGHED = "num_hidden_layers"
 """The key of sentence-transformers' WeightedLayerPooling for the number of blocks that it has weights for."""
+DECODER_BLOCK = re.compile(r"\bdecoder\.layers\.(\d+)\.")
+ALIGNMENT = "alignment_heads"
+"""The key of Whisper's generation settings for the heads, each a decoder block and its head, that align words."""
 PARTS = ("image_processor", "video_processor")
 """Keys of image processors inside a ``processor_config.json``."""
 SINGLE = (".safetensors", ".pt")
@@ -66,7 +71,11 @@ class Sizes:
 
 
 def adapt(
-    companions: Iterable[Companion], operations: Sequence[Operation], before: Sizes, after: nn.Module
+    companions: Iterable[Companion],
+    operations: Sequence[Operation],
+    before: Sizes,
+    after: nn.Module,
+    kept_tensors: Mapping[str, str] = MappingProxyType({}),
 ) -> AdaptedCompanions:
     """Update companions for a network after operations.
 
@@ -75,6 +84,7 @@ def adapt(
         operations: The operations.
         before: The sizes of the network before the operations.
         after: The network after the operations, or its skeleton.
+        kept_tensors: The names of the tensors that stay, each with its name before the operations.
 
     Raises:
         OperationError: A companion no longer fits and cannot be adapted.
@@ -88,9 +98,31 @@ def adapt(
     _check_vocabulary(kept, before.vocabulary, sizes.vocabulary)
     kept, changes = _adapt_sentences(kept, before, sizes, after)
     notes += changes
+    kept, changes = _adapt_alignment(kept, kept_tensors)
+    notes += changes
     if line := summarise(kept):
         notes.insert(0, f"beside the weights: {line}")
     return AdaptedCompanions(kept, notes)
+
+
+def _adapt_alignment(companions: list[Companion], kept_tensors: Mapping[str, str]) -> tuple[list[Companion], list[str]]:
+    """Renumber the decoder blocks by whose attention Whisper finds when a word was said, or leave them out."""
+    pairs = [(DECODER_BLOCK.search(old), DECODER_BLOCK.search(new)) for new, old in kept_tensors.items()]
+    moved = {int(old[1]): int(new[1]) for old, new in pairs if old and new}
+    if not moved:
+        return companions, []
+    adapted, notes = [], []
+    for companion in companions:
+        content = companion.json() if companion.kind == "generation settings" else {}
+        heads = content.get(ALIGNMENT)
+        left = [[moved[block], head] for block, head in heads if block in moved] if heads else heads
+        if left != heads:
+            content = {**content, ALIGNMENT: left} if left else {k: v for k, v in content.items() if k != ALIGNMENT}
+            companion = companion.with_json(content)
+            few = f"{len(left or ())} of {len(heads)} {ALIGNMENT} are left"
+            notes.append(f"{companion.name}: {few}{'' if left else ', so that words get no timestamps'}")
+        adapted.append(companion)
+    return adapted, notes
 
 
 def _from_config(model: nn.Module, *names: str) -> int | None:
