@@ -1,4 +1,4 @@
-"""Every block of code in the README runs as it stands."""
+"""Every block of code in the README runs as it stands; so do those of two pages of the site."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 from cases.material import COLOURS, paint, save_vit
 from readme import README
 from signing_keys import write_key
@@ -18,8 +19,23 @@ from torchvision.models import resnet50
 
 from surgeon.cli import run
 
-BLOCKS = re.findall(r"^(<!-- output: .*? -->\n)?```(\w*)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S)
-SHELL, YAML, PYTHON = ([text for _, language, text in BLOCKS if language == name] for name in ("", "yaml", "python"))
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The blocks of code in one language, without the output of commands."""
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^(<!-- output: .*? -->\n)?```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    return [code for _, name, code in fences if name == language]
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page that no other test runs, with single blanks."""
+    lines = "".join(blocks(page, "")).splitlines()
+    typed = [" ".join(part.split()) for line in lines for part in line.split("#")[0].split("&&")]
+    return [command for command in typed if command not in ELSEWHERE]
+
+
+COMMAND_LINE, FINE_TUNING = (README.parent / "surgeon/docs" / name for name in ("command_line.md", "fine_tuning.md"))
+YAML, PYTHON = blocks(README, "yaml"), blocks(README, "python")
 ELSEWHERE = {
     "python -m pip install '.[train]'": "tests/test_quickstart.py",
     "surgeon apply recipes/quickstart.yaml recipes/digits.pt": "tests/test_quickstart.py",
@@ -27,13 +43,6 @@ ELSEWHERE = {
     "pytest": "this run",
 }
 """Commands that other tests run, or that this one stands on."""
-COMMANDS = [
-    command.strip()
-    for block in SHELL
-    for line in block.splitlines()
-    for command in line.split("#")[0].split("&&")
-    if command.strip() not in ELSEWHERE
-]
 CODES = {"diff": 20, "push": 12}
 """Exit codes other than 0: the networks differ; there is no token here."""
 
@@ -63,12 +72,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_blocks_are_found():
-    assert (len(SHELL) >= 3, len(YAML), len(PYTHON)) == (True, 2, 2)
-    assert len(COMMANDS) >= 10
+    assert (len(YAML), len(PYTHON)) == (2, 2)
+    assert len(commands(README)) >= 6
+    assert len(commands(COMMAND_LINE)) >= 12
+
+
+def test_the_pages_show_the_recipes_of_the_readme():
+    assert blocks(COMMAND_LINE, "yaml") == YAML[:1]
+    assert yaml.safe_load(blocks(FINE_TUNING, "yaml")[0]) == yaml.safe_load(YAML[1])
 
 
 def test_the_commands_run_one_after_the_other(folder: Path, capsys: pytest.CaptureFixture[str]):
-    for command in COMMANDS:
+    for command in dict.fromkeys([*commands(COMMAND_LINE), *commands(README)]):
         program, *arguments = shlex.split(command)
         assert program == "surgeon"
         if "onnx" in arguments and find_spec("onnxruntime") is None:

@@ -89,20 +89,20 @@ def adapt(
     Raises:
         OperationError: A companion no longer fits and cannot be adapted.
     """
-    kept, notes = list(companions), []
+    adapted, notes = list(companions), []
     for operation in operations:
         if isinstance(operation, AdaptInput):
-            kept, changes = _adapt_processors(kept, operation)
+            adapted, changes = _adapt_processors(adapted, operation)
             notes += changes
     sizes = Sizes.of(after)
-    _check_vocabulary(kept, before.vocabulary, sizes.vocabulary)
-    kept, changes = _adapt_sentences(kept, before, sizes, after)
+    _check_vocabulary(adapted, before.vocabulary, sizes.vocabulary)
+    adapted, changes = _adapt_sentences(adapted, before, sizes, after)
     notes += changes
-    kept, changes = _adapt_alignment(kept, kept_tensors)
+    adapted, changes = _adapt_alignment(adapted, kept_tensors)
     notes += changes
-    if line := summarise(kept):
+    if line := summarise(adapted):
         notes.insert(0, f"beside the weights: {line}")
-    return AdaptedCompanions(kept, notes)
+    return AdaptedCompanions(adapted, notes)
 
 
 def _adapt_alignment(companions: list[Companion], kept_tensors: Mapping[str, str]) -> tuple[list[Companion], list[str]]:
@@ -282,8 +282,8 @@ def _adapt_sentences(
     if not modules:
         return companions, []
     if stock_config(result) is None:
-        others = [companion for companion in companions if companion.kind != SENTENCES]
-        return others, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
+        remaining = [companion for companion in companions if companion.kind != SENTENCES]
+        return remaining, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
     _check_blocks(modules, sizes_before.blocks, sizes_after.blocks)
     before, after = sizes_before.width, sizes_after.width
     if after == before or before is None or after is None:

@@ -1,4 +1,4 @@
-"""The output of commands that the README shows: run them again, and write or compare what they print.
+"""The output of commands that README and the handwritten pages show: print it again, and write or compare it.
 
 A block begins with a comment that holds the command and ends with the end of its code fence::
 
@@ -18,12 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "surgeon/docs").glob("*.md")))
+"""README, and the pages of the site that are written by hand."""
 BLOCK = re.compile(r"<!-- output: surgeon (?P<arguments>[^\n]+) -->\n```text\n(?P<text>.*?)\n```", re.DOTALL)
 COMMAND = "PYTHONPATH=tests python -m readme"
 
 
 def shown(text: str) -> dict[str, str]:
-    """The output that a README shows, by the arguments of its command."""
+    """The output that a page shows, by the arguments of its command."""
     return {match["arguments"]: match["text"] for match in BLOCK.finditer(text)}
 
 
@@ -40,7 +42,7 @@ def printed(arguments: str) -> str:
 
 
 def regenerated(text: str) -> str:
-    """The text of a README with every block as its command prints it now."""
+    """The text of a page with every block as its command prints it now."""
 
     def block(match: re.Match[str]) -> str:
         arguments = match["arguments"]

@@ -71,8 +71,8 @@ def choose_features(cls: Any, config: Any) -> str:
             f"{cls.__name__} reads {len(depths)} blocks ({field} of the config), and this network has {total}"
         )
     chosen: list[int] = []
-    for left, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
+    for remaining, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
         lowest = chosen[-1] + 1 if chosen else 1
-        chosen.append(min(max(round(depth * total) - 1, lowest), total - left))
+        chosen.append(min(max(round(depth * total) - 1, lowest), total - remaining))
     setattr(config, field, chosen)
     return f"the head reads the blocks {', '.join(map(str, chosen))} of {total}: {field} of the config"
