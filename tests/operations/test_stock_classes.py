@@ -103,6 +103,14 @@ def test_a_classifier_goes_back_to_its_base_with_its_pooler():
     assert torch.equal(edited.pooler.dense.weight, model.bert.pooler.dense.weight)
 
 
+def test_a_classifier_without_the_decoder_of_its_base_goes_back_to_the_base_without_one():
+    config = tf.FunnelConfig(
+        vocab_size=VOCABULARY, block_sizes=[1, 1], num_decoder_layers=1, d_model=16, n_head=2, d_head=8, d_inner=16
+    )
+    edited = surgeon.apply(tf.FunnelForSequenceClassification(config), [ReplaceHead(task="base")])
+    assert type(edited) is tf.FunnelBaseModel
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_base_gets_a_language_head_tied_as_its_config_says(tied, tmp_path):
     model = tf.LlamaModel(tf.LlamaConfig(**TOKENS, tie_word_embeddings=tied))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import surgeon
 from surgeon.errors import ArchitectureError, OperationError
-from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, FIXED, class_for, tasks_of
+from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, FIXED, class_for, classes_for, tasks_of
 from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.operations.replace_head.class_counts import counted_tensors
 from surgeon.operations.replace_head.sibling_config import READS_BACK
@@ -108,6 +108,8 @@ def _check(way: str, task: str, cls: str, source: nn.Module, folder: Path) -> st
         target = getattr(transformers, str(class_for("base", source.config.model_type)))  # type: ignore[union-attr]
     edited = surgeon.apply(str(folder / "source"), [operation])
     surgeon.save(edited, folder / "edited")
+    if task == "base" and type(edited).__name__ in classes_for("base", source.config.model_type):  # type: ignore[union-attr]
+        target = type(edited)  # Funnel has two
     if type(edited) is not target:
         raise DiffersError(f"is a {type(edited).__name__}")
     if not (folder / "edited" / "config.json").exists():
