@@ -353,3 +353,12 @@ def test_a_trunk_under_another_name_than_its_class_says_is_found(tmp_path):
     surgeon.save(edited, tmp_path / "edited")
     _, loading = tf.Llama4ForCausalLM.from_pretrained(tmp_path / "edited", output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_a_trunk_inside_another_network_is_found():
+    """DetrForSegmentation holds a whole detector, and its trunk is in that."""
+    from surgeon.operations.replace_head.sibling import _trunk
+
+    trunk = torch.nn.Linear(2, 2)
+    outer = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})})
+    assert _trunk(outer, trunk) == "detector.model"

@@ -148,7 +148,7 @@ def _trunk(model: nn.Module, other: nn.Module) -> str:
     prefix: Any = getattr(model, "base_model_prefix", "")
     if prefix and prefix in model._modules:
         return str(prefix)
-    return next((name for name, part in model.named_children() if type(part) is type(other)), "")
+    return next((name for name, part in model.named_modules() if name and type(part) is type(other)), "")
 
 
 def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
