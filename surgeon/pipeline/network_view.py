@@ -165,8 +165,8 @@ def inspect(
 ) -> NetworkView:
     """Return a network's sites, roles and shapes. Reads no weights.
 
-    In a notebook the result shows itself as tables. ``surgeon.inspect(model)`` shows an edited model with its surgery and
-    what is frozen; the model itself is an ordinary module, which PyTorch prints.
+    In a notebook the result shows itself as tables. ``surgeon.inspect(model)`` shows an edited model with its surgery
+    and what is frozen; the model itself is an ordinary module, which PyTorch prints.
 
     Args:
         model: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
