@@ -240,7 +240,10 @@ class Surgery(SettingEdits):
         """Refuse to cut away a module that another operation of this recipe has added."""
         journal = self._journal
         for site in sites:
-            for tensor in self.model.get_submodule(site).parameters(recurse=False):
+            module = self.model.get_submodule(site)
+            if module in journal.original:  # its values may be new, but nobody added it
+                continue
+            for tensor in module.parameters(recurse=False):
                 origin = journal.origins.get(tensor)
                 if isinstance(origin, (New, Derived)) and origin.by in journal.finished:
                     raise OperationError(

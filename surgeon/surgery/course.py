@@ -60,6 +60,7 @@ class Course:
     ) -> None:
         self._states: ModuleStates | None = None
         self.journal = Journal(origins, surgeries.answers if replay else None, surgeries.seed, planning=planning)
+        self.journal.original.update(root.modules())
         self.surgery = Surgery(
             root,
             journal=self.journal,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from torch import nn
 
@@ -45,6 +46,7 @@ class Journal:
         read: The origins of tensors whose values operations looked at.
         answering: Whether the answer to a question is being computed, which is recorded then.
         planning: Whether only a plan is wanted, for which no choice reads weights.
+        original: The modules that the network had before the recipe.
     """
 
     origins: Origins = field(default_factory=Origins)
@@ -64,6 +66,7 @@ class Journal:
     read: list[Origin] = field(default_factory=list)
     answering: bool = False
     planning: bool = False
+    original: WeakSet[nn.Module] = field(default_factory=WeakSet)
 
     def __post_init__(self) -> None:
         self._answers = Answers(self.recorded or {})

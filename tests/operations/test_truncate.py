@@ -116,6 +116,19 @@ def test_senseless_fields_are_refused(fields):
         Truncate(**fields)
 
 
+@pytest.mark.parametrize(
+    "before", [surgeon.Convert(dtype="float64"), surgeon.Reinit(sites=".")], ids=["convert", "reinit"]
+)
+def test_layers_that_an_operation_gave_other_values_may_be_cut_away(before):
+    model = surgeon.apply(build("resnet"), [before, Truncate(after="layer3")])
+    assert not hasattr(model, "layer4")
+
+
+def test_a_layer_that_an_operation_added_is_not_cut_away():
+    with pytest.raises(OperationError, match="would cut away fc, which replace_head has just added"):
+        surgeon.apply(build("resnet"), [ReplaceHead(classes=3), Truncate(after="layer3")])
+
+
 def test_a_truncated_network_compiles_in_one_graph():
     cut = surgeon.apply(build("resnet"), [Truncate(after="layer2")])
     compiled = torch.compile(cut, fullgraph=True, backend="aot_eager")
