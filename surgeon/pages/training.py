@@ -84,7 +84,7 @@ def _domain(whose: str, values: Mapping[str, Any]) -> Iterator[str]:
 
 def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Make the confusion matrix: a row for each true class, tinted by its share of the row."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f'<th class="cell">{escape(name)}</th>' for name in names)
     rows = []
     for name, row in zip(names, matrix, strict=True):
         total = sum(row) or 1

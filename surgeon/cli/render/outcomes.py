@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.checkpoint.artifact import MANIFEST
 from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.pages.numbers import count, size
 from surgeon.pipeline.nonfinite import describe_nonfinite
@@ -113,7 +115,9 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
     saved = Text.assemble(
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
     )
-    lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}")')]
+    needed = _plugin_files(path)
+    others = f", plugins={json.dumps(needed)}" if needed else ""
+    lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}"{others})')]
     if (config := read_object(path / "config.json")) is not None:
         name = (config.get("architectures") or ["AutoModel"])[0]
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
@@ -122,6 +126,14 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
         if reload.nonfinite:
             lines.append(Text.assemble(("warning       ", "yellow"), describe_nonfinite(reload.nonfinite)))
     return Group(*lines)
+
+
+def _plugin_files(path: Path) -> list[str]:
+    """List the plugins that loading an artifact needs and that are files, not installed packages."""
+    manifest = read_object(path / MANIFEST) or {}
+    surgeries = manifest.get("record", {}).get("surgeries", [])
+    origins = [origin for surgery in surgeries for origin in surgery.get("plugins", {}).values()]
+    return [origin for origin in dict.fromkeys(origins) if origin.endswith(".py")]
 
 
 def render_verification(artifact: str, verified: Verification, signer: SignedBy | None = None) -> RenderableType:
