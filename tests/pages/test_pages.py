@@ -161,10 +161,12 @@ def test_the_page_resolves_selectors_as_surgeon_does(tmp_path: Path) -> None:
     assert said["faults"] == []
     for selector, found in zip(SELECTORS, said["value"], strict=True):
         try:
-            wanted = [site.site.removeprefix(".") if site.site == "." else site.site for site in view.select(selector)]
+            expected = [
+                site.site.removeprefix(".") if site.site == "." else site.site for site in view.select(selector)
+            ]
         except SiteError:
-            wanted = None
-        assert found == wanted, selector
+            expected = None
+        assert found == expected, selector
 
 
 @browser
