@@ -14,6 +14,7 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.network import Network
 from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
+from surgeon.interfaces.html_table import html_report
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import Batch
@@ -22,6 +23,7 @@ from surgeon.training.direction import refuse_seen_tokens
 from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
+from surgeon.training.measure_tables import class_tables, domain_table
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Target, call_of, prepare
@@ -60,6 +62,14 @@ class Evaluation:
             "names": {output: list(names) for output, names in self.names.items()},
             "notes": list(self.notes),
         }
+
+    def _repr_html_(self) -> str:
+        """Show the metrics of each output and domain, each class and the confusion matrix in a notebook."""
+        parts: list[str] = []
+        for output, domains in self.measures.items():
+            parts.append(domain_table(output, domains))
+            parts += class_tables(domains.get(ALL, {}), self.names.get(output, ()))
+        return html_report(f"evaluated on {self.samples:,} samples", *parts, notes=self.notes)
 
 
 def evaluate_samples(

@@ -59,9 +59,9 @@ def test_a_network_becomes_what_from_pretrained_makes_of_its_files(name, tmp_pat
     reference, loading = cls.from_pretrained(
         tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    values, wanted = stock.state_dict(), reference.state_dict()
-    assert {n: t.shape for n, t in values.items()} == {n: t.shape for n, t in wanted.items()}
-    assert all(torch.equal(values[n], wanted[n]) for n in wanted.keys() - loading["missing_keys"])
+    values, expected = stock.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in values.items()} == {n: t.shape for n, t in expected.items()}
+    assert all(torch.equal(values[n], expected[n]) for n in expected.keys() - loading["missing_keys"])
     assert stock.config.id2label == dict(enumerate(NAMES))
 
 
@@ -241,8 +241,8 @@ def test_every_tensor_with_the_class_count_changes(make, inputs, tmp_path):
     make().save_pretrained(tmp_path / "source")
     edited = surgeon.apply(str(tmp_path / "source"), [ReplaceHead(classes=NAMES)])
     reference = type(edited).from_pretrained(tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True)
-    ours, wanted = edited.state_dict(), reference.state_dict()
-    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in wanted.items()}
+    ours, expected = edited.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in expected.items()}
     assert edited.train()(**inputs()).loss.isfinite()
     surgeon.save(edited, tmp_path / "edited")
     again = type(edited).from_pretrained(tmp_path / "edited").state_dict()
