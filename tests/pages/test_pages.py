@@ -192,6 +192,7 @@ def test_a_training_is_reported_in_the_terminal_and_in_a_page(
     assert run(["apply", str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "-o", str(out), *quick]) == 0
     assert run(["train-report", str(out), "--html", str(page)]) == 0
     said = capsys.readouterr().out
+    assert f"page written to {page}" in said
     assert "after training" in said
     assert re.search(r"\\ predicted\s+5\s+6\s+7\s+8\s+9", said)
     text = page.read_text()
