@@ -96,9 +96,22 @@ def validate(
         if group[0].error["type"] == "union_tag_invalid":
             what, hint = _unknown(group[0].error, plugins, needed)
         else:
-            what, hint = _reword(group, model, plugins, see, beside)
+            what, hint = _reword(group, model, plugins, see or _part_command(keys, data, plugins), beside)
         document.problem((*at, *keys), what, hint)
     return None
+
+
+def _part_command(keys: Keys, data: Any, plugins: Plugins) -> str | None:
+    """Return the command that explains the part of ``train:`` in which a problem lies."""
+    if len(keys) < 2 or keys[0] != "train":
+        return None
+    name = "train"
+    if len(keys) > 2 and isinstance(keys[1], str):
+        part = data["train"][keys[1]]
+        part = part[keys[2]] if isinstance(part, list) and isinstance(keys[2], int) else part
+        source = part.get("source") if isinstance(part, dict) else None
+        name = source if source in plugins.sources() else f"train.{keys[1]}"
+    return f"surgeon schema {name}"
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:
@@ -172,7 +185,7 @@ def _unknown(error: ErrorDetails, plugins: Plugins, needed: Mapping[str, str] | 
     kind, name = error["ctx"]["discriminator"].strip("'"), error["ctx"]["tag"]
     if conflict := plugins.conflicts.get(f"{kind} {name}"):
         return conflict.message, conflict.hint
-    hint = plugins.hint(kind, name, plugins.sources(), see="surgeon plugins", needed=needed)
+    hint = plugins.hint(kind, name, plugins.sources(), see="surgeon schema sources", needed=needed)
     return f"unknown {kind} {name!r}", hint
 
 
