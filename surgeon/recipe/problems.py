@@ -177,6 +177,8 @@ def _reword(
     choices = [
         c.strip("' ") for c in str(first.error.get("ctx", {}).get("expected", "")).replace(" or ", ",").split(",")
     ]
+    if isinstance(value, (bool, int, float)) and any(problem.error["type"] == "string_type" for problem in group):
+        return f"must be {' or '.join(plain)}, not {shown(value)}", f'put it in quotes: "{shown(value)}"'
     return f"must be {' or '.join(plain)}, not {shown(value)}", suggest(str(value), choices, see=see)
 
 

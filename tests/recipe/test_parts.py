@@ -65,6 +65,15 @@ def test_an_unknown_part_is_refused_with_what_there_is(name: str, hint: str, bui
     assert hint in str(refused.value.hint)
 
 
+@pytest.mark.parametrize("given", ["0", "1.5", "true"])
+def test_what_yaml_does_not_take_for_text_is_to_be_quoted(given: str, builtin: Plugins, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"operations: [{{op: replace_head, classes: [{given}, a]}}]\n")
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(recipe, plugins=builtin)
+    assert f'put it in quotes: "{given}"' in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("setting", "command"),
     [
