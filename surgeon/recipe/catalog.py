@@ -123,8 +123,8 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
         return " or ".join(name for name in names if name != "null") or "null"
     kind = str(field.get("type", "anything"))
     if kind == "array":
-        inner = type_of(field.get("items", {}), shared)
-        return f"list of {inner}s" if inner in COUNTED else f"list of {inner}"
+        item = type_of(field.get("items", {}), shared)
+        return f"list of {item}s" if item in COUNTED else f"list of {item}"
     if kind == "object":
         inner = field.get("additionalProperties")
         return f"mapping to {type_of(inner, shared)}" if isinstance(inner, dict) and inner else "mapping"

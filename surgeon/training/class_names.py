@@ -111,7 +111,7 @@ def restore_names(model: nn.Module) -> None:
 
 def context(model: nn.Module) -> int | None:
     """Return the most tokens of a text in the network's training, by its config; None if that does not say."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "max_position_embeddings", None)
     return count if isinstance(count, int) and count > 0 else None

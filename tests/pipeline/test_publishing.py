@@ -104,7 +104,7 @@ def test_a_card_warns_of_what_was_drawn_and_never_trained(untrained):
 
 
 def test_buffers_are_not_counted_as_parameters(tmp_path):
-    network = families.build("resnet18")
+    network = families.build("resnet")
     edited = surgeon.apply(network, [surgeon.Freeze(up_to="layer1")])
     state = edited.state_dict()
     text = surgeon.card(surgeon.save(edited, tmp_path / "net"))

@@ -184,7 +184,7 @@ def test_positions_are_those_that_the_network_takes(kind, config, expected):
 
 def test_a_columns_classes_have_the_names_and_the_order_that_its_operation_gives():
     column = surgeon.Progressive(task="new", classes=["zebra", "ant"], at=["layer3"])
-    model = surgeon.apply(families.build("resnet18"), [column])
+    model = surgeon.apply(families.build("resnet"), [column])
     head = network_of(model, [Objective(output="new", label="kind")]).heads["kind"]
     assert (head.names, head.count) == (("zebra", "ant"), 2)
 
