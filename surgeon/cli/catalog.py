@@ -90,7 +90,7 @@ def _of_a_recipe(name: str, plugins: Plugins) -> None:
 
     with suppress(RecipeError):
         describe_part(schema_of(plugins), name)
-        raise OperationError(f"{name!r} is no operation, but a part of recipes", hint=f"see: surgeon schema {name}")
+        raise OperationError(f"{name!r} is a part of recipes, not an operation", hint=f"see: surgeon schema {name}")
 
 
 def _explain(schema: Mapping[str, Any], name: str, as_json: bool) -> None:

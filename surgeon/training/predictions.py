@@ -216,7 +216,7 @@ def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
 def main_output(outputs: dict[str, Tensor], trained: Sequence[str] = ()) -> str:
     """Return the name of the main output of a network: its own, else the first that was ``trained``, else the first.
 
-    A new column beside a frozen one is thus what is predicted, not the task that the frozen one learnt before.
+    Of columns, the new one is predicted, not the earlier task of a frozen one.
     """
     named = [name for name in MAIN if name in outputs]
     return next(iter([*named, *(name for name in outputs if name in trained), *outputs]))
