@@ -57,8 +57,8 @@ def describe_part(schema: Schema, name: str) -> dict[str, Any] | None:
         properties = part.get("properties", {})
         if key not in properties:
             before = ".".join(keys[:position])
-            known = [f"{before}.{other}" if before else other for other in properties]
-            names = [*known, *(() if before else (RECIPE, SOURCES, *sources))]
+            siblings = [f"{before}.{other}" if before else other for other in properties]
+            names = [*siblings, *(() if before else (RECIPE, SOURCES, *sources))]
             raise RecipeError(f"recipes have no part {name!r}", hint=suggest(name, names) or _listed(names))
         inner = definitions_in(properties[key], shared, nested=False)
         if ANY_SOURCE in inner:
