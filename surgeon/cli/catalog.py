@@ -86,7 +86,7 @@ def schema(
 def _of_a_recipe(name: str, plugins: Plugins) -> None:
     """Raise an error that names the right command, if ``name`` is another part of recipes than an operation."""
     from surgeon.recipe.catalog import schema_of
-    from surgeon.recipe.parts import describe_part
+    from surgeon.recipe.recipe_parts import describe_part
 
     with suppress(RecipeError):
         describe_part(schema_of(plugins), name)
@@ -97,7 +97,7 @@ def _explain(schema: Mapping[str, Any], name: str, as_json: bool) -> None:
     """Print the documentation and the keys of a part of recipes."""
     from surgeon.cli.render.catalog import render_operation, render_sources
     from surgeon.cli.render.consoles import show
-    from surgeon.recipe.parts import describe_part, sources_of
+    from surgeon.recipe.recipe_parts import describe_part, sources_of
 
     part = describe_part(schema, name)
     if part is None:

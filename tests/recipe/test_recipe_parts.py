@@ -11,7 +11,7 @@ from surgeon.errors import RecipeError
 from surgeon.plugins import Plugins
 from surgeon.recipe.catalog import schema_of
 from surgeon.recipe.load import load_recipe
-from surgeon.recipe.parts import describe_part, sources_of
+from surgeon.recipe.recipe_parts import describe_part, sources_of
 
 
 @pytest.fixture(scope="module")
