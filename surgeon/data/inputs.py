@@ -169,12 +169,12 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
                 hint="repair it, or leave out rows that cannot be read: on_error: skip",
             )
         if bad:
-            kept = [position for position in range(len(part)) if position not in bad]
-            if not kept:
+            readable = [position for position in range(len(part)) if position not in bad]
+            if not readable:
                 raise TrainingError(f"{data.places[name]}: no row of {name} can be read: {bad[min(bad)]}")
-            shown = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
-            notes.append(f"{data.places[name]}: left out {len(bad)} {name} rows that cannot be read ({shown})")
-            data.parts[name] = part.select(np.array(kept))
+            reasons = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
+            notes.append(f"{data.places[name]}: left out {len(bad)} {name} rows that cannot be read ({reasons})")
+            data.parts[name] = part.select(np.array(readable))
         for encode in encoders:
             if isinstance(encode, Texts):
                 notes += encode.notes(data.parts[name].rows.select_columns(encode.columns), data.places[name])

@@ -32,7 +32,7 @@ from surgeon.data.readers import (
     target_columns,
     text_columns,
 )
-from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.row_splits import SPLIT_SEED, complement, digest, draw, fold, hold_out
 from surgeon.data.rows import Collate, Rows, unlabelled
 from surgeon.data.tag_columns import TagColumn, is_of_tags, label_tensor, read_tags
 from surgeon.errors import TrainingError
@@ -100,7 +100,7 @@ class OpenTable:
         Raises:
             TrainingError: A label does not fit its loss, or a test class is not in training.
         """
-        made = {}
+        parts = {}
         notes = list(self.notes)
         columns = [column for column in columns_of(self.source) if column in self._input_columns()]
         for name in self.parts:
@@ -112,7 +112,7 @@ class OpenTable:
                 if missing := unlabelled(values):
                     notes.append(f"{self.places[name]}: {missing} of {len(values)} {name} rows have no {target!r}")
                 notes += self._absent(name, target, values, numberings.get(target))
-            made[name] = Rows(
+            parts[name] = Rows(
                 part.rows.select_columns(columns),
                 self.encoders,
                 labels,
@@ -132,12 +132,12 @@ class OpenTable:
                 names[target] = tuple(order_columns(target, column, network.head(target)))
         notes += [note for numbering in numberings.values() for note in numbering.notes]
         return Splits(
-            made["train"],
-            made["test"],
+            parts["train"],
+            parts["test"],
             self.inputs,
             classes,
             collate=self.collate,
-            validation=made.get("validation"),
+            validation=parts.get("validation"),
             names=names,
             notes=tuple(dict.fromkeys(notes)),
             split=self.split,
@@ -217,7 +217,7 @@ def load_tables(
     for drawn, _ in every:
         drawn.number(numberings[drawn.target])
     for boxed, _ in boxes:
-        boxed.most = max(other.most for other, _ in boxes)
+        boxed.most = max(encoder.most for encoder, _ in boxes)
     return [
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
@@ -285,26 +285,26 @@ def read_columns(
                 raise TrainingError(f"the parts of {called(source)} hold {kinds} in {name!r}") from error
         whole = pyarrow.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
         feature = data.parts["train"].rows.features[name]
-        for other in names[1:]:
-            if getattr(feature, "names", None) != getattr(data.parts[other].rows.features[name], "names", None):
-                raise TrainingError(f"{called(source)}: the classes of {name!r} differ between train and {other}")
+        for part_name in names[1:]:
+            if getattr(feature, "names", None) != getattr(data.parts[part_name].rows.features[name], "names", None):
+                raise TrainingError(f"{called(source)}: the classes of {name!r} differ between train and {part_name}")
         reader = read_tags if name in tagged and is_of_tags(whole.type) else read_labels
-        made = reader(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
+        labels = reader(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
         return [
-            dataclasses.replace(made.take(np.arange(start, end)), where=data.places[part])
+            dataclasses.replace(labels.take(np.arange(start, end)), where=data.places[part])
             for part, start, end in zip(names, ends[:-1], ends[1:], strict=True)
         ]
 
     labels: dict[str, dict[str, LabelColumn | list[LabelColumn]]] = {name: {} for name in names}
-    for target, given in target_columns(source).items():
-        if isinstance(given, list):
-            ordered = [column(name) for name in order_columns(target, given, network.head(target))]
+    for target, columns in target_columns(source).items():
+        if isinstance(columns, list):
+            ordered = [column(name) for name in order_columns(target, columns, network.head(target))]
             for position, name in enumerate(names):
                 labels[name][target] = [parts[position] for parts in ordered]
-                if odd := [parts[position] for parts in ordered if parts[position].kind == "list"]:
-                    raise TrainingError(f"{odd[0].name!r} contains lists, so it cannot be part of a list of columns")
+                if lists := [parts[position] for parts in ordered if parts[position].kind == "list"]:
+                    raise TrainingError(f"{lists[0].name!r} contains lists, so it cannot be part of a list of columns")
         else:
-            for name, part in zip(names, column(given), strict=True):
+            for name, part in zip(names, column(columns), strict=True):
                 labels[name][target] = part
     return labels
 
@@ -365,9 +365,9 @@ def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
 
 def _divide(table: OpenTable, held: Any) -> None:
     train = table.parts["train"]
-    kept = others(len(train), held)
+    remaining = complement(len(train), held)
     labels = table.labels["train"]
-    for name, positions in (("train", kept), ("test", held)):
+    for name, positions in (("train", remaining), ("test", held)):
         table.parts[name] = train.select(positions)
         table.labels[name] = {
             target: column.take(positions)

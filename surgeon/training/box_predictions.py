@@ -39,7 +39,7 @@ class BoxPredictions(Predictions):
     def rows(self) -> list[dict[str, Any]]:
         """A mapping for each sample: ``sample``, ``part`` if there are parts, and ``boxes``, each with ``class``,
         ``score`` and ``box``."""
-        made = []
+        table_rows = []
         for number, (table, classes) in enumerate(zip(self.boxes, self.classes, strict=True)):
             row: dict[str, Any] = {"sample": self.samples[number]}
             if self.parts:
@@ -48,8 +48,8 @@ class BoxPredictions(Predictions):
                 {"class": name, "score": score, "box": box}
                 for name, (score, _, *box) in zip(classes, table.tolist(), strict=True)
             ]
-            made.append(row)
-        return made
+            table_rows.append(row)
+        return table_rows
 
     def to_table(self) -> list[list[str]]:
         """Return a header, and a row for each box, as for a CSV file."""
