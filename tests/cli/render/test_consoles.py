@@ -1,4 +1,4 @@
-"""Names from strangers' files cannot control the terminal, and a closed standard output is no mistake of the user's."""
+"""Names from strangers' files cannot control the terminal, and a report can do without a standard output."""
 
 from __future__ import annotations
 
