@@ -67,6 +67,13 @@ class Reload:
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     """NaN and infinite values by tensor; of networks that were compared whole."""
 
+    def __str__(self) -> str:
+        some = f"{self.tensors}" if self.tensors == self.total else f"{self.tensors} of {self.total}"
+        equal = f"{some} tensors"
+        if self.outputs is not None:
+            equal += f" and {self.outputs} output{'s' if self.outputs != 1 else ''} of a forward"
+        return f"{equal} are byte-identical" + (f" ({self.note})" if self.note else "")
+
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: Reference | None = None) -> Reload:
     """Check the artifact that :meth:`Prepared.write` wrote to ``path``.

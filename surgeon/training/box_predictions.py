@@ -14,7 +14,7 @@ from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
 from surgeon.families.detectors import object_classes
 from surgeon.training.detection import DETECTIONS, PREDICTED
-from surgeon.training.predictions import Predictions, run_batches
+from surgeon.training.predictions import FEW, Predictions, run_batches
 
 HEADER = ("sample", "class", "score", "left", "top", "right", "bottom")
 
@@ -59,6 +59,16 @@ class BoxPredictions(Predictions):
             for box in row["boxes"]:
                 parted.append([*start, box["class"], f"{box['score']:.6g}", *(f"{side:.6g}" for side in box["box"])])
         return parted
+
+    def _headings(self) -> Sequence[str]:
+        return ("boxes",)
+
+    def _cells(self, number: int) -> list[str]:
+        listed = [
+            f"{box['class']} {100 * box['score']:.0f} % ({', '.join(f'{side:.0f}' for side in box['box'])})"
+            for box in self.rows[number]["boxes"]
+        ]
+        return ["; ".join(listed[:FEW]) + (f"; {len(listed) - FEW} more" if len(listed) > FEW else "")]
 
 
 def predict_boxes(

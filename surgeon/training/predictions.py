@@ -15,6 +15,7 @@ from surgeon.data.rows import several
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
@@ -28,6 +29,10 @@ from surgeon.training.penalties import in_eval_mode
 from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
 BATCH = 64
+FEW = 8
+"""How many columns a summary has: the first values, or the boxes of a picture."""
+SUMMARISED = 20
+"""How many samples a notebook shows."""
 COLUMNS = ("sample", "part", "class", "label")
 """Columns of the table besides the probabilities."""
 PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
@@ -125,6 +130,49 @@ class Predictions:
             row += [f"{value:.6g}" for value in values]
             table.append(row + ([shown(self.labels[number])] if self.labels is not None else []))
         return table
+
+    def summary(self, samples: int) -> tuple[list[str], list[list[str]]]:
+        """Return headings and rows to read: of the first samples, the likeliest classes or the first values."""
+        headings = [
+            *(["part"] if self.parts else []),
+            *self._headings(),
+            *(["label"] if self.labels is not None else []),
+        ]
+        rows = [
+            [
+                self.samples[number],
+                *([self.parts[number]] if self.parts else []),
+                *self._cells(number),
+                *([shown(self.labels[number])] if self.labels is not None else []),
+            ]
+            for number in range(min(samples, len(self)))
+        ]
+        return ["sample", *headings], rows
+
+    def _headings(self) -> Sequence[str]:
+        """Return the headings of what a sample's cells show."""
+        if self.kind == "class":
+            return ("class", "probability", "next")
+        return ("class",) if self.kind == "words" else self.names[:FEW]
+
+    def _cells(self, number: int) -> list[str]:
+        """Format what is predicted for one sample."""
+        if self.kind == "words":
+            return [shown([self.names[place] for place in self.places[number].tolist()])]
+        values = self.values[number].tolist()
+        if self.kind != "class":
+            share = self.kind in ("yes", "pixels")
+            return [f"{100 * value:.1f} %" if share else f"{value:.4g}" for value in values[:FEW]]
+        best, *others = sorted(range(len(values)), key=lambda index: -values[index])
+        following = ", ".join(f"{self.names[i]} {100 * values[i]:.1f} %" for i in others[:2])
+        return [self.names[best], f"{100 * values[best]:.1f} %", following]
+
+    def _repr_html_(self) -> str:
+        """Show the first samples as a table in a notebook."""
+        headings, rows = self.summary(SUMMARISED)
+        more = [f"the first {len(rows)} are shown; rows has all"] if len(rows) < len(self) else []
+        count = f"{len(self)} sample{'s' if len(self) != 1 else ''}"
+        return html_report(f"output {self.output}: {count}", html_table(headings, rows), notes=[*more, *self.notes])
 
 
 def predict_samples(

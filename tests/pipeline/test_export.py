@@ -237,8 +237,8 @@ def test_the_consumers_process_cannot_import_surgeon(tmp_path):
     code += f"sys.path.insert(0, {str(Path(surgeon.__file__).parents[1])!r})\n"
     consumer = str(comparison.CONSUMER)
     code += f"try: runpy.run_path({consumer!r}, run_name='__main__')\nexcept (KeyError, OSError): import surgeon.nn"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "the export asks for surgeon, which is not available without surgeon" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "the export asks for surgeon, which is not available without surgeon" in process.stderr
 
 
 @pytest.mark.parametrize(

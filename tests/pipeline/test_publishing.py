@@ -292,7 +292,7 @@ def test_the_command_in_a_process_of_its_own_obeys_the_environment(untrained):
             "HF_HUB_DISABLE_XET": "1",
         }
         command = [sys.executable, "-m", "surgeon", "push", str(untrained), "someone/net"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert f"pushed to {hub.url}/someone/net" in done.stdout
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        assert f"pushed to {hub.url}/someone/net" in process.stdout
         assert "surgeon.json" in hub.repositories["someone/net"]["main"]
