@@ -136,8 +136,8 @@ def _objectives(
     model: nn.Module, operations: Sequence[Operation], outputs: dict[str, Tensor], batch: Batch
 ) -> list[Objective]:
     """Return what to evaluate: the main output first, then other trained outputs with labels in the data."""
-    main = main_output(outputs)
     trained = known_objectives(model, operations)
+    main = main_output(outputs, [objective.output for objective in trained if objective.weight])
     candidates = [objective_of(model, operations, main, outputs[main])]
     candidates += [objective for objective in trained if objective.output != main]
     available = [o for o in candidates if o.output in outputs and o.label in batch]

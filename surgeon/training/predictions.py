@@ -204,11 +204,15 @@ def predict_samples(
     objective: Objective | None = None
     kind: str | None = None
     notes: list[str] = []
+    trained = [entry.output for entry in known_objectives(model, operations) if entry.weight]
     for source in samples:
         notes += source.notes
         for outputs, batch, start in run_batches(model, source, batch_size):
             if objective is None or chosen is None:
-                chosen = main_output(outputs) if output is None else output
+                chosen = main_output(outputs, trained) if output is None else output
+                others = [name for name in outputs if name in trained and name != chosen]
+                if output is None and others:
+                    notes.append(f"other outputs: {', '.join(others)}; --of NAME, or output=NAME, predicts one of them")
                 _check_there(outputs, chosen)
                 objective = objective_of(model, operations, chosen, outputs[chosen])
                 kind = _check_output(outputs, chosen, batch, objective)
@@ -257,9 +261,13 @@ def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
         yield outputs, batch, start
 
 
-def main_output(outputs: dict[str, Tensor]) -> str:
-    """Return the name of the main output of a network."""
-    return next((name for name in MAIN if name in outputs), next(iter(outputs)))
+def main_output(outputs: dict[str, Tensor], trained: Sequence[str] = ()) -> str:
+    """Return the name of the main output of a network: its own, else the first that was ``trained``, else the first.
+
+    Of columns, the new one is predicted, not the earlier task of a frozen one.
+    """
+    named = [name for name in MAIN if name in outputs]
+    return next(iter([*named, *(name for name in outputs if name in trained), *outputs]))
 
 
 def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[Objective]:
@@ -313,7 +321,9 @@ def _check_output(
     if values.ndim > 2 or not values.is_floating_point():
         raise TrainingError(
             f"the output {chosen!r} has shape {tuple(outputs[chosen].shape)}, not one row of numbers per sample",
-            hint="for classes of words, predict on a table whose texts are lists of words; surgeon evaluate accepts "
+            hint="it predicts tokens: write texts with transformers.pipeline, or surgeon evaluate for its perplexity"
+            if objective.loss in (NEXT_TOKEN, MASKED)
+            else "for classes of words, predict on a table whose texts are lists of words; surgeon evaluate accepts "
             "outputs of tokens too",
         )
     return None
