@@ -68,6 +68,27 @@ class Changing(Operation):
         return surgery.model
 
 
+TENSORS = {
+    "cast 2 tensors outside its journal: layer.weight": (lambda model: model.double(), "surgery.convert"),
+    "hooked gradients .*layer.weight": (
+        lambda model: model.layer.weight.register_hook(lambda gradient: gradient * 0),
+        "surgery.freeze",
+    ),
+    "hooked gradients .*layer.bias": (
+        lambda model: model.layer.bias.register_post_accumulate_grad_hook(lambda parameter: None),
+        "surgery.freeze",
+    ),
+}
+
+
+@pytest.mark.parametrize("message", TENSORS)
+def test_casts_and_hooks_on_gradients_are_refused_with_the_right_verb(message, monkeypatch):
+    act, verb = TENSORS[message]
+    monkeypatch.setitem(CONTENTS, "tensors", act)
+    with pytest.raises(OperationError, match=rf"{message}[\s\S]*{verb}"):
+        surgeon.plan(Holding(), [Changing(place="tensors")], inputs=[1, 2])
+
+
 @pytest.mark.parametrize("place", CONTENTS)
 def test_what_an_attribute_holds_and_the_forward_of_a_class_are_compared_too(place, monkeypatch):
     monkeypatch.setattr(Holding, "forward", Holding.forward)

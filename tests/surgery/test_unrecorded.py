@@ -219,17 +219,6 @@ EDITS = {
         "freeze",
     ),
     "a new attribute": (lambda surgery, head: setattr(head, "scale", 2.0), r"HEAD\.scale, which is new", "surgery.set"),
-    "a dtype": (lambda surgery, head: surgery.model.double(), r"cast \d+ tensors", "surgery.convert"),
-    "a hook on a gradient": (
-        lambda surgery, head: head.weight.register_hook(lambda gradient: gradient * 0),
-        r"hooked gradients .*HEAD\.weight",
-        "surgery.freeze",
-    ),
-    "a hook on a gradient that is complete": (
-        lambda surgery, head: head.weight.register_post_accumulate_grad_hook(lambda parameter: None),
-        r"hooked gradients .*HEAD\.weight",
-        "surgery.freeze",
-    ),
     "a removed attribute": (lambda surgery, head: delattr(head, "in_features"), "which is gone", "surgery.set"),
 }
 
