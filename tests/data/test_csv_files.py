@@ -79,7 +79,7 @@ def test_a_table_that_changed_and_kept_its_date_is_read_anew(tmp_path, kind):
 
 def test_what_is_wrong_in_a_json_file_is_named_with_its_row(tmp_path, capfd):
     source = table(tmp_path / "t.jsonl", '{"x": 1, "y": "a"}\n{"x": 2, "y": "b"}\n{broken\n')
-    with pytest.raises(TrainingError, match="JSON parse error.* in row 2"):
+    with pytest.raises(TrainingError, match=r"JSON parse error.* in row 2"):
         load(source)
     assert not capfd.readouterr().err
 
@@ -87,7 +87,7 @@ def test_what_is_wrong_in_a_json_file_is_named_with_its_row(tmp_path, capfd):
 @pytest.mark.parametrize("large", [1e39, -1e39])
 def test_labels_that_float32_cannot_hold_are_refused_with_their_row(tmp_path, large):
     content = "x,y\n" + "".join(f"{row},{large if row == 5 else row}\n" for row in range(8))
-    with pytest.raises(TrainingError, match="row 5: 'y' is .*finite in float32"):
+    with pytest.raises(TrainingError, match=r"row 5: .* is .*finite in float32"):
         load(table(tmp_path / "t.csv", content), Head(loss="mse"))
 
 
