@@ -229,8 +229,9 @@ def _changes(word: str, loss: str | None) -> bool:
     """Return whether a numeral that is a class would be another name as a number."""
     if loss in NUMBER_LOSSES:
         return False
-    value = float(word)
-    return abs(value) >= EXACT or (loss == CLASS_LOSS and "e" in word.lower())
+    if "e" in word.lower():
+        return loss == CLASS_LOSS
+    return "." not in word and abs(float(word)) >= EXACT
 
 
 def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
