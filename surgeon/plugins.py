@@ -144,11 +144,11 @@ class Plugins:
         from surgeon.interfaces.checked_provider import CheckedProvider  # imports pydantic
 
         named = self._named("surgeon_architectures", "architecture")
-        ours = BUILTINS["surgeon_architectures"]
+        builtin = BUILTINS["surgeon_architectures"]
         return {
-            scheme: (provider if self._owners["architecture", scheme] == ours else CheckedProvider(provider)).trusting(
-                self.trusted
-            )
+            scheme: (
+                provider if self._owners["architecture", scheme] == builtin else CheckedProvider(provider)
+            ).trusting(self.trusted)
             for scheme, provider in named.items()
         }
 
@@ -185,8 +185,10 @@ class Plugins:
     def families(self) -> list[Family]:
         """Return the declared families of networks, those of plugins first so that they take precedence."""
         offers = self._call("surgeon_families")
-        ours = BUILTINS["surgeon_families"]
-        ordered = [offer for plugin, offer in offers if plugin != ours] + [o for plugin, o in offers if plugin == ours]
+        builtin = BUILTINS["surgeon_families"]
+        ordered = [offer for plugin, offer in offers if plugin != builtin] + [
+            o for plugin, o in offers if plugin == builtin
+        ]
         return [family for offer in ordered for _, family in offer]
 
     def operation(self, name: str, needed: Mapping[str, str] | None = None) -> type[Operation]:
@@ -220,8 +222,8 @@ class Plugins:
         if self.operations().get(operation.name) is not operation:
             return "", ""
         owner = self._owners["operation", operation.name]
-        ours = (DISTRIBUTION, surgeon_version() or "")
-        return ours if owner in BUILTINS.values() else self.distributions.get(owner, ("", ""))
+        own_distribution = (DISTRIBUTION, surgeon_version() or "")
+        return own_distribution if owner in BUILTINS.values() else self.distributions.get(owner, ("", ""))
 
     def origin(self, plugin: str) -> str:
         """Return a plugin's distribution and version, or else the name that it was loaded by."""
@@ -241,7 +243,7 @@ class Plugins:
     def adding(self, *hooks: str) -> list[str]:
         """List the plugins other than the built-in ones that implement one of ``hooks``. Imports nothing."""
         implemented = [impl.plugin_name for hook in hooks for impl in getattr(self.manager.hook, hook).get_hookimpls()]
-        later = [name for name, (_, theirs) in self._deferred.items() if set(hooks) & set(theirs)]
+        later = [name for name, (_, hooks_of_plugin) in self._deferred.items() if set(hooks) & set(hooks_of_plugin)]
         return sorted({*implemented, *later} - set(BUILTINS.values()))
 
     def command_hooks(self) -> list[tuple[str, Callable[..., Any]]]:
@@ -272,20 +274,20 @@ class Plugins:
 
     def owner_of(self, error: BaseException) -> str | None:
         """Find the plugin in whose code ``error`` was raised, from its traceback."""
-        theirs = {n: p for n, p in self.manager.list_name_plugin() if n not in BUILTINS.values()}
-        return plugin_in_traceback(error, theirs)
+        plugins = {n: p for n, p in self.manager.list_name_plugin() if n not in BUILTINS.values()}
+        return plugin_in_traceback(error, plugins)
 
     def _implementations(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield the plugins that implement ``hook``: built-in ones first, then in order of registration."""
-        ours = BUILTINS.get(hook)
-        if ours and not self.manager.has_plugin(ours):
-            self.manager.register(importlib.import_module(ours), ours)
+        builtin = BUILTINS.get(hook)
+        if builtin and not self.manager.has_plugin(builtin):
+            self.manager.register(importlib.import_module(builtin), builtin)
         for name in [name for name, (_, hooks) in self._deferred.items() if hook in hooks]:
             self._import(name)
         order = {name: position for position, name in enumerate(self._order)}
         implemented = getattr(self.manager.hook, hook).get_hookimpls()
         for impl in sorted(
-            implemented, key=lambda impl: -1 if impl.plugin_name == ours else order.get(impl.plugin_name, 0)
+            implemented, key=lambda impl: -1 if impl.plugin_name == builtin else order.get(impl.plugin_name, 0)
         ):
             yield impl.plugin_name, impl.function
 
@@ -320,12 +322,12 @@ class Plugins:
             self._owners.update({(kind, name): plugins[0] for name, plugins in owners.items()})
             for name, plugins in owners.items():
                 if len(plugins) > 1:
-                    ours = plugins[0] == BUILTINS[hook]
-                    if not ours:
+                    has_builtin = plugins[0] == BUILTINS[hook]
+                    if not has_builtin:
                         del offers[name]
                     self.conflicts[f"{kind} {name}"] = PluginError(
                         f"{kind} {name!r} is claimed by {' and '.join(map(self.origin, plugins))}"
-                        + ("; the built-in one is used" if ours else ""),
+                        + ("; the built-in one is used" if has_builtin else ""),
                         hint="rename it in the plugin, or disable the plugin with --without NAME",
                     )
             self._offers[hook] = offers
@@ -380,15 +382,15 @@ def load(
     return plugins
 
 
-def as_plugins(given: Plugins | Sequence[str] | None) -> Plugins:
-    """Return the plugins of a run; ``given`` may also name files and modules to load beside the installed ones.
+def as_plugins(plugins: Plugins | Sequence[str] | None) -> Plugins:
+    """Return the plugins of a run; ``plugins`` may also name files and modules to load beside the installed ones.
 
     Raises:
         PluginError: A file or module cannot be loaded.
     """
-    if isinstance(given, Plugins):
-        return given
-    return load([given] if isinstance(given, str) else given or ())
+    if isinstance(plugins, Plugins):
+        return plugins
+    return load([plugins] if isinstance(plugins, str) else plugins or ())
 
 
 load_plugins = load

@@ -178,7 +178,7 @@ def _recipe(
     """Write the first recipe for the case that this network allows."""
     settings, plugins = request.settings, opening["plugins"]
     sources = (("data", settings.data), ("evaluate", settings.evaluate))
-    data = {name: _written(given, folder) for name, given in sources if given is not None}
+    data = {name: _written(setting, folder) for name, setting in sources if setting is not None}
     written = dict(top)
     if "model" in top:
         written["model"] = placed(top["model"], folder)
@@ -203,10 +203,10 @@ def _recipe(
     raise problem
 
 
-def _written(given: Any, folder: Path) -> Any:
+def _written(setting: Any, folder: Path) -> Any:
     """Convert data sources to the form of the recipe, with files relative to its folder."""
     sources = []
-    for source in as_sources(given):
+    for source in as_sources(setting):
         files = {name: placed(path, folder) for name, path in files_beside(source, Path()).items()}
         sources.append({**source.model_dump(mode="json", exclude_unset=True), **files})
-    return sources if isinstance(given, (list, tuple)) else sources[0]
+    return sources if isinstance(setting, (list, tuple)) else sources[0]

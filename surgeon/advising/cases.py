@@ -122,8 +122,8 @@ def decide(
         reasons.append(f"the task is different: the trained features are no better than untrained ones ({against})")
         return Case(size, "different", best, last, helps, tuple(reasons))
     losses = [a - b for a, b in zip(best.scores, last.scores, strict=True)]
-    kept = (last.score - floor) / (best.score - floor) if best.score > floor else 0.0
-    likeness: Likeness = "similar" if kept >= KEPT or fmean(losses) <= standard_error(losses) else "different"
+    kept_share = (last.score - floor) / (best.score - floor) if best.score > floor else 0.0
+    likeness: Likeness = "similar" if kept_share >= KEPT or fmean(losses) <= standard_error(losses) else "different"
     reasons.append(f"the trained features help: {against}")
     if best is last:
         reasons.append(f"the task is similar: the last features are the best ({last.site})")
@@ -131,6 +131,6 @@ def decide(
         still = "still" if likeness == "similar" else "only"
         reasons.append(
             f"the task is {likeness}: the last features ({last.site}, {shown(last.score)}) {still} keep "
-            f"{100 * max(0.0, kept):.0f} % of what {best.site} gains over a constant guess ({shown(floor)})"
+            f"{100 * max(0.0, kept_share):.0f} % of what {best.site} gains over a constant guess ({shown(floor)})"
         )
     return Case(size, likeness, best, last, helps, tuple(reasons))

@@ -49,12 +49,14 @@ def alternatives(advice: Advice) -> list[Alternative]:
     ]
 
 
-def train(advice: Advice, given: TrainSettings, data: Mapping[str, Any], *, blocks: bool = True) -> dict[str, Any]:
-    """Return the ``train:`` section for the case; settings in ``given`` override it.
+def train(
+    advice: Advice, data_settings: TrainSettings, data: Mapping[str, Any], *, blocks: bool = True
+) -> dict[str, Any]:
+    """Return the ``train:`` section for the case; settings in ``data_settings`` override it.
 
     Args:
         advice: The case.
-        given: The settings that came with the data.
+        data_settings: The settings that came with the data.
         data: ``data`` and ``evaluate`` for the recipe.
         blocks: Whether the network has blocks, for learning rates by depth.
     """
@@ -70,14 +72,14 @@ def train(advice: Advice, given: TrainSettings, data: Mapping[str, Any], *, bloc
         settings |= {"epochs": 10, "learning_rate": 3e-4, "optimizer": optimizer}
     else:
         settings |= {"epochs": 20, "learning_rate": 1e-3, "baseline": "scratch"}
-    overrides = given.model_dump(mode="json", exclude_unset=True, exclude={"data", "evaluate"})
+    overrides = data_settings.model_dump(mode="json", exclude_unset=True, exclude={"data", "evaluate"})
     return {**data, **settings, **overrides}
 
 
 def recipe(
     advice: Advice,
     operations: Sequence[Mapping[str, Any]],
-    given: TrainSettings,
+    data_settings: TrainSettings,
     data: Mapping[str, Any],
     top: Mapping[str, Any],
     *,
@@ -89,15 +91,15 @@ def recipe(
     Args:
         advice: The case.
         operations: The steps of surgery.
-        given: The settings that came with the data.
+        data_settings: The settings that came with the data.
         data: ``data`` and ``evaluate`` for the recipe.
         top: ``model``, ``arch``, ``seed``, ``roles``, …
         blocks: Whether the network has blocks, for learning rates by depth.
         why_not: Why the case's first choice of steps is not used.
     """
     reasons = [*advice.case.reasons, *([why_not] if why_not else [])]
-    head = [f"The case: {advice.case.name}.", WHAT[advice.case.name], "", *(f"- {why}" for why in reasons)]
-    body = {**top, "operations": list(operations), "train": train(advice, given, data, blocks=blocks)}
+    head = [f"The case: {advice.case.name}.", WHAT[advice.case.name], "", *(f"- {reason}" for reason in reasons)]
+    body = {**top, "operations": list(operations), "train": train(advice, data_settings, data, blocks=blocks)}
     return comment(head) + "\n" + dump(body)
 
 

@@ -108,9 +108,9 @@ def probe(features: Array, labels: Labels, seed: int = 0) -> Array:
 
     folds = min(FOLDS, labels.smallest)
     if folds < 2 or (labels.classes == 1):
-        what = "a class has a single labelled sample" if labels.classes > 1 else "there is only one class"
+        problem = "a class has a single labelled sample" if labels.classes > 1 else "there is only one class"
         raise TrainingError(
-            f"the features cannot be scored: {what}",
+            f"the features cannot be scored: {problem}",
             where="train.data",
             hint="at least two classes with two labelled samples each, or two samples with values, are needed",
         )

@@ -110,7 +110,7 @@ def collect(
     """
     call, device = call_of(model, splits.inputs), next(model.parameters()).device
     features: list[list[torch.Tensor]] = [[] for _ in range(sites)]
-    others: dict[str, list[torch.Tensor]] = {}
+    columns_by_name: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad(), in_eval_mode(model):
         for start in range(0, len(rows), BATCH):
             batch = splits.collate([splits.train[row] for row in rows[start : start + BATCH]])
@@ -119,6 +119,6 @@ def collect(
                 features[number].append(outputs[f"probe_{number}"].cpu())
             for name, column in batch.items():
                 if name not in splits.inputs:
-                    others.setdefault(name, []).append(column)
+                    columns_by_name.setdefault(name, []).append(column)
     arrays = [torch.cat(batches).double().numpy() for batches in features]
-    return arrays, {name: torch.cat(columns) for name, columns in others.items()}
+    return arrays, {name: torch.cat(columns) for name, columns in columns_by_name.items()}

@@ -32,8 +32,8 @@ def read_record(checkpoint: Checkpoint) -> Record:
         check_files(manifest, checkpoint.files, checkpoint.folder, all_bytes=False)
     except ValidationError as error:
         problem = error.errors()[0]
-        what = f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}"
-        raise _damaged(what, checkpoint.location) from error
+        message = f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}"
+        raise _damaged(message, checkpoint.location) from error
     except (TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"files: {error}", checkpoint.location) from error
     for surgeries in record.surgeries:
@@ -75,5 +75,5 @@ def writer_of(manifest: dict[str, Any], package: str) -> str | None:
     return written if isinstance(written, str) else None
 
 
-def _damaged(what: str, where: str) -> CheckpointError:
-    return CheckpointError(f"its manifest is damaged: {what}", where=where, hint="make the artifact again")
+def _damaged(problem: str, where: str) -> CheckpointError:
+    return CheckpointError(f"its manifest is damaged: {problem}", where=where, hint="make the artifact again")

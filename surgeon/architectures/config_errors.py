@@ -8,22 +8,22 @@ from typing import Any
 from surgeon.errors import ArchitectureError
 
 
-def refused(error: Exception, what: str, values: Mapping[str, Any], where: str) -> ArchitectureError:
+def refused(error: Exception, attempt: str, values: Mapping[str, Any], where: str) -> ArchitectureError:
     """Return the error for a config that transformers cannot read or build a network from.
 
     Args:
         error: The exception of transformers.
-        what: The attempt that failed.
+        attempt: The attempt that failed.
         values: The config as plain data.
         where: The location of the config.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    odd = _odd_fields(values)
-    hint = f"check {'; '.join(odd[:3])}" if odd else "check the fields of config.json that you changed"
-    return ArchitectureError(f"{what}: {type(error).__name__}: {lines[0]}", where=where, hint=hint)
+    unusual = _unusual_fields(values)
+    hint = f"check {'; '.join(unusual[:3])}" if unusual else "check the fields of config.json that you changed"
+    return ArchitectureError(f"{attempt}: {type(error).__name__}: {lines[0]}", where=where, hint=hint)
 
 
-def _odd_fields(values: Mapping[str, Any]) -> list[str]:
+def _unusual_fields(values: Mapping[str, Any]) -> list[str]:
     """Return fields whose values differ from the class's defaults in type, or in being positive."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -34,11 +34,11 @@ def _odd_fields(values: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {str(value)[:40]} (usually {usual[key]!r})"
         for key, value in values.items()
-        if _is_odd(key, value, usual)
+        if _is_unusual(key, value, usual)
     ]
 
 
-def _is_odd(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
+def _is_unusual(key: str, value: Any, usual: Mapping[str, Any]) -> bool:
     default = usual.get(key)
     if default is None or value is None:
         return False

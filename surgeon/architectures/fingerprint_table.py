@@ -55,8 +55,8 @@ def candidates_of(table: Table, provider: ArchitectureProvider, checkpoint: Chec
         if f"{keys.without({key for shaped in free.values() for key in shaped}):016x}" != row["digest"]:
             continue
         options = {option: _count(shapes, shaped) for option, shaped in free.items()}
-        given = {option: n for option, n in options.items() if n is not None and n != row["defaults"].get(option)}
-        yield Architecture(scheme=provider.scheme, name=name, options=given)
+        overrides = {option: n for option, n in options.items() if n is not None and n != row["defaults"].get(option)}
+        yield Architecture(scheme=provider.scheme, name=name, options=overrides)
 
 
 def _row(provider: ArchitectureProvider, name: str, vary: Mapping[str, int]) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class _Group:
         converter = deepcopy(self.converter)
         for name, pattern in self.parts:
             converter.add_tensor(self.first, name, pattern, lambda name=name: read(name))
-        made = converter.convert(self.first, model=skeleton, config=skeleton.config)
-        return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+        converted = converter.convert(self.first, model=skeleton, config=skeleton.config)
+        return {name: value[0] if isinstance(value, list) else value for name, value in converted.items()}
 
 
 def renamed(skeleton: nn.Module, names: Iterable[str]) -> dict[str, str] | None:
@@ -81,8 +81,8 @@ def rearranged(skeleton: nn.Module, checkpoint: Checkpoint) -> Checkpoint | None
         for name, shape in shapes.items():
             entries[name] = _entry(group, name, shape, checkpoint, skeleton)
     parts = sum(len(group.parts) for group in groups.values())
-    made = len(entries) - len(names)
-    note = f"{parts} tensors rearranged into {made} as transformers does on loading, such as {next(iter(groups))}"
+    converted = len(entries) - len(names)
+    note = f"{parts} tensors rearranged into {converted} as transformers does on loading, such as {next(iter(groups))}"
     aliases = {a: first for a, first in checkpoint.aliases.items() if a in entries and first in entries}
     return replace(checkpoint, entries=entries, aliases=aliases, notes=[*checkpoint.notes, note])
 

@@ -56,29 +56,29 @@ def runs_of(
         return ()
     # irregular steps, so that a sum or product of numbers is unlikely to be another number
     numbers = torch.randint(1, 2**20, (sum(counts),), generator=torch.Generator().manual_seed(0)).cumsum(0)
-    given = {
+    numbered = {
         name: rows.reshape(*entry.shape[:-1], -1)
         for (name, entry), rows in zip(parts.items(), torch.split(numbers, counts), strict=True)
     }
     try:
-        made = make(given.__getitem__)
+        converted = make(numbered.__getitem__)
     except MISFIT:
         return ()
     columns = 1 if width > 1 else shape[-1]
-    if made.dtype != numbers.dtype or made.shape != (*shape[:-1], columns) or columns * width != shape[-1]:
+    if converted.dtype != numbers.dtype or converted.shape != (*shape[:-1], columns) or columns * width != shape[-1]:
         return ()
-    made = made.reshape(-1)
-    rows = torch.searchsorted(numbers, made).clamp(max=len(numbers) - 1)
-    return _runs(list(parts.values()), counts, rows, width) if torch.equal(numbers[rows], made) else ()
+    converted = converted.reshape(-1)
+    rows = torch.searchsorted(numbers, converted).clamp(max=len(numbers) - 1)
+    return _runs(list(parts.values()), counts, rows, width) if torch.equal(numbers[rows], converted) else ()
 
 
 def _keeps_rows(parts: Mapping[str, Entry], make: Callable[[Callable[[str], Tensor]], Tensor], width: int) -> bool:
     """Return whether ``make`` leaves rows unchanged."""
-    given = {name: meta_of(entry) for name, entry in parts.items()}
+    skeletons = {name: meta_of(entry) for name, entry in parts.items()}
     watched = _Watch(width)
     try:
         with watched:
-            make(given.__getitem__)
+            make(skeletons.__getitem__)
     except MISFIT:
         return False
     return watched.whole

@@ -162,19 +162,19 @@ class HuggingFace(ArchitectureProvider):
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         tensors = skeleton.state_dict()
         yield {name: _placed(name, prefix, tensors) for name in names}
-        if (others := renamed(skeleton, names)) is not None:
-            yield others
+        if (renamings := renamed(skeleton, names)) is not None:
+            yield renamings
 
     def harmless(self, skeleton: nn.Module) -> re.Pattern[str]:
         """Match buffers that are now computed, names that the class ignores, and heads that it does not have."""
         prefix: str = skeleton.base_model_prefix  # type: ignore[assignment]
         base = getattr(skeleton, prefix, skeleton) if prefix else skeleton
         tops = {prefix, *dict(skeleton.named_children()), *dict(base.named_children())} - {""}
-        others = rf"^(?!(?:{'|'.join(map(re.escape, sorted(tops)))})\.)"
+        other_heads = rf"^(?!(?:{'|'.join(map(re.escape, sorted(tops)))})\.)"
         ignored = sorted(skeleton._keys_to_ignore_on_load_unexpected or ())  # type: ignore[arg-type]
         saved = skeleton.state_dict()
         computed = [f"^{re.escape(name)}$" for name, _ in skeleton.named_buffers() if name not in saved]
-        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, others)))
+        return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, other_heads)))
 
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find poolers and heads that other classes of the same model type have and this one does not."""

@@ -93,8 +93,8 @@ def misfit(best: Match) -> ArchitectureError:
     if result.unexpected:
         parts.append(f"{len(result.unexpected)} unexpected ({few(result.unexpected)})")
     if result.misshaped:
-        shown = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
-        parts.append(f"{len(shown)} of another shape ({few(shown, 2)})")
+        differences = [f"{name} is {have}, not {want}" for name, (want, have) in result.misshaped.items()]
+        parts.append(f"{len(differences)} of another shape ({few(differences, 2)})")
     if best.architecture.scheme == "torchvision":
         hint = "leave --arch out to identify the architecture"
     else:
@@ -154,9 +154,9 @@ def identify(checkpoint: Checkpoint, providers: Mapping[str, ArchitectureProvide
             hint="give the architecture: --arch torchvision/NAME, --arch hf:ORG/NAME or "
             "--arch python:package.module:function" + "".join(f"\n    {note}" for note in notes),
         )
-    others = [str(match.architecture) for match in matches.values() if match is not chosen]
-    if others:
-        notes.append(f"{' and '.join(others)} fits too: use --arch {others[0]} to choose it")
+    alternatives = [str(match.architecture) for match in matches.values() if match is not chosen]
+    if alternatives:
+        notes.append(f"{' and '.join(alternatives)} fits too: use --arch {alternatives[0]} to choose it")
     chosen.notes.extend(notes)
     return chosen
 

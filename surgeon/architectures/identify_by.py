@@ -60,8 +60,8 @@ def _fitted(provider: ArchitectureProvider, architecture: Architecture, checkpoi
 
 def _only(matches: list[Match]) -> Match:
     """Return the first of several matches, if all are the same network."""
-    first, *others = matches
-    if different := [match for match in others if not same_structure(match.skeleton, first.skeleton)]:
+    first, *rest = matches
+    if different := [match for match in rest if not same_structure(match.skeleton, first.skeleton)]:
         names = [str(match.architecture) for match in (first, *different)]
         raise ArchitectureError(
             f"its {len(first.checkpoint.entries)} tensors fit {len(names)} networks that compute different things: "
@@ -69,8 +69,8 @@ def _only(matches: list[Match]) -> Match:
             where=first.checkpoint.location,
             hint=f"choose one: --arch {names[0]}, or arch: {names[0]} in the recipe",
         )
-    if others:
-        first.notes.append(f"{few([str(match.architecture) for match in others])} builds the same network")
+    if rest:
+        first.notes.append(f"{few([str(match.architecture) for match in rest])} builds the same network")
     return first
 
 

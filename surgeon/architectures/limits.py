@@ -62,8 +62,8 @@ def check_config(values: Mapping[str, Any], where: str, shapes: Sequence[tuple[i
         elif _DEPTH.search(name):
             if isinstance(value, list):
                 value = sum(n for n in value if isinstance(n, (int, float))) if _DEPTHS.search(name) else len(value)
-            what = "layers" if shapes is None else f"layers for {len(shapes)} tensors"
-            _bound(key, value, layers, what, where)
+            noun = "layers" if shapes is None else f"layers for {len(shapes)} tensors"
+            _bound(key, value, layers, noun, where)
         elif _SIZE.search(name):
             for size in value if isinstance(value, list) else [value]:
                 _bound(key, size, SIZE, "", where)
@@ -102,9 +102,9 @@ def check_request(operations: list[dict[str, Any]], inputs: Any, where: str) -> 
         _bound(key, prod(shape), ELEMENTS, "elements", where)
 
 
-def _bound(key: str, value: Any, most: int, what: str, where: str) -> None:
+def _bound(key: str, value: Any, most: int, noun: str, where: str) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > most:
-        limit = f"at most {most:,} {what}".rstrip()
+        limit = f"at most {most:,} {noun}".rstrip()
         raise ArchitectureError(f"{key} is {value:,}: {limit} are allowed", where=where, hint=OVERRIDE)
 
 

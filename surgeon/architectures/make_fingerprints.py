@@ -56,14 +56,14 @@ def _row(provider: Torchvision, architecture: Architecture) -> dict[str, Any]:
         if shaped:
             free[option] = shaped
     heads = {top_of(key) for key in free.get("num_classes", {})}
-    kept = Keys(shapes)
+    keys = Keys(shapes)
     row = Row(architecture.name, architecture.options, class_name(model), 0, 0, len(shapes), "", free)
     return {
         "name": row.name,
         "options": row.options,
         "module": row.module,
-        "trunk": f"{kept.without({key for shaped in free.values() for key in shaped}):016x}",
-        "body": f"{kept.without({key for key in shapes if top_of(key) in heads}):016x}",
+        "trunk": f"{keys.without({key for shaped in free.values() for key in shaped}):016x}",
+        "body": f"{keys.without({key for key in shapes if top_of(key) in heads}):016x}",
         "tensors": row.tensors,
         "children": " ".join(name for name, _ in model.named_children()),
         "free": free,

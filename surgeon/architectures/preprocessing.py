@@ -94,8 +94,8 @@ def preprocessing_of(model: nn.Module | Record, kinds: Collection[str] = KINDS) 
         notes = (UNSAID,)
     tokenizer: dict[str, bytes] = {}
     if "texts" in kinds and any(companion.kind == "tokenizer" for companion in companions.values()):
-        kept = ("tokenizer", "chat template")
-        tokenizer = {name: companion.data for name, companion in companions.items() if companion.kind in kept}
+        kinds_kept = ("tokenizer", "chat template")
+        tokenizer = {name: companion.data for name, companion in companions.items() if companion.kind in kinds_kept}
         tokenizer |= {"config.json": json.dumps(config).encode()} if (config := _config(record)) else {}
     return Preprocessing(
         pictures=settings.get("pictures"),

@@ -52,9 +52,9 @@ class PythonFunction(ArchitectureProvider):
         try:
             model = function(**architecture.options)
         except Exception as error:  # a user's function may raise anything
-            what = f"{error}" if isinstance(error, TypeError) else f"raised {type(error).__name__}: {error}"
+            reason = f"{error}" if isinstance(error, TypeError) else f"raised {type(error).__name__}: {error}"
             raise ArchitectureError(
-                " ".join(what.split()),
+                " ".join(reason.split()),
                 where=str(architecture),
                 hint=f"options given: {', '.join(architecture.options) or 'none'}",
             ) from error

@@ -20,14 +20,14 @@ def same_structure(module: nn.Module, skeleton: nn.Module, *, mutable: Collectio
         skeleton: The other tree.
         mutable: Settings that a forward may change, which are ignored.
     """
-    mine, other = (dict(tree.named_modules(remove_duplicate=False)) for tree in (module, skeleton))
-    if mine.keys() != other.keys() or _tensors(module) != _tensors(skeleton):
+    modules, skeleton_modules = (dict(tree.named_modules(remove_duplicate=False)) for tree in (module, skeleton))
+    if modules.keys() != skeleton_modules.keys() or _tensors(module) != _tensors(skeleton):
         return False
     return all(
-        _class_name(mine[name]) == _class_name(other[name])
-        and mine[name].extra_repr() == other[name].extra_repr()
-        and settings_of(mine[name], mutable) == settings_of(other[name], mutable)
-        for name in mine
+        _class_name(modules[name]) == _class_name(skeleton_modules[name])
+        and modules[name].extra_repr() == skeleton_modules[name].extra_repr()
+        and settings_of(modules[name], mutable) == settings_of(skeleton_modules[name], mutable)
+        for name in modules
     )
 
 
@@ -45,12 +45,14 @@ def differing_setting(
         within: The sites to compare, with everything below them.
         mutable: Settings that a forward may change, which are ignored.
     """
-    mine, other = dict(module.named_modules()), dict(skeleton.named_modules())
-    parts = [name for name in {**mine, **other} if any(f"{name}.".startswith(f"{site}.") for site in within)]
+    modules, skeleton_modules = dict(module.named_modules()), dict(skeleton.named_modules())
+    parts = [
+        name for name in {**modules, **skeleton_modules} if any(f"{name}.".startswith(f"{site}.") for site in within)
+    ]
     for name in parts:
-        if name not in mine or name not in other:
-            return f"{name} is {'missing' if name not in mine else 'unexpected'}"
-        one, two = mine[name], other[name]
+        if name not in modules or name not in skeleton_modules:
+            return f"{name} is {'missing' if name not in modules else 'unexpected'}"
+        one, two = modules[name], skeleton_modules[name]
         if type(one).__name__ != type(two).__name__:
             return f"{name} is a {type(one).__name__}, not a {type(two).__name__}"
         shapes = [{key: tuple(t.shape) for key, t in (*m._parameters.items(), *m._buffers.items()) if t is not None}

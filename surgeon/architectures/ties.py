@@ -31,7 +31,7 @@ def with_true_ties(matched: Match, provider: ArchitectureProvider) -> Match:
     if not different:
         return matched
     first, second = different[0]
-    what = f"{first} and {second} are tied, but the file holds different values for them"
+    problem = f"{first} and {second} are tied, but the file holds different values for them"
     untied = _untied(matched.architecture)
     if untied is not None:
         untied_match = match(provider, untied, matched.checkpoint)
@@ -41,7 +41,7 @@ def with_true_ties(matched: Match, provider: ArchitectureProvider) -> Match:
             )
             return untied_match
     raise ArchitectureError(
-        what,
+        problem,
         where=matched.checkpoint.location,
         hint=f"drop one of them from the file, or set {SETTING}: false in its config.json and add the missing tensor",
     )
@@ -53,16 +53,16 @@ def _different(matched: Match) -> list[tuple[str, str]]:
     checkpoint = matched.checkpoint
     pairs = []
     for name, tensor in matched.skeleton.state_dict(keep_vars=True).items():
-        other = first.setdefault(id(tensor), name)
-        one, two = matched.fit.mapping.get(other), matched.fit.mapping.get(name)
+        first_name = first.setdefault(id(tensor), name)
+        one, two = matched.fit.mapping.get(first_name), matched.fit.mapping.get(name)
         if one is None or two is None or one == two:
             continue
         spans = [checkpoint.entries[entry].bytes for entry in (one, two)]
         if spans[0] is not None and spans[0] == spans[1]:
             continue
-        pairs.append((other, name, one, two))
+        pairs.append((first_name, name, one, two))
     values = mapped(checkpoint) if pairs else checkpoint
-    return [(other, name) for other, name, one, two in pairs if not _same(values.read(one), values.read(two))]
+    return [(first_name, name) for first_name, name, one, two in pairs if not _same(values.read(one), values.read(two))]
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

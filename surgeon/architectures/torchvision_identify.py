@@ -86,10 +86,10 @@ def _suggest_key(checkpoint: Checkpoint, fitting: int) -> None:
                 continue
             name = _name_of(whole.without_prefix(f"{part}."))
             if name is not None:
-                others = [name for name in whole.entries if not name.startswith(f"{part}.")]
+                rest = [name for name in whole.entries if not name.startswith(f"{part}.")]
                 raise ArchitectureError(
                     f"{size} of its {len(checkpoint.entries)} tensors, under '{prefix}{part}', are torchvision/{name}; "
-                    f"{len(others)} beside them are not ({few(others)})",
+                    f"{len(rest)} beside them are not ({few(rest)})",
                     where=checkpoint.location,
                     hint=f"--key {prefix}{part} reads that network only, with torchvision's strides and pooling; "
                     "for all of it give the architecture: --arch python:package.module:function",
@@ -118,9 +118,9 @@ def _varied(provider: ArchitectureProvider, trunk: Trunk, checkpoint: Checkpoint
     head = read_head(stock, trunk.row.heads, shapes, set(trunk.row.children.split()))
     naming = {name: head.renamed.get(new, new) for name, new in trunk.naming.items() if new not in head.left_out}
     entries = {name: entry for name, entry in checkpoint.entries.items() if name in naming}
-    kept = replace(checkpoint, entries=entries)
+    renamed_checkpoint = replace(checkpoint, entries=entries)
     replaced = {**trunk.replaced, **head.replaced}
-    match = _match(provider, trunk.row, kept, naming, {REPLACED: replaced} if replaced else {})
+    match = _match(provider, trunk.row, renamed_checkpoint, naming, {REPLACED: replaced} if replaced else {})
     match.notes.extend([*trunk.notes, *head.notes])
     match.changed = True
     return match
@@ -152,13 +152,13 @@ def _only(matches: list[Match], checkpoint: Checkpoint) -> Match:
         name = match.architecture.name
         if name not in fewest or match.fit.cost < fewest[name].fit.cost:
             fewest[name] = match
-    first, *others = fewest.values()
+    first, *rest = fewest.values()
     keys = {name: tensor.shape for name, tensor in first.skeleton.state_dict().items()}
     twins: list[str] = []
     different: list[str] = []
-    for other in others:
-        same = {name: tensor.shape for name, tensor in other.skeleton.state_dict().items()} == keys
-        (twins if same else different).append(other.architecture.name)
+    for twin in rest:
+        same = {name: tensor.shape for name, tensor in twin.skeleton.state_dict().items()} == keys
+        (twins if same else different).append(twin.architecture.name)
     if different:
         several = sorted(fewest.values(), key=lambda match: match.fit.cost)
         raise ArchitectureError(

@@ -147,9 +147,9 @@ def read_head(skeleton: nn.Module, heads: set[str], shapes: Shapes, children: se
     head = Head()
     extra = {key for key in shapes if "." in key and top_of(key) not in children}
     for top in sorted(heads):
-        wanted = {key: shape for key, shape in stock.items() if top_of(key) == top and not COUNTER.search(key)}
+        expected = {key: shape for key, shape in stock.items() if top_of(key) == top and not COUNTER.search(key)}
         have = {key: shape for key, shape in shapes.items() if top_of(key) == top and not COUNTER.search(key)}
-        differing = {key for key in wanted.keys() | have.keys() if wanted.get(key) != have.get(key)}
+        differing = {key for key in expected.keys() | have.keys() if expected.get(key) != have.get(key)}
         if not differing or not have:
             continue
         place = _common([key.split(".")[:-1] for key in differing])
@@ -158,7 +158,7 @@ def read_head(skeleton: nn.Module, heads: set[str], shapes: Shapes, children: se
         first = _first_linear(skeleton, place)
         if layers is not None and first is not None and _takes(layers, first.in_features):
             head.replaced[place] = layers
-            head.notes.append(f"its head {place} is rebuilt as {_shown(layers)}")
+            head.notes.append(f"its head {place} is rebuilt as {_as_text(layers)}")
         else:
             head.left_out |= inside.keys()
             head.notes.append(_left_out(inside, place))
@@ -258,7 +258,7 @@ def _first_linear(skeleton: nn.Module, place: str) -> nn.Linear | None:
     return first if isinstance(first, nn.Linear) else None
 
 
-def _shown(layers: list[Any]) -> str:
+def _as_text(layers: list[Any]) -> str:
     def shown(layer: list[Any]) -> str:
         name, *sizes = layer
         return f"{name}({', '.join(map(str, sizes[:2]))})"
@@ -280,13 +280,13 @@ def put_in(model: nn.Module, replaced: dict[str, Any]) -> None:
         parent, _, name = path.rpartition(".")
         stock = model.get_submodule(path)
         if isinstance(layers[0], str):
-            new = _made(layers, stock)
+            new = _build_layer(layers, stock)
         else:
-            new = nn.Sequential(*(_made(layer, stock) for layer in layers))
+            new = nn.Sequential(*(_build_layer(layer, stock) for layer in layers))
         setattr(model.get_submodule(parent), name, new)
 
 
-def _made(layer: list[Any], stock: nn.Module) -> nn.Module:
+def _build_layer(layer: list[Any], stock: nn.Module) -> nn.Module:
     kind, *sizes = layer
     if kind == "Conv":
         channels, bias = sizes
@@ -296,5 +296,5 @@ def _made(layer: list[Any], stock: nn.Module) -> nn.Module:
         return convolution
     if kind == "Linear":
         return nn.Linear(sizes[0], sizes[1], bias=sizes[2])
-    others: dict[str, type[nn.Module]] = {"Dropout": nn.Dropout, "BatchNorm1d": nn.BatchNorm1d}
-    return others[kind](*sizes)
+    layer_types: dict[str, type[nn.Module]] = {"Dropout": nn.Dropout, "BatchNorm1d": nn.BatchNorm1d}
+    return layer_types[kind](*sizes)

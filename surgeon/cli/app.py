@@ -148,7 +148,7 @@ def make_app(plugins: Plugins, words: Sequence[str] = ()) -> typer.Typer:
     for name in [typed] if typed in COMMANDS else COMMANDS:
         app.command(name)(COMMANDS[name])
     app.add_typer(plugins_app, name="plugins")
-    add_commands(app, plugins, taken=COMMANDS)
+    add_commands(app, plugins, reserved=COMMANDS)
     return app
 
 
@@ -192,8 +192,8 @@ def _usage_error(error: Exception) -> SurgeonError:
 def _bug(error: Exception, plugins: Plugins | None) -> SurgeonError:
     """Wrap an unexpected exception in an error that names surgeon or the plugin that raised it."""
     owner = plugins.owner_of(error) if plugins else None
-    whose = f"the plugin {owner!r}" if owner else "surgeon"
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    bug = SurgeonError(f"this is a bug in {whose}: {what}", hint="--debug shows the traceback")
+    origin = f"the plugin {owner!r}" if owner else "surgeon"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    bug = SurgeonError(f"this is a bug in {origin}: {reason}", hint="--debug shows the traceback")
     bug.__cause__ = error
     return bug

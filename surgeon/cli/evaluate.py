@@ -61,7 +61,7 @@ def evaluate(
     plugins: Plugins = context.obj
     if output is not None:
         refuse_to_replace(output, force=force)
-    given = all_samples(samples, data)
+    all_data = all_samples(samples, data)
     import json
 
     from surgeon.cli.render.consoles import show, working
@@ -71,7 +71,7 @@ def evaluate(
     with working("evaluating", quiet=quiet or as_json):
         result = evaluation.evaluate(
             artifact,
-            given,
+            all_data,
             classes=split_names(classes),
             part=part,
             on_error=on_error,

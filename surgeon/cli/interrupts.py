@@ -59,7 +59,7 @@ def resume_hint(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise _interrupted(interrupt, _left(folder)) from interrupt
+        raise _interrupted(interrupt, _leftovers(folder)) from interrupt
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _interrupted(interrupt: KeyboardInterrupt, lines: list[str]) -> Interruption
     return error
 
 
-def _left(folder: Path) -> list[str]:
+def _leftovers(folder: Path) -> list[str]:
     """Return the lines of the hint: what is kept, and the command to type."""
     from surgeon.training.checkpoints import RUN, last_checkpoint
 

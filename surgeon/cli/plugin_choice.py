@@ -66,13 +66,13 @@ class PluginChoice:
         return load(self.extra, installed=self.installed, without=self.without, strict=strict)
 
 
-def add_commands(app: typer.Typer, plugins: Plugins, taken: Collection[str]) -> None:
+def add_commands(app: typer.Typer, plugins: Plugins, reserved: Collection[str]) -> None:
     """Add the commands of plugins to ``app``; record an error for commands that would break others.
 
     Args:
         app: The application.
         plugins: The plugins that are used.
-        taken: The names of surgeon's own commands, of which ``app`` may hold only one.
+        reserved: The names of surgeon's own commands, of which ``app`` may hold only one.
     """
     for plugin, function in plugins.command_hooks():
         part = typer.Typer()
@@ -81,16 +81,16 @@ def add_commands(app: typer.Typer, plugins: Plugins, taken: Collection[str]) -> 
         except PluginError as error:
             plugins.fail(plugin, error)
             continue
-        for reason in _merge(app, part, taken):
+        for reason in _merge(app, part, reserved):
             plugins.fail(plugin, PluginError(reason, where=f"plugin {plugins.origin(plugin)!r}, {HOOK}"))
 
 
-def _merge(app: typer.Typer, part: typer.Typer, taken: Collection[str]) -> list[str]:
+def _merge(app: typer.Typer, part: typer.Typer, reserved: Collection[str]) -> list[str]:
     """Move the usable commands and groups of ``part`` into ``app``; return why the others are not usable."""
     reasons = []
     if part.registered_callback is not None:
         reasons.append("adds a callback, which would replace surgeon's global options: add commands only")
-    present = {*taken, *(name for name in map(_name, app.registered_commands) if name)}
+    present = {*reserved, *(name for name in map(_name, app.registered_commands) if name)}
     present |= {group.name for group in app.registered_groups if group.name}
     for command in part.registered_commands:
         name = _name(command)

@@ -74,7 +74,7 @@ def predict(
         raise OutputError("--only needs --add-classes")
     if output is not None:
         refuse_to_replace(output, force=force)
-    given = all_samples(samples, data)
+    all_data = all_samples(samples, data)
     from surgeon.cli.render.consoles import show, working
     from surgeon.cli.render.predictions import render_predictions
     from surgeon.pipeline import prediction
@@ -82,7 +82,7 @@ def predict(
     with working("predicting", quiet=quiet or as_json):
         predicted = prediction.predict(
             artifact,
-            given,
+            all_data,
             output=of,
             classes=split_names(classes),
             part=part,
@@ -114,14 +114,14 @@ def all_samples(samples: list[str] | None, data: list[str] | None) -> list[str]:
     Raises:
         SurgeonError: There are none.
     """
-    given = [*(samples or ()), *(data or ())]
-    if not given:
+    joined = [*(samples or ()), *(data or ())]
+    if not joined:
         error = SurgeonError("no data is given", hint="for example: surgeon predict ARTIFACT pictures/")
         error.exit_code = 2
         raise error
-    return given
+    return joined
 
 
-def split_names(given: str | None) -> list[str] | None:
+def split_names(text: str | None) -> list[str] | None:
     """Split class names at commas."""
-    return None if given is None else [name.strip() for name in given.split(",")]
+    return None if text is None else [name.strip() for name in text.split(",")]

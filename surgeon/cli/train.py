@@ -15,7 +15,7 @@ from surgeon.errors import OutputError
 
 def train(
     context: typer.Context,
-    what: Annotated[
+    path: Annotated[
         Path, typer.Argument(metavar="ARTIFACT|RECIPE", help="The output of apply, or a recipe.", show_default=False)
     ],
     model: Annotated[
@@ -68,20 +68,20 @@ def train(
     from surgeon.recipe.load import load_recipe
 
     silent = quiet or as_json or not is_first_process()
-    if is_trained_itself := is_artifact(what):
+    if is_trained_itself := is_artifact(path):
         if model is not None:
             raise OutputError(
-                f"{what} is an artifact and {model} a second model; only one can be trained",
-                hint=f"surgeon train {what}, or surgeon train RECIPE {what}",
+                f"{path} is an artifact and {model} a second model; only one can be trained",
+                hint=f"surgeon train {path}, or surgeon train RECIPE {path}",
             )
-        model = str(what)
-    out = output or Path("out") / (f"{what.stem}-trained" if is_trained_itself else what.stem)
+        model = str(path)
+    out = output or Path("out") / (f"{path.stem}-trained" if is_trained_itself else path.stem)
     if is_first_process():
         tidy(out, quiet=silent)
     with resume_hint(out.with_name(f"{out.name}.checkpoints")):
         report = run_training(
             model,
-            None if is_trained_itself else load_recipe(what, overrides=settings or (), plugins=context.obj),
+            None if is_trained_itself else load_recipe(path, overrides=settings or (), plugins=context.obj),
             out,
             overrides=settings or () if is_trained_itself else (),
             resume=resume,

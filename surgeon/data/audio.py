@@ -37,8 +37,8 @@ def chosen_sounds(waves: Waves, stated: Preprocessing = UNKNOWN) -> dict[str, An
     """Return the preprocessing of sounds: the checkpoint's, with values that the recipe overrides."""
     sounds = dict(stated.sounds or RAW)
     config = dict(sounds["config"])
-    given = {"sampling_rate": waves.rate, "do_normalize": waves.normalise, "return_attention_mask": waves.mask}
-    config |= {name: value for name, value in given.items() if value is not None}
+    settings = {"sampling_rate": waves.rate, "do_normalize": waves.normalise, "return_attention_mask": waves.mask}
+    config |= {name: value for name, value in settings.items() if value is not None}
     longest = waves.longest or sounds.get("longest")
     return sounds | {"config": config} | ({"longest": longest} if longest else {})
 
@@ -65,8 +65,8 @@ class Sound:
         self.extractor = load_processor("AutoFeatureExtractor", self.used["config"])
         self.rate = int(self.extractor.sampling_rate)
         probe = self._extract(np.zeros(self.rate, np.float32))
-        taken = set(probe) if stated.arguments is None or not stated.arguments & set(probe) else stated.arguments
-        self.names = [name for name in probe if name in taken]
+        accepted = set(probe) if stated.arguments is None or not stated.arguments & set(probe) else stated.arguments
+        self.names = [name for name in probe if name in accepted]
         filling = getattr(self.extractor, "padding_value", 0.0)
         self.padding = {name: 0 if name.endswith("mask") else filling for name in self.names}
         self.longest = int(self.used.get("longest") or SECONDS * self.rate)
@@ -82,8 +82,8 @@ class Sound:
             encoded = self._extract(samples)
         except (ValueError, RuntimeError, IndexError, AssertionError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            what = f"row {index}: {type(self.extractor).__name__} refuses {len(samples)} samples: {reason}"
-            raise TrainingError(what, where="train.data") from error
+            message = f"row {index}: {type(self.extractor).__name__} refuses {len(samples)} samples: {reason}"
+            raise TrainingError(message, where="train.data") from error
         return {name: encoded[name] for name in self.names}
 
     def _extract(self, samples: Samples) -> dict[str, Tensor]:

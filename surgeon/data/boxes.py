@@ -33,18 +33,18 @@ def check_pixels(pixels: Pixels, stated: Preprocessing) -> None:
     Raises:
         TrainingError: A setting has no effect, or boxes cannot follow it.
     """
-    if odd := [name for name in pixels.augment if name not in FOLLOWED]:
+    if unsupported := [name for name in pixels.augment if name not in FOLLOWED]:
         raise TrainingError(
-            f"{odd[0]} moves pictures in ways that boxes cannot follow exactly",
+            f"{unsupported[0]} moves pictures in ways that boxes cannot follow exactly",
             where="train.data.pixels.augment",
             hint=f"use {', '.join(FOLLOWED)}",
         )
     if stated.pictures is not None and stated.pictures["library"] == TORCHVISION:
-        given = [name for name in ("size", "mean", "std") if getattr(pixels, name) is not None]
-        if given and stated.pictures["resize"] is None:
+        overridden = [name for name in ("size", "mean", "std") if getattr(pixels, name) is not None]
+        if overridden and stated.pictures["resize"] is None:
             raise TrainingError(
-                f"torchvision's detectors resize and normalise pictures themselves, so {given[0]} has no place",
-                where=f"train.data.pixels.{given[0]}",
+                f"torchvision's detectors resize and normalise pictures themselves, so {overridden[0]} has no place",
+                where=f"train.data.pixels.{overridden[0]}",
                 hint="leave it out; the builder's options min_size, max_size, image_mean and image_std set it",
             )
 
@@ -71,12 +71,12 @@ class DetectionPictures(OpenedPictures):
         picture = self.decoded(row, index)
         parts = self.annotated(row, picture.size)
         if not varied or not self.picture.varies:
-            return self._made(picture, parts, index)
+            return self._encode(picture, parts, index)
         with seeded(self.picture.key(index)):
-            shown, parts = self.vary(tv_tensors.Image(F.pil_to_tensor(picture)), parts)
-            made = self._made(F.to_pil_image(shown), parts, index)
+            image, parts = self.vary(tv_tensors.Image(F.pil_to_tensor(picture)), parts)
+            sample = self._encode(F.to_pil_image(image), parts, index)
             erase, name = self.picture.erase, self.picture.names[0]
-            return made if erase is None else {**made, name: erase(made[name])}
+            return sample if erase is None else {**sample, name: erase(sample[name])}
 
     def annotated(self, row: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         """Return what is known of a picture beside its pixels."""
@@ -112,7 +112,7 @@ class DetectionPictures(OpenedPictures):
             return text if error.hint is None else f"{text} ({error.hint})"
         return None
 
-    def _made(self, picture: Any, parts: Mapping[str, Any], index: int) -> dict[str, Tensor]:
+    def _encode(self, picture: Any, parts: Mapping[str, Any], index: int) -> dict[str, Tensor]:
         plain = {name: torch.as_tensor(value).as_subclass(Tensor) for name, value in parts.items()}
         return {**self.picture.finish(picture, index), SIZES: torch.tensor([picture.height, picture.width]), **plain}
 
@@ -187,21 +187,21 @@ def decode_mask(text: str, height: int, width: int) -> Any:
     from pycocotools import mask as coco_masks
 
     try:
-        given = json.loads(text)
-        if isinstance(given, list):
-            runs = coco_masks.merge(coco_masks.frPyObjects(given, height, width))
-        elif isinstance(given["counts"], list):
-            runs = coco_masks.frPyObjects(given, height, width)
+        segmentation = json.loads(text)
+        if isinstance(segmentation, list):
+            runs = coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            runs = coco_masks.frPyObjects(segmentation, height, width)
         else:
-            runs = given
-        made = coco_masks.decode(runs)
+            runs = segmentation
+        mask = coco_masks.decode(runs)
     except Exception as error:  # pycocotools raises what its C code meets
         raise TrainingError(f"a segmentation cannot be decoded: {error}", where="train.data") from error
-    if made.shape != (height, width):
+    if mask.shape != (height, width):
         raise TrainingError(
-            f"a segmentation is of {made.shape[1]} x {made.shape[0]} pixels, not {width} x {height}", where="train.data"
+            f"a segmentation is of {mask.shape[1]} x {mask.shape[0]} pixels, not {width} x {height}", where="train.data"
         )
-    return np.ascontiguousarray(made)
+    return np.ascontiguousarray(mask)
 
 
 def detection_pictures(

@@ -55,9 +55,9 @@ class Numbering:
             TrainingError: A name is not a class in training.
         """
         place = {name: number for number, name in enumerate(self.names)}
-        if odd := [name for name in names if name not in place]:
+        if unknown := [name for name in names if name not in place]:
             raise TrainingError(
-                f"{where} has classes of {label!r} that are not in training: {listed(odd)}",
+                f"{where} has classes of {label!r} that are not in training: {listed(unknown)}",
                 where="train.data",
                 hint=f"available: {listed(self.names)}",
             )
@@ -80,11 +80,11 @@ def natural(names: Iterable[str]) -> list[str]:
 
 def listed(names: Sequence[str]) -> str:
     """Join ``names`` for a message, quoting those with spaces at either end and those in an unusual Unicode form."""
-    shown = [_shown(name) for name in names[:SHOWN]]
-    return ", ".join(shown) + (f", … ({len(names)} in total)" if len(names) > SHOWN else "")
+    quoted = [_quoted(name) for name in names[:SHOWN]]
+    return ", ".join(quoted) + (f", … ({len(names)} in total)" if len(names) > SHOWN else "")
 
 
-def _shown(name: str) -> str:
+def _quoted(name: str) -> str:
     if unicodedata.normalize("NFC", name) != name:
         return ascii(name)  # otherwise it looks like another name
     return repr(name) if name != name.strip() or not name else name

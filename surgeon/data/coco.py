@@ -79,30 +79,30 @@ def read_coco(file: Path, pictures: Path | None, *, masks: bool, skip: bool) -> 
         row["segments"].append(json.dumps(annotation["segmentation"]) if masks else "")
     counts = Counter(name for row in rows.values() for name in row["categories"])
     names = [str(images[key]["file_name"]) for key in rows]
-    made = CocoFile(
+    coco_file = CocoFile(
         {"image": [str((folder / name).absolute()) for name in names]}
         | {name: [row[name] for row in rows.values()] for name in BOX_COLUMNS},
         names,
         list(categories.values()),
         [name for name in categories.values() if counts[name]],
     )
-    made.notes = _notes(file, made, bad, cut)
-    return made
+    coco_file.notes = _notes(file, coco_file, bad, cut)
+    return coco_file
 
 
-def _notes(file: Path, made: CocoFile, bad: list[str], cut: int) -> list[str]:
-    boxes = sum(map(len, made.columns["boxes"]))
-    notes = [f"{file}: {len(made.names)} pictures, {boxes} boxes of {len(made.used)} categories"]
+def _notes(file: Path, coco_file: CocoFile, bad: list[str], cut: int) -> list[str]:
+    boxes = sum(map(len, coco_file.columns["boxes"]))
+    notes = [f"{file}: {len(coco_file.names)} pictures, {boxes} boxes of {len(coco_file.used)} categories"]
     if bad:
         more = "; …" if len(bad) > SHOWN else ""
         notes.append(f"{file}: left out {len(bad)} annotations ({'; '.join(bad[:SHOWN])}{more})")
     if cut:
         notes.append(f"{file}: {cut} boxes that cross the edge by up to {SLACK:g} pixel were cut there")
-    if crowds := sum(map(sum, made.columns["crowd"])):
+    if crowds := sum(map(sum, coco_file.columns["crowd"])):
         notes.append(f"{file}: {crowds} crowd annotations are not trained on; predictions inside them do not count")
-    if empty := sum(not boxes for boxes in made.columns["boxes"]):
+    if empty := sum(not boxes for boxes in coco_file.columns["boxes"]):
         notes.append(f"{file}: {empty} pictures have no box, and train the background only")
-    if unused := [name for name in made.categories if name not in made.used]:
+    if unused := [name for name in coco_file.categories if name not in coco_file.used]:
         notes.append(f"{file}: no annotation of {', '.join(unused)}")
     return notes
 
@@ -128,27 +128,33 @@ def _content(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _by_id(entries: list[dict[str, Any]], file: Path, what: str) -> dict[Any, dict[str, Any]]:
-    made: dict[Any, dict[str, Any]] = {}
+def _by_id(entries: list[dict[str, Any]], file: Path, section: str) -> dict[Any, dict[str, Any]]:
+    by_id: dict[Any, dict[str, Any]] = {}
     for place, entry in enumerate(entries):
         key = entry.get("id")
-        wrong = "no id" if not isinstance(key, (int, str)) else "an id that an earlier one has" if key in made else None
-        if what == "images" and wrong is None and not (isinstance(entry.get("file_name"), str) and entry["file_name"]):
+        wrong = (
+            "no id" if not isinstance(key, (int, str)) else "an id that an earlier one has" if key in by_id else None
+        )
+        if (
+            section == "images"
+            and wrong is None
+            and not (isinstance(entry.get("file_name"), str) and entry["file_name"])
+        ):
             wrong = "no file_name"
         if wrong is not None:
-            raise TrainingError(f"{file}: {what}[{place}] has {wrong} (id {key!r})", where="train.data.path")
-        made[key] = entry
-    return made
+            raise TrainingError(f"{file}: {section}[{place}] has {wrong} (id {key!r})", where="train.data.path")
+        by_id[key] = entry
+    return by_id
 
 
 def _categories(entries: list[dict[str, Any]], file: Path) -> dict[Any, str]:
-    named = {key: entry.get("name") for key, entry in _by_id(entries, file, "categories").items()}
-    made = {key: str(name) for key, name in named.items() if name != "" and isinstance(name, (str, int))}
-    if odd := [key for key in named if key not in made]:
-        raise TrainingError(f"{file}: the category {odd[0]!r} has no name", where="train.data.path")
-    if twice := [name for name, count in Counter(made.values()).items() if count > 1]:
+    names = {key: entry.get("name") for key, entry in _by_id(entries, file, "categories").items()}
+    categories = {key: str(name) for key, name in names.items() if name != "" and isinstance(name, (str, int))}
+    if unnamed := [key for key in names if key not in categories]:
+        raise TrainingError(f"{file}: the category {unnamed[0]!r} has no name", where="train.data.path")
+    if twice := [name for name, count in Counter(categories.values()).items() if count > 1]:
         raise TrainingError(f"{file}: two categories are called {twice[0]!r}", where="train.data.path")
-    return made
+    return categories
 
 
 def _size(image: Mapping[str, Any]) -> list[int]:
@@ -181,7 +187,7 @@ def _within(corners: list[float], size: list[int], box: list[Any]) -> tuple[list
     high, wide = size or (math.inf, math.inf)
     limits = [(0.0, wide), (0.0, high), (0.0, wide), (0.0, high)]
     inside = [min(max(value, low), top) for value, (low, top) in zip(corners, limits, strict=True)]
-    over = max(abs(value - kept) for value, kept in zip(corners, inside, strict=True))
+    over = max(abs(value - clamped) for value, clamped in zip(corners, inside, strict=True))
     if over > SLACK or inside[2] <= inside[0] or inside[3] <= inside[1]:
         of = f" of {wide} x {high} pixels" if size else ""
         return f"its box reaches out of the picture{of}: {box} (left, top, width, height)"

@@ -18,7 +18,7 @@ from surgeon.data.corpus import load_corpus
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
 from surgeon.data.picture_sources import Split
-from surgeon.data.row_splits import digest, hold_out, others
+from surgeon.data.row_splits import complement, digest, hold_out
 from surgeon.data.rows import Chosen, label_values
 from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
@@ -62,8 +62,8 @@ def load_sources(
         numbered = {id(source): splits for (source, _), splits in zip(tables, loaded, strict=True)}
     splits = []
     for source in sources:
-        made = numbered.get(id(source)) or _loaded(source, seed, network)
-        splits.append(made if id(source) in numbered else by_names_of(network, made))
+        source_splits = numbered.get(id(source)) or _loaded(source, seed, network)
+        splits.append(source_splits if id(source) in numbered else by_names_of(network, source_splits))
     return splits
 
 
@@ -117,8 +117,8 @@ class CombinedDataset(Dataset[dict[str, Tensor]]):
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        which = bisect_right(self.ends, index)
-        return self.members[which][index - (self.ends[which - 1] if which else 0)]
+        member = bisect_right(self.ends, index)
+        return self.members[member][index - (self.ends[member - 1] if member else 0)]
 
     def label_values(self, name: str) -> Tensor | None:
         """Return all labels of a column; None if a source cannot list them."""
@@ -138,7 +138,7 @@ class CombinedDataset(Dataset[dict[str, Tensor]]):
 
 
 def combined(
-    train: Sequence[Source], parts: Sequence[Splits], test: Sequence[Source], others: Sequence[Splits]
+    train: Sequence[Source], parts: Sequence[Splits], test: Sequence[Source], test_parts: Sequence[Splits]
 ) -> Splits:
     """Combine the training samples of ``train``, and the test samples of ``test``.
 
@@ -146,14 +146,14 @@ def combined(
         train: The sources to train on.
         parts: Their splits.
         test: The sources to test on.
-        others: Their splits.
+        test_parts: Their splits.
 
     Raises:
         TrainingError: A test source has a domain without a training source.
     """
     inputs = parts[0].inputs
     missing: dict[str, Tensor] = {}
-    for part in [*parts, *others]:
+    for part in [*parts, *test_parts]:
         for name, value in part.train[0].items():
             if name not in inputs:
                 fill = torch.nan if value.is_floating_point() else IGNORED
@@ -179,11 +179,11 @@ def combined(
         ]
         return CombinedDataset(members) if members else None
 
-    classes = {name: count for part in [*others, *parts] for name, count in part.classes.items()}
+    classes = {name: count for part in [*test_parts, *parts] for name, count in part.classes.items()}
     if domains:
         classes[DOMAIN] = len(domains)
     trained = concatenated(train, [part.train for part in parts], hide=True)
-    tested = concatenated(test, [part.test for part in others], hide=False)
+    tested = concatenated(test, [part.test for part in test_parts], hide=False)
     assert trained is not None  # there is at least one source
     assert tested is not None
     return Splits(
@@ -195,9 +195,9 @@ def combined(
         parts[0].collate,
         preprocessing=parts[0].preprocessing,
         validation=concatenated(train, [part.validation for part in parts], hide=True),
-        names={name: names for part in [*others, *parts] for name, names in part.names.items()},
-        notes=tuple(dict.fromkeys(note for part in [*parts, *others] for note in part.notes)),
-        split={"sources": [dict(part.split) for part in {id(part): part for part in [*parts, *others]}.values()]},
+        names={name: names for part in [*test_parts, *parts] for name, names in part.names.items()},
+        notes=tuple(dict.fromkeys(note for part in [*parts, *test_parts] for note in part.notes)),
+        split={"sources": [dict(part.split) for part in {id(part): part for part in [*parts, *test_parts]}.values()]},
     )
 
 
@@ -239,13 +239,13 @@ def by_names_of(network: Network, splits: Splits) -> Splits:
     """
     tables = {}
     names = dict(splits.names)
-    for label, given in splits.names.items():
+    for label, class_names in splits.names.items():
         expected = network.head(label).names
-        if not expected or tuple(given) == tuple(expected):
+        if not expected or tuple(class_names) == tuple(expected):
             continue
-        if set(given) != set(expected):
-            raise differing(label, expected, given)
-        tables[label] = torch.tensor([expected.index(name) for name in given])
+        if set(class_names) != set(expected):
+            raise differing(label, expected, class_names)
+        tables[label] = torch.tensor([expected.index(name) for name in class_names])
         names[label] = tuple(expected)
     if not tables:
         return splits
@@ -276,7 +276,7 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     if values is not None and values.ndim == 1 and not values.is_floating_point():
         strata = values.numpy()
     held = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
-    kept = others(size, held)
+    remaining = complement(size, held)
     ids = train.row_ids(held) if hasattr(train, "row_ids") else held.tolist()
     record = dict(splits.split)
     record["validation"] = f"{fraction:g} of the training samples" + (", by class" if strata is not None else "")
@@ -284,7 +284,7 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     note = f"validation: {len(held)} of {size} training samples are held out, for choices that need them"
     return replace(
         splits,
-        train=Chosen(train, kept.tolist()),
+        train=Chosen(train, remaining.tolist()),
         validation=Chosen(unvaried(train), held.tolist()),
         notes=(*splits.notes, note),
         split=record,

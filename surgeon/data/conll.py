@@ -80,8 +80,8 @@ def conll_rows(source: Any, file: Path, notes: list[str]) -> Any:
     """Return the sentences of a source's file as a dataset, and add remarks to ``notes``."""
     import datasets
 
-    columns, made = read_conll(file, words=source.words, tags=source.tags, skip=source.on_error == "skip")
-    notes += made
+    columns, remarks = read_conll(file, words=source.words, tags=source.tags, skip=source.on_error == "skip")
+    notes += remarks
     return datasets.Dataset.from_dict(columns)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text, texts_by_part
 from surgeon.data.network import ANY, DECODED, MASKED, NEXT_TOKEN, SEQUENCES, Network
-from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.row_splits import SPLIT_SEED, complement, digest, draw, fold, hold_out
 from surgeon.data.spans import first_token, spans_of
 from surgeon.data.token_encoder import Encoder
 from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows, Varies
@@ -34,20 +34,20 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
         start = first_token(network, encoder.tokenizer)
     elif loss == MASKED:
         masking = Masking(encoder.tokenizer, source.masked, source.whole_words, seed)
-    made = {}
+    samples = {}
     for name, texts in parts.items():
         rows, ids = encoder.rows(texts, name)
-        made[name] = TokenRows(rows, ids, masking, varied=name == "train")
-    names = [name for name in made["train"].rows[0] if name not in ("labels", SPECIAL, OFFSETS)]
+        samples[name] = TokenRows(rows, ids, masking, varied=name == "train")
+    names = [name for name in samples["train"].rows[0] if name not in ("labels", SPECIAL, OFFSETS)]
     shifted = encoder.tokenizer.padding_side == "left" and not encoder.packed
     positions = shifted and "position_ids" in (network.preprocessing.arguments or ())
     held = {name: digest(text.name for text in texts) for name, texts in parts.items() if name != "train"}
     return Splits(
-        made["train"],
-        made["test"],
+        samples["train"],
+        samples["test"],
         (*names, *(["position_ids"] if positions else []), *([DECODED] if start is not None else [])),
         collate=TokenCollate(encoder.tokenizer, positions, start),
-        validation=made.get("validation"),
+        validation=samples.get("validation"),
         preprocessing={"texts": {"max_length": encoder.max_length}},
         notes=tuple(dict.fromkeys(notes)),
         split={"rule": rule, "seed": SPLIT_SEED, "held_out": held},
@@ -111,7 +111,7 @@ def _held_out(source: CorpusSource, parts: dict[str, list[Text]], seed: int) -> 
         else:
             held, rule = fold(size, folds.count, folds.index), f"fold {folds.index} of {folds.count}"
         parts["test"] = [train[position] for position in held]
-        train = [train[position] for position in others(size, held)]
+        train = [train[position] for position in complement(size, held)]
     if source.samples is not None:
         if source.samples > len(train):
             raise TrainingError(

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from surgeon.data.conversations import messages_in
 from surgeon.data.plain_files import Files, sort_files
-from surgeon.data.readers import read, there
+from surgeon.data.readers import existing_path, read
 from surgeon.errors import TrainingError
 
 CorpusSource: TypeAlias = Any
@@ -41,12 +41,12 @@ def texts_by_part(source: CorpusSource, notes: list[str]) -> dict[str, list[Text
     Raises:
         TrainingError: A file is missing or cannot be read, or there is no text.
     """
-    given = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
+    paths = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
     parts: dict[str, list[Text]] = {}
-    for name, path in given.items():
+    for name, path in paths.items():
         if path is None:
             continue
-        there(path)
+        existing_path(path)
         for part, texts in _texts_in(source, path, notes).items():
             parts.setdefault(part if name == "train" else name, []).extend(texts)
     if not parts.get("train"):
@@ -68,19 +68,19 @@ def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, li
 
 
 def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text]]:
-    made: list[tuple[str | None, Text]] = []
+    texts: list[tuple[str | None, Text]] = []
     for file in files.files:
         if files.kind == "text":
             for setting in ("prompt", "messages"):
                 if (column := getattr(source, setting)) is not None:
                     message = f"{file.path} is not a table, so it has no column {column!r}"
                     raise TrainingError(message, where=f"{WHERE}.{setting}")
-            made += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
+            texts += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
         elif files.kind in ("table", "saved"):
-            made += [(file.part, text) for text in _rows_of(source, files, file.path, file.name, bool(file.part))]
+            texts += [(file.part, text) for text in _rows_of(source, files, file.path, file.name, bool(file.part))]
         else:
             raise TrainingError(f"{file.path} holds no text", where=f"{WHERE}.path")
-    return made
+    return texts
 
 
 def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]:
@@ -99,25 +99,25 @@ def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]
 def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
     if source.messages is not None:
         return _conversations(source, files, path, name, split)
-    wanted = [source.text] if source.prompt is None else [source.prompt, source.completion]
+    columns = [source.text] if source.prompt is None else [source.prompt, source.completion]
     rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
-    values = [rows[str(column)][:] for column in wanted]
-    made = []
+    values = [rows[str(column)][:] for column in columns]
+    entries = []
     for number, row in enumerate(zip(*values, strict=True)):
-        if odd := next((value for value in row if value is not None and not isinstance(value, str)), None):
-            raise TrainingError(f"{path}, row {number}: {odd!r} is not a text", where=WHERE)
+        if not_text := next((value for value in row if value is not None and not isinstance(value, str)), None):
+            raise TrainingError(f"{path}, row {number}: {not_text!r} is not a text", where=WHERE)
         texts = [value or "" for value in row]
-        made.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
-    return made
+        entries.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
+    return entries
 
 
 def _conversations(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
     rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
-    made = []
+    conversations = []
     for number, value in enumerate(rows[str(source.messages)][:]):
         try:
-            made.append(Text(f"row {number}", "", messages=messages_in(value)))
+            conversations.append(Text(f"row {number}", "", messages=messages_in(value)))
         except TrainingError as error:
             error.message = f"{path}, row {number}: {error.message}"
             raise
-    return made
+    return conversations

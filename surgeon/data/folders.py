@@ -58,14 +58,14 @@ class PictureFolder:
         splits = ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items())
         text = f"{self.root}: {files} pictures, {len(self.classes)} classes, "
         lines = [text + (f"{len(self.parts)} splits ({splits})" if self.split_folders else "no splits")]
-        for what, names in (
+        for kind, names in (
             ("hidden files and files that are not pictures", self.left_out),
             ("pictures outside class folders", self.unclassed),
             ("folders without a picture", self.empty),
         ):
             if names:
                 more = ", …" if len(names) > SHOWN else ""
-                lines.append(f"{self.root}: left out {len(names)} {what} ({', '.join(names[:SHOWN])}{more})")
+                lines.append(f"{self.root}: left out {len(names)} {kind} ({', '.join(names[:SHOWN])}{more})")
         return lines
 
 
@@ -167,13 +167,13 @@ def _pictures(folder: Path, content: PictureFolder) -> Iterator[Path]:
 
 def walk_files(folder: Path) -> Iterator[Path]:
     """Yield all files below ``folder``; linked folders are followed, each once."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     for where, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
-        if real in seen:
+        if real in visited:
             inside.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         inside.sort()
         yield from (Path(where, file) for file in sorted(files))
 

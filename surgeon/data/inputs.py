@@ -171,13 +171,13 @@ def check_inputs(
                 hint="repair it, or leave out rows that cannot be read: on_error: skip",
             )
         if bad:
-            kept = [position for position in range(len(part)) if position not in bad]
-            if not kept:
+            readable = [position for position in range(len(part)) if position not in bad]
+            if not readable:
                 raise TrainingError(f"{data.places[name]}: no row can be read: {bad[min(bad)]}")
-            shown = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
+            reasons = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
             rows = f"{name} rows" if len(data.parts) > 1 else "rows"
-            notes.append(f"{data.places[name]}: left out {len(bad)} {rows} that cannot be read ({shown})")
-            data.parts[name] = part.select(np.array(kept))
+            notes.append(f"{data.places[name]}: left out {len(bad)} {rows} that cannot be read ({reasons})")
+            data.parts[name] = part.select(np.array(readable))
         for encode in encoders:
             if isinstance(encode, Texts):
                 notes += encode.notes(

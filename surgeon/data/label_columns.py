@@ -58,8 +58,8 @@ class LabelColumn:
         """Select rows."""
         codes = self.codes[positions] if self.kind == "text" else self.codes
         values = self.values if self.kind == "text" else self.values[positions]
-        kept = (self.missing[positions], codes, self.names, values, self.rows[positions])
-        return LabelColumn(self.name, self.kind, *kept, self.where, self.declared)
+        fields = (self.missing[positions], codes, self.names, values, self.rows[positions])
+        return LabelColumn(self.name, self.kind, *fields, self.where, self.declared)
 
     def levels(self, *, trained: bool) -> Levels:
         """Return the distinct values as names."""
@@ -78,14 +78,14 @@ class LabelColumn:
             return np.where(self.missing, -1, np.nan_to_num(self.values)).astype(np.int64)
         return None
 
-    def problem(self, bad: Array, what: str, hint: str | None = None) -> TrainingError:
+    def problem(self, bad: Array, message: str, hint: str | None = None) -> TrainingError:
         """Return the error for the first of the ``bad`` rows."""
         first = int(np.flatnonzero(bad)[0])
-        value = self.names[self.codes[first]] if self.kind == "text" else _shown(self.values[first])
+        value = self.names[self.codes[first]] if self.kind == "text" else _as_text(self.values[first])
         more = int(bad.sum()) - 1
         rest = f" (and {more} more rows)" if more else ""
         return TrainingError(
-            f"{self.where}, row {int(self.rows[first])}: {self.name!r} is {value}{rest}; {what}",
+            f"{self.where}, row {int(self.rows[first])}: {self.name!r} is {value}{rest}; {message}",
             where="train.data",
             hint=hint,
         )
@@ -124,7 +124,7 @@ def read_labels(
 
     marks = {str(mark) for mark in na or ()}
     numbers = [float(mark) for mark in na or () if NUMERAL.fullmatch(str(mark))]
-    none = np.zeros(0, np.int64)
+    no_codes = np.zeros(0, np.int64)
 
     def column(kind: Kind, missing: Array, codes: Array, names: Sequence[str], values: Array) -> LabelColumn:
         return LabelColumn(name, kind, missing, codes, tuple(names), values, rows, where, na is not None)
@@ -134,21 +134,21 @@ def read_labels(
         values[np.isin(values, numbers)] = np.nan
         missing = np.isnan(values)
         whole = bool(np.equal(values[~missing], np.round(values[~missing])).all())
-        made = column("whole" if whole else "real", missing, none, (), values)
+        labels = column("whole" if whole else "real", missing, no_codes, (), values)
         endless: Array = np.abs(values) > LARGEST
         if endless.any():
-            raise made.problem(endless, "labels must be finite in float32")
-        return made
+            raise labels.problem(endless, "labels must be finite in float32")
+        return labels
 
     def of_texts(words: list[str], gone: Sequence[bool], places: Array, missing: Array) -> LabelColumn:
         names = natural(word for word, left_out in zip(words, gone, strict=True) if not left_out)
         place = {word: number for number, word in enumerate(names)}
         codes = np.array([*(place.get(word, -1) for word in words), -1], np.int64)[places]
-        return column("text", missing, codes, names, none)
+        return column("text", missing, codes, names, no_codes)
 
     def of_bools(values: Array, missing: Array) -> LabelColumn:
         filled = np.where(missing, np.nan, values.astype(np.float64))
-        return column("bool", missing, none, (), filled)
+        return column("bool", missing, no_codes, (), filled)
 
     kind = arrow.type
     if types.is_dictionary(kind):
@@ -165,16 +165,16 @@ def read_labels(
     ):
         arrow = compute.cast(arrow, pyarrow.string())
         kind = arrow.type
-    given = getattr(feature, "names", None)
-    if given is not None and types.is_integer(kind):
+    class_names = getattr(feature, "names", None)
+    if class_names is not None and types.is_integer(kind):
         codes = np.array(compute.fill_null(arrow, -(10**6)).to_numpy(), np.int64)
         missing = (codes == -(10**6)) | np.isin(codes, numbers)
-        missing |= np.isin(codes, [place for place, name in enumerate(given) if name in marks])
-        out = ~missing & ((codes < 0) | (codes >= len(given)))
+        missing |= np.isin(codes, [place for place, name in enumerate(class_names) if name in marks])
+        out = ~missing & ((codes < 0) | (codes >= len(class_names)))
         if out.any():
-            shown = column("whole", missing, none, (), codes.astype(np.float64))
-            raise shown.problem(out, f"there are {len(given)} classes", _mark_hint(shown.values[out]))
-        return column("text", missing, np.where(missing, -1, codes), given, none)
+            as_numbers = column("whole", missing, no_codes, (), codes.astype(np.float64))
+            raise as_numbers.problem(out, f"there are {len(class_names)} classes", _mark_hint(as_numbers.values[out]))
+        return column("text", missing, np.where(missing, -1, codes), class_names, no_codes)
     if types.is_boolean(kind):
         missing = compute.is_null(arrow).to_numpy()
         return of_bools(compute.fill_null(arrow, False).to_numpy(), missing)
@@ -182,7 +182,7 @@ def read_labels(
         cast = compute.cast(arrow, pyarrow.float64(), safe=False)
         return of_numbers(np.array(compute.fill_null(cast, float("nan")).to_numpy()))
     if types.is_null(kind):
-        return column("whole", np.ones(len(arrow), bool), none, (), np.full(len(arrow), np.nan))
+        return column("whole", np.ones(len(arrow), bool), no_codes, (), np.full(len(arrow), np.nan))
     if types.is_string(kind) or types.is_large_string(kind):
         encoded = arrow.combine_chunks().dictionary_encode()
         if isinstance(encoded, pyarrow.ChunkedArray):
@@ -190,23 +190,23 @@ def read_labels(
         words = encoded.dictionary.to_pylist()
         places = np.array(compute.fill_null(encoded.indices, len(words)).to_numpy(), np.int64)
         dropped = {"", *(NOT_A_NUMBER if text else ()), *marks}
-        gone = [word in dropped or (bool(numbers) and _is(word, numbers)) for word in words]
-        missing = np.array([*gone, True])[places]
-        kept = [word for word, left_out in zip(words, gone, strict=True) if not left_out]
-        if text and kept and all(word in TRUTH for word in kept):
+        dropped_words = [word in dropped or (bool(numbers) and _is(word, numbers)) for word in words]
+        missing = np.array([*dropped_words, True])[places]
+        labels = [word for word, left_out in zip(words, dropped_words, strict=True) if not left_out]
+        if text and labels and all(word in TRUTH for word in labels):
             return of_bools(np.array([*(TRUTH.get(word, False) for word in words), False])[places], missing)
-        numeral = all(NUMERAL.fullmatch(word.strip()) and not _changes(word, loss) for word in kept)
-        if text and numeral and not any(PADDED.fullmatch(word) for word in kept):
-            numeric = [np.nan if left_out else float(word) for word, left_out in zip(words, gone, strict=True)]
+        numeral = all(NUMERAL.fullmatch(word.strip()) and not _changes(word, loss) for word in labels)
+        if text and numeral and not any(PADDED.fullmatch(word) for word in labels):
+            numeric = [np.nan if left_out else float(word) for word, left_out in zip(words, dropped_words, strict=True)]
             return of_numbers(np.array([*numeric, np.nan])[places])
-        return of_texts(words, gone, places, missing)
+        return of_texts(words, dropped_words, places, missing)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         values = _lists(arrow.to_pylist(), name, where, rows)
         values[np.isin(values, numbers)] = np.nan
         if (large := _of_rows(np.abs(values) > LARGEST)).any():
-            raise column("list", large, none, (), values).problem(large, "labels must be finite in float32")
+            raise column("list", large, no_codes, (), values).problem(large, "labels must be finite in float32")
         empty: Array = np.asarray(np.isnan(values).reshape(len(values), -1).all(1))
-        return column("list", empty, none, (), values)
+        return column("list", empty, no_codes, (), values)
     mixed = "arrow.json" in str(kind)
     raise TrainingError(
         f"{where}: {name!r} holds values of several types"
@@ -247,10 +247,10 @@ def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: He
         check_values(column, head)
         return torch.from_numpy(values).float()
     if head.loss == CLASS_LOSS:
-        odd = ~missing & (values != np.round(np.nan_to_num(values)))
-        if odd.any():
+        fractional = ~missing & (values != np.round(np.nan_to_num(values)))
+        if fractional.any():
             raise column.problem(
-                _of_rows(odd), "cross_entropy needs whole numbers", "for values: problem_type: regression"
+                _of_rows(fractional), "cross_entropy needs whole numbers", "for values: problem_type: regression"
             )
     low = ~missing & (values < 0)
     high = ~missing & (values >= (head.count if head.count is not None else np.inf))
@@ -278,8 +278,8 @@ def check_values(column: LabelColumn, head: Head) -> None:
             "it may mark a missing label",
             "set na: [-100] if it does, na: [] if it is a value",
         )
-    if head.loss == "bce" and (odd := (values < 0) | (values > 1)).any():
-        raise column.problem(_of_rows(odd), "bce needs labels from 0 to 1", _mark_hint(values[odd]))
+    if head.loss == "bce" and (outside := (values < 0) | (values > 1)).any():
+        raise column.problem(_of_rows(outside), "bce needs labels from 0 to 1", _mark_hint(values[outside]))
 
 
 def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:
@@ -295,10 +295,10 @@ def _by_name(label: str, column: LabelColumn, numbering: Numbering, head: Head) 
     used = np.unique(codes[codes >= 0])
     numbers = np.full(len(names) + 1, IGNORED)  # the last is for -1, which is missing
     numbers[used] = numbering.positions([names[place] for place in used], label, column.where)
-    made = torch.from_numpy(numbers[codes].astype(np.int64))
+    targets = torch.from_numpy(numbers[codes].astype(np.int64))
     if head.loss in NUMBER_LOSSES:
-        return made.float().masked_fill(torch.from_numpy(column.missing), torch.nan)
-    return made
+        return targets.float().masked_fill(torch.from_numpy(column.missing), torch.nan)
+    return targets
 
 
 def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
@@ -311,19 +311,19 @@ def _lists(values: list[Any], name: str, where: str, rows: Array) -> Array:
             f"{where}: the lists in {name!r} contain non-numbers, or differ in length within a row",
             where="train.data",
         ) from error
-    made = np.full((len(values), *shape), np.nan)
+    array = np.full((len(values), *shape), np.nan)
     for position, value in enumerate(values):
         if value is None:
             continue
         try:
-            made[position] = _exactly(np.asarray(value, np.float64), shape)
+            array[position] = _exactly(np.asarray(value, np.float64), shape)
         except (TypeError, ValueError) as error:
             raise TrainingError(
                 f"{where}, row {int(rows[position])}: {name!r} is a list of another shape than in row "
                 f"{int(rows[values.index(first)])} ({shape}), or contains non-numbers",
                 where="train.data",
             ) from error
-    return made
+    return array
 
 
 def _exactly(value: Array, shape: tuple[int, ...]) -> Array:
@@ -345,5 +345,5 @@ def _mark_hint(values: Array) -> str | None:
     return f"if it marks a missing label, declare it: na: {marks}" if marks else None
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{number:g}' for number in np.ravel(value)[:8])}]"

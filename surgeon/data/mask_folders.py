@@ -44,11 +44,11 @@ def _pairs(folder: Path, images: str, masks: str) -> list[tuple[Path, Path]]:
         raise TrainingError(f"{folder / images} holds no picture", where="train.data.path")
     alone = [("picture", "mask", folder / images, masks, sorted(pictures.keys() - values.keys()))]
     alone.append(("mask", "picture", folder / masks, images, sorted(values.keys() - pictures.keys())))
-    for what, other, where, beside, stems in alone:
+    for kind, partner, where, beside, stems in alone:
         if stems:
-            shown = ", ".join(stems[:SHOWN]) + (", …" if len(stems) > SHOWN else "")
+            first_stems = ", ".join(stems[:SHOWN]) + (", …" if len(stems) > SHOWN else "")
             raise TrainingError(
-                f"{where}: {len(stems)} {what}s have no {other} of that name in {beside} ({shown})",
+                f"{where}: {len(stems)} {kind}s have no {partner} of that name in {beside} ({first_stems})",
                 where="train.data.path",
                 hint="a picture and its mask have the same name, except for the suffix: images/7.jpg, masks/7.png",
             )

@@ -103,11 +103,11 @@ class MaskedPictures(OpenedPictures):
         mask = self.read(row, picture.size, index)
         if varied and self.picture.varies:
             with seeded(self.picture.key(index)):
-                shown, mask = self.vary(tv_tensors.Image(F.pil_to_tensor(picture)), tv_tensors.Mask(mask))
-                made = self._made(F.to_pil_image(shown), mask, index)
+                image, mask = self.vary(tv_tensors.Image(F.pil_to_tensor(picture)), tv_tensors.Mask(mask))
+                sample = self._encode(F.to_pil_image(image), mask, index)
                 erase, name = self.picture.erase, self.picture.names[0]
-                return made if erase is None else {**made, name: erase(made[name])}
-        return self._made(picture, mask, index)
+                return sample if erase is None else {**sample, name: erase(sample[name])}
+        return self._encode(picture, mask, index)
 
     def decoded(self, row: Mapping[str, Any], index: int) -> Any:
         """Return the picture of a row, with the network's channels."""
@@ -156,33 +156,33 @@ class MaskedPictures(OpenedPictures):
         highest = len(self.values.classes) if self.values.classes is not None else classes
         if highest is None:
             return None
-        odd = (mask < 0) | (mask >= highest + self.from_one)
+        outside = (mask < 0) | (mask >= highest + self.from_one)
         if self.values.ignore is not None:
-            odd &= mask != self.values.ignore
-        if not odd.any():
+            outside &= mask != self.values.ignore
+        if not outside.any():
             return None
         first = int(self.from_one)
         return (
-            f"the mask holds the number {int(mask[odd][0])}, and the classes have {first} to {highest - 1 + first} "
+            f"the mask holds the number {int(mask[outside][0])}, and the classes have {first} to {highest - 1 + first} "
             "(mask_values: {ignore: …} says which number marks what has no class)"
         )
 
-    def _made(self, picture: Any, mask: Tensor, index: int) -> dict[str, Tensor]:
+    def _encode(self, picture: Any, mask: Tensor, index: int) -> dict[str, Tensor]:
         ignored = self._void
         if self.processor is not None:
             if self.from_one:
                 mask = mask.masked_fill(mask == ignored, VOID)
                 ignored = VOID
-            made = self.processor(images=picture, segmentation_maps=mask.numpy(), return_tensors="pt")
-            sample = {name: made[name][0] for name in self.picture.names}
-            labels = made["labels"][0].long()
+            inputs = self.processor(images=picture, segmentation_maps=mask.numpy(), return_tensors="pt")
+            sample = {name: inputs[name][0] for name in self.picture.names}
+            labels = inputs["labels"][0].long()
         else:
             sample = self.picture.finish(picture, index)
             labels = self._resized(mask, sample[self.picture.names[0]].shape[-2:]).long()
-        gone = labels == ignored if self.from_one or self.values.ignore is not None else torch.zeros_like(labels).bool()
+        void = labels == ignored if self.from_one or self.values.ignore is not None else torch.zeros_like(labels).bool()
         if self.numbers is not None:
-            labels = self.numbers[labels.masked_fill(gone, 0)]
-        return {**sample, self.target: labels.masked_fill(gone, IGNORED)}
+            labels = self.numbers[labels.masked_fill(void, 0)]
+        return {**sample, self.target: labels.masked_fill(void, IGNORED)}
 
     def _resized(self, mask: Tensor, size: Any) -> Tensor:
         pictures, nearest = self.picture.used, v2.InterpolationMode.NEAREST_EXACT

@@ -128,10 +128,10 @@ class Numbers:
             ones = np.zeros((len(numbers), len(names)))
             ones[np.arange(len(numbers)), numbers] = 1
             return ones
-        made = np.asarray(values, dtype=np.float64)
+        scaled = np.asarray(values, dtype=np.float64)
         if self.mean is not None and self.std is not None:
-            made = (made - self.mean[column]) / self.std[column]
-        return made[:, None]
+            scaled = (scaled - self.mean[column]) / self.std[column]
+        return scaled[:, None]
 
 
 def open_numbers(
@@ -155,39 +155,39 @@ def open_numbers(
     categories: dict[str, tuple[Coding, tuple[str, ...]]] = {}
     recorded = earlier.get("categories", {})
     for column in dict.fromkeys(columns):
-        given = source.categories.get(column)
-        if given is None and column not in recorded:
+        setting = source.categories.get(column)
+        if setting is None and column not in recorded:
             continue
         if column in recorded:
             ((coding, names),) = recorded[column].items()
-            _check_same(column, given, coding, names)
-        elif isinstance(given, Mapping):
-            ((coding, names),) = given.items()
+            _check_same(column, setting, coding, names)
+        elif isinstance(setting, Mapping):
+            ((coding, names),) = setting.items()
         elif whole:
-            coding, names = given, natural({name for name in _names(_arrow(rows, column)) if name is not None})
+            coding, names = setting, natural({name for name in _names(_arrow(rows, column)) if name is not None})
         else:
             raise TrainingError(
                 f"{where}: the categories of {column!r} are unknown, since the network was not trained on them",
                 where="train.data.categories",
-                hint=f"list them: categories: {{{column}: {{{given}: [A, B]}}}}",
+                hint=f"list them: categories: {{{column}: {{{setting}: [A, B]}}}}",
             )
         categories[column] = (coding, tuple(names))
     mean, std = earlier.get("mean"), earlier.get("std")
     scaled = mean is not None if source.scale is None else source.scale
-    made = Numbers(name, columns, categories, scaled=scaled)
+    encoder = Numbers(name, columns, categories, scaled=scaled)
     if scaled and mean is not None and std is not None:
-        if missing := [column for column in made.plain if column not in mean]:
+        if missing := [column for column in encoder.plain if column not in mean]:
             raise TrainingError(
                 f"the network was trained on other columns than {missing[0]!r}: {', '.join(mean)}",
                 where="train.data.numbers",
                 hint="use scale: false for unscaled numbers",
             )
-        made.mean, made.std = dict(mean), dict(std)
+        encoder.mean, encoder.std = dict(mean), dict(std)
     elif scaled and not whole:
         raise TrainingError(
             f"{where}: scale: true, but the network's record has no means of {name!r}", hint="train it with scale: true"
         )
-    return made
+    return encoder
 
 
 def fit_together(encoders: Sequence[tuple[Numbers, Any]]) -> None:
@@ -215,9 +215,9 @@ def fit_together(encoders: Sequence[tuple[Numbers, Any]]) -> None:
             encoder.mean, encoder.std = first.mean, first.std
 
 
-def _check_same(column: str, given: Any, coding: str, names: Sequence[str]) -> None:
-    other = given if isinstance(given, str) or given is None else next(iter(given))
-    if other not in (None, coding) or (isinstance(given, Mapping) and list(given[other]) != list(names)):
+def _check_same(column: str, setting: Any, coding: str, names: Sequence[str]) -> None:
+    declared = setting if isinstance(setting, str) or setting is None else next(iter(setting))
+    if declared not in (None, coding) or (isinstance(setting, Mapping) and list(setting[declared]) != list(names)):
         raise TrainingError(
             f"the network was trained with the categories {listed(names)} of {column!r}, {coding}",
             where="train.data.categories",

@@ -37,9 +37,9 @@ class Split(Source):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         for keys in (("path", "validation_path", "test_path"), ("split", "validation_split", "test_split")):
-            given = [(key, value) for key in keys if (value := getattr(self, key, None))]
-            for number, (key, value) in enumerate(given):
-                if (same := next((other for other, earlier in given[:number] if earlier == value), None)) is not None:
+            settings = [(key, value) for key in keys if (value := getattr(self, key, None))]
+            for number, (key, value) in enumerate(settings):
+                if (same := next((name for name, earlier in settings[:number] if earlier == value), None)) is not None:
                     raise ValueError(f"{key} and {same} are the same: held-out samples would be used in training")
         if self.folds is None:
             return self

@@ -55,11 +55,11 @@ def chosen_pictures(pixels: Pixels, stated: Preprocessing = UNKNOWN) -> dict[str
                 hint="leave size out",
             )
         pictures = sized
-    given = {"mean": pixels.mean, "std": pixels.std}
+    settings = {"mean": pixels.mean, "std": pixels.std}
     if pictures["library"] == TORCHVISION:
-        return pictures | {name: list(value) for name, value in given.items() if value is not None}
+        return pictures | {name: list(value) for name, value in settings.items() if value is not None}
     config = dict(pictures["config"])
-    for name, value in given.items():
+    for name, value in settings.items():
         if value is not None:
             config |= {f"image_{name}": list(value), "do_normalize": True}
     return pictures | {"config": config}
@@ -91,17 +91,17 @@ class PictureTransform:
             self.fills = bool(getattr(processor, "do_pad", False))
             self.make = lambda picture: tensors_of_one(processor(images=picture, return_tensors="pt"))
         mode = "L" if self.channels == 1 else "RGB"
-        probe = self._made(Image.new(mode, (64, 64)))
-        taken = {PIXELS} if arguments is None else arguments
-        self.names = [name for name in probe if name in taken] or list(probe)[:1]
+        probe = self._transform(Image.new(mode, (64, 64)))
+        accepted = {PIXELS} if arguments is None else arguments
+        self.names = [name for name in probe if name in accepted] or list(probe)[:1]
         self.size: tuple[int, int] = tuple(probe[self.names[0]].shape[-2:])  # type: ignore[assignment]
 
     def __call__(self, picture: Image) -> dict[str, Tensor]:
         """Make the inputs for a decoded picture, without a batch dimension."""
-        made = self._made(picture)
-        return {name: made[name] for name in self.names}
+        inputs = self._transform(picture)
+        return {name: inputs[name] for name in self.names}
 
-    def _made(self, picture: Image) -> dict[str, Tensor]:
+    def _transform(self, picture: Image) -> dict[str, Tensor]:
         try:
             return self.make(picture)
         except Exception as error:  # a processor may raise anything on a picture, or on inconsistent settings

@@ -65,9 +65,9 @@ class Picture:
             raise TrainingError(f"row {index}: the picture in {self.column!r}: {error}", where="train.data") from error
         if varied and self.varies:
             with seeded(self.key(index)):
-                made = self.finish(self.vary(picture), index)
+                sample = self.finish(self.vary(picture), index)
                 name = self.names[0]
-                return made if self.erase is None else made | {name: self.erase(made[name])}
+                return sample if self.erase is None else sample | {name: self.erase(sample[name])}
         return self.finish(picture, index)
 
     def key(self, index: int) -> str:
@@ -81,11 +81,11 @@ class Picture:
     def finish(self, picture: Any, index: int) -> dict[str, Tensor]:
         """The inputs of a decoded picture."""
         try:
-            made = self.transform(picture)
+            inputs = self.transform(picture)
         except TrainingError as error:
             error.message = f"row {index}: {error.message}"
             raise
-        return {name: value.as_subclass(Tensor) for name, value in made.items()}
+        return {name: value.as_subclass(Tensor) for name, value in inputs.items()}
 
     def _open(self, value: Any, index: int) -> Any:
         from PIL import Image

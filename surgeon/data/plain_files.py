@@ -66,17 +66,17 @@ def kind_of(path: Path) -> FileKind | None:
     return None
 
 
-def is_path(given: str) -> bool:
+def is_path(text: str) -> bool:
     """Return whether a text names existing files, or looks like a path or glob pattern."""
-    return Path(given).exists() or _is_pattern(given) or "/" in given or "." in given
+    return Path(text).exists() or _is_pattern(text) or "/" in text or "." in text
 
 
-def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:
+def sort_files(texts: Sequence[str], accepted: Collection[str]) -> list[Files]:
     """Return the files that paths, folders and patterns name, by kind, in the given order.
 
     Args:
-        given: Files, folders, and patterns such as ``shots/*.png`` or ``shots/**/*.png``.
-        wanted: The kinds that the network takes, which decide what to read from a folder with several kinds.
+        texts: Files, folders, and patterns such as ``shots/*.png`` or ``shots/**/*.png``.
+        accepted: The kinds that the network takes, which decide what to read from a folder with several kinds.
 
     Raises:
         TrainingError: A file does not exist, or has an unsupported kind.
@@ -91,11 +91,11 @@ def sort_files(given: Sequence[str], wanted: Collection[str]) -> list[Files]:
             sorted_files.append(Files(kind, some, some[0].name if len(some) == 1 else f"{len(some)} {CALLED[kind]}"))
         lone.clear()
 
-    for text in given:
+    for text in texts:
         for path in _paths(text):
             if path.is_dir():
                 flush()
-                sorted_files += _in_folder(path, wanted)
+                sorted_files += _in_folder(path, accepted)
             elif kind_of(path) is None:
                 raise TrainingError(
                     f"{path} has no suffix of a picture, sound, text or table",
@@ -125,7 +125,7 @@ def _paths(text: str) -> list[Path]:
     return several
 
 
-def _in_folder(root: Path, wanted: Collection[str]) -> list[Files]:
+def _in_folder(root: Path, accepted: Collection[str]) -> list[Files]:
     if any((root / name).is_file() for name in SAVED):
         return [Files("saved", _saved_splits(root), str(root))]
     tops = [path for path in sorted(root.iterdir()) if path.is_dir() and not is_hidden(path.name)]
@@ -142,7 +142,7 @@ def _in_folder(root: Path, wanted: Collection[str]) -> list[Files]:
         inside = folders[1:] if part else folders
         files.append(File(path, below.as_posix(), inside[0] if inside else None, part))
     kinds = list(dict.fromkeys(kind_of(file.path) for file in files))
-    chosen = [kind for kind in kinds if kind in wanted] or kinds
+    chosen = [kind for kind in kinds if kind in accepted] or kinds
     left_out += [file.name for file in files if kind_of(file.path) not in chosen]
     if not chosen:
         raise TrainingError(f"{root} has no picture, sound, text or table")
@@ -150,12 +150,12 @@ def _in_folder(root: Path, wanted: Collection[str]) -> list[Files]:
     if left_out:
         more = ", …" if len(left_out) > SHOWN else ""
         notes.append(f"{root}: left out {len(left_out)} files ({', '.join(left_out[:SHOWN])}{more})")
-    made = []
+    groups = []
     for kind in chosen:
         assert kind is not None
-        made.append(Files(kind, [file for file in files if kind_of(file.path) == kind], str(root), notes))
+        groups.append(Files(kind, [file for file in files if kind_of(file.path) == kind], str(root), notes))
         notes = []
-    return made
+    return groups
 
 
 def _saved_splits(root: Path) -> list[File]:

@@ -63,10 +63,10 @@ def load_tokenizer(files: Mapping[str, bytes]) -> Any:
             ) from error
 
 
-def tensors_of_one(made: Mapping[str, Any]) -> dict[str, Tensor]:
+def tensors_of_one(features: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return a processor's tensors for one sample, without the batch dimension."""
     return {
         name: value[0]
-        for name, value in made.items()
+        for name, value in features.items()
         if isinstance(value, torch.Tensor) and value.ndim and len(value) == 1
     }

@@ -109,7 +109,7 @@ def read(source: TableSource) -> Read:
         "hub": _hub,
     }
     try:
-        made = readers[source.kind](source)
+        data = readers[source.kind](source)
     except SurgeonError:
         raise
     except Exception as error:  # datasets and pyarrow raise many kinds of exceptions
@@ -117,12 +117,12 @@ def read(source: TableSource) -> Read:
         if source.kind == "hub":
             hint = "check the connection, HF_HUB_OFFLINE, and whether the dataset needs a token"
         raise TrainingError(f"{called(source)} cannot be read: {reason}", where="train.data", hint=hint) from error
-    for name, part in made.parts.items():
-        made.places.setdefault(name, called(source))
+    for name, part in data.parts.items():
+        data.places.setdefault(name, called(source))
         if not len(part):
-            rows = f"rows for {name}" if len(made.parts) > 1 else "rows"
+            rows = f"rows for {name}" if len(data.parts) > 1 else "rows"
             raise TrainingError(f"{called(source)} has no {rows}", where="train.data")
-    return made
+    return data
 
 
 def _reason(error: BaseException) -> tuple[str, str | None]:
@@ -181,77 +181,77 @@ def check_columns(source: TableSource, names: Sequence[str], where: str, hint: s
 def _images(source: TableSource) -> Read:
     import datasets
 
-    made = Read({}, folder=there(source.path))
-    folders = {"train": read_folder(made.folder)}
-    given = {name: path for name, path in _paths(source).items() if name != "train"}
-    for name, path in given.items():
+    data = Read({}, folder=existing_path(source.path))
+    folders = {"train": read_folder(data.folder)}
+    held_out = {name: path for name, path in _paths(source).items() if name != "train"}
+    for name, path in held_out.items():
         if name in folders["train"].parts:
             raise TrainingError(
                 f"{name} samples are given twice: by {name}_path, and by a folder in {source.path}",
                 where=f"train.data.{name}_path",
                 hint="leave one of them out",
             )
-        folders[name] = read_folder(there(path))
+        folders[name] = read_folder(existing_path(path))
     for name, folder in folders.items():
-        made.notes += folder.notes()
+        data.notes += folder.notes()
         parts = folder.parts if name == "train" else {name: _only(folder.parts, name, folder.root)}
         if "train" not in parts and name == "train":
             raise TrainingError(f"{source.path} has {' and '.join(parts)} folders, but none for train")
         for part, rows in parts.items():
             paths = [str((folder.root / path).absolute()) for path, _ in rows]
             table = datasets.Dataset.from_dict({"image": paths, "label": [label for _, label in rows]})
-            made.parts[part] = Part.of(table, [path for path, _ in rows])
-            made.places[part] = str(folder.root)
-    made.notes += check_apart({name: part.rows["image"][:] for name, part in made.parts.items()})
-    if len(made.parts) > 1:
-        made.rule = "by folder"
-    return made
+            data.parts[part] = Part.of(table, [path for path, _ in rows])
+            data.places[part] = str(folder.root)
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
+    if len(data.parts) > 1:
+        data.rule = "by folder"
+    return data
 
 
 def _masks(source: TableSource) -> Read:
     import datasets
 
-    made = Read({}, folder=there(source.path))
+    data = Read({}, folder=existing_path(source.path))
     for name, path in _paths(source).items():
-        folders = read_pairs(there(path), source.images, source.masks)
+        folders = read_pairs(existing_path(path), source.images, source.masks)
         if name == "train" and "train" not in folders:
             raise TrainingError(f"{path} has {' and '.join(folders)} folders, but none for train")
         for part, pairs in (folders if name == "train" else {name: _only(folders, name, Path(path))}).items():
-            if part in made.parts:
+            if part in data.parts:
                 raise TrainingError(
                     f"{part} samples are named twice: by {part}_path, and by a folder in {source.path}",
                     where=f"train.data.{part}_path",
                     hint="leave one of them out",
                 )
             columns = {"image": [str(image) for image, _ in pairs], "mask": [str(mask) for _, mask in pairs]}
-            made.parts[part] = Part.of(
+            data.parts[part] = Part.of(
                 datasets.Dataset.from_dict(columns), [os.path.relpath(image, path) for image, _ in pairs]
             )
-            made.places[part] = str(path)
-            made.notes.append(f"{path}: {len(pairs)} pictures with masks ({part})")
-    made.notes += check_apart({name: part.rows["image"][:] for name, part in made.parts.items()})
-    if len(made.parts) > 1:
-        made.rule = "by folder"
-    return made
+            data.places[part] = str(path)
+            data.notes.append(f"{path}: {len(pairs)} pictures with masks ({part})")
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
+    if len(data.parts) > 1:
+        data.rule = "by folder"
+    return data
 
 
 def _coco(source: TableSource) -> Read:
     import datasets
 
-    made = Read({}, folder=there(source.path).parent)
+    data = Read({}, folder=existing_path(source.path).parent)
     listed: list[str] = []
     for name, path in _paths(source).items():
-        given = source.images if name == "train" else getattr(source, f"{name}_images") or source.images
-        folder = None if given is None else there(given)
-        content = read_coco(there(path), folder, masks=source.masks, skip=source.on_error == "skip")
+        pictures = source.images if name == "train" else getattr(source, f"{name}_images") or source.images
+        folder = None if pictures is None else existing_path(pictures)
+        content = read_coco(existing_path(path), folder, masks=source.masks, skip=source.on_error == "skip")
         listed += content.categories if name == "train" else []
-        made.notes += content.notes
-        made.parts[name] = Part.of(datasets.Dataset.from_dict(content.columns, features=_box_features()), content.names)
-        made.places[name] = str(path)
-    made.notes += check_apart({name: part.rows["image"][:] for name, part in made.parts.items()})
-    made.classes = tuple(listed)
-    made.rule = "by file" if len(made.parts) > 1 else None
-    return made
+        data.notes += content.notes
+        data.parts[name] = Part.of(datasets.Dataset.from_dict(content.columns, features=_box_features()), content.names)
+        data.places[name] = str(path)
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
+    data.classes = tuple(listed)
+    data.rule = "by file" if len(data.parts) > 1 else None
+    return data
 
 
 def _box_features() -> Any:
@@ -272,24 +272,24 @@ def _only(parts: Mapping[str, Any], name: str, root: Path) -> Any:
 
 
 def _tables(source: TableSource) -> Read:
-    made = Read({}, folder=Path(source.path).parent)
+    data = Read({}, folder=Path(source.path).parent)
     for name, path in _paths(source).items():
-        file = there(path)
-        made.places[name] = str(file)
+        file = existing_path(path)
+        data.places[name] = str(file)
         if source.kind == "conll":
-            made.parts[name] = Part.of(conll_rows(source, file, made.notes))
+            data.parts[name] = Part.of(conll_rows(source, file, data.notes))
             continue
         if file.suffix.lower() not in READERS:
             raise TrainingError(f"{file} is not a supported table", hint=f"supported: {', '.join(READERS)}")
         kind = READERS[file.suffix.lower()]
         rows = _csv(source, file) if kind == "csv" else _through_datasets(kind, file)
         check_columns(source, rows.column_names, str(file))
-        made.text = kind == "csv"
-        made.parts[name] = Part.of(rows)
-        made.notes.append(f"{file}: {len(rows)} rows")
-    if len(made.parts) > 1:
-        made.rule = "by file"
-    return made
+        data.text = kind == "csv"
+        data.parts[name] = Part.of(rows)
+        data.notes.append(f"{file}: {len(rows)} rows")
+    if len(data.parts) > 1:
+        data.rule = "by file"
+    return data
 
 
 def _through_datasets(kind: str, file: Path) -> Any:
@@ -322,11 +322,11 @@ def _csv(source: TableSource, file: Path) -> Any:
 def _saved(source: TableSource) -> Read:
     import datasets
 
-    whole = datasets.load_from_disk(str(there(source.path)))
+    whole = datasets.load_from_disk(str(existing_path(source.path)))
     splits = _splits(source)
     if not isinstance(whole, datasets.DatasetDict):
-        if odd := [split for name, split in splits.items() if name != "train"]:
-            raise TrainingError(f"{source.path} has no splits, so it has no {odd[0]!r}")
+        if missing := [split for name, split in splits.items() if name != "train"]:
+            raise TrainingError(f"{source.path} has no splits, so it has no {missing[0]!r}")
         return _of_parts(source, {"train": whole})
     for split in splits.values():
         if split not in whole:
@@ -349,26 +349,26 @@ def _hub(source: TableSource) -> Read:
 
 
 def _of_parts(source: TableSource, parts: Mapping[str, Any]) -> Read:
-    made = Read({name: Part.of(rows) for name, rows in parts.items()})
+    data = Read({name: Part.of(rows) for name, rows in parts.items()})
     for rows in parts.values():
         check_columns(source, rows.column_names, called(source))
-    made.notes.append(f"{called(source)}: {', '.join(f'{len(rows)} rows ({name})' for name, rows in parts.items())}")
+    data.notes.append(f"{called(source)}: {', '.join(f'{len(rows)} rows ({name})' for name, rows in parts.items())}")
     if len(parts) > 1:
-        made.rule = f"splits {', '.join(_splits(source).values())}"
-    return made
+        data.rule = f"splits {', '.join(_splits(source).values())}"
+    return data
 
 
 def _paths(source: TableSource) -> dict[str, str]:
-    given = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
-    return {name: path for name, path in given.items() if path}
+    paths = {"train": source.path, "validation": source.validation_path, "test": source.test_path}
+    return {name: path for name, path in paths.items() if path}
 
 
 def _splits(source: TableSource) -> dict[str, str]:
-    given = {"train": source.split, "validation": source.validation_split, "test": source.test_split}
-    return {name: split for name, split in given.items() if split}
+    splits = {"train": source.split, "validation": source.validation_split, "test": source.test_split}
+    return {name: split for name, split in splits.items() if split}
 
 
-def there(path: str) -> Path:
+def existing_path(path: str) -> Path:
     """Return ``path``, which must exist.
 
     Raises:

@@ -27,12 +27,12 @@ EXTRAS = {
 """The packages of each extra in ``pyproject.toml``, with the module that each provides."""
 
 
-def require(extra: str, what: str, error: type[SurgeonError] = TrainingError) -> None:
+def require(extra: str, feature: str, error: type[SurgeonError] = TrainingError) -> None:
     """Check that the packages of an extra are installed.
 
     Args:
         extra: A key of :data:`EXTRAS`.
-        what: What needs them, as a noun, such as ``fine-tuning``.
+        feature: What needs them, as a noun, such as ``fine-tuning``.
         error: The class of the error.
 
     Raises:
@@ -41,7 +41,7 @@ def require(extra: str, what: str, error: type[SurgeonError] = TrainingError) ->
     missing = missing_packages(extra)
     if missing:
         raise error(
-            f"{what} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            f"{feature} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             hint=install_command(extra),
         )
 

@@ -69,11 +69,11 @@ def draw(size: int, count: int, seed: int, *, strata: Rows | None = None) -> Row
     return _rows(chosen)
 
 
-def others(size: int, held: Rows) -> Rows:
+def complement(size: int, held: Rows) -> Rows:
     """Return the rows that are not held out (numpy's ``setdiff1d`` takes ten seconds for a million)."""
-    kept = np.ones(size, bool)
-    kept[held] = False
-    return _rows(kept)
+    mask = np.ones(size, bool)
+    mask[held] = False
+    return _rows(mask)
 
 
 def digest(ids: Iterable[object]) -> str:
@@ -143,8 +143,8 @@ def _by_group(groups: Sequence[Any], strata: Rows | None, shares: Sequence[float
     ]  # largest groups first, so that small ones balance the parts
     for position, group in enumerate(order):
         empty = [number for number in range(len(shares)) if not (part == number).any()]
-        left = len(order) - position
-        open_parts = empty if left <= len(empty) else range(len(shares))
+        remaining = len(order) - position
+        open_parts = empty if remaining <= len(empty) else range(len(shares))
         need = {n: float((table[group] * (target[n] - held[n]) / target[n]).sum()) for n in open_parts}
         part[group] = max(need, key=lambda number: need[number])
         held[part[group]] += table[group]

@@ -125,11 +125,11 @@ class Rows(Dataset[dict[str, Tensor]]):
     def _gathered(self, indices: Sequence[int]) -> Gathered:
         places = torch.as_tensor(indices)
         if (inputs := self._all_numbers()) is not None:
-            made = {name: values[places] for name, values in inputs.items()}
+            columns = {name: values[places] for name, values in inputs.items()}
         else:
             table = self.rows.with_format("arrow")[list(indices)]
-            made = self._encoded(table)
-        return Gathered(made | {name: values[places] for name, values in self.labels.items()})
+            columns = self._encoded(table)
+        return Gathered(columns | {name: values[places] for name, values in self.labels.items()})
 
     def _encoded(self, table: Any) -> dict[str, Tensor]:
         columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -150,20 +150,20 @@ class Rows(Dataset[dict[str, Tensor]]):
     def _tokens(self, encode: Texts, indices: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return samples of texts, which become tokens once, in the first epoch."""
         new = [index for index in indices if index not in self._kept]
-        made: dict[int, dict[str, Tensor]] = {}
+        encoded: dict[int, dict[str, Tensor]] = {}
         if new:
             columns = self.rows[new]
             rows = [{name: values[place] for name, values in columns.items()} for place in range(len(new))]
             tokens = encode.tensors(encode.encode([encode.value(row) for row in rows]))
-            made = dict(zip(new, tokens, strict=True))
-            for index, sample in made.items():
+            encoded = dict(zip(new, tokens, strict=True))
+            for index, sample in encoded.items():
                 if self._room > 0:
                     # of the smallest type that holds every token
                     self._kept[index] = {name: value.numpy().astype(np.int32) for name, value in sample.items()}
                     self._room -= sum(OBJECT + value.nbytes for value in self._kept[index].values())
         samples = [
-            dict(made[index])
-            if index in made
+            dict(encoded[index])
+            if index in encoded
             else {name: torch.from_numpy(value).long() for name, value in self._kept[index].items()}
             for index in indices
         ]
@@ -269,8 +269,8 @@ class Collate:
             return dict(samples.columns)
         masks = [name for name in self.masks if name in samples[0]]
         filled = {name: self._filled(name, samples) for name in (*self.pictures, *masks)}
-        others = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
-        batch = {**filled, **(default_collate(others) if others[0] else {})}
+        rest = [{k: v for k, v in s.items() if k not in self.padding and k not in filled} for s in samples]
+        batch = {**filled, **(default_collate(rest) if rest[0] else {})}
         for name, value in self.padding.items():
             if name not in samples[0]:  # optional labels
                 continue
@@ -299,5 +299,5 @@ class Collate:
 def unlabelled(values: Tensor) -> int:
     """Return the number of samples without any label."""
     flat = values.reshape(len(values), -1)
-    gone = flat.isnan() if values.is_floating_point() else flat == IGNORED
-    return int(gone.all(1).sum())
+    missing = flat.isnan() if values.is_floating_point() else flat == IGNORED
+    return int(missing.all(1).sum())

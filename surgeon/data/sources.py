@@ -313,16 +313,16 @@ def surgeon_sources() -> Sequence[type[Source]]:
     return BUNDLED
 
 
-def _chosen(given: Any, info: ValidationInfo) -> Any:
-    """Validate ``given`` as one of the sources in ``info.context["sources"]()``, or of the built-in ones."""
-    if isinstance(given, Source):
-        source_name(type(given))
-        return given
+def _chosen(value: Any, info: ValidationInfo) -> Any:
+    """Validate ``value`` as one of the sources in ``info.context["sources"]()``, or of the built-in ones."""
+    if isinstance(value, Source):
+        source_name(type(value))
+        return value
     offered = (info.context or {}).get("sources")
     kinds = _kinds(tuple(offered().values()) if offered else BUNDLED)
     if info.mode == "json":
-        return kinds.validate_json(json.dumps(given), strict=True)
-    return kinds.validate_python(given)
+        return kinds.validate_json(json.dumps(value), strict=True)
+    return kinds.validate_python(value)
 
 
 @functools.cache
@@ -357,17 +357,17 @@ Sources: TypeAlias = Annotated[
 """One source, or several whose samples are combined."""
 
 
-def beside(given: Any, folder: Path) -> Any:
+def beside(sources: Any, folder: Path) -> Any:
     """Return sources with file paths resolved relative to ``folder``, where the recipe is."""
-    if isinstance(given, (list, tuple)):
-        return [beside(source, folder) for source in given]
-    paths = files_beside(given, folder)
-    return given.model_copy(update=paths) if paths else given
+    if isinstance(sources, (list, tuple)):
+        return [beside(source, folder) for source in sources]
+    paths = files_beside(sources, folder)
+    return sources.model_copy(update=paths) if paths else sources
 
 
-def as_sources(given: Any) -> list[Any]:
+def as_sources(setting: Any) -> list[Any]:
     """Return the sources in a setting as a list."""
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+    return list(setting) if isinstance(setting, (list, tuple)) else [setting]
 
 
 def check_domains(sources: list[Any]) -> None:

@@ -72,12 +72,12 @@ class SpanCorruption:
         noise = min(max(round(size * self.share), 1), max(size - 1, 1))
         spans = min(max(round(noise / SPAN), 1), max(size - noise, 1), len(self.sentinels) - 1)
         left_out = _segments(noise, spans, generator)
-        kept = _segments(size - noise + 2, spans + 1, generator)
-        kept[0] -= 1  # a text may begin and end with a span
+        kept_lengths = _segments(size - noise + 2, spans + 1, generator)
+        kept_lengths[0] -= 1  # a text may begin and end with a span
         read: list[int] = []
         written: list[int] = []
         place = 0
-        for sentinel, before, length in zip(self.sentinels, kept, left_out, strict=False):
+        for sentinel, before, length in zip(self.sentinels, kept_lengths, left_out, strict=False):
             read += [*tokens[place : place + before], sentinel]
             written += [sentinel, *tokens[place + before : place + before + length]]
             place += before + length

@@ -32,7 +32,7 @@ from surgeon.data.readers import (
     target_columns,
     text_columns,
 )
-from surgeon.data.row_splits import SPLIT_SEED, digest, draw, fold, hold_out, others
+from surgeon.data.row_splits import SPLIT_SEED, complement, digest, draw, fold, hold_out
 from surgeon.data.rows import Collate, Rows, unlabelled
 from surgeon.data.tag_columns import TagColumn, label_tensor
 from surgeon.data.target_columns import read_columns
@@ -101,7 +101,7 @@ class OpenTable:
         Raises:
             TrainingError: A label does not fit its loss, or a test class is not in training.
         """
-        made = {}
+        parts = {}
         notes = list(self.notes)
         columns = [column for column in columns_of(self.source) if column in self._input_columns()]
         for name in self.parts:
@@ -113,7 +113,7 @@ class OpenTable:
                 if missing := unlabelled(values):
                     notes.append(f"{self.places[name]}: {missing} of {len(values)} {name} rows have no {target!r}")
                 notes += self._absent(name, target, values, numberings.get(target))
-            made[name] = Rows(
+            parts[name] = Rows(
                 part.rows.select_columns(columns),
                 self.encoders,
                 labels,
@@ -133,12 +133,12 @@ class OpenTable:
                 names[target] = tuple(order_columns(target, column, network.head(target)))
         notes += [note for numbering in numberings.values() for note in numbering.notes]
         return Splits(
-            made["train"],
-            made["test"],
+            parts["train"],
+            parts["test"],
             self.inputs,
             classes,
             collate=self.collate,
-            validation=made.get("validation"),
+            validation=parts.get("validation"),
             names=names,
             notes=tuple(dict.fromkeys(notes)),
             split=self.split,
@@ -219,7 +219,7 @@ def load_tables(
     for drawn, _ in every:
         drawn.number(numberings[drawn.target])
     for boxed, _ in boxes:
-        boxed.most = max(other.most for other, _ in boxes)
+        boxed.most = max(encoder.most for encoder, _ in boxes)
     return [
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
@@ -342,9 +342,9 @@ def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
 
 def _divide(table: OpenTable, held: Any) -> None:
     train = table.parts["train"]
-    kept = others(len(train), held)
+    remaining = complement(len(train), held)
     labels = table.labels["train"]
-    for name, positions in (("train", kept), ("test", held)):
+    for name, positions in (("train", remaining), ("test", held)):
         table.parts[name] = train.select(positions)
         table.labels[name] = {
             target: column.take(positions)

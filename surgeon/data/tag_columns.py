@@ -66,8 +66,8 @@ def read_tags(
     inner = getattr(feature, "feature", None)
     words = np.repeat(rows, lengths)
     # in lists of tags, -100 marks a missing label by convention
-    made = read_labels(flat, name, feature=inner, text=text, na=[IGNORED, *(na or ())], rows=words, where=where)
-    fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(LabelColumn)}
+    labels = read_labels(flat, name, feature=inner, text=text, na=[IGNORED, *(na or ())], rows=words, where=where)
+    fields = {field.name: getattr(labels, field.name) for field in dataclasses.fields(LabelColumn)}
     return TagColumn(**fields, lengths=lengths)
 
 
@@ -80,7 +80,7 @@ def label_tensor(label: str, column: LabelColumn, numbering: Numbering, head: He
     flat = class_tensor(label, column, numbering, head)
     if not isinstance(column, TagColumn):
         return flat
-    made = torch.full((len(column.lengths), int(column.lengths.max(initial=1))), IGNORED, dtype=torch.int32)
-    places = np.arange(made.shape[1])[None] < column.lengths[:, None]
-    made[torch.from_numpy(places)] = flat.to(made.dtype)
-    return made
+    targets = torch.full((len(column.lengths), int(column.lengths.max(initial=1))), IGNORED, dtype=torch.int32)
+    places = np.arange(targets.shape[1])[None] < column.lengths[:, None]
+    targets[torch.from_numpy(places)] = flat.to(targets.dtype)
+    return targets

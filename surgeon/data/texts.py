@@ -141,19 +141,19 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
             where="train.data",
             hint="give one: tokenizer: FOLDER",
         )
-    made = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
-    if made.pad_token_id is None:
-        made.pad_token = made.eos_token
+    loaded_tokenizer = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
+    if loaded_tokenizer.pad_token_id is None:
+        loaded_tokenizer.pad_token = loaded_tokenizer.eos_token
     if max_length is not None and network.positions is not None and max_length > network.positions:
         raise TrainingError(
             f"max_length is {max_length}, but the network has positions for {network.positions} tokens only",
             where="train.data.max_length",
             hint=f"leave it out, or use max_length: {network.positions}",
         )
-    own_limit = made.model_max_length if made.model_max_length < ENDLESS else None
+    own_limit = loaded_tokenizer.model_max_length if loaded_tokenizer.model_max_length < ENDLESS else None
     limit = max_length or network.preprocessing.texts.get("max_length") or own_limit
     limits = [length for length in (limit, network.positions) if length is not None]
-    return Texts(column, made, min(limits, default=LONGEST), network.preprocessing.arguments)
+    return Texts(column, loaded_tokenizer, min(limits, default=LONGEST), network.preprocessing.arguments)
 
 
 def _named(tokenizer: str) -> Any:

@@ -56,9 +56,9 @@ class Encoder:
         packed = (source.packing or ("none" if source.prompt or source.messages else "blocks")) == "blocks"
         tokenizer = texts.tokenizer
         if loss == MASKED and (source.prompt or source.messages):
-            given, where = ("messages are", "messages") if source.messages else ("prompt and completion are", "prompt")
+            form, where = ("messages are", "messages") if source.messages else ("prompt and completion are", "prompt")
             raise TrainingError(
-                f"{given} for networks that predict the next token, and this one predicts masked ones",
+                f"{form} for networks that predict the next token, and this one predicts masked ones",
                 where=f"{WHERE}.{where}",
                 hint="give the column of whole texts: text: COLUMN",
             )
@@ -109,7 +109,7 @@ class Encoder:
             TrainingError: A text cannot be used, or there are too few tokens for a block.
         """
         self._cut = 0
-        made, names = [], []
+        encoded, names = [], []
         for text in texts:
             try:
                 columns = self._tokens(text)
@@ -119,20 +119,20 @@ class Encoder:
                     raise
                 self.notes.append(f"{self.where}: left out {text.name}: {error.message}")
                 continue
-            made.append(columns)
+            encoded.append(columns)
             names.append(text.name)
         if self.packed:
-            made = self._blocks(made, part)
-            names = [f"block {number}" for number in range(len(made))]
+            encoded = self._blocks(encoded, part)
+            names = [f"block {number}" for number in range(len(encoded))]
         else:
-            cut = self._cut + sum(len(columns["input_ids"]) > self.max_length for columns in made)
+            cut = self._cut + sum(len(columns["input_ids"]) > self.max_length for columns in encoded)
             if cut:
-                kept = f"cut after {self.max_length} tokens"
-                self.notes.append(f"{self.where}: {cut} of {len(made)} {part} texts are {kept}")
-            made = [{name: column[: self.max_length] for name, column in columns.items()} for columns in made]
-        if not made:
+                limit = f"cut after {self.max_length} tokens"
+                self.notes.append(f"{self.where}: {cut} of {len(encoded)} {part} texts are {limit}")
+            encoded = [{name: column[: self.max_length] for name, column in columns.items()} for columns in encoded]
+        if not encoded:
             raise TrainingError(f"{self.where} has no text for {part}", where=WHERE)
-        return [{name: torch.tensor(column) for name, column in columns.items()} for columns in made], names
+        return [{name: torch.tensor(column) for name, column in columns.items()} for columns in encoded], names
 
     def _tokens(self, text: Text) -> dict[str, list[Any]]:
         options: dict[str, Any] = {"verbose": False}
@@ -195,9 +195,9 @@ class Encoder:
         for name, column in columns.items():
             column.append(end if name == "input_ids" else 1 if name == "attention_mask" else (column or [0])[-1])
 
-    def _blocks(self, made: Sequence[dict[str, list[Any]]], part: str) -> list[dict[str, list[Any]]]:
-        names = list(made[0]) if made else []
-        stream = {name: [value for columns in made for value in columns[name]] for name in names}
+    def _blocks(self, encoded: Sequence[dict[str, list[Any]]], part: str) -> list[dict[str, list[Any]]]:
+        names = list(encoded[0]) if encoded else []
+        stream = {name: [value for columns in encoded for value in columns[name]] for name in names}
         size, length = self.max_length, len(stream.get("input_ids", ()))
         if length < size:
             raise TrainingError(

@@ -56,8 +56,8 @@ class Masking:
             special_tokens_mask=row[SPECIAL][None],
             offset_mapping=None if offsets is None else offsets[None],
         )
-        shown = {name: value for name, value in row.items() if name not in (SPECIAL, OFFSETS)}
-        return {**shown, "input_ids": tokens[0], "labels": labels[0]}
+        columns = {name: value for name, value in row.items() if name not in (SPECIAL, OFFSETS)}
+        return {**columns, "input_ids": tokens[0], "labels": labels[0]}
 
 
 class Varies(Protocol):

@@ -19,7 +19,17 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import Head, Network
 from surgeon.data.plain_files import Files
-from surgeon.data.readers import Part, Read, TableSource, called, check_columns, columns_of, read, target_columns, there
+from surgeon.data.readers import (
+    Part,
+    Read,
+    TableSource,
+    called,
+    check_columns,
+    columns_of,
+    existing_path,
+    read,
+    target_columns,
+)
 from surgeon.data.rows import Rows, unlabelled
 from surgeon.data.sources import Saved, Table
 from surgeon.data.tag_columns import label_tensor
@@ -43,7 +53,7 @@ class Samples:
         inputs: The columns that are the network's inputs.
         collate: Makes a batch.
         parts: The split of each; empty without splits.
-        shown: Original labels by label column, for those without class numbers.
+        original_labels: Labels as the data have them, by label column, for those without class numbers.
         classes: The names of classes or questions, by label column.
         domains: The names of the domains in the column ``domain``.
         notes: Remarks on what was read and left out.
@@ -55,7 +65,7 @@ class Samples:
     inputs: tuple[str, ...]
     collate: Collate
     parts: list[str] = field(default_factory=list)
-    shown: dict[str, list[Any]] = field(default_factory=dict)
+    original_labels: dict[str, list[Any]] = field(default_factory=dict)
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -65,20 +75,20 @@ class Samples:
         return len(self.names)
 
 
-def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
+def from_splits(splits: Splits, part_names: Sequence[str]) -> list[Samples]:
     """Return the samples of the requested parts, in order."""
-    made: list[Samples] = []
-    for part in wanted:
+    per_part: list[Samples] = []
+    for part in part_names:
         rows = getattr(splits, part)
         if rows is None:
             continue
         size = len(rows)
         names = rows.row_ids(range(size)) if hasattr(rows, "row_ids") else [str(number) for number in range(size)]
         plain = rows.unvaried() if hasattr(rows, "unvaried") else rows
-        notes = [] if made else list(splits.notes)
-        classes = {label: tuple(given) for label, given in splits.names.items()}
+        notes = [] if per_part else list(splits.notes)
+        classes = {label: tuple(class_names) for label, class_names in splits.names.items()}
         parts = [part] * size
-        made.append(
+        per_part.append(
             Samples(
                 plain,
                 names,
@@ -92,7 +102,7 @@ def from_splits(splits: Splits, wanted: Sequence[str]) -> list[Samples]:
                 dict(splits.preprocessing),
             )
         )
-    return made
+    return per_part
 
 
 def read_files(files: Files, like: TableSource, label: str | None, network: Network, *, strict: bool) -> list[Samples]:
@@ -118,8 +128,8 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
     names, values, folders, parts = _entries(files)
     if files.kind == "text" and network.preprocessing.texts.get("words"):
         values = [text.split() for text in values]
-    odd, labelled = _folders_as_classes(files, folders, label, network, strict=strict)
-    notes = [*files.notes, *odd, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
+    class_notes, labelled = _folders_as_classes(files, folders, label, network, strict=strict)
+    notes = [*files.notes, *class_notes, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
     columns: dict[str, list[Any]] = {files.kind: values}
     settings: dict[str, Any] = {"image": None, "audio": None, "text": None, "numbers": {}, "targets": {}, "group": None}
     settings["mask"] = None
@@ -149,7 +159,7 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
     Raises:
         TrainingError: A table cannot be read, or lacks an input or, if ``strict``, a label.
     """
-    made = []
+    per_file = []
     kind = Saved if files.kind == "saved" else Table
     for file in files.files:
         settings = {**dict(like), "source": files.kind, "path": str(file.path), "group": None}
@@ -159,10 +169,10 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
         source = kind.model_construct(**settings)
         columns = _columns_there(source)
         targets = {}
-        for target, given in like.targets.items():
-            missing = [column for column in ([given] if isinstance(given, str) else given) if column not in columns]
+        for target, names in like.targets.items():
+            missing = [column for column in ([names] if isinstance(names, str) else names) if column not in columns]
             if not missing:
-                targets[target] = given
+                targets[target] = names
             elif strict:
                 raise TrainingError(
                     f"{file.path} has no column {missing[0]!r} with the labels {target!r} "
@@ -178,8 +188,8 @@ def read_tables(files: Files, like: TableSource, network: Network, *, strict: bo
         samples = _samples(source, data, network, strict=strict)
         if file.part:
             samples.parts = [file.part] * len(samples)
-        made.append(samples)
-    return made
+        per_file.append(samples)
+    return per_file
 
 
 def read_source(source: TableSource, network: Network, *, strict: bool) -> list[Samples]:
@@ -189,18 +199,18 @@ def read_source(source: TableSource, network: Network, *, strict: bool) -> list[
         TrainingError: It cannot be read or, if ``strict``, its labels are not the network's.
     """
     whole = read(source)
-    made: list[Samples] = []
+    per_part: list[Samples] = []
     for name, part in whole.parts.items():
         check_columns(source, part.rows.column_names, called(source))
         if part.ids is None:
             part.ids = _row_names(source, Read({"train": part}), "")
-        data = Read({"train": part}, whole.text, [] if made else whole.notes, None, whole.folder)
+        data = Read({"train": part}, whole.text, [] if per_part else whole.notes, None, whole.folder)
         data.places, data.classes = {"train": whole.places[name]}, whole.classes
         samples = _samples(source, data, network, strict=strict)
         if len(whole.parts) > 1:
             samples.parts = [name] * len(samples)
-        made.append(samples)
-    return made
+        per_part.append(samples)
+    return per_part
 
 
 def _samples(source: TableSource, data: Read, network: Network, *, strict: bool) -> Samples:
@@ -210,7 +220,7 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
     notes = [*data.notes, *check_inputs(source, data, encoders, network)]
     part = data.parts["train"]
     labels: dict[str, Tensor] = {}
-    shown: dict[str, list[Any]] = {}
+    unchanged: dict[str, list[Any]] = {}
     names: dict[str, tuple[str, ...]] = {}
     for target in target_columns(source):
         head = network.head(target)
@@ -219,7 +229,7 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
         except TrainingError as error:
             if strict:
                 raise
-            shown[target] = _as_they_stand(source, target, part)
+            unchanged[target] = _as_they_stand(source, target, part)
             notes.append(f"the labels {target!r} are shown unchanged: {error.message}")
             continue
         notes += _absent(target, labels[target], head, data.places["train"])
@@ -233,9 +243,9 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
             numbering = _of_masks(encode, network, data.places["train"])
             encode.number(numbering)
             names[encode.target] = numbering.names
-    wanted = [column for column in columns_of(_only(source, None)) if source.kind != "images" or column == "image"]
+    selected = [column for column in columns_of(_only(source, None)) if source.kind != "images" or column == "image"]
     rows = Rows(
-        part.rows.select_columns(wanted),
+        part.rows.select_columns(selected),
         encoders,
         labels,
         numbers=part.numbers,
@@ -246,8 +256,8 @@ def _samples(source: TableSource, data: Read, network: Network, *, strict: bool)
         keep_words=any(isinstance(encode, Words) for encode in encoders),
         whole=part.arrow,
     )
-    given = {target: classes for target, classes in names.items() if classes}
-    return Samples(rows, list(part.names()), inputs, collate, [], shown, given, (), notes, used)
+    class_names = {target: classes for target, classes in names.items() if classes}
+    return Samples(rows, list(part.names()), inputs, collate, [], unchanged, class_names, (), notes, used)
 
 
 def _only(source: TableSource, target: str | None) -> TableSource:
@@ -287,8 +297,8 @@ def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
         return [f"{where}: {missing} samples have no {target!r}"] if missing else []
     if not head.names:
         return []
-    there = set(values.reshape(-1).tolist())
-    absent = [name for number, name in enumerate(head.names) if number not in there]
+    present = set(values.reshape(-1).tolist())
+    absent = [name for number, name in enumerate(head.names) if number not in present]
     missing = int((values == IGNORED).sum())
     notes = [f"{where}: no sample of {listed(absent)} ({target!r})"] if 0 < len(absent) < len(head.names) else []
     return notes + ([f"{where}: {missing} samples have no {target!r}"] if missing else [])
@@ -331,8 +341,8 @@ def _folders_as_classes(
     files: Files, folders: Sequence[str | None], label: str | None, network: Network, *, strict: bool
 ) -> tuple[list[str], bool]:
     """Return notes about the folders, and whether they are classes."""
-    given = list(dict.fromkeys(folder for folder in folders if folder is not None))
-    if not given:
+    class_folders = list(dict.fromkeys(folder for folder in folders if folder is not None))
+    if not class_folders:
         if strict and label is not None:
             raise TrainingError(
                 f"{files.root} has no class folders, so there are no labels to compare with",
@@ -340,10 +350,10 @@ def _folders_as_classes(
             )
         return [], False
     names = network.head(label).names if label is not None else ()
-    if label is not None and (strict or not names or set(given) & set(names)):
+    if label is not None and (strict or not names or set(class_folders) & set(names)):
         return [], True
-    what = "a class of the network" if len(given) == 1 else "classes of the network"
-    return [f"{files.root}: the folders {listed(given)} are not {what}, so they are not used as labels"], False
+    noun = "a class of the network" if len(class_folders) == 1 else "classes of the network"
+    return [f"{files.root}: the folders {listed(class_folders)} are not {noun}, so they are not used as labels"], False
 
 
 def _columns_there(source: TableSource) -> list[str]:
@@ -354,7 +364,7 @@ def _columns_there(source: TableSource) -> list[str]:
         default = "\t" if Path(source.path).suffix.lower() == ".tsv" else ","
         parse = csv.ParseOptions(delimiter=source.separator or default, newlines_in_values=True)
         try:
-            return list(csv.open_csv(there(source.path), parse_options=parse).schema.names)
+            return list(csv.open_csv(existing_path(source.path), parse_options=parse).schema.names)
         except (ArrowInvalid, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise TrainingError(f"{source.path} cannot be read: {reason}", hint="a table must be UTF-8 text") from error
@@ -383,5 +393,7 @@ def limited(samples: Samples, part: str) -> Samples:
         rows=Chosen(samples.rows, positions),
         names=[samples.names[number] for number in positions],
         parts=[part] * len(positions),
-        shown={label: [values[number] for number in positions] for label, values in samples.shown.items()},
+        original_labels={
+            label: [values[number] for number in positions] for label, values in samples.original_labels.items()
+        },
     )

@@ -120,9 +120,9 @@ class Words(Texts):
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with a list of words."""
-        odd = next((word for word in value or () if not isinstance(word, str)), None)
-        if odd is not None or (value and None in value):
-            return f"{self.column!r} has the word {odd!r}, which is not a text"
+        wrong = next((word for word in value or () if not isinstance(word, str)), None)
+        if wrong is not None or (value and None in value):
+            return f"{self.column!r} has the word {wrong!r}, which is not a text"
         return None
 
     def problems(self, rows: Any, vocabulary: int | None) -> dict[int, str]:
@@ -130,9 +130,9 @@ class Words(Texts):
         problems = super().problems(rows, vocabulary)
         words = [len(row or ()) for row in rows[self.column][:]]
         for column in self.tags:
-            for place, (count, given) in enumerate(zip(words, rows[column][:], strict=True)):
-                if given is not None and len(given) != count:
-                    problems.setdefault(place, f"{self.column!r} has {count} words and {column!r} {len(given)} labels")
+            for place, (count, tags) in enumerate(zip(words, rows[column][:], strict=True)):
+                if tags is not None and len(tags) != count:
+                    problems.setdefault(place, f"{self.column!r} has {count} words and {column!r} {len(tags)} labels")
         return problems
 
 
@@ -145,9 +145,9 @@ def label_first_pieces(labels: Tensor, words: Tensor) -> Tensor:
     """
     before = torch.cat([words.new_full((1,), -1), words[:-1]])
     first = (words >= 0) & (words != before) & (words < len(labels))
-    made = torch.full_like(words, IGNORED)
-    made[first] = labels[words[first]].to(made.dtype)
-    return made
+    targets = torch.full_like(words, IGNORED)
+    targets[first] = labels[words[first]].to(targets.dtype)
+    return targets
 
 
 def holds_words(rows: Any, column: str) -> bool:

@@ -37,13 +37,13 @@ def _command(path: str, command: Any) -> str:
     context = command.make_context(path, [], resilient_parsing=True)
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
     rows = [record for record in records if record]
-    shown = [(literal(" ".join(name.split())), escape(" ".join(text.split()))) for name, text in rows]
+    cells = [(literal(" ".join(name.split())), escape(" ".join(text.split()))) for name, text in rows]
     usage = " ".join(command.get_usage(context).split()).removeprefix("Usage: ")
     parts = [
         heading(path, label=f"command-{_page(path)}"),
         docstring(command.help or "") + "\n",
         code(usage, "text"),
-        table(["argument or option", ""], shown, widths="30 70"),
+        table(["argument or option", ""], cells, widths="30 70"),
     ]
     return "\n".join(parts)
 
@@ -68,10 +68,10 @@ def error_classes(base: type[SurgeonError] = SurgeonError) -> Iterator[type[Surg
 
 def _exit_codes() -> str:
     rows = [("0", "Done; of ``surgeon diff``: the two are equal.")]
-    seen: dict[int, list[type[SurgeonError]]] = {}
+    by_code: dict[int, list[type[SurgeonError]]] = {}
     for error in error_classes():
-        seen.setdefault(error.exit_code, []).append(error)
-    for exit_code, errors in sorted(seen.items()):
+        by_code.setdefault(error.exit_code, []).append(error)
+    for exit_code, errors in sorted(by_code.items()):
         names = ", ".join(f":class:`~surgeon.{error.__name__}`" for error in errors)
         text = "An error that has no code of its own, or a bug in surgeon or a plugin, which the message says."
         first = text if exit_code == 1 else errors[0].__doc__ or ""

@@ -28,8 +28,10 @@ class RecipePages:
         self.operations = operations_of(schema)
         steps = [_name(step) for step in schema["properties"]["operations"]["items"]["oneOf"]]
         self.sources = {name: _name(ref) for name, ref in self._choice("AnySource").items()}
-        others = {*steps, *self.sources.values(), TRAIN}
-        self.parts = sorted(name for name, part in self.shared.items() if "properties" in part and name not in others)
+        own_pages = {*steps, *self.sources.values(), TRAIN}
+        self.parts = sorted(
+            name for name, part in self.shared.items() if "properties" in part and name not in own_pages
+        )
         self.labels = {name: f"part-{name}" for name in self.parts}
         self.labels |= {kind: f"source-{name}" for name, kind in self.sources.items()} | {TRAIN: "train"}
 

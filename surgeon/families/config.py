@@ -185,17 +185,19 @@ class NetworkConfig:
             lengths = [len(stage.sites) for stage in stages]
             fields = [f for f in self._present(names.depths) if _as_list(self.get(f)) == lengths]
             return [f"{field}.{stages.index(stack)}" for field in fields]
-        mine, count = _words(stack.container), len(stack.sites)
+        container_words, count = _words(stack.container), len(stack.sites)
         candidates = []
         for part, holder in [("", self), *self.parts()]:
             fitting = holder._counting(names, count)
             candidates += [(field, _words(f"{part}.{field}")) for field in fitting]
-        if several or mine:
-            candidates = [(field, theirs) for field, theirs in candidates if not theirs - mine]
-        named = [field for field, theirs in candidates if theirs & mine]
-        plain = [field for field, theirs in candidates if not theirs & mine]
+        if several or container_words:
+            candidates = [
+                (field, field_words) for field, field_words in candidates if not field_words - container_words
+            ]
+        named = [field for field, field_words in candidates if field_words & container_words]
+        plain = [field for field, field_words in candidates if not field_words & container_words]
         # where the config names the decoder, fields without a qualifier count the encoder's blocks
-        chosen = named if named and "decoder" in mine else [*named, *plain]
+        chosen = named if named and "decoder" in container_words else [*named, *plain]
         return list(dict.fromkeys(chosen))
 
     def described(self, stacks: Sequence[Stack]) -> list[Stack]:
@@ -292,13 +294,13 @@ class NetworkConfig:
         for field, value in changes.items():
             self.set(field, value)
         computed = self.kinds(container, len(indices))
-        kept = [kinds[i] for i in indices if kinds]
-        if kinds and computed and computed != kept:
+        kept_kinds = [kinds[i] for i in indices if kinds]
+        if kinds and computed and computed != kept_kinds:
             attending = self._first_attending(container, kinds)
             raise OperationError(
                 f"{self.name} computes the kinds of blocks from other fields and would get {', '.join(computed)} for "
-                f"{container}; the kept blocks are {', '.join(kept)}",
-                hint=f"keep the first blocks: keep_blocks: {max(len(kept), attending + 1)}",
+                f"{container}; the kept blocks are {', '.join(kept_kinds)}",
+                hint=f"keep the first blocks: keep_blocks: {max(len(kept_kinds), attending + 1)}",
             )
         return {field: (before[field], value) for field, value in changes.items() if before[field] != value}
 
@@ -317,8 +319,8 @@ class NetworkConfig:
 
     def _about(self, container: str, patterns: Sequence[str]) -> list[str]:
         """Return the fields that match ``patterns`` and do not belong to another part of the network."""
-        mine = sides(container)
-        return [field for field in self._present(patterns) if not (mine and sides(field) - mine)]
+        container_sides = sides(container)
+        return [field for field in self._present(patterns) if not (container_sides and sides(field) - container_sides)]
 
     def _counting(self, names: BlockFields, count: int) -> list[str]:
         fitting = []
@@ -371,5 +373,5 @@ def _as_list(value: Any) -> list[Any] | None:
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     """Return whether a pattern matches and none of the patterns that begin with ``!`` does."""
     excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return any(fnmatchcase(name, p) for p in wanted) and not any(fnmatchcase(name, p) for p in excluded)
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return any(fnmatchcase(name, p) for p in included) and not any(fnmatchcase(name, p) for p in excluded)

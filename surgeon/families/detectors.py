@@ -35,9 +35,9 @@ def detector_library(model: nn.Module) -> Library | None:
     return "transformers" if {"pixel_values", "labels"} <= set(parameters) and required <= GIVEN else None
 
 
-def predicts(model: nn.Module, what: Literal["mask", "keypoint"]) -> bool:
+def predicts(model: nn.Module, kind: Literal["mask", "keypoint"]) -> bool:
     """Return whether a torchvision detector predicts masks or keypoints beside its boxes."""
-    return getattr(getattr(model, "roi_heads", None), f"{what}_predictor", None) is not None
+    return getattr(getattr(model, "roi_heads", None), f"{kind}_predictor", None) is not None
 
 
 def stock_names(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:

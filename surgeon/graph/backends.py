@@ -185,14 +185,14 @@ def _swap(model: nn.Module, substitute: Substitute, *, attributes: bool = False)
     Args:
         attributes: Substitute tensors that are plain attributes too, which ``Module.to`` does not move.
     """
-    made: dict[int, torch.Tensor] = {}
+    substitutes: dict[int, torch.Tensor] = {}
 
     def substituted(tensor: torch.Tensor, parameter: bool) -> torch.Tensor:
-        if id(tensor) not in made:
-            made[id(tensor)] = substitute(tensor.detach() if parameter else tensor, parameter)
+        if id(tensor) not in substitutes:
+            substitutes[id(tensor)] = substitute(tensor.detach() if parameter else tensor, parameter)
             if parameter:
-                made[id(tensor)] = nn.Parameter(made[id(tensor)], requires_grad=False)
-        return made[id(tensor)]
+                substitutes[id(tensor)] = nn.Parameter(substitutes[id(tensor)], requires_grad=False)
+        return substitutes[id(tensor)]
 
     for module in model.modules():
         for name, parameter in module._parameters.items():

@@ -81,15 +81,15 @@ def costs(model: nn.Module, traced: Trace) -> Costs:
 
 def _batch_size(traced: Trace) -> int:
     """Count the samples of the traced inputs: a detector takes a list of pictures, and may return no box at all."""
-    given = [*traced.inputs.args, *traced.inputs.kwargs.values()]
-    lists = [len(value) for value in given if isinstance(value, list) and value]
+    arguments = [*traced.inputs.args, *traced.inputs.kwargs.values()]
+    lists = [len(value) for value in arguments if isinstance(value, list) and value]
     batches = [shape[0] for shape in traced.outputs.values() if shape]
     return max(1, next(iter([*lists, *batches]), 1))
 
 
 def _activations(model: nn.Module, traced: Trace) -> int | None:
     """Add up the bytes that autograd keeps, each storage once; None where the network does not run with gradients."""
-    kept: dict[int, int] = {}
+    storages: dict[int, int] = {}
     alive: list[torch.Tensor] = []
     trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
 
@@ -102,7 +102,7 @@ def _activations(model: nn.Module, traced: Trace) -> int | None:
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             if storage._cdata not in weights:
-                kept[storage._cdata] = storage.nbytes()
+                storages[storage._cdata] = storage.nbytes()
                 alive.append(tensor)
             return tensor
 
@@ -113,4 +113,4 @@ def _activations(model: nn.Module, traced: Trace) -> int | None:
         run_again(model, traced, recording())
     except Exception:  # a network that only runs without gradients does not train either
         return None
-    return sum(kept.values())
+    return sum(storages.values())

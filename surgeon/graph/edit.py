@@ -109,9 +109,9 @@ def replace_module(model: nn.Module, site: str, module: nn.Module) -> None:
     old = parent._modules[name]
     if old is not None:
         inside = {id(m) for m in old.modules()}
-        others = {id(m) for m in model.modules()} - inside
+        outside = {id(m) for m in model.modules()} - inside
         for method in old._forward_hooks.values():
-            if id(getattr(method, "__self__", None)) in others:
+            if id(getattr(method, "__self__", None)) in outside:
                 hook(module, method)
         module.train(old.training)
     parent._modules[name] = module

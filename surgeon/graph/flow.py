@@ -180,8 +180,8 @@ class _FlowRecorder:
         forward = cast(
             "type[nn.Module]", base_of(type(module))
         ).forward  # a class that surgeon mixed takes any arguments
-        taken = list(inspect.signature(forward).parameters.values())[1:]
-        names = [parameter.name for parameter in taken if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        names = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
         for position, value in enumerate(args):
             name = names[position] if position < len(names) else f"input {position}" if position else "input"
             self.produce(f"<{name}", _pytree.tree_leaves(value))
@@ -221,15 +221,15 @@ def _contract(recorder: _FlowRecorder) -> FlowGraph:
 
     def reaches(start: str, end: str) -> bool:
         """Whether a path of two or more edges leads from ``start`` to ``end``."""
-        seen: set[str] = set()
+        visited: set[str] = set()
         waiting = [node for node in after[start] if node != end]
         while waiting:
             node = waiting.pop()
-            if node in seen or position[node] > position[end]:
+            if node in visited or position[node] > position[end]:
                 continue
             if end in after[node]:
                 return True
-            seen.add(node)
+            visited.add(node)
             waiting.extend(after[node])
         return False
 

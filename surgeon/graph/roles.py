@@ -78,8 +78,8 @@ class Roles:
     @cached_property
     def head(self) -> list[RoleSite]:
         """Find the final prediction layers, whose width is the number of classes; none for a base model."""
-        if (given := self._overridden("head")) is not None:
-            return given
+        if (override := self._overridden("head")) is not None:
+            return override
         if isinstance(self._model, Grafted):
             if TRUNK_OUTPUT in self._model.grafts:
                 return [RoleSite(f"grafts.{TRUNK_OUTPUT}.head", "the branch that gives the logits")]
@@ -113,8 +113,8 @@ class Roles:
     @cached_property
     def blocks(self) -> list[Stack]:
         """Find the stacks of blocks, in executed order."""
-        if (given := self._overridden("blocks")) is not None:
-            sites = [member.site for member in given]
+        if (override := self._overridden("blocks")) is not None:
+            sites = [member.site for member in override]
             stacks = declared_stacks(self._model, sites, "said by the user", self._families, named=True)
         else:
             declared = [f for f in self._families if f.blocks]
@@ -128,8 +128,8 @@ class Roles:
     @cached_property
     def norms(self) -> list[RoleSite]:
         """Find the normalisation layers, by their classes."""
-        if (given := self._overridden("norms")) is not None:
-            return given
+        if (override := self._overridden("norms")) is not None:
+            return override
         return [
             RoleSite(site, f"class {type(module).__name__}")
             for site, module in self._modules.items()
@@ -139,8 +139,8 @@ class Roles:
     @cached_property
     def embeddings(self) -> list[RoleSite]:
         """Find the embeddings of words, positions and types, except those inside blocks."""
-        if (given := self._overridden("embeddings")) is not None:
-            return given
+        if (override := self._overridden("embeddings")) is not None:
+            return override
         return [
             RoleSite(site, f"class {type(module).__name__}")
             for site, module in self._modules.items()
@@ -162,16 +162,16 @@ class Roles:
     # ---- the evidence
 
     def _overridden(self, role: str) -> list[RoleSite] | None:
-        given = self._overrides.get(role)
-        if given is None:
+        override = self._overrides.get(role)
+        if override is None:
             return None
-        selectors = [given] if isinstance(given, str) else list(given)
+        selectors = [override] if isinstance(override, str) else list(override)
         sites = [site.name for selector in selectors for site in select(self._model, selector)]
         return [RoleSite(site, "override in the recipe") for site in dict.fromkeys(sites)]
 
     def _declared(self, role: str, *, exact: bool = False) -> list[RoleSite]:
-        if (given := self._overridden(role)) is not None:
-            return given
+        if (override := self._overridden(role)) is not None:
+            return override
         for family in self._families:
             if exact and not family.exact:
                 continue
@@ -183,7 +183,7 @@ class Roles:
     def _resolve(self, paths: Sequence[str]) -> list[str]:
         """List the sites that paths name, without those that contain another one."""
         sites = [s for path in paths for s in self._modules if _matches(s, path)]
-        return [s for s in dict.fromkeys(sites) if not any(other.startswith(f"{s}.") for other in sites)]
+        return [s for s in dict.fromkeys(sites) if not any(inner.startswith(f"{s}.") for inner in sites)]
 
     def _transformers_head(self) -> list[RoleSite]:
         name = _own_class(self._model).__name__
@@ -269,8 +269,8 @@ def find_roles(
         return Roles(model, trace, overrides or {}, list(families_of(model, families)))
     part = model.get_submodule(root)
     inside = {
-        role: [site.removeprefix(f"{root}.") for site in ([given] if isinstance(given, str) else given)]
-        for role, given in (overrides or {}).items()
+        role: [site.removeprefix(f"{root}.") for site in ([selectors] if isinstance(selectors, str) else selectors)]
+        for role, selectors in (overrides or {}).items()
     }
     roles = Roles(part, lambda: trace().below(root), inside, list(families_of(part, families)))
     return cast("Roles", _RolesBelow(roles, root))
@@ -302,7 +302,7 @@ class _RolesBelow:
 
 
 def _below(site: str, sites: Sequence[str]) -> bool:
-    return any(site == other or site.startswith(f"{other}.") for other in sites)
+    return any(site == ancestor or site.startswith(f"{ancestor}.") for ancestor in sites)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -71,8 +71,8 @@ def select_with_heads(network: Selects, model: nn.Module, selector: str) -> list
     Raises:
         SiteError: The selector matches nothing.
     """
-    if selector in ("head", "@head") and (others := other_heads(model)):
-        return [*(network.select("@head") if network.role("head") else []), *others]
+    if selector in ("head", "@head") and (more_heads := other_heads(model)):
+        return [*(network.select("@head") if network.role("head") else []), *more_heads]
     if selector.isidentifier() and not hasattr(model, selector):
         try:
             return network.select(f"@{selector}")

@@ -41,10 +41,10 @@ def sketch_of(tensor: torch.Tensor, *, exact: bool = True) -> Sketch:
     values = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // LARGEST)].cpu().resolve_conj()
     if not (values.is_floating_point() or values.is_complex()):
         return facts | ({"digest": xxhash.xxh3_64(values.contiguous().numpy().tobytes()).hexdigest()} if exact else {})
-    norm, parts, odd = _sums(values)
+    norm, parts, not_finite = _sums(values)
     norm = float(f"{norm:.5g}")
     rounded = [round(float(part) / norm, DECIMALS) + 0.0 for part in parts] if norm else []
-    return facts | {"norm": norm, "parts": rounded} | ({"not finite": odd} if odd else {})
+    return facts | {"norm": norm, "parts": rounded} | ({"not finite": not_finite} if not_finite else {})
 
 
 def distance(recorded: Sketch, tensor: torch.Tensor) -> float:

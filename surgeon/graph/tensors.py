@@ -15,13 +15,13 @@ ALIGNMENT = 16
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every parameter and persistent buffer with its first name, a tied one once, in the order of the tree."""
-    seen: set[int] = set()
+    yielded: set[int] = set()
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is None or name in module._non_persistent_buffers_set or id(tensor) in seen:
+            if tensor is None or name in module._non_persistent_buffers_set or id(tensor) in yielded:
                 continue
-            seen.add(id(tensor))
+            yielded.add(id(tensor))
             yield dot + name, tensor
 
 
@@ -41,10 +41,10 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
 
 def fill(model: nn.Module, values: Callable[[str], torch.Tensor], names: Sequence[str] | None = None) -> None:
     """Replace the tensors ``names`` (all, if None) by real values; ties and ``requires_grad`` are kept."""
-    wanted = None if names is None else set(names)
+    selected = None if names is None else set(names)
     real: dict[int, torch.Tensor] = {}
     for name, tensor in tensors_of(model):
-        if wanted is not None and name not in wanted:
+        if selected is not None and name not in selected:
             continue
         value = _aligned(values(name))
         if isinstance(tensor, nn.Parameter):

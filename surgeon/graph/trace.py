@@ -175,27 +175,31 @@ def trace(
     Raises:
         TraceError: It ran on no backend; the message has the errors, and says how to give inputs.
     """
-    given = inputs if isinstance(inputs, Inputs) else find_inputs(model, inputs, families=families)
+    candidates = inputs if isinstance(inputs, Inputs) else find_inputs(model, inputs, families=families)
     errors: dict[Evidence, str] = {}
-    earlier = next((c for c in given.candidates() if first and (c.args, c.kwargs) == (first.args, first.kwargs)), given)
-    group: Inputs | None = given if earlier is given else replace(earlier, alternatives=(), fallback=given)
+    earlier = next(
+        (c for c in candidates.candidates() if first and (c.args, c.kwargs) == (first.args, first.kwargs)), candidates
+    )
+    group: Inputs | None = (
+        candidates if earlier is candidates else replace(earlier, alternatives=(), fallback=candidates)
+    )
     while group is not None:
         if traced := _try_backends(model, group, errors, training=training):
             return traced
         group = group.fallback
     # the error of a run on real tensors is the clearest; if there was none, show those of the other backends
-    shown = [errors["real"]] if "MemoryError" not in errors.get("real", "MemoryError") else list(errors.values())
+    messages = [errors["real"]] if "MemoryError" not in errors.get("real", "MemoryError") else list(errors.values())
     raise TraceError(
-        f"{type(model).__name__} does not run on inputs {given.origin} ({'; '.join(shown)})",
+        f"{type(model).__name__} does not run on inputs {candidates.origin} ({'; '.join(messages)})",
         hint="say what it takes: `inputs: [[2, 3, 64, 64]]` or `inputs: {input_ids: {shape: [2, 8], "
         "dtype: int64, high: 100}}` in the recipe, inputs=… in Python",
     )
 
 
-def _try_backends(model: nn.Module, given: Inputs, errors: dict[Evidence, str], *, training: bool) -> Trace | None:
+def _try_backends(model: nn.Module, inputs: Inputs, errors: dict[Evidence, str], *, training: bool) -> Trace | None:
     """Try every backend with every candidate; add the first error of each backend to ``errors``."""
     for evidence, backend in BACKENDS:
-        for candidate in (given, *given.alternatives):
+        for candidate in (inputs, *inputs.alternatives):
             if candidate.values and evidence != "real":
                 continue
             recorder = Recorder(model)

@@ -24,13 +24,13 @@ def unsaved_state(model: nn.Module) -> dict[str, torch.Tensor]:
     listed: dict[str, torch.Tensor] = {}
     for prefix, module in model.named_modules():
         dot = f"{prefix}." if prefix else ""
-        held = {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())}
+        saved = {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())}
         for name in sorted(module._non_persistent_buffers_set):
             if (buffer := module._buffers.get(name)) is not None and not buffer.is_meta:
                 listed[dot + name] = buffer
         for name, value in module.__dict__.items():
             if name not in _TABLES:
-                listed |= {address: t for address, t in _tensors(value, dot + name, DEPTH) if id(t) not in held}
+                listed |= {address: t for address, t in _tensors(value, dot + name, DEPTH) if id(t) not in saved}
     return listed
 
 

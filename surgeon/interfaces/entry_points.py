@@ -21,8 +21,8 @@ def chosen(without: Sequence[str]) -> list[EntryPoint]:
     entries = sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))
     names = {name for entry in entries for name in _names(entry)}
     pinned = os.environ.get(PINNED)
-    wanted = None if pinned is None else [name.strip() for name in pinned.split(",") if name.strip()]
-    for origin, listed in ((PINNED, wanted or ()), ("--without", without)):
+    pinned_names = None if pinned is None else [name.strip() for name in pinned.split(",") if name.strip()]
+    for origin, listed in ((PINNED, pinned_names or ()), ("--without", without)):
         for name in listed:
             if name not in names:
                 raise PluginError(
@@ -32,7 +32,7 @@ def chosen(without: Sequence[str]) -> list[EntryPoint]:
     return [
         entry
         for entry in entries
-        if not _names(entry) & set(without) and (wanted is None or _names(entry) & set(wanted))
+        if not _names(entry) & set(without) and (pinned_names is None or _names(entry) & set(pinned_names))
     ]
 
 

@@ -42,8 +42,8 @@ class Fit:
     @property
     def contained(self) -> bool:
         """True when every tensor of the file has its place, and there are enough of them."""
-        wanted = len(self.mapping) + len(self.missing)
-        return not self.unexpected and not self.misshaped and len(self.mapping) >= COVERAGE * wanted
+        expected = len(self.mapping) + len(self.missing)
+        return not self.unexpected and not self.misshaped and len(self.mapping) >= COVERAGE * expected
 
     def leave_out(self, names: Collection[str]) -> None:
         """Count ``names`` among the superfluous entries instead of the unexpected ones."""

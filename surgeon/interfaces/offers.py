@@ -27,7 +27,7 @@ def operations(offer: Any) -> Named:
     for kind in _listed(offer, "a list of Operation classes"):
         if not (isinstance(kind, type) and issubclass(kind, Operation)):
             hint = "list the class itself, not an instance" if isinstance(kind, Operation) else None
-            raise PluginError(f"returned {_shown(kind)}, which is not a class derived from Operation", hint=hint)
+            raise PluginError(f"returned {_as_text(kind)}, which is not a class derived from Operation", hint=hint)
         if kind.apply is Operation.apply:
             raise PluginError(f"{kind.__name__} defines no apply(model, surgery)")
         if type(kind.version) is not int or kind.version < 1:
@@ -49,7 +49,7 @@ def architectures(offer: Any) -> Named:
         if not isinstance(provider, ArchitectureProvider):
             is_class = isinstance(provider, type) and issubclass(provider, ArchitectureProvider)
             hint = f"list an instance: {provider.__name__}()" if is_class else None
-            raise PluginError(f"returned {_shown(provider)}, which is not an ArchitectureProvider", hint=hint)
+            raise PluginError(f"returned {_as_text(provider)}, which is not an ArchitectureProvider", hint=hint)
         scheme = getattr(provider, "scheme", None)
         if not isinstance(scheme, str) or not scheme:
             raise PluginError(f"{type(provider).__name__} has no scheme", hint='for example: scheme = "timm"')
@@ -119,7 +119,7 @@ def families(offer: Any) -> Named:
     named = []
     for family in _listed(offer, "a list of Family instances"):
         if not isinstance(family, Family):
-            raise PluginError(f"returned {_shown(family)}, which is not a Family")
+            raise PluginError(f"returned {_as_text(family)}, which is not a Family")
         named.append((family.name, family))
     return named
 
@@ -137,21 +137,21 @@ CHECKS: Mapping[str, Callable[[Any], Named]] = {
 """What checks the value that each hook returns."""
 
 
-def _listed(offer: Any, wanted: str) -> Iterable[Any]:
+def _listed(offer: Any, expected: str) -> Iterable[Any]:
     if offer is None:
-        raise PluginError(f"returned None instead of {wanted}", hint="is a return statement missing?")
+        raise PluginError(f"returned None instead of {expected}", hint="is a return statement missing?")
     if isinstance(offer, (str, bytes, Mapping, type)) or not isinstance(offer, Iterable):
-        raise PluginError(f"returned {_shown(offer)} instead of {wanted}")
+        raise PluginError(f"returned {_as_text(offer)} instead of {expected}")
     return list(offer)
 
 
-def _callables(offer: Any, what: str, arguments: int, names: str = "(prediction, target)") -> Named:
+def _callables(offer: Any, expected: str, arguments: int, names: str = "(prediction, target)") -> Named:
     if not isinstance(offer, Mapping):
-        shown = "None" if offer is None else _shown(offer)
-        raise PluginError(f"returned {shown} instead of a mapping of names to {what}")
+        offered = "None" if offer is None else _as_text(offer)
+        raise PluginError(f"returned {offered} instead of a mapping of names to {expected}")
     for name, function in offer.items():
         if not isinstance(name, str) or not callable(function):
-            raise PluginError(f"returned {name!r}: {_shown(function)}, which is not a callable under a name")
+            raise PluginError(f"returned {name!r}: {_as_text(function)}, which is not a callable under a name")
         if arguments and not _takes(function, arguments):
             count = f"{arguments} argument{'s' if arguments > 1 else ''}"
             raise PluginError(f"{name!r} does not take {count}, {names}")
@@ -168,6 +168,6 @@ def _takes(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
     return text if len(text) <= 80 else f"a {type(value).__name__}"

@@ -19,9 +19,9 @@ UNREGISTERED = ", which does not register it"
 class _Offer:
     """A plugin with one hook, which offers one thing."""
 
-    def __init__(self, hook: str, thing: Any) -> None:
+    def __init__(self, hook: str, extension: Any) -> None:
         def offer() -> list[Any]:
-            return [thing]
+            return [extension]
 
         setattr(self, hook, hookimpl(offer))
 
@@ -76,7 +76,7 @@ def _forget(end: str) -> None:
         del _registered[label]
 
 
-def _hook_of(thing: Any) -> str:
+def _hook_of(offer: Any) -> str:
     # imported here, since they import pydantic, which `surgeon --version` does without
     from surgeon.interfaces.architecture import ArchitectureProvider
     from surgeon.interfaces.data import Source
@@ -84,18 +84,18 @@ def _hook_of(thing: Any) -> str:
     from surgeon.interfaces.operation import Operation
 
     kinds: dict[str, Callable[[], bool]] = {
-        "surgeon_operations": lambda: isinstance(thing, type) and issubclass(thing, Operation),
-        "surgeon_sources": lambda: isinstance(thing, type) and issubclass(thing, Source),
-        "surgeon_architectures": lambda: isinstance(thing, ArchitectureProvider),
-        "surgeon_families": lambda: isinstance(thing, Family),
+        "surgeon_operations": lambda: isinstance(offer, type) and issubclass(offer, Operation),
+        "surgeon_sources": lambda: isinstance(offer, type) and issubclass(offer, Source),
+        "surgeon_architectures": lambda: isinstance(offer, ArchitectureProvider),
+        "surgeon_families": lambda: isinstance(offer, Family),
     }
     for hook, matches in kinds.items():
         if matches():
             return hook
-    hint = "register the class, not an instance" if isinstance(thing, (Operation, Source)) else None
-    if isinstance(thing, type) and issubclass(thing, ArchitectureProvider):
-        hint = f"register an instance: {thing.__name__}()"
+    hint = "register the class, not an instance" if isinstance(offer, (Operation, Source)) else None
+    if isinstance(offer, type) and issubclass(offer, ArchitectureProvider):
+        hint = f"register an instance: {offer.__name__}()"
     raise PluginError(
-        f"register takes an operation or source class, an architecture provider or a family, not {described(thing)}",
+        f"register takes an operation or source class, an architecture provider or a family, not {described(offer)}",
         hint=hint,
     )

@@ -106,8 +106,8 @@ def raised_in(thing: Any, call: str, run: Callable[[], T], expected: tuple[type[
         raise PluginError(f"{call}{_from(thing)} raised {reason}", hint="--debug shows where") from error
 
 
-def _from(thing: Any) -> str:
-    return "" if is_ours(thing) else f" of {origin_of(thing)}"
+def _from(extension: Any) -> str:
+    return "" if is_ours(extension) else f" of {origin_of(extension)}"
 
 
 def _forgotten_list(kind: type, value: Any) -> str | None:
@@ -116,8 +116,8 @@ def _forgotten_list(kind: type, value: Any) -> str | None:
     return None if value is None or not isinstance(value, Iterable) else f"list {kind.__name__}(...) objects"
 
 
-def _module_of(thing: Any) -> str:
-    return str(getattr(thing, "__module__", None) or type(thing).__module__)
+def _module_of(extension: Any) -> str:
+    return str(getattr(extension, "__module__", None) or type(extension).__module__)
 
 
 def _standing_alone() -> set[str]:

@@ -54,16 +54,16 @@ class Objective(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _options_within(cls, given: Any) -> Any:
+    def _options_within(cls, values: Any) -> Any:
         """Take the options out of ``loss: {NAME: OPTIONS}``."""
-        if not isinstance(given, Mapping) or not isinstance(loss := given.get("loss"), Mapping):
-            return given
+        if not isinstance(values, Mapping) or not isinstance(loss := values.get("loss"), Mapping):
+            return values
         if len(loss) != 1:
             raise ValueError(f"loss names one loss with its options, not {len(loss)}: {{cross_entropy: {{…}}}}")
-        if given.get("options"):
+        if values.get("options"):
             raise ValueError("options are given twice: within loss, and in options")
         name, options = next(iter(loss.items()))
-        return {**given, "loss": name, "options": options or {}}
+        return {**values, "loss": name, "options": options or {}}
 
 
 class Schedule(BaseModel):

@@ -42,8 +42,10 @@ def table_of(rows: Mapping[str, Row], where: str = "attributes") -> AttributeTab
             raise OperationError(f"{name} and the other classes must all name their attributes, or none", where=where)
         if isinstance(row, Mapping):
             if named is not None and set(row) != set(named):
-                odd = sorted(set(row) ^ set(named))
-                raise OperationError(f"{name} differs from {next(iter(rows))} in {', '.join(odd[:3])}", where=where)
+                differing = sorted(set(row) ^ set(named))
+                raise OperationError(
+                    f"{name} differs from {next(iter(rows))} in {', '.join(differing[:3])}", where=where
+                )
             row = [row[attribute] for attribute in named or row]
         if len(row) != len(first):
             raise OperationError(f"{name} has {len(row)} attributes, and {next(iter(rows))} {len(first)}", where=where)

@@ -127,14 +127,14 @@ def resample(maps: torch.Tensor, positions: Sequence[int]) -> torch.Tensor:
 
     If the numbers of dimensions differ, flatten the positions first; a vector is repeated at every position.
     """
-    rank, wanted = maps.ndim - 2, len(positions)
+    rank, rank_out = maps.ndim - 2, len(positions)
     if tuple(maps.shape[2:]) == tuple(positions):
         return maps
-    if wanted == 0:
+    if rank_out == 0:
         return maps.flatten(2).mean(2)
     if rank == 0:
-        return maps.reshape(*maps.shape, *[1] * wanted).expand(*maps.shape, *positions)
-    if rank != wanted:
+        return maps.reshape(*maps.shape, *[1] * rank_out).expand(*maps.shape, *positions)
+    if rank != rank_out:
         line = resample(maps.flatten(2), [prod(positions)])
         return line.reshape(*maps.shape[:2], *positions)
     if all(new <= old for new, old in zip(positions, maps.shape[2:], strict=True)):

@@ -14,15 +14,15 @@ from torch import nn
 
 def mixed(mixin: type[Mixin], base: type) -> type:
     """Make the class ``mixin`` + ``base``; the same arguments return the same class."""
-    made: type = _mixed(cast("Any", mixin), base)
-    return made
+    mixed_class: type = _mixed(cast("Any", mixin), base)
+    return mixed_class
 
 
 @cache
 def _mixed(mixin: Any, base: Any) -> Any:
-    made = mixin.mix(base)
-    made.mixed_from = (mixin, base)
-    return made
+    mixed_class = mixin.mix(base)
+    mixed_class.mixed_from = (mixin, base)
+    return mixed_class
 
 
 def base_of(cls: type) -> type:

@@ -85,11 +85,11 @@ class ZeroShotHead(nn.Module):
         """Compute the scores from ℓ ``(batch, attributes)``, or ``(batch, embed)``."""
         table = (torch.cat([self.table, self.added]) if self.known else self.added).to(projected.dtype)
         if self.method == "dap":
-            yes, no = functional.logsigmoid(projected), functional.logsigmoid(-projected)
+            log_present, log_absent = functional.logsigmoid(projected), functional.logsigmoid(-projected)
             if self.prior is not None:
                 prior = self.prior.to(projected.dtype)
-                yes, no = yes - prior.log(), no - (1 - prior).log()
-            return yes @ table.T + no @ (1 - table).T
+                log_present, log_absent = log_present - prior.log(), log_absent - (1 - prior).log()
+            return log_present @ table.T + log_absent @ (1 - table).T
         if self.embedding is not None:
             table = self.embedding(table)
         directions = functional.normalize(table, dim=-1)
@@ -108,23 +108,23 @@ class ZeroShotHead(nn.Module):
         Raises:
             OperationError: A class has other attributes than the head.
         """
-        given = table_of(attributes)
-        values = torch.tensor(given.values, dtype=torch.float32)
+        table = table_of(attributes)
+        values = torch.tensor(table.values, dtype=torch.float32)
         if any(isinstance(row, Mapping) for row in attributes.values()):
-            if set(given.attributes) != set(self.attributes):
-                odd = sorted(set(given.attributes) ^ set(self.attributes))
+            if set(table.attributes) != set(self.attributes):
+                differing = sorted(set(table.attributes) ^ set(self.attributes))
                 raise OperationError(
-                    f"the classes have other attributes than the head: {', '.join(odd[:5])}",
+                    f"the classes have other attributes than the head: {', '.join(differing[:5])}",
                     hint=f"the attributes are: {', '.join(self.attributes[:8])}",
                 )
-            values = values[:, [given.attributes.index(name) for name in self.attributes]]
+            values = values[:, [table.attributes.index(name) for name in self.attributes]]
         if values.shape[1] != len(self.attributes):
             raise OperationError(
                 f"the classes have {values.shape[1]} attributes, but the head has {len(self.attributes)}",
                 hint=f"the attributes are: {', '.join(self.attributes[:8])}",
             )
-        refuse_no_probabilities(self.method, given.classes, values.tolist())
-        return list(given.classes), values
+        refuse_no_probabilities(self.method, table.classes, values.tolist())
+        return list(table.classes), values
 
     def extra_repr(self) -> str:
         """Show the counts and the method."""

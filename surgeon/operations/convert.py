@@ -33,8 +33,10 @@ class Convert(Operation):
         dtype: torch.dtype = getattr(torch, self.dtype)
         converted = surgery.convert(dtype, partial(_converted, dtype=dtype))
         old = ", ".join(sorted({str(kind).removeprefix("torch.") for kind in converted.values()}))
-        what = f"{len(converted)} tensors from {old} to {self.dtype}" if converted else f"all are {self.dtype} already"
-        surgery.note(f"converts {what}" if converted else what)
+        summary = (
+            f"{len(converted)} tensors from {old} to {self.dtype}" if converted else f"all are {self.dtype} already"
+        )
+        surgery.note(f"converts {summary}" if converted else summary)
         with surgery.bookkeeping():
             for config in _configs(surgery.model):
                 config.dtype = dtype
@@ -59,15 +61,15 @@ def _converted(values: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
 
 def _configs(model: nn.Module) -> list[Any]:
     """Return the configs of a transformers network, those of its parts too, that say a dtype."""
-    seen: dict[int, Any] = {}
+    configs: dict[int, Any] = {}
 
     def add(config: Any) -> None:
-        if id(config) in seen or not hasattr(config, "to_dict"):
+        if id(config) in configs or not hasattr(config, "to_dict"):
             return
-        seen[id(config)] = config
+        configs[id(config)] = config
         for value in list(vars(config).values()):
             add(value)
 
     for module in model.modules():
         add(getattr(module, "config", None))
-    return [config for config in seen.values() if getattr(config, "dtype", None) is not None]
+    return [config for config in configs.values() if getattr(config, "dtype", None) is not None]

@@ -42,9 +42,9 @@ class Freeze(Operation):
 
     @model_validator(mode="after")
     def _one_way(self) -> Freeze:
-        given = [name for name in ("sites", "up_to", "all_but") if getattr(self, name) is not None]
-        if len(given) != 1:
-            says = f"not {' and '.join(given)}" if given else "and none is given"
+        options = [name for name in ("sites", "up_to", "all_but") if getattr(self, name) is not None]
+        if len(options) != 1:
+            says = f"not {' and '.join(options)}" if options else "and none is given"
             raise ValueError(f"exactly one of sites, up_to and all_but says what to freeze, {says}")
         return self
 

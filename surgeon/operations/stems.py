@@ -59,22 +59,22 @@ class Stems(Operation):
         sites = surgery.select(as_list(self.at))
         _refuse_nested(sites)
         starts = self.stems if isinstance(self.stems, dict) else dict.fromkeys(self.stems, "copy")
-        first, *others = starts
+        first, *other_stems = starts
         switches = []
         for site in sites:
-            twins = {name: _twin(surgery, site, starts[name]) for name in others}
+            twins = {name: _twin(surgery, site, starts[name]) for name in other_stems}
             switches.append(StemSwitch({first: site.module, **twins}))
             surgery.replace(site, switches[-1])
         switches[0].others = switches[1:]
         surgery.hook("", switches[0].choose, where="before", kwargs=True)
         surgery.recall("outputs", lambda: _outputs(surgery, sites))
-        surgery.note(f"{ARGUMENT}={first!r} by default; the forward also takes {', '.join(others)}")
+        surgery.note(f"{ARGUMENT}={first!r} by default; the forward also takes {', '.join(other_stems)}")
         return surgery.model
 
 
 def _refuse_nested(sites: list[Site]) -> None:
     for site in sites:
-        inside = [other for other in sites if other.name.startswith(f"{site.name}.")]
+        inside = [inner for inner in sites if inner.name.startswith(f"{site.name}.")]
         if inside or not site.name:
             part = inside[0] if inside else "everything"
             raise OperationError(f"{site} contains {part}", hint="name only the module that is the stem")

@@ -55,9 +55,9 @@ class Transfer(Operation):
 
     @model_validator(mode="after")
     def _one_way(self) -> Transfer:
-        given = [name for name in ("sites", "up_to", "map") if getattr(self, name) is not None]
-        if len(given) != 1:
-            says = f"not {' and '.join(given)}" if given else "and none is given"
+        options = [name for name in ("sites", "up_to", "map") if getattr(self, name) is not None]
+        if len(options) != 1:
+            says = f"not {' and '.join(options)}" if options else "and none is given"
             raise ValueError(f"exactly one of sites, up_to and map says what to copy, {says}")
         return self
 
@@ -72,8 +72,8 @@ class Transfer(Operation):
         sites, names = self._chosen(surgery)
         matched = surgery.recall("donor", lambda: self._matched(surgery, names), subject=self.donor, outside=True)
         tensors = dict(tensors_of(surgery.model))
-        for name, theirs in matched["pairs"].items():
-            surgery.borrow(tensors[name], self.donor, theirs)
+        for name, donor_name in matched["pairs"].items():
+            surgery.borrow(tensors[name], self.donor, donor_name)
         for name in matched["counters"]:
             zeros = partial(torch.zeros, tuple(tensors[name].shape), dtype=tensors[name].dtype)
             surgery.derive(tensors[name], [], zeros)
@@ -98,10 +98,10 @@ class Transfer(Operation):
             renamed = {site.name: site.name for site in sites}
         else:
             renamed = {}
-            for selector, theirs in self.map.items():
+            for selector, donor_site in self.map.items():
                 top = surgery.site(selector)
                 for path, _ in top.module.named_modules():
-                    renamed[_joined(top.name, path)] = _joined(theirs.strip("."), path)
+                    renamed[_joined(top.name, path)] = _joined(donor_site.strip("."), path)
             modules = dict(surgery.model.named_modules())
             sites = [Site(name, modules[name]) for name in renamed if name in modules]
         names = _tensors_at(surgery.model, renamed)
@@ -120,16 +120,16 @@ class Transfer(Operation):
         donor = surgery.donor(self.donor)
         tensors = dict(tensors_of(surgery.model))
         pairs, counters, lacking, misfits = {}, [], [], []
-        for name, theirs in names.items():
-            shape, expected = donor.shape(theirs), tuple(tensors[name].shape)
+        for name, donor_name in names.items():
+            shape, expected = donor.shape(donor_name), tuple(tensors[name].shape)
             if shape is None and name.endswith(COUNTER):
                 counters.append(name)
             elif shape is None:
-                lacking.append(theirs)
+                lacking.append(donor_name)
             elif shape != expected:
                 misfits.append(f"{name} is {list(expected)} here and {list(shape)} there")
             else:
-                pairs[name] = theirs
+                pairs[name] = donor_name
         if lacking:
             raise self._lacks(donor, lacking, len(names))
         if misfits:
@@ -141,10 +141,10 @@ class Transfer(Operation):
             )
         return {"pairs": pairs, "counters": counters, "notes": donor.notes}
 
-    def _lacks(self, donor: Donor, lacking: Sequence[str], wanted: int) -> OperationError:
+    def _lacks(self, donor: Donor, lacking: Sequence[str], total: int) -> OperationError:
         near = suggest(lacking[0], donor.entries)
         return OperationError(
-            f"{self.donor} lacks {len(lacking)} of {wanted} tensors: {', '.join(lacking[:3])}",
+            f"{self.donor} lacks {len(lacking)} of {total} tensors: {', '.join(lacking[:3])}",
             hint=f"exclude them, or give their names in the donor with map: {{SITE: ITS SITE}}"
             f"{'     ' + near if near else ''}",
         )

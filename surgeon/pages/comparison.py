@@ -32,11 +32,11 @@ def diff_page(compared: Diff, a: NetworkView | None, b: NetworkView | None) -> s
     heat = {name: _relative(group) / most for name, group in sites.items()}
     drawings = {}
     if a is not None:
-        gone = {tensor.name_a for tensor in compared.with_status("only in A") if tensor.name_a}
-        drawings["A"] = draw_network(a, Extras(_status(gone, "cut")))
+        only_in_a = {tensor.name_a for tensor in compared.with_status("only in A") if tensor.name_a}
+        drawings["A"] = draw_network(a, Extras(_status(only_in_a, "cut")))
     if b is not None:
-        made = {tensor.name for tensor in compared.with_status("only in B")}
-        drawings["B"] = draw_network(b, Extras(_status(made, "new"), columns, heat))
+        only_in_b = {tensor.name for tensor in compared.with_status("only in B")}
+        drawings["B"] = draw_network(b, Extras(_status(only_in_b, "new"), columns, heat))
     whole = compared.whole
     facts = [
         ("result", "equal" if compared.equal else "they differ"),

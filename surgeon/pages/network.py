@@ -23,7 +23,7 @@ def network_page(view: NetworkView) -> str:
     """
     drawing = draw_network(view)
     surgeries = view.record.surgeries if view.record else ()
-    recipes = [text_section("Recipe", done.text) for done in surgeries if done.text]
+    recipes = [text_section("Recipe", surgery.text) for surgery in surgeries if surgery.text]
     training = training_sections(view.record, Path(view.source)) if view.record else []
     return render_page(
         Page(
@@ -86,8 +86,10 @@ def _inputs(view: NetworkView) -> Iterator[tuple[str, str]]:
     """Say what the shapes, the FLOPs and the memory are for."""
     if view.trace is None:
         return
-    given = view.trace.inputs
-    shapes = [(name, getattr(value, "shape", None)) for name, value in [*enumerate(given.args), *given.kwargs.items()]]
+    inputs = view.trace.inputs
+    shapes = [
+        (name, getattr(value, "shape", None)) for name, value in [*enumerate(inputs.args), *inputs.kwargs.items()]
+    ]
     texts = [f"{name} ".lstrip("0123456789 ") + " × ".join(map(str, shape)) for name, shape in shapes if shape]
     if texts:
         yield "traced input", ", ".join(texts)

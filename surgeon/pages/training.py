@@ -64,13 +64,13 @@ def _measures(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"<p>{escape(samples + rate)}</p>" + _scroll(html_table(("measure", *columns), rows))
     for output, domains in (report.get("tasks") or {}).items():
         for domain, values in domains.items():
-            whose = output if domain == "all" else f"{output}, {domain}"
-            yield from _domain(whose, values)
+            title = output if domain == "all" else f"{output}, {domain}"
+            yield from _domain(title, values)
 
 
-def _domain(whose: str, values: Mapping[str, Any]) -> Iterator[str]:
+def _domain(title: str, values: Mapping[str, Any]) -> Iterator[str]:
     single = [(name.replace("_", " "), _number(value)) for name, value in values.items() if _is_number(value)]
-    yield f"<h3>{escape(whose)}</h3>" + _scroll(html_table(("measure", "after training"), single))
+    yield f"<h3>{escape(title)}</h3>" + _scroll(html_table(("measure", "after training"), single))
     for key, heading in BY_NAME.items():
         rows: Mapping[str, Mapping[str, Any]] = values.get(key) or {}
         if rows:

@@ -133,9 +133,9 @@ def apply(
     plugins = as_plugins(plugins)
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
-        what = f"the train: section of {recipe.path or 'the recipe'} is ignored, so the network is not trained"
-        how = "surgeon.finetune(model, recipe) applies the recipe and trains"
-        warnings.warn(f"{what}; {how}", SurgeonWarning, stacklevel=3)
+        warning = f"the train: section of {recipe.path or 'the recipe'} is ignored, so the network is not trained"
+        advice = "surgeon.finetune(model, recipe) applies the recipe and trains"
+        warnings.warn(f"{warning}; {advice}", SurgeonWarning, stacklevel=3)
 
     def prepared(*, inplace: bool) -> Prepared:
         return prepare(
@@ -317,14 +317,14 @@ def verify(
         outputs = {}
     compared = compare_with_recorded_outputs(lambda: load_opened(opened), artifact)
     changed: list[str] = []
-    kept = None
+    identical = None
     if source is not None:
         origin = open_source(source, trust_pickle=trust_pickle, plugins=plugins)
         pairs = _kept_pairs(artifact.surgeries[-1].kept, origin)
         for name, entry in pairs.items():
             if not same_bytes(artifact.checkpoint.read(name), origin.checkpoint.read(entry)):  # type: ignore[union-attr]
                 changed.append(name)
-        kept = len(pairs) - len(changed)
+        identical = len(pairs) - len(changed)
     frozen = frozen_tensors(root)
     trained = bool(artifact.record and artifact.record.training)
     moved = tuple(name for name in changed if name in frozen)
@@ -342,7 +342,7 @@ def verify(
     nonfinite = count_nonfinite((name, artifact.checkpoint.read(name)) for name in artifact.checkpoint.entries)
     return Verification(
         tensors=len(dict(tensors_of(root))),
-        kept=kept,
+        kept=identical,
         changed=tuple(changed),
         frozen_changed=moved,
         outputs=outputs,
@@ -358,12 +358,12 @@ check = verify
 """The name of :func:`verify` on the command line."""
 
 
-def _kept_pairs(kept: dict[str, str], origin: Source) -> dict[str, str]:
+def _kept_pairs(sources_of: dict[str, str], origin: Source) -> dict[str, str]:
     """Return the artifact's kept tensors with their entries in the source."""
     if origin.checkpoint is None:
         raise VerificationError(f"{origin.location} has no weights to compare with")
     mapping = origin.mapping or {}
-    pairs = {name: mapping.get(old, old) for name, old in kept.items()}
+    pairs = {name: mapping.get(old, old) for name, old in sources_of.items()}
     missing = [entry for entry in pairs.values() if entry not in origin.checkpoint.entries]
     if missing:
         raise VerificationError(

@@ -13,14 +13,14 @@ from surgeon.recipe.load import Recipe
 from surgeon.recipe.train_settings import TrainSettings
 
 
-def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: bool = True) -> None:
+def check_training(recipe: Recipe, plugins: Plugins, *, on_this_machine: bool, needs_data: bool = True) -> None:
     """Refuse settings that training would refuse.
 
     Args:
         recipe: A recipe with a ``train:`` section.
         plugins: The plugins, with their losses and callbacks.
-        here: Whether training runs on this machine, so that values are checked too: a recipe with bfloat16 may be
-            planned on a machine without a GPU.
+        on_this_machine: Whether training runs on this machine, so that values are checked too: a recipe with bfloat16
+            may be planned on a machine without a GPU.
         needs_data: Whether the settings must have data; False if the caller passes datasets.
 
     Raises:
@@ -29,32 +29,32 @@ def check_training(recipe: Recipe, plugins: Plugins, *, here: bool, needs_data: 
     """
     settings = recipe.train
     assert settings is not None  # the caller has checked
-    if here:
+    if on_this_machine:
         require("train", "the recipe's train: section")
-    problems = [*_in_arguments(recipe, settings, here), *_in_losses(recipe, settings, plugins)]
+    problems = [*_in_arguments(recipe, settings, on_this_machine), *_in_losses(recipe, settings, plugins)]
     problems += [*_in_callbacks(recipe, settings, plugins), *_in_metrics(recipe, settings, plugins)]
     if not needs_data:
         pass  # the caller's datasets replace those of the settings
     elif settings.data is None:
         problems.append(_problem(recipe, "needs the key 'data'", "as in: data: {source: digits}", "train"))
-    elif here:
+    elif on_this_machine:
         problems += _in_data(recipe, settings)
     if problems:
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in {recipe.path or 'the recipe'}"
         raise RecipeError(count, problems=problems)
 
 
-def _in_arguments(recipe: Recipe, settings: TrainSettings, here: bool) -> list[SurgeonError]:
-    if not (settings.arguments or here):
+def _in_arguments(recipe: Recipe, settings: TrainSettings, on_this_machine: bool) -> list[SurgeonError]:
+    if not (settings.arguments or on_this_machine):
         return []  # avoids the import of transformers
     from surgeon.training.arguments import argument_problems, training_arguments
     from surgeon.training.trackers import key_problems
 
     listed = argument_problems(settings.arguments)
-    if here and not listed:
+    if on_this_machine and not listed:
         listed = key_problems(settings.arguments.get("report_to", "none"))
     problems = [_problem(recipe, error.message, error.hint, *(error.where or "").split(".", 2)) for error in listed]
-    if here and not problems:
+    if on_this_machine and not problems:
         try:
             with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
                 training_arguments(settings, output_dir=Path(folder), seed=recipe.seed)
@@ -120,5 +120,5 @@ def _in_data(recipe: Recipe, settings: TrainSettings) -> list[SurgeonError]:
     return problems
 
 
-def _problem(recipe: Recipe, what: str, hint: str | None, *keys: str | int) -> SurgeonError:
-    return RecipeError(f"{'.'.join(map(str, keys))}: {what}", where=recipe.where(*keys), hint=hint)
+def _problem(recipe: Recipe, message: str, hint: str | None, *keys: str | int) -> SurgeonError:
+    return RecipeError(f"{'.'.join(map(str, keys))}: {message}", where=recipe.where(*keys), hint=hint)

@@ -39,8 +39,8 @@ def check_task(prepared: Prepared, settings: TrainSettings) -> None:
     """
     model, outputs = prepared.model, prepared.plan.outputs
     requests = training_requests(prepared.recipe.operations)
-    wanted = [*(settings.objectives or ()), *requests.objectives]
-    network = network_of(model, wanted, default=settings.objectives is None)
+    objectives = [*(settings.objectives or ()), *requests.objectives]
+    network = network_of(model, objectives, default=settings.objectives is None)
     for number, source in enumerate(sources_of(settings)):
         if isinstance(source, Corpus):
             predicted(network)
@@ -49,18 +49,18 @@ def check_task(prepared: Prepared, settings: TrainSettings) -> None:
                 texts = open_texts(source.text, source.tokenizer, source.max_length, stated)
                 spans_of(source, network, texts.tokenizer, 0)
         elif isinstance(source, Columns) and source.text is not None and language_of(model) is not None:
-            _refuse_classes(model, source, wanted, f"train.data.{number}" if number else "train.data")
+            _refuse_classes(model, source, objectives, f"train.data.{number}" if number else "train.data")
     if outputs and set(outputs) != {LONE}:
-        held = {name for penalty in requests.penalties for name in penalty.conserved()}
+        conserved = {name for penalty in requests.penalties for name in penalty.conserved()}
         # a detector trains by a loss of its own, not by one of its outputs
         default = settings.objectives is None and network.detector is None
-        _check_outputs(outputs, wanted, default=default, held=held)
+        _check_outputs(outputs, objectives, default=default, conserved=conserved)
 
 
-def _refuse_classes(model: nn.Module, source: Columns, wanted: Sequence[Objective], where: str) -> None:
+def _refuse_classes(model: nn.Module, source: Columns, objectives: Sequence[Objective], where: str) -> None:
     """Refuse a class for each text as label of an output that has a prediction for each token."""
-    others = {objective.label for objective in wanted if objective.output not in MAIN}
-    labels = {objective.label for objective in wanted if objective.output in MAIN} or {"labels"} - others
+    side_labels = {objective.label for objective in objectives if objective.output not in MAIN}
+    labels = {objective.label for objective in objectives if objective.output in MAIN} or {"labels"} - side_labels
     columns = {column for label in labels & set(source.targets) for column in _listed(source.targets[label])}
     if not columns:
         return
@@ -77,16 +77,18 @@ def _refuse_classes(model: nn.Module, source: Columns, wanted: Sequence[Objectiv
         )
 
 
-def _check_outputs(outputs: Mapping[str, Any], wanted: Sequence[Objective], *, default: bool, held: set[str]) -> None:
-    for objective in wanted:
+def _check_outputs(
+    outputs: Mapping[str, Any], objectives: Sequence[Objective], *, default: bool, conserved: set[str]
+) -> None:
+    for objective in objectives:
         if objective.output not in outputs:
             raise TrainingError(
                 f"unknown output {objective.output!r} (available: {', '.join(outputs)})",
                 where="train.objectives: output",
                 hint=suggest(objective.output, outputs),
             )
-    free = [name for name in outputs if name not in held]
-    if default and not wanted and len(free) > 1 and not set(free) & set(MAIN):
+    free = [name for name in outputs if name not in conserved]
+    if default and not objectives and len(free) > 1 and not set(free) & set(MAIN):
         raise TrainingError(
             f"the network returns {', '.join(outputs)}, and no prediction that {CLASS_LOSS} could train",
             where="train.objectives",
@@ -94,5 +96,5 @@ def _check_outputs(outputs: Mapping[str, Any], wanted: Sequence[Objective], *, d
         )
 
 
-def _listed(given: str | list[str]) -> list[str]:
-    return [given] if isinstance(given, str) else given
+def _listed(columns: str | list[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else columns

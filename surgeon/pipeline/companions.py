@@ -73,18 +73,18 @@ def adapt(
     Raises:
         OperationError: A companion no longer fits and cannot be adapted.
     """
-    kept, notes = list(companions), []
+    adapted, notes = list(companions), []
     for operation in operations:
         if isinstance(operation, AdaptInput):
-            kept, changes = _adapt_processors(kept, operation)
+            adapted, changes = _adapt_processors(adapted, operation)
             notes += changes
     sizes = Sizes.of(after)
-    _check_vocabulary(kept, before.vocabulary, sizes.vocabulary)
-    kept, changes = _adapt_sentences(kept, before.width, sizes.width, after)
+    _check_vocabulary(adapted, before.vocabulary, sizes.vocabulary)
+    adapted, changes = _adapt_sentences(adapted, before.width, sizes.width, after)
     notes += changes
-    if line := summarise(kept):
+    if line := summarise(adapted):
         notes.insert(0, f"beside the weights: {line}")
-    return AdaptedCompanions(kept, notes)
+    return AdaptedCompanions(adapted, notes)
 
 
 def _width(model: nn.Module) -> int | None:
@@ -230,8 +230,8 @@ def _adapt_sentences(
     if not modules:
         return companions, []
     if stock_config(result) is None:
-        others = [companion for companion in companions if companion.kind != SENTENCES]
-        return others, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
+        remaining = [companion for companion in companions if companion.kind != SENTENCES]
+        return remaining, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
     if after == before or before is None or after is None:
         return companions, []
     if trained := next((module for module in modules if module.name.endswith(WEIGHTS)), None):

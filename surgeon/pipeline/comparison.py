@@ -81,8 +81,8 @@ def diff(
         if name not in chosen_b and of_a not in chosen_a:
             continue
         if of_a is not None or name not in side_a.filled:
-            made = pairing.made.get(name)
-            tensors.append(_tensor(side_a, side_b, of_a, name, made, values, progress or (lambda _: None)))
+            made_by = pairing.made.get(name)
+            tensors.append(_tensor(side_a, side_b, of_a, name, made_by, values, progress or (lambda _: None)))
     paired = set(partner.values())
     unpaired = [
         name for name in side_a.entries if name not in paired and name not in side_b.filled and name in chosen_a
@@ -124,41 +124,41 @@ def _tensor(
     b: Side,
     name_a: str | None,
     name_b: str | None,
-    made: str | None,
+    made_by: str | None,
     values: bool,
     read: Callable[[int], None],
 ) -> TensorDiff:
-    one = a.entries[name_a] if name_a is not None else None
-    other = b.entries[name_b] if name_b is not None else None
+    entry_a = a.entries[name_a] if name_a is not None else None
+    entry_b = b.entries[name_b] if name_b is not None else None
     movement: Movement | None = None
     status: Status
-    if other is None:
+    if entry_b is None:
         status = "only in A"
-    elif one is None:
+    elif entry_a is None:
         status = "only in B"
-    elif one.shape != other.shape:
+    elif entry_a.shape != entry_b.shape:
         status = "other shape"
     elif not values:
-        status = "not compared" if one.dtype == other.dtype else "other dtype"
+        status = "not compared" if entry_a.dtype == entry_b.dtype else "other dtype"
     else:
         assert name_a is not None
         assert name_b is not None
         same, movement = compare(a.chunks(name_a, CHUNK), b.chunks(name_b, CHUNK))
-        status = "other dtype" if one.dtype != other.dtype else "same" if same else "moved"
-        read(one.nbytes + other.nbytes)
+        status = "other dtype" if entry_a.dtype != entry_b.dtype else "same" if same else "moved"
+        read(entry_a.nbytes + entry_b.nbytes)
     return TensorDiff(
         name_b or name_a or "",
         status,
         name_a,
-        one.shape if one is not None else None,
-        other.shape if other is not None else None,
-        _dtype(one),
-        _dtype(other),
+        entry_a.shape if entry_a is not None else None,
+        entry_b.shape if entry_b is not None else None,
+        _dtype(entry_a),
+        _dtype(entry_b),
         _is_frozen(a, name_a),
         _is_frozen(b, name_b),
-        made,
+        made_by,
         movement,
-        _is_parameter(b, name_b, other) if other is not None else _is_parameter(a, name_a, one),
+        _is_parameter(b, name_b, entry_b) if entry_b is not None else _is_parameter(a, name_a, entry_a),
     )
 
 

@@ -182,7 +182,7 @@ class Diff:
     def _repr_html_(self) -> str:
         """Show the blocks as a table in a notebook."""
         rows = [
-            (g.name, f"{g.moved} of {g.compared}", *map(figure, _shown(g.movement)), g.other or "", g.state)
+            (g.name, f"{g.moved} of {g.compared}", *map(figure, _ratios(g.movement)), g.other or "", g.state)
             for g in self.blocks
         ]
         head = ("block", "moved", "relative", "cosine", "largest", "other form", "state")
@@ -212,12 +212,12 @@ def _state(frozen: list[bool | None]) -> str:
     return "frozen" if all(frozen) else "partly frozen" if any(frozen) else "trainable"
 
 
-def _shown(movement: Movement | None) -> tuple[float | None, float | None, float | None]:
+def _ratios(movement: Movement | None) -> tuple[float | None, float | None, float | None]:
     return (movement.relative, movement.cosine, movement.largest) if movement is not None else (None, None, None)
 
 
 def _numbers(movement: Movement | None) -> dict[str, Any]:
-    relative, cosine, largest = _shown(movement)
+    relative, cosine, largest = _ratios(movement)
     return {
         "relative": relative,
         "cosine": cosine,

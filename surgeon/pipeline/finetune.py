@@ -99,7 +99,7 @@ def finetune(
         )
     require("train", "fine-tuning")
     if settings is None:
-        check_training(recipe, plugins, here=True, needs_data=data is None)
+        check_training(recipe, plugins, on_this_machine=True, needs_data=data is None)
     prepared = prepare(
         model,
         recipe,

@@ -86,37 +86,37 @@ class Reading:
 
     def _read(self, data: Data) -> list[Samples]:
         if isinstance(data, Splits):
-            return self._wanted(from_splits(data, PARTS if self.part is None else (self.part,)))
+            return self._without_empty(from_splits(data, PARTS if self.part is None else (self.part,)))
         if isinstance(data, Source):
             return self._of_sources([data], self.seed or 0)
         if isinstance(data, Mapping):
             return self._written(json.dumps(data))
-        given = [data] if isinstance(data, (str, Path)) else list(data)
-        if not given:
+        items = [data] if isinstance(data, (str, Path)) else list(data)
+        if not items:
             raise TrainingError("no data is given")
-        made: list[Samples] = []
+        samples: list[Samples] = []
         paths: list[str] = []
-        for item in given:
+        for item in items:
             text = str(item)
             if is_written_out(text) or _is_recipe(text) or not is_path(text):
-                made += self._written(text)
+                samples += self._written(text)
             elif self.network.detector is not None and Path(text).suffix.lower() == ".json":
-                made += self._written(json.dumps({"source": "coco", "path": text}))
+                samples += self._written(json.dumps({"source": "coco", "path": text}))
             else:
                 paths.append(text)
-        return made + (self._of_paths(paths) if paths else [])
+        return samples + (self._of_paths(paths) if paths else [])
 
     def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
         like = self.recorded.source().model_copy(update={"on_error": self.on_error})
         kinds = self.recorded.kinds or ({"image"} if self.network.detector is not None else set())
         sorted_files = sort_files(paths, kinds)  # a COCO file may lie beside the pictures
         lone = len(sorted_files) == 1 and len(sorted_files[0].files) == 1
-        made: list[Samples] = []
+        read_samples: list[Samples] = []
         for files in sorted_files:
             check_kind(self.recorded, files.kind, files.root)
             check_tokenizer(self.recorded, files.kind, files.root)
             if self.part is not None and not any(file.part for file in files.files):
-                made += self._part_as_in_training(files)
+                read_samples += self._part_as_in_training(files)
                 continue
             fed = like if files.kind in ("table", "saved") else like.model_copy(update={files.kind: files.kind})
             network = self._network([fed])
@@ -125,8 +125,8 @@ class Reading:
             else:
                 samples = read_files(files, like, self._label(), network, strict=self.strict)
             samples[0].notes += [*network.preprocessing.notes, *self._training_notes(files)]
-            made += [limited(part, self.part) for part in samples] if self.part is not None else samples
-        return self._wanted(made)
+            read_samples += [limited(part, self.part) for part in samples] if self.part is not None else samples
+        return self._without_empty(read_samples)
 
     def _network(self, sources: Sequence[Any]) -> Network:
         """Return what samples of ``sources`` must fit, with the preprocessing of training or of the checkpoint."""
@@ -144,14 +144,14 @@ class Reading:
         """Return the part of a folder or table that training would hold out."""
         kinds = {"table": "table", "saved": "saved", "image": "images"}
         sources = [source for source in self.recorded.sources if source["source"] == kinds.get(files.kind)]
-        one = Path(files.root).is_dir() if files.kind == "image" else len(files.files) == 1
-        if not sources or not one:
+        single = Path(files.root).is_dir() if files.kind == "image" else len(files.files) == 1
+        if not sources or not single:
             raise TrainingError(
                 f"{files.root} has no part {self.part!r}: the network was not trained on data of this kind",
                 hint="leave the part out to read all of it",
             )
-        other = {"path": files.root, "validation_path": None, "test_path": None}
-        changed = {name: value for name, value in other.items() if name in sources[0]}
+        paths = {"path": files.root, "validation_path": None, "test_path": None}
+        changed = {name: value for name, value in paths.items() if name in sources[0]}
         return self._written(json.dumps({**sources[0], **changed, "domain": None, "labels": "visible"}))
 
     def _written(self, text: str) -> list[Samples]:
@@ -161,29 +161,31 @@ class Reading:
         recipe = self.strict and not is_written_out(text) and Path(text).is_file()
         part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were used in training
         if part is not None:
-            made = from_splits(
+            samples = from_splits(
                 load_splits(request.settings, seed, self._network(sources_of(request.settings))), (part,)
             )
-            if recipe and self.part is None and made:
-                made[0].notes.append(f"{text}: its test samples; use part (--part train) for others")
-            return self._wanted(made)
+            if recipe and self.part is None and samples:
+                samples[0].notes.append(f"{text}: its test samples; use part (--part train) for others")
+            return self._without_empty(samples)
         return self._of_settings(request, seed)
 
     def _of_settings(self, request: DataRequest, seed: int) -> list[Samples]:
         settings = request.settings
-        given = [
+        sources = [
             source for data in (settings.data, settings.evaluate) if data is not None for source in as_sources(data)
         ]
-        return self._of_sources(given, seed, settings)
+        return self._of_sources(sources, seed, settings)
 
     def _of_sources(self, sources: Sequence[Any], seed: int, settings: TrainSettings | None = None) -> list[Samples]:
         tables = [source for source in sources if getattr(source, "kind", None)]
         domains = any(source.domain is not None for source in sources)
         if len(tables) < len(sources) or domains or self.part is not None:
-            how = settings or TrainSettings(data=list(sources) if len(sources) > 1 else sources[0])
+            train_settings = settings or TrainSettings(data=list(sources) if len(sources) > 1 else sources[0])
             parts = PARTS if self.part is None else (self.part,)
-            return self._wanted(from_splits(load_splits(how, seed, self._network(sources_of(how))), parts))
-        made: list[Samples] = []
+            return self._without_empty(
+                from_splits(load_splits(train_settings, seed, self._network(sources_of(train_settings))), parts)
+            )
+        samples: list[Samples] = []
         for source in sources:
             if source.kind == "table":
                 named = (("train", source.path), ("validation", source.validation_path), ("test", source.test_path))
@@ -191,10 +193,10 @@ class Reading:
                 files = [File(Path(path), path, part=part if several else None) for part, path in named if path]
                 lone = len(sources) == 1 and not several
                 table = Files("table", files, source.path)
-                made += read_tables(table, source, self._network([source]), strict=self.strict, lone=lone)
+                samples += read_tables(table, source, self._network([source]), strict=self.strict, lone=lone)
             else:
-                made += read_source(source, self._network([source]), strict=self.strict)
-        return self._wanted(made)
+                samples += read_source(source, self._network([source]), strict=self.strict)
+        return self._without_empty(samples)
 
     def _completed(self, text: str) -> str:
         """Complete a source as YAML with the input settings of training."""
@@ -249,11 +251,11 @@ class Reading:
         of_classes = head.loss in (CLASS_LOSS, None) or (head.loss == "bce" and len(head.names) == 2)
         return label if of_classes else None
 
-    def _wanted(self, samples: list[Samples]) -> list[Samples]:
+    def _without_empty(self, samples: list[Samples]) -> list[Samples]:
         filled = [part for part in samples if len(part)]
         if not filled:
-            what = "samples" if self.part is None else f"{self.part} samples"
-            raise TrainingError(f"the data have no {what}")
+            noun = "samples" if self.part is None else f"{self.part} samples"
+            raise TrainingError(f"the data have no {noun}")
         return filled
 
 

@@ -32,8 +32,10 @@ def verify_bytes(source: Source) -> Integrity:
     if checkpoint.folder is not None and source.surgeries and source.surgeries[-1].text:
         recipe = checkpoint.folder / RECIPE
         if not recipe.is_file() or recipe.read_bytes() != recipe_of(source.record).encode():
-            what = "is not the recipe that the manifest holds" if recipe.is_file() else "is missing from the artifact"
-            raise VerificationError(what, where=str(recipe), hint=HINT)
+            problem = (
+                "is not the recipe that the manifest holds" if recipe.is_file() else "is missing from the artifact"
+            )
+            raise VerificationError(problem, where=str(recipe), hint=HINT)
     return check_files(checkpoint.manifest, checkpoint.files, checkpoint.folder, all_bytes=True)
 
 
@@ -47,13 +49,13 @@ def compare_with_manifest(model: nn.Module, source: Source) -> None:
     last = source.surgeries[-1]
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     names = {name for name, _ in tensors_of(model)}
-    for what, replayed, listed in (
+    for kind, replayed, listed in (
         ("tensors", names, {*last.kept, *last.made} or names),
         ("frozen parameters", frozen, set(manifest.get("frozen", frozen))),
     ):
-        if odd := sorted(replayed ^ listed):
+        if differing := sorted(replayed ^ listed):
             raise VerificationError(
-                f"the replayed operations give other {what} than the manifest lists: {', '.join(odd[:3])}",
+                f"the replayed operations give other {kind} than the manifest lists: {', '.join(differing[:3])}",
                 where=source.location,
                 hint="it was changed, or made by another version of surgeon: make it again from its recipe",
             )

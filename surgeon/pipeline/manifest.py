@@ -163,8 +163,8 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _versions() -> dict[str, str]:
-    ours = surgeon_version()
-    versions = {"surgeon": ours} if ours else {}
+    own_version = surgeon_version()
+    versions = {"surgeon": own_version} if own_version else {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -95,12 +95,12 @@ def _numbers(tensor: Tensor) -> Tensor:
 
 def _movement(a: Tensor, b: Tensor) -> Movement:
     finite = a.isfinite() & b.isfinite()
-    odd = int(a.numel() - finite.sum())
-    if odd:
+    not_finite = int(a.numel() - finite.sum())
+    if not_finite:
         a, b = a[finite], b[finite]
     if not a.numel():
-        return Movement(not_finite=odd)
+        return Movement(not_finite=not_finite)
     step = b - a
     return Movement(
-        float(a.dot(a)), float(b.dot(b)), float(step.dot(step)), float(a.dot(b)), float(step.abs().max()), odd
+        float(a.dot(a)), float(b.dot(b)), float(step.dot(step)), float(a.dot(b)), float(step.abs().max()), not_finite
     )

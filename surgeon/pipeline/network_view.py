@@ -91,11 +91,11 @@ class NetworkView:
         sites = self.inspection.select(selector)
         terms = split_terms(selector)
         matches = {term: {site.name for site in self.inspection.select(term)} for term in terms if term[0] != "!"}
-        left = f"everything but {', '.join(term.removeprefix('!').strip() for term in terms)}"
+        complement = f"everything but {', '.join(term.removeprefix('!').strip() for term in terms)}"
 
         def why(site: str) -> str:
             reasons = [f"{term}{self._evidence(term, site)}" for term, names in matches.items() if site in names]
-            return "; ".join(reasons) if matches else left
+            return "; ".join(reasons) if matches else complement
 
         return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
 

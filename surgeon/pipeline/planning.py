@@ -21,5 +21,5 @@ def prepare_plan(model: Model | None, operations: Operations, *, plugins: Plugin
     """
     recipe = as_recipe(operations, plugins)
     if recipe.train is not None:
-        check_training(recipe, plugins, here=False)
+        check_training(recipe, plugins, on_this_machine=False)
     return prepare(model, recipe, plugins=plugins, planning=True, **options)

@@ -155,9 +155,13 @@ class Prepared:
         entry = self.flow.entry(name)
         stored: tuple[ByteRange, ...] = ()
         if entry is not None and self.source.checkpoint is not None:
-            kept = self.source.checkpoint.entries[entry]
+            stored_entry = self.source.checkpoint.entries[entry]
             # a cast tensor is read into memory; so is one of another shape, which is then refused
-            stored = kept.stored() if (kept.dtype, kept.shape) == (tensor.dtype, tuple(tensor.shape)) else ()
+            stored = (
+                stored_entry.stored()
+                if (stored_entry.dtype, stored_entry.shape) == (tensor.dtype, tuple(tensor.shape))
+                else ()
+            )
         value = lambda: self.flow.value(name)  # noqa: E731
         return Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, stored, value)
 

@@ -71,15 +71,15 @@ def recorded_inputs(record: Record | None, *, trusted: bool = False) -> Recorded
         return RecordedInputs(refusal="it was trained on datasets from Python", trained=True, tokenizer_beside=beside)
     sources = tuple(data) if isinstance(data, list) else (data,)
     fields_of = [_fields(source) for source in sources]
-    if odd := [source["source"] for source, fields in zip(sources, fields_of, strict=True) if fields is None]:
-        why = f"it was trained on the source {odd[0]!r}, which does not say how plain files become its input"
-        return RecordedInputs({}, sources, why, trained=True)
+    if unknown := [source["source"] for source, fields in zip(sources, fields_of, strict=True) if fields is None]:
+        refusal = f"it was trained on the source {unknown[0]!r}, which does not say how plain files become its input"
+        return RecordedInputs({}, sources, refusal, trained=True)
     first = fields_of[0] or {}
     for name in (*COLUMNS, *PREPARED):
         values = [(fields or {}).get(name) for fields in fields_of]
         if any(value != values[0] for value in values):
-            why = f"it was trained on sources with different {name}"
-            return RecordedInputs({}, sources, why, trained=True)
+            refusal = f"it was trained on sources with different {name}"
+            return RecordedInputs({}, sources, refusal, trained=True)
     first = {**first, "tokenizer": None} if beside else first
     distant = first.get("tokenizer")
     if distant is None or trusted or Path(distant).exists():
@@ -117,7 +117,7 @@ def _fields(source: Mapping[str, Any]) -> dict[str, Any] | None:
     return fields
 
 
-def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
+def check_kind(recorded: RecordedInputs, kind: str, files: str) -> None:
     """Refuse files of a kind that the network was not trained on.
 
     Raises:
@@ -125,7 +125,7 @@ def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
     """
     if recorded.refusal is not None:
         raise TrainingError(
-            f"{what} cannot be read as in training: {recorded.refusal}",
+            f"{files} cannot be read as in training: {recorded.refusal}",
             hint="give the source as YAML, with its preparation: {source: images, path: …, pixels: {size: …}}; "
             "in Python, pass surgeon.Splits",
         )
@@ -133,19 +133,19 @@ def check_kind(recorded: RecordedInputs, kind: str, what: str) -> None:
     if kind in ("table", "saved"):
         if not kinds or not (set(recorded.fields) & set(COLUMNS)):
             raise TrainingError(
-                f"the network's record does not say which columns of {what} are its inputs",
-                hint=f"give the source as YAML: {{source: table, path: {what}, image: …, targets: {{labels: …}}}}",
+                f"the network's record does not say which columns of {files} are its inputs",
+                hint=f"give the source as YAML: {{source: table, path: {files}, image: …, targets: {{labels: …}}}}",
             )
         return
     if kinds and kinds != {kind}:
         names = ", ".join(sorted(kinds))
         raise TrainingError(
-            f"the network was trained on the inputs {names}, and {what} is read as {kind} only",
+            f"the network was trained on the inputs {names}, and {files} is read as {kind} only",
             hint="give a table with the columns of its training" if len(kinds) > 1 else None,
         )
 
 
-def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
+def check_tokenizer(recorded: RecordedInputs, kind: str, files: str) -> None:
     """Refuse texts without a known tokenizer.
 
     Raises:
@@ -161,6 +161,6 @@ def check_tokenizer(recorded: RecordedInputs, kind: str, what: str) -> None:
             hint="if you trust it: --trust-recipe, or trust_recipe=True",
         )
     raise TrainingError(
-        f"no tokenizer is known for {what}: neither the network's record nor files beside its weights have one",
+        f"no tokenizer is known for {files}: neither the network's record nor files beside its weights have one",
         hint="give the source as YAML: {source: table, path: …, text: …, tokenizer: …}",
     )

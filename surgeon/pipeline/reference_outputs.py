@@ -152,8 +152,8 @@ def compare_outputs(model: nn.Module, recorded: Mapping[str, Any], where: str) -
     except SurgeonError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        what = f"its manifest is damaged: {KEY}: {first_line(error)}"
-        raise CheckpointError(what, where=where, hint="make the artifact again") from error
+        message = f"its manifest is damaged: {KEY}: {first_line(error)}"
+        raise CheckpointError(message, where=where, hint="make the artifact again") from error
     return Comparison(len(sketches) - len(different.keys() & sketches.keys()), different)
 
 

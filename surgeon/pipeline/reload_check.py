@@ -84,20 +84,20 @@ def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: 
     assert written.checkpoint is not None  # an artifact has tensors
     written.flow().check()
     source = prepared.source.checkpoint
-    kept = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
-    size = sum(tensors[name].nbytes for name in kept)
-    budget = None if size <= COMPARED else COMPARED // len(kept)
+    entries = {name: entry for name, tensor in tensors.items() if (entry := _stored(prepared, name, tensor))}
+    size = sum(tensors[name].nbytes for name in entries)
+    budget = None if size <= COMPARED else COMPARED // len(entries)
     different = [
         name
-        for name, entry in kept.items()
+        for name, entry in entries.items()
         if source and not _same_stored((written.checkpoint, name), (source, entry), budget)
     ]
     if different:
-        raise _wrong(path, f"holds other values than {prepared.source.location}: {', '.join(different[:3])}")
+        raise _mismatch(path, f"holds other values than {prepared.source.location}: {', '.join(different[:3])}")
     note = f"no forward past {RUN / 1e6:.0f} MB"
     if budget is not None:
         note += f"; of kept tensors the first and last {budget // 2 / 1e3:,.0f} kB"
-    return Reload(len(kept), len(tensors), None, note)
+    return Reload(len(entries), len(tensors), None, note)
 
 
 class Recorded(Protocol):
@@ -120,16 +120,16 @@ def check_in_memory(
     loaded = engine.load_opened(open_network(path, OpenOptions(plugins=plugins, strict=True)))
     written, again = dict(tensors_of(model)), dict(tensors_of(loaded))
     if wrong := sorted(written.keys() ^ again.keys()):
-        raise _wrong(path, f"loads with other tensors than were written: {', '.join(wrong[:3])}")
+        raise _mismatch(path, f"loads with other tensors than were written: {', '.join(wrong[:3])}")
     if wrong := [name for name in written if not engine.same_bytes(again[name], written[name].cpu())]:
-        raise _wrong(path, f"loads with other values than were written: {', '.join(wrong[:3])}")
+        raise _mismatch(path, f"loads with other values than were written: {', '.join(wrong[:3])}")
     nonfinite = count_nonfinite(again.items())
     if reference.inputs is None:
         return Reload(len(written), len(written), None, f"no forward: {reference.refusal}", nonfinite)
     try:
         outputs = forward(loaded, reference.inputs, reference.tensors)
     except Exception as error:
-        raise _wrong(path, f"loads as a network that does not run: {first_line(error)}") from error
+        raise _mismatch(path, f"loads as a network that does not run: {first_line(error)}") from error
     _compare_outputs(outputs, reference.outputs, path)
     architecture = prepared.record.architecture
     provider = plugins.architectures().get(architecture.scheme) if architecture is not None else None
@@ -163,9 +163,9 @@ def _check_stock(
     except PluginError:  # it says what the provider lacks
         raise
     except Exception as error:
-        raise _wrong(path, f"cannot be loaded by {way}: {first_line(error)}") from error
+        raise _mismatch(path, f"cannot be loaded by {way}: {first_line(error)}") from error
     if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
-        raise _wrong(path, f"gives other values by {way}: {', '.join(wrong[:3])}")
+        raise _mismatch(path, f"gives other values by {way}: {', '.join(wrong[:3])}")
     _compare_outputs(outputs, expected, path)
 
 
@@ -173,12 +173,12 @@ def _check_stock(
 def _no_progress_bars() -> Iterator[None]:
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 
@@ -195,8 +195,8 @@ def _same_stored(one: tuple[Checkpoint, str], other: tuple[Checkpoint, str], bud
     stored = [checkpoint.entries[name].stored() for checkpoint, name in (one, other)]
     if not all(stored):
         return engine.same_bytes(one[0].read(one[1]), other[0].read(other[1]))
-    length, theirs = (sum(span.length for span in spans) for spans in stored)
-    if length != theirs:
+    length, other_length = (sum(span.length for span in spans) for spans in stored)
+    if length != other_length:
         return False
     half = length if budget is None else budget // 2
     parts = [(0, length)] if length <= 2 * half else [(0, half), (length - half, length)]
@@ -230,8 +230,8 @@ def _compare_outputs(outputs: Mapping[str, torch.Tensor], expected: Mapping[str,
     wrong = sorted(outputs.keys() ^ expected.keys())
     wrong += [name for name in expected if name in outputs and not engine.same_bytes(outputs[name], expected[name])]
     if wrong:
-        raise _wrong(path, f"gives other outputs than the network that was written: {', '.join(wrong[:3])}")
+        raise _mismatch(path, f"gives other outputs than the network that was written: {', '.join(wrong[:3])}")
 
 
-def _wrong(path: Path, what: str) -> VerificationError:
-    return VerificationError(what, where=str(path), hint=HINT)
+def _mismatch(path: Path, message: str) -> VerificationError:
+    return VerificationError(message, where=str(path), hint=HINT)

@@ -78,7 +78,7 @@ def run_recipe(
     settings = recipe.train if train else None
     if settings is not None:
         with progress.step("checking the training settings"):
-            check_training(recipe, plugins, here=True)
+            check_training(recipe, plugins, on_this_machine=True)
     check_output(path, force=force, inputs=[])
     with progress.step("reading the model and planning"):
         prepared = prepare(

@@ -167,8 +167,8 @@ def check_signature(path: str | Path, signer: SignedBy) -> int:
                 raise ValueError("; ".join(changes[:3])) from error
             raise
     if left_out := sorted(set(_ignored(payload)) - UNSIGNED):
-        what = f"leaves out {', '.join(map(repr, left_out[:3]))}, so it does not say what is in there"
-        raise VerificationError(what, where=str(signature), hint=AGAIN)
+        problem = f"leaves out {', '.join(map(repr, left_out[:3]))}, so it does not say what is in there"
+        raise VerificationError(problem, where=str(signature), hint=AGAIN)
     return len(signed_files(folder))
 
 
@@ -194,10 +194,10 @@ def sha256(path: Path) -> str:
 def _changes(folder: Path) -> list[str]:
     """Return how the files differ from those that the signature lists."""
     signed = signed_files(folder)
-    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    added = [name for name in there if name not in signed and not any(Path(name).is_relative_to(p) for p in UNSIGNED)]
-    changes = [f"{name!r} was removed" for name in signed if name not in there]
-    changes += [f"{name!r} was changed" for name in signed if name in there and sha256(there[name]) != signed[name]]
+    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    added = [name for name in present if name not in signed and not any(Path(name).is_relative_to(p) for p in UNSIGNED)]
+    changes = [f"{name!r} was removed" for name in signed if name not in present]
+    changes += [f"{name!r} was changed" for name in signed if name in present and sha256(present[name]) != signed[name]]
     return changes + [f"{name!r} was added" for name in sorted(added)]
 
 
@@ -207,9 +207,11 @@ def _folder(path: str | Path) -> Path:
         hint = f'surgeon.save(surgeon.load("{folder}"), "{folder.with_suffix("")}") makes a folder of it'
         raise VerificationError("is a file, and only folders are signed", where=str(folder), hint=hint)
     if not (folder / MANIFEST).is_file():
-        what = f"has no {MANIFEST}: it is not an artifact of surgeon" if folder.is_dir() else "there is no such folder"
+        problem = (
+            f"has no {MANIFEST}: it is not an artifact of surgeon" if folder.is_dir() else "there is no such folder"
+        )
         hint = "a signature is of an artifact on this computer: hf download ORG/NAME --local-dir FOLDER gets one"
-        raise VerificationError(what, where=str(folder), hint=hint)
+        raise VerificationError(problem, where=str(folder), hint=hint)
     if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
         hint = f"make files of its links: cp -rL {folder} COPY"
         raise VerificationError("is a link, and a signature is of files", where=str(link), hint=hint)
@@ -241,7 +243,7 @@ def _without_password(password: str | None) -> None:
 
 
 @contextmanager
-def _failures(kind: type[SurgeonError], what: str, where: Path, *, hint: str) -> Iterator[None]:
+def _failures(kind: type[SurgeonError], message: str, where: Path, *, hint: str) -> Iterator[None]:
     """Turn whatever the library raises for keys, files and signatures of others into one error.
 
     What it prints goes to standard error: standard output may be JSON.
@@ -253,7 +255,7 @@ def _failures(kind: type[SurgeonError], what: str, where: Path, *, hint: str) ->
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"{what}: {reason[:300]}", where=str(where), hint=hint) from error
+        raise kind(f"{message}: {reason[:300]}", where=str(where), hint=hint) from error
 
 
 def _payload(signature: Path) -> dict[str, Any]:
@@ -263,8 +265,8 @@ def _payload(signature: Path) -> dict[str, Any]:
             raise ValueError(f"it has {signature.stat().st_size} bytes")
         bundle = json.loads(signature.read_bytes())
         envelope = bundle["dsseEnvelope"]
-        if odd := {*bundle, *envelope} - {*_BUNDLE, *_ENVELOPE}:
-            raise ValueError(f"unknown keys: {sorted(odd)[:3]}")
+        if unknown := {*bundle, *envelope} - {*_BUNDLE, *_ENVELOPE}:
+            raise ValueError(f"unknown keys: {sorted(unknown)[:3]}")
         payload = json.loads(base64.b64decode(envelope["payload"]))
         if not isinstance(payload, dict):
             raise ValueError("its payload is not an object")
@@ -285,5 +287,5 @@ def _ignored(payload: dict[str, Any]) -> list[str]:
 
 def _unreadable(signature: Path, error: Exception) -> VerificationError:
     reason = str(error).partition("\n")[0][:200]
-    what = f"is not a signature in the format of model-signing ({type(error).__name__}: {reason})"
-    return VerificationError(what, where=str(signature), hint=AGAIN)
+    problem = f"is not a signature in the format of model-signing ({type(error).__name__}: {reason})"
+    return VerificationError(problem, where=str(signature), hint=AGAIN)

@@ -52,14 +52,14 @@ def library_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None)
         rebuilt: The skeleton that the provider builds, with the same names and shapes.
         inputs: The recipe's override of the traced inputs.
     """
-    mine, other = (dict(tree.named_modules(remove_duplicate=False)) for tree in (model, rebuilt))
-    if extra := mine.keys() ^ other.keys():
+    modules, rebuilt_modules = (dict(tree.named_modules(remove_duplicate=False)) for tree in (model, rebuilt))
+    if extra := modules.keys() ^ rebuilt_modules.keys():
         return f"{min(extra)} is in one of them only"
-    for name, module in mine.items():
-        if _hooks(module) != _hooks(other[name]):
+    for name, module in modules.items():
+        if _hooks(module) != _hooks(rebuilt_modules[name]):
             return f"{name or 'the network'} has hooks"
-        if type(module) is not type(other[name]) and not _outputs_are_same(model, rebuilt, inputs):
-            return f"{name or 'the network'} is a {type(module).__name__}, not a {type(other[name]).__name__}"
+        if type(module) is not type(rebuilt_modules[name]) and not _outputs_are_same(model, rebuilt, inputs):
+            return f"{name or 'the network'} is a {type(module).__name__}, not a {type(rebuilt_modules[name]).__name__}"
     return stock_difference(model, rebuilt, inputs)
 
 
@@ -68,16 +68,16 @@ def _hooks(module: nn.Module) -> int:
 
 
 def _differing_settings(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
-    mine = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in rebuilt.named_modules(remove_duplicate=False):
-        if path not in mine:
+        if path not in modules:
             yield f"{path} is missing"
             continue
-        here, there = settings_of(mine[path], MUTABLE), settings_of(module, MUTABLE)
-        for name in there:
-            if name in here and here[name] != there[name]:
+        settings, rebuilt_settings = settings_of(modules[path], MUTABLE), settings_of(module, MUTABLE)
+        for name in rebuilt_settings:
+            if name in settings and settings[name] != rebuilt_settings[name]:
                 where = f"{path}.{name}".lstrip(".")
-                yield f"{where} is {here[name]}, but {there[name]} if built from the config"
+                yield f"{where} is {settings[name]}, but {rebuilt_settings[name]} if built from the config"
 
 
 def _outputs_are_same(model: nn.Module, rebuilt: nn.Module, inputs: Any) -> bool:

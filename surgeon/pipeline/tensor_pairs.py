@@ -132,7 +132,7 @@ def open_side(model: Model, options: OpenOptions) -> Side:
     return Side(source.location, entries=entries, values=True, checkpoint=source.checkpoint, **shared)  # type: ignore[arg-type]
 
 
-def _by_names(location: str, options: OpenOptions, why: str) -> Side:
+def _by_names(location: str, options: OpenOptions, reason: str) -> Side:
     checkpoint = open_checkpoint(location, trust_pickle=options.trust_pickle, key=options.key)
     manifest = checkpoint.manifest or {}
     entries = {name: entry for name, entry in checkpoint.entries.items() if name not in checkpoint.aliases}
@@ -143,7 +143,7 @@ def _by_names(location: str, options: OpenOptions, why: str) -> Side:
         entries,
         values=True,
         frozen=frozenset(frozen) if isinstance(frozen, list) else None,
-        notes=(*checkpoint.notes, f"compared by the names in the file: {why}"),
+        notes=(*checkpoint.notes, f"compared by the names in the file: {reason}"),
         checkpoint=checkpoint,
     )
 
@@ -175,11 +175,11 @@ def pair(a: Side, b: Side) -> Pairing:
     """Pair the tensors of two networks in the way that pairs most tensors of equal shape."""
     surgeries_a, surgeries_b = _surgeries(a), _surgeries(b)
     shared = 0
-    for one, other in zip(surgeries_a, surgeries_b, strict=False):
-        if one.operations != other.operations:
+    for surgery_a, surgery_b in zip(surgeries_a, surgeries_b, strict=False):
+        if surgery_a.operations != surgery_b.operations:
             break
         shared += 1
-    made = {name: by for name in b.entries if (by := _traced_back(name, surgeries_b[shared:])[1])}
+    made_by = {name: by for name in b.entries if (by := _traced_back(name, surgeries_b[shared:])[1])}
     origins = [_kept_names(side, all_[shared:]) for side, all_ in ((a, surgeries_a), (b, surgeries_b))]
     plain = [_Naming({name: name for name in side.entries}) for side in (a, b)]
     choices = [tuple(origins), tuple(plain)] if surgeries_a[shared:] or surgeries_b[shared:] else [tuple(plain)]
@@ -189,7 +189,7 @@ def pair(a: Side, b: Side) -> Pairing:
         stripped += [(best[0], naming) for naming in _without_prefix(best[1], "B")]
         best = max([best, *stripped], key=lambda choice: _fits(a, b, *choice))
     notes = [naming.note for naming in best if naming.note]
-    return Pairing(_pairs(*best), made, "; ".join(notes) or None)
+    return Pairing(_pairs(*best), made_by, "; ".join(notes) or None)
 
 
 def _surgeries(side: Side) -> Sequence[Surgeries]:
@@ -207,10 +207,10 @@ def _traced_back(name: str, surgeries: Sequence[Surgeries]) -> tuple[str, str | 
 
 def _kept_names(side: Side, surgeries: Sequence[Surgeries]) -> _Naming:
     traced = {name: _traced_back(name, surgeries) for name in side.entries}
-    kept = {before for before, by in traced.values() if by is None}
+    kept_sources = {before for before, by in traced.values() if by is None}
     # a made tensor is paired with the tensor of its name, unless that one was kept under another name
     keys = {
-        name: before if by is None or before not in kept else f"{name}, made by {by}"
+        name: before if by is None or before not in kept_sources else f"{name}, made by {by}"
         for name, (before, by) in traced.items()
     }
     return _Naming(keys)

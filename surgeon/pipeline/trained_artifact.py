@@ -70,8 +70,8 @@ def save_trained(
         try:
             reload(path)
         except SurgeonError as error:
-            what = "exists, and differs from the result of this training"
-            raise OutputError(f"{path} {what}", hint=REPLACE) from error
+            problem = "exists, and differs from the result of this training"
+            raise OutputError(f"{path} {problem}", hint=REPLACE) from error
     else:
         write_model(trainee.model, trainee.record, path, plugins, force=force, reference=reference, check=reload)
     picture = path.with_name(f"{path.name}.svg")

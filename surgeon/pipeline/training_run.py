@@ -102,7 +102,7 @@ def run_training(
             hint="use a recipe that has one: surgeon train RECIPE ARTIFACT",
         )
     with progress.step("checking the training settings"):
-        check_training(recipe, plugins, here=True)
+        check_training(recipe, plugins, on_this_machine=True)
     folder = path.with_name(f"{path.name}.checkpoints")
     if is_first_process():
         check_output(path, force=force or resume, inputs=[])

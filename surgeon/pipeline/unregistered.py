@@ -18,10 +18,10 @@ def refuse_unregistered(record: Record, path: Path) -> None:
     if path.suffix == ".pt":
         return
     for surgeries in record.surgeries:
-        for thing, origin in surgeries.plugins.items():
+        for extension, origin in surgeries.plugins.items():
             if origin.endswith(UNREGISTERED):
                 file = origin.removesuffix(UNREGISTERED)
-                kind, _, name = thing.partition(" ")
+                kind, _, name = extension.partition(" ")
                 raise OutputError(
                     f"the {kind} {name!r} could not be found when this is loaded: no plugin offers it",
                     where=str(path),

@@ -105,8 +105,8 @@ def field_dicts(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> list[di
 def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     """Return the type of a field in words, from its JSON Schema: ``whole number or list of text``."""
     if "$ref" in field:
-        there = _shared(field, shared)
-        return str(field["$ref"].rpartition("/")[2]) if "properties" in there else type_of(there, shared)
+        definition = _shared(field, shared)
+        return str(field["$ref"].rpartition("/")[2]) if "properties" in definition else type_of(definition, shared)
     if "const" in field or "enum" in field:
         return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
     parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")

@@ -37,23 +37,23 @@ class DataRequest:
     name: str = "--data"
 
 
-def data_request(given: str, plugins: Plugins) -> DataRequest:
+def data_request(text: str, plugins: Plugins) -> DataRequest:
     """Read the value of ``--data``.
 
     Raises:
         RecipeError: The value is invalid; every mistake is in ``problems``.
     """
-    path = Path() if is_written_out(given) else Path(given)
+    path = Path() if is_written_out(text) else Path(text)
     if path != Path() and path.is_dir():
-        document = _below(Document("--data", given, {"source": "images", "path": given}), ("train", "data"))
-        return DataRequest(_settings(document, plugins).train or TrainSettings(), name=given)
+        document = _below(Document("--data", text, {"source": "images", "path": text}), ("train", "data"))
+        return DataRequest(_settings(document, plugins).train or TrainSettings(), name=text)
     if path != Path() and (path.suffix in RECIPES or path.is_file()):
         if path.suffix not in RECIPES:
-            hint = f"which columns? --data '{{source: table, path: {given}, image: …, targets: {{labels: …}}}}'"
-            raise RecipeError("is a data file, not a recipe", where=given, hint=hint)
+            hint = f"which columns? --data '{{source: table, path: {text}, image: …, targets: {{labels: …}}}}'"
+            raise RecipeError("is a data file, not a recipe", where=text, hint=hint)
         document, folder = read(path), path.parent
     else:
-        document, folder = parse(given, "--data"), Path()
+        document, folder = parse(text, "--data"), Path()
         if isinstance(document.data, str):
             document.data = {"source": document.data}
     data = document.data
@@ -71,12 +71,12 @@ def data_request(given: str, plugins: Plugins) -> DataRequest:
     top = {key: document.data[key] for key in TOP if document.data.get(key) is not None}
     if settings.model and (folder / settings.model).exists():
         top["model"] = str(folder / settings.model)
-    return DataRequest(settings.train.beside(folder), top, given)
+    return DataRequest(settings.train.beside(folder), top, text)
 
 
-def is_written_out(given: str) -> bool:
+def is_written_out(text: str) -> bool:
     """Return whether the text is a source in YAML or JSON instead of a path; it may be too long for a path."""
-    return given.lstrip().startswith(("{", "[")) or "\n" in given
+    return text.lstrip().startswith(("{", "[")) or "\n" in text
 
 
 def _below(document: Document, keys: Keys) -> Document:

@@ -52,10 +52,10 @@ class Document:
             keys = keys[:-1]
         return self.places.get(keys, self.name)
 
-    def problem(self, keys: Sequence[str | int], what: str, hint: str | None = None) -> None:
+    def problem(self, keys: Sequence[str | int], mistake: str, hint: str | None = None) -> None:
         """Record a mistake at ``keys``."""
         where = self.where(*keys)
-        message = f"{dotted(keys)}: {what}" if keys and where != f"--set {dotted(keys)}" else what
+        message = f"{dotted(keys)}: {mistake}" if keys and where != f"--set {dotted(keys)}" else mistake
         self.problems.append(RecipeError(message, where=where, hint=hint))
 
     def override(self, setting: str) -> None:
@@ -132,8 +132,8 @@ def parse(text: str, name: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        what = " ".join(part for part in (error.problem, error.context) if part)
-        raise RecipeError(f"is not YAML: {what}", where=where) from error
+        problem = " ".join(part for part in (error.problem, error.context) if part)
+        raise RecipeError(f"is not YAML: {problem}", where=where) from error
     except YAMLError as error:
         raise RecipeError(f"is not YAML: {str(error).splitlines()[0]}", where=name) from error
     document = Document(name, text)
@@ -173,8 +173,8 @@ class _Builder:
     def build(self, node: Node, keys: Keys) -> Any:
         self.values += 1
         if self.values > MAX_VALUES or len(keys) > MAX_DEPTH:
-            what = f"expands to more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: its aliases multiply"
-            raise RecipeError(what, where=self.document.name)
+            problem = f"expands to more than {MAX_VALUES:,} values or {MAX_DEPTH} levels: its aliases multiply"
+            raise RecipeError(problem, where=self.document.name)
         self.document.places.setdefault(keys, self.place(node))
         if isinstance(node, MappingNode) and node.tag == TAG + "map":
             return self.mapping(node, keys)

@@ -76,8 +76,8 @@ class Recipe(RecipeSettings):
     def sources(self) -> list[Source]:
         """All data sources: for training, for evaluation, and of operations."""
         train = [self.train.data, self.train.evaluate] if self.train else []
-        given = [*train, *(value for operation in self.operations for _, value in operation)]
-        return [source for value in given for source in as_sources(value) if isinstance(source, Source)]
+        values = [*train, *(value for operation in self.operations for _, value in operation)]
+        return [source for value in values for source in as_sources(value) if isinstance(source, Source)]
 
     @classmethod
     def recorded(cls, operations: Sequence[Operation]) -> Recipe:
@@ -128,8 +128,8 @@ def load_recipe(
     plugins = plugins or plugin_loading.load()
     document = read(Path(path))
     if not isinstance(document.data, dict):
-        what = "is empty" if document.data is None else f"is {shown(document.data)}, not a mapping of keys"
-        raise RecipeError(what, where=document.where(), hint="a recipe has the key 'operations': a list of steps")
+        problem = "is empty" if document.data is None else f"is {shown(document.data)}, not a mapping of keys"
+        raise RecipeError(problem, where=document.where(), hint="a recipe has the key 'operations': a list of steps")
     for setting in overrides:
         try:
             document.override(setting)
@@ -181,8 +181,10 @@ def _with_files_beside(operation: Operation, folder: Path) -> Operation:
 
 def _operations(items: Any, document: Document, plugins: Plugins, needed: Mapping[str, str] | None) -> list[Operation]:
     if not isinstance(items, list):
-        what = "needs the key 'operations': a list of steps" if items == () else f"must be a list, not {shown(items)}"
-        document.problem(() if items == () else ("operations",), what, "see: surgeon ops")
+        problem = (
+            "needs the key 'operations': a list of steps" if items == () else f"must be a list, not {shown(items)}"
+        )
+        document.problem(() if items == () else ("operations",), problem, "see: surgeon ops")
         return []
     if not items:
         document.problem(("operations",), "is empty: there is nothing to do", "see: surgeon ops")
@@ -207,8 +209,10 @@ def operation_class(
         return None
     name = item.get("op")
     if not isinstance(name, str):
-        what = "needs the key 'op', the operation's name" if "op" not in item else f"op must be text, not {shown(name)}"
-        document.problem(at, what, "see: surgeon ops")
+        problem = (
+            "needs the key 'op', the operation's name" if "op" not in item else f"op must be text, not {shown(name)}"
+        )
+        document.problem(at, problem, "see: surgeon ops")
         return None
     try:
         return plugins.operation(name, needed)

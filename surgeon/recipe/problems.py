@@ -94,10 +94,10 @@ def validate(
         return None
     for keys, group in _grouped(problems):
         if group[0].error["type"] == "union_tag_invalid":
-            what, hint = _unknown(group[0].error, plugins, needed)
+            message, hint = _unknown(group[0].error, plugins, needed)
         else:
-            what, hint = _reword(group, model, plugins, see, beside)
-        document.problem((*at, *keys), what, hint)
+            message, hint = _reword(group, model, plugins, see, beside)
+        document.problem((*at, *keys), message, hint)
     return None
 
 

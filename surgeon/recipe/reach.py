@@ -94,9 +94,9 @@ def _is_marked(model: BaseModel, name: str) -> bool:
     return any(isinstance(mark, BesideRecipe) for mark in type(model).model_fields[name].metadata)
 
 
-def _data(given: Any, where: str) -> Iterator[Reach]:
-    several = isinstance(given, (list, tuple))
-    for index, source in enumerate(as_sources(given)):
+def _data(setting: Any, where: str) -> Iterator[Reach]:
+    several = isinstance(setting, (list, tuple))
+    for index, source in enumerate(as_sources(setting)):
         if not isinstance(source, Source):
             continue
         place = f"{where}.{index}" if several else where

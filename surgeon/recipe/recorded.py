@@ -100,8 +100,8 @@ class _Step:
             fields = self._migrated()
         self._compare_distributions()
         document = Document(self.source, "")
-        given = _unlike_defaults(self.kind, fields)
-        operation = validate(self.kind, given, document, plugins=self.plugins, needed=self.needed)
+        settings = _unlike_defaults(self.kind, fields)
+        operation = validate(self.kind, settings, document, plugins=self.plugins, needed=self.needed)
         if operation is None:
             problems = "; ".join(problem.message for problem in document.problems)
             hint = next((problem.hint for problem in document.problems if problem.hint), None)
@@ -125,8 +125,8 @@ class _Step:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise self._refusal(f"migrate(fields, {recorded.version}) raised {reason}", plugin=True) from error
         if not isinstance(fields, dict):
-            got = "None: is a return missing?" if fields is None else type(fields).__name__
-            raise self._refusal(f"migrate must return the fields as a dict, not {got}", plugin=True)
+            returned = "None: is a return missing?" if fields is None else type(fields).__name__
+            raise self._refusal(f"migrate must return the fields as a dict, not {returned}", plugin=True)
         return dict(fields)
 
     def _compare_distributions(self) -> None:
@@ -143,13 +143,13 @@ class _Step:
             self.plugins.compared.add((then, now))
             warnings.warn(text, SurgeonWarning, stacklevel=2)
 
-    def _refusal(self, what: str, hint: str | None = None, *, plugin: bool = False) -> SurgeonError:
+    def _refusal(self, problem: str, hint: str | None = None, *, plugin: bool = False) -> SurgeonError:
         distribution, release = self.recorded.distribution, self.recorded.release
         install = f"install what it was made with: python -m pip install '{distribution}=={release}'"
         if not (distribution and release):
             install = "make the artifact again from its recipe, or load it with the plugin that it was made with"
         kind = PluginError if plugin else OperationError
-        return kind(f"{self.kind.name}: {what}", where=self.source, hint=f"{hint}; {install}" if hint else install)
+        return kind(f"{self.kind.name}: {problem}", where=self.source, hint=f"{hint}; {install}" if hint else install)
 
 
 def _unlike_defaults(kind: type[Operation], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,9 +39,11 @@ def foreign_penalties(penalties: Iterable[Penalty]) -> dict[str, str]:
 
 def recorded_parts(record: Record) -> dict[str, str]:
     """Return the origins that an artifact records for all that plugins offered, except operations."""
-    given: list[Mapping[str, str]] = [surgeries.plugins for surgeries in record.surgeries]
-    given += [training.get("plugins") or {} for training in record.training]
-    return {part: origin for plugins in given for part, origin in plugins.items() if not part.startswith("operation ")}
+    origins: list[Mapping[str, str]] = [surgeries.plugins for surgeries in record.surgeries]
+    origins += [training.get("plugins") or {} for training in record.training]
+    return {
+        part: origin for plugins in origins for part, origin in plugins.items() if not part.startswith("operation ")
+    }
 
 
 def compare_parts(record: Record, plugins: Plugins, where: str) -> None:
@@ -68,13 +70,13 @@ def parts_of_training(
     settings: TrainSettings, objectives: Iterable[Objective], schedules: Iterable[Schedule]
 ) -> dict[str, list[str]]:
     """Name by kind what a training uses: its losses, metrics, callbacks, schedules and sources of data."""
-    given = [source for data in (settings.data, settings.evaluate) if data is not None for source in as_sources(data)]
+    sources = [source for data in (settings.data, settings.evaluate) if data is not None for source in as_sources(data)]
     return {
         "loss": [objective.loss for objective in objectives],
         "metric": [m if isinstance(m, str) else m.metric for m in settings.metrics],
         "callback": [c if isinstance(c, str) else c.callback for c in settings.callbacks],
         "schedule": [schedule.kind for schedule in schedules],
-        "source": [source_name(type(source)) for source in given if type(source) not in BUNDLED],
+        "source": [source_name(type(source)) for source in sources if type(source) not in BUNDLED],
     }
 
 

@@ -247,10 +247,10 @@ class TrainSettings(BaseModel):
             raise ValueError("warmup and arguments.warmup_steps set the same value; leave one out")
         if self.distill is not None and self.distill.features and self.features == "cache":
             raise ValueError("distill.features and features: cache: cached layers do not run, and learn nothing")
-        given = [as_sources(data) for data in (self.data, self.evaluate) if data is not None]
-        for sources in given:
+        settings = [as_sources(data) for data in (self.data, self.evaluate) if data is not None]
+        for sources in settings:
             check_domains(sources)
-        digits = [source.test_fraction for sources in given for source in sources if isinstance(source, Digits)]
+        digits = [source.test_fraction for sources in settings for source in sources if isinstance(source, Digits)]
         if len(set(digits)) > 1:
             raise ValueError("test_fraction differs among the sources: test samples would be trained on")
         return self
@@ -264,8 +264,8 @@ class TrainSettings(BaseModel):
 
     def beside(self, folder: Path) -> Self:
         """Return the settings with file paths resolved relative to ``folder``, where the recipe is."""
-        given = {name: getattr(self, name) for name in ("data", "evaluate")}
-        changes = {name: beside(data, folder) for name, data in given.items() if data is not None}
+        settings = {name: getattr(self, name) for name in ("data", "evaluate")}
+        changes = {name: beside(data, folder) for name, data in settings.items() if data is not None}
         if self.distill is not None and self.distill.teacher != SOURCE:
             changes["distill"] = self.distill.model_copy(update=files_beside(self.distill, folder))
         return self.model_copy(update=changes)

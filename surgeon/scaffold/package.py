@@ -100,14 +100,14 @@ def _words(name: str, distribution: str, kind: Kind, plugins: Plugins) -> dict[s
 
 
 def _refuse_taken(stem: str, kind: Kind, plugins: Plugins) -> None:
-    taken: dict[Kind, tuple[str, Callable[[], Mapping[str, object]]]] = {
+    offers_of: dict[Kind, tuple[str, Callable[[], Mapping[str, object]]]] = {
         "operation": ("operation", plugins.operations),
         "architecture": ("architecture scheme", plugins.architectures),
         "training": ("loss", plugins.losses),
     }
-    what, offers = taken[kind]
+    noun, offers = offers_of[kind]
     if stem in offers():
-        raise PluginError(f"there is already the {what} {stem!r}", hint="choose another name     see: surgeon plugins")
+        raise PluginError(f"there is already the {noun} {stem!r}", hint="choose another name     see: surgeon plugins")
 
 
 def _texts(folder: Traversable, words: dict[str, str], path: str = "") -> dict[str, str]:

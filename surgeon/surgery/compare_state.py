@@ -44,8 +44,8 @@ def compare_state(model: nn.Module, checkpoint: Checkpoint, *, strict: bool) -> 
         comparable = [name for name in shapes if name in today and list(today[name].shape) == shapes[name]]
         changed = [name for name in comparable if not distance(recorded[name], today[name]) <= TOLERANCE]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"its manifest is damaged: {KEY}: {error}"
-        raise CheckpointError(what, where=checkpoint.location, hint="make the artifact again") from error
+        message = f"its manifest is damaged: {KEY}: {error}"
+        raise CheckpointError(message, where=checkpoint.location, hint="make the artifact again") from error
     hint = (
         "it comes from code, which draws it again or has changed: register it as a persistent buffer, or draw it from "
         "torch, numpy or random while the module is built, where their generators are seeded"
@@ -55,17 +55,17 @@ def compare_state(model: nn.Module, checkpoint: Checkpoint, *, strict: bool) -> 
     if changed:
         text = f"{checkpoint.location}: {_text(model, changed, 'has other values')}: {hint}"
         warnings.warn(text, SurgeonWarning, stacklevel=3)
-    if gone := sorted(shapes.keys() - set(comparable)):
-        text = f"{checkpoint.location}: {_text(model, gone, 'is gone or of another shape')}: outputs may differ"
+    if missing := sorted(shapes.keys() - set(comparable)):
+        text = f"{checkpoint.location}: {_text(model, missing, 'is gone or of another shape')}: outputs may differ"
         warnings.warn(text, SurgeonWarning, stacklevel=3)
 
 
-def _text(model: nn.Module, addresses: Iterable[str], what: str) -> str:
-    first, *others = addresses
+def _text(model: nn.Module, addresses: Iterable[str], difference: str) -> str:
+    first, *rest = addresses
     modules = dict(model.named_modules())
     site = first
     while site and site not in modules:
         site = site.rpartition(".")[0]
-    more = f" (and {len(others)} more: {', '.join(others[:3])})" if others else ""
+    more = f" (and {len(rest)} more: {', '.join(rest[:3])})" if rest else ""
     owner = type(modules[site]).__name__
-    return f"{first} of {owner}{more}, which no state dict holds, {what} than when it was written"
+    return f"{first} of {owner}{more}, which no state dict holds, {difference} than when it was written"

@@ -198,7 +198,7 @@ def _read_by(surgery: Inspection, head: str) -> tuple[str, int | None]:
     traced, module = surgery.trace(), surgery.model.get_submodule(head)
     width = getattr(module, "in_features", None) or getattr(module, "in_channels", None)
     shape = traced.shape(head)
-    wanted = (*shape[:-1], module.in_features) if isinstance(module, nn.Linear) else shape
+    expected = (*shape[:-1], module.in_features) if isinstance(module, nn.Linear) else shape
     start, suited = traced.visits[head].started, ""
     for site in reversed(traced.order):
         produced = _shape(traced, site)
@@ -206,7 +206,7 @@ def _read_by(surgery: Inspection, head: str) -> tuple[str, int | None]:
             continue
         if suited and not site.startswith(f"{suited}."):
             break
-        if not isinstance(module, nn.modules.conv._ConvNd) and _squeezed(produced) == _squeezed(wanted):
+        if not isinstance(module, nn.modules.conv._ConvNd) and _squeezed(produced) == _squeezed(expected):
             return site, width
         if not suited and len(produced) > 1 and width in (None, produced[1], produced[-1]):
             suited = site
@@ -253,9 +253,9 @@ def _channel_axis(model: nn.Module, traced: Trace, site: str, shape: tuple[int, 
         return _axis_of(shape, width, default)
     layers = _layers_before(model, traced, site)
     for _, layer in zip(range(LOOK_BACK), layers, strict=False):
-        made = _width(layer)
-        if made in (shape[1], shape[-1]):
-            axis = _axis_of(shape, made, default)
+        channels = _width(layer)
+        if channels in (shape[1], shape[-1]):
+            axis = _axis_of(shape, channels, default)
             if len(shape) == 3 or axis == 1 or not isinstance(layer, CHANNELS_FIRST):
                 return axis
     return default

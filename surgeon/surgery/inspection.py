@@ -143,10 +143,10 @@ class Inspection:
         Raises:
             SiteError: One does not. A new role name is allowed, unless it looks like a misspelt role.
         """
-        for role, given in self._role_overrides.items():
+        for role, selectors in self._role_overrides.items():
             if role not in ROLES and (near := nearest(role, ROLES)):
                 raise SiteError(f"{role!r} is not a role", where=f"roles.{role}", hint=f"nearest: {', '.join(near)}")
-            for selector in [given] if isinstance(given, str) else given:
+            for selector in [selectors] if isinstance(selectors, str) else selectors:
                 try:
                     select(self.model, selector)
                 except SiteError as error:
@@ -242,7 +242,7 @@ class Inspection:
 
     def _all_removed(self, sites: Any) -> bool:
         names = [sites] if isinstance(sites, str) else list(sites)
-        return all(any(n == gone or n.startswith(f"{gone}.") for gone in self._journal.removed) for n in names)
+        return all(any(n == removed or n.startswith(f"{removed}.") for removed in self._journal.removed) for n in names)
 
 
 def inspection_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surgeries]) -> Inspection:
@@ -264,9 +264,11 @@ def inspection_of(model: nn.Module, plugins: Plugins, surgeries: Sequence[Surger
 
 def _present(model: nn.Module, roles: Mapping[str, Any]) -> dict[str, list[str]]:
     """Drop from the overrides of roles the sites that surgery has removed."""
-    listed = {role: [given] if isinstance(given, str) else list(given) for role, given in roles.items()}
-    present = {role: [text for text in given if _names_something(model, text)] for role, given in listed.items()}
-    return {role: given for role, given in present.items() if given}
+    listed = {role: [selectors] if isinstance(selectors, str) else list(selectors) for role, selectors in roles.items()}
+    present = {
+        role: [text for text in selectors if _names_something(model, text)] for role, selectors in listed.items()
+    }
+    return {role: selectors for role, selectors in present.items() if selectors}
 
 
 def _names_something(model: nn.Module, selector: str) -> bool:

@@ -46,11 +46,11 @@ def make_plan(
         except OperationError as error:
             notes.append(f"outputs not traced: {error.message}")
     facts = tuple(_fact(name, tensor, flow) for name, tensor in flow.tensors.items())
-    kept = {fact.source for fact in facts if fact.origin == "kept"}
+    kept_sources = {fact.source for fact in facts if fact.origin == "kept"}
     dropped = tuple(
         _describe(name, tensor, "kept", name)
         for name, tensor in before.items()
-        if name not in kept and name not in source.missing
+        if name not in kept_sources and name not in source.missing
     )
     return Plan(
         source=source.location,

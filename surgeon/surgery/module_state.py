@@ -117,7 +117,7 @@ class ModuleStates:
             for name in {**holder.state, **now.state}:
                 old, new = holder.state.get(name, _ABSENT), now.state.get(name, _ABSENT)
                 if not (old is new or old == new):
-                    yield Change(now.value, now.site, now.within, name, _shown(old), _shown(new))
+                    yield Change(now.value, now.site, now.within, name, _as_text(old), _as_text(new))
 
     def _frozen(self, value: Any, site: str, path: str, depth: int) -> Any:
         """Return something that equals the same of later if and only if ``value`` is then what it is now."""
@@ -159,7 +159,7 @@ def _tensor(tensor: torch.Tensor) -> Any:
     return (_REFERENCE, id(tensor), version(tensor), tensor)
 
 
-def _shown(frozen: Any) -> str | None:
+def _as_text(frozen: Any) -> str | None:
     """Format a frozen value."""
     if frozen is _ABSENT:
         return None

@@ -241,8 +241,8 @@ class Flow:
     def _part(self, origin: Part) -> torch.Tensor:
         """Compute all tensors of a joint function once, and free each after it has been returned."""
         joint = origin.joint
-        left = self._computed.get(joint, {})
-        if origin.index not in left:
+        remaining = self._computed.get(joint, {})
+        if origin.index not in remaining:
             values: Any = joint.function(*[self.evaluate(source) for source in origin.sources])
             if isinstance(values, torch.Tensor) or not isinstance(values, Sequence) or len(values) != joint.count:
                 raise OperationError(
@@ -250,30 +250,30 @@ class Flow:
                     f"{joint.count} tensors were expected",
                     hint="return a tuple with one tensor for each that derive was given, in that order",
                 )
-            wanted = self._parts.get(joint, set()) | {origin.index}
-            left = {index: _tensor(origin, value) for index, value in enumerate(values) if index in wanted}
-            self._computed[joint] = left
-        value = left.pop(origin.index)
-        if not left:
+            needed = self._parts.get(joint, set()) | {origin.index}
+            remaining = {index: _tensor(origin, value) for index, value in enumerate(values) if index in needed}
+            self._computed[joint] = remaining
+        value = remaining.pop(origin.index)
+        if not remaining:
             del self._computed[joint]
         return value.clone()  # the parts may be views of one tensor
 
     def _new(self, origin: New) -> torch.Tensor:
         """Build a new module once, and free each of its tensors after it has been returned."""
-        left = self._made.get(origin.fresh, {})
-        if origin.key not in left:
+        remaining = self._made.get(origin.fresh, {})
+        if origin.key not in remaining:
             with seeded(seed_for(self.seed, self._names.get(origin.fresh, ""))):
                 state = origin.fresh.factory().state_dict()
-            wanted = self._keys.get(origin.fresh, set()) | {origin.key}
-            left = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in wanted}
-        if origin.key not in left:
+            needed = self._keys.get(origin.fresh, set()) | {origin.key}
+            remaining = self._made[origin.fresh] = {key: tensor for key, tensor in state.items() if key in needed}
+        if origin.key not in remaining:
             raise OperationError(
                 f"{origin.by}: the factory of a new module made a tensor {origin.key!r} when it was planned, and not "
                 "when it was filled",
                 hint="a factory is called twice, and must make the same module both times",
             )
-        value = left.pop(origin.key)
-        if not left:
+        value = remaining.pop(origin.key)
+        if not remaining:
             del self._made[origin.fresh]
         # the layout of an SVD's factors, column by column, is not saved
         return value.clone(memory_format=torch.contiguous_format)

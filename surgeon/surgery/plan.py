@@ -83,8 +83,8 @@ class Plan:
     @property
     def parameters_before(self) -> int:
         """Count the parameters of the source."""
-        kept = {t.source: t for t in self.tensors if t.origin == "kept" and t.parameter}
-        return sum(prod(t.shape) for t in [*kept.values(), *self.dropped] if t.parameter)
+        kept_facts = {t.source: t for t in self.tensors if t.origin == "kept" and t.parameter}
+        return sum(prod(t.shape) for t in [*kept_facts.values(), *self.dropped] if t.parameter)
 
     @property
     def bytes_written(self) -> int:
@@ -94,14 +94,14 @@ class Plan:
     @property
     def counts(self) -> str:
         """Summarise the origins of all tensors: ``318 of 320 tensors kept, 2 new by replace_head``."""
-        kept = sum(t.origin == "kept" for t in self.tensors)
-        text = f"{kept} of {kept + len(self.dropped)} tensors kept"
+        kept_count = sum(t.origin == "kept" for t in self.tensors)
+        text = f"{kept_count} of {kept_count + len(self.dropped)} tensors kept"
         for origin in ("derived", "new"):
-            made: dict[str, int] = {}
+            by_operation: dict[str, int] = {}
             for tensor in self.tensors:
                 if tensor.origin == origin:
-                    made[tensor.by or "?"] = made.get(tensor.by or "?", 0) + 1
-            text += "".join(f", {count} {origin} by {by}" for by, count in made.items())
+                    by_operation[tensor.by or "?"] = by_operation.get(tensor.by or "?", 0) + 1
+            text += "".join(f", {count} {origin} by {by}" for by, count in by_operation.items())
         return text
 
     def to_dict(self) -> dict[str, Any]:

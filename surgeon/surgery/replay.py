@@ -90,8 +90,8 @@ def _replay(root: nn.Module, surgeries: Surgeries, source: Source, plugins: Plug
         try:
             course.operate(operation)
         except PluginError as error:
-            what = f"its manifest cannot be replayed: {operation.name} {error.message}"
-            raise ArchitectureError(what, where=source.location) from error
+            message = f"its manifest cannot be replayed: {operation.name} {error.message}"
+            raise ArchitectureError(message, where=source.location) from error
     return course.root
 
 
@@ -112,12 +112,12 @@ def _versions(checkpoint: Checkpoint) -> str:
     installed = {name: installed_version(name) for name in ("torch", "torchvision", "transformers")}
     installed["surgeon"] = surgeon_version() or "unknown"
     written = {package: writer_of(checkpoint.manifest or {}, package) for package in installed}
-    other = [
+    differing = [
         f"{package} {then} (here {installed[package]})"
         for package, then in written.items()
         if then and installed[package] != then
     ]
-    return f"it was written with {', '.join(other)}" if other else "make the artifact again from its recipe"
+    return f"it was written with {', '.join(differing)}" if differing else "make the artifact again from its recipe"
 
 
 def made_with(source: Source) -> str:

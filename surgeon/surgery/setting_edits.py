@@ -100,11 +100,11 @@ class SettingEdits(ModuleEdits):
         """Remove a hook that follows the forward of ``site``."""
         target = self.model.get_submodule(name_of(site))
         unhook(target, method)
-        for key in [key for key, other in target._forward_pre_hooks.items() if other == method]:
+        for key in [key for key, registered in target._forward_pre_hooks.items() if registered == method]:
             del target._forward_pre_hooks[key]
         self._journal.claim(target, HOOKS)
-        what = f"no longer calls {_callable(method)}"
-        self._journal.settings.append(Edit("~", name_of(site), what))
+        change = f"no longer calls {_callable(method)}"
+        self._journal.settings.append(Edit("~", name_of(site), change))
         self._retrace()
 
     @contextmanager
@@ -147,8 +147,8 @@ def _resolved(module: nn.Module, site: str, attribute: str, value: Any) -> tuple
     for name in path:
         holder = holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
         if holder is None or isinstance(holder, nn.Module):
-            what = "is a module: name it as the site" if holder is not None else "does not exist"
-            raise OperationError(f"{place}.{name} {what}, so {attribute!r} cannot be set")
+            problem = "is a module: name it as the site" if holder is not None else "does not exist"
+            raise OperationError(f"{place}.{name} {problem}, so {attribute!r} cannot be set")
     if isinstance(holder, nn.Module):
         _refuse_what_is_no_setting(holder, place, field, value)
     present = field in holder if isinstance(holder, Mapping) else field == CLASS or hasattr(holder, field)
@@ -164,21 +164,21 @@ def _resolved(module: nn.Module, site: str, attribute: str, value: Any) -> tuple
 def _refuse_what_is_no_setting(module: nn.Module, place: str, field: str, value: Any) -> None:
     state = module._buffers.keys() - module._non_persistent_buffers_set
     if field in module._modules or isinstance(value, nn.Module):
-        what, how = "a module", "surgery.replace(site, module), attach or remove"
+        kind, remedy = "a module", "surgery.replace(site, module), attach or remove"
     elif field in module._parameters or field in state or isinstance(value, nn.Parameter):
-        what, how = "a tensor of the state dict", "surgery.derive, fill or reshape; surgery.freeze for requires_grad"
+        kind, remedy = "a tensor of the state dict", "surgery.derive, fill or reshape; surgery.freeze for requires_grad"
     elif field == TRAINING:
-        what, how = (
+        kind, remedy = (
             "a mode, which train() and eval() change back",
             "surgery.freeze makes norms stay in eval mode",
         )
     elif field == "forward" or isinstance(value, FunctionType):
-        what, how = PATCHED, "surgery.replace(site, module of your own class), insert, or hook"
+        kind, remedy = PATCHED, "surgery.replace(site, module of your own class), insert, or hook"
     elif field == CLASS and not (isinstance(value, type) and issubclass(value, nn.Module)):
         raise OperationError(f"the class of {place} would be {value!r}, which is not a class of modules")
     else:
         return
-    raise OperationError(f"{place}.{field} is {what}, not a setting", hint=how)
+    raise OperationError(f"{place}.{field} is {kind}, not a setting", hint=remedy)
 
 
 PATCHED = "a function in the place of a method, which is lost or shared where the network is copied or saved"

@@ -58,8 +58,8 @@ class Snapshot:
         """List the topmost sites that hold another module than before, and that the journal does not mention."""
         claimed = set(claims)
         names = {**self.modules, **after.modules}
-        other = [name for name in names if self.modules.get(name) is not after.modules.get(name)]
-        return _topmost(sorted(name for name in other if not _covered(name, claimed)))
+        exchanged_names = [name for name in names if self.modules.get(name) is not after.modules.get(name)]
+        return _topmost(sorted(name for name in exchanged_names if not _covered(name, claimed)))
 
     def edits(self, after: Snapshot) -> list[Edit]:
         """List what was removed, added, moved, frozen or unfrozen, each at its topmost site."""
@@ -93,11 +93,11 @@ class Snapshot:
         changed = {
             name for name, state in after.trainable.items() if before.get(id(after.tensors[name]), state) != state
         }
-        for state, what in ((False, "frozen"), (True, "trainable")):
+        for state, status in ((False, "frozen"), (True, "trainable")):
             names = {name for name in changed if after.trainable[name] is state}
             for site in _covering(after, names):
                 parameters = after.modules[site].parameters() if site in after.modules else [after.tensors[site]]
-                edits.append(Edit("~", site, what, sum(p.numel() for p in parameters)))  # type: ignore[attr-defined]
+                edits.append(Edit("~", site, status, sum(p.numel() for p in parameters)))  # type: ignore[attr-defined]
         return edits
 
 

@@ -37,14 +37,14 @@ class Values:
             if old is None or self.modules.get(site) is not after.modules[site]:
                 continue  # new and replaced modules are listed by Snapshot.edits
             if old is not tensor and old.shape != tensor.shape:
-                changed[name] = f"{_shown(old)} → {_shown(tensor)}"
+                changed[name] = f"{_as_text(old)} → {_as_text(tensor)}"
             elif old.dtype != tensor.dtype:
                 changed[name] = f"{_kind(old)} → {_kind(tensor)}"
             elif self.origins[name] != after.origins[name]:
                 changed[name] = _description(after.origins[name])
         return [
-            Edit("~", site, what, sum(after.tensors[name].numel() for name in _below(site, changed)))
-            for site, what in _gathered(after, changed).items()
+            Edit("~", site, change, sum(after.tensors[name].numel() for name in _below(site, changed)))
+            for site, change in _gathered(after, changed).items()
         ]
 
 
@@ -85,5 +85,5 @@ def _kind(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _shown(tensor: torch.Tensor) -> str:
+def _as_text(tensor: torch.Tensor) -> str:
     return f"({', '.join(map(str, tensor.shape))})"

@@ -44,7 +44,7 @@ def check_export(case: Case) -> None:
     )
 
 
-def _check(case: Case, way: Callable[[nn.Module, Arguments], Outputs], what: str, advice: str) -> None:
+def _check(case: Case, way: Callable[[nn.Module, Arguments], Outputs], ability: str, advice: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not _works(case.original, way, case.arguments):
@@ -54,12 +54,12 @@ def _check(case: Case, way: Callable[[nn.Module, Arguments], Outputs], what: str
         except Exception as error:
             reason = " ".join(str(error).split())[:240]
             raise AssertionError(
-                f"the original network {what}, the edited one does not ({type(error).__name__}: {reason}). "
+                f"the original network {ability}, the edited one does not ({type(error).__name__}: {reason}). "
                 + advice.format(names=case.names)
             ) from error
     if not _same(outputs, run(case.edited, case.arguments)):
         raise AssertionError(
-            f"the original network {what}; the edited one does too, and then gives other outputs. "
+            f"the original network {ability}; the edited one does too, and then gives other outputs. "
             + advice.format(names=case.names)
         )
 

@@ -133,7 +133,7 @@ def check_source(source: Source) -> Splits:
     again = type(source).model_validate(source.model_dump())
     if again != source:
         raise AssertionError("the fields of the source do not survive a recipe: they must be plain values")
-    splits, second, other = source.load(0), source.load(0), source.load(1)
+    splits, second, reseeded = source.load(0), source.load(0), source.load(1)
     if not isinstance(splits, Splits):
         raise AssertionError(f"load(seed) returned a {type(splits).__name__}; expected surgeon.Splits")
     if not len(splits.train) or not len(splits.test):  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def check_source(source: Source) -> Splits:
             raise AssertionError(f"every column of {part} is an input: none is left as a label")
     if not _same_samples(splits.train, second.train):
         raise AssertionError("load(0) gives other training samples the second time: draw from the seed")
-    if not _same_samples(splits.test, other.test):
+    if not _same_samples(splits.test, reseeded.test):
         raise AssertionError("the test samples depend on the seed: choose them once, so that runs can be compared")
     if len(splits.train) >= 2:  # type: ignore[arg-type]
         splits.collate([splits.train[0], splits.train[1]])
@@ -185,8 +185,8 @@ def check_loss(
     if count < 2:
         raise AssertionError("pass a prediction for at least two samples")
     offers.losses({"loss": loss})
-    given = prediction.detach().clone().requires_grad_(True)
-    values = _values(loss, given, target, options)
+    leaf = prediction.detach().clone().requires_grad_(True)
+    values = _values(loss, leaf, target, options)
     if values.shape != (count,):
         hint = "no mean over the batch: reduction='none', then a mean over all but the first dimension"
         raise AssertionError(f"the loss returned shape {tuple(values.shape)}; expected ({count},), {hint}")
@@ -195,9 +195,9 @@ def check_loss(
     if not values.requires_grad:
         raise AssertionError("the loss has no gradient: is there a detach(), no_grad(), argmax or item() in it?")
     values.sum().backward()  # type: ignore[no-untyped-call]
-    if given.grad is None or not given.grad.isfinite().all():
+    if leaf.grad is None or not leaf.grad.isfinite().all():
         raise AssertionError("the gradient of the loss is missing or not finite")
-    if not given.grad.any():
+    if not leaf.grad.any():
         raise AssertionError("the gradient of the loss is zero everywhere: no network can learn from it")
     for index in range(count):
         alone = _values(loss, prediction[index : index + 1], target[index : index + 1], options)
@@ -232,12 +232,12 @@ def _check_missing(
     gap[0] = missing
     if present(gap)[0].any():
         raise AssertionError(f"{missing} is not how a missing label is written: -100 of classes, NaN of numbers")
-    given = prediction.detach().clone().requires_grad_(True)
-    partly = _values(loss, given, gap, options)
+    leaf = prediction.detach().clone().requires_grad_(True)
+    partly = _values(loss, leaf, gap, options)
     if not close(partly[1:].detach(), values[1:]):
         raise AssertionError("a missing label of one sample changes the loss of the others")
     partly.sum().backward()  # type: ignore[no-untyped-call]
-    if bool(partly[0] != 0) or given.grad is None or not given.grad.isfinite().all() or given.grad[0].any():
+    if bool(partly[0] != 0) or leaf.grad is None or not leaf.grad.isfinite().all() or leaf.grad[0].any():
         raise AssertionError("a sample without a label must have the loss 0 and no gradient")
 
 

@@ -44,9 +44,9 @@ def check_penalty(penalty: Penalty, build: Callable[[], nn.Module], data: Splits
             raise AssertionError(f"training with {kind} fails: {error}") from error
         except Exception as error:  # the author's code may raise anything
             raise AssertionError(f"{kind} raised {type(error).__name__} in training: {error}") from error
-    if left := sorted((_parts(first) | _parts(second)) - _parts(before)):
+    if leftovers := sorted((_parts(first) | _parts(second)) - _parts(before)):
         raise AssertionError(
-            f"{kind} leaves {few(left)} in the network when training is over. Remove it through run.ending: "
+            f"{kind} leaves {few(leftovers)} in the network when training is over. Remove it through run.ending: "
             "run.ending.callback(handle.remove); run.features and run.learn leave nothing."
         )
     if not _same(first, second):

@@ -130,9 +130,9 @@ SLOW_PROMISES: Mapping[str, Callable[[Case], None]] = {
 """Those that take seconds each."""
 
 
-def _check_kept(model: nn.Module, before: Mapping[str, torch.Tensor], kept: Mapping[str, str], when: str) -> None:
+def _check_kept(model: nn.Module, before: Mapping[str, torch.Tensor], sources: Mapping[str, str], when: str) -> None:
     state = model.state_dict()
-    for name, source in kept.items():
+    for name, source in sources.items():
         if not torch.equal(state[name], before[source]):
             raise AssertionError(f"{name} should be kept, but its values differ from {source}{when}")
 
@@ -145,9 +145,9 @@ def _same_state(actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch
             raise AssertionError(f"{complaint}: {name}")
 
 
-def _same_output(actual: Any, expected: Any, what: str) -> None:
+def _same_output(actual: Any, expected: Any, subject: str) -> None:
     if not same(actual, expected):
         raise AssertionError(
-            f"{what} gives other outputs: what decides about them is not in the state dict, the fields of the "
+            f"{subject} gives other outputs: what decides about them is not in the state dict, the fields of the "
             "operation or the arguments of its modules"
         )

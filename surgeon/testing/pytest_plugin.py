@@ -57,8 +57,8 @@ def _check_of(promise: str) -> OperationCheck:
     return partial(check_promise, promise)
 
 
-def _composition(*given: Any, loss: Any = None, **more: Any) -> None:
-    check_composition(*given, **more)  # nothing is trained, so that no loss is needed
+def _composition(*arguments: Any, loss: Any = None, **more: Any) -> None:
+    check_composition(*arguments, **more)  # nothing is trained, so that no loss is needed
 
 
 @pytest.fixture

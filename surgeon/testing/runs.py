@@ -85,10 +85,10 @@ def copied(arguments: Arguments) -> Arguments:
 
 def mapped(arguments: Arguments, function: Callable[[torch.Tensor], torch.Tensor]) -> Arguments:
     """Apply a function to every tensor of a forward's arguments."""
-    given: Arguments = _pytree.tree_map(
+    result: Arguments = _pytree.tree_map(
         lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf, arguments
     )
-    return given
+    return result
 
 
 def batch_of(arguments: Arguments) -> int | None:

@@ -130,10 +130,10 @@ def _check_gradients(model: nn.Module, case: Case, trainable: set[str], ran: set
             f"{few(new)} gets no gradient, though its module runs: is it unused in forward, or behind detach(), "
             "no_grad() or .data? A parameter that is not to train is frozen: requires_grad=False where it is made."
         )
-    kept = case.kept or {}
-    lost = [name for name in without if name in kept]
+    sources = case.kept or {}
+    lost = [name for name in without if name in sources]
     if lost and (reached := _reached_before(case)):
-        detached = [name for name in lost if kept[name] in reached]
+        detached = [name for name in lost if sources[name] in reached]
         if detached:
             raise AssertionError(
                 f"no gradient reaches {few(detached)} any more, though it is not frozen: {case.names} cuts it off with "

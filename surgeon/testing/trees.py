@@ -62,10 +62,10 @@ def check_tensors(site: str, module: nn.Module) -> None:
     for name, value in vars(module).items():
         if name in INTERNAL:
             continue
-        held = list(_tensors(value))
-        if held:
+        tensors = list(_tensors(value))
+        if tensors:
             raise AssertionError(
-                f"{site}.{name} holds a plain tensor of shape {tuple(held[0].shape)}: to(device) and half() pass it "
+                f"{site}.{name} holds a plain tensor of shape {tuple(tensors[0].shape)}: to(device) and half() pass it "
                 "by, and no state dict has it. Use nn.Parameter, or self.register_buffer"
                 f"({name!r}, …); persistent=False if it follows from the module's arguments."
             )
@@ -77,9 +77,9 @@ def _check_hooks(case: Case) -> None:
     for name, module in case.edited.named_modules():
         stray = _stray_hooks(module, inside)
         if len(stray) > before.get(name, 0):
-            what = getattr(stray[-1], "__qualname__", type(stray[-1]).__name__)
+            hook = getattr(stray[-1], "__qualname__", type(stray[-1]).__name__)
             raise AssertionError(
-                f"a hook on {name or 'the network'} is {what}, not a method of a module of the network: a copy of the "
+                f"a hook on {name or 'the network'} is {hook}, not a method of a module of the network: a copy of the "
                 "network would share what it refers to, and no saved network has it. Make it a method of a module that "
                 "is in the network, and register it with surgery.hook(site, module.method)."
             )

@@ -161,8 +161,8 @@ def training_arguments(
     return arguments
 
 
-def _merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(defaults: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Override defaults by what is given; with an explicit save_strategy, keep all checkpoints as transformers does."""
-    if "save_strategy" in given:
+    if "save_strategy" in arguments:
         defaults.pop("save_total_limit", None)
-    return {**defaults, **given}
+    return {**defaults, **arguments}

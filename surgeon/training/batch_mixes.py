@@ -76,5 +76,5 @@ class Mixing:
         return {**batch, PICTURES: pictures, self.label: soft}
 
 
-def _refused(why: str, hint: str) -> TrainingError:
-    return TrainingError(f"pictures cannot be mixed: {why}", where="train.mix", hint=hint)
+def _refused(reason: str, hint: str) -> TrainingError:
+    return TrainingError(f"pictures cannot be mixed: {reason}", where="train.mix", hint=hint)

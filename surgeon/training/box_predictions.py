@@ -49,7 +49,7 @@ class BoxPredictions(Predictions):
     def rows(self) -> list[dict[str, Any]]:
         """A mapping for each sample: ``sample``, ``part`` if there are parts, and ``boxes``, each with ``class``,
         ``score``, ``box``, ``mask`` if there are masks, and ``keypoints`` by name if there are keypoints."""
-        made = []
+        table_rows = []
         for number, (table, classes) in enumerate(zip(self.boxes, self.classes, strict=True)):
             row: dict[str, Any] = {"sample": self.samples[number]}
             if self.parts:
@@ -63,8 +63,8 @@ class BoxPredictions(Predictions):
                     box["mask"] = self.masks[number][place]
                 if self.keypoints:
                     box["keypoints"] = dict(zip(self.points, self.keypoints[number][place].tolist(), strict=True))
-            made.append(row)
-        return made
+            table_rows.append(row)
+        return table_rows
 
     def to_table(self) -> list[list[str]]:
         """Return a header, and a row for each box, as for a CSV file; a mask is one cell, of JSON."""

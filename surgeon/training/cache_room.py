@@ -29,13 +29,13 @@ def limit() -> int:
     Raises:
         TrainingError: ``$SURGEON_CACHE_GB`` is not a number of at least 0.
     """
-    given = os.environ.get("SURGEON_CACHE_GB") or str(LIMIT)
+    setting = os.environ.get("SURGEON_CACHE_GB") or str(LIMIT)
     try:
-        gigabytes = float(given)
+        gigabytes = float(setting)
     except ValueError:
         gigabytes = -1.0
     if not gigabytes >= 0:
-        raise TrainingError(f"$SURGEON_CACHE_GB is {given!r}, but must be a number of gigabytes")
+        raise TrainingError(f"$SURGEON_CACHE_GB is {setting!r}, but must be a number of gigabytes")
     return int(min(gigabytes, 1e9) * 1e9)
 
 
@@ -77,6 +77,6 @@ def used(paths: Iterable[Path]) -> None:
             os.utime(path)
 
 
-def _too_large(size: int, why: str, hint: str) -> TrainingError:
-    return TrainingError(f"features cannot be cached: they take {size / 1e9:.3g} GB, and {why}",
+def _too_large(size: int, reason: str, hint: str) -> TrainingError:
+    return TrainingError(f"features cannot be cached: they take {size / 1e9:.3g} GB, and {reason}",
                          where="train.features", hint=hint)  # fmt: skip

@@ -133,15 +133,15 @@ class EpochCallback(TrainerCallback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, given: ProgressReport | None, *, quiet: bool) -> Iterator[ProgressReport]:
-    """Yield ``given``, or else a progress bar on stderr, if that is a terminal and ``quiet`` is not set."""
-    if given is not None:
-        yield given
+def progress_bar(title: str, progress: ProgressReport | None, *, quiet: bool) -> Iterator[ProgressReport]:
+    """Yield ``progress``, or else a progress bar on stderr, if that is a terminal and ``quiet`` is not set."""
+    if progress is not None:
+        yield progress
         return
     console = Console(stderr=True, quiet=quiet or os.environ.get("RANK", "0") != "0")
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[numbers]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, numbers="")
+        task = bar.add_task(title, total=None, numbers="")
 
         def report(step: int, steps: int, numbers: dict[str, float]) -> None:
             bar.update(task, completed=step, total=steps, numbers=in_words(numbers))
@@ -161,9 +161,9 @@ def in_words(numbers: Mapping[str, float]) -> str:
     parts = []
     for name, value in numbers.items():
         if name == "loss" or (name.endswith("_loss") and not name.startswith("eval_")):
-            what = name.removesuffix("_loss")
-            accuracy = numbers.get(f"{what}_accuracy")
-            parts.append(f"{what} {value:.3f}" + (f", {100 * accuracy:.0f} %" if accuracy is not None else ""))
+            output = name.removesuffix("_loss")
+            accuracy = numbers.get(f"{output}_accuracy")
+            parts.append(f"{output} {value:.3f}" + (f", {100 * accuracy:.0f} %" if accuracy is not None else ""))
         elif "." in name or name in ("strength", "λ"):
             parts.append(f"λ {value:.3f}")
     if pace := numbers.get("samples_per_second"):

@@ -46,9 +46,9 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what determines a run as JSON-able data: settings, seed, data and initial values."""
     arguments = settings.get("arguments", {})
-    kept = {name: value for name, value in arguments.items() if not name.startswith(HARMLESS)}
+    relevant = {name: value for name, value in arguments.items() if not name.startswith(HARMLESS)}
     described = {
-        "train": {**settings, "arguments": kept},
+        "train": {**settings, "arguments": relevant},
         "seed": seed,
         "operations": operations,
         "weights": _digest(model),
@@ -94,9 +94,9 @@ def resume_from(folder: Path, run: Mapping[str, Any]) -> str | None:
             f"{folder} has no interrupted training to resume", hint="leave --resume out to start one"
         ) from error
     if changes := _changes(begun, run):
-        shown = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")
+        differences = "; ".join(changes[:MOST]) + (f"; and {len(changes) - MOST} more" if len(changes) > MOST else "")
         raise TrainingError(
-            f"the interrupted run had other settings: {shown}",
+            f"the interrupted run had other settings: {differences}",
             where=str(folder),
             hint="resume with the same settings, or start over with --force",
         )
@@ -202,8 +202,8 @@ def load_network(model: nn.Module, folder: Path) -> None:
     """
     stored = load_file(folder / WEIGHTS)
     tensors = dict(tensors_of(model))
-    if odd := sorted(stored.keys() ^ tensors.keys()):
-        raise TrainingError(f"the checkpoint {folder} belongs to another network: {', '.join(odd[:3])}")
+    if mismatched := sorted(stored.keys() ^ tensors.keys()):
+        raise TrainingError(f"the checkpoint {folder} belongs to another network: {', '.join(mismatched[:3])}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(stored[name])

@@ -46,31 +46,31 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
         default: Whether the column ``labels`` trains the main output unless they say otherwise.
     """
     record = record_of(model)
-    wanted = list(objectives)
-    if not wanted and record is not None and record.training:
-        wanted = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
-    labels = {objective.label for objective in wanted}
-    trained = {objective.output for objective in wanted}
+    trained_by = list(objectives)
+    if not trained_by and record is not None and record.training:
+        trained_by = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
+    labels = {objective.label for objective in trained_by}
+    trained = {objective.output for objective in trained_by}
     if default and LABELS not in labels and not trained & set(MAIN):
-        wanted.append(Objective(output=MAIN[0], loss=CLASS_LOSS, label=LABELS))
-    made: dict[str, Head] = {}
+        trained_by.append(Objective(output=MAIN[0], loss=CLASS_LOSS, label=LABELS))
+    by_label: dict[str, Head] = {}
     for objective in sorted(
-        wanted, key=lambda o: o.loss != CLASS_LOSS
+        trained_by, key=lambda o: o.loss != CLASS_LOSS
     ):  # if two share a label, classes take precedence
-        if objective.label not in made:
-            made[objective.label] = _head(model, record, objective)
-    return made
+        if objective.label not in by_label:
+            by_label[objective.label] = _head(model, record, objective)
+    return by_label
 
 
 def network_of(
     model: nn.Module, objectives: Sequence[Objective] = (), *, default: bool = True, partial: bool = False
 ) -> Network:
     """Describe what data for ``model`` must fit; see :func:`heads`. With ``partial``, classes may be missing."""
-    given = heads(model, objectives, default=default)
+    by_label = heads(model, objectives, default=default)
     if partial:
-        given = {label: replace(head, partial=True) for label, head in given.items()}
+        by_label = {label: replace(head, partial=True) for label, head in by_label.items()}
     start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
-    network = Network(given, positions(model), vocabulary(model), language_of(model), start)
+    network = Network(by_label, positions(model), vocabulary(model), language_of(model), start)
     return with_detector(network, model)
 
 
@@ -79,13 +79,13 @@ def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives
     config = getattr(model, "config", None)
     output = {o.output: o.label for o in reversed(objectives)}
     label = next((output[name] for name in MAIN if name in output), LABELS)
-    given = list(names.get(label, ()))
-    if not given or not hasattr(config, "id2label") or not _is_classifier(model) or _config_names(model):
+    class_list = list(names.get(label, ()))
+    if not class_list or not hasattr(config, "id2label") or not _is_classifier(model) or _config_names(model):
         return
     assert config is not None
-    if len(config.id2label) == len(given):
-        config.id2label = dict(enumerate(given))
-        config.label2id = {name: number for number, name in enumerate(given)}
+    if len(config.id2label) == len(class_list):
+        config.id2label = dict(enumerate(class_list))
+        config.label2id = {name: number for number, name in enumerate(class_list)}
 
 
 def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
@@ -105,8 +105,8 @@ def restore_names(model: nn.Module) -> None:
     if record is not None:
         adopt_padding(model, record.preprocessing)
     if record is not None and record.training:
-        given = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
-        adopt_names(model, class_names(model, given), given)
+        objectives = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
+        adopt_names(model, class_names(model, objectives), objectives)
 
 
 def positions(model: nn.Module) -> int | None:

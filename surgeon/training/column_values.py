@@ -40,8 +40,8 @@ def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
     for part in parts:
         labels = part[present(part)].reshape(-1).long()
         if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-            odd = int(labels[(labels < 0) | (labels >= classes)][0])
-            raise TrainingError(f"the label {odd} in {name!r} is not one of {classes} classes (0 to {classes - 1})")
+            invalid = int(labels[(labels < 0) | (labels >= classes)][0])
+            raise TrainingError(f"the label {invalid} in {name!r} is not one of {classes} classes (0 to {classes - 1})")
         total += torch.bincount(labels, minlength=classes)
     return total
 
@@ -63,8 +63,8 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
             if name not in names and not _varies(dataset):  # inputs, and labels of pixels
                 digest.update(name.encode())
                 _add(digest, value)
-    shown = {name: value.hexdigest()[:16] for name, value in labels.items()}
-    return {"samples": size, "labels": shown, "inputs": digest.hexdigest()[:16]}
+    label_digests = {name: value.hexdigest()[:16] for name, value in labels.items()}
+    return {"samples": size, "labels": label_digests, "inputs": digest.hexdigest()[:16]}
 
 
 def _whole(dataset: Any, name: str) -> Tensor | None:
@@ -90,10 +90,10 @@ def _value(dataset: Any, index: int, name: str) -> Tensor:
 
 def _narrow(dataset: Any, rows: Any, column: str) -> Any:
     """Return the rows with one column only, cached per dataset."""
-    made: dict[str, Any] = dataset.__dict__.setdefault("_narrow_rows", {})
-    if column not in made:
-        made[column] = rows.select_columns([column])
-    return made[column]
+    columns: dict[str, Any] = dataset.__dict__.setdefault("_narrow_rows", {})
+    if column not in columns:
+        columns[column] = rows.select_columns([column])
+    return columns[column]
 
 
 def _varies(dataset: Any) -> bool:

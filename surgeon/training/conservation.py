@@ -32,14 +32,14 @@ class L2SP(Penalty):
 
     def begin(self, run: Run) -> Term:
         """Keep the initial values as the starting point."""
-        kept, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
-        if not kept:
+        inherited, new = run.parameters(self.sites, kept=True), run.parameters(self.sites, kept=False)
+        if not inherited:
             raise TrainingError("l2_sp: no parameter from the source is trained, so there is nothing to conserve")
         start = run.start
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
             current = dict(run.model.named_parameters())
-            moved = torch.stack([(current[name] - start[name]).pow(2).sum() for name in kept]).sum()
+            moved = torch.stack([(current[name] - start[name]).pow(2).sum() for name in inherited]).sum()
             total = self.weight / 2 * moved
             if new and self.new_weight:
                 total = total + self.new_weight / 2 * torch.stack([current[name].pow(2).sum() for name in new]).sum()

@@ -64,11 +64,11 @@ def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) ->
 
 def _advice(model: nn.Module, *, with_pictures: bool) -> str:
     """Return the hint for data that a model does not accept."""
-    other = sorted(
+    dtypes = sorted(
         {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
     )
-    if other:
-        kinds = ", ".join(other)
+    if dtypes:
+        kinds = ", ".join(dtypes)
         return f"its weights are {kinds} and data are float32: convert it first, with {{op: convert, dtype: float32}}"
     if with_pictures:
         return (
@@ -108,11 +108,11 @@ def folder_for(output_dir: Path | None, settings: TrainSettings) -> Iterator[Pat
     if output_dir is not None:
         yield output_dir
         return
-    for key, what in (("save_strategy", "checkpoints are"), ("report_to", "logs are")):
+    for key, subject in (("save_strategy", "checkpoints are"), ("report_to", "logs are")):
         if settings.arguments.get(key, "no") in ("no", "none", [], ["none"]):
             continue
         raise TrainingError(
-            f"{what} requested, but there is no folder for them",
+            f"{subject} requested, but there is no folder for them",
             where=f"train.arguments.{key}",
             hint="give one: output_dir=…",
         )

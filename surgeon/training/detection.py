@@ -170,14 +170,14 @@ class DetectorCall(Call):
     def _torchvision(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         sizes = batch[SIZES].tolist()
         pictures = [p[:, :high, :wide] for p, (high, wide) in zip(batch["pixel_values"], sizes, strict=True)]
-        made: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         if LABELS in batch and BOXES in batch:
             targets = list(_targets(batch, sizes))
             if self.model.training:
                 return {DETECTIONS: _total(model(pictures, targets), len(pictures))}
             with _computing_losses(self.model):
-                made[DETECTIONS] = _total(model(pictures, targets), len(pictures))
-        return made | {PREDICTED: torch.stack([found.padded for found in self.detected(model, batch)])}
+                outputs[DETECTIONS] = _total(model(pictures, targets), len(pictures))
+        return outputs | {PREDICTED: torch.stack([found.padded for found in self.detected(model, batch)])}
 
     def detected(self, model: Callable[..., Any], batch: Batch) -> list[Detected]:
         """Run a detector in eval mode, and return what it sees in each picture."""
@@ -195,26 +195,26 @@ class DetectorCall(Call):
             return [Detected.of(entry, 0) for entry in process(outputs, threshold=0.0, target_sizes=batch[SIZES])]
 
     def _transformers(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
-        given: dict[str, Any] = {name: batch[name] for name in self.inputs if name != SIZES}
+        arguments: dict[str, Any] = {name: batch[name] for name in self.inputs if name != SIZES}
         if LABELS in batch and BOXES in batch:
-            given["labels"] = list(_normalised(batch))
-        outputs = model(**given)
-        made: dict[str, Tensor] = {}
-        if "labels" in given:
-            made[DETECTIONS] = outputs.loss.expand(len(batch[SIZES]))
+            arguments["labels"] = list(_normalised(batch))
+        outputs = model(**arguments)
+        results: dict[str, Tensor] = {}
+        if "labels" in arguments:
+            results[DETECTIONS] = outputs.loss.expand(len(batch[SIZES]))
         if self.model.training:
-            return made
-        return made | {PREDICTED: torch.stack([found.padded for found in self._processed(outputs, batch)])}
+            return results
+        return results | {PREDICTED: torch.stack([found.padded for found in self._processed(outputs, batch)])}
 
 
 def _targets(batch: Mapping[str, Tensor], sizes: list[list[int]]) -> Iterator[dict[str, Tensor]]:
     """Yield the boxes of each picture as torchvision takes them: classes from 1 on, 0 is the background."""
     for number, (labels, (high, wide)) in enumerate(zip(batch[LABELS], sizes, strict=True)):
-        kept = _trained(batch, number)
-        target = {"boxes": batch[BOXES][number][kept], "labels": labels[kept] + 1}
+        valid = _trained(batch, number)
+        target = {"boxes": batch[BOXES][number][valid], "labels": labels[valid] + 1}
         if MASKS in batch:
             masks = batch[MASKS][number]
-            target["masks"] = masks[kept[: len(masks)], :high, :wide]
+            target["masks"] = masks[valid[: len(masks)], :high, :wide]
         yield target
 
 
@@ -223,10 +223,10 @@ def _normalised(batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     from torchvision.ops import box_convert
 
     for number, (labels, (high, wide)) in enumerate(zip(batch[LABELS], batch[SIZES], strict=True)):
-        kept = _trained(batch, number)
+        valid = _trained(batch, number)
         scale = torch.stack([wide, high, wide, high])
-        boxes = box_convert(batch[BOXES][number][kept], "xyxy", "cxcywh") / scale
-        yield {"class_labels": labels[kept], "boxes": boxes}
+        boxes = box_convert(batch[BOXES][number][valid], "xyxy", "cxcywh") / scale
+        yield {"class_labels": labels[valid], "boxes": boxes}
 
 
 def _trained(batch: Mapping[str, Tensor], number: int) -> Tensor:
@@ -285,6 +285,6 @@ def flat_boxes(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Te
 
     Missing boxes are -100.
     """
-    given = torch.cat([batch[LABELS][..., None], batch[CROWD][..., None], batch[BOXES]], -1).float()
-    given = given.masked_fill(batch[LABELS][..., None] == IGNORED, IGNORED)
-    return torch.cat([outputs[PREDICTED].flatten(1), given.flatten(1).to(outputs[PREDICTED].device)], 1)
+    annotated = torch.cat([batch[LABELS][..., None], batch[CROWD][..., None], batch[BOXES]], -1).float()
+    annotated = annotated.masked_fill(batch[LABELS][..., None] == IGNORED, IGNORED)
+    return torch.cat([outputs[PREDICTED].flatten(1), annotated.flatten(1).to(outputs[PREDICTED].device)], 1)

@@ -54,15 +54,15 @@ class Distillation(Penalty):
         call = call_of(teacher, run.call.inputs)
         pairs = _Pairs(self.features, run, example, call)
         with torch.no_grad(), in_eval_mode(run.model):
-            mine, theirs = run.call(run.model, example), outputs_of(teacher, call, example)
+            student_outputs, teacher_outputs = run.call(run.model, example), outputs_of(teacher, call, example)
         pairs.match(run)
         target = next((candidate for candidate in run.targets if candidate.objective.output == self.output), None)
         if self.weight:
-            _check_shapes(self.output, mine, theirs)
+            _check_shapes(self.output, student_outputs, teacher_outputs)
         cached = TopPredictions.of(run, teacher, call, self.output, self.temperature, self.top) if self.top else None
 
         def term(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            features = pairs.taken()
+            features = pairs.student_features()
             total = torch.zeros((), device=device)
             answers: Mapping[str, Tensor] = {}
             if self.features or (self.weight and cached is None):
@@ -70,9 +70,9 @@ class Distillation(Penalty):
                     answers = call(teacher, batch)
             if self.weight:
                 if cached is None:
-                    kept, whole = chosen(self.output, outputs, batch, target)
-                    given = kept(answers[self.output])
-                    values = soft_loss(kept(outputs[self.output]), given, self.temperature)
+                    select, whole = chosen(self.output, outputs, batch, target)
+                    teacher_logits = select(answers[self.output])
+                    values = soft_loss(select(outputs[self.output]), teacher_logits, self.temperature)
                 else:
                     values, whole = cached.losses(outputs[self.output], batch, target)
                 total = total + self.weight * self.temperature**2 * values.sum() / max(whole, 1)
@@ -96,33 +96,34 @@ def chosen(
     return lambda values: values[mask], int(mask.sum())
 
 
-def _check_shapes(output: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    if output not in theirs:
+def _check_shapes(output: str, student_outputs: Mapping[str, Tensor], teacher_outputs: Mapping[str, Tensor]) -> None:
+    if output not in teacher_outputs:
         raise TrainingError(
-            f"the teacher has no output {output!r} (there are: {', '.join(theirs)})",
+            f"the teacher has no output {output!r} (there are: {', '.join(teacher_outputs)})",
             where=f"{WHERE}.output",
             hint="take a teacher with the same task",
         )
-    one, two = tuple(mine[output].shape), tuple(theirs[output].shape)
-    if one == two and len(one) in (2, 3, 4):
+    student_shape, teacher_shape = tuple(student_outputs[output].shape), tuple(teacher_outputs[output].shape)
+    if student_shape == teacher_shape and len(student_shape) in (2, 3, 4):
         return
-    axis = 1 if len(one) == 4 else -1
-    if len(one) == len(two) and one[axis] != two[axis]:
+    axis = 1 if len(student_shape) == 4 else -1
+    if len(student_shape) == len(teacher_shape) and student_shape[axis] != teacher_shape[axis]:
         raise TrainingError(
-            f"the network predicts {one[axis]} classes or tokens and the teacher {two[axis]}",
+            f"the network predicts {student_shape[axis]} classes or tokens and the teacher {teacher_shape[axis]}",
             where=f"{WHERE}.teacher",
             hint="take a teacher of the same classes, or the same vocabulary",
         )
     raise TrainingError(
-        f"predictions of shape {one} cannot be compared with the teacher's of shape {two}", where=f"{WHERE}.teacher"
+        f"predictions of shape {student_shape} cannot be compared with the teacher's of shape {teacher_shape}",
+        where=f"{WHERE}.teacher",
     )
 
 
 @dataclass
 class _Pair:
     site: str
-    mine: Tap
-    theirs: Tap
+    student: Tap
+    teacher: Tap
     axis: int = -1
     weight: Tensor | None = None
     bias: Tensor | None = None
@@ -136,46 +137,52 @@ class _Pairs:
         if not named:
             return
         assert run.teacher is not None
-        theirs = Anatomy(run.teacher, run.plugins)
-        for mine, other in named.items():
-            site = run.tap(run.anatomy, mine, f"{WHERE}.features")
-            self.pairs.append(_Pair(mine, site, run.tap(theirs, other, f"{WHERE}.features, of the teacher")))
+        teacher_anatomy = Anatomy(run.teacher, run.plugins)
+        for student_site, teacher_site in named.items():
+            site = run.tap(run.anatomy, student_site, f"{WHERE}.features")
+            self.pairs.append(
+                _Pair(student_site, site, run.tap(teacher_anatomy, teacher_site, f"{WHERE}.features, of the teacher"))
+            )
 
     def match(self, run: Run) -> None:
         """Make the maps, by the features of the batch that has just run through both."""
         for pair in self.pairs:
-            mine, theirs = _value(pair.mine, pair.site), _value(pair.theirs, f"the teacher's site for {pair.site}")
-            one, two = tuple(mine.shape), tuple(theirs.shape)
-            odd = [axis for axis, (a, b) in enumerate(zip(one, two, strict=False)) if a != b]
-            widths = {1, len(one) - 1}  # channels are second in pictures and last in tokens
-            if len(one) != len(two) or len(odd) > 1 or not set(odd) <= widths:
+            student, teacher = (
+                _value(pair.student, pair.site),
+                _value(pair.teacher, f"the teacher's site for {pair.site}"),
+            )
+            student_shape, teacher_shape = tuple(student.shape), tuple(teacher.shape)
+            differing = [axis for axis, (a, b) in enumerate(zip(student_shape, teacher_shape, strict=False)) if a != b]
+            widths = {1, len(student_shape) - 1}  # channels are second in pictures and last in tokens
+            if len(student_shape) != len(teacher_shape) or len(differing) > 1 or not set(differing) <= widths:
                 raise TrainingError(
-                    f"features of {pair.site} have shape {one} and the teacher's {two}: more than their width differs",
+                    f"features of {pair.site} have shape {student_shape} and the teacher's {teacher_shape}: "
+                    "more than their width differs",
                     where=f"{WHERE}.features",
                     hint="pair sites of the same resolution or number of tokens",
                 )
-            if odd:
-                pair.axis = odd[0]
-                old, new = one[odd[0]], two[odd[0]]
+            if differing:
+                pair.axis = differing[0]
+                old, new = student_shape[differing[0]], teacher_shape[differing[0]]
                 drawn = torch.Generator().manual_seed(run.seed)
                 bound = old**-0.5
                 weight = (torch.rand(new, old, generator=drawn) * 2 - 1) * bound
-                pair.weight = run.learn(f"{pair.site}.weight", weight.to(mine.device))
-                pair.bias = run.learn(f"{pair.site}.bias", torch.zeros(new, device=mine.device))
+                pair.weight = run.learn(f"{pair.site}.weight", weight.to(student.device))
+                pair.bias = run.learn(f"{pair.site}.bias", torch.zeros(new, device=student.device))
 
-    def taken(self) -> list[Tensor]:
+    def student_features(self) -> list[Tensor]:
         """The network's features of the forward that has just run."""
-        return [_value(pair.mine, pair.site) for pair in self.pairs]
+        return [_value(pair.student, pair.site) for pair in self.pairs]
 
     def distance(self, features: Sequence[Tensor], batch: Batch) -> Tensor:
         """The mean over pairs of the squared distance, relative to the teacher's features."""
         parts = []
-        for pair, mine in zip(self.pairs, features, strict=True):
-            theirs = _value(pair.theirs, pair.site).float()
-            mapped = mine.float()
+        for pair, student in zip(self.pairs, features, strict=True):
+            teacher = _value(pair.teacher, pair.site).float()
+            mapped = student.float()
             if pair.weight is not None:
                 mapped = F.linear(mapped.movedim(pair.axis, -1), pair.weight, pair.bias).movedim(-1, pair.axis)
-            elif not mine.requires_grad:
+            elif not student.requires_grad:
                 raise TrainingError(
                     f"no gradient reaches the features of {pair.site}: all layers before it are frozen",
                     where=f"{WHERE}.features",
@@ -183,8 +190,8 @@ class _Pairs:
                 )
             mask = batch.get("attention_mask")
             if mask is not None and mapped.ndim == 3 and mapped.shape[:2] == mask.shape:
-                mapped, theirs = mapped[mask.bool()], theirs[mask.bool()]
-            parts.append((mapped - theirs).pow(2).sum() / theirs.pow(2).sum().clamp(min=1e-12))
+                mapped, teacher = mapped[mask.bool()], teacher[mask.bool()]
+            parts.append((mapped - teacher).pow(2).sum() / teacher.pow(2).sum().clamp(min=1e-12))
         return torch.stack(parts).mean()
 
 

@@ -44,12 +44,12 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, so that a resumed run continues counting."""
-        given = {
+        arguments = {
             "patience": self.early_stopping_patience,
             "metric": self.metric,
             "threshold": self.early_stopping_threshold,
         }
-        return {**super().state(), "args": given}
+        return {**super().state(), "args": arguments}
 
     def on_evaluate(
         self,
@@ -86,7 +86,7 @@ def make_callbacks(
     Raises:
         TrainingError: A name or a setting is unknown, or a value is refused.
     """
-    return [_made(entry, factories, f"train.callbacks.{index}") for index, entry in enumerate(settings)]
+    return [_make_callback(entry, factories, f"train.callbacks.{index}") for index, entry in enumerate(settings)]
 
 
 def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
@@ -94,14 +94,14 @@ def wanted_arguments(callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     return {name: value for callback in callbacks for name, value in dict(getattr(callback, "arguments", {})).items()}
 
 
-def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool:
+def needs_validation(settings: TrainSettings, required: Mapping[str, Any]) -> bool:
     """Return whether training evaluates, or chooses by, samples that are not trained on.
 
     Args:
         settings: The recipe's ``train:`` section.
-        wanted: The arguments that callbacks need.
+        required: The arguments that callbacks need.
     """
-    arguments = {**wanted, **settings.arguments}
+    arguments = {**required, **settings.arguments}
     return (
         str(arguments.get("eval_strategy", "no")) not in ("no", "None")
         or bool(arguments.get("load_best_model_at_end"))
@@ -109,7 +109,7 @@ def needs_validation(settings: TrainSettings, wanted: Mapping[str, Any]) -> bool
     )
 
 
-def _made(entry: str | CallbackSettings, factories: Mapping[str, Factory], where: str) -> TrainerCallback:
+def _make_callback(entry: str | CallbackSettings, factories: Mapping[str, Factory], where: str) -> TrainerCallback:
     name, options = (entry, {}) if isinstance(entry, str) else (entry.callback, entry.options)
     if name not in factories:
         raise TrainingError(

@@ -89,25 +89,25 @@ def evaluate_samples(
     targets: list[Target] = []
     tasks: list[str | None] = []
     sizes: list[int] = []
-    made: list[Tensor] = []
+    tables: list[Tensor] = []
     for part in samples:
-        for outputs, given, _ in run_batches(model, part, batch_size):
-            batch = _with_next_tokens(model, given)
+        for outputs, inputs, _ in run_batches(model, part, batch_size):
+            batch = _with_next_tokens(model, inputs)
             if not targets:
                 targets = prepare(_objectives(model, operations, outputs, batch), losses, outputs, batch, {})
                 tasks = [task_of(target, outputs, batch) for target in targets]
             for target in targets:
                 _check_label(target, outputs, batch)
             table_rows, sizes = rows(targets, outputs, batch)
-            made.append(table_rows.cpu())
-    if not made:
+            tables.append(table_rows.cpu())
+    if not tables:
         raise TrainingError("there are no samples to evaluate on")
     named = {label: names for part in samples for label, names in part.classes.items()}
     named |= {label: head.names for label, head in network.heads.items() if head.names}
-    widest = max(part.shape[1] for part in made)  # sources of boxes differ in how many a picture has
+    widest = max(part.shape[1] for part in tables)  # sources of boxes differ in how many a picture has
     if targets[0].objective.output == DETECTIONS:
-        made, sizes = [pad(part, (0, widest - part.shape[1]), value=IGNORED) for part in made], [widest - 1]
-    table = torch.cat(made)
+        tables, sizes = [pad(part, (0, widest - part.shape[1]), value=IGNORED) for part in tables], [widest - 1]
+    table = torch.cat(tables)
     domains = samples[0].domains
     outputs_of = [target.objective.output for target in targets]
     widths = {output: size - len(COLUMNS) for output, size in zip(outputs_of, sizes, strict=True)}
@@ -151,11 +151,11 @@ def _check_label(target: Target, outputs: Mapping[str, Tensor], batch: Batch) ->
                 f"the labels {target.objective.label!r} are for yes/no questions, but not all are from 0 to 1"
             )
         return
-    odd = (label != IGNORED) & ((label < 0) | (label >= output.shape[1]))
-    if odd.any():
+    outside = (label != IGNORED) & ((label < 0) | (label >= output.shape[1]))
+    if outside.any():
         raise TrainingError(
             f"the output {target.objective.output!r} has {output.shape[1]} classes, and a label "
-            f"{target.objective.label!r} is {int(label[odd][0])}",
+            f"{target.objective.label!r} is {int(label[outside][0])}",
             hint="classes are numbered from 0 on; -100 marks a missing label",
         )
 

@@ -144,10 +144,10 @@ class FeatureCache:
             for handle in handles:
                 handle.remove()
         if not any(True for name in order for _ in self._modules[name].parameters()):
-            what = stopped[0] if stopped else "nothing"
-            why = "is random or uses statistics of the batch" if drawn else "is trained"
+            first_stop = stopped[0] if stopped else "nothing"
+            reason = "is random or uses statistics of the batch" if drawn else "is trained"
             raise _refused(
-                f"no module with parameters is frozen before {what}, which {why}",
+                f"no module with parameters is frozen before {first_stop}, which {reason}",
                 "freeze everything below the head (freeze: all_but: head), or features: none",
             )
         if len(set(order)) < len(order):
@@ -161,10 +161,12 @@ class FeatureCache:
         late = sum(count for name, count in frozen.items() if not _inside(name, order))
         if 2 * late > sum(frozen.values()):
             share = f"{100 * late / sum(frozen.values()):.0f} % of the frozen parameters"
-            why = "is trained" if any(p.requires_grad for p in self._modules[stopped[0]].parameters()) else "is random"
+            reason = (
+                "is trained" if any(p.requires_grad for p in self._modules[stopped[0]].parameters()) else "is random"
+            )
             warnings.warn(
                 f"features: cache stores the output of {order[-1]}, and {share} run in every step, after {stopped[0]}, "
-                f"which {why}",
+                f"which {reason}",
                 SurgeonWarning,
                 stacklevel=2,
             )
@@ -289,8 +291,10 @@ class FeatureCache:
             handle.remove()
         leaves = tree_flatten(captured[0])[0]
         for place, stored in zip(self._places, self.stored, strict=True):
-            kept = torch.from_numpy(np.array(stored[rows]))
-            if not torch.allclose(leaves[place].cpu(), kept, rtol=1e-3, atol=1e-3 * float(kept.float().abs().max())):
+            cached = torch.from_numpy(np.array(stored[rows]))
+            if not torch.allclose(
+                leaves[place].cpu(), cached, rtol=1e-3, atol=1e-3 * float(cached.float().abs().max())
+            ):
                 raise _refused(f"{self.site} is random in training", "set its dropout to 0, or features: none")
 
     @contextmanager
@@ -387,5 +391,5 @@ def add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _refused(why: str, hint: str) -> TrainingError:
-    return TrainingError(f"features cannot be cached: {why}", where="train.features", hint=hint)
+def _refused(reason: str, hint: str) -> TrainingError:
+    return TrainingError(f"features cannot be cached: {reason}", where="train.features", hint=hint)

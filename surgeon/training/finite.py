@@ -42,8 +42,8 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
         if not self.watching or math.isfinite(total.item()):
             return
         bad = [name for name, value in parts.items() if not math.isfinite(value.item())]
-        what = f"the loss of {', '.join(bad)}" if bad else "the loss"
-        raise self._error(f"{what} is {total.item()}", state)
+        subject = f"the loss of {', '.join(bad)}" if bad else "the loss"
+        raise self._error(f"{subject} is {total.item()}", state)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -76,17 +76,17 @@ class FiniteGuard(TrainerCallback):  # type: ignore[misc]
         if bad:
             raise self._error(f"{bad[0]} has values that are not finite", state)
 
-    def _error(self, what: str, state: TrainerState) -> TrainingError:
+    def _error(self, problem: str, state: TrainerState) -> TrainingError:
         last = get_last_checkpoint(self.args.output_dir) if Path(self.args.output_dir).is_dir() else None
-        kept = f"; the last good checkpoint is {last}" if last else ""
+        checkpoint_hint = f"; the last good checkpoint is {last}" if last else ""
         half = "bf16 in place of fp16, " if self.args.fp16 else ""
         smaller = f"a smaller learning_rate than {self.args.learning_rate:g}"
         return TrainingError(
             f"training diverged at step {state.global_step + 1} of {state.max_steps} "
-            f"(epoch {state.epoch or 0.0:.2f}): {what}, at a learning rate of {float(self.rate):.3g}",
+            f"(epoch {state.epoch or 0.0:.2f}): {problem}, at a learning rate of {float(self.rate):.3g}",
             where="train.learning_rate",
             hint=f"try {half}{smaller}, arguments: {{warmup_steps: 0.1}}, or check the data for values that are "
-            f"not finite{kept}",
+            f"not finite{checkpoint_hint}",
         )
 
 

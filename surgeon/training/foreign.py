@@ -35,7 +35,7 @@ def foreign_errors_explained(plugins: Plugins | None) -> Iterator[None]:
         memory = type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
         if module == PACKAGE and not memory and not isinstance(error, (ImportError, OSError)):
             raise
-        raise TrainingError(_what(error, module, place), where="train", hint=_hint(error, module, memory)) from error
+        raise TrainingError(_message(error, module, place), where="train", hint=_hint(error, module, memory)) from error
 
 
 def _raised_in(error: BaseException) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def _raised_in(error: BaseException) -> tuple[str, str]:
     return name, f"{Path(frame.f_code.co_filename).name}:{line}"
 
 
-def _what(error: Exception, module: str, place: str) -> str:
+def _message(error: Exception, module: str, place: str) -> str:
     first = next((line for line in str(error).strip().splitlines() if line.strip()), "")
     text = " ".join(f"{type(error).__name__}: {first}".split()) if first else type(error).__name__
     return f"{module or 'a module'} ended the training ({place}): {text}"

@@ -83,14 +83,14 @@ class Further:
         return float(value)
 
 
-def make_further(given: Sequence[str | MetricSettings], available: Mapping[str, Metric]) -> list[Further]:
+def make_further(entries: Sequence[str | MetricSettings], available: Mapping[str, Metric]) -> list[Further]:
     """Make the metrics that a recipe names.
 
     Raises:
         TrainingError: A name or an option is unknown, or one is named twice for an output.
     """
-    made: list[Further] = []
-    for index, entry in enumerate(given):
+    metrics: list[Further] = []
+    for index, entry in enumerate(entries):
         settings = MetricSettings(metric=entry) if isinstance(entry, str) else entry
         where, name = f"{WHERE}.{index}", settings.metric
         if name not in available:
@@ -106,10 +106,10 @@ def make_further(given: Sequence[str | MetricSettings], available: Mapping[str, 
             wrong = next((key for key in settings.options if key not in parameters), "")
             hint = suggest(wrong, parameters) or f"its options are: {', '.join(parameters) or 'none'}"
             raise TrainingError(f"the metric {name!r}: {error}", where=where, hint=hint) from error
-        if any(other.name == name and None in (other.output, settings.output, None) for other in made):
+        if any(earlier.name == name and None in (earlier.output, settings.output, None) for earlier in metrics):
             raise TrainingError(f"{name!r} is named twice", where=where, hint="name each once")
-        made.append(Further(name, available[name], settings.options, settings.output))
-    return made
+        metrics.append(Further(name, available[name], settings.options, settings.output))
+    return metrics
 
 
 def by_output(

@@ -102,11 +102,11 @@ class Job:
         home = next(model.parameters()).device
         scheduled = ScheduleCallback(model, self.schedules, self.plugins.schedules() if self.plugins else None)
         further = make_further(settings.metrics, self.plugins.metrics() if self.plugins else surgeon_metrics())
-        shown = ProgressCallback(progress, scheduled)
+        progress_callback = ProgressCallback(progress, scheduled)
         offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
         named = make_callbacks(settings.callbacks, offered)
         averaging = Averaging(model, settings.average, call_of(model, self.splits.inputs)) if settings.average else None
-        callbacks = [scheduled, shown, EpochCallback(self.splits.train), waiting, *named, averaging]
+        callbacks = [scheduled, progress_callback, EpochCallback(self.splits.train), waiting, *named, averaging]
         with (
             folder_for(output_dir, settings) as folder,
             restored(model),
@@ -136,7 +136,7 @@ class Job:
                 views=self._views(settings, targets, tasks),
                 callbacks=[callback for callback in callbacks if callback is not None],
             )
-            shown.live = trainer.live
+            progress_callback.live = trainer.live
             before = trainer.measure()
             added = self._further(further, trainer, tasks)
             if settings.learning_rate == "find":
@@ -208,9 +208,9 @@ class Job:
     ) -> dict[str, dict[str, Further]]:
         """Sort the metrics that the recipe adds by output, and try them on the network as it is before training."""
         outputs = [target.objective.output for target in trainer.targets]
-        kept = [width - len(COLUMNS) for width in trainer.widths]
+        widths = [width - len(COLUMNS) for width in trainer.widths]
         kinds = dict(zip(outputs, tasks, strict=True))
-        added = by_output(further, kinds, dict(zip(outputs, kept, strict=True)))
+        added = by_output(further, kinds, dict(zip(outputs, widths, strict=True)))
         if added:
             by_task_and_domain(trainer.targets, tasks, trainer.measured, trainer.widths, (), further=added)
         return added

@@ -34,16 +34,16 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
     evaluate = as_sources(settings.evaluate) if settings.evaluate is not None else []
     trained = [source.labels == "visible" for source in train] + [False] * len(evaluate)
     loaded = load_sources([*train, *evaluate], seed, network, trained)
-    parts, others = loaded[: len(train)], loaded[len(train) :]
+    parts, evaluated = loaded[: len(train)], loaded[len(train) :]
     first = parts[0].classes
-    alone = first and others and not any(set(part.classes) & set(first) for part in others)
-    for part in [*parts, *others]:
+    alone = first and evaluated and not any(set(part.classes) & set(first) for part in evaluated)
+    for part in [*parts, *evaluated]:
         shared = set(part.classes) & set(first)
-        if any(part.classes[name] != first[name] for name in shared) or (alone and part in others):
-            where = "train.evaluate.classes" if part in others else "train.data"
+        if any(part.classes[name] != first[name] for name in shared) or (alone and part in evaluated):
+            where = "train.evaluate.classes" if part in evaluated else "train.data"
             raise TrainingError(
                 f"data have {dict(first)} classes and "
-                f"{'evaluate' if part in others else 'another source'} has {dict(part.classes)}",
+                f"{'evaluate' if part in evaluated else 'another source'} has {dict(part.classes)}",
                 where=where,
             )
         if part.inputs != parts[0].inputs:
@@ -53,16 +53,20 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
             )
     plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
     if plain and len(evaluate) <= 1:
-        return _tested_on(parts[0], others[0]) if others else parts[0]
-    return combined(train, parts, evaluate or train, others or parts)
+        return _tested_on(parts[0], evaluated[0]) if evaluated else parts[0]
+    return combined(train, parts, evaluate or train, evaluated or parts)
 
 
-def _tested_on(part: Splits, other: Splits) -> Splits:
-    """Return ``part`` with the test samples of ``other``."""
-    held = {**part.split.get("held_out", {}), **other.split.get("held_out", {})}
-    split = {**part.split, "evaluate": other.split.get("rule"), "held_out": held} if part.split else dict(other.split)
-    notes = tuple(dict.fromkeys([*part.notes, *other.notes]))
-    return replace(part, test=other.test, notes=notes, split=split)
+def _tested_on(part: Splits, evaluation: Splits) -> Splits:
+    """Return ``part`` with the test samples of ``evaluation``."""
+    held = {**part.split.get("held_out", {}), **evaluation.split.get("held_out", {})}
+    split = (
+        {**part.split, "evaluate": evaluation.split.get("rule"), "held_out": held}
+        if part.split
+        else dict(evaluation.split)
+    )
+    notes = tuple(dict.fromkeys([*part.notes, *evaluation.notes]))
+    return replace(part, test=evaluation.test, notes=notes, split=split)
 
 
 def prepared_as(network: Network, model: nn.Module | Record, sources: Sequence[Any]) -> Network:
@@ -85,5 +89,5 @@ def stated_for(model: nn.Module | Record, sources: Sequence[Any]) -> Preprocessi
 
 def sources_of(settings: TrainSettings) -> list[Any]:
     """Return all sources of a ``train:`` section."""
-    given = (settings.data, settings.evaluate)
-    return [source for sources in given if sources is not None for source in as_sources(sources)]
+    settings_of_data = (settings.data, settings.evaluate)
+    return [source for sources in settings_of_data if sources is not None for source in as_sources(sources)]

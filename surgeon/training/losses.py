@@ -248,8 +248,8 @@ def _elementwise(function: Callable[..., Tensor], prediction: Tensor, target: Te
 def _mean_by_sample(values: Tensor, valid: Tensor) -> Tensor:
     """Average ``values (batch, …)`` over the ``valid`` ones of each sample; 0 without any."""
     valid = valid.reshape(len(valid), -1)
-    kept = values.reshape(len(values), -1).where(valid, torch.zeros((), device=values.device))
-    return kept.sum(1) / valid.sum(1).clamp(min=1)
+    masked_values = values.reshape(len(values), -1).where(valid, torch.zeros((), device=values.device))
+    return masked_values.sum(1) / valid.sum(1).clamp(min=1)
 
 
 def _numbers(values: Numbers, device: torch.device) -> Tensor:

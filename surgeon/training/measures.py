@@ -102,14 +102,14 @@ def of_counts(counts: Tensor, names: Sequence[str] | None = None, *, iou: bool =
     has_label, total = labelled > 0, labelled.sum()
     if not total:
         return {}
-    seen = labelled + predicted > 0
+    occurring = labelled + predicted > 0
     metrics: Measures = {
         "accuracy": (right.sum() / total).item(),
         "balanced_accuracy": recall[has_label].mean().item(),
-        "f1": f1[seen].mean().item(),
+        "f1": f1[occurring].mean().item(),
     }
     if iou:
-        metrics["miou"] = union[seen].mean().item()
+        metrics["miou"] = union[occurring].mean().item()
     if counts.shape[1] <= MOST:
         labels = _names(names, counts.shape[1])
         metrics["per_class"] = {
@@ -219,17 +219,19 @@ def of_boxes(table: Tensor, most: int, names: Sequence[str] | None = None) -> Me
     metric = MeanAveragePrecision(class_metrics=True)
     counts: Counter[int] = Counter()
     for row in table.cpu():
-        predicted, given = row[: most * 6].reshape(-1, 6), row[most * 6 :].reshape(-1, 6)
-        predicted, given = predicted[predicted[:, 1] >= 0], given[given[:, 0] >= 0]
-        labels, crowd = given[:, 0].long(), given[:, 1].long()
+        predicted, annotated = row[: most * 6].reshape(-1, 6), row[most * 6 :].reshape(-1, 6)
+        predicted, annotated = predicted[predicted[:, 1] >= 0], annotated[annotated[:, 0] >= 0]
+        labels, crowd = annotated[:, 0].long(), annotated[:, 1].long()
         counts.update(labels[crowd == 0].tolist())
         boxes = {"boxes": predicted[:, 2:], "scores": predicted[:, 0], "labels": predicted[:, 1].long()}
-        metric.update([boxes], [{"boxes": given[:, 2:], "labels": labels, "iscrowd": crowd}])
+        metric.update([boxes], [{"boxes": annotated[:, 2:], "labels": labels, "iscrowd": crowd}])
     with redirect_stdout(StringIO()):  # pycocotools reports its progress
-        made = metric.compute()
-    measured = {name: _of_coco(made[name]) for name in ("map", "map_50", "map_75")}
-    metrics: Measures = {**measured, "mar": _of_coco(made["mar_100"]), "boxes": sum(counts.values())}
-    by_class = zip(*(made[name].reshape(-1) for name in ("classes", "map_per_class", "mar_100_per_class")), strict=True)
+        results = metric.compute()
+    measured = {name: _of_coco(results[name]) for name in ("map", "map_50", "map_75")}
+    metrics: Measures = {**measured, "mar": _of_coco(results["mar_100"]), "boxes": sum(counts.values())}
+    by_class = zip(
+        *(results[name].reshape(-1) for name in ("classes", "map_per_class", "mar_100_per_class")), strict=True
+    )
     values = {int(number): (_of_coco(precision), _of_coco(recall)) for number, precision, recall in by_class}
     labels_of = list(names) if names else [str(number) for number in range(max(values, default=-1) + 1)]
     if len(labels_of) <= MOST:

@@ -47,15 +47,15 @@ ALL = "all"
 
 
 def rows(targets: Sequence[Target], outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, list[int]]:
-    """Return one row per sample: domain (or -1), then by objective :data:`COLUMNS` and the columns of :func:`_kept`.
+    """Return one row per sample: domain (or -1), then by objective :data:`COLUMNS` and those of :func:`_extra_columns`.
 
     Returns the rows, and the number of columns of each objective.
     """
     size = len(next(iter(batch.values())))
     device = next(iter(outputs.values())).device
     domain = batch["domain"].float() if "domain" in batch else torch.full((size,), -1.0, device=device)
-    made = [_row(target, outputs, batch) for target in targets]
-    return torch.cat([domain[:, None], *made], dim=1), [part.shape[1] for part in made]
+    columns = [_row(target, outputs, batch) for target in targets]
+    return torch.cat([domain[:, None], *columns], dim=1), [part.shape[1] for part in columns]
 
 
 def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -72,7 +72,7 @@ def _row(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         ],
         dim=1,
     )
-    return torch.cat([fixed, _kept(target, outputs, batch)], dim=1)
+    return torch.cat([fixed, _extra_columns(target, outputs, batch)], dim=1)
 
 
 def _elements(target: Target, batch: Batch) -> Tensor:
@@ -111,27 +111,27 @@ def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str 
     return "values" if target.loss in (mse, huber) else None
 
 
-def _kept(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def _extra_columns(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
     """Return what metrics need per sample beside :data:`COLUMNS`; no columns if that would be too many."""
     prediction, label = target.pair(outputs, batch)
     size, task = len(label), task_of(target, outputs, batch)
-    none = prediction.new_zeros((size, 0), dtype=torch.float32)
+    no_columns = prediction.new_zeros((size, 0), dtype=torch.float32)
     if task == "boxes":
         return flat_boxes(outputs, batch)
     if task in COUNTED:
         logits = classes_second(prediction, label)
         classes = logits.shape[1]
         if classes > MANY:
-            return none
+            return no_columns
         flat = logits.movedim(1, -1).reshape(size, -1, classes)
         tables = [confusion_of(flat[row], label[row].reshape(-1), classes) for row in range(size)]
         if classes > SQUARE:
             tables = [torch.stack([table.diagonal(), table.sum(1), table.sum(0)]) for table in tables]
         # the class count determines which of the two follows
-        kept = torch.cat([torch.full((size, 1), classes), torch.stack(tables).reshape(size, -1)], dim=1)
-        return kept.float().to(prediction.device)
+        columns = torch.cat([torch.full((size, 1), classes), torch.stack(tables).reshape(size, -1)], dim=1)
+        return columns.float().to(prediction.device)
     if task is None or prediction[:1].numel() > WIDEST:
-        return none
+        return no_columns
     if task == "classes":
         whole = label.argmax(1).masked_fill(~present(label).all(-1), IGNORED) if label.is_floating_point() else label
         return torch.cat([prediction.float().reshape(size, -1), whole.float()[:, None]], dim=1)
@@ -150,9 +150,9 @@ def means(targets: Sequence[Target], table: Tensor, sizes: Sequence[int]) -> dic
         if target.loss is detection:
             precision = of_boxes(part[:, len(COLUMNS) :], MOST)["map"]
             averages |= {} if precision is None else {f"{target.objective.output}_map": precision}
-        for what, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
+        for quantity, value in zip(("loss", "accuracy"), _loss_and_accuracy(part), strict=True):
             if value is not None:
-                averages[f"{target.objective.output}_{what}"] = value
+                averages[f"{target.objective.output}_{quantity}"] = value
     return averages
 
 
@@ -218,25 +218,25 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
     metrics: dict[str, Any] = {"samples": len(part), "loss": loss}
     if accuracy is not None:
         metrics["accuracy"] = accuracy
-    kept = part[:, len(COLUMNS) :]
+    columns = part[:, len(COLUMNS) :]
     if task == "boxes":
-        return metrics | of_boxes(kept, MOST, names)
+        return metrics | of_boxes(columns, MOST, names)
     if task in COUNTED:
         if task in PERPLEXITY:
             metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
-        if kept.shape[1]:
-            classes, counts = int(kept[0, 0]), kept[:, 1:].double().sum(0)
+        if columns.shape[1]:
+            classes, counts = int(columns[0, 0]), columns[:, 1:].double().sum(0)
             if classes <= SQUARE:
                 metrics |= of_confusion(counts.reshape(classes, classes), names, iou=task == "pixels")
             else:
                 metrics |= of_counts(counts.reshape(3, classes), names, iou=task == "pixels")
-    elif task == "classes" and kept.shape[1]:
-        logits, labels = kept[:, :-1], kept[:, -1].long()
+    elif task == "classes" and columns.shape[1]:
+        logits, labels = columns[:, :-1], columns[:, -1].long()
         metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
         metrics |= {name: metric(logits, labels) for name, metric in further.items()}
-    elif task is not None and kept.shape[1]:
-        half = kept.shape[1] // 2
+    elif task is not None and columns.shape[1]:
+        half = columns.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
-        metrics |= measure(kept[:, :half], kept[:, half:], names)
-        metrics |= {name: metric(kept[:, :half], kept[:, half:]) for name, metric in further.items()}
+        metrics |= measure(columns[:, :half], columns[:, half:], names)
+        metrics |= {name: metric(columns[:, :half], columns[:, half:]) for name, metric in further.items()}
     return metrics

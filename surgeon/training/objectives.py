@@ -27,8 +27,8 @@ def call_of(model: nn.Module, inputs: Sequence[str]) -> Call:
     return DetectorCall.of_detector(model, inputs) if SIZES in inputs else Call.of(model, inputs)
 
 
-def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]) -> list[Objective]:
-    """Return cross-entropy of the model's main output, unless ``given`` objectives already train it.
+def default_objectives(outputs: Mapping[str, Tensor], objectives: Sequence[Objective]) -> list[Objective]:
+    """Return cross-entropy of the model's main output, unless ``objectives`` objectives already train it.
 
     An output without a gradient does not count, because everything that computes it is frozen, as in an earlier column.
 
@@ -45,19 +45,19 @@ def default_objectives(outputs: Mapping[str, Tensor], given: Sequence[Objective]
             f"no gradient reaches an output ({', '.join(outputs)}): the trained parameters do not affect them",
             hint="see which parameters are trained: surgeon plan RECIPE MODEL",
         )
-    if main is None and not given:
+    if main is None and not objectives:
         raise TrainingError(
             f"several outputs ({', '.join(trained)}), and none of them is called {' or '.join(MAIN)}",
             where="train.objectives",
             hint="choose one: objectives: [{output: NAME, loss: cross_entropy, label: labels}]",
         )
-    if main is None or any(objective.output == main for objective in given):
+    if main is None or any(objective.output == main for objective in objectives):
         return []
-    wanted = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    defaults = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
     if main == MAIN[1] and AUX in trained and outputs[AUX].shape == outputs[main].shape:
         # torchvision's networks for segmentation learn by both, as its own recipes train them
-        wanted.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
-    return wanted
+        defaults.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
+    return defaults
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class Target:
             return valid.float()
         mass = count(target, **self.options)
         if not isinstance(mass, Tensor) or mass.shape != valid.shape:
-            raise self._wrong("mass", mass, f"a tensor of shape ({len(valid)},), how much each sample counts")
+            raise self._bad_return("mass", mass, f"a tensor of shape ({len(valid)},), how much each sample counts")
         return mass
 
-    def _wrong(self, what: str, value: Any, expected: str) -> PluginError:
+    def _bad_return(self, subject: str, value: Any, expected: str) -> PluginError:
         name = f"the loss {self.objective.loss!r}"
         hint = None
         if isinstance(value, Tensor) and value.ndim == 0:
             hint = "take the mean over all dimensions but the first: reduction='none', then .flatten(1).mean(1)"
-        return refuse_return(self.loss, f"{what} of {name}" if what == "mass" else name, expected, value, hint)
+        return refuse_return(self.loss, f"{subject} of {name}" if subject == "mass" else name, expected, value, hint)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample ``(batch,)``, and which samples have a label ``(batch,)``."""
@@ -124,7 +124,7 @@ class Target:
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe, **self.options)
         if not isinstance(values, Tensor) or values.shape != valid.shape or not values.is_floating_point():
-            raise self._wrong("returned", values, f"a tensor of shape ({len(valid)},), one value for each sample")
+            raise self._bad_return("returned", values, f"a tensor of shape ({len(valid)},), one value for each sample")
         return values.where(valid, 0), valid
 
     def scores(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor | None:

@@ -63,19 +63,19 @@ class LossOptions:
                 options[name] = self._weights(objective, loss, options[name])
         return options
 
-    def _weights(self, objective: Objective, loss: Loss, given: Any) -> list[float]:
+    def _weights(self, objective: Objective, loss: Loss, setting: Any) -> list[float]:
         output = self.outputs[objective.output]
         token = output.ndim == 3
         count = output.shape[-1] if token or output.ndim < 3 else output.shape[1]
-        if given == "balanced":
+        if setting == "balanced":
             return self._balanced(objective, loss, count)
-        if isinstance(given, Mapping):
-            return self._by_name(objective, given, count)
-        if isinstance(given, str) or not isinstance(given, (list, tuple, Tensor)):
+        if isinstance(setting, Mapping):
+            return self._by_name(objective, setting, count)
+        if isinstance(setting, str) or not isinstance(setting, (list, tuple, Tensor)):
             raise TrainingError(
-                f"class weights must be balanced, a list or a mapping of names, not {given!r}", where=WHERE
+                f"class weights must be balanced, a list or a mapping of names, not {setting!r}", where=WHERE
             )
-        weights = [float(weight) for weight in given]
+        weights = [float(weight) for weight in setting]
         if len(weights) != count:
             raise TrainingError(
                 f"{len(weights)} class weights for the {count} classes of {objective.output!r}", where=WHERE
@@ -89,9 +89,9 @@ class LossOptions:
             labels = column_of(self.splits.train, objective.label).float()
             labels = labels.reshape(len(labels), -1)
             valid = present(labels)
-            yes = labels.nan_to_num().sum(0)
-            none = (yes == 0) | (yes == valid.sum(0))
-            return ((valid.sum(0) - yes) / yes.clamp(min=1e-12)).masked_fill(none, 1.0).tolist()
+            positives = labels.nan_to_num().sum(0)
+            constant = (positives == 0) | (positives == valid.sum(0))
+            return ((valid.sum(0) - positives) / positives.clamp(min=1e-12)).masked_fill(constant, 1.0).tolist()
         counts = classes_counted(self.splits.train, objective.label, count)
         classes = counts.nonzero().flatten().numpy()
         if not len(classes):
@@ -102,7 +102,7 @@ class LossOptions:
         weights[torch.as_tensor(classes)] = torch.as_tensor(balanced, dtype=torch.float32)
         return weights.tolist()
 
-    def _by_name(self, objective: Objective, given: Mapping[Any, Any], count: int) -> list[float]:
+    def _by_name(self, objective: Objective, by_name: Mapping[Any, Any], count: int) -> list[float]:
         names = class_names(self.model, self.splits, objective.label, count)
         if names is None:
             raise TrainingError(
@@ -110,14 +110,14 @@ class LossOptions:
                 where=WHERE,
                 hint=f"give a list of {count} weights, or balanced",
             )
-        for name in given:
+        for name in by_name:
             if str(name) not in names:
                 raise TrainingError(
                     f"unknown class {str(name)!r} (available: {', '.join(names)})",
                     where=WHERE,
                     hint=suggest(str(name), names),
                 )
-        chosen = {str(name): float(weight) for name, weight in given.items()}
+        chosen = {str(name): float(weight) for name, weight in by_name.items()}
         return self._weights(objective, cross_entropy, [chosen.get(name, 1.0) for name in names])
 
 

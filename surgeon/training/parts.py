@@ -49,20 +49,20 @@ def make_targets(
     Raises:
         TrainingError: Settings, data and model do not match, or nothing would be trained.
     """
-    wanted = list(objectives)
+    trained = list(objectives)
     if settings.objectives is None:
-        held = {name for penalty in penalties for name in penalty.conserved()}
-        free = {name: output for name, output in outputs.items() if name not in held}
-        if not (free or wanted):
+        conserved = {name for penalty in penalties for name in penalty.conserved()}
+        free = {name: output for name, output in outputs.items() if name not in conserved}
+        if not (free or trained):
             raise TrainingError(
-                f"all outputs of the model are conserved ({', '.join(held)}), so nothing is learned",
+                f"all outputs of the model are conserved ({', '.join(conserved)}), so nothing is learned",
                 where="train.objectives",
                 hint="add a new head beside the old one: multitask with original: keep",
             )
         if DETECTIONS in outputs:
-            default = [] if any(objective.output == DETECTIONS for objective in wanted) else [default_objective()]
+            default = [] if any(objective.output == DETECTIONS for objective in trained) else [default_objective()]
         else:
-            default = default_objectives(free, wanted) if free else []
+            default = default_objectives(free, trained) if free else []
         language = language_of(model)
         if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
             # labels beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
@@ -72,10 +72,10 @@ def make_targets(
                 for o in default
                 if o.label in batch
             ] or default
-        wanted = [*default, *wanted]
+        trained = [*default, *trained]
     losses = plugins.losses() if plugins else surgeon_losses()
     options = LossOptions(settings, splits, model, outputs)
-    return prepare(wanted, losses, outputs, batch, splits.classes, options)
+    return prepare(trained, losses, outputs, batch, splits.classes, options)
 
 
 def make_cache(

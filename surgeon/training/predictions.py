@@ -87,7 +87,7 @@ class Predictions:
     def rows(self) -> list[dict[str, Any]]:
         """A mapping for each sample: ``sample``, ``part`` if there are parts, ``class`` and ``probabilities`` by name
         (for questions a list of classes), or ``values`` by name, and ``label`` if there are labels."""
-        made = []
+        table_rows = []
         for number, (values, chosen) in enumerate(zip(self.values.tolist(), self.classes, strict=True)):
             row: dict[str, Any] = {"sample": self.samples[number]}
             if self.parts:
@@ -99,8 +99,8 @@ class Predictions:
                 row |= {"class": chosen, "shares" if self.kind in DENSE else "probabilities": by_name}
             if self.labels is not None:
                 row["label"] = self.labels[number]
-            made.append(row)
-        return made
+            table_rows.append(row)
+        return table_rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return the predictions as plain values, for JSON."""
@@ -114,8 +114,8 @@ class Predictions:
 
     def to_table(self) -> list[list[str]]:
         """Return a header, and a row for each sample with a column for each name, as for a CSV file."""
-        taken = COLUMNS
-        headings = [f"{name} (value)" if name in taken else name for name in self.names]
+        reserved = COLUMNS
+        headings = [f"{name} (value)" if name in reserved else name for name in self.names]
         has_class, has_label = self.kind != "value", self.labels is not None
         header = ["sample", *(["part"] if self.parts else []), *(["class"] if has_class else []), *headings]
         table = [header + (["label"] if has_label else [])]
@@ -171,8 +171,8 @@ def predict_samples(
                 raw = torch.stack([shares_of(place, raw.shape[CLASSES[kind]]) for place in some])
             values.append(raw.cpu().reshape(len(raw), -1))
             label = objective.label
-            if label in source.shown:
-                labels += source.shown[label][start : start + len(values[-1])]
+            if label in source.original_labels:
+                labels += source.original_labels[label][start : start + len(values[-1])]
             elif label in batch and label not in source.inputs:
                 names = source.classes.get(label) or network.head(label).names
                 labels += [_named(value, names, objective) for value in _labels(batch, label, kind)]
@@ -233,8 +233,8 @@ def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[
     """Return the objectives recorded in training and those of operations."""
     record = record_of(model)
     entry = record.training[-1] if record is not None and record.training else {}
-    given = entry.get("objectives") or entry.get("settings", {}).get("objectives") or ()
-    objectives = [*map(Objective.model_validate, given), *training_requests(operations).objectives]
+    recorded = entry.get("objectives") or entry.get("settings", {}).get("objectives") or ()
+    objectives = [*map(Objective.model_validate, recorded), *training_requests(operations).objectives]
     return list({(entry.output, entry.loss, entry.label): entry for entry in reversed(objectives)}.values())[::-1]
 
 
@@ -301,17 +301,17 @@ def _meaning(
     count = raw.shape[1]
     named = [network.head(objective.label).names, *(source.classes.get(objective.label, ()) for source in samples)]
     loss = "bce" if objective.loss == CLASS_LOSS and count == 1 else objective.loss
-    names = next((tuple(map(str, given)) for given in named if len(given) == count), None)
+    names = next((tuple(map(str, class_list)) for class_list in named if len(class_list) == count), None)
     if kind is not None:
         return kind, names or tuple(map(str, range(count))), raw
     if loss == CLASS_LOSS:
         return "class", names or tuple(map(str, range(count))), raw.softmax(1)
     if loss == "bce":
-        yes = raw.sigmoid()
-        pair = next((tuple(map(str, given)) for given in named if len(given) == 2), None)
+        probability = raw.sigmoid()
+        pair = next((tuple(map(str, class_list)) for class_list in named if len(class_list) == 2), None)
         if count == 1 and pair is not None:
-            return "class", pair, torch.cat([1 - yes, yes], dim=1)
-        return "yes", names or (("yes",) if count == 1 else tuple(map(str, range(count)))), yes
+            return "class", pair, torch.cat([1 - probability, probability], dim=1)
+        return "yes", names or (("yes",) if count == 1 else tuple(map(str, range(count)))), probability
     return "value", names or (("value",) if count == 1 else tuple(map(str, range(count)))), raw
 
 

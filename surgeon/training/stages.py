@@ -29,12 +29,12 @@ class Unfreezing(TrainerCallback):  # type: ignore[misc]
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.model = model
         self.stages: list[tuple[float, list[str]]] = []
-        seen: set[str] = set()
+        staged: set[str] = set()
         for stage in stages:
             names = anatomy.parameters(stage.sites) & trainable.keys()
             if not names:
                 raise TrainingError(f"unfreeze: nothing in {', '.join(stage.sites)} can train: an operation froze it")
-            if twice := sorted(names & seen):
+            if twice := sorted(names & staged):
                 raise TrainingError(f"unfreeze: {twice[0]} is in two stages", hint="name every site in one")
             if epochs is not None and stage.epoch >= epochs:
                 raise TrainingError(
@@ -42,9 +42,9 @@ class Unfreezing(TrainerCallback):  # type: ignore[misc]
                     f"and training ends at {epochs:g}",
                     hint="train longer, or leave the stage out and freeze it",
                 )
-            seen |= names
+            staged |= names
             self.stages.append((stage.epoch, sorted(names)))
-        if seen and not any(epoch == 0 for epoch, _ in self.stages) and not trainable.keys() - seen:
+        if staged and not any(epoch == 0 for epoch, _ in self.stages) and not trainable.keys() - staged:
             raise TrainingError("unfreeze: every stage waits, so nothing trains at first", hint="start one at epoch 0")
 
     def on_step_begin(

@@ -97,13 +97,13 @@ def check_same_task(
     if settings.distill is None or not settings.distill.weight:
         return
     label = next((target.objective.label for target in targets if target.objective.output == output), "labels")
-    mine = class_names(model).get(label) or list(splits.names.get(label, ()))
-    theirs = class_names(teacher).get(label, [])
-    if mine and theirs and [*mine] != [*theirs]:
-        same = set(mine) == set(theirs)
-        what = "in another order" if same else f"{', '.join(map(str, theirs[:8]))}"
+    student_classes = class_names(model).get(label) or list(splits.names.get(label, ()))
+    teacher_classes = class_names(teacher).get(label, [])
+    if student_classes and teacher_classes and [*student_classes] != [*teacher_classes]:
+        same = set(student_classes) == set(teacher_classes)
+        difference = "in another order" if same else f"{', '.join(map(str, teacher_classes[:8]))}"
         raise TrainingError(
-            f"the network's classes are {', '.join(map(str, mine[:8]))}, and the teacher's {what}",
+            f"the network's classes are {', '.join(map(str, student_classes[:8]))}, and the teacher's {difference}",
             where=f"{WHERE}.teacher",
             hint="take a teacher of the same classes in the same order",
         )
@@ -119,13 +119,16 @@ def _check_vocabularies(model: nn.Module, teacher: nn.Module, settings: TrainSet
     if not teacher_path or (named is None and (not student_path or student_path == teacher_path)):
         return
     student = load_tokenizer(student_path) if named is None else open_texts("text", named, None, Network()).tokenizer
-    mine, theirs = _vocabulary(student), _vocabulary(load_tokenizer(teacher_path))
-    odd = next((token for token in mine if theirs.get(token) != mine[token]), None)
-    odd = odd if odd is not None else next((token for token in theirs if token not in mine), None)
-    if odd is not None:
-        here, there = (f"is {given[odd]}" if odd in given else "is missing" for given in (mine, theirs))
+    vocab, teacher_vocab = _vocabulary(student), _vocabulary(load_tokenizer(teacher_path))
+    differing = next((token for token in vocab if teacher_vocab.get(token) != vocab[token]), None)
+    differing = differing if differing is not None else next((t for t in teacher_vocab if t not in vocab), None)
+    if differing is not None:
+        entry, teacher_entry = (
+            f"is {v[differing]}" if differing in v else "is missing" for v in (vocab, teacher_vocab)
+        )
         raise TrainingError(
-            f"the vocabularies of network and teacher differ: the token {odd!r} {here} in one and {there} in the other",
+            f"the vocabularies of network and teacher differ: the token {differing!r} {entry} in one and "
+            f"{teacher_entry} in the other",
             where=f"{WHERE}.teacher",
             hint="take a teacher with the same tokenizer",
         )
@@ -136,9 +139,9 @@ def _check_pictures(pictures: Mapping[str, Any], teacher: nn.Module) -> None:
     stated = preprocessing_of(teacher, {"pictures"})
     if stated.pictures is None or stated.notes:
         return
-    mine, theirs = _normalised(pictures), _normalised(stated.pictures)
-    if mine is not None and theirs is not None and mine != theirs:
-        (mean, std), (other_mean, other_std) = mine, theirs
+    student_pictures, teacher_pictures = _normalised(pictures), _normalised(stated.pictures)
+    if student_pictures is not None and teacher_pictures is not None and student_pictures != teacher_pictures:
+        (mean, std), (other_mean, other_std) = student_pictures, teacher_pictures
         raise TrainingError(
             f"the network's pictures have mean {mean} and deviation {std} taken out, the teacher's {other_mean} and "
             f"{other_std}, so that the teacher would not see what it was trained on",

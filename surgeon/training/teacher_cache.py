@@ -66,10 +66,10 @@ def check_fixed(settings: TrainSettings, splits: Splits) -> None:
                 hint="keep the teacher's predictions too: distill: {top: 16}; or features: none",
             )
         return
-    why = "they are masked or augmented" if varied(splits.train) else "they are mixed" if settings.mix else None
-    if why is not None:
+    reason = "they are masked or augmented" if varied(splits.train) else "they are mixed" if settings.mix else None
+    if reason is not None:
         raise TrainingError(
-            f"predictions cannot be kept: samples differ in every epoch ({why})",
+            f"predictions cannot be kept: samples differ in every epoch ({reason})",
             where=WHERE,
             hint="leave top out: the teacher runs in every step",
         )
@@ -119,8 +119,8 @@ class TopPredictions:
         values = torch.from_numpy(np.array(self.values[places])).to(logits.device)
         if logits.ndim == 3:
             real = _tokens(logits, batch)
-            kept = compared(logits, batch, target)[real]
-            logits, classes, values = logits[real][kept], classes[kept], values[kept]
+            mask = compared(logits, batch, target)[real]
+            logits, classes, values = logits[real][mask], classes[mask], values[mask]
         return top_loss(logits, classes, values, self.temperature), len(logits)
 
 
@@ -150,11 +150,11 @@ def top_loss(logits: Tensor, classes: Tensor, values: Tensor, temperature: float
     """
     scaled = logits.float() / temperature
     new = F.log_softmax(scaled, dim=-1)
-    kept = values.exp()
-    loss = (kept * (values - new.gather(1, classes))).sum(1)
+    probabilities = values.exp()
+    loss = (probabilities * (values - new.gather(1, classes))).sum(1)
     if classes.shape[1] == logits.shape[1]:
         return loss
-    rest = (1 - kept.sum(1)).clamp(min=0)
+    rest = (1 - probabilities.sum(1)).clamp(min=0)
     of_rest = new.scatter(1, classes, float("-inf")).logsumexp(1)
     whole: Tensor = loss + torch.special.xlogy(rest, rest) - rest * of_rest
     return whole
@@ -211,8 +211,8 @@ class _Writer:
                 best = F.log_softmax(logits.float() / self.temperature, dim=-1).topk(size, dim=-1)
                 classes.append(best.indices.int().cpu().numpy())
                 values.append(best.values.cpu().numpy())
-        made = (np.concatenate(classes), np.concatenate(values), np.cumsum(counts))
-        for path, array in zip(paths, made, strict=True):
+        arrays = (np.concatenate(classes), np.concatenate(values), np.cumsum(counts))
+        for path, array in zip(paths, arrays, strict=True):
             scratch = path.with_name(f".{path.name}.{os.getpid()}")
             with scratch.open("wb") as opened:
                 np.save(opened, array)

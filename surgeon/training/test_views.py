@@ -62,8 +62,8 @@ class TestViews:
         if kind == "classes":
             return F.log_softmax(stacked, dim=-1).logsumexp(0) - math.log(len(outputs))
         if kind == "questions":
-            yes = F.logsigmoid(stacked).logsumexp(0)
-            return yes - F.logsigmoid(-stacked).logsumexp(0)
+            log_yes = F.logsigmoid(stacked).logsumexp(0)
+            return log_yes - F.logsigmoid(-stacked).logsumexp(0)
         return stacked.mean(0) if stacked.is_floating_point() else stacked[0]
 
 

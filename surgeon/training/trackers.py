@@ -59,15 +59,15 @@ KEYS = {
 """The trackers that send to an account of their service."""
 
 
-def tracker_problems(given: Any) -> list[TrainingError]:
+def tracker_problems(report_to: Any) -> list[TrainingError]:
     """Make an error for each tracker that transformers does not know, or that is not installed.
 
     Args:
-        given: The argument ``report_to``.
+        report_to: The argument ``report_to``.
     """
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-    names = _names(given)
+    names = _names(report_to)
     installed = _installed() if any(name not in ("none", "all") for name in names) else []
     problems = []
     for name in names:
@@ -76,22 +76,22 @@ def tracker_problems(given: Any) -> list[TrainingError]:
         if name in INTEGRATION_TO_CALLBACK:
             extra = EXTRA_OF.get(name, name)
             package = f"python -m pip install {PACKAGES.get(name, name)}"
-            what = f"{name} is not installed"
+            message = f"{name} is not installed"
             hint = f"{install_command(extra) if extra in EXTRAS else package}, or report_to: none"
         else:
-            what = f"transformers does not support the tracker {name!r}"
+            message = f"transformers does not support the tracker {name!r}"
             hint = suggest(str(name), INTEGRATION_TO_CALLBACK) or f"supported: {', '.join(INTEGRATION_TO_CALLBACK)}"
-        problems.append(TrainingError(what, where=WHERE, hint=hint))
+        problems.append(TrainingError(message, where=WHERE, hint=hint))
     return problems
 
 
-def key_problems(given: Any) -> list[TrainingError]:
+def key_problems(report_to: Any) -> list[TrainingError]:
     """Make an error for each installed tracker whose service has no key of an account here.
 
     Args:
-        given: The argument ``report_to``.
+        report_to: The argument ``report_to``.
     """
-    names = _names(given)
+    names = _names(report_to)
     if "all" in names:
         names = _installed()
     problems = []
@@ -105,8 +105,8 @@ def key_problems(given: Any) -> list[TrainingError]:
     return problems
 
 
-def _names(given: Any) -> list[str]:
-    return [given] if isinstance(given, str) else list(given or ())
+def _names(report_to: Any) -> list[str]:
+    return [report_to] if isinstance(report_to, str) else list(report_to or ())
 
 
 def _installed() -> list[str]:

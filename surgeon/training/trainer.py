@@ -189,7 +189,9 @@ class ObjectiveTrainer(BaseTrainer):
         if model.training:
             self._last = total.detach()
             losses = {
-                name.removesuffix("_loss"): seen[-1] for name, seen in self._seen.items() if name.endswith("_loss")
+                name.removesuffix("_loss"): history[-1]
+                for name, history in self._seen.items()
+                if name.endswith("_loss")
             }
             if _processes() == 1:  # several processes stop at the same step, by the norm of the shared gradients
                 self.guard.check_loss(self._last, losses, self.state)
@@ -334,8 +336,8 @@ class ObjectiveTrainer(BaseTrainer):
         return None, table, table.new_zeros(len(table))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        given = prediction.predictions
-        self.measured = torch.cat([torch.as_tensor(part) for part in given]) if isinstance(given, list) else given
+        parts = prediction.predictions
+        self.measured = torch.cat([torch.as_tensor(part) for part in parts]) if isinstance(parts, list) else parts
         self.measured = torch.as_tensor(self.measured)
         loss = total_loss(self.targets, self.measured, self.widths, self.weighing)
         return {"loss": loss, **means(self.targets, self.measured, self.widths)}

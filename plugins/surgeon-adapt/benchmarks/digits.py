@@ -54,16 +54,16 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="*", choices=[SOURCE, BUILT_IN, *METHODS], default=[SOURCE, BUILT_IN, *METHODS]
     )
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     begin()
     if "mmd" not in plugins().operations():
         plugins().register(surgeon_adapt, "adapt")
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    for target in given.targets:
-        for seed in given.seeds:
-            for method in given.methods:
-                run(method, seed, target, given.results)
-    print("\n".join(table(done(given.results))))
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    for target in arguments.targets:
+        for seed in arguments.seeds:
+            for method in arguments.methods:
+                run(method, seed, target, arguments.results)
+    print("\n".join(table(done(arguments.results))))
 
 
 def done(path: Path) -> list[dict[str, Any]]:
@@ -130,11 +130,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _cells(name: str, target: str, values: Mapping[str, Mapping[tuple[str, int], float]]) -> list[str]:
     by_seed = {seed: value for (where, seed), value in values[name].items() if where == target}
-    other = {seed: value for (where, seed), value in values.get(BUILT_IN, {}).items() if where == target}
+    built_in = {seed: value for (where, seed), value in values.get(BUILT_IN, {}).items() if where == target}
     spread = statistics.stdev(by_seed.values()) if len(by_seed) > 1 else 0.0
-    ahead = sum(value > other[seed] for seed, value in by_seed.items() if seed in other)
-    shown = f"{statistics.mean(by_seed.values()):.1f} ± {spread:.1f}" if by_seed else ""
-    return [shown, "" if name == BUILT_IN else f"{ahead} of {len(by_seed)}"]
+    ahead = sum(value > built_in[seed] for seed, value in by_seed.items() if seed in built_in)
+    cell = f"{statistics.mean(by_seed.values()):.1f} ± {spread:.1f}" if by_seed else ""
+    return [cell, "" if name == BUILT_IN else f"{ahead} of {len(by_seed)}"]
 
 
 if __name__ == "__main__":

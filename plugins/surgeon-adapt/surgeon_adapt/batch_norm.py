@@ -42,12 +42,12 @@ class DomainBatchNorm(Operation):
 
     @model_validator(mode="before")
     @classmethod
-    def _target_by_default(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("predict") is None:
-            domains = given.get("domains")
+    def _target_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("predict") is None:
+            domains = values.get("domains")
             last = domains[-1] if isinstance(domains, (list, tuple)) and domains else "?"
-            return {**given, "predict": last}
-        return given
+            return {**values, "predict": last}
+        return values
 
     @model_validator(mode="after")
     def _names(self) -> DomainBatchNorm:

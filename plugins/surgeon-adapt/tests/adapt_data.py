@@ -79,9 +79,9 @@ def trained(
     """Apply the operations and train with what they ask for."""
     model = surgeon.apply(build(), list(operations)) if operations else build()
     data = stripes(wrong=wrong, domains=domains)
-    given = {"data": data, "epochs": epochs, "batch_size": 24, "learning_rate": 1e-2, **settings}
+    train_settings = {"data": data, "epochs": epochs, "batch_size": 24, "learning_rate": 1e-2, **settings}
     penalties = [penalty for operation in operations for penalty in operation.penalties()]
-    report = surgeon.train(model, TrainSettings.model_validate(given), penalties=penalties, quiet=True, **run)
+    report = surgeon.train(model, TrainSettings.model_validate(train_settings), penalties=penalties, quiet=True, **run)
     return model, report
 
 

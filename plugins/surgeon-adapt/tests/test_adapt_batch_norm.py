@@ -30,10 +30,10 @@ def test_each_domain_has_a_batch_of_its_own_in_training():
     part = DomainNorm([plain, photo], DOMAINS, "photo").train()
     x, domain = torch.randn(7, 3, 4, 4), torch.tensor([1, 0, 0, 1, 1, 0, 1])
     part.domain = domain
-    made = part(x)
+    outputs = part(x)
     for number, norm in enumerate((plain, photo)):
         alone.reset_running_stats()
-        torch.testing.assert_close(made[domain == number], alone(x[domain == number]))
+        torch.testing.assert_close(outputs[domain == number], alone(x[domain == number]))
         torch.testing.assert_close(norm.running_mean, alone.running_mean)
         torch.testing.assert_close(norm.running_var, alone.running_var)
     part.eval()
@@ -91,7 +91,7 @@ def test_training_gives_each_domain_its_statistics_and_a_file_says_which_are_use
 
 def test_predictions_use_the_statistics_of_the_target_unless_another_domain_is_named():
     x = samples(shifted=True)
-    made = {}
+    outputs = {}
     for predict in (None, "photo", "plain"):
         operation = norms() if predict is None else norms(predict=predict)
         model = surgeon.apply(network(), [operation]).eval()
@@ -100,9 +100,9 @@ def test_predictions_use_the_statistics_of_the_target_unless_another_domain_is_n
         alone = nn.Sequential(*model)
         alone[1] = model[1].norms[DOMAINS.index(predict or "photo")]
         assert torch.equal(model(x), alone(x))
-        made[predict] = model(x)
-    assert torch.equal(made[None], made["photo"])
-    assert not torch.equal(made["plain"], made["photo"])
+        outputs[predict] = model(x)
+    assert torch.equal(outputs[None], outputs["photo"])
+    assert not torch.equal(outputs["plain"], outputs["photo"])
     notes = surgeon.plan(network(), [norms()]).steps[0].notes
     assert "outside of training, 1 norms use the statistics of photo" in notes
 

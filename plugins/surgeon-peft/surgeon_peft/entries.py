@@ -51,8 +51,8 @@ def joined(skeleton: nn.Module, adapter: Checkpoint, base: Source, values: dict[
     for name, (source, tensor) in _placed(wrapped, file, folder).items():
         entry = memory_entry(name, tensor) if tensor is not None else replace(file.entries[source], name=name)
         entries[name] = entry
-    wanted = {name for key, name in inner.items() if key not in names}
-    absent = sorted(wanted - entries.keys())
+    adapter_names = {name for key, name in inner.items() if key not in names}
+    absent = sorted(adapter_names - entries.keys())
     if absent:
         raise CheckpointError(
             f"it lacks {len(absent)} tensors that its config asks for: {', '.join(absent[:3])}",
@@ -68,7 +68,7 @@ def joined(skeleton: nn.Module, adapter: Checkpoint, base: Source, values: dict[
         stamps={**base.checkpoint.stamps, **adapter.stamps},
         notes=[
             *base.checkpoint.notes,
-            f"base {base.location}: {len(entries) - len(wanted)} tensors, adapter: {len(wanted)}",
+            f"base {base.location}: {len(entries) - len(adapter_names)} tensors, adapter: {len(adapter_names)}",
         ],
     )
 

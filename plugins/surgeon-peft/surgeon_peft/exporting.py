@@ -107,8 +107,8 @@ def _check(network: nn.Module, wrapped: PeftModel, folder: Path) -> None:
         again = PeftModel.from_pretrained(plain, str(folder))
     actual = state_of(inner_of(again))
     for name, tensor in state_of(network).items():
-        other = actual.get(name)
-        if other is None or not torch.equal(other.to(tensor.device), tensor):
+        reread = actual.get(name)
+        if reread is None or not torch.equal(reread.to(tensor.device), tensor):
             raise ExportError(
                 f"peft reads {name} back with other values", hint="this adapter cannot be exported; keep the artifact"
             )

@@ -57,18 +57,18 @@ def inject(model: nn.Module, config: PeftConfig, seed: int = 0) -> list[str]:
             raise NotInjectedError(" ".join(str(error).split()) or type(error).__name__) from error
     if tuner.model is not model:
         raise NotInjectedError(f"{name} replaces the whole network")
-    held = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    outside = [n for n, t in [*tuner.named_parameters(), *tuner.named_buffers()] if id(t) not in held]
+    tensor_ids = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    outside = [n for n, t in [*tuner.named_parameters(), *tuner.named_buffers()] if id(t) not in tensor_ids]
     if outside:
         raise NotInjectedError(f"{name} keeps tensors beside the network ({outside[0]})")
-    if not base <= held:
+    if not base <= tensor_ids:
         raise NotInjectedError(f"{name} replaces tensors of the base")
     if meta:
         _refuse_unsaved(model, name)
     after = dict(model.named_modules())
     changed: list[str] = []
     for site, module in after.items():
-        parents = (site.startswith(f"{other}.") for other in changed)
+        parents = (site.startswith(f"{parent}.") for parent in changed)
         if before.get(site) is not module and not any(parents):
             changed.append(site)
     return changed
@@ -96,8 +96,8 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the topmost modules that peft has put into a network, with their sites."""
     top: list[str] = []
     for site, module in model.named_modules():
-        mine = isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
-        if mine and not any(site.startswith(f"{other}.") for other in top):
+        is_peft_layer = isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+        if is_peft_layer and not any(site.startswith(f"{parent}.") for parent in top):
             top.append(site)
             yield site, module
 

@@ -77,8 +77,8 @@ class _Merged:
         for name, value in zip(self.names, values, strict=True):
             old = tensors[name]
             value = value.to(old.dtype)
-            for other in [other for other, tensor in tensors.items() if tensor is old]:
-                set_tensor(layer, other, value)
+            for alias in [alias for alias, tensor in tensors.items() if tensor is old]:
+                set_tensor(layer, alias, value)
         return layer.eval()
 
     def merge(self, layer: nn.Module) -> nn.Module:
@@ -153,10 +153,10 @@ def _inputs_for(base: nn.Module) -> torch.Tensor | None:
 
 def _distinct(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Leave out further names of the same tensor."""
-    seen: dict[int, str] = {}
+    first_names: dict[int, str] = {}
     for name, tensor in tensors.items():
-        seen.setdefault(id(tensor), name)
-    return {name: tensors[name] for name in seen.values()}
+        first_names.setdefault(id(tensor), name)
+    return {name: tensors[name] for name in first_names.values()}
 
 
 def _exchange(module: nn.Module, old: torch.Tensor, new: torch.Tensor) -> None:
@@ -168,11 +168,11 @@ def _exchange(module: nn.Module, old: torch.Tensor, new: torch.Tensor) -> None:
 
 def _refuse_shared_base(model: nn.Module, site: str, base: nn.Module) -> None:
     """Refuse a base layer whose weight another module uses too: merged, that one would change as well."""
-    mine = {id(tensor): name for name, tensor in state_of(base).items()}
+    base_names = {id(tensor): name for name, tensor in state_of(base).items()}
     for name, tensor in state_of(model).items():
-        if id(tensor) in mine and not name.startswith(f"{site}."):
+        if id(tensor) in base_names and not name.startswith(f"{site}."):
             raise OperationError(
-                f"{site}.{mine[id(tensor)]} is the same tensor as {name}, which merging would change too",
+                f"{site}.{base_names[id(tensor)]} is the same tensor as {name}, which merging would change too",
                 hint="keep the adapter beside its base: surgeon export-adapter",
             )
 

@@ -140,10 +140,10 @@ def config_of(values: dict[str, Any], folder: Path) -> PeftConfig:
         raise ArchitectureError(f"{name} cannot be attached: {reason}", where=str(folder))
     cls = next(cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items() if str(kind.value).lower() == name)
     try:
-        made: PeftConfig = cls.from_peft_type(**{**values, "inference_mode": False})  # type: ignore[no-untyped-call]
+        config: PeftConfig = cls.from_peft_type(**{**values, "inference_mode": False})  # type: ignore[no-untyped-call]
     except (TypeError, ValueError) as error:
         raise ArchitectureError(f"{CONFIG}: {' '.join(str(error).split())}", where=str(folder)) from error
-    return made
+    return config
 
 
 def open_base(reference: str, folder: Path) -> Source:

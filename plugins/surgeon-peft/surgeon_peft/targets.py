@@ -35,8 +35,8 @@ def adaptable(sites: Sequence[Site], *, norms: bool) -> list[str]:
             if name and _is_adaptable(module, norms)
         ]
         if not inside:
-            what = "norm layers" if norms else "linear or convolution layers"
-            raise OperationError(f"{site} has no {what} to adapt", hint="name other modules with targets:")
+            noun = "norm layers" if norms else "linear or convolution layers"
+            raise OperationError(f"{site} has no {noun} to adapt", hint="name other modules with targets:")
         names.update(dict.fromkeys(inside))
     return list(names)
 
@@ -58,10 +58,10 @@ def refuse_ambiguous(model: nn.Module, names: Iterable[str], field: str) -> None
     Raises:
         OperationError: There is one.
     """
-    wanted = set(names)
+    targets = set(names)
     for site, _ in model.named_modules():
-        for name in wanted:
-            if site not in wanted and site.endswith(f".{name}"):
+        for name in targets:
+            if site not in targets and site.endswith(f".{name}"):
                 raise OperationError(
                     f"{field}: peft would take {site} for {name} too, since its name ends alike",
                     hint=f"add {site} to {field}:, or leave {name} out",
@@ -71,17 +71,17 @@ def refuse_ambiguous(model: nn.Module, names: Iterable[str], field: str) -> None
 def saved_modules(surgery: Surgery, selector: str | None, *, targets: object) -> list[str]:
     """List the modules that train in full: those that a selector names, and new ones of earlier operations."""
     names = [site.name for site in surgery.select(selector)] if selector is not None else []
-    given = set(names)
-    made: list[str] = []
+    selected = set(names)
+    new_sites: list[str] = []
     for site, module in surgery.model.named_modules():
         tensors = list(module.parameters(recurse=False))
         if not tensors or not all(surgery.is_made(tensor) for tensor in tensors):
             continue
         above = any(site == name or site.startswith(f"{name}.") for name in names)
         if not above and not (isinstance(targets, list) and site in targets):
-            made.append(site)
-    if made:
-        surgery.note(f"{', '.join(made)}: new, so it trains in full and is saved with the adapter")
-    if "" in given:
+            new_sites.append(site)
+    if new_sites:
+        surgery.note(f"{', '.join(new_sites)}: new, so it trains in full and is saved with the adapter")
+    if "" in selected:
         raise OperationError("modules_to_save: the whole network cannot be saved with an adapter", hint="name a head")
-    return [*names, *made]
+    return [*names, *new_sites]

@@ -198,8 +198,8 @@ def test_convolutions_of_torchvision_are_adapted_exported_opened_and_merged(tmp_
         assert torch.equal(surgeon.load(f"peft:{tmp_path / 'adapter'}").eval()(images), expected)
         merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()]).eval()
         torch.testing.assert_close(merged(images), expected, rtol=1e-4, atol=1e-4)
-    theirs = alone.merge_and_unload().state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+    reference = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, reference[name]) for name, tensor in merged.state_dict().items())
 
 
 @quiet
@@ -236,8 +236,8 @@ def test_what_trains_beside_the_adapter_is_exported_opened_and_merged(method, ta
     assert torch.equal(logits(surgeon.load(f"peft:{tmp_path / 'adapter'}")), expected)
     merged = surgeon.apply(f"peft:{tmp_path / 'adapter'}", [MergeAdapters()])
     torch.testing.assert_close(logits(merged), expected)
-    theirs = alone.merge_and_unload().state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+    reference = alone.merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, reference[name]) for name, tensor in merged.state_dict().items())
 
 
 @quiet

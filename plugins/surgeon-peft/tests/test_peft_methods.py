@@ -56,10 +56,10 @@ def round_trip(method, folder):
     reloaded = transformers.LlamaForCausalLM.from_pretrained(surgeon.save(merged, folder / "merged"))
     assert torch.equal(logits(reloaded), logits(merged))
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
-    theirs = alone.merge_and_unload(safe_merge=True).state_dict()
-    assert theirs.keys() == merged.state_dict().keys()
+    by_peft = alone.merge_and_unload(safe_merge=True).state_dict()
+    assert by_peft.keys() == merged.state_dict().keys()
     for name, tensor in merged.state_dict().items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
+        torch.testing.assert_close(tensor, by_peft[name], rtol=0, atol=0)
     return changed, None
 
 

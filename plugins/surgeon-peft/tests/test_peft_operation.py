@@ -96,9 +96,9 @@ def test_a_new_head_trains_in_full_without_being_named(tmp_path):
 @quiet
 def test_first_values_that_depend_on_weights_are_those_of_peft():
     edited = surgeon.apply(bert(), [Peft(method="dora", targets="**.query", config={"r": 2})])
-    theirs = peft.get_peft_model(bert(), peft.LoraConfig(r=2, use_dora=True, target_modules=["query"]))
+    reference = peft.get_peft_model(bert(), peft.LoraConfig(r=2, use_dora=True, target_modules=["query"]))
     name = "bert.encoder.layer.1.attention.self.query.lora_magnitude_vector.default.weight"
-    assert torch.equal(edited.state_dict()[name], theirs.base_model.model.state_dict()[name])
+    assert torch.equal(edited.state_dict()[name], reference.base_model.model.state_dict()[name])
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "loha", "lokr", "vera"])
@@ -106,14 +106,14 @@ def test_first_values_that_depend_on_weights_are_those_of_peft():
 def test_first_values_that_are_computed_without_weights_do_not_depend_on_them(method):
     from surgeon_peft.initial import LayerValues
 
-    made = surgeon.apply(bert(), [Peft(method=method, targets="**.query", config={})])
-    layer = made.bert.encoder.layer[0].attention.self.query
+    model = surgeon.apply(bert(), [Peft(method=method, targets="**.query", config={})])
+    layer = model.bert.encoder.layer[0].attention.self.query
     site = "bert.encoder.layer.0.attention.self.query"
     seed = torch.tensor([3])
     base = layer.base_layer
     for name in [name for name in layer.state_dict() if not name.startswith("base_layer")]:
-        without = LayerValues(made.peft_config["default"], site, base, reads=False).of(name)(seed)
-        with_weights = LayerValues(made.peft_config["default"], site, base, reads=True).of(name)(
+        without = LayerValues(model.peft_config["default"], site, base, reads=False).of(name)(seed)
+        with_weights = LayerValues(model.peft_config["default"], site, base, reads=True).of(name)(
             seed, *base.parameters()
         )
         assert torch.equal(without, with_weights), name

@@ -49,8 +49,8 @@ class PruneBlocks(Operation):
         counts = [self._count(stack) for stack in stacks]
         assumed = [_positions(stack, count, None) for stack, count in zip(stacks, counts, strict=True)]
         chosen = surgery.choose("kept", lambda: self._chosen(surgery, stacks, counts), plan=assumed)
-        for stack, kept in zip(stacks, chosen, strict=True):
-            Truncate(keep_blocks=kept, stack=stack["container"]).apply(surgery.model, surgery)
+        for stack, indices in zip(stacks, chosen, strict=True):
+            Truncate(keep_blocks=indices, stack=stack["container"]).apply(surgery.model, surgery)
         return surgery.model
 
     def _stacks(self, surgery: Surgery, container: str | None) -> list[dict[str, Any]]:
@@ -88,17 +88,17 @@ class PruneBlocks(Operation):
             OperationError: There are fewer, or more have to stay.
         """
         container, count, fixed = stack["container"], len(stack["sites"]), len(stack["fixed"])
-        wanted = max(1, ceil(self.keep * count - 1e-9)) if isinstance(self.keep, float) else self.keep
-        if wanted > count:
+        blocks_left = max(1, ceil(self.keep * count - 1e-9)) if isinstance(self.keep, float) else self.keep
+        if blocks_left > count:
             raise OperationError(
-                f"{container} has {count} blocks; keep asks for {wanted}", hint=f"give at most {count}"
+                f"{container} has {count} blocks; keep asks for {blocks_left}", hint=f"give at most {count}"
             )
-        if fixed > wanted:
+        if fixed > blocks_left:
             raise OperationError(
                 f"{fixed} blocks of {container} change the shape of their input and have to stay",
                 hint=f"keep at least {fixed}",
             )
-        return wanted
+        return blocks_left
 
     def _chosen(self, surgery: Surgery, stacks: list[dict[str, Any]], counts: list[int]) -> list[list[int]]:
         from surgeon_prune.activations import influences
@@ -106,8 +106,10 @@ class PruneBlocks(Operation):
         axes = {site: axis for stack in stacks for site, axis in zip(stack["sites"], stack["axes"], strict=True)}
         measured = influences(surgery, self.data, self.samples, axes)
         for stack in stacks:
-            shown = ", ".join(f"{i}: {measured[site]:.3f}" for i, site in enumerate(stack["sites"]) if site in measured)
-            surgery.note(f"influence of the blocks of {stack['container']}: {shown}")
+            influence_list = ", ".join(
+                f"{i}: {measured[site]:.3f}" for i, site in enumerate(stack["sites"]) if site in measured
+            )
+            surgery.note(f"influence of the blocks of {stack['container']}: {influence_list}")
         return [_positions(stack, count, measured) for stack, count in zip(stacks, counts, strict=True)]
 
 

@@ -117,10 +117,10 @@ class Dependencies:
             if type(node.module).__module__.startswith("torch_pruning."):
                 continue
             writes = bool(self._graph.is_out_channel_pruning_fn(handler))
-            made = self._slices(node, writes, indices, count)
-            if made is None:
+            entries = self._slices(node, writes, indices, count)
+            if entries is None:
                 return None
-            for entry in made:
+            for entry in entries:
                 if within and not f"{self.site}.{entry.site}.".strip(".").startswith(f"{within}."):
                     return None
                 key = (entry.site, entry.name, entry.axis)
@@ -141,10 +141,10 @@ class Dependencies:
         reach an attention layer.
         """
         waiting: list[tuple[Any, Any, Sequence[Index]]] = [(root, method, [Index(i, i) for i in range(count)])]
-        seen: dict[Any, set[Index]] = {}
+        visited_by_node: dict[Any, set[Index]] = {}
         while waiting:
             node, handler, indices = waiting.pop()
-            visited = seen.setdefault((id(node), handler), set())
+            visited = visited_by_node.setdefault((id(node), handler), set())
             indices = sorted({Index(*index) for index in indices} - visited)
             if not indices:
                 continue
@@ -152,11 +152,11 @@ class Dependencies:
             yield node, handler, indices
             for dependency in node.dependencies:
                 if dependency.is_triggered_by(handler):
-                    given: Sequence[Index] = indices
+                    mapped: Sequence[Index] = indices
                     for mapping in dependency.index_mapping:
-                        given = mapping(given) if mapping is not None else given
-                    if given:
-                        waiting.append((dependency.target, dependency.handler, given))
+                        mapped = mapping(mapped) if mapping is not None else mapped
+                    if mapped:
+                        waiting.append((dependency.target, dependency.handler, mapped))
 
     def _slices(self, node: Any, writes: bool, indices: Sequence[Index], count: int) -> list[Slice] | None:
         """List the slices of one layer; None if its channels cannot be removed."""
@@ -184,7 +184,7 @@ class Dependencies:
             return None
         if role == READS:
             names = ["weight"]
-        made = []
+        slices = []
         for name in names:
             along = axis if name == "weight" else 0
             shape = getattr(module, name).shape
@@ -192,8 +192,8 @@ class Dependencies:
             entry = _slice(site, name, along, length, indices, count, role)
             if entry is None:
                 return None
-            made.append(entry)
-        return made
+            slices.append(entry)
+        return slices
 
 
 def _slice(
@@ -284,7 +284,7 @@ def _graph(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     return tp.DependencyGraph().build_dependency(
         model,
         example_inputs=(args, kwargs),
-        forward_fn=lambda network, given: network(*given[0], **given[1]),
+        forward_fn=lambda network, inputs: network(*inputs[0], **inputs[1]),
         output_transform=tensors,
         verbose=False,
     )

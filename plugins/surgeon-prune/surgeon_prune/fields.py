@@ -41,8 +41,8 @@ class UnitFields(BaseModel):
         if isinstance(self.keep, float) and not 0 < self.keep < 1:
             raise ValueError(f"keep as a fraction must be between 0 and 1 (exclusive), got {self.keep}")
         if (self.by == "activations") != (self.data is not None):
-            given = "needs data, as in: data: {source: digits}" if self.data is None else "uses no data: leave it out"
-            raise ValueError(f"by: {self.by} {given}")
+            problem = "needs data, as in: data: {source: digits}" if self.data is None else "uses no data: leave it out"
+            raise ValueError(f"by: {self.by} {problem}")
         return self
 
     def cut(
@@ -77,10 +77,10 @@ class UnitFields(BaseModel):
             return choose(surgery, groups, counts, self.by, data=self.data, samples=self.samples, seed=self.seed)
 
         if self.by in ("random", "first"):
-            kept = surgery.recall("kept", chosen)
+            kept_units = surgery.recall("kept", chosen)
         else:
-            kept = surgery.choose("kept", chosen, plan=[list(range(number)) for number in counts])
-        groups = [group.keeping(units) for group, units in zip(groups, kept, strict=True)]
+            kept_units = surgery.choose("kept", chosen, plan=[list(range(number)) for number in counts])
+        groups = [group.keeping(units) for group, units in zip(groups, kept_units, strict=True)]
         prune(surgery, groups)
         return groups
 
@@ -101,18 +101,22 @@ def _checked(
     pairs = [(group, count(group)) for group in find(calls)]
     pairs = [(group, number) for group, number in pairs if number < group.count]
     reasons = refusals(surgery, calls, [group.keeping(drawn(group, number, 0)) for group, number in pairs])
-    left = [(group.site, reason) for (group, _), reason in zip(pairs, reasons, strict=True) if reason]
-    if left and (not skip or len(left) == len(pairs)):
-        raise OperationError(left[0][1], hint="leave it out with at:")
-    kept = [pair for pair, reason in zip(pairs, reasons, strict=True) if not reason]
-    return {"groups": [group.plain() for group, _ in kept], "counts": [number for _, number in kept], "left": left}
+    refused = [(group.site, reason) for (group, _), reason in zip(pairs, reasons, strict=True) if reason]
+    if refused and (not skip or len(refused) == len(pairs)):
+        raise OperationError(refused[0][1], hint="leave it out with at:")
+    accepted = [pair for pair, reason in zip(pairs, reasons, strict=True) if not reason]
+    return {
+        "groups": [group.plain() for group, _ in accepted],
+        "counts": [number for _, number in accepted],
+        "left": refused,
+    }
 
 
-def summary(groups: Sequence[Group], what: str, by: str) -> str:
+def summary(groups: Sequence[Group], units: str, by: str) -> str:
     """Say how many units stay, for the plan."""
     if not groups:
-        return f"every layer keeps all of its {what}"
+        return f"every layer keeps all of its {units}"
     kinds = {(len(group.kept or ()), group.count) for group in groups}
-    shown = ", ".join(f"{kept} of {count}" for kept, count in sorted(kinds))
+    counts = ", ".join(f"{kept} of {count}" for kept, count in sorted(kinds))
     layers = "1 layer keeps" if len(groups) == 1 else f"{len(groups)} layers keep"
-    return f"{layers} {shown} {what} (by {by})"
+    return f"{layers} {counts} {units} (by {by})"

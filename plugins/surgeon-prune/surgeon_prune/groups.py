@@ -157,9 +157,9 @@ def stays_of(groups: Sequence[Group], modules: Mapping[str, nn.Module]) -> dict[
             tensor = getattr(modules[entry.site], entry.name)
             key = (*first.setdefault(id(tensor), (entry.site, entry.name)), entry.axis)
             lengths[key] = tensor.shape[entry.axis]
-            kept = set(entry.indices(lengths[key], group.count, group.kept))
-            stays[key] = stays[key] & kept if key in stays else kept
-    return {key: sorted(kept) for key, kept in stays.items() if len(kept) < lengths[key]}
+            entries = set(entry.indices(lengths[key], group.count, group.kept))
+            stays[key] = stays[key] & entries if key in stays else entries
+    return {key: sorted(entries) for key, entries in stays.items() if len(entries) < lengths[key]}
 
 
 def _follow(groups: Sequence[Group], modules: Mapping[str, nn.Module]) -> None:

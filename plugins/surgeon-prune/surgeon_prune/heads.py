@@ -53,8 +53,8 @@ class PruneHeads(UnitFields, Operation):
         def count(group: Group) -> int:
             layer = layers[group.site]
             multiple = layer.shared if self.unit == "groups" else layer.key_value_heads
-            kept = how_many(self.keep, layer.heads, multiple, group.site)
-            return kept // layer.shared if self.unit == "groups" else kept
+            kept_heads = how_many(self.keep, layer.heads, multiple, group.site)
+            return kept_heads // layer.shared if self.unit == "groups" else kept_heads
 
         groups = self.cut(
             surgery, lambda calls: [group_of(surgery.model, layer, self.unit) for layer in layers.values()], count
@@ -73,17 +73,17 @@ def _attempts(surgery: Surgery, pruned: Sequence[tuple[Attention, Group]], unit:
 
     changes: dict[Change, None] = {}
     for layer, group in pruned:
-        kept = len(group.kept or ())
-        heads = kept * layer.shared if unit == "groups" else kept
+        kept_units = len(group.kept or ())
+        heads = kept_units * layer.shared if unit == "groups" else kept_units
         for field in fields_with(surgery, HEADS, layer.heads):
             changes[field, layer.heads, heads] = None
         if unit == "groups":
             for field in fields_with(surgery, KEY_VALUE_HEADS, layer.key_value_heads):
-                changes[field, layer.key_value_heads, kept] = None
+                changes[field, layer.key_value_heads, kept_units] = None
     widths = {layer.width for layer, _ in pruned}
     attempts = [list(changes)]
     if len(widths) == 1:
-        given = values_of(surgery, "head_dim")
-        if not given or None in given:  # it would be computed from the number of heads
+        values = values_of(surgery, "head_dim")
+        if not values or None in values:  # it would be computed from the number of heads
             attempts.insert(0, [*changes, ("head_dim", None, widths.pop())])
     return attempts if changes else []

@@ -84,11 +84,11 @@ def _largest(scores: torch.Tensor, count: int, bins: int) -> list[int]:
     import torch
 
     width = len(scores) // bins
-    kept: list[int] = []
+    positions: list[int] = []
     for start in range(0, len(scores), width):
         order = torch.argsort(scores[start : start + width], descending=True, stable=True)
-        kept += [start + int(i) for i in order[: count // bins]]
-    return sorted(kept)
+        positions += [start + int(i) for i in order[: count // bins]]
+    return sorted(positions)
 
 
 def _by_magnitude(surgery: Surgery, group: Group, power: int) -> torch.Tensor:
@@ -101,8 +101,8 @@ def _by_magnitude(surgery: Surgery, group: Group, power: int) -> torch.Tensor:
         if tensor.dim() < 2 or not tensor.is_floating_point():
             continue
         weight = surgery.weight(tensor).float().abs()
-        others = [axis for axis in range(weight.dim()) if axis != entry.axis]
-        values = (weight.square() if power == 2 else weight).sum(others)
+        other_axes = [axis for axis in range(weight.dim()) if axis != entry.axis]
+        values = (weight.square() if power == 2 else weight).sum(other_axes)
         _add(total, values, entry.unit_of(weight.shape[entry.axis], group.count))
     return total.sqrt() if power == 2 else total
 
@@ -127,8 +127,8 @@ def _by_activations(surgery: Surgery, groups: Sequence[Group], data: Source, sam
         for entry in group.slices:
             if entry.role == READS:
                 weight = surgery.weight(getattr(modules[entry.site], entry.name))
-                given = energies[entry.site] * weight_energy(weight, entry.axis)
-                _add(total, given, entry.unit_of(len(given), group.count))
+                energy = energies[entry.site] * weight_energy(weight, entry.axis)
+                _add(total, energy, entry.unit_of(len(energy), group.count))
         if not math.isfinite(float(total.sum())):
             raise OperationError(f"{group.site or 'the network'}: what its layers read on the data is not finite")
         scores.append(total)

@@ -76,11 +76,11 @@ class MultiheadAttention(nn.Module):
             return output[0], attention[0] if attention is not None else None
         return output if self.batch_first else output.transpose(0, 1), attention
 
-    def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, given: Tensor | None) -> Tensor | None:
+    def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
         """Add the masks, of which boolean ones are true where nothing may attend, to one that is added to scores."""
         mask = None
-        if given is not None:
-            mask = _additive(given, q.dtype)
+        if attention is not None:
+            mask = _additive(attention, q.dtype)
             if mask.dim() == 3:
                 mask = mask.view(len(q), -1, *mask.shape[1:])[:, : self.num_heads]
         if padding is not None:

@@ -37,14 +37,14 @@ def refusals(surgery: Surgery, calls: Calls, groups: Sequence[Group]) -> list[st
     reasons_of: dict[Any, list[str]] = {}
     for site in dict.fromkeys(group.site for group in groups):
         numbers = [number for number, group in enumerate(groups) if group.site == site]
-        here = [groups[number] for number in numbers]
-        kind = tuple(_kind(surgery.model, group) for group in here)
+        site_groups = [groups[number] for number in numbers]
+        kind = tuple(_kind(surgery.model, group) for group in site_groups)
         if kind not in reasons_of:
             module, arguments = surgery.model.get_submodule(site), calls.of(site, "cpu")
-            together = _refusal(module, here, arguments)
-            reasons_of[kind] = [_refusal(module, [group], arguments) if together else "" for group in here]
+            together = _refusal(module, site_groups, arguments)
+            reasons_of[kind] = [_refusal(module, [group], arguments) if together else "" for group in site_groups]
             if together and not any(reasons_of[kind]):
-                reasons_of[kind] = [together] * len(here)
+                reasons_of[kind] = [together] * len(site_groups)
         for number, reason in zip(numbers, reasons_of[kind], strict=True):
             reasons[number] = reason
     return reasons
@@ -75,8 +75,8 @@ def _refusal(module: nn.Module, groups: Sequence[Group], arguments: Arguments) -
             if entry.role == READS and name in silent:
                 value = silent[name]
                 stays = entry.indices(value.shape[entry.axis], group.count, group.kept)
-                gone = sorted(set(range(value.shape[entry.axis])) - set(stays))
-                silent[name] = value.index_fill(entry.axis, torch.tensor(gone, dtype=torch.long), 0.0)
+                removed = sorted(set(range(value.shape[entry.axis])) - set(stays))
+                silent[name] = value.index_fill(entry.axis, torch.tensor(removed, dtype=torch.long), 0.0)
     where = f"{site or 'the network'} ({type(module).__name__})"
     fill(whole, lambda name: silent[name])
     try:

@@ -34,13 +34,13 @@ Change = tuple[str, Any, Any]
 """The name of a field with its old and new value."""
 
 
-def follow_config(surgery: Surgery, attempts: Callable[[], Sequence[Sequence[Change]]], what: str) -> None:
+def follow_config(surgery: Surgery, attempts: Callable[[], Sequence[Sequence[Change]]], units: str) -> None:
     """Set fields of the configs in a transformers network to what its modules are now, if its class can be built so.
 
     Args:
         surgery: The surgery, after the edit.
         attempts: Lists sets of changes, of which the first that builds the network counts.
-        what: What was pruned, for notes.
+        units: What was pruned, for notes.
     """
     cls: Any = type(surgery.model)
     if not cls.__module__.startswith("transformers."):
@@ -54,25 +54,25 @@ def follow_config(surgery: Surgery, attempts: Callable[[], Sequence[Sequence[Cha
             f"no config of {cls.__name__} builds this, so only surgeon.load opens the result: {answer['reason']}"
         )
     elif changes:
-        shown = ", ".join(f"{field} {old} → {new}" for field, old, new in changes)
-        surgery.note(f"stays a stock {cls.__name__}: {shown}")
+        field_changes = ", ".join(f"{field} {old} → {new}" for field, old, new in changes)
+        surgery.note(f"stays a stock {cls.__name__}: {field_changes}")
     else:
-        surgery.note(f"{what}: the config of {cls.__name__} stays as it is")
+        surgery.note(f"{units}: the config of {cls.__name__} stays as it is")
 
 
 def _first_that_builds(surgery: Surgery, cls: Any, attempts: Sequence[Sequence[Change]]) -> dict[str, Any]:
     """Try sets of changes, and put the configs back."""
     reason = ""
     for attempt in attempts:
-        made: list[tuple[NetworkConfig, str, bool, Any]] = []
+        undo: list[tuple[NetworkConfig, str, bool, Any]] = []
         try:
-            changed = list(_set(surgery, attempt, made))
+            changed = list(_set(surgery, attempt, undo))
             problem = _difference(surgery.model, cls)
         except Exception as error:  # a config may check its fields in any way
             problem = " ".join(str(error).split())[:200] or type(error).__name__
             changed = []
         finally:
-            for config, field, present, old in reversed(made):
+            for config, field, present, old in reversed(undo):
                 _restore(config, field, present, old)
         if not problem:
             return {"changes": changed, "reason": ""}
@@ -81,7 +81,7 @@ def _first_that_builds(surgery: Surgery, cls: Any, attempts: Sequence[Sequence[C
 
 
 def _set(
-    surgery: Surgery, changes: Sequence[Change], made: list[tuple[NetworkConfig, str, bool, Any]] | None = None
+    surgery: Surgery, changes: Sequence[Change], undo: list[tuple[NetworkConfig, str, bool, Any]] | None = None
 ) -> Iterator[Change]:
     """Set fields in every config whose value is the old one; a field that is absent counts as None."""
     for config, _ in configs_in(surgery.model, surgery.families):
@@ -89,8 +89,8 @@ def _set(
             for field, old, new in changes:
                 present = field in part.settings()
                 if (part.get(field) if present else None) == old:
-                    if made is not None:
-                        made.append((part, field, present, old))
+                    if undo is not None:
+                        undo.append((part, field, present, old))
                     part.set(field, new)
     yield from changes
 
@@ -106,11 +106,13 @@ def _difference(model: nn.Module, cls: Any) -> str:
     """Say how the network differs from the one that its config builds; empty if it does not."""
     config = cast("Any", model).config
     rebuilt = build_skeleton(lambda: cls(type(config).from_dict(config.to_dict())))
-    here, there = ({name: tuple(tensor.shape) for name, tensor in tensors_of(net)} for net in (model, rebuilt))
-    for name, shape in here.items():
-        if there.get(name) != shape:
-            return f"{name} is {shape}, and {there.get(name, 'missing')} if built from the config"
-    if extra := there.keys() - here.keys():
+    shapes, rebuilt_shapes = (
+        {name: tuple(tensor.shape) for name, tensor in tensors_of(net)} for net in (model, rebuilt)
+    )
+    for name, shape in shapes.items():
+        if rebuilt_shapes.get(name) != shape:
+            return f"{name} is {shape}, and {rebuilt_shapes.get(name, 'missing')} if built from the config"
+    if extra := rebuilt_shapes.keys() - shapes.keys():
         return f"{sorted(extra)[0]} is missing"
     return stock_difference(model, rebuilt)
 

@@ -81,8 +81,8 @@ def settled(model):
 
 def outputs(model, *args):
     with torch.no_grad():
-        given = model.eval()(*args)
-    return getattr(given, "logits", given)
+        output = model.eval()(*args)
+    return getattr(output, "logits", output)
 
 
 def notes(plan):

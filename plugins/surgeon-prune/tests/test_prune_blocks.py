@@ -76,8 +76,8 @@ def test_texts_are_read_with_the_tokenizer_of_the_checkpoint_and_the_result_is_s
     assert stock.config.num_hidden_layers == 2
     assert torch.equal(outputs(stock, IDS), outputs(pruned, IDS))
     before = surgeon.load(folder / "model")
-    kept = [pruned.model.layers[i].input_layernorm for i in (0, 1)]
-    assert [norm.weight.shape for norm in kept] == [(32,), (32,)]
+    norms = [pruned.model.layers[i].input_layernorm for i in (0, 1)]
+    assert [norm.weight.shape for norm in norms] == [(32,), (32,)]
     assert torch.isin(pruned.model.layers[1].mlp.up_proj.weight, before.model.layers[3].mlp.up_proj.weight).all()
 
 

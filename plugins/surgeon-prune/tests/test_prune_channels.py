@@ -26,10 +26,10 @@ def silence(model, pruned, convs):
     with torch.no_grad():
         for writer, reader in convs:
             old, new = (network.get_submodule(writer).weight for network in (model, pruned))
-            kept = {i for i in range(len(old)) for row in new if torch.equal(old[i][: row.shape[0]], row)}
-            assert len(kept) == len(new)
-            gone = [i for i in range(len(old)) if i not in kept]
-            silent.get_submodule(reader).weight[:, gone] = 0
+            kept_rows = {i for i in range(len(old)) for row in new if torch.equal(old[i][: row.shape[0]], row)}
+            assert len(kept_rows) == len(new)
+            removed = [i for i in range(len(old)) if i not in kept_rows]
+            silent.get_submodule(reader).weight[:, removed] = 0
     return silent
 
 
@@ -80,11 +80,11 @@ def test_channels_are_followed_through_flattening_and_concatenation():
     model = Net().eval()
     pruned = surgeon.apply(model, [PruneChannels(keep=0.5)], inputs=[[2, 3, 8, 8]])
     assert (pruned.three.in_channels, pruned.three.out_channels, pruned.fc.in_features) == (5, 4, 64)
-    kept = [i for i in range(8) if any(torch.equal(model.three.bias[i], bias) for bias in pruned.three.bias)]
+    kept_channels = [i for i in range(8) if any(torch.equal(model.three.bias[i], bias) for bias in pruned.three.bias)]
     silent = silence(model, surgeon.apply(model, [PruneChannels(keep=0.5, at="one, two")], inputs=[[2, 3, 8, 8]]), [])
     with torch.no_grad():
-        gone = [i for i in range(8) if i not in kept]
-        silent.fc.weight.view(5, 8, 16)[:, gone] = 0
+        removed = [i for i in range(8) if i not in kept_channels]
+        silent.fc.weight.view(5, 8, 16)[:, removed] = 0
         for first, old, new in ((0, model.one, pruned.one), (4, model.two, pruned.two)):
             lost = [i for i in range(len(old.bias)) if not torch.isin(old.bias[i], new.bias)]
             silent.three.weight[:, [first + i for i in lost]] = 0

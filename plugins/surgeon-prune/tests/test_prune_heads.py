@@ -83,19 +83,21 @@ def test_where_no_config_says_it_the_plan_says_so_and_surgeon_loads_it(tmp_path)
 
 def test_a_multihead_attention_becomes_a_module_that_computes_the_same():
     torch.manual_seed(0)
-    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
-    ours = MultiheadAttention(16, 4, 4, bias=True, dropout=0.0, batch_first=True)
-    ours.load_state_dict({name.replace("in_proj_", "in_proj."): value for name, value in theirs.state_dict().items()})
+    reference = nn.MultiheadAttention(16, 4, batch_first=True)
+    module = MultiheadAttention(16, 4, 4, bias=True, dropout=0.0, batch_first=True)
+    module.load_state_dict(
+        {name.replace("in_proj_", "in_proj."): value for name, value in reference.state_dict().items()}
+    )
     query, key = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
-    nn.init.normal_(theirs.in_proj_bias)
-    ours.in_proj.bias = theirs.in_proj_bias
+    nn.init.normal_(reference.in_proj_bias)
+    module.in_proj.bias = reference.in_proj_bias
     padding = torch.zeros(2, 7, dtype=torch.bool)
     padding[1, 4:] = True
     mask = torch.randn(5, 7)
     for options in ({}, {"key_padding_mask": padding}, {"attn_mask": mask}, {"attn_mask": mask > 1}):
         for need in (True, False):
-            expected = theirs(query, key, key, need_weights=need, **options)
-            actual = ours(query, key, key, need_weights=need, **options)
+            expected = reference(query, key, key, need_weights=need, **options)
+            actual = module(query, key, key, need_weights=need, **options)
             torch.testing.assert_close(actual[0], expected[0])
             assert (actual[1] is None) is (expected[1] is None)
             if need:

@@ -32,20 +32,20 @@ def test_it_keeps_what_surgeon_promises_of_every_operation():
 )
 def test_the_result_computes_what_the_network_does_with_silent_channels(build, args, layers):
     model = build()
-    kept = [1, 2, 5, 11, 20, 21, 30, 40]
+    channels = [1, 2, 5, 11, 20, 21, 30, 40]
     with torch.no_grad():
         for block in (0, 1):
             layer = model.get_submodule(layers.format(block))
             reads = layer.weight if type(layer).__name__ == "Conv1D" else layer.weight.T
-            gone = [channel for channel in range(len(reads)) if channel not in kept]
-            reads[kept] *= 100  # so that these are the largest
-            reads[gone] *= 0.01
-    pruned = surgeon.apply(model, [PruneMlp(keep=len(kept))])
+            removed = [channel for channel in range(len(reads)) if channel not in channels]
+            reads[channels] *= 100  # so that these are the largest
+            reads[removed] *= 0.01
+    pruned = surgeon.apply(model, [PruneMlp(keep=len(channels))])
     with torch.no_grad():
         for block in (0, 1):
             layer = model.get_submodule(layers.format(block))
             reads = layer.weight if type(layer).__name__ == "Conv1D" else layer.weight.T
-            reads[[channel for channel in range(len(reads)) if channel not in kept]] = 0
+            reads[[channel for channel in range(len(reads)) if channel not in channels]] = 0
     torch.testing.assert_close(outputs(pruned, *args), outputs(model, *args), rtol=1e-4, atol=1e-4)
 
 
@@ -55,10 +55,10 @@ def test_tensors_are_rows_and_columns_of_the_source():
     for old, new in zip(model.model.layers, pruned.model.layers, strict=True):
         square = sum(w.square().sum(1) for w in (old.mlp.gate_proj.weight, old.mlp.up_proj.weight))
         scores = square + old.mlp.down_proj.weight.square().sum(0)
-        kept = scores.topk(16).indices.sort().values
-        assert torch.equal(new.mlp.gate_proj.weight, old.mlp.gate_proj.weight[kept])
-        assert torch.equal(new.mlp.up_proj.weight, old.mlp.up_proj.weight[kept])
-        assert torch.equal(new.mlp.down_proj.weight, old.mlp.down_proj.weight[:, kept])
+        rows = scores.topk(16).indices.sort().values
+        assert torch.equal(new.mlp.gate_proj.weight, old.mlp.gate_proj.weight[rows])
+        assert torch.equal(new.mlp.up_proj.weight, old.mlp.up_proj.weight[rows])
+        assert torch.equal(new.mlp.down_proj.weight, old.mlp.down_proj.weight[:, rows])
 
 
 @pytest.mark.parametrize(("build", "field"), [(llama, "intermediate_size"), (gpt2, "n_inner"), (t5, "d_ff")])

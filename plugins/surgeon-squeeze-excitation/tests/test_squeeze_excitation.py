@@ -33,10 +33,10 @@ def test_the_network_computes_nearly_what_it_did_before():
 
 def test_the_gates_weigh_channels():
     edited = surgeon.apply(build(), [SqueezeExcitation(at="layer1[1]", opening=-50.0)])
-    seen = []
-    edited.layer1.register_forward_hook(lambda module, args, output: seen.append(output))
+    outputs = []
+    edited.layer1.register_forward_hook(lambda module, args, output: outputs.append(output))
     edited(torch.randn(2, 3, 64, 64))
-    assert seen[0].abs().max() < 1e-6
+    assert outputs[0].abs().max() < 1e-6
 
 
 def test_a_site_without_channels_is_refused():

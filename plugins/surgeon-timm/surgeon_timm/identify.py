@@ -111,11 +111,11 @@ def _only(groups: dict[str, list[Match]], checkpoint: Checkpoint) -> Match:
         )
     chosen, group = plain[0], next(iter(groups.values()))
     chosen.notes.insert(0, f"identified as {chosen.architecture} from its keys and shapes")
-    others = sorted({match.architecture.name for match in group} - {chosen.architecture.name})
-    if others:
+    other_builders = sorted({match.architecture.name for match in group} - {chosen.architecture.name})
+    if other_builders:
         chosen.notes.insert(
             1,
-            f"{_few(others)} build the same network; pictures are prepared as for {chosen.architecture.name}: "
+            f"{_few(other_builders)} build the same network; pictures are prepared as for {chosen.architecture.name}: "
             "--arch chooses another",
         )
     return chosen

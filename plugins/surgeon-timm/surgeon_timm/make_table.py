@@ -81,14 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="a pattern of builders, for a try")
     parser.add_argument("-o", "--output", type=Path, default=Path(str(files("surgeon_timm").joinpath(FILE))))
     options = parser.parse_args(arguments)
-    made = make(timm.list_models(options.only))
+    fingerprints = make(timm.list_models(options.only))
     lines = {
         key: "[\n" + ",\n".join(json.dumps(item, separators=(",", ":")) for item in value) + "\n]"
-        for key, value in made.items()
+        for key, value in fingerprints.items()
         if isinstance(value, list)
     }
-    rest = {key: json.dumps(value, separators=(",", ":")) for key, value in made.items() if key not in lines}
-    text = ",\n".join(f"{json.dumps(key)}: {lines.get(key) or rest[key]}" for key in made)
+    rest = {key: json.dumps(value, separators=(",", ":")) for key, value in fingerprints.items() if key not in lines}
+    text = ",\n".join(f"{json.dumps(key)}: {lines.get(key) or rest[key]}" for key in fingerprints)
     options.output.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
 
 

@@ -114,9 +114,9 @@ class Timm(ArchitectureProvider):
             config = weights.to_dict() if weights is not None else {}
         config = dict(config)
         channels, *size = config.get("input_size") or (3, 224, 224)
-        given = options.get("img_size")
-        if given is not None and options.get("img_size") != size:
-            size = [given, given] if isinstance(given, int) else list(given)
+        image_size = options.get("img_size")
+        if image_size is not None and options.get("img_size") != size:
+            size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
         config["input_size"] = (options.get("in_chans") or channels, *size)
         return config
 

@@ -179,9 +179,9 @@ def table(results: Sequence[Result]) -> str:
         "`truncate` to half of the blocks is planned": lambda result: result.thin in GOOD,
         "its result loads in timm alone ": lambda result: result.thin == "alone",
     }
-    for what, check in checks.items():
+    for aspect, check in checks.items():
         right = sum(map(check, results))
-        lines.append(f"| {what} | {right} | {len(results) - right} |")
+        lines.append(f"| {aspect} | {right} | {len(results) - right} |")
     columns = [field.name for field in fields(Result)]
     lines += ["", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for result in sorted(results, key=lambda result: (result.file, result.name)):
@@ -203,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plugins = surgeon.load_plugins(["surgeon_timm"])
     names = choose(options.only, options.sample)
     raw = options.output.with_suffix(".jsonl")
-    done = [Result(**json.loads(line)) for line in raw.read_text().splitlines()] if raw.exists() else []
-    finished = {result.name for result in done}
+    results = [Result(**json.loads(line)) for line in raw.read_text().splitlines()] if raw.exists() else []
+    finished = {result.name for result in results}
     with raw.open("a") as lines:
         for number, name in enumerate(names):
             if name in finished:
@@ -214,15 +214,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     result = try_builder(name, plugins)
             except LateError as error:
                 result = Result(name, timm.models.model_entrypoint(name).__module__.rpartition(".")[2], str(error))
-            done.append(result)
+            results.append(result)
             lines.write(json.dumps(asdict(result)) + "\n")
             lines.flush()
             print(f"{number + 1}/{len(names)} {result}", flush=True)
     command = f"python -m surgeon_timm.sweep{f' --only {options.only!r}' if options.only else ''}"
     command += f" --sample {options.sample}" if options.sample else ""
-    files = Counter(result.file for result in done)
-    head = f"timm {timm.__version__}: {len(done)} builders of {len(files)} files. Made by `{command}`."
-    options.output.write_text(f"# What works on which builder\n\n{head}\n\n{table(done)}\n", encoding="utf-8")
+    files = Counter(result.file for result in results)
+    head = f"timm {timm.__version__}: {len(results)} builders of {len(files)} files. Made by `{command}`."
+    options.output.write_text(f"# What works on which builder\n\n{head}\n\n{table(results)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

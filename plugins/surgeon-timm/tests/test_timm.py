@@ -66,11 +66,11 @@ def test_every_builder_of_timm_has_a_name():
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 def test_a_folder_of_timm_loads_as_timm_loads_it(name, options, size, safe, tmp_path):
     save_for_hf(network(name, options), tmp_path / "folder", safe_serialization=safe)
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    reference = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     loaded = surgeon.load(tmp_path / "folder").eval()
-    assert type(loaded) is type(theirs)
-    assert same_values(loaded, theirs)
-    assert difference(loaded, theirs, pictures(options, size)) == 0
+    assert type(loaded) is type(reference)
+    assert same_values(loaded, reference)
+    assert difference(loaded, reference, pictures(options, size)) == 0
 
 
 @pytest.mark.parametrize(("name", "options", "size"), SMALL, ids=NAMES)
@@ -221,9 +221,9 @@ def test_pictures_are_those_of_timms_own_transform(changed, tmp_path):
     picture = Image.fromarray(drawn)
     official = create_transform(**resolve_data_config(model=model))(picture)
     stated = preprocessing_of(surgeon.load(tmp_path / "folder"))
-    made = Picture("image", Pixels(), Path(), 0, stated)({"image": picture}, 0, False)["pixel_values"]
-    assert made.shape == official.shape
-    assert (made - official).abs().max() <= 1e-6
+    pixels = Picture("image", Pixels(), Path(), 0, stated)({"image": picture}, 0, False)["pixel_values"]
+    assert pixels.shape == official.shape
+    assert (pixels - official).abs().max() <= 1e-6
 
 
 def test_new_preprocessing_is_written_for_timm(tmp_path):
@@ -293,8 +293,8 @@ def test_listing_operations_imports_neither_torch_nor_timm():
         "surgeon.load_plugins(); surgeon.describe_operations()\n"
         "print(sorted({'torch', 'timm', 'surgeon'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "['surgeon']"
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == "['surgeon']"
 
 
 def test_the_recipe_runs_by_the_command_line(tmp_path):

@@ -25,7 +25,7 @@ def render_advice(advice: Advice, recipe: str, picture: str, command: str) -> Re
         style = "bold" if worth is advice.case.best else ""
         table.add_row(worth.site or ".", str(worth.width), *scores, f"{worth.logme:.3f}", style=style)
     case = Text.assemble("\n", (f"the case: {advice.case.name}", "bold green"), f"\n{WHAT[advice.case.name]}")
-    reasons = [Text(f"· {why}", style="dim") for why in advice.case.reasons]
+    reasons = [Text(f"· {reason}", style="dim") for reason in advice.case.reasons]
     probed = f"{advice.probed} labelled samples, {len(advice.case.best.scores)}-fold cross-validation"
     files = Text.assemble(
         "\nthe recipe    ", (recipe, "bold green"), "\nthe curve     ", picture,

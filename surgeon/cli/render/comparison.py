@@ -89,20 +89,20 @@ def _tensors(diff: Diff) -> RenderableType:
     table = _table("tensor", (tensor.name for tensor in diff.tensors), ("relative", "cosine", "largest", "what"))
     for tensor in diff.tensors:
         changed = tensor.status not in ("same", "not compared") or tensor.state_changed
-        what = ", ".join(filter(None, (_what(tensor), _state(tensor))))
-        table.add_row(tensor.name, *_movement(tensor.movement), what, style="yellow" if changed else "dim")
+        description = ", ".join(filter(None, (_description(tensor), _state(tensor))))
+        table.add_row(tensor.name, *_movement(tensor.movement), description, style="yellow" if changed else "dim")
     return table
 
 
-def _what(tensor: TensorDiff) -> str:
-    made = f", made by {tensor.made_by}" if tensor.made_by else ""
+def _description(tensor: TensorDiff) -> str:
+    maker = f", made by {tensor.made_by}" if tensor.made_by else ""
     renamed = f", {tensor.name_a} in A" if tensor.name_a not in (None, tensor.name) else ""
     if tensor.status == "other shape" and tensor.shape_a is not None and tensor.shape_b is not None:
-        return f"{shape(tensor.shape_a)} → {shape(tensor.shape_b)}{made}{renamed}"
+        return f"{shape(tensor.shape_a)} → {shape(tensor.shape_b)}{maker}{renamed}"
     if tensor.status == "other dtype":
-        return f"{tensor.dtype_a} → {tensor.dtype_b}{made}{renamed}"
-    odd = f", {tensor.movement.not_finite} not finite" if tensor.movement and tensor.movement.not_finite else ""
-    return f"{tensor.status}{made}{renamed}{odd}"
+        return f"{tensor.dtype_a} → {tensor.dtype_b}{maker}{renamed}"
+    not_finite = f", {tensor.movement.not_finite} not finite" if tensor.movement and tensor.movement.not_finite else ""
+    return f"{tensor.status}{maker}{renamed}{not_finite}"
 
 
 def _state(tensor: TensorDiff) -> str:
@@ -153,8 +153,10 @@ def _listed(diff: Diff, status: Status, tensors: Sequence[TensorDiff]) -> str:
     """List a few tensors by name; for many, give their number and blocks."""
     if len(tensors) <= MOST:
         named = status.startswith("other")
-        made = [f", made by {tensor.made_by}" if tensor.made_by else "" for tensor in tensors]
-        return "; ".join(f"{t.name} {_what(t)}" if named else t.name + by for t, by in zip(tensors, made, strict=True))
+        origins = [f", made by {tensor.made_by}" if tensor.made_by else "" for tensor in tensors]
+        return "; ".join(
+            f"{t.name} {_description(t)}" if named else t.name + by for t, by in zip(tensors, origins, strict=True)
+        )
     makers = Counter(tensor.made_by for tensor in tensors)
     by = "".join(f", {number} made by {maker}" for maker, number in makers.items() if maker)
     names = [group.name for group in diff.blocks if any(tensor.status == status for tensor in group.tensors)]

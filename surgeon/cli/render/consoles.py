@@ -34,36 +34,36 @@ def show(renderable: RenderableType, *, stderr: bool = False) -> None:
 
 
 @contextmanager
-def working(what: str, *, quiet: bool = False) -> Iterator[None]:
+def working(title: str, *, quiet: bool = False) -> Iterator[None]:
     """Show a spinner on stderr while something runs; nothing if stderr is not a terminal."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield
         return
-    with target.status(what):
+    with target.status(title):
         yield
 
 
 @contextmanager
-def reading(what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def reading(title: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a spinner on stderr with the number of bytes read, for an unknown total."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
         yield lambda _: None
         return
     total = 0
-    with target.status(what) as status:
+    with target.status(title) as status:
 
-        def add(done: int) -> None:
+        def add(count: int) -> None:
             nonlocal total
-            total += done
-            status.update(f"{what}  {size(total)}")
+            total += count
+            status.update(f"{title}  {size(total)}")
 
         yield add
 
 
 @contextmanager
-def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def counting(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr for ``total`` bytes; yield a function to call with each number of bytes done."""
     target = console(stderr=True)
     if quiet or not target.is_terminal:
@@ -71,5 +71,5 @@ def counting(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=target, transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)

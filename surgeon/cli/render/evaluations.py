@@ -35,9 +35,9 @@ def render_measures(
     """
     for output, by_domain in measures.items():
         for domain, values in by_domain.items():
-            whose = output if domain == "all" else f"{output}, {domain}"
+            title = output if domain == "all" else f"{output}, {domain}"
             numbers = "  ".join(f"{name} {_number(name, value)}" for name, value in _plain(values))
-            yield Text(f"{whose}: {numbers}")
+            yield Text(f"{title}: {numbers}")
             if domain == "all":
                 yield from _tables(values, names.get(output, ()))
 

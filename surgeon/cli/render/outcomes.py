@@ -208,8 +208,8 @@ def render_pushed(pushed: Pushed) -> RenderableType:
     grid.add_row("load it with", f'surgeon.load("hf:{pushed.repository}")')
     grid.add_row("commit", pushed.commit)
     grid.add_row("files", ", ".join(pushed.files))
-    made = "made from the manifest: look it over" if pushed.card == "made" else "the README.md of the artifact"
-    grid.add_row("card", made)
+    card = "made from the manifest: look it over" if pushed.card == "made" else "the README.md of the artifact"
+    grid.add_row("card", card)
     if pushed.removed:
         grid.add_row("removed", f"{', '.join(pushed.removed)}: of an earlier push, not of this artifact")
     if pushed.left_out:

@@ -68,14 +68,16 @@ class _Rows:
     widths: Sequence[int]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        site, what, number = self.widths
+        site, description_width, number = self.widths
         room = max(2 * LEAST, options.max_width - INDENT - 2 * GAP - number)
-        what = max(min(what, LEAST), min(what, room - site))
+        description_width = max(min(description_width, LEAST), min(description_width, room - site))
         grid = Table.grid()
         grid.add_column(width=SIGN)
-        grid.add_column(width=min(site, room - what) - SIGN, overflow="fold")  # an address is only useful in full
+        grid.add_column(
+            width=min(site, room - description_width) - SIGN, overflow="fold"
+        )  # an address is only useful in full
         grid.add_column(width=GAP)
-        grid.add_column(width=what, no_wrap=True, overflow="ellipsis")
+        grid.add_column(width=description_width, no_wrap=True, overflow="ellipsis")
         grid.add_column(width=GAP)
         grid.add_column(min_width=number, justify="right", no_wrap=True)
         for signed, description, parameters in self.rows:
@@ -87,30 +89,30 @@ def _grouped(edits: Sequence[Edit]) -> list[list[Edit]]:
     """Group edits that differ only in numbers, in the order of the first edit of each group."""
     groups: dict[tuple[str, str, str], list[Edit]] = {}
     for edit in edits:
-        what = pattern(edit.what) if edit.what.startswith("was ") else edit.what
-        groups.setdefault((edit.mark, pattern(edit.site), what), []).append(edit)
+        description = pattern(edit.what) if edit.what.startswith("was ") else edit.what
+        groups.setdefault((edit.mark, pattern(edit.site), description), []).append(edit)
     return list(groups.values())
 
 
 def _line(edits: list[Edit]) -> Line:
     first, colour = edits[0], COLOURS[edits[0].mark]
     site = merged([edit.site for edit in edits]) or "the whole network"
-    what = merged([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
-    what = "was the whole network" if what == "was " else what
+    description = merged([edit.what for edit in edits]) if first.what.startswith("was ") else _short(first.what)
+    description = "was the whole network" if description == "was " else description
     many = f"{len(edits)} × " if len(edits) > 1 else ""
     parameters = sum(edit.parameters for edit in edits)
     sign = "" if first.mark == "~" else SIGNS[first.mark]
     return (
         Text(f"{SIGNS[first.mark]} {site}", style=colour),
-        Text(f"{many}{what}", style="default"),
+        Text(f"{many}{description}", style="default"),
         Text(f"{sign}{count(parameters)}" if parameters else "", style=colour),
     )
 
 
-def _short(what: str) -> str:
+def _short(text: str) -> str:
     """Shorten the description of a layer: ``Linear(512 → 10)``."""
-    what = re.sub(r"in_features=(\d+), out_features=(\d+)", r"\1 → \2", what)
-    return what.replace(", bias=True", "").replace(", inplace=True", "").replace("(inplace=True)", "")
+    text = re.sub(r"in_features=(\d+), out_features=(\d+)", r"\1 → \2", text)
+    return text.replace(", bias=True", "").replace(", inplace=True", "").replace("(inplace=True)", "")
 
 
 def _summary(plan: Plan) -> RenderableType:

@@ -28,14 +28,14 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
     headings = ("class", "probability", "next") if classes else ("class",) if words else predicted.names[:COLUMNS]
     headings = ("boxes",) if boxes else headings
     for heading in headings:
-        left = boxes or heading in ("class", "next")
-        table.add_column(Text(heading), no_wrap=not boxes, justify="left" if left else "right")
+        is_text = boxes or heading in ("class", "next")
+        table.add_column(Text(heading), no_wrap=not boxes, justify="left" if is_text else "right")
     if predicted.labels is not None:
         table.add_column("label", justify="left")
     for number, row in enumerate(predicted.values[:samples].tolist()):
         if classes:
-            best, *others = sorted(range(len(row)), key=lambda index: -row[index])
-            after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in others[:2])
+            best, *rest = sorted(range(len(row)), key=lambda index: -row[index])
+            after = ", ".join(f"{predicted.names[i]} {100 * row[i]:.1f} %" for i in rest[:2])
             cells = [predicted.names[best], f"{100 * row[best]:.1f} %", after]
         elif boxes:
             detections = predicted.rows[number]["boxes"]

@@ -33,6 +33,6 @@ class TerminalProgress(RunProgress):
             show(render_plan(plan))
 
     @contextmanager
-    def _spinner(self, what: str) -> Iterator[Callable[[int], None]]:
-        with working(what, quiet=self._quiet):
+    def _spinner(self, title: str) -> Iterator[Callable[[int], None]]:
+        with working(title, quiet=self._quiet):
             yield lambda _: None

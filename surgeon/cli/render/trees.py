@@ -70,7 +70,7 @@ def render_tree(
                 "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
                 "output": Text() if trace is None else _shape(trace, row.site),
                 "parameters": Text(count(parameters) if parameters else ""),
-                "FLOPs": Text(count(done) if (done := (flops or {}).get(row.site, 0) * row.copies) else ""),
+                "FLOPs": Text(count(operations) if (operations := (flops or {}).get(row.site, 0) * row.copies) else ""),
                 "role": Text(" ".join(marks.get(row.site, [])), style="magenta"),
             }
         )

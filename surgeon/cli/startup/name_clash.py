@@ -12,12 +12,12 @@ OTHER = "surgeon"
 def name_clash() -> str | None:
     """Return a warning if the distribution ``surgeon``, another project, has files in this package's folder."""
     try:
-        other = distribution(OTHER)
+        installed = distribution(OTHER)
     except PackageNotFoundError:
         return None
-    if not any(file.parts and file.parts[0] == "surgeon" for file in other.files or ()):
+    if not any(file.parts and file.parts[0] == "surgeon" for file in installed.files or ()):
         return None
     return (
-        f"the distribution '{OTHER}' {other.version} is another project whose files overwrite '{DISTRIBUTION}': "
+        f"the distribution '{OTHER}' {installed.version} is another project whose files overwrite '{DISTRIBUTION}': "
         f"python -m pip uninstall {OTHER}, then python -m pip install --force-reinstall --no-deps {DISTRIBUTION}"
     )

@@ -128,7 +128,7 @@ def patches_in_rows(names: Set[str], config: Any, batch: int) -> Choices:
     return {"pixel_values": [patch for patch, _ in pairs], grids[0]: [grid for _, grid in pairs]}
 
 
-def _pairs(ones: list[Spec], others: list[Spec]) -> Iterator[tuple[Spec, Spec]]:
-    for other in others:
-        for one in ones:
-            yield one, other
+def _pairs(firsts: list[Spec], seconds: list[Spec]) -> Iterator[tuple[Spec, Spec]]:
+    for second in seconds:
+        for first in firsts:
+            yield first, second

@@ -46,13 +46,13 @@ def with_images(model: nn.Module, names: Iterable[str], config: Any, batch: int)
 def _image_inputs(method: Any, names: set[str], config: Any, batch: int) -> Iterator[Inputs]:
     """Yield candidate inputs of the image tower: one choice after the other for every argument of the forward."""
     parameters = inspect.signature(method).parameters
-    wanted = {name: choices(name, config, batch) for name in parameters if name in names}
-    wanted = {name: specs for name, specs in wanted.items() if specs}
-    wanted |= grouped(parameters.keys() & names, config, batch)
-    if "image_grid_thw" in wanted:  # this network takes images as a sequence of flattened patches
-        wanted["pixel_values"] = choices("hidden_states", config, batch)
-    for index in range(max(len(specs) for specs in wanted.values())):
-        yield Inputs(kwargs={name: specs[min(index, len(specs) - 1)] for name, specs in wanted.items()})
+    specs_by_name = {name: choices(name, config, batch) for name in parameters if name in names}
+    specs_by_name = {name: specs for name, specs in specs_by_name.items() if specs}
+    specs_by_name |= grouped(parameters.keys() & names, config, batch)
+    if "image_grid_thw" in specs_by_name:  # this network takes images as a sequence of flattened patches
+        specs_by_name["pixel_values"] = choices("hidden_states", config, batch)
+    for index in range(max(len(specs) for specs in specs_by_name.values())):
+        yield Inputs(kwargs={name: specs[min(index, len(specs) - 1)] for name, specs in specs_by_name.items()})
 
 
 def _feature_count(model: Any, images: Inputs, batch: int) -> int | None:

@@ -118,13 +118,15 @@ def _renamed(model: nn.Module, entry: Entry, arguments: Mapping[str, str], famil
     ways = []
     for way in find_inputs(part, families=families).candidates():
         values = {**dict(zip(order, way.args, strict=False)), **way.kwargs}
-        kwargs = {ours: values[theirs] for ours, theirs in arguments.items() if theirs in values}
+        kwargs = {
+            argument: values[part_argument] for argument, part_argument in arguments.items() if part_argument in values
+        }
         origin = f"{entry.site}: {way.origin}"
         ways.append(replace(way, args=(), kwargs=kwargs, training=(), settings=settings, origin=origin))
     complete = [way for way in ways if len(way.kwargs) == len(arguments)]
     if complete:
         return complete
-    missing = next(ours for ours in arguments if ours not in ways[0].kwargs)
+    missing = next(argument for argument in arguments if argument not in ways[0].kwargs)
     parameter = inspect.signature(model.forward).parameters.get(missing)
     if parameter is not None and parameter.default is not parameter.empty:
         return ways
@@ -183,7 +185,7 @@ def _from_override(override: Any) -> Inputs:
 def _spec(value: Any, name: Any) -> Spec:
     shape_alone = not isinstance(value, (Mapping, TensorSettings))
     try:
-        given = TensorSettings.model_validate({"shape": value} if shape_alone else value)
+        settings = TensorSettings.model_validate({"shape": value} if shape_alone else value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("inputs", name, *first["loc"]))
@@ -194,12 +196,12 @@ def _spec(value: Any, name: Any) -> Spec:
             hint=suggest(str(first["input"]), choices)
             or "like [2, 3, 64, 64] or {shape: [2, 8], dtype: int64, high: 100}",
         ) from None
-    dtype = getattr(torch, given.dtype) if given.dtype else None
-    if given.values is not None:
-        held = torch.tensor(given.values)
-        dtype = dtype or (None if held.is_floating_point() else held.dtype)
-        return Spec(tuple(held.shape), dtype, values=given.values)
-    return Spec(tuple(given.shape or ()), dtype, given.low, max(given.high, given.low + 1))
+    dtype = getattr(torch, settings.dtype) if settings.dtype else None
+    if settings.values is not None:
+        tensor = torch.tensor(settings.values)
+        dtype = dtype or (None if tensor.is_floating_point() else tensor.dtype)
+        return Spec(tuple(tensor.shape), dtype, values=settings.values)
+    return Spec(tuple(settings.shape or ()), dtype, settings.low, max(settings.high, settings.low + 1))
 
 
 def _from_family(model: nn.Module, family: Family) -> Inputs:

@@ -42,19 +42,19 @@ def from_config(model: nn.Module) -> Inputs:
     parameters = inspect.signature(model.forward).parameters
     names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     main = model.main_input_name
-    wanted = [main] if isinstance(main, str) else list(main)  # type: ignore[arg-type]
-    wanted = [n for n in wanted if n in names] or [n for n in PAIRED if n in names][:1]
-    wanted += [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in wanted]
-    beside = [n for n in PAIRED if n in names and n not in wanted]
+    required = [main] if isinstance(main, str) else list(main)  # type: ignore[arg-type]
+    required = [n for n in required if n in names] or [n for n in PAIRED if n in names][:1]
+    required += [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in required]
+    beside = [n for n in PAIRED if n in names and n not in required]
     if _is_pair(model):
-        wanted, beside = [*wanted, *beside], []
+        required, beside = [*required, *beside], []
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
-        wanted.append("decoder_input_ids")
-    if "decoder_input_ids" in wanted and "input_ids" not in names and "input_ids" in wanted:
-        wanted.remove("input_ids")
+        required.append("decoder_input_ids")
+    if "decoder_input_ids" in required and "input_ids" not in names and "input_ids" in required:
+        required.remove("input_ids")
 
     batch = _batch(model, config)
-    ways = partial(_ways, type(model).__name__, wanted, beside, names, config)
+    ways = partial(_ways, type(model).__name__, required, beside, names, config)
     plain = _first_of(ways(batch))
     if batch > 1:  # some networks take one sample at a time
         plain = replace(plain, fallback=_first_of(ways(1)))
@@ -62,9 +62,9 @@ def from_config(model: nn.Module) -> Inputs:
     return replace(_first_of(images), fallback=plain) if images else plain
 
 
-def _ways(kind: str, wanted: list[str], beside: list[str], names: list[str], config: Any, batch: int) -> list[Inputs]:
+def _ways(kind: str, required: list[str], beside: list[str], names: list[str], config: Any, batch: int) -> list[Inputs]:
     """List all candidate inputs: the required arguments, then also the second tower's, then also the optional ones."""
-    choices = {name: _choices(name, config, batch) for name in wanted}
+    choices = {name: _choices(name, config, batch) for name in required}
     if not choices:
         raise OperationError(
             f"the forward of {kind} has no argument whose shape can be derived",

@@ -30,7 +30,7 @@ def count(classes: Classes) -> int:
     return classes if isinstance(classes, int) else len(classes)
 
 
-def no_repeats(names: list[str], what: str = "classes") -> None:
+def no_repeats(names: list[str], noun: str = "classes") -> None:
     """Refuse duplicate names.
 
     Raises:
@@ -38,7 +38,7 @@ def no_repeats(names: list[str], what: str = "classes") -> None:
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{what} named twice: {', '.join(twice)}")
+        raise ValueError(f"{noun} named twice: {', '.join(twice)}")
 
 
 def output_name(name: str) -> str:

@@ -108,10 +108,10 @@ def _reset(skeleton: nn.Module) -> nn.Module:
         for reset in RESETS:
             if hasattr(module, reset):
                 getattr(module, reset)()
-    left = [name for name, p in layer.named_parameters() if p.is_floating_point() and p.isnan().any()]
-    if left:
+    uninitialised = [name for name, p in layer.named_parameters() if p.is_floating_point() and p.isnan().any()]
+    if uninitialised:
         raise OperationError(
-            f"{type(layer).__name__} does not initialise {', '.join(left[:3])} in its reset_parameters",
+            f"{type(layer).__name__} does not initialise {', '.join(uninitialised[:3])} in its reset_parameters",
             hint="exclude it: !SITE, or say what built the network (--arch)",
         )
     return layer

@@ -61,9 +61,9 @@ def counted_tensors(cls: Any, config: Any, field: str) -> dict[str, tuple[int, i
     after = build_stock(cls, config).state_dict(keep_vars=True)
     differing = {}
     for name, tensor in before.items():
-        other = after.get(name)
-        if other is not None and other.shape != tensor.shape:
-            differing[name] = (tensor.shape[0], other.shape[0] - tensor.shape[0])
+        changed = after.get(name)
+        if changed is not None and changed.shape != tensor.shape:
+            differing[name] = (tensor.shape[0], changed.shape[0] - tensor.shape[0])
     return differing
 
 
@@ -217,5 +217,5 @@ def _follow_settings(model: nn.Module, before: nn.Module, after: nn.Module, repl
 
 def _note(surgery: Surgery, counted: Mapping[str, Any], count: int) -> None:
     if len({name.rpartition(".")[0] for name in counted}) > 1:
-        shown = ", ".join(list(counted)[:3]) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
-        surgery.note(f"{len(counted)} tensors have the class count, and change with it to {count}: {shown}")
+        first_names = ", ".join(list(counted)[:3]) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
+        surgery.note(f"{len(counted)} tensors have the class count, and change with it to {count}: {first_names}")

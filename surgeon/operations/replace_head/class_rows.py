@@ -114,11 +114,11 @@ def _label_names(model: nn.Module) -> list[str] | None:
     return [str(labels[i]) for i in sorted(labels)]
 
 
-def _index(name: str | int, names: list[str], which: str) -> int:
+def _index(name: str | int, names: list[str], kind: str) -> int:
     if isinstance(name, int):
         if not 0 <= name < len(names):
-            raise OperationError(f"rows: there is no {which} class {name}: they go from 0 to {len(names) - 1}")
+            raise OperationError(f"rows: there is no {kind} class {name}: they go from 0 to {len(names) - 1}")
         return name
     if name not in names:
-        raise OperationError(f"rows: no {which} class is called {name!r}", hint=suggest(name, names))
+        raise OperationError(f"rows: no {kind} class is called {name!r}", hint=suggest(name, names))
     return names.index(name)

@@ -66,7 +66,7 @@ class ReplaceHeadFields(HeadFields):
         return self
 
     def _without_classes(self) -> Self:
-        given = self.model_fields_set - {"task"}
-        if given:
-            raise ValueError(f"task: {self.task} takes no other key: leave out {', '.join(sorted(given))}")
+        fields = self.model_fields_set - {"task"}
+        if fields:
+            raise ValueError(f"task: {self.task} takes no other key: leave out {', '.join(sorted(fields))}")
         return self

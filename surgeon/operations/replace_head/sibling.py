@@ -109,8 +109,8 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     target.train(model.training)
     surgery.wrap(target)
     total = len(dict(tensors_of(target)))
-    kept = total - len(fitting.new)
-    surgery.note(f"{old_class} becomes {cls.__name__}, a stock class: {kept} of its {total} tensors are kept")
+    kept_count = total - len(fitting.new)
+    surgery.note(f"{old_class} becomes {cls.__name__}, a stock class: {kept_count} of its {total} tensors are kept")
     if fitting.new:
         surgery.note(f"new: {', '.join(_sites(target, fitting.new))}")
     if dropped:
@@ -164,9 +164,9 @@ def _choose_features(cls: Any, config: Any) -> str:
             f"{cls.__name__} reads {len(depths)} blocks ({field} of the config), and this network has {total}"
         )
     chosen: list[int] = []
-    for left, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
+    for remaining, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
         lowest = chosen[-1] + 1 if chosen else 1
-        chosen.append(min(max(round(depth * total) - 1, lowest), total - left))
+        chosen.append(min(max(round(depth * total) - 1, lowest), total - remaining))
     setattr(config, field, chosen)
     return f"the head reads the blocks {', '.join(map(str, chosen))} of {total}: {field} of the config"
 
@@ -190,14 +190,14 @@ def _trunk(model: nn.Module) -> str:
 
 def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
     """Return the possible names in the old network of a tensor or module of the new one."""
-    mine, theirs = _trunk(model), _trunk(target)
-    inside = name.removeprefix(f"{theirs}.") if theirs else name
-    if name == theirs:
-        return [mine]
-    names = [f"{mine}.{inside}" if mine else inside, name, inside]
+    old_trunk, new_trunk = _trunk(model), _trunk(target)
+    inside = name.removeprefix(f"{new_trunk}.") if new_trunk else name
+    if name == new_trunk:
+        return [old_trunk]
+    names = [f"{old_trunk}.{inside}" if old_trunk else inside, name, inside]
     # RF-DETR's segmenter holds a whole detector, whose trunk has the same name inside
-    names += [inside.removeprefix(f"{theirs}.")] if theirs else []
-    names += [f"{mine}.{mine}.{inside}"] if mine else []
+    names += [inside.removeprefix(f"{new_trunk}.")] if new_trunk else []
+    names += [f"{old_trunk}.{old_trunk}.{inside}"] if old_trunk else []
     return list(dict.fromkeys(filter(None, names)))
 
 
@@ -246,12 +246,12 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
     def visit(module: nn.Module, path: str) -> None:
         inside = [f"{path}.{name}".lstrip(".") for name, _ in tensors_of(module)]
         for site in _old_names(path, model, target) if path else []:
-            there = modules.get(site)
-            if there is None or path == root:
+            candidate = modules.get(site)
+            if candidate is None or path == root:
                 continue
             goes = [names.get(aliases.get(n, n)) == f"{site}.{n[len(path) + 1 :]}" for n in inside]
-            same = isinstance(there, type(module)) or not list(module.children())
-            same = same and not _is_hung_into(there, module)
+            same = isinstance(candidate, type(module)) or not list(module.children())
+            same = same and not _is_hung_into(candidate, module)
             if all(goes) and same and (inside or _is_in(path, root)):
                 fitting.modules[path] = site
                 return
@@ -315,8 +315,8 @@ def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fittin
         for name, tensor in module.state_dict(keep_vars=True).items():
             moved[id(tensor)] = every[f"{site}.{name}"]
         for name, part in module.named_modules():
-            if isinstance(part, nn.Embedding) and isinstance(there := old.get_submodule(name), nn.Embedding):
-                there.padding_idx = part.padding_idx
+            if isinstance(part, nn.Embedding) and isinstance(old_part := old.get_submodule(name), nn.Embedding):
+                old_part.padding_idx = part.padding_idx
         parent, _, name = path.rpartition(".")
         target.get_submodule(parent)._modules[name] = old
     for name, source in fitting.tensors.items():
@@ -345,9 +345,9 @@ def _draw(surgery: Surgery, target: nn.Module, fitting: Fitting, parts: NewParts
             if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype and last in owner._parameters:
                 cast = nn.Parameter(tensor.to(dtype), requires_grad=tensor.requires_grad)
                 for module in target.modules():
-                    for other, value in list(module._parameters.items()):
+                    for parameter_name, value in list(module._parameters.items()):
                         if value is tensor:
-                            module._parameters[other] = cast
+                            module._parameters[parameter_name] = cast
                 tensor = cast
             tensors[key] = tensor
         surgery.draw(tensors, partial(parts.draw, site, sorted(tensors)))
@@ -371,4 +371,4 @@ def _sites(model: nn.Module, names: list[str]) -> list[str]:
     """Return the topmost modules that contain only these tensors, and the names of the remaining tensors."""
     chosen = set(names)
     sites = list(dict.fromkeys(_site(model, name, chosen) or name for name in names))
-    return [site for site in sites if not any(site.startswith(f"{other}.") for other in sites)]
+    return [site for site in sites if not any(site.startswith(f"{ancestor}.") for ancestor in sites)]

@@ -104,8 +104,8 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
     _refuse_to_lose_references(surgery, stack, blocks)
     stays = [children.index(blocks[i]) for i in indices]
     # other children of the container (a downsampling layer) stay in their places
-    others = [i for i, child in enumerate(children) if child not in blocks]
-    order = _merge(stays, others)
+    other_children = [i for i, child in enumerate(children) if child not in blocks]
+    order = _merge(stays, other_children)
     for name in (container, *stack.beside):
         surgery.keep_children(name, order)
     moved = {old: new for new, old in enumerate(order)}
@@ -116,9 +116,9 @@ def _slice(surgery: Surgery, stack: Thinning) -> None:
         setattr(module, name, places.get(value, value))
     _slice_parameters(surgery, stack)
     _update_configs(surgery, stack, moved)
-    kept = f"the first {len(indices)}" if indices == list(range(len(indices))) else f"{indices}"
+    kept_blocks = f"the first {len(indices)}" if indices == list(range(len(indices))) else f"{indices}"
     along = f", and with them {', '.join(stack.beside)}" if stack.beside else ""
-    surgery.note(f"{container} keeps {kept} of {len(sites)} blocks, sliced in place{along}")
+    surgery.note(f"{container} keeps {kept_blocks} of {len(sites)} blocks, sliced in place{along}")
 
 
 def _slice_parameters(surgery: Surgery, stack: Thinning) -> None:
@@ -140,13 +140,13 @@ def rows_of(weight: torch.Tensor, *, rows: Sequence[int]) -> torch.Tensor:
     return weight[list(rows)].clone()
 
 
-def lists_beside(surgery: Surgery, container: str, others: Sequence[str]) -> list[str]:
+def lists_beside(surgery: Surgery, container: str, excluded: Sequence[str]) -> list[str]:
     """Find the siblings of ``container`` of which an entry runs after each of its blocks.
 
     Args:
         surgery: Traces the network.
         container: The site that contains the blocks.
-        others: Sites to leave out.
+        excluded: Sites to leave out.
     """
     parent, _, last = container.rpartition(".")
     length = len(surgery.model.get_submodule(container)._modules)
@@ -173,12 +173,12 @@ def lists_beside(surgery: Surgery, container: str, others: Sequence[str]) -> lis
         order = [start for pair in zip(block_starts, starts, strict=True) for start in pair]
         return order == sorted(order)
 
-    return [name for name in names if name not in others and alternates(name)]
+    return [name for name in names if name not in excluded and alternates(name)]
 
 
-def _merge(stays: list[int], others: list[int]) -> list[int]:
+def _merge(stays: list[int], other_children: list[int]) -> list[int]:
     """Merge blocks in their new order with the other children, which stay before or after the blocks."""
-    return [i for i in others if i < min(stays)] + stays + [i for i in others if i > min(stays)]
+    return [i for i in other_children if i < min(stays)] + stays + [i for i in other_children if i > min(stays)]
 
 
 def _outputs(surgery: Surgery) -> dict[str, list[int]]:
@@ -200,13 +200,15 @@ def changed_output(
     """
 
     def follows(was: int, now: int) -> bool:
-        return was == now or any(was - count in (0, 1) and was - now == count - kept for count, kept in numbers)
+        return was == now or any(
+            was - count in (0, 1) and was - now == count - kept_count for count, kept_count in numbers
+        )
 
     def shorter(was: int, now: int) -> bool:
         """Return whether a list lost one or two entries for each removed block, of one stack or of several."""
         lost = {0}
-        for count, kept in numbers:
-            lost |= {some + times * (count - kept) for some in lost for times in (1, 2)}
+        for count, kept_count in numbers:
+            lost |= {some + times * (count - kept_count) for some in lost for times in (1, 2)}
         return was - now in lost
 
     def change(was: Any, now: Any, name: str) -> str | None:
@@ -263,11 +265,11 @@ def _refuse_to_lose_shared_tensors(container: str, blocks: list[nn.Module], indi
 
 
 def _refuse_to_lose_attention(surgery: Surgery, stack: Thinning) -> None:
-    kept = with_attention(surgery, stack.container, len(stack.sites), stack.indices)
-    if kept != stack.indices:
+    attentive = with_attention(surgery, stack.container, len(stack.sites), stack.indices)
+    if attentive != stack.indices:
         raise OperationError(
             f"none of the blocks of {stack.container} that would be left has attention, and generation needs one",
-            hint=f"keep one with attention: keep_blocks: {kept}",
+            hint=f"keep one with attention: keep_blocks: {attentive}",
         )
 
 

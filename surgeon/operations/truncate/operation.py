@@ -91,12 +91,12 @@ class Truncate(Operation):
             )
         names = [stack["container"] for stack in stacks]
         if self.stack is not None:
-            wanted = surgery.site(self.stack).name
-            chosen = [stack for stack in stacks if wanted in (stack["container"], *stack["beside"])]
+            container = surgery.site(self.stack).name
+            chosen = [stack for stack in stacks if container in (stack["container"], *stack["beside"])]
             if not chosen:
                 raise OperationError(
-                    f"{wanted} is not a container of repeated blocks",
-                    hint=suggest(wanted, names) or f"the containers are {', '.join(names)}",
+                    f"{container} is not a container of repeated blocks",
+                    hint=suggest(container, names) or f"the containers are {', '.join(names)}",
                 )
             return chosen
         if len(stacks) > 1 and not isinstance(self.keep_blocks, float):
@@ -131,5 +131,7 @@ def _end_at(surgery: Surgery, selector: str) -> None:
     surgery.cut(site)
     for aux in surgery.role("aux"):  # it would run in training, and its result would not be used
         surgery.remove(aux, optional=True)
-    left = sum(p.numel() for p in surgery.model.parameters())
-    surgery.note(f"ends at {site}: features {shape}; the forward exits there; {parameters - left:,} parameters less")
+    remaining = sum(p.numel() for p in surgery.model.parameters())
+    surgery.note(
+        f"ends at {site}: features {shape}; the forward exits there; {parameters - remaining:,} parameters less"
+    )

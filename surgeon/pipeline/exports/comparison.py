@@ -80,19 +80,21 @@ def compare_outputs(form: str, expected: Sequence[dict[str, torch.Tensor]], fold
 
 def _difference(form: str, name: str, output: torch.Tensor, expected: torch.Tensor) -> float:
     if output.shape != expected.shape or output.dtype != expected.dtype:
-        ours, theirs = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (expected, output))
-        raise VerificationError(f"its output {name} is {theirs}, the network's {ours}")
+        described, described_output = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (expected, output))
+        raise VerificationError(f"its output {name} is {described_output}, the network's {described}")
     if not expected.is_floating_point():
         if not torch.equal(output, expected):
             raise VerificationError(f"its output {name} differs from the network's")
         return 0.0
     plain = ONNX_TOLERANCE if form == "onnx" else TORCH_TOLERANCE
     allowed = TOLERANCE.get(expected.dtype, plain)
-    one, other = output.double(), expected.double()
-    finite = other.isfinite()
-    same = bool((one.isnan() == other.isnan()).all()) and torch.equal(one[other.isinf()], other[other.isinf()])
-    scale = max(float(other[finite].abs().max()) if finite.any() else 0.0, 1e-6)
-    difference = float((one - other)[finite].abs().max()) / scale if finite.any() else 0.0
+    actual, reference = output.double(), expected.double()
+    finite = reference.isfinite()
+    same = bool((actual.isnan() == reference.isnan()).all()) and torch.equal(
+        actual[reference.isinf()], reference[reference.isinf()]
+    )
+    scale = max(float(reference[finite].abs().max()) if finite.any() else 0.0, 1e-6)
+    difference = float((actual - reference)[finite].abs().max()) / scale if finite.any() else 0.0
     if not same or not difference <= allowed:
         by = f"{difference:.2g} of the largest value, more than {allowed:g}"
         raise VerificationError(f"its output {name} differs from the network's by {by}")

@@ -239,5 +239,5 @@ def _check_form(form: str, output: Path) -> None:
 
 
 def _is_an_export(folder: Path) -> bool:
-    ours = {companion.name.partition("/")[0] for companion in read_companions(folder, check=False)}
-    return all(WRITTEN.fullmatch(file.name) or file.name in {*ours, BASE_CARD} for file in folder.iterdir())
+    companions = {companion.name.partition("/")[0] for companion in read_companions(folder, check=False)}
+    return all(WRITTEN.fullmatch(file.name) or file.name in {*companions, BASE_CARD} for file in folder.iterdir())

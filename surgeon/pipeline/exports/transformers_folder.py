@@ -48,5 +48,5 @@ def _reason(call: Call) -> str:
             return f"{name or '.'}: several networks side by side ({', '.join(entry.site for entry in facts.entries)})"
     if not type(model).__module__.startswith("transformers."):
         return f"{type(model).__module__}.{type(model).__name__}: not a transformers class"
-    ours = next((name for name, module in modules.items() if type(module).__module__.startswith("surgeon.")), None)
-    return f"{ours}: a module that surgery added" if ours else f"{type(model).__name__}: edited beyond its config"
+    added = next((name for name, module in modules.items() if type(module).__module__.startswith("surgeon.")), None)
+    return f"{added}: a module that surgery added" if added else f"{type(model).__name__}: edited beyond its config"

@@ -44,11 +44,11 @@ def card_text(facts: Facts, name: str) -> str:
 
 
 def _summary(facts: Facts) -> str:
-    what = f"a `{facts.stock_class}` of transformers" if facts.stock_class else "a network of its own structure"
+    kind = f"a `{facts.stock_class}` of transformers" if facts.stock_class else "a network of its own structure"
     architecture = facts.record.architecture
     origin = f" (made from `{architecture}`)" if architecture is not None and not facts.stock_class else ""
     return (
-        f"This is {what}{origin} with {facts.parameters:,} parameters, edited"
+        f"This is {kind}{origin} with {facts.parameters:,} parameters, edited"
         f"{' and fine-tuned' if facts.record.training else ''} by surgeon (`pip install surgeon-torch`)."
     )
 
@@ -73,9 +73,9 @@ def _surgery(facts: Facts) -> Iterator[str]:
             yield f"### Recipe {number}"
         lines = [f"- `{step['op']}`{_options(step)}" for step in past.operations]
         yield "\n".join(lines) or "No operation."
-        made = Counter(past.made.values())
+        new_tensors = Counter(past.made.values())
         sentences = [f"{len(past.kept):,} tensors come from the base model"]
-        sentences += [f"{count:,} {'is' if count == 1 else 'are'} new by `{op}`" for op, count in made.items()]
+        sentences += [f"{count:,} {'is' if count == 1 else 'are'} new by `{op}`" for op, count in new_tensors.items()]
         yield ", ".join(sentences) + f" (seed {past.seed})."
         if past.donors:
             yield f"Layers were copied from: {', '.join(_code(_last(donor)) for donor in past.donors)}."
@@ -87,8 +87,8 @@ def _surgery(facts: Facts) -> Iterator[str]:
 
 
 def _options(step: Mapping[str, Any]) -> str:
-    said = ", ".join(f"{key}: {_short(value)}" for key, value in step.items() if key != "op")
-    return f": {_code(said)}" if said else ""
+    settings = ", ".join(f"{key}: {_short(value)}" for key, value in step.items() if key != "op")
+    return f": {_code(settings)}" if settings else ""
 
 
 def _training(facts: Facts) -> Iterator[str]:
@@ -141,9 +141,9 @@ def _measures(entry: Mapping[str, Any]) -> Iterator[str]:
 
 def _loading(facts: Facts, name: str) -> Iterator[str]:
     where = name if "/" in name else "FOLDER"
-    mine = f'"hf:{where}"' if "/" in name else f'"{where}"'
+    argument = f'"hf:{where}"' if "/" in name else f'"{where}"'
     yield "With surgeon, as it was trained, what is frozen included:"
-    yield _fenced(f"import surgeon\n\nmodel = surgeon.load({mine})", "python")
+    yield _fenced(f"import surgeon\n\nmodel = surgeon.load({argument})", "python")
     if facts.stock_class:
         yield "Without surgeon:"
         lines = [

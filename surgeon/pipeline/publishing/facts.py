@@ -75,9 +75,9 @@ class Facts:
     @property
     def untrained(self) -> list[str]:
         """The new tensors that nothing has trained since they were drawn at random."""
-        done = max((int(entry.get("surgeries", 0)) for entry in self.record.training), default=0)
+        trained = max((int(entry.get("surgeries", 0)) for entry in self.record.training), default=0)
         names: list[str] = []
-        for past in self.record.surgeries[done:]:
+        for past in self.record.surgeries[trained:]:
             names += [name for name in past.made if name not in past.derived]
         return [name for name in names if name in self.tensors]
 

@@ -111,8 +111,8 @@ def push(
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        there = api.list_repo_files(repository, revision=branch)
-    removed = sorted(name for name in there if OURS.fullmatch(name) and name not in pushed)
+        present = api.list_repo_files(repository, revision=branch)
+    removed = sorted(name for name in present if OURS.fullmatch(name) and name not in pushed)
     say("sending the files")
     with hub_errors("sending the files", repository):
         commit = api.create_commit(
@@ -148,24 +148,27 @@ def _check_folder(folder: Path) -> None:
         hint = f'surgeon.save(surgeon.load("{folder}"), "{folder.with_suffix("")}") makes a folder of it'
         raise CheckpointError("a file, and surgeon pushes folders", where=str(folder), hint=hint)
     if not (folder / MANIFEST).is_file():
-        what = f"has no {MANIFEST}: it is not an artifact of surgeon" if folder.is_dir() else "no such folder"
-        raise CheckpointError(what, where=str(folder), hint="hf upload ORG/NAME FOLDER sends any other folder")
+        problem = f"has no {MANIFEST}: it is not an artifact of surgeon" if folder.is_dir() else "no such folder"
+        raise CheckpointError(problem, where=str(folder), hint="hf upload ORG/NAME FOLDER sends any other folder")
 
 
-def _check_signed(folder: Path, sent: set[str]) -> None:
+def _check_signed(folder: Path, pushed: set[str]) -> None:
     """Refuse a signature that would not hold for the repository: of other files, or of files that have changed since.
 
     Raises:
         HubError: The signature does not fit.
     """
     signed = signed_files(folder)
-    what = "are signed and not sent" if (odd := sorted(signed.keys() - sent)) else "are sent and not signed"
-    odd = odd or sorted({*sent, CARD} - signed.keys())
-    if not odd:
-        odd, what = [name for name, digest in signed.items() if sha256(folder / name) != digest], "have changed since"
-    if odd:
+    problem = "are signed and not sent" if (differing := sorted(signed.keys() - pushed)) else "are sent and not signed"
+    differing = differing or sorted({*pushed, CARD} - signed.keys())
+    if not differing:
+        differing, problem = (
+            [name for name, digest in signed.items() if sha256(folder / name) != digest],
+            "have changed since",
+        )
+    if differing:
         raise HubError(
-            f"its signature does not fit: {', '.join(odd[:3])} {what}",
+            f"its signature does not fit: {', '.join(differing[:3])} {problem}",
             where=str(folder),
             hint=f"surgeon card {folder} -o {folder / CARD}, look it over, and surgeon sign {folder} --force --key …",
         )

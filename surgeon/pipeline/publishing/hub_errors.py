@@ -47,8 +47,8 @@ def hub_errors(doing: str, repository: str) -> Iterator[None]:
 def _refused(error: HfHubHTTPError, doing: str, repository: str) -> HubError:
     response = getattr(error, "response", None)
     code = response.status_code if response is not None else None
-    said = (getattr(error, "server_message", None) or "").strip().splitlines()
-    reason = f": {said[0]}" if said else ""
+    server_message = (getattr(error, "server_message", None) or "").strip().splitlines()
+    reason = f": {server_message[0]}" if server_message else ""
     by_code = {
         401: ("the hub does not accept the token", f"{LOG_IN}; {TOKENS}"),
         402: ("the hub asks for a payment", "see the billing settings of the account"),
@@ -58,9 +58,11 @@ def _refused(error: HfHubHTTPError, doing: str, repository: str) -> HubError:
         413: ("the hub finds a file too large", "surgeon writes shards of 5 GB: write the artifact again as a folder"),
         429: ("the hub has had too many requests", "wait some minutes and push again"),
     }
-    what, hint = by_code.get(code or 0, ("the hub failed" if (code or 0) >= 500 else "the hub refuses", "push again"))
+    message, hint = by_code.get(
+        code or 0, ("the hub failed" if (code or 0) >= 500 else "the hub refuses", "push again")
+    )
     number = f" ({code})" if code is not None else ""
-    return HubError(f"{what}{number}, {doing}{reason}", where=repository, hint=hint)
+    return HubError(f"{message}{number}, {doing}{reason}", where=repository, hint=hint)
 
 
 def _first_line(error: BaseException) -> str:

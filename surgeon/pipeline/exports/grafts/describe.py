@@ -59,9 +59,9 @@ class Description:
         try:
             built: nn.Module = build_skeleton(lambda: cls._from_config(config.__class__.from_dict(config.to_dict())))  # type: ignore[attr-defined]
         except Exception as error:  # whatever a class raises on a config that surgery has changed
-            what = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ExportError(
-                f"{cls.__name__} cannot be built from its config: {what}", where=path, hint=HINT
+                f"{cls.__name__} cannot be built from its config: {reason}", where=path, hint=HINT
             ) from error
         return self._changed(module, built, path, {"class": cls.__name__, "config": config.to_dict()})
 
@@ -72,21 +72,21 @@ class Description:
 
     def _builder(self, module: nn.Module) -> Builder | None:
         """Return the builder of a network of torchvision; of several of one class, the one with most of its tensors."""
-        cls, mine = _stock_class(type(module)), _shapes(module)
+        cls, shapes = _stock_class(type(module)), _shapes(module)
         fitting = [builder for builder in self.builders if type(builder.built) is cls]
-        return max(fitting, key=lambda builder: len(mine & _shapes(builder.built)), default=None)
+        return max(fitting, key=lambda builder: len(shapes & _shapes(builder.built)), default=None)
 
-    def _compare(self, mine: nn.Module, built: nn.Module, path: str, inside: str, into: dict[str, Any]) -> None:
+    def _compare(self, module: nn.Module, built: nn.Module, path: str, inside: str, into: dict[str, Any]) -> None:
         """Write down what differs at one site and below; ``path`` is that of the whole tree, ``inside`` of the part."""
         change: dict[str, Any] = {}
-        if mixins := self._mixins(type(mine), path):
+        if mixins := self._mixins(type(module), path):
             change["mixins"] = mixins
-        tensors = self._tensors(mine)
+        tensors = self._tensors(module)
         if tensors != self._tensors(built):
             change["tensors"] = tensors
-        settings, former = settings_of(mine, MUTABLE), settings_of(built, MUTABLE)
+        settings, former = settings_of(module, MUTABLE), settings_of(built, MUTABLE)
         differing = {key: value for key, value in settings.items() if key not in former or former[key] != value}
-        for key, value in vars(mine).items():  # what a mixin keeps on the network
+        for key, value in vars(module).items():  # what a mixin keeps on the network
             if mixins and key not in vars(built) and not key.startswith("_"):
                 differing[key] = value
         differing.pop(ATTRIBUTE, None)
@@ -95,7 +95,7 @@ class Description:
                 key: self._value(value, f"{path}.{key}".lstrip(".")) for key, value in differing.items()
             }
         children: dict[str, Any] = {}
-        for name, child in mine._modules.items():
+        for name, child in module._modules.items():
             place = f"{path}.{name}".lstrip(".")
             former_child = built._modules.get(name)
             if child is None:
@@ -107,8 +107,8 @@ class Description:
                 children[name] = self._module(child, place)
         if children:
             change["children"] = children
-        gone = [name for name, child in built._modules.items() if child is not None and name not in mine._modules]
-        into["removed"] += [f"{inside}.{name}".lstrip(".") for name in gone]
+        removed = [name for name, child in built._modules.items() if child is not None and name not in module._modules]
+        into["removed"] += [f"{inside}.{name}".lstrip(".") for name in removed]
         if change:
             into["changes"].append({"at": inside, **change})
 
