@@ -110,8 +110,8 @@ def predict_boxes(
     for source in samples:
         for call, batch, _ in batches_of(model, source, batch_size):
             with in_eval_mode(model):
-                found = cast("DetectorCall", call).detected(model, batch)
-            for objects in found:
+                objects_of_pictures = cast("DetectorCall", call).detected(model, batch)
+            for objects in objects_of_pictures:
                 kept = (objects.boxes[:, 1] >= 0) & (objects.boxes[:, 0] >= min_score)
                 points = objects.keypoints
                 seen.append(Detected(objects.boxes[kept].cpu(), None, None if points is None else points[kept].cpu()))
@@ -125,11 +125,11 @@ def predict_boxes(
     count = max(object_classes(model) or 0, most)
     names = network.head(LABELS).names
     names = names if len(names) >= count else tuple(map(str, range(count)))
-    known, points_of_coco = stock_names(model)
-    named = points_of_coco or tuple(map(str, range(keypoints[0].shape[1] if keypoints else 0)))
+    coco_objects, coco_points = stock_names(model)
+    named = coco_points or tuple(map(str, range(keypoints[0].shape[1] if keypoints else 0)))
     counted = torch.stack([torch.bincount(table[:, 1].long(), minlength=len(names)) for table in tables])
     notes = [note for source in samples for note in source.notes]
-    if known and names == known:
+    if coco_objects and names == coco_objects:
         notes.append("the head has the size of torchvision's for COCO, whose names its classes have here")
     notes.append(f"boxes with a score below {min_score:g} are left out")
     return BoxPredictions(

@@ -177,7 +177,7 @@ class DetectorCall(Call):
                 return {DETECTIONS: _total(model(pictures, targets), len(pictures))}
             with _computing_losses(self.model):
                 outputs[DETECTIONS] = _total(model(pictures, targets), len(pictures))
-        return outputs | {PREDICTED: torch.stack([found.padded for found in self.detected(model, batch)])}
+        return outputs | {PREDICTED: torch.stack([objects.padded for objects in self.detected(model, batch)])}
 
     def detected(self, model: Callable[..., Any], batch: Batch) -> list[Detected]:
         """Run a detector in eval mode, and return what it sees in each picture."""
@@ -204,7 +204,7 @@ class DetectorCall(Call):
             results[DETECTIONS] = outputs.loss.expand(len(batch[SIZES]))
         if self.model.training:
             return results
-        return results | {PREDICTED: torch.stack([found.padded for found in self._processed(outputs, batch)])}
+        return results | {PREDICTED: torch.stack([objects.padded for objects in self._processed(outputs, batch)])}
 
 
 def _targets(batch: Mapping[str, Tensor], sizes: list[list[int]]) -> Iterator[dict[str, Tensor]]:
