@@ -102,7 +102,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from surgeon.pages.write import write_page
-    from surgeon.pipeline.api import Verification, apply, check, load, plan, save, verify
+    from surgeon.pipeline.api import apply, check, load, plan, save, verify
     from surgeon.pipeline.comparison import diff
     from surgeon.pipeline.difference import Diff
     from surgeon.pipeline.evaluation import evaluate
@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from surgeon.pipeline.run_report import RunProgress, RunReport
     from surgeon.pipeline.signature import SignedBy, sign
     from surgeon.pipeline.training_run import run_training
+    from surgeon.pipeline.verification import Verification
     from surgeon.plugins import Plugins, load_plugins
     from surgeon.recipe.catalog import describe_operations
     from surgeon.recipe.load import Recipe, load_recipe
@@ -201,7 +202,6 @@ _HOMES = {
     ),
     "surgeon.pages.write": ("write_page",),
     "surgeon.pipeline.api": (
-        "Verification",
         "apply",
         "check",
         "load",
@@ -234,6 +234,7 @@ _HOMES = {
     ),
     "surgeon.pipeline.signature": ("SignedBy", "sign"),
     "surgeon.pipeline.training_run": ("run_training",),
+    "surgeon.pipeline.verification": ("Verification",),
     "surgeon.plugins": (
         "Plugins",
         "load_plugins",

@@ -13,9 +13,9 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "abc", "def", "good", "ba
 
 def tokenizer(folder: Path) -> None:
     """Save a word-by-word BERT tokenizer of ten tokens into ``folder``."""
-    made = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
-    made.chat_template = "{{ messages[0].content }}"
-    made.save_pretrained(folder)
+    bert_tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
+    bert_tokenizer.chat_template = "{{ messages[0].content }}"
+    bert_tokenizer.save_pretrained(folder)
 
 
 def bert(folder: Path, cls: str = "BertForSequenceClassification", **options: object) -> Path:

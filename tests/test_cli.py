@@ -65,7 +65,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("command", ["--help", "", "ops", "ops freeze", "schema", "plugins", "--version"])
+@pytest.mark.parametrize(
+    "command", ["--help", "", "ops", "ops freeze", "schema", "schema table", "plugins", "--version"]
+)
 def test_what_only_tells_imports_neither_torch_nor_transformers(command: str) -> None:
     code = f"import sys; from surgeon import cli; cli.run({command.split()!r}); print(*sys.modules, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -129,8 +129,8 @@ def test_a_users_script_is_clean_under_strict_mypy_and_mistakes_are_found(tmp_pa
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run([*command, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    done = subprocess.run([*command, "mistakes.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert 'Unexpected keyword argument "archi"' in done.stdout
-    assert 'Argument "seed"' in done.stdout
+    process = subprocess.run([*command, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout
+    process = subprocess.run([*command, "mistakes.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert 'Unexpected keyword argument "archi"' in process.stdout
+    assert 'Argument "seed"' in process.stdout

@@ -20,9 +20,9 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         *(sys.executable, "-m", "surgeon", "apply"),
         *(str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "-o", str(out)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return out, process.stdout
 
 
 def held_out_accuracy(model: torch.nn.Module) -> float:

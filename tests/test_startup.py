@@ -36,10 +36,10 @@ finally:
 def modules_of(folder: Path, code: str, *arguments: str, succeeds: bool = True) -> set[str]:
     """The modules that a fresh interpreter has imported at its end."""
     environment = os.environ | {"MODULES": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, cwd=folder
     )
-    assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
+    assert (process.returncode == 0) == succeeds, process.stdout + process.stderr
     return set((folder / "modules").read_text().split())
 
 
@@ -142,9 +142,9 @@ cli.main()
 def test_the_process_ends_with_its_code_and_its_threads_but_is_not_taken_apart(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", END, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    lines = done.stdout.splitlines()
-    assert done.returncode == code, done.stderr
+    process = subprocess.run([sys.executable, "-c", END, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    lines = process.stdout.splitlines()
+    assert process.returncode == code, process.stderr
     assert lines[-2:] == ["thread", "after main"]
     assert "taken apart" not in lines
     assert f"running {arguments[0] != 'plan'}" in lines

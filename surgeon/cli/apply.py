@@ -115,7 +115,7 @@ def plan(
     read = _read(context, recipe, model, settings)
     if read.train is None:
         defer()
-    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.render.consoles import show, show_page, working
     from surgeon.cli.render.plans import render_plan
 
     with working("reading the model and planning", quiet=quiet or as_json):
@@ -137,6 +137,7 @@ def plan(
         print_json(prepared.plan.to_dict())
     elif not quiet:
         show(render_plan(prepared.plan))
+        show_page(html)
 
 
 def _read(context: typer.Context, path: Path, model: str | None, settings: list[str] | None) -> Recipe:

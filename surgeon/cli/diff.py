@@ -74,7 +74,7 @@ def diff(
     if html is not None:
         check_page(html)
     defer()
-    from surgeon.cli.render.consoles import reading, show
+    from surgeon.cli.render.consoles import reading, show, show_page
 
     with reading("comparing", quiet=quiet or as_json) as progress:
         from surgeon.pipeline.comparison import diff as compare
@@ -106,5 +106,6 @@ def diff(
         from surgeon.cli.render.comparison import render_diff
 
         show(render_diff(result, by.value))
+        show_page(html)
     if not result.equal:
         raise typer.Exit(DIFFERENT)

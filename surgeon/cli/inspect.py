@@ -41,7 +41,7 @@ def inspect(
     if html is not None:
         check_page(html)
     defer()
-    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.render.consoles import show, show_page, working
 
     with working("reading the model", quiet=as_json):
         from surgeon.cli.render.networks import network_dict, render_network, render_sites
@@ -60,6 +60,7 @@ def inspect(
         print_json(network_dict(view, selected))
     else:
         show(render_network(view, depth or None) if selected is None else render_sites(selected))
+        show_page(html)
 
 
 def check(

@@ -29,7 +29,7 @@ def train_report(
     if html is not None:
         check_page(html)
     defer()
-    from surgeon.cli.render.consoles import show, working
+    from surgeon.cli.render.consoles import show, show_page, working
 
     with working("reading the artifact", quiet=as_json):
         from surgeon.pipeline.network_view import inspect
@@ -52,3 +52,4 @@ def train_report(
         from surgeon.cli.render.trainings import render_trainings
 
         show(render_trainings(trainings))
+        show_page(html)

@@ -43,6 +43,8 @@ class Network:
     """By label column."""
     positions: int | None = None
     """The most tokens of a text; None without a limit."""
+    context: int | None = None
+    """The most tokens of a text in its training, by its config; rotary positions can be counted beyond it."""
     vocabulary: int | None = None
     """The number of tokens in the embedding."""
     language: str | None = None

@@ -150,10 +150,11 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
             where="train.data.max_length",
             hint=f"leave it out, or use max_length: {network.positions}",
         )
+    wanted = max_length or network.preprocessing.texts.get("max_length")
     own_limit = loaded_tokenizer.model_max_length if loaded_tokenizer.model_max_length < ENDLESS else None
-    limit = max_length or network.preprocessing.texts.get("max_length") or own_limit
-    limits = [length for length in (limit, network.positions) if length is not None]
-    return Texts(column, loaded_tokenizer, min(limits, default=LONGEST), network.preprocessing.arguments)
+    by_default = min(own_limit or network.positions or LONGEST, network.context or ENDLESS)
+    limits = [length for length in (wanted or by_default, network.positions) if length is not None]
+    return Texts(column, loaded_tokenizer, min(limits), network.preprocessing.arguments)
 
 
 def _named(tokenizer: str) -> Any:

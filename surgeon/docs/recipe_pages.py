@@ -149,7 +149,7 @@ class RecipePages:
 
     def _linked(self, kind: str) -> str:
         """Link the parts, sources and settings that a type names."""
-        kind = kind.replace(" or ".join(self.sources.values()), ":ref:`a source <sources>`")
+        kind = re.sub(r"\bsources?\b", lambda match: f":ref:`{match[0]} <sources>`", kind)
         names = re.compile(rf"(?<![`\w])({'|'.join(self.labels)})(?![`\w])")
         return names.sub(lambda match: f":ref:`{match[1]} <{self.labels[match[1]]}>`", kind.replace("|", r"\|"))
 

@@ -24,7 +24,7 @@ def html_report(title: str, *parts: str, notes: Iterable[str] = ()) -> str:
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """Make a table of plain text; numbers stand at the right.
+    """Make a table of plain text; numbers stand at the right, and so do the names of columns of numbers.
 
     Args:
         head: The names of the columns.
@@ -33,14 +33,23 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: s
     """
     listed = list(rows)
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    top = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in listed[:MOST_ROWS])
+    texts = [[_text(value) for value in row] for row in listed[:MOST_ROWS]]
+    columns = [list(filter(None, column)) for column in zip(*texts, strict=True)] or [[] for _ in head]
+    sides = ["right" if column and all(map(_is_number, column)) else "left" for column in columns]
+    top = "".join(f'<th style="text-align:{side}">{escape(name)}</th>' for name, side in zip(head, sides, strict=True))
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in texts)
     if len(listed) > MOST_ROWS:
         body += f'<tr><td colspan="{len(head)}">… and {len(listed) - MOST_ROWS} more</td></tr>'
     return f"<table>{above}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(value: object) -> str:
-    text = "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-    side = "right" if text and set(text) <= NUMERIC else "left"
-    return f'<td style="text-align:{side}">{escape(text)}</td>'
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return set(text) <= NUMERIC and any(character.isdigit() for character in text)
+
+
+def _cell(text: str) -> str:
+    return f'<td style="text-align:{"right" if _is_number(text) else "left"}">{escape(text)}</td>'

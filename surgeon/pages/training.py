@@ -11,8 +11,8 @@ from typing import Any
 from surgeon.interfaces.html_table import html_table
 from surgeon.interfaces.record import Record
 from surgeon.pages.document import Section
+from surgeon.training.measure_tables import BY_NAME, figure
 
-BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
 STAGES = {"before": "before training", "after": "after training", "baseline": "from scratch"}
 
 
@@ -54,7 +54,7 @@ def _quoted(text: str) -> str:
 def _measures(report: Mapping[str, Any]) -> Iterator[str]:
     columns = {heading: report[key] for key, heading in STAGES.items() if report.get(key)}
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
-    rows = [(name.replace("_", " "), *(_number(values.get(name)) for values in columns.values())) for name in names]
+    rows = [(name.replace("_", " "), *(figure(values.get(name)) for values in columns.values())) for name in names]
     samples = ", ".join(
         f"{report[key]:,} {key.removesuffix('_samples')} samples"
         for key in ("train_samples", "validation_samples", "test_samples")
@@ -69,13 +69,13 @@ def _measures(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _domain(title: str, values: Mapping[str, Any]) -> Iterator[str]:
-    single = [(name.replace("_", " "), _number(value)) for name, value in values.items() if _is_number(value)]
+    single = [(name.replace("_", " "), figure(value)) for name, value in values.items() if _is_number(value)]
     yield f"<h3>{escape(title)}</h3>" + _scroll(html_table(("measure", "after training"), single))
     for key, heading in BY_NAME.items():
         rows: Mapping[str, Mapping[str, Any]] = values.get(key) or {}
         if rows:
             columns = list(next(iter(rows.values())))
-            cells = [(name, *(_number(row.get(column)) for column in columns)) for name, row in rows.items()]
+            cells = [(name, *(figure(row.get(column)) for column in columns)) for name, row in rows.items()]
             yield _scroll(html_table((heading, *columns), cells))
     if matrix := values.get("confusion"):
         names = list(values.get("per_class") or range(len(matrix)))
@@ -84,7 +84,7 @@ def _domain(title: str, values: Mapping[str, Any]) -> Iterator[str]:
 
 def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Make the confusion matrix: a row for each true class, tinted by its share of the row."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f'<th class="cell">{escape(name)}</th>' for name in names)
     rows = []
     for name, row in zip(names, matrix, strict=True):
         total = sum(row) or 1
@@ -102,7 +102,3 @@ def _scroll(table: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from surgeon.pipeline.prepare import Operations, Prepared, as_recipe, prepare
 from surgeon.pipeline.reference_outputs import is_small, run_before_writing
 from surgeon.pipeline.signature import SignedBy, check_signature
 from surgeon.pipeline.unregistered import refuse_unregistered
+from surgeon.pipeline.verification import Verification
 from surgeon.pipeline.write_model import write_model
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.plugins import load as load_plugins
@@ -240,35 +240,6 @@ def load_opened(opened: OpenedNetwork) -> nn.Module:
     setattr(opened.root, ATTRIBUTE, make_record(opened.source, None))
     restore_names(opened.root)
     return opened.root.eval()
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of :func:`verify`.
-
-    Attributes:
-        tensors: How many tensors the artifact has; all of them fit the replayed network.
-        kept: How many of them are byte-identical with the source's; None if no source was given.
-        changed: Tensors that surgery kept and that differ from the source, because training changed them.
-        frozen_changed: The frozen ones among ``changed``: there should be none.
-        outputs: The outputs of a forward and their shapes; ``{}`` if the network could not be traced.
-        digests: How many files match their recorded digest; 0 if none are recorded (surgeon 0.1.0).
-        same_outputs: How many output tensors are, up to rounding, those of the network that was written.
-        outputs_note: Why outputs were not compared; empty if they were.
-        nonfinite: How many NaN and infinite values each tensor has that has any.
-        signed: How many files the signature covers; 0 if it was not checked.
-    """
-
-    tensors: int
-    kept: int | None
-    changed: tuple[str, ...]
-    frozen_changed: tuple[str, ...]
-    outputs: dict[str, tuple[int, ...]]
-    digests: int = 0
-    same_outputs: int = 0
-    outputs_note: str = ""
-    nonfinite: Mapping[str, int] = field(default_factory=dict)
-    signed: int = 0
 
 
 @name_nearest_option

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -26,6 +28,13 @@ from surgeon.pipeline.manifest import stock_config
 POOLED = ("word_embedding_dimension", "embedding_dimension")
 """Keys of sentence-transformers' pooling for the width of its vectors."""
 SENTENCES = "sentence-transformers modules"
+WIDTH = ("hidden_size", "d_model", "dim")
+BLOCKS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+WEIGHED = "num_hidden_layers"
+"""The key of sentence-transformers' WeightedLayerPooling for the number of blocks that it has weights for."""
+DECODER_BLOCK = re.compile(r"\bdecoder\.layers\.(\d+)\.")
+ALIGNMENT = "alignment_heads"
+"""The key of Whisper's generation settings for the heads, each a decoder block and its head, that align words."""
 PARTS = ("image_processor", "video_processor")
 """Keys of image processors inside a ``processor_config.json``."""
 SINGLE = (".safetensors", ".pt")
@@ -48,19 +57,25 @@ class Sizes:
     Attributes:
         width: The width of its vectors according to its config; None if it does not say.
         vocabulary: The number of tokens in its embedding; None if it has none.
+        blocks: The number of its blocks according to its config; None if it does not say.
     """
 
     width: int | None
     vocabulary: int | None
+    blocks: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> Sizes:
         """Read the sizes of a network or its skeleton."""
-        return cls(_width(model), _vocabulary(model))
+        return cls(_from_config(model, *WIDTH), _vocabulary(model), _from_config(model, *BLOCKS))
 
 
 def adapt(
-    companions: Iterable[Companion], operations: Sequence[Operation], before: Sizes, after: nn.Module
+    companions: Iterable[Companion],
+    operations: Sequence[Operation],
+    before: Sizes,
+    after: nn.Module,
+    kept_tensors: Mapping[str, str] = MappingProxyType({}),
 ) -> AdaptedCompanions:
     """Update companions for a network after operations.
 
@@ -69,6 +84,7 @@ def adapt(
         operations: The operations.
         before: The sizes of the network before the operations.
         after: The network after the operations, or its skeleton.
+        kept_tensors: The names of the tensors that stay, each with its name before the operations.
 
     Raises:
         OperationError: A companion no longer fits and cannot be adapted.
@@ -80,18 +96,40 @@ def adapt(
             notes += changes
     sizes = Sizes.of(after)
     _check_vocabulary(adapted, before.vocabulary, sizes.vocabulary)
-    adapted, changes = _adapt_sentences(adapted, before.width, sizes.width, after)
+    adapted, changes = _adapt_sentences(adapted, before, sizes, after)
+    notes += changes
+    adapted, changes = _adapt_alignment(adapted, kept_tensors)
     notes += changes
     if line := summarise(adapted):
         notes.insert(0, f"beside the weights: {line}")
     return AdaptedCompanions(adapted, notes)
 
 
-def _width(model: nn.Module) -> int | None:
-    """Return the width of a text network's vectors according to its config."""
+def _adapt_alignment(companions: list[Companion], kept_tensors: Mapping[str, str]) -> tuple[list[Companion], list[str]]:
+    """Renumber the decoder blocks by whose attention Whisper finds when a word was said, or leave them out."""
+    pairs = [(DECODER_BLOCK.search(old), DECODER_BLOCK.search(new)) for new, old in kept_tensors.items()]
+    moved = {int(old[1]): int(new[1]) for old, new in pairs if old and new}
+    if not moved:
+        return companions, []
+    adapted, notes = [], []
+    for companion in companions:
+        content = companion.json() if companion.kind == "generation settings" else {}
+        heads: list[list[int]] = content.get(ALIGNMENT) or []
+        left = [[moved[block], head] for block, head in heads if block in moved]
+        if left != heads:
+            content = {**content, ALIGNMENT: left} if left else {k: v for k, v in content.items() if k != ALIGNMENT}
+            companion = companion.with_json(content)
+            few = f"{len(left)} of {len(heads)} {ALIGNMENT} are left"
+            notes.append(f"{companion.name}: {few}{'' if left else ', so that words get no timestamps'}")
+        adapted.append(companion)
+    return adapted, notes
+
+
+def _from_config(model: nn.Module, *names: str) -> int | None:
+    """Return the first of some fields that the config of a text network, or of its text part, has as a number."""
     config = getattr(model, "config", None)
     for part in (config, getattr(config, "text_config", None)):
-        for name in ("hidden_size", "d_model", "dim"):
+        for name in names:
             if isinstance(value := getattr(part, name, None), int):
                 return value
     return None
@@ -222,8 +260,22 @@ def _numbers(companion: Companion) -> Iterable[int]:
         yield len(companion.data.decode().splitlines()) - 1
 
 
+def _check_blocks(modules: list[Companion], before: int | None, after: int | None) -> None:
+    """Refuse another number of blocks where a module of sentence-transformers has a weight for each."""
+    if before is None or after == before:
+        return
+    for companion in modules:
+        counted = companion.json().get(WEIGHED) if companion.name.endswith("/config.json") else None
+        if counted == before:
+            raise OperationError(
+                f"{companion.name} weighs the outputs of {counted} blocks, and the network has "
+                f"{'another number' if after is None else after} now",
+                hint="remove that module from modules.json, or keep the blocks",
+            )
+
+
 def _adapt_sentences(
-    companions: list[Companion], before: int | None, after: int | None, result: nn.Module
+    companions: list[Companion], sizes_before: Sizes, sizes_after: Sizes, result: nn.Module
 ) -> tuple[list[Companion], list[str]]:
     """Update sentence-transformers' modules for the new width, or drop them if they can no longer be loaded."""
     modules = [companion for companion in companions if companion.kind == SENTENCES]
@@ -232,6 +284,8 @@ def _adapt_sentences(
     if stock_config(result) is None:
         remaining = [companion for companion in companions if companion.kind != SENTENCES]
         return remaining, [f"left behind: {SENTENCES}, because the result has no config to load its encoder by"]
+    _check_blocks(modules, sizes_before.blocks, sizes_after.blocks)
+    before, after = sizes_before.width, sizes_after.width
     if after == before or before is None or after is None:
         return companions, []
     if trained := next((module for module in modules if module.name.endswith(WEIGHTS)), None):

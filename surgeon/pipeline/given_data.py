@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from surgeon.data.network import CLASS_LOSS, Network
-from surgeon.data.plain_files import File, Files, is_path, sort_files
+from surgeon.data.plain_files import File, Files, is_path, kind_of, sort_files
 from surgeon.data.requirements import require
 from surgeon.data.sources import as_sources
 from surgeon.data.whole import Samples, from_splits, limited, read_files, read_source, read_tables
@@ -102,9 +102,16 @@ class Reading:
                 samples += self._written(text)
             elif self.network.detector is not None and Path(text).suffix.lower() == ".json":
                 samples += self._written(json.dumps({"source": "coco", "path": text}))
+            elif self._is_of_tags(Path(text)):
+                samples += self._written(json.dumps({"source": "conll", "path": text}))
             else:
                 paths.append(text)
         return samples + (self._of_paths(paths) if paths else [])
+
+    def _is_of_tags(self, path: Path) -> bool:
+        """Return whether a file holds words with tags, as training read them; such files have any suffix."""
+        trained_on = [source["source"] for source in self.recorded.sources]
+        return "conll" in trained_on and path.is_file() and kind_of(path) is None
 
     def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
         like = self.recorded.source().model_copy(update={"on_error": self.on_error})

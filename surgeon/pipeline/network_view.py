@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
@@ -31,6 +32,7 @@ class SiteView:
         kind: The name of its class.
         shape: The shape of its main output tensor, batch first; None if it does not run or returns no tensor.
         parameters: The number of parameters at and below it.
+        trainable: How many of them train.
         why: The terms of a selector that match it, with the evidence of roles; empty without a selector.
     """
 
@@ -38,7 +40,28 @@ class SiteView:
     kind: str
     shape: tuple[int, ...] | None
     parameters: int
+    trainable: int = 0
     why: str = ""
+
+    @property
+    def state(self) -> str:
+        """Whether it is ``frozen``, or ``partly frozen``; empty if all of its parameters train, or it has none."""
+        if self.trainable == self.parameters:
+            return ""
+        return "partly frozen" if self.trainable else "frozen"
+
+    def _repr_html_(self) -> str:
+        """Show the site as a table in a notebook."""
+        return Sites([self])._repr_html_()
+
+
+class Sites(tuple[SiteView, ...]):
+    """Some modules of a network; a notebook shows them as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return html_report(f"{len(self)} site{'s' if len(self) != 1 else ''}", sites_table(self))
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class NetworkView:
     architecture: str | None
     source: str
     model: nn.Module
-    sites: tuple[SiteView, ...]
+    sites: Sites
     roles: dict[str, tuple[RoleView, ...]]
     outputs: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
@@ -82,7 +105,7 @@ class NetworkView:
     trace: Trace | None = field(repr=False)
     record: Record | None = field(default=None, repr=False)
 
-    def select(self, selector: str) -> tuple[SiteView, ...]:
+    def select(self, selector: str) -> Sites:
         """Return the sites that a selector matches, in the order of the tree, with the terms that match.
 
         Raises:
@@ -97,7 +120,7 @@ class NetworkView:
             reasons = [f"{term}{self._evidence(term, site)}" for term, names in matches.items() if site in names]
             return "; ".join(reasons) if matches else complement
 
-        return tuple(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
+        return Sites(replace(_site_view(site, self.trace), why=why(site.name)) for site in sites)
 
     def costs(self) -> Costs | None:
         """Count the FLOPs of a forward and the memory of training; None where the network was not traced."""
@@ -109,12 +132,12 @@ class NetworkView:
             return None
 
     def _repr_html_(self) -> str:
-        """Show the roles and the sites as tables in a notebook."""
+        """Show the surgery that made it, the sites and the roles as tables in a notebook."""
         roles = [(f"@{role}", item.site or ".", item.evidence) for role, items in self.roles.items() for item in items]
-        sites = [(view.site, view.kind, " × ".join(map(str, view.shape or ())), view.parameters) for view in self.sites]
         title = self.architecture or type(self.model).__name__
-        listed = html_table(("site", "class", "output", "parameters"), sites)
-        return html_report(title, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
+        past = [history_table(self.record)] if self.record is not None and self.record.surgeries else []
+        listed = sites_table(self.sites)
+        return html_report(title, *past, listed, html_table(("role", "site", "evidence"), roles), notes=self.notes)
 
     def _evidence(self, term: str, site: str) -> str:
         """Return the evidence for the role in ``term``, at the site or around it; empty for other terms."""
@@ -141,6 +164,9 @@ def inspect(
     plugins: Plugins | Sequence[str] | None = None,
 ) -> NetworkView:
     """Return a network's sites, roles and shapes. Reads no weights.
+
+    In a notebook the result shows itself as tables. ``surgeon.inspect(model)`` shows an edited model with its surgery
+    and what is frozen; the model itself is an ordinary module, which PyTorch prints.
 
     Args:
         model: A path, ``torchvision/NAME[@WEIGHTS]``, ``hf:ORG/NAME``, an artifact, or a module in memory.
@@ -195,7 +221,7 @@ def view_network(
         architecture=architecture,
         source=source,
         model=model,
-        sites=tuple(_site_view(Site(name, module), trace) for name, module in model.named_modules()),
+        sites=Sites(_site_view(Site(name, module), trace) for name, module in model.named_modules()),
         roles={role: _role_views(roles, role) for role in ROLES},
         outputs=dict(trace.outputs) if trace else {},
         notes=tuple(notes),
@@ -210,8 +236,33 @@ def _site_view(site: Site, trace: Trace | None) -> SiteView:
         shape = trace.shape(site.name) if trace else None
     except SurgeonError:
         shape = None
-    parameters = sum(parameter.numel() for parameter in site.module.parameters())
-    return SiteView(str(site), type(site.module).__name__, shape, parameters)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in site.module.parameters()]
+    trainable = sum(size for size, trains in sizes if trains)
+    return SiteView(str(site), type(site.module).__name__, shape, sum(size for size, _ in sizes), trainable)
+
+
+def sites_table(sites: Sequence[SiteView]) -> str:
+    """Make the HTML table of some sites; columns that would be empty are left out."""
+    rows = [
+        (view.site, view.kind, " × ".join(map(str, view.shape or ())), view.parameters, view.state, view.why)
+        for view in sites
+    ]
+    head = ("site", "class", "output", "parameters", "state", "matched by")
+    columns = [place for place in range(len(head)) if place < 4 or any(row[place] for row in rows)]
+    return html_table([head[place] for place in columns], [[row[place] for place in columns] for row in rows])
+
+
+def history_table(record: Record) -> str:
+    """Make the HTML table of how a network was made: each operation with its fields, and each training."""
+    rows = []
+    for surgery in record.surgeries:
+        for number, operation in enumerate(surgery.operations):
+            fields = ", ".join(f"{name}={value!r}" for name, value in operation.items() if name != "op")
+            rows.append((f"from {surgery.source}" if number == 0 else "", operation["op"], fields))
+    for training in record.training:
+        report: Mapping[str, Any] = training.get("report") or {}
+        rows.append(("", "train", f"on {report.get('train_samples', '?')} samples"))
+    return html_table(("made", "operation", "with"), rows)
 
 
 def _role_views(roles: Roles, role: str) -> tuple[RoleView, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -18,3 +18,10 @@ def count_nonfinite(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, in
         if count := int((~torch.isfinite(tensor)).sum()):
             counts[name] = count
     return counts
+
+
+def describe_nonfinite(counts: Mapping[str, int]) -> str:
+    """Name the first tensors with NaN or infinite values, and how many others there are."""
+    few = ", ".join(f"{name} ({number})" for name, number in list(counts.items())[:3])
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    return f"NaN or infinite values in {few}{more}"

@@ -16,7 +16,6 @@ anyway, so it is checked like a small one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +34,7 @@ from surgeon.interfaces.record import Record
 from surgeon.pipeline import api as engine
 from surgeon.pipeline.nonfinite import count_nonfinite
 from surgeon.pipeline.prepare import Prepared
+from surgeon.pipeline.progress_bars import no_progress_bars
 from surgeon.pipeline.reference_outputs import RUN, Reference, first_line, forward, run_before_writing
 from surgeon.plugins import Plugins
 from surgeon.surgery.inspection import inspection_of
@@ -66,6 +66,13 @@ class Reload:
     note: str | None = None
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     """NaN and infinite values by tensor; of networks that were compared whole."""
+
+    def __str__(self) -> str:
+        some = f"{self.tensors}" if self.tensors == self.total else f"{self.tensors} of {self.total}"
+        equal = f"{some} tensors"
+        if self.outputs is not None:
+            equal += f" and {self.outputs} output{'s' if self.outputs != 1 else ''} of a forward"
+        return f"{equal} are byte-identical" + (f" ({self.note})" if self.note else "")
 
 
 def check_streamed(prepared: Prepared, path: Path, plugins: Plugins, reference: Reference | None = None) -> Reload:
@@ -154,7 +161,7 @@ def _check_stock(
         return
     way = "from_pretrained" if by_itself else f"{provider.scheme} alone"  # type: ignore[union-attr]
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             stock = load(path).eval()
         values = stock.state_dict()
         if any(name in values and values[name].dtype != tensor.dtype for name, tensor in tensors.items()):
@@ -167,19 +174,6 @@ def _check_stock(
     if wrong := [n for n in tensors if n not in values or not engine.same_bytes(values[n], tensors[n].cpu())]:
         raise _mismatch(path, f"gives other values by {way}: {', '.join(wrong[:3])}")
     _compare_outputs(outputs, expected, path)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def _stored(prepared: Prepared, name: str, tensor: torch.Tensor) -> str | None:

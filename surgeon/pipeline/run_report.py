@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgeon.interfaces.html_table import html_report
+from surgeon.pipeline.nonfinite import describe_nonfinite
 from surgeon.pipeline.reload_check import Reload
 from surgeon.surgery.plan import Plan
 
@@ -56,6 +58,17 @@ class RunReport:
     plan: Plan | None
     training: TrainReport | None
     reload: Reload | None
+
+    def _repr_html_(self) -> str:
+        """Show the plan, the training and what was compared after reloading in a notebook."""
+        parts = [part._repr_html_() for part in (self.plan, self.training) if part is not None]
+        return html_report(f"saved to {self.output}", *parts, notes=self._reloaded())
+
+    def _reloaded(self) -> list[str]:
+        if self.reload is None:
+            return []
+        warned = [describe_nonfinite(self.reload.nonfinite)] if self.reload.nonfinite else []
+        return [f"reloaded: {self.reload}", *warned]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the report to JSON-able data."""

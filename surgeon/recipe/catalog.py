@@ -11,6 +11,9 @@ from surgeon.errors import PluginError
 from surgeon.interfaces.catalog_cache import digest, recalled, remember
 from surgeon.plugins import Plugins, as_plugins
 
+COUNTED = ("whole number", "number", "source", "operation")
+"""Types in words that have a plural."""
+
 
 def describe_operations(plugins: Plugins | Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Describe every operation by name, as JSON-able data: documentation, fields, types, an example.
@@ -59,7 +62,7 @@ def operations_of(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    types = {name: shared[name] for name in sorted(_named(step, shared, set())) if "properties" in shared[name]}
+    types = {name: shared[name] for name in sorted(definitions_in(step, shared)) if "properties" in shared[name]}
     return {
         "name": step["properties"]["op"]["const"],
         "documentation": step["description"],
@@ -69,16 +72,19 @@ def _operation_dict(step: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[
     }
 
 
-def _named(schema: Any, shared: Mapping[str, Any], names: set[str]) -> set[str]:
-    """Add to ``names`` all definitions that ``schema`` refers to, directly or not; return ``names``."""
-    if isinstance(schema, Mapping):
-        if "$ref" in schema and (name := schema["$ref"].rpartition("/")[2]) not in names:
-            names.add(name)
-            _named(shared[name], shared, names)
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for part in schema:
-            _named(part, shared, names)
+def definitions_in(schema: Any, shared: Mapping[str, Any], *, nested: bool = True) -> set[str]:
+    """Return the names of all definitions that ``schema`` refers to, with those that they refer to if ``nested``."""
+    names: set[str] = set()
+    rest = [schema]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, Mapping):
+            if "$ref" in part and (name := part["$ref"].rpartition("/")[2]) not in names:
+                names.add(name)
+                rest += [shared[name]] if nested else []
+            rest += part.values()
+        elif isinstance(part, list):
+            rest += part
     return names
 
 
@@ -111,11 +117,14 @@ def type_of(field: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
         return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
     parts = field.get("anyOf") or field.get("oneOf") or field.get("allOf")
     if parts:
+        if isinstance(field.get("discriminator"), Mapping) and len(parts) > 1:
+            return {"op": "operation"}.get(name := str(field["discriminator"]["propertyName"]), name)
         names = list(dict.fromkeys(type_of(part, shared) for part in parts))
         return " or ".join(name for name in names if name != "null") or "null"
     kind = str(field.get("type", "anything"))
     if kind == "array":
-        return f"list of {type_of(field.get('items', {}), shared).replace('whole number', 'whole numbers')}"
+        item = type_of(field.get("items", {}), shared)
+        return f"list of {item}s" if item in COUNTED else f"list of {item}"
     if kind == "object":
         inner = field.get("additionalProperties")
         return f"mapping to {type_of(inner, shared)}" if isinstance(inner, dict) and inner else "mapping"

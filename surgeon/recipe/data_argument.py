@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.errors import RecipeError
+from surgeon.errors import RecipeError, suggest
 from surgeon.plugins import Plugins
 from surgeon.recipe.document import Document, Keys, parse, read
 from surgeon.recipe.load import RecipeSettings
@@ -54,6 +54,10 @@ def data_request(text: str, plugins: Plugins) -> DataRequest:
         document, folder = read(path), path.parent
     else:
         document, folder = parse(text, "--data"), Path()
+        if isinstance(document.data, str) and document.data not in plugins.sources():
+            names = [*plugins.sources(), *sorted(entry.name for entry in Path().iterdir())]
+            message = f"{text!r} is neither a file or folder nor a source of data"
+            raise RecipeError(message, hint=suggest(text, names, see="surgeon schema sources"))
         if isinstance(document.data, str):
             document.data = {"source": document.data}
     data = document.data

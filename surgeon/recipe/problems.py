@@ -96,9 +96,22 @@ def validate(
         if group[0].error["type"] == "union_tag_invalid":
             message, hint = _unknown(group[0].error, plugins, needed)
         else:
-            message, hint = _reword(group, model, plugins, see, beside)
+            message, hint = _reword(group, model, plugins, see or _part_command(keys, data, plugins), beside)
         document.problem((*at, *keys), message, hint)
     return None
+
+
+def _part_command(keys: Keys, data: Any, plugins: Plugins) -> str | None:
+    """Return the command that explains the part of ``train:`` in which a problem lies."""
+    if len(keys) < 2 or keys[0] != "train":
+        return None
+    name = "train"
+    if len(keys) > 2 and isinstance(keys[1], str):
+        part = data["train"][keys[1]]
+        part = part[keys[2]] if isinstance(part, list) and isinstance(keys[2], int) else part
+        source = part.get("source") if isinstance(part, dict) else None
+        name = source if source in plugins.sources() else f"train.{keys[1]}"
+    return f"surgeon schema {name}"
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:
@@ -164,6 +177,8 @@ def _reword(
     choices = [
         c.strip("' ") for c in str(first.error.get("ctx", {}).get("expected", "")).replace(" or ", ",").split(",")
     ]
+    if isinstance(value, (bool, int, float)) and any(problem.error["type"] == "string_type" for problem in group):
+        return f"must be {' or '.join(plain)}, not {shown(value)}", f'put it in quotes: "{shown(value)}"'
     return f"must be {' or '.join(plain)}, not {shown(value)}", suggest(str(value), choices, see=see)
 
 
@@ -172,7 +187,7 @@ def _unknown(error: ErrorDetails, plugins: Plugins, needed: Mapping[str, str] | 
     kind, name = error["ctx"]["discriminator"].strip("'"), error["ctx"]["tag"]
     if conflict := plugins.conflicts.get(f"{kind} {name}"):
         return conflict.message, conflict.hint
-    hint = plugins.hint(kind, name, plugins.sources(), see="surgeon plugins", needed=needed)
+    hint = plugins.hint(kind, name, plugins.sources(), see="surgeon schema sources", needed=needed)
     return f"unknown {kind} {name!r}", hint
 
 

@@ -16,7 +16,7 @@ from surgeon.errors import TrainingError
 from surgeon.families.detectors import object_classes, stock_names
 from surgeon.training.detection import DETECTIONS, Detected, DetectorCall
 from surgeon.training.penalties import in_eval_mode
-from surgeon.training.predictions import Predictions, batches_of
+from surgeon.training.predictions import FEW, Predictions, batches_of
 
 HEADER = ("sample", "class", "score", "left", "top", "right", "bottom")
 
@@ -80,6 +80,16 @@ class BoxPredictions(Predictions):
                 cells += [f"{value:.6g}" for point in box.get("keypoints", {}).values() for value in point]
                 made.append(cells)
         return made
+
+    def _headings(self) -> Sequence[str]:
+        return ("boxes",)
+
+    def _cells(self, number: int) -> list[str]:
+        listed = [
+            f"{box['class']} {100 * box['score']:.0f} % ({', '.join(f'{side:.0f}' for side in box['box'])})"
+            for box in self.rows[number]["boxes"]
+        ]
+        return ["; ".join(listed[:FEW]) + (f"; {len(listed) - FEW} more" if len(listed) > FEW else "")]
 
 
 def run_lengths(mask: Tensor) -> dict[str, list[int]]:

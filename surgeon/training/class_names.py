@@ -70,7 +70,7 @@ def network_of(
     if partial:
         by_label = {label: replace(head, partial=True) for label, head in by_label.items()}
     start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
-    network = Network(by_label, positions(model), vocabulary(model), language_of(model), start)
+    network = Network(by_label, positions(model), context(model), vocabulary(model), language_of(model), start)
     return with_detector(network, model)
 
 
@@ -107,6 +107,14 @@ def restore_names(model: nn.Module) -> None:
     if record is not None and record.training:
         objectives = [Objective.model_validate(values) for values in record.training[-1].get("objectives") or ()]
         adopt_names(model, class_names(model, objectives), objectives)
+
+
+def context(model: nn.Module) -> int | None:
+    """Return the most tokens of a text in the network's training, by its config; None if that does not say."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    count = getattr(text, "max_position_embeddings", None)
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def positions(model: nn.Module) -> int | None:
@@ -175,7 +183,8 @@ def _classes(operation: Mapping[str, Any], output: str) -> Any:
     task = (operation.get("tasks") or {}).get(output)
     if isinstance(task, Mapping):
         return task.get("classes")
-    return operation.get("classes") if output in MAIN and isinstance(operation.get("classes"), (int, list)) else None
+    named = output in MAIN or operation.get("task") == output  # a new column's output is its task
+    return operation.get("classes") if named and isinstance(operation.get("classes"), (int, list)) else None
 
 
 def _config_names(model: nn.Module) -> tuple[str, ...]:

@@ -14,16 +14,19 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.network import Network
 from surgeon.data.whole import Samples
 from surgeon.errors import TrainingError
+from surgeon.interfaces.html_table import html_report
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import Batch
 from surgeon.training.detection import DETECTIONS
+from surgeon.training.direction import refuse_seen_tokens
 from surgeon.training.further_metrics import Further, by_output
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
+from surgeon.training.measure_tables import class_tables, domain_table
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
-from surgeon.training.objectives import Target, prepare
+from surgeon.training.objectives import Target, call_of, prepare
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
@@ -59,6 +62,14 @@ class Evaluation:
             "names": {output: list(names) for output, names in self.names.items()},
             "notes": list(self.notes),
         }
+
+    def _repr_html_(self) -> str:
+        """Show the metrics of each output and domain, each class and the confusion matrix in a notebook."""
+        parts: list[str] = []
+        for output, domains in self.measures.items():
+            parts.append(domain_table(output, domains))
+            parts += class_tables(domains.get(ALL, {}), self.names.get(output, ()))
+        return html_report(f"evaluated on {self.samples:,} samples", *parts, notes=self.notes)
 
 
 def evaluate_samples(
@@ -96,6 +107,7 @@ def evaluate_samples(
             if not targets:
                 targets = prepare(_objectives(model, operations, outputs, batch), losses, outputs, batch, {})
                 tasks = [task_of(target, outputs, batch) for target in targets]
+                refuse_seen_tokens(model, call_of(model, part.inputs), batch, outputs, targets)
             for target in targets:
                 _check_label(target, outputs, batch)
             table_rows, sizes = rows(targets, outputs, batch)
@@ -124,8 +136,8 @@ def _objectives(
     model: nn.Module, operations: Sequence[Operation], outputs: dict[str, Tensor], batch: Batch
 ) -> list[Objective]:
     """Return what to evaluate: the main output first, then other trained outputs with labels in the data."""
-    main = main_output(outputs)
     trained = known_objectives(model, operations)
+    main = main_output(outputs, [objective.output for objective in trained if objective.weight])
     candidates = [objective_of(model, operations, main, outputs[main])]
     candidates += [objective for objective in trained if objective.output != main]
     available = [o for o in candidates if o.output in outputs and o.label in batch]

@@ -27,6 +27,7 @@ from surgeon.training.checkpoints import describe_run, resume_from, start_run
 from surgeon.training.column_values import digest_of
 from surgeon.training.data_fit import first_outputs, folder_for, step_errors_explained
 from surgeon.training.detection import DETECTIONS, check_settings
+from surgeon.training.direction import refuse_seen_tokens
 from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
 from surgeon.training.further_metrics import Further, by_output, make_further, surgeon_metrics, tolerant
@@ -88,6 +89,7 @@ class Job:
         targets = make_targets(
             model, settings, self.splits, self.objectives, self.penalties, self.plugins, outputs, batch
         )
+        refuse_seen_tokens(model, call_of(model, self.splits.inputs), batch, outputs, targets)
         penalties, splits = list(self.penalties), self.splits
         if settings.distill is not None and self.teacher is not None:
             lesson = penalty_of(settings.distill, outputs)

@@ -15,6 +15,7 @@ from surgeon.data.rows import several
 from surgeon.data.whole import Samples
 from surgeon.data.word_texts import WORD_IDS
 from surgeon.errors import TrainingError, suggest
+from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
@@ -28,6 +29,10 @@ from surgeon.training.penalties import in_eval_mode
 from surgeon.training.places import CLASSES, DENSE, classes_of_places, first_pieces, kind_of_places, shares_of
 
 BATCH = 64
+FEW = 8
+"""How many columns a summary has: the first values, or the boxes of a picture."""
+SUMMARISED = 20
+"""How many samples a notebook shows."""
 COLUMNS = ("sample", "part", "class", "label")
 """Columns of the table besides the probabilities."""
 PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
@@ -126,6 +131,49 @@ class Predictions:
             table.append(row + ([shown(self.labels[number])] if self.labels is not None else []))
         return table
 
+    def summary(self, samples: int) -> tuple[list[str], list[list[str]]]:
+        """Return headings and rows to read: of the first samples, the likeliest classes or the first values."""
+        headings = [
+            *(["part"] if self.parts else []),
+            *self._headings(),
+            *(["label"] if self.labels is not None else []),
+        ]
+        rows = [
+            [
+                self.samples[number],
+                *([self.parts[number]] if self.parts else []),
+                *self._cells(number),
+                *([shown(self.labels[number])] if self.labels is not None else []),
+            ]
+            for number in range(min(samples, len(self)))
+        ]
+        return ["sample", *headings], rows
+
+    def _headings(self) -> Sequence[str]:
+        """Return the headings of what a sample's cells show."""
+        if self.kind == "class":
+            return ("class", "probability", "next")
+        return ("class",) if self.kind == "words" else self.names[:FEW]
+
+    def _cells(self, number: int) -> list[str]:
+        """Format what is predicted for one sample."""
+        if self.kind == "words":
+            return [shown([self.names[place] for place in self.places[number].tolist()])]
+        values = self.values[number].tolist()
+        if self.kind != "class":
+            share = self.kind in ("yes", "pixels")
+            return [f"{100 * value:.1f} %" if share else f"{value:.4g}" for value in values[:FEW]]
+        best, *others = sorted(range(len(values)), key=lambda index: -values[index])
+        following = ", ".join(f"{self.names[i]} {100 * values[i]:.1f} %" for i in others[:2])
+        return [self.names[best], f"{100 * values[best]:.1f} %", following]
+
+    def _repr_html_(self) -> str:
+        """Show the first samples as a table in a notebook."""
+        headings, rows = self.summary(SUMMARISED)
+        more = [f"the first {len(rows)} are shown; rows has all"] if len(rows) < len(self) else []
+        count = f"{len(self)} sample{'s' if len(self) != 1 else ''}"
+        return html_report(f"output {self.output}: {count}", html_table(headings, rows), notes=[*more, *self.notes])
+
 
 def predict_samples(
     model: nn.Module,
@@ -156,11 +204,15 @@ def predict_samples(
     objective: Objective | None = None
     kind: str | None = None
     notes: list[str] = []
+    trained = [entry.output for entry in known_objectives(model, operations) if entry.weight]
     for source in samples:
         notes += source.notes
         for outputs, batch, start in run_batches(model, source, batch_size):
             if objective is None or chosen is None:
-                chosen = main_output(outputs) if output is None else output
+                chosen = main_output(outputs, trained) if output is None else output
+                others = [name for name in outputs if name in trained and name != chosen]
+                if output is None and others:
+                    notes.append(f"other outputs: {', '.join(others)}; --of NAME, or output=NAME, predicts one of them")
                 _check_there(outputs, chosen)
                 objective = objective_of(model, operations, chosen, outputs[chosen])
                 kind = _check_output(outputs, chosen, batch, objective)
@@ -224,9 +276,13 @@ def batches_of(model: nn.Module, samples: Samples, batch_size: int) -> Iterator[
         yield call, {**batch, **cast}, start
 
 
-def main_output(outputs: dict[str, Tensor]) -> str:
-    """Return the name of the main output of a network."""
-    return next((name for name in MAIN if name in outputs), next(iter(outputs)))
+def main_output(outputs: dict[str, Tensor], trained: Sequence[str] = ()) -> str:
+    """Return the name of the main output of a network: its own, else the first that was ``trained``, else the first.
+
+    Of columns, the new one is predicted, not the earlier task of a frozen one.
+    """
+    named = [name for name in MAIN if name in outputs]
+    return next(iter([*named, *(name for name in outputs if name in trained), *outputs]))
 
 
 def known_objectives(model: nn.Module, operations: Sequence[Operation]) -> list[Objective]:
@@ -280,7 +336,9 @@ def _check_output(
     if values.ndim > 2 or not values.is_floating_point():
         raise TrainingError(
             f"the output {chosen!r} has shape {tuple(outputs[chosen].shape)}, not one row of numbers per sample",
-            hint="for classes of words, predict on a table whose texts are lists of words; surgeon evaluate accepts "
+            hint="it predicts tokens: write texts with transformers.pipeline, or surgeon evaluate for its perplexity"
+            if objective.loss in (NEXT_TOKEN, MASKED)
+            else "for classes of words, predict on a table whose texts are lists of words; surgeon evaluate accepts "
             "outputs of tokens too",
         )
     return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surgeon.interfaces.html_table import html_report, html_table
+from surgeon.training.measure_tables import domain_table, figure, single_numbers
 
 Metrics = Mapping[str, float]
 """``OUTPUT_loss`` and, for classes and yes/no questions, ``OUTPUT_accuracy`` (0…1), on the test samples."""
@@ -64,8 +65,7 @@ class TrainReport:
 
     def measure_names(self, output: str) -> list[str]:
         """Return the names of an output's metrics that are single numbers, in any domain."""
-        named = (item for values in self.tasks[output].values() for item in values.items())
-        return list(dict.fromkeys(name for name, value in named if isinstance(value, (int, float))))
+        return single_numbers(self.tasks[output])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data, with its accuracies."""
@@ -83,18 +83,11 @@ class TrainReport:
         head, columns = ["measure", "before training", "after training"], [self.before, self.after]
         if self.baseline is not None:
             head, columns = [*head, "from scratch"], [*columns, self.baseline]
-        rows = [(name.replace("_", " "), *(_figure(column.get(name)) for column in columns)) for name in metrics]
+        rows = [(name.replace("_", " "), *(figure(column.get(name)) for column in columns)) for name in metrics]
         parts = [html_table(head, rows)]
-        for output, domains in self.tasks.items():
-            names = self.measure_names(output)
-            cells = [(domain, *(_figure(values.get(name)) for name in names)) for domain, values in domains.items()]
-            parts.append(html_table(["domain", *(name.replace("_", " ") for name in names)], cells, caption=output))
+        parts += [domain_table(output, domains) for output, domains in self.tasks.items()]
         line = f"{self.trainable:,} parameters trained on {self.train_samples:,} samples in {self.seconds:.1f} s"
         return html_report(f"training, measured on {self.test_samples:,} test samples", *parts, notes=[line])
-
-
-def _figure(value: Any) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _accuracy(metrics: Metrics) -> float | None:

@@ -34,10 +34,10 @@ def test_logme_is_the_maximum_of_the_evidence_over_both_precisions(width):
     draw = np.random.default_rng(0)
     features = draw.normal(size=(30, width))
     y = features[:, 0] + 0.5 * draw.normal(size=30)
-    found = logme(features, y[:, None])
+    score = logme(features, y[:, None])
     grid = [evidence(features, y, a, b) for a in np.geomspace(1e-2, 1e2, 60) for b in np.geomspace(1e-1, 1e2, 60)]
-    assert found == pytest.approx(max(grid), abs=0.01)
-    assert found >= max(grid) - 1e-4
+    assert score == pytest.approx(max(grid), abs=0.01)
+    assert score >= max(grid) - 1e-4
 
 
 def test_both_measures_prefer_features_that_predict_the_labels():
@@ -241,12 +241,12 @@ def test_the_sites_are_read_where_they_are_though_relu_overwrites_them(net):
 
     model = engine.apply("net.pt", [Watch()], arch="python:advised_network:build", plugins=load(installed=False))
     splits = load_data(Digits(classes=[5, 6], per_class=3, size=16, channels=1))
-    found, rest = collect(model, splits, [0, 4, 5], len(watched(model)))
+    features, rest = collect(model, splits, [0, 4, 5], len(watched(model)))
     plain = engine.load("net.pt", arch="python:advised_network:build")
     pixels = torch.stack([splits.train[row]["pixel_values"] for row in (0, 4, 5)])
     with torch.no_grad():
         second = plain.blocks[1](plain.blocks[0](pixels)).mean((2, 3))
-    assert np.allclose(found[1], second.double().numpy(), atol=1e-6)
+    assert np.allclose(features[1], second.double().numpy(), atol=1e-6)
     assert rest["labels"].tolist() == [0, 1, 1]
     assert isinstance(model, nn.Module)
     assert not model.training

@@ -105,7 +105,7 @@ def test_what_transformers_rearranges_is_copied_and_never_read(
     prepare(tmp_path / "hub", [Truncate(keep_blocks=1)]).write(tmp_path / output)
     assert read == []
     monkeypatch.undo()
-    expected, found = model.state_dict(), open_checkpoint(tmp_path / output)
-    assert len(found.entries) > len(expected) / 3
-    for name in found.entries:
-        assert torch.equal(found.read(name), expected[name]), name
+    expected, checkpoint = model.state_dict(), open_checkpoint(tmp_path / output)
+    assert len(checkpoint.entries) > len(expected) / 3
+    for name in checkpoint.entries:
+        assert torch.equal(checkpoint.read(name), expected[name]), name

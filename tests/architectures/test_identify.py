@@ -43,11 +43,11 @@ def plain(name: str) -> str:
 
 
 def assert_identified(name: str, **options: object) -> None:
-    found = find(tensors(name, **options))
-    assert found.architecture.name == plain(name)
-    assert found.architecture.options == options
-    assert found.fit.cost == 0
-    assert set(found.fit.mapping) == set(tensors(name, **options))
+    candidate = find(tensors(name, **options))
+    assert candidate.architecture.name == plain(name)
+    assert candidate.architecture.options == options
+    assert candidate.fit.cost == 0
+    assert set(candidate.fit.mapping) == set(tensors(name, **options))
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -94,23 +94,23 @@ def test_optional_parts_and_sizes_are_read_from_the_tensors(name: str, options: 
     ],
 )
 def test_a_missing_head_is_named_and_the_trunk_identified(name: str, head: str, missing: list[str]) -> None:
-    found = find({key: value for key, value in tensors(name).items() if not key.startswith(head)})
-    assert found.architecture == Architecture(scheme="torchvision", name=name)
-    assert found.fit.missing == missing
+    candidate = find({key: value for key, value in tensors(name).items() if not key.startswith(head)})
+    assert candidate.architecture == Architecture(scheme="torchvision", name=name)
+    assert candidate.fit.missing == missing
 
 
 def test_a_whole_missing_classifier_is_named_layer_by_layer() -> None:
-    found = find({key: value for key, value in tensors("vgg16").items() if key.startswith("features")})
-    assert found.architecture.name == "vgg16"
-    assert [key for key in found.fit.missing if key.endswith("weight")] == [
+    candidate = find({key: value for key, value in tensors("vgg16").items() if key.startswith("features")})
+    assert candidate.architecture.name == "vgg16"
+    assert [key for key in candidate.fit.missing if key.endswith("weight")] == [
         f"classifier.{index}.weight" for index in (0, 3, 6)
     ]
 
 
 def test_a_twin_gives_way_to_the_plain_builder_and_a_note_says_so() -> None:
-    found = find(tensors("quantized_resnet18"))
-    assert str(found.architecture) == "torchvision/resnet18"
-    assert any("quantized_resnet18 has the same tensors" in note for note in found.notes)
+    candidate = find(tensors("quantized_resnet18"))
+    assert str(candidate.architecture) == "torchvision/resnet18"
+    assert any("quantized_resnet18 has the same tensors" in note for note in candidate.notes)
 
 
 def test_half_of_a_resnet18_could_be_two_networks() -> None:
@@ -121,9 +121,9 @@ def test_half_of_a_resnet18_could_be_two_networks() -> None:
 
 def test_half_of_a_network_unlike_all_others_is_identified() -> None:
     state = tensors("shufflenet_v2_x0_5")
-    found = find(dict(list(state.items())[: len(state) // 2]))
-    assert found.architecture.name == "shufflenet_v2_x0_5"
-    assert len(found.fit.missing) + len(found.fit.filled) == len(state) - len(state) // 2
+    candidate = find(dict(list(state.items())[: len(state) // 2]))
+    assert candidate.architecture.name == "shufflenet_v2_x0_5"
+    assert len(candidate.fit.missing) + len(candidate.fit.filled) == len(state) - len(state) // 2
 
 
 def test_a_backbone_that_two_networks_share_is_ambiguous() -> None:
@@ -146,24 +146,24 @@ def test_what_resembles_no_builder_is_unknown_at_once() -> None:
 
 def test_absent_batch_counters_are_filled() -> None:
     state = {k: v for k, v in tensors("resnet18").items() if not k.endswith("num_batches_tracked")}
-    found = find(state)
-    assert len(found.fit.filled) == 20
-    assert found.fit.cost == 0
-    assert any("20 num_batches_tracked" in note for note in found.fit.notes())
+    candidate = find(state)
+    assert len(candidate.fit.filled) == 20
+    assert candidate.fit.cost == 0
+    assert any("20 num_batches_tracked" in note for note in candidate.fit.notes())
 
 
 def test_a_detector_that_counts_no_batches_has_frozen_norms() -> None:
     frozen = tensors("fasterrcnn_resnet50_fpn", frozen_norm_eps=1e-5)
-    found = find(frozen)
-    assert found.architecture.options == {"frozen_norm_eps": 1e-5}
-    assert not found.fit.filled
-    assert any("COCO_V1" in note for note in found.notes)
+    candidate = find(frozen)
+    assert candidate.architecture.options == {"frozen_norm_eps": 1e-5}
+    assert not candidate.fit.filled
+    assert any("COCO_V1" in note for note in candidate.notes)
 
 
 def test_a_prefix_of_a_wrapper_is_found_to_be_one() -> None:
-    found = find({f"model.backbone.{key}": value for key, value in tensors("resnet18").items()})
-    assert found.architecture.name == "resnet18"
-    assert found.fit.mapping["fc.weight"] in found.checkpoint.entries
+    candidate = find({f"model.backbone.{key}": value for key, value in tensors("resnet18").items()})
+    assert candidate.architecture.name == "resnet18"
+    assert candidate.fit.mapping["fc.weight"] in candidate.checkpoint.entries
 
 
 def replaced(*pairs: tuple[str, str]) -> object:
@@ -192,23 +192,23 @@ OLD_NAMES = {
 def test_names_of_earlier_releases_are_read_as_todays(name: str) -> None:
     state = {OLD_NAMES[name](key): value for key, value in tensors(name).items()}  # type: ignore[operator]
     assert state.keys() != tensors(name).keys()
-    found = find(state)
-    assert found.architecture.name == name
-    assert set(found.fit.mapping) == set(tensors(name))
-    assert set(found.fit.mapping.values()) == set(state)
-    assert any("renamed" in note for note in found.notes)
+    candidate = find(state)
+    assert candidate.architecture.name == name
+    assert set(candidate.fit.mapping) == set(tensors(name))
+    assert set(candidate.fit.mapping.values()) == set(state)
+    assert any("renamed" in note for note in candidate.notes)
 
 
 def test_a_named_architecture_takes_the_class_count_of_the_file() -> None:
     checkpoint = memory_checkpoint(tensors("resnet18", num_classes=5))
-    found = match(TORCHVISION, parse("torchvision/resnet18"), checkpoint)
-    assert found.architecture.options == {"num_classes": 5}
-    assert found.skeleton.fc.out_features == 5
+    candidate = match(TORCHVISION, parse("torchvision/resnet18"), checkpoint)
+    assert candidate.architecture.options == {"num_classes": 5}
+    assert candidate.skeleton.fc.out_features == 5
 
 
 def test_a_named_twin_is_taken_at_its_word() -> None:
-    found = match(TORCHVISION, parse("torchvision/quantized_resnet18"), memory_checkpoint(tensors("resnet18")))
-    assert found.architecture.name == "quantized_resnet18"
+    candidate = match(TORCHVISION, parse("torchvision/quantized_resnet18"), memory_checkpoint(tensors("resnet18")))
+    assert candidate.architecture.name == "quantized_resnet18"
 
 
 def test_the_wrong_architecture_is_refused_with_counts_and_names() -> None:

@@ -44,8 +44,8 @@ def state(name, **options):
 
 
 def table(*names):
-    made = fingerprint_table(Lab(), names or None, vary={"classes": 7, "channels": 5})
-    return json.loads(json.dumps(made))
+    fingerprints = fingerprint_table(Lab(), names or None, vary={"classes": 7, "channels": 5})
+    return json.loads(json.dumps(fingerprints))
 
 
 def test_a_table_names_the_network_and_only_that_is_built():

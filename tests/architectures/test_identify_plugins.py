@@ -59,9 +59,9 @@ def test_a_provider_that_raises_is_left_out_and_noted(checkpoint):
 
 
 def test_two_plugins_that_recognise_a_file_are_both_named():
-    other = memory_checkpoint({"w": torch.ones(2)})
+    stored = memory_checkpoint({"w": torch.ones(2)})
     with pytest.raises(ArchitectureError, match="fit aaa/twin and bbb/twin"):
-        identify(other, {"aaa": CheckedProvider(Twin("aaa")), "bbb": CheckedProvider(Twin("bbb"))})
+        identify(stored, {"aaa": CheckedProvider(Twin("aaa")), "bbb": CheckedProvider(Twin("bbb"))})
 
 
 class WithMlp(Twin):

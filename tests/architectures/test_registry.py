@@ -85,8 +85,8 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     ],
 )
 def test_references_are_read_by_scheme_and_name(text: str, scheme: str, name: str) -> None:
-    found = parse(text)
-    assert (found.scheme, found.name, found.options) == (scheme, name, {})
+    architecture = parse(text)
+    assert (architecture.scheme, architecture.name, architecture.options) == (scheme, name, {})
 
 
 @pytest.mark.parametrize("architecture", ["torchvision/resnet50", "hf/BertModel", "python:a.b:c"])
@@ -245,14 +245,14 @@ def test_what_a_network_works_out_as_it_runs_does_not_hide_its_class(which: str)
     if which == "funnel":
         sizes = {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "num_decoder_layers": 1}
         model = transformers.FunnelModel(transformers.FunnelConfig(vocab_size=64, **sizes)).eval()
-        given = {"input_ids": torch.ones(1, 8, dtype=torch.long)}
+        inputs = {"input_ids": torch.ones(1, 8, dtype=torch.long)}
     else:
         sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
         model = transformers.Gemma4AudioModel(transformers.Gemma4AudioConfig(**sizes)).eval()
-        given = {"input_features": torch.rand(1, 32, 128), "attention_mask": torch.ones(1, 32, dtype=torch.bool)}
+        inputs = {"input_features": torch.rand(1, 32, 128), "attention_mask": torch.ones(1, 32, dtype=torch.bool)}
     before = HF.of_module(model)
     with torch.no_grad():
-        model(**given)
+        model(**inputs)
     assert before is not None
     assert HF.of_module(model) == before
 
@@ -293,8 +293,8 @@ def test_quantised_weights_are_refused() -> None:
 
 
 def test_a_config_without_a_class_gives_the_base_model() -> None:
-    found = HF.of_config(HF_MODELS["GPT2LMHeadModel"], "folder")  # type: ignore[attr-defined]
-    assert found.name == "GPT2Model"
+    architecture = HF.of_config(HF_MODELS["GPT2LMHeadModel"], "folder")  # type: ignore[attr-defined]
+    assert architecture.name == "GPT2Model"
 
 
 def test_a_class_of_another_model_type_is_refused_by_name() -> None:
@@ -305,8 +305,8 @@ def test_a_class_of_another_model_type_is_refused_by_name() -> None:
 
 def imported(code: str) -> set[str]:
     script = textwrap.dedent(code) + "\nimport sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(process.stdout.split())
 
 
 def test_naming_architectures_imports_no_library() -> None:

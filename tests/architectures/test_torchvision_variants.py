@@ -71,9 +71,9 @@ def test_a_change_that_the_tensors_show_in_full_is_rebuilt_and_outlasts_saving(f
     edited = surgeon.apply(tmp_path / "net.pth", Freeze(up_to="layer1" if hasattr(model, "layer1") else "features.0"))
     surgeon.save(edited, tmp_path / "artifact")
     with torch.no_grad():
-        wanted = model(pictures)
-        assert torch.equal(edited(pictures), wanted)
-        assert torch.equal(surgeon.load(tmp_path / "artifact")(pictures), wanted)
+        expected = model(pictures)
+        assert torch.equal(edited(pictures), expected)
+        assert torch.equal(surgeon.load(tmp_path / "artifact")(pictures), expected)
 
 
 def test_what_stands_before_a_rebuilt_head_is_said_to_be_taken_for_dropout(tmp_path: Path) -> None:

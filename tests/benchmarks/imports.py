@@ -59,10 +59,10 @@ def _profile(folder: Path, model: str) -> dict[str, float]:
     command = [sys.executable, "-X", "importtime", "-m", "surgeon", "apply", "recipe.yaml", model]
     command += ["-o", "out", "--force", "--quiet"]
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - start
     spent: dict[str, float] = defaultdict(float)
-    for line in done.stderr.splitlines():
+    for line in process.stderr.splitlines():
         own, _, module = line.removeprefix("import time:").split("|") if line.count("|") == 2 else ("", "", "")
         if own.strip().isdigit():
             spent[_library(module.strip())] += int(own) / 1e6

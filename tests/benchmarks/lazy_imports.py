@@ -85,9 +85,9 @@ def _print_processor_times(arguments: list[str], rounds: int) -> None:
 
 def _print_import_times(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", *python(RUN, "", *arguments)[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
     print("| module | s, with all that it imports first |\n| --- | ---: |")
-    for line in done.stderr.splitlines():
+    for line in process.stderr.splitlines():
         _, cumulative, module = line.split("|") if line.count("|") == 2 else ("", "", "")
         if module.strip() in CHOICES["all three"]:
             print(f"| {module.strip()} | {int(cumulative) / 1e6:.2f} |")

@@ -89,10 +89,10 @@ def _tables(only: Sequence[str], rounds: int) -> list[str]:
 
 
 def _run(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__, "--one", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     print(arguments, {key: value for key, value in result.items() if key != "each"}, file=sys.stderr, flush=True)
     return result
 

@@ -216,19 +216,19 @@ def every_tensor_with_the_class_count(material: Material, name: str) -> Outcome:
             "apply", material.recipe([head(["cat", "dog", "bird"])]), folder, "-o", material.folder / "out", "--quiet"
         )
         stock = cls.from_pretrained(folder, num_labels=3, ignore_mismatched_sizes=True)
-        wanted = {key: tuple(value.shape) for key, value in stock.state_dict().items()}
+        expected = {key: tuple(value.shape) for key, value in stock.state_dict().items()}
         for model in (surgeon.load(material.folder / "out"), cls.from_pretrained(material.folder / "out")):
             mine = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-            differing = {key: (mine.get(key), shape) for key, shape in wanted.items() if mine.get(key) != shape}
+            differing = {key: (mine.get(key), shape) for key, shape in expected.items() if mine.get(key) != shape}
             expect(
-                not differing and set(mine) == set(wanted),
-                f"shapes differ from from_pretrained's: {differing or set(mine) ^ set(wanted)}",
+                not differing and set(mine) == set(expected),
+                f"shapes differ from from_pretrained's: {differing or set(mine) ^ set(expected)}",
             )
             try:
                 loss = model.train()(**with_labels(name)).loss
             except ImportError as error:
                 return right(f"shapes equal; no loss here: {error!s:.60}")
             expect(bool(torch.isfinite(loss)), f"loss {loss}")
-        return right(f"{len(wanted)} tensors, loss {float(loss):.2f}")
+        return right(f"{len(expected)} tensors, loss {float(loss):.2f}")
 
     return either(attempt)

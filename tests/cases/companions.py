@@ -131,17 +131,19 @@ def pictures_as_the_processor_makes_them(material: Material, what: str) -> Outco
 
     folder = material.folder / "p/a"
     folder.mkdir(parents=True)
-    made = picture((255, 255, 255), 0, 48, noise=0) if what == "white" else picture((90, 160, 30), 3, 48)
+    image = picture((255, 255, 255), 0, 48, noise=0) if what == "white" else picture((90, 160, 30), 3, 48)
     for number in range(4):
-        made.save(folder / f"{number}.png")
-    seen: list[Tensor] = []
+        image.save(folder / f"{number}.png")
+    batches: list[Tensor] = []
     model = surgeon.load(material.vit())
     model.vit.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs.get("pixel_values", args[0] if args else None)),
+        lambda module, args, kwargs: batches.append(kwargs.get("pixel_values", args[0] if args else None)),
         with_kwargs=True,
     )
     surgeon.predict(model, folder)
-    wanted = transformers.AutoImageProcessor.from_pretrained(material.vit())(made, return_tensors="pt")["pixel_values"]
-    difference = (seen[-1][:1] - wanted).abs().max().item()
+    expected = transformers.AutoImageProcessor.from_pretrained(material.vit())(image, return_tensors="pt")[
+        "pixel_values"
+    ]
+    difference = (batches[-1][:1] - expected).abs().max().item()
     expect(difference < 1e-6, f"pixels differ by {difference} from the processor's")
     return right(f"largest difference {difference:.1e}")

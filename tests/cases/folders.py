@@ -143,12 +143,12 @@ def folders_of_llamas(material: Material, make: Callable[[Material], Path]) -> O
     folder = make(material)
 
     def attempt() -> Outcome:
-        model, wanted = surgeon.load(folder), weights_of(material)
+        model, expected = surgeon.load(folder), weights_of(material)
         mine = model.state_dict()
-        missing = [name for name, value in wanted.items() if name not in mine or not torch.equal(mine[name], value)]
+        missing = [name for name, value in expected.items() if name not in mine or not torch.equal(mine[name], value)]
         missing = [name for name in missing if name != "lm_head.weight" or "lm_head.weight" in mine]
         expect(not missing, f"{len(missing)} tensors differ or are gone: {missing[:3]}")
-        return right(f"{len(wanted)} tensors equal")
+        return right(f"{len(expected)} tensors equal")
 
     return either(attempt)
 
@@ -161,11 +161,11 @@ def no_architectures(material: Material, value: Any) -> Outcome:
     folder = architectures(value)(material)
 
     def attempt() -> Outcome:
-        mine, wanted = surgeon.load(folder).state_dict(), weights_of(material)
+        mine, expected = surgeon.load(folder).state_dict(), weights_of(material)
         expect(
             all(
-                torch.equal(mine[name.removeprefix("model.")], wanted[name])
-                for name in wanted
+                torch.equal(mine[name.removeprefix("model.")], expected[name])
+                for name in expected
                 if name != "lm_head.weight"
             ),
             "values differ",
@@ -184,8 +184,8 @@ def a_variant(material: Material) -> Outcome:
     folder = variant(material)
 
     def attempt() -> Outcome:
-        mine, wanted = surgeon.load(folder).state_dict(), tensors(llama().half())
-        expect(all(torch.equal(mine[name].half(), value) for name, value in wanted.items()), "values differ")
+        mine, expected = surgeon.load(folder).state_dict(), tensors(llama().half())
+        expect(all(torch.equal(mine[name].half(), value) for name, value in expected.items()), "values differ")
         return right("model.fp16.safetensors is read")
 
     return either(attempt, "fp16")

@@ -210,21 +210,21 @@ def leftovers_of_pretraining(material: Material, how: Leftover) -> Outcome:
     save_leftover(folder, how)
 
     def attempt() -> Outcome:
-        stock, said = getattr(transformers, how[2]).from_pretrained(folder, output_loading_info=True)
+        stock, loading_info = getattr(transformers, how[2]).from_pretrained(folder, output_loading_info=True)
         model = surgeon.load(folder)
         mine, theirs = model.state_dict(), stock.state_dict()
         equal(set(mine), set(theirs), "names of tensors")
-        drawn = set(said["missing_keys"])
+        drawn = set(loading_info["missing_keys"])
         differing = [name for name in theirs if name not in drawn and not torch.equal(mine[name], theirs[name])]
         expect(not differing, f"differ from from_pretrained: {differing[:4]}")
         kinds = (torch.nn.Embedding, torch.nn.Conv2d)
         first = next(name for name, module in stock.named_modules() if isinstance(module, kinds))
         plan = succeed("plan", material.recipe([{"op": "freeze", "sites": first}]), folder)
-        left = [name for name in said["unexpected_keys"] if "position_ids" not in name]
+        ignored = [name for name in loading_info["unexpected_keys"] if "position_ids" not in name]
         expect(
-            not left or "left out" in plan.said or any(name in plan.said for name in left),
-            f"{left[:3]} are left out and the plan is silent",
+            not ignored or "left out" in plan.said or any(name in plan.said for name in ignored),
+            f"{ignored[:3]} are left out and the plan is silent",
         )
-        return right(f"{len(theirs)} tensors as from_pretrained has them, {len(left)} left out")
+        return right(f"{len(theirs)} tensors as from_pretrained has them, {len(ignored)} left out")
 
     return either(attempt, "lacks")

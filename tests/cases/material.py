@@ -153,9 +153,9 @@ def save_tokenizer(path: Path, words: Sequence[str] = (*FILL, *GOOD, *BAD), **op
     import transformers
 
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
+    word_tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    word_tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    word_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     named = {
@@ -165,7 +165,7 @@ def save_tokenizer(path: Path, words: Sequence[str] = (*FILL, *GOOD, *BAD), **op
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **{**named, **options})
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=word_tokenizer, **{**named, **options})
     tokenizer.save_pretrained(path)
     return tokenizer
 

@@ -27,13 +27,13 @@ def column(material: Material, labels: Sequence[Any], **more: Any) -> Any:
 def samples_by_class(splits: Any) -> dict[str, int]:
     """Samples by class, without those whose label is missing."""
     names = splits.names["labels"]
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for part in (splits.train, splits.test, splits.validation):
         for number in range(len(part) if part is not None else 0):
             label = int(part[number]["labels"])
             if label >= 0:
-                found[names[label]] = found.get(names[label], 0) + 1
-    return found
+                counts[names[label]] = counts.get(names[label], 0) + 1
+    return counts
 
 
 def counted_missing(splits: Any) -> int:
@@ -121,12 +121,12 @@ def uncertain_findings_that_are_declared(material: Material) -> Outcome:
     data = {"source": "table", "path": str(table), "image": "Path", "targets": {"labels": findings}, "na": [-1]}
     operations = [head(findings, problem_type="multi_label_classification")]
     out = fine_tuned(material, material.vit(), operations, data, epochs=25)
-    said = {
+    probabilities = {
         Path(row["sample"]).name: row["probabilities"]
         for row in succeed("predict", out, material.folder / "*.png", "--json").data()["rows"]
     }
     hits = sum(
-        said[row[0]][name] > 0.5 == bool(row[4 + k]) or (said[row[0]][name] > 0.5) == bool(row[4 + k])
+        probabilities[row[0]][name] > 0.5 == bool(row[4 + k]) or (probabilities[row[0]][name] > 0.5) == bool(row[4 + k])
         for row in rows
         for k, name in enumerate(findings)
     )

@@ -79,11 +79,11 @@ def text_labels_in_another_order(material: Material) -> Outcome:
     table = review_table(material)
     out = fine_tuned(material, material.bert(), [head(["positive", "negative"])], texts(table))
     pipe = transformers.pipeline("text-classification", model=str(out), device="cpu")
-    said = [
+    answers = [
         (answer["label"], good)
         for answer, (_, good) in zip(pipe([t for t, _ in reviews(80)]), reviews(80), strict=True)
     ]
-    hits = sum((label == "positive") == good for label, good in said)
+    hits = sum((label == "positive") == good for label, good in answers)
     expect(hits >= 76, f"the pipeline names {hits} of 80 right")
     return right(f"the stock pipeline names {hits} of 80 right")
 
@@ -127,8 +127,8 @@ def multi_label_columns_in_another_order(material: Material) -> Outcome:
         material, material.bert(), operations, texts(table, ["toxic", "insult"], "text"), epochs=30, learning_rate=1e-3
     )
     predicted = rows_of(out, material.table("bare.csv", ["text"], [(row[0],) for row in rows]))
-    said = np.array([[row["probabilities"][name] for name in ("toxic", "insult")] for row in predicted])
-    agreement = np.corrcoef(said.T, np.array([row[1:] for row in rows]).T)[:2, 2:].round(2)
+    probabilities = np.array([[row["probabilities"][name] for name in ("toxic", "insult")] for row in predicted])
+    agreement = np.corrcoef(probabilities.T, np.array([row[1:] for row in rows]).T)[:2, 2:].round(2)
     expect(agreement.diagonal().min() > 0.5, f"agreement of predictions (rows) with labels: {agreement.tolist()}")
     return right(f"agreement of predictions with their own labels {agreement.diagonal().tolist()}")
 
@@ -275,10 +275,10 @@ def tags_of_words_in_another_order(material: Material) -> Outcome:
             material, material.bert("BertForTokenClassification"), operations, texts(table, "tags", "text")
         )
         pipe = transformers.pipeline("token-classification", model=str(out), device="cpu", ignore_labels=[])
-        said = {(token["word"], token["entity"]) for row in rows for token in pipe(row["text"])}
-        wrong = [pair for pair in said if pair[1] != tags.get(pair[0], "O")]
-        expect(not wrong and said, f"the pipeline says {wrong}")
-        return right(f"the stock pipeline tags all {len(said)} words right")
+        tagged = {(token["word"], token["entity"]) for row in rows for token in pipe(row["text"])}
+        wrong = [pair for pair in tagged if pair[1] != tags.get(pair[0], "O")]
+        expect(not wrong and tagged, f"the pipeline says {wrong}")
+        return right(f"the stock pipeline tags all {len(tagged)} words right")
 
     return either(attempt)
 

@@ -106,9 +106,9 @@ def probabilities_are_those_of_the_network(material: Material) -> Outcome:
         pixels = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1).float() / 255
         pixels = (pixels - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.6, 0.5, 0.4])[:, None, None]
         with torch.no_grad():
-            wanted = model(pixels[None]).logits.softmax(-1)[0]
-        said = rows[path.name]["probabilities"]
-        worst = max(worst, max(abs(said[name] - wanted[i].item()) for i, name in enumerate(reversed(KINDS))))
+            expected = model(pixels[None]).logits.softmax(-1)[0]
+        probabilities = rows[path.name]["probabilities"]
+        worst = max(worst, max(abs(probabilities[name] - expected[i].item()) for i, name in enumerate(reversed(KINDS))))
     expect(worst < 1e-4, f"probabilities differ by {worst}")
     return right(f"largest difference {worst:.1e}")
 
@@ -150,9 +150,11 @@ def one_logit_is_a_yes_or_no(material: Material) -> Outcome:
     table = material.table("t.csv", ["review", "good"], rows)
     operations = [head(["good"], problem_type="multi_label_classification")]
     out = fine_tuned(material, material.bert(), operations, texts(table, ["good"]), epochs=20)
-    said = rows_of(out, material.table("bare.csv", ["review"], [(row[0],) for row in rows]))
-    hits = sum((row["probabilities"]["good"] > 0.5) == bool(good) for row, (_, good) in zip(said, rows, strict=True))
-    expect(hits >= 76, f"{hits} of 80: {said[:2]}")
+    predictions = rows_of(out, material.table("bare.csv", ["review"], [(row[0],) for row in rows]))
+    hits = sum(
+        (row["probabilities"]["good"] > 0.5) == bool(good) for row, (_, good) in zip(predictions, rows, strict=True)
+    )
+    expect(hits >= 76, f"{hits} of 80: {predictions[:2]}")
     return right(f"{hits} of 80 by a sigmoid")
 
 
@@ -162,14 +164,14 @@ def regression_is_a_number(material: Material) -> Outcome:
     table = material.table("t.csv", ["review", "score"], rows)
     operations = [head(1, problem_type="regression")]
     out = fine_tuned(material, material.bert(), operations, texts(table, "score"), epochs=30, learning_rate=0.01)
-    said = rows_of(out, material.table("bare.csv", ["review"], [(row[0],) for row in rows]))
+    predictions = rows_of(out, material.table("bare.csv", ["review"], [(row[0],) for row in rows]))
     values = [
         next(value for value in row.values() if isinstance(value, float)) if "values" not in row else row["values"]
-        for row in said
+        for row in predictions
     ]
     flat_values = [next(iter(value.values())) if isinstance(value, dict) else value for value in values]
     error = sum(abs(value - row[1]) for value, row in zip(flat_values, rows, strict=True)) / 80
-    expect(error < 1.5, f"mean error {error}: {said[:2]}")
+    expect(error < 1.5, f"mean error {error}: {predictions[:2]}")
     return right(f"mean error {error:.2f} for values 8 apart")
 
 
@@ -188,8 +190,8 @@ def evaluation_by_name(material: Material) -> Outcome:
     folder = material.folder / "held"
     for number, name in ((0, "cat"), (1, "dog"), (1, "rabbit")):
         paint(folder / name, colour_of(number), 5)
-    said = succeed("evaluate", trained_on_pictures(material), folder, "--json").data()
-    measures, names = said["measures"]["logits"]["all"], said["names"]["logits"]
+    report = succeed("evaluate", trained_on_pictures(material), folder, "--json").data()
+    measures, names = report["measures"]["logits"]["all"], report["names"]["logits"]
     equal(names, list(reversed(KINDS)), "names")
     equal(measures["confusion"], [[0, 5, 0], [0, 5, 0], [0, 0, 5]], "confusion")
     expect(abs(measures["balanced_accuracy"] - 2 / 3) < 1e-9, measures)
@@ -210,14 +212,14 @@ def multi_label_measures_are_sklearns(material: Material) -> Outcome:
     source = texts(table, ["good", "third"])
     out = fine_tuned(material, material.bert(), operations, source, epochs=2)
     measures = surgeon.evaluate(out, source).main
-    said = [
+    probabilities = [
         row["probabilities"] for row in rows_of(out, material.table("bare.csv", ["review"], [(r[0],) for r in rows]))
     ]
     for name, column in (("good", 1), ("third", 2)):
         truth = [bool(row[column]) for row in rows]
-        wanted = sklearn.metrics.roc_auc_score(truth, [row[name] for row in said])
-        given = measures["per_label"][name]["auroc"]
-        expect(abs(given - wanted) < 1e-6, f"AUROC of {name}: {given}, and not {wanted}")
+        expected = sklearn.metrics.roc_auc_score(truth, [row[name] for row in probabilities])
+        auroc = measures["per_label"][name]["auroc"]
+        expect(abs(auroc - expected) < 1e-6, f"AUROC of {name}: {auroc}, and not {expected}")
     return right("AUROC of each label as scikit-learn has it")
 
 

@@ -83,9 +83,9 @@ NAMED_LIKE_SPLITS = {
 def every_folder_at_the_top_is_a_class(material: Material, make: Callable[[Material], object]) -> Outcome:
     make(material)
     folder = material.folder / "pictures"
-    wanted = {path.name: 12 for path in folder.iterdir()}
-    equal(total(splits_of(images(folder))), wanted, "samples by class")
-    return right(f"{12 * len(wanted)} of {len(wanted)} classes, none dropped")
+    expected = {path.name: 12 for path in folder.iterdir()}
+    equal(total(splits_of(images(folder))), expected, "samples by class")
+    return right(f"{12 * len(expected)} of {len(expected)} classes, none dropped")
 
 
 PARTS = {
@@ -101,16 +101,16 @@ PARTS = {
 def split_folders_at_the_top(material: Material, parts: dict[str, int]) -> Outcome:
     for part, per in parts.items():
         material.pictures(("cat", "dog"), per=per, root=f"data/{part}")
-    found = {part: sum(count.values()) for part, count in counted(splits_of(images(material.folder / "data"))).items()}
-    wanted = {}
+    counts = {part: sum(count.values()) for part, count in counted(splits_of(images(material.folder / "data"))).items()}
+    expected = {}
     for part, per in parts.items():
-        wanted[{"val": "validation", "valid": "validation"}.get(part.lower(), part.lower())] = 2 * per
-    if "test" not in wanted:
-        expect(found["train"] + found["test"] + found.get("validation", 0) == 22, found)
-        expect(found.get("validation") == 6, f"the valid/ folder is the validation part: {found}")
-        return right(f"{found}, the test part held out of train/")
-    equal({part: count for part, count in found.items() if count}, wanted, "samples by part")
-    return right(found)
+        expected[{"val": "validation", "valid": "validation"}.get(part.lower(), part.lower())] = 2 * per
+    if "test" not in expected:
+        expect(counts["train"] + counts["test"] + counts.get("validation", 0) == 22, counts)
+        expect(counts.get("validation") == 6, f"the valid/ folder is the validation part: {counts}")
+        return right(f"{counts}, the test part held out of train/")
+    equal({part: count for part, count in counts.items() if count}, expected, "samples by part")
+    return right(counts)
 
 
 @case("13.3")
@@ -134,9 +134,9 @@ def junk_is_left_out_with_a_count(material: Material) -> Outcome:
     (folder / "readme.txt").write_text("x")
     splits = splits_of(images(folder))
     equal(total(splits), {"cat": 12, "dog": 12}, "samples by class")
-    said = " ".join(splits.notes)
-    expect(re.search(r"left out", said), f"notes: {said}")
-    return right(said)
+    notes = " ".join(splits.notes)
+    expect(re.search(r"left out", notes), f"notes: {notes}")
+    return right(notes)
 
 
 @case("13.3")
@@ -154,9 +154,9 @@ def an_empty_folder_of_a_class(material: Material) -> Outcome:
 @case("13.3")
 def what_was_read_is_said(material: Material) -> Outcome:
     folder = material.pictures(("cat", "dog"))
-    said = " ".join(splits_of(images(folder)).notes)
-    expect("24" in said and "2 classes" in said, f"notes: {said}")
-    return right(said)
+    notes = " ".join(splits_of(images(folder)).notes)
+    expect("24" in notes and "2 classes" in notes, f"notes: {notes}")
+    return right(notes)
 
 
 def unbalanced(material: Material, counts: Sequence[int] = (200, 200, 200, 6, 6)) -> Path:
@@ -218,12 +218,12 @@ def the_same_folder_twice_is_refused(material: Material) -> Outcome:
 def the_same_samples_twice(material: Material, how: str) -> Outcome:
     """Test samples that are training samples under another name: refused, or said."""
     folder = material.pictures(("cat", "dog"), per=4)
-    other = material.folder / "other"
+    copy = material.folder / "other"
     if how == "link":
-        other.symlink_to(folder)
+        copy.symlink_to(folder)
     else:
-        shutil.copytree(folder, other)
-    recipe = material.recipe([head(2)], train={"data": images(folder, test_path=str(other)), "epochs": 1})
+        shutil.copytree(folder, copy)
+    recipe = material.recipe([head(2)], train={"data": images(folder, test_path=str(copy)), "epochs": 1})
     ran = surgeon_command("apply", recipe, material.vit(), "-o", material.folder / "out")
     if ran.code:
         return refuses(ran, "test")
@@ -267,9 +267,9 @@ def the_split_is_recorded(material: Material) -> Outcome:
     folder = material.pictures(("cat", "dog"))
     recipe = material.recipe([head(2)], train={"data": images(folder), "epochs": 1})
     out = material.folder / "out"
-    said = surgeon_command("apply", recipe, material.vit(), "-o", out, "--json").data()
+    report = surgeon_command("apply", recipe, material.vit(), "-o", out, "--json").data()
     manifest = (out / "surgeon.json").read_text()
-    digest = said["training"]["data"]["split"]["held_out"]["test"]
+    digest = report["training"]["data"]["split"]["held_out"]["test"]
     expect(str(digest) in manifest, f"{digest} is not in the manifest")
     expect(json.loads(manifest), "manifest")
     picture(colour_of(0), 99).save(folder / "cat" / "new.png")

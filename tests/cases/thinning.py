@@ -54,23 +54,25 @@ def thinned(material: Material, network: Network) -> Outcome:
 
     source, inputs = built(network), network[3]()
     stack = source.get_submodule(network[2])
-    count, done = len(stack), []
+    count, outcomes = len(stack), []
     choices: Sequence[Any] = (sorted({0, 2, count - 1}), sorted({1, count - 2, count - 1}), count // 2)
     for keep in choices:
-        kept = keep if isinstance(keep, list) else list(range(keep))
+        indices = keep if isinstance(keep, list) else list(range(keep))
         try:
             model = surgeon.apply(source, [surgeon.Truncate(keep_blocks=keep, stack=network[2])])
         except surgeon.SurgeonError as error:
             expect("bug in" not in str(error), error)
-            done.append("refused")
+            outcomes.append("refused")
             continue
         out = material.folder / f"{keep}"
         surgeon.save(model, out)
-        wanted = logits(model, inputs)
+        expected = logits(model, inputs)
         equal(
-            (logits(surgeon.load(out), inputs) - wanted).abs().max().item(), 0.0, f"{keep}: difference of surgeon.load"
+            (logits(surgeon.load(out), inputs) - expected).abs().max().item(),
+            0.0,
+            f"{keep}: difference of surgeon.load",
         )
-        for number, origin in enumerate(kept):
+        for number, origin in enumerate(indices):
             pairs = zip(stack[origin].modules(), model.get_submodule(network[2])[number].modules(), strict=True)
             for old, new in pairs:
                 differing = {
@@ -80,18 +82,22 @@ def thinned(material: Material, network: Network) -> Outcome:
                 }
                 expect(not differing, f"{keep}: block {origin} computes with other numbers: {differing}")
         if not (out / "config.json").exists():
-            done.append("loads with surgeon only")
+            outcomes.append("loads with surgeon only")
             continue
-        again, said = getattr(transformers, network[0]).from_pretrained(out, output_loading_info=True)
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            expect(not said[what], f"{keep}: {what} of the stock reload: {said[what]}")
-        difference = (logits(again, inputs) - wanted).abs().max().item()
+        again, loading_info = getattr(transformers, network[0]).from_pretrained(out, output_loading_info=True)
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            expect(not loading_info[kind], f"{keep}: {kind} of the stock reload: {loading_info[kind]}")
+        difference = (logits(again, inputs) - expected).abs().max().item()
         expect(difference == 0, f"{keep}: the stock reload is {difference} off")
         for name in ("num_feat_extract_layers",):
             if hasattr(source.config, name):
                 equal(getattr(again.config, name), getattr(source.config, name), name)
-        done.append("stock")
-    return right(", ".join(done)) if any(word != "refused" for word in done) else Outcome("refused", ", ".join(done))
+        outcomes.append("stock")
+    return (
+        right(", ".join(outcomes))
+        if any(word != "refused" for word in outcomes)
+        else Outcome("refused", ", ".join(outcomes))
+    )
 
 
 @case("13.16", of={"llama": "llama", "gpt2": "gpt2"})
@@ -146,16 +152,16 @@ def a_ctc_vocabulary(material: Material, classes: Any) -> Outcome:
     def attempt() -> Outcome:
         model = surgeon.apply(source, [surgeon.ReplaceHead(classes=classes)])
         surgeon.save(model, material.folder / "out")
-        wanted = logits(model, wave())
+        expected = logits(model, wave())
         equal(
-            (logits(surgeon.load(material.folder / "out"), wave()) - wanted).abs().max().item(),
+            (logits(surgeon.load(material.folder / "out"), wave()) - expected).abs().max().item(),
             0.0,
             "difference of surgeon.load",
         )
         if not (material.folder / "out/config.json").exists():
             return right("loads with surgeon only")
         again = getattr(transformers, type(model).__name__).from_pretrained(material.folder / "out")
-        equal((logits(again, wave()) - wanted).abs().max().item(), 0.0, "difference of the stock reload")
-        return right(f"the stock reload is equal: {type(again).__name__}, {tuple(wanted.shape)}")
+        equal((logits(again, wave()) - expected).abs().max().item(), 0.0, "difference of the stock reload")
+        return right(f"the stock reload is equal: {type(again).__name__}, {tuple(expected.shape)}")
 
     return either(attempt)

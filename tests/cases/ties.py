@@ -142,12 +142,12 @@ def tied_heads(
             if name not in values
             else name
         )
-        wanted = hidden[0][0] @ values[name if name in values else embedding].T
+        expected = hidden[0][0] @ values[name if name in values else embedding].T
         if getattr(out, "bias", None) is not None:
-            wanted = wanted + out.bias
+            expected = expected + out.bias
         expect(
-            (logits - wanted).abs().max() < 1e-4,
-            f"logits are {(logits - wanted).abs().max():.2f} off those of the file's head",
+            (logits - expected).abs().max() < 1e-4,
+            f"logits are {(logits - expected).abs().max():.2f} off those of the file's head",
         )
         differs = name in values and any(
             values[key].shape == values[name].shape and not torch.equal(values[key], values[name])

@@ -86,13 +86,13 @@ def a_baseline_has_settings_of_its_own(material: Material) -> Outcome:
     rates = {"rates": {"first": 0.0001, "second": 0.0001}}
     model = numbers(seed=1, norm=False)
     report = trained(model, splits, baseline=lambda: numbers(seed=7, norm=False), optimizer=rates, compare="scratch")
-    wanted = trained(numbers(seed=7, norm=False), splits).after
+    expected = trained(numbers(seed=7, norm=False), splits).after
     expect(report.baseline is not None, "no baseline was trained")
-    for name, value in wanted.items():
+    for name, value in expected.items():
         expect(
             abs(report.baseline[name] - value) < 1e-5, f"{name} of the baseline: {report.baseline[name]}, alone {value}"
         )
-    return right(f"as trained alone: {wanted}")
+    return right(f"as trained alone: {expected}")
 
 
 @case("13.10")

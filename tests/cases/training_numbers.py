@@ -71,8 +71,10 @@ def trained(model: nn.Module, splits: Any, **given: Any) -> Any:
 
 def distance(first: nn.Module, second: nn.Module) -> float:
     """The largest difference between the tensors of two networks."""
-    others = second.state_dict()
-    return max(float((value.float() - others[name].float()).abs().max()) for name, value in first.state_dict().items())
+    second_tensors = second.state_dict()
+    return max(
+        float((value.float() - second_tensors[name].float()).abs().max()) for name, value in first.state_dict().items()
+    )
 
 
 def by_hand(model: nn.Module, loss: Any, steps: int = 10, rate: float = 0.1) -> nn.Module:
@@ -138,9 +140,10 @@ def losses_of_tokens_are_means_over_tokens(material: Material) -> Outcome:
     report = trained(model, splits)
     held = splits.test.values
     with torch.no_grad():
-        wanted = F.cross_entropy(model.eval()(held["x"]).flatten(0, 1), held["labels"].flatten()).item()
+        expected = F.cross_entropy(model.eval()(held["x"]).flatten(0, 1), held["labels"].flatten()).item()
     expect(
-        abs(report.after["logits_loss"] - wanted) < 1e-5, f"reported {report.after['logits_loss']}, and not {wanted}"
+        abs(report.after["logits_loss"] - expected) < 1e-5,
+        f"reported {report.after['logits_loss']}, and not {expected}",
     )
     return near(model, reference)
 
@@ -263,10 +266,10 @@ def every_test_sample_is_measured(material: Material) -> Outcome:
     report = trained(model, splits, batch_size=8, epochs=2, arguments={"dataloader_drop_last": True})
     held = splits.test.values
     with torch.no_grad():
-        wanted = (model.eval()(held["x"]).argmax(1) == held["labels"]).float().mean().item()
+        expected = (model.eval()(held["x"]).argmax(1) == held["labels"]).float().mean().item()
     equal(report.test_samples, 21, "test samples")
-    expect(abs(report.accuracy_after - wanted) < 1e-6, f"accuracy {report.accuracy_after}, and not {wanted}")
-    return right(f"21 of 21 samples, accuracy {wanted:.3f}")
+    expect(abs(report.accuracy_after - expected) < 1e-6, f"accuracy {report.accuracy_after}, and not {expected}")
+    return right(f"21 of 21 samples, accuracy {expected:.3f}")
 
 
 @case("13.7")

@@ -129,13 +129,13 @@ def records_in_another_order(material: Material, extra: bool) -> Outcome:
     tensors = dict(reversed(list(model.state_dict().items())))
     torch.save(tensors, plain)
     reordered(plain, path, extra=extra)
-    wanted = torch.load(path, weights_only=True)
+    expected = torch.load(path, weights_only=True)
 
     def attempt() -> Outcome:
         mine = surgeon.apply(path, [surgeon.Freeze(sites="layer1")]).state_dict()
-        differing = [name for name, value in wanted.items() if not torch.equal(mine[name], value)]
+        differing = [name for name, value in expected.items() if not torch.equal(mine[name], value)]
         expect(not differing, f"{len(differing)} tensors are exchanged: {differing[:3]}")
-        return right(f"{len(wanted)} tensors as torch.load has them")
+        return right(f"{len(expected)} tensors as torch.load has them")
 
     return either(attempt)
 
@@ -154,8 +154,8 @@ def views_of_one_storage(material: Material) -> Outcome:
     values["layer1.0.bn1.weight"] = torch.arange(128.0)[32:96]
     torch.save(values, path)
     mine = surgeon.apply(path, [surgeon.Freeze(sites="layer1")]).state_dict()
-    wanted = torch.load(path, weights_only=True)
-    differing = [name for name, value in wanted.items() if not torch.equal(mine[name], value)]
+    expected = torch.load(path, weights_only=True)
+    differing = [name for name, value in expected.items() if not torch.equal(mine[name], value)]
     equal(differing, [], "tensors that differ from torch.load's")
     return right("as torch.load has them")
 
@@ -191,8 +191,8 @@ def a_failed_write_keeps_the_old_output(material: Material) -> Outcome:
     bad = material.recipe([{"op": "insert", "at": "layer1", "layer": "linear", "features": 7}], name="bad.yaml")
     ran = surgeon_command("apply", bad, path, "-o", out, "--force")
     equal({file.name: file.read_bytes() for file in out.iterdir()}, before, "the old output")
-    left = [file.name for file in material.folder.iterdir() if file.name.startswith(".")]
-    equal(left, [], "leftovers")
+    leftovers = [file.name for file in material.folder.iterdir() if file.name.startswith(".")]
+    equal(leftovers, [], "leftovers")
     return refuses(ran)
 
 
@@ -202,8 +202,8 @@ def nothing_is_left_behind(material: Material) -> Outcome:
     torch.save(resnet().state_dict(), path)
     for name in ("out", "out.pt", "out.safetensors"):
         succeed("apply", material.recipe([head(3)]), path, "-o", material.folder / name, "--quiet")
-    found = sorted(file.name for file in material.folder.iterdir())
-    equal(found, ["out", "out.pt", "out.safetensors", "r.pth", "recipe.yaml"], "files")
+    names = sorted(file.name for file in material.folder.iterdir())
+    equal(names, ["out", "out.pt", "out.safetensors", "r.pth", "recipe.yaml"], "files")
     return right("three outputs, nothing else")
 
 

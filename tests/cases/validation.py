@@ -105,13 +105,13 @@ def a_phone_held_upright(material: Material) -> Outcome:
     """EXIF turns pictures in folders and in tables alike."""
     stored = np.zeros((32, 32, 3), "uint8")
     stored[:16] = 255
-    made = Image.fromarray(stored)
-    exif = made.getexif()
+    image = Image.fromarray(stored)
+    exif = image.getexif()
     exif[0x0112] = 6
     for name in ("a", "b"):
         (material.folder / "p" / name).mkdir(parents=True)
         for number in range(4):
-            made.save(material.folder / "p" / name / f"{number}.jpg", exif=exif, quality=95)
+            image.save(material.folder / "p" / name / f"{number}.jpg", exif=exif, quality=95)
     rows = [(f"p/{name}/{number}.jpg", name) for name in "ab" for number in range(4)]
     table = material.table("t.csv", ["file", "y"], rows)
     pixels = {"size": 32, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -132,8 +132,8 @@ def a_text_longer_than_the_positions(material: Material) -> Outcome:
     rows = [(text, "yes" if good else "no") for text, good in reviews(40)]
     table = material.table("t.csv", ["review", "verdict"], [*rows, (LONG, "yes")])
     out = fine_tuned(material, material.bert(), [head(["no", "yes"])], texts(table), epochs=1)
-    said = succeed("predict", out, material.table("bare.csv", ["review"], [(LONG,)]), "--json").data()["rows"]
-    equal(len(said), 1, "rows")
+    predictions = succeed("predict", out, material.table("bare.csv", ["review"], [(LONG,)]), "--json").data()["rows"]
+    equal(len(predictions), 1, "rows")
     return right("cut in training and in prediction")
 
 

@@ -127,9 +127,9 @@ def a_changed_kept_tensor(material: Material, how: str) -> Outcome:
 @case("13.18")
 def another_source(material: Material) -> Outcome:
     _, out = artifact_of_numbers(material, trained=False)
-    other = copy.deepcopy(resnet())
-    other.layer1[0].conv1.weight.data.add_(1)
-    torch.save(other.state_dict(), material.folder / "other.pth")
+    changed = copy.deepcopy(resnet())
+    changed.layer1[0].conv1.weight.data.add_(1)
+    torch.save(changed.state_dict(), material.folder / "other.pth")
     return refuses(surgeon_command("check", out, "--source", material.folder / "other.pth"))
 
 

@@ -87,12 +87,12 @@ def whole_modules(material: Material, make: Callable[[], nn.Module]) -> Outcome:
 
     model, path = make(), material.folder / "whole.pth"
     torch.save(model, path)
-    wanted = outputs(model)
+    expected = outputs(model)
     site = "trunk.layer1" if isinstance(model, Elsewhere) else "layer1"
 
     def attempt() -> Outcome:
         edited = surgeon.apply(path, [surgeon.Freeze(sites=site)], trust_pickle=True)
-        equal((outputs(edited) - wanted).abs().max().item(), 0.0, "difference of the outputs")
+        equal((outputs(edited) - expected).abs().max().item(), 0.0, "difference of the outputs")
         recipe = material.recipe([{"op": "freeze", "sites": site}])
         ran = surgeon_command("apply", recipe, path, "-o", material.folder / "out", "--trust-pickle")
         if ran.code:
@@ -102,7 +102,7 @@ def whole_modules(material: Material, make: Callable[[], nn.Module]) -> Outcome:
             again = surgeon.load(material.folder / "out", trust_pickle=True)
         except surgeon.SurgeonError as error:
             return right(f"outputs equal; load: {error.message[:120]}")
-        equal((outputs(again) - wanted).abs().max().item(), 0.0, "difference after loading")
+        equal((outputs(again) - expected).abs().max().item(), 0.0, "difference after loading")
         return right("outputs equal, loaded again too")
 
     return either(attempt)

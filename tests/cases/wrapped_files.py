@@ -216,9 +216,10 @@ def several_networks_in_one_file(material: Material, make: Callable[[], Any]) ->
         shutil.rmtree(material.folder / "out", ignore_errors=True)
         model = with_new_head(material, path, key=key)
         prefix = re.compile(r"^(module\.)?(backbone\.)?")
-        wanted = {prefix.sub("", name): value for name, value in content[key].items()}
+        expected = {prefix.sub("", name): value for name, value in content[key].items()}
         expect(
-            torch.equal(model.state_dict()["conv1.weight"], wanted["conv1.weight"]), f"--key {key} took another network"
+            torch.equal(model.state_dict()["conv1.weight"], expected["conv1.weight"]),
+            f"--key {key} took another network",
         )
     return right(f"--key accepts {', '.join(keys)}, each is the right one")
 
@@ -231,8 +232,8 @@ def one_of_two_encoders(material: Material, key: str) -> Outcome:
 
     def attempt() -> Outcome:
         model = with_new_head(material, path, key=key)
-        wanted = resnet() if key.endswith("q") else another()
-        equal((features(model) - features(wanted.eval())).abs().max().item(), 0.0, "difference of the features")
+        expected = resnet() if key.endswith("q") else another()
+        equal((features(model) - features(expected.eval())).abs().max().item(), 0.0, "difference of the features")
         return right("the right encoder")
 
     return either(attempt, "encoder")

@@ -39,7 +39,7 @@ def some(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randint(0, 256, (count,), dtype=torch.uint8).view(dtype).reshape(shape)
 
 
-def pieces_of(checkpoint: Checkpoint, made: dict[str, Tensor] | None = None) -> list[Piece]:
+def pieces_of(checkpoint: Checkpoint, new_tensors: dict[str, Tensor] | None = None) -> list[Piece]:
     pieces = [
         Piece(
             entry.name, entry.dtype, entry.shape, entry.nbytes, entry.stored(), lambda n=entry.name: checkpoint.read(n)
@@ -47,7 +47,7 @@ def pieces_of(checkpoint: Checkpoint, made: dict[str, Tensor] | None = None) -> 
         for entry in checkpoint.entries.values()
         if entry.name not in checkpoint.aliases
     ]
-    for name, tensor in (made or {}).items():
+    for name, tensor in (new_tensors or {}).items():
         pieces.append(Piece(name, tensor.dtype, tuple(tensor.shape), tensor.nbytes, (), lambda t=tensor: t))
     return pieces
 
@@ -69,18 +69,18 @@ def loaded(path: Path) -> dict[str, Tensor]:
     """With the library that a user would take."""
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
-        found.update(safetensors.torch.load_file(file))
-    return found
+        tensors.update(safetensors.torch.load_file(file))
+    return tensors
 
 
-def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert found[name].shape == tensor.shape, name
-        assert raw(found[name]) == raw(tensor), name
+        assert actual[name].dtype == tensor.dtype, name
+        assert actual[name].shape == tensor.shape, name
+        assert raw(actual[name]) == raw(tensor), name
 
 
 def raw(tensor: Tensor) -> bytes:
@@ -93,13 +93,13 @@ def raw(tensor: Tensor) -> bytes:
 def test_every_dtype_is_kept_to_the_byte(tmp_path: Path, source: str, output: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     stored = {"odd": some(dtype, 3, 5, 7), "scalar": some(dtype), "none": some(dtype, 0, 4), "big": some(dtype, 5001)}
-    made = {"made": some(dtype, 3, 3), "turned": some(dtype, 2, 9).t()}
+    new_tensors = {"made": some(dtype, 3, 3), "turned": some(dtype, 2, 9).t()}
     checkpoint = saved(tmp_path / source, stored)
     assert all(entry.bytes is not None for entry in checkpoint.entries.values())
-    path = write(tmp_path / output, pieces_of(checkpoint, made))
-    assert_equal(loaded(path), stored | made)
+    path = write(tmp_path / output, pieces_of(checkpoint, new_tensors))
+    assert_equal(loaded(path), stored | new_tensors)
     again = open_checkpoint(path)
-    assert_equal({name: again.read(name) for name in again.entries}, stored | made)
+    assert_equal({name: again.read(name) for name in again.entries}, stored | new_tensors)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -241,10 +241,10 @@ def test_a_sparse_tensor_is_refused_by_name(tmp_path: Path, output: str) -> None
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_views_and_conjugates_are_written_as_their_values(tmp_path: Path, output: str) -> None:
     number = torch.randn(4, 3, dtype=torch.complex64)
-    made = {"conjugate": number.conj(), "row": number[1], "last": torch.randn(2, 3, 4, 5).permute(0, 3, 1, 2)}
-    path = write(tmp_path / output, pieces_of(saved(tmp_path / "s.pt", {"a": torch.ones(1)}), made))
-    found = loaded(path)
-    assert all(torch.equal(found[name], tensor.resolve_conj()) for name, tensor in made.items())
+    views = {"conjugate": number.conj(), "row": number[1], "last": torch.randn(2, 3, 4, 5).permute(0, 3, 1, 2)}
+    path = write(tmp_path / output, pieces_of(saved(tmp_path / "s.pt", {"a": torch.ones(1)}), views))
+    tensors = loaded(path)
+    assert all(torch.equal(tensors[name], tensor.resolve_conj()) for name, tensor in views.items())
 
 
 class Recast(surgeon.Operation):
@@ -277,10 +277,10 @@ def test_a_cast_is_streamed_too(tmp_path: Path, source: str, output: str) -> Non
     state = build("resnet").state_dict()
     saved(tmp_path / source, state)
     prepare(tmp_path / source, [Recast()], arch="python:families:resnet", plugins=offering()).write(tmp_path / output)
-    found = loaded(tmp_path / output)
-    assert found["conv1.weight"].dtype == torch.float16
-    assert torch.equal(found["conv1.weight"], state["conv1.weight"].half())
-    assert torch.equal(found["bn1.running_mean"], state["bn1.running_mean"])
+    tensors = loaded(tmp_path / output)
+    assert tensors["conv1.weight"].dtype == torch.float16
+    assert torch.equal(tensors["conv1.weight"], state["conv1.weight"].half())
+    assert torch.equal(tensors["bn1.running_mean"], state["bn1.running_mean"])
 
 
 def test_a_kept_tensor_of_another_shape_is_never_written(tmp_path: Path) -> None:
@@ -373,5 +373,5 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path: Path, output: str) 
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + count * 2_000_000)
     command = [sys.executable, "-c", PEAK, str(tmp_path / "source.safetensors"), str(tmp_path / output), "25"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 100  # megabytes, while 400 were written
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(process.stdout) < 100  # megabytes, while 400 were written

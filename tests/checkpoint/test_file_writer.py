@@ -107,26 +107,26 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sources(folder: Path, sizes: list[int]) -> dict[Path, bytes]:
-    made = {}
+    contents = {}
     for number, size in enumerate(sizes):
         data = random.Random(number).randbytes(size)
         path = folder / f"source{number}"
         path.write_bytes(data)
-        made[path] = data
-    return made
+        contents[path] = data
+    return contents
 
 
-def some_spans(made: dict[Path, bytes], seed: int) -> Iterator[ByteRange]:
+def some_spans(contents: dict[Path, bytes], seed: int) -> Iterator[ByteRange]:
     """Neighbours, gaps of a few bytes and of pages, whole pages, steps back, nothing at all."""
     rng = random.Random(seed)
-    path, at = next(iter(made)), 0
+    path, at = next(iter(contents)), 0
     for _ in range(rng.randrange(1, 40)):
         step = rng.choice([0, 0, 0, 3, 64, PAGE - 1, PAGE, 5 * PAGE, -rng.randrange(2 * SMALL)])
         if rng.random() < 0.1:
-            path, at = rng.choice(list(made)), 0
-        at = min(max(0, at + step), len(made[path]))
+            path, at = rng.choice(list(contents)), 0
+        at = min(max(0, at + step), len(contents[path]))
         length = rng.choice([0, 1, 7, 100, PAGE - 1, PAGE, PAGE + 1, SMALL, 3 * SMALL + 5])
-        length = min(length, len(made[path]) - at)
+        length = min(length, len(contents[path]) - at)
         yield ByteRange(path, at, length)
         at += length
 
@@ -134,9 +134,9 @@ def some_spans(made: dict[Path, bytes], seed: int) -> Iterator[ByteRange]:
 @pytest.mark.usefixtures("way", "small_buffers")
 @pytest.mark.parametrize("seed", range(12))
 def test_bytes_arrive_whatever_their_alignment(tmp_path: Path, seed: int) -> None:
-    made = sources(tmp_path, [40 * SMALL, 10 * SMALL + 1, 3 * PAGE + 4095])
+    contents = sources(tmp_path, [40 * SMALL, 10 * SMALL + 1, 3 * PAGE + 4095])
     rng = random.Random(seed)
-    spans, after = list(some_spans(made, seed)), list(some_spans(made, seed + 1000))
+    spans, after = list(some_spans(contents, seed)), list(some_spans(contents, seed + 1000))
     longest = max(range(len(spans)), key=lambda index: spans[index].length)
     in_place = (spans[longest].offset - sum(span.length for span in spans[:longest])) % PAGE
     head = rng.randbytes(rng.choice([0, 1, 1000, PAGE, SMALL + 3, *[in_place] * 5]))
@@ -148,7 +148,7 @@ def test_bytes_arrive_whatever_their_alignment(tmp_path: Path, seed: int) -> Non
         writer.copy(after, counted.append)
 
     def stored(wanted: list[ByteRange]) -> bytes:
-        return b"".join(made[span.path][span.offset : span.offset + span.length] for span in wanted)
+        return b"".join(contents[span.path][span.offset : span.offset + span.length] for span in wanted)
 
     assert (tmp_path / "out").read_bytes() == head + stored(spans) + b"between" + stored(after)
     assert sum(counted) == sum(span.length for span in spans + after)
@@ -215,8 +215,8 @@ def test_a_full_disk_is_an_error_and_not_a_short_file() -> None:
 def test_neighbouring_tensors_are_read_together_without_reading_extra_pages() -> None:
     path = Path("x")
     places = [(0, 100), (100, 50), (214, 10), (224 + PAGE - 1, 1), (2 * PAGE + 224, 5), (0, 5)]
-    found = list(extents(ByteRange(path, offset, length) for offset, length in places))
-    assert [extent.runs for extent in found] == [
+    merged = list(extents(ByteRange(path, offset, length) for offset, length in places))
+    assert [extent.runs for extent in merged] == [
         [(0, 150), (214, 224), (223 + PAGE, 224 + PAGE)],
         [(2 * PAGE + 224, 2 * PAGE + 229)],
         [(0, 5)],
@@ -261,8 +261,8 @@ def test_only_the_pages_of_wanted_bytes_are_read(tmp_path: Path, state: str) -> 
     expected = 4 * PAGE + 3 * PAGE + (2 * BUFFER + PAGE) + PAGE
     arguments = [f"{offset}:{length}" for offset, length in spans]
     command = [sys.executable, "-c", COUNT, str(source), str(tmp_path / "out"), state, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    read, fetched = map(int, done.stdout.split())  # by the kernel's own count, which knows nothing of ours
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    read, fetched = map(int, process.stdout.split())  # by the kernel's own count, which knows nothing of ours
     assert expected <= read <= expected + COUNTING_ITSELF
     assert fetched <= CODE + (expected if state == "cold" else 0)
     data = source.read_bytes()

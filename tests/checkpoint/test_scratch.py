@@ -46,8 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def killed(path: Path) -> None:
     """Leave behind what a run leaves that is killed while it writes."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True)
-    assert done.stdout == b"writing\n"
+    process = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True)
+    assert process.stdout == b"writing\n"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -106,30 +106,30 @@ def test_what_another_run_is_writing_stays(tmp_path: Path) -> None:
 def test_a_folder_without_a_lock_is_cleared_at_once(tmp_path: Path) -> None:
     """It was just made, and its owner makes another one; or it was being removed when its owner was killed."""
     for name, size in (("new", 0), ("half-removed", 50)):
-        left = tmp_path / f".surgeon-123-{name}"
-        left.mkdir()
+        leftover = tmp_path / f".surgeon-123-{name}"
+        leftover.mkdir()
         if size:
-            (left / "out").write_bytes(bytes(size))
+            (leftover / "out").write_bytes(bytes(size))
         assert clear_leftovers(tmp_path) == size
-        assert not left.exists()
+        assert not leftover.exists()
 
 
 def test_a_scratch_folder_that_another_run_takes_away_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
+    folders = []
 
     def mkdtemp(**options: object) -> str:
-        made.append(original(**options))
-        if len(made) == 1:
+        folders.append(original(**options))
+        if len(folders) == 1:
             clear_leftovers(tmp_path)
-        return made[-1]
+        return folders[-1]
 
     original = tempfile.mkdtemp
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
     with appearing(tmp_path / "out", replace=False) as place:
         place.write_bytes(b"x")
-    assert len(made) == 2
+    assert len(folders) == 2
     assert names(tmp_path) == ["out"]
 
 
@@ -196,11 +196,11 @@ def test_a_device_or_pipe_is_refused_as_output(folder: Path, capsys: pytest.Capt
 
 
 def test_a_folder_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
-    left = tmp_path / ".surgeon-123-abc"
+    leftover = tmp_path / ".surgeon-123-abc"
     for name in ("out", "replaced"):
-        (left / name).mkdir(parents=True)
-        (left / name / "file").write_text(name)
-    (left / "lock").touch()
+        (leftover / name).mkdir(parents=True)
+        (leftover / name / "file").write_text(name)
+    (leftover / "lock").touch()
     clear_leftovers(tmp_path)
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "file").read_text() == "replaced"

@@ -78,10 +78,10 @@ def saved(content: Any, folder: Path, suffix: str = ".pt") -> Path:
 
 def inner(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint under its longest candidate that is not a part of the network's own."""
-    wanted = state().keys()
+    expected = state().keys()
     for prefix in checkpoint.prefix_candidates():
         candidate = checkpoint.without_prefix(prefix)
-        if candidate.entries.keys() == wanted:
+        if candidate.entries.keys() == expected:
             return candidate
     raise AssertionError(list(checkpoint.entries))
 

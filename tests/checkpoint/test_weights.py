@@ -15,11 +15,11 @@ from surgeon.surgery.origins import Flow, Fresh, New, Origins
 
 def network(count: int, width: int) -> tuple[nn.Module, Origins, list[int]]:
     """A stack of new layers on the meta device, and how often each has been made."""
-    made = [0] * count
+    counts = [0] * count
 
     def factory(number: int) -> Fresh:
         def make() -> nn.Module:
-            made[number] += 1
+            counts[number] += 1
             return nn.Linear(width, width)
 
         return Fresh(make)
@@ -31,28 +31,28 @@ def network(count: int, width: int) -> tuple[nn.Module, Origins, list[int]]:
     for name, tensor in tensors_of(model):
         layer, key = name.split(".")
         origins.set(tensor, New(fresh[int(layer)], key, "a test"))
-    return model, origins, made
+    return model, origins, counts
 
 
 @pytest.mark.parametrize("backwards", [True, False])
 def test_a_new_module_is_made_once_whatever_the_order_of_its_tensors(backwards: bool) -> None:
-    model, origins, made = network(5, 4)
+    model, origins, counts = network(5, 4)
     flow = Flow(model, origins, None, {}, seed=3)
     names = sorted(flow.tensors, key=lambda name: (name.endswith("bias"), name), reverse=backwards)
     values = {name: flow.value(name) for name in names}
-    assert made == [1] * 5
+    assert counts == [1] * 5
     again = Flow(model, origins, None, {}, seed=3)
     assert all(torch.equal(again.value(name), values[name]) for name in flow.tensors)
 
 
 def test_a_value_that_is_asked_for_again_is_the_same() -> None:
-    model, origins, made = network(1, 4)
+    model, origins, counts = network(1, 4)
     flow = Flow(model, origins, None, {}, seed=3)
     first = flow.value("0.weight")
     first_values = first.clone()
     first.zero_()
     assert torch.equal(flow.value("0.weight"), first_values)
-    assert made == [2]
+    assert counts == [2]
 
 
 PEAK = """
@@ -70,5 +70,5 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 def test_memory_grows_with_the_largest_new_module_and_not_with_their_number() -> None:
     code = f"import sys; sys.path.insert(0, {str(__file__).rpartition('/')[0]!r})" + PEAK
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 100  # megabytes; the twenty of them have 320
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(process.stdout) < 100  # megabytes; the twenty of them have 320

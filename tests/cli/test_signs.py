@@ -48,9 +48,9 @@ def printed(arguments: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_a_command_prints_on_a_terminal_that_lacks_signs(arguments, encoding, monkeypatch):
     code, out, err = printed(arguments, encoding, monkeypatch)
-    wanted = printed(arguments, "utf-8", monkeypatch)
-    assert (code, "bug in" in err) == (wanted[0], False)
-    assert out.count("\n") == wanted[1].count("\n")
+    expected = printed(arguments, "utf-8", monkeypatch)
+    assert (code, "bug in" in err) == (expected[0], False)
+    assert out.count("\n") == expected[1].count("\n")
     assert "\\u" not in (err if "--json" not in arguments and "nowhere" not in "".join(arguments) else "")
 
 
@@ -63,9 +63,9 @@ def test_json_is_the_same_data_whatever_the_terminal_can_print(monkeypatch):
 
 def test_a_process_prints_a_plan_in_the_terminals_encoding():
     command = [sys.executable, "-m", "surgeon", *COMMANDS["plan"]]
-    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
-    assert done.returncode == 0, done.stderr
-    assert b"-90.0 k" in done.stdout
+    process = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert process.returncode == 0, process.stderr
+    assert b"-90.0 k" in process.stdout
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def test_a_batch_of_numbers_is_what_its_samples_make(tmp_path, monkeypatch):
     assert same(together[1], loaded.train[0])
     assert same(loaded.collate(Chosen(loaded.train, [3, 5, 0]).__getitems__([1, 2])), loaded.collate(together[:2]))
     monkeypatch.setattr(module, "ROOM", 0)  # too many for the memory
-    other = load(data(tmp_path))
-    assert same(other.collate(other.train.__getitems__(some)), alone)
+    unbuffered = load(data(tmp_path))
+    assert same(unbuffered.collate(unbuffered.train.__getitems__(some)), alone)
 
 
 def test_texts_become_tokens_once(tmp_path, monkeypatch):

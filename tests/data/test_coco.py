@@ -30,9 +30,9 @@ def network(names: tuple[str, ...] = ("box", "ball"), **more: Any) -> Network:
 
 
 def rewritten(file: Path, change: Any) -> Path:
-    made = content(file)
-    change(made)
-    file.write_text(json.dumps(made))
+    document = content(file)
+    change(document)
+    file.write_text(json.dumps(document))
     return file
 
 
@@ -83,7 +83,7 @@ def test_a_category_of_test_boxes_that_is_not_in_training_is_refused(tmp_path):
     ],
 )
 def test_a_wrong_annotation_is_named_or_counted(tmp_path, change, reason):
-    file = rewritten(draw(tmp_path), lambda made: made["annotations"][5].update(change))
+    file = rewritten(draw(tmp_path), lambda document: document["annotations"][5].update(change))
     with pytest.raises(TrainingError, match=reason) as error:
         load(of(file), network=network())
     assert "on_error: skip" in (error.value.hint or "")
@@ -96,22 +96,22 @@ def test_a_wrong_annotation_is_named_or_counted(tmp_path, change, reason):
 
 @pytest.mark.parametrize("name", [None, "", [1]])
 def test_a_category_without_a_name_is_refused(tmp_path, name):
-    file = rewritten(draw(tmp_path), lambda made: made["categories"][0].update(name=name))
+    file = rewritten(draw(tmp_path), lambda document: document["categories"][0].update(name=name))
     with pytest.raises(TrainingError, match="has no name"):
         load(of(file), network=network())
 
 
 def test_boxes_that_cross_the_edge_by_rounding_are_cut_and_counted(tmp_path):
-    file = rewritten(draw(tmp_path, 2), lambda made: made["annotations"][0].update(bbox=[-0.5, 3, 20, 10]))
+    file = rewritten(draw(tmp_path, 2), lambda document: document["annotations"][0].update(bbox=[-0.5, 3, 20, 10]))
     splits = load(of(file, test_path=str(draw(tmp_path, 2, "test.json"))), network=network())
     assert splits.train[0]["boxes"][0].tolist() == [0, 3, 19.5, 13]
     assert any("1 boxes that cross the edge" in note for note in splits.notes)
 
 
 def test_crowds_and_pictures_without_boxes_are_kept_and_counted(tmp_path):
-    def change(made: dict[str, Any]) -> None:
-        made["annotations"][0]["iscrowd"] = 1
-        made["annotations"] = [a for a in made["annotations"] if a["image_id"] != 103]
+    def change(document: dict[str, Any]) -> None:
+        document["annotations"][0]["iscrowd"] = 1
+        document["annotations"] = [a for a in document["annotations"] if a["image_id"] != 103]
 
     splits = load(of(rewritten(draw(tmp_path), change), test_path=str(draw(tmp_path, 2, "t.json"))), network=network())
     assert len(splits.train) == 8
@@ -139,8 +139,8 @@ def test_a_picture_that_its_exif_data_turn_fits_only_if_the_file_says_the_uprigh
     with pytest.raises(TrainingError, match="upright by its EXIF data"):
         load(of(file), network=network())
 
-    def forget(made: dict[str, Any]) -> None:
-        for image in made["images"]:
+    def forget(document: dict[str, Any]) -> None:
+        for image in document["images"]:
             del image["width"], image["height"]
 
     rewritten(file, forget)
@@ -199,8 +199,8 @@ def test_the_same_picture_in_two_parts_is_refused(tmp_path):
 
 
 def test_a_rare_category_is_in_both_parts(tmp_path):
-    def change(made: dict[str, Any]) -> None:
-        made["annotations"] = [a for a in made["annotations"] if a["category_id"] == 7 or a["image_id"] < 102]
+    def change(document: dict[str, Any]) -> None:
+        document["annotations"] = [a for a in document["annotations"] if a["category_id"] == 7 or a["image_id"] < 102]
 
     splits = load(of(rewritten(draw(tmp_path, 20), change)), network=network())
     for part in (splits.train, splits.test):

@@ -97,3 +97,5 @@ def test_a_network_learns_tags_is_saved_predicts_words_and_is_measured(tmp_path)
     (tmp_path / "new.txt").write_text("berlin is a town\n")
     assert surgeon.predict(model, tmp_path / "new.txt").classes == [["CITY", "O", "O", "O"]]
     assert surgeon.evaluate(model, json.dumps(data)).main["accuracy"] > 0.9
+    tagged = (tmp_path / "train.txt").rename(tmp_path / "more.conll")
+    assert surgeon.evaluate(model, tagged).main["accuracy"] > 0.9

@@ -129,6 +129,14 @@ def test_texts_that_are_all_empty_are_refused_and_pairs_that_lack_one_are_counte
     assert f"{source['path']}: 6 of 12 pairs lack a text" in load(source).notes
 
 
+def test_texts_are_as_long_as_in_the_networks_training_unless_more_is_asked_for(tmp_path):
+    source = texts(tmp_path, ["a good film,1\n", "a bad film,0\n"] * 5 + ["very " * 40 + "good film,1\n"])
+    assert f"{source['path']}: 1 of 11 texts are cut after 16 tokens" in load(source, network=Network(context=16)).notes
+    longer = load({**source, "max_length": 32}, network=Network(context=16))  # rotary positions go on
+    assert f"{source['path']}: 1 of 11 texts are cut after 32 tokens" in longer.notes
+    assert not any(" cut after " in note for note in load(source, network=Network(context=10**5)).notes)
+
+
 def test_a_token_that_the_embedding_does_not_know_is_named_with_its_row(tmp_path):
     source = texts(tmp_path, ["a good film,1\n", "a bad film,0\n"] * 5 + ["a <new> film,1\n"])
     message = r"row 10: the token '<new>' has id 10, but the embedding has 10 rows"

@@ -14,9 +14,9 @@ from surgeon.errors import TrainingError
 
 @pytest.mark.parametrize("names", [["bus", "car", "train"], ["test", "blood test", "x-ray"], ["validation", "train-b"]])
 def test_a_folder_with_the_name_of_a_split_beside_others_is_a_class(tmp_path, names):
-    found = read_folder(folder(tmp_path, names))
-    assert (found.classes, list(found.parts)) == (sorted(names), ["train"])
-    assert len(found.parts["train"]) == 5 * len(names)
+    pictures = read_folder(folder(tmp_path, names))
+    assert (pictures.classes, list(pictures.parts)) == (sorted(names), ["train"])
+    assert len(pictures.parts["train"]) == 5 * len(names)
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
@@ -40,9 +40,9 @@ def test_what_files_are_called_does_not_matter(tmp_path):
 def test_nested_folders_belong_to_their_class(tmp_path):
     folder(tmp_path)
     picture(tmp_path / "cat" / "persian" / "white" / "p.JPG")
-    found = read_folder(tmp_path)
-    assert found.classes == ["cat", "dog", "rabbit"]
-    assert ("cat/persian/white/p.JPG", "cat") in found.parts["train"]
+    pictures = read_folder(tmp_path)
+    assert pictures.classes == ["cat", "dog", "rabbit"]
+    assert ("cat/persian/white/p.JPG", "cat") in pictures.parts["train"]
 
 
 def test_what_systems_leave_behind_is_left_out_and_counted(tmp_path):
@@ -54,9 +54,9 @@ def test_what_systems_leave_behind_is_left_out_and_counted(tmp_path):
     for hidden in (".ipynb_checkpoints", "__MACOSX"):
         picture(tmp_path / hidden / "0.png")
     picture(tmp_path / "lone.png")
-    found = read_folder(tmp_path)
-    assert (len(found.parts["train"]), found.classes) == (15, ["cat", "dog", "rabbit"])
-    lines = found.notes()
+    pictures = read_folder(tmp_path)
+    assert (len(pictures.parts["train"]), pictures.classes) == (15, ["cat", "dog", "rabbit"])
+    lines = pictures.notes()
     assert lines[0] == f"{tmp_path}: 15 pictures, 3 classes, no splits"
     assert "left out 5 hidden files and files that are not pictures" in lines[1]
     assert "left out 1 pictures outside class folders (lone.png)" in lines[2]

@@ -52,11 +52,11 @@ def test_questions_with_a_mark_for_uncertain_are_refused_until_it_is_declared(tm
     with pytest.raises(TrainingError, match=r"row 1: 'a' is -1 .*bce needs labels from 0 to 1") as caught:
         load(source, Head(loss="bce", count=2))
     assert "na: [-1]" in str(caught.value)
-    found = by_x(load({**source, "na": [-1]}, Head(loss="bce", count=2)).train)
-    assert found[3] == [0, 1]
-    assert found[1][0] == 1
-    assert math.isnan(found[1][1])
-    assert math.isnan(found[2][0])
+    labels = by_x(load({**source, "na": [-1]}, Head(loss="bce", count=2)).train)
+    assert labels[3] == [0, 1]
+    assert labels[1][0] == 1
+    assert math.isnan(labels[1][1])
+    assert math.isnan(labels[2][0])
 
 
 @pytest.mark.parametrize("target", ["y", ["y", "z"]])
@@ -122,9 +122,9 @@ def test_texts_in_place_of_numbers_are_refused_and_two_classes_are_numbered_with
 def test_values_and_their_gaps_are_left_as_they_are(tmp_path):
     source = table(tmp_path / "t.csv", "x,y\n" + "1,4\n2,\n3,-7.5\n" * 4)
     for head in (VALUES, Head(loss=None)):
-        found = by_x(*(lambda s: (s.train, s.test))(load(source, head)))
-        assert (found[1], found[3]) == (4, -7.5)
-        assert math.isnan(found[2])
+        labels = by_x(*(lambda s: (s.train, s.test))(load(source, head)))
+        assert (labels[1], labels[3]) == (4, -7.5)
+        assert math.isnan(labels[2])
 
 
 def test_an_endless_value_is_refused(tmp_path):

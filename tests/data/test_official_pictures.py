@@ -73,9 +73,9 @@ def check_official(model_type: str, folder: Path) -> None:
     processor_of(model_type).save_pretrained(folder)
     official = transformers.AutoImageProcessor.from_pretrained(folder)(images=picture(), return_tensors="pt")
     stated = preprocessing_of(record_with(folder), {"pictures"})
-    made = Picture("image", Pixels(), Path(), 0, stated)({"image": picture()}, 0, False)
-    name = next(iter(made))
-    assert torch.equal(made[name], official[name][0])
+    inputs = Picture("image", Pixels(), Path(), 0, stated)({"image": picture()}, 0, False)
+    name = next(iter(inputs))
+    assert torch.equal(inputs[name], official[name][0])
 
 
 @pytest.mark.parametrize("model_type", FEW)

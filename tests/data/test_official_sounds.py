@@ -52,19 +52,19 @@ def test_sounds_are_those_of_the_official_extractor(name: str, tmp_path: Path) -
     samples = tone(extractor.sampling_rate)
     official = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     sound = Sound("sound", Waves(), Path(), preprocessing_of(record_with(tmp_path), {"sounds"}))
-    made = sound({"sound": samples}, 0, False)
-    for key, value in made.items():
+    inputs = sound({"sound": samples}, 0, False)
+    for key, value in inputs.items():
         assert torch.equal(value, official[key][0]), key
-    assert {"input_values", "input_features"} & set(made)
+    assert {"input_values", "input_features"} & set(inputs)
 
 
 def test_a_sound_of_another_rate_is_resampled(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "slow.wav", 8000, tone(8000))
     sound = Sound("file", Waves(normalise=False), tmp_path)
-    made = sound({"file": "slow.wav"}, 0, False)["input_values"].numpy()
+    waveform = sound({"file": "slow.wav"}, 0, False)["input_values"].numpy()
     expected = tone(16000)
-    assert len(made) == len(expected)
-    assert np.abs(made - expected)[200:-200].max() < 1e-2
+    assert len(waveform) == len(expected)
+    assert np.abs(waveform - expected)[200:-200].max() < 1e-2
 
 
 def test_a_file_other_than_wav_names_the_extra_without_soundfile(tmp_path: Path, monkeypatch) -> None:
@@ -82,8 +82,8 @@ def test_soundfile_reads_every_kind_where_it_is_installed(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "soundfile", reader)
     monkeypatch.setattr(sound_files, "find_spec", lambda name: object())
     (tmp_path / "a.mp3").write_bytes(b"ID3")
-    made = Sound("file", Waves(normalise=False), tmp_path)({"file": "a.mp3"}, 0, False)["input_values"]
-    assert np.allclose(made.numpy(), tone(16000) / 2)
+    waveform = Sound("file", Waves(normalise=False), tmp_path)({"file": "a.mp3"}, 0, False)["input_values"]
+    assert np.allclose(waveform.numpy(), tone(16000) / 2)
 
 
 def test_raw_sounds_are_cut_after_ten_seconds_unless_the_recipe_says_otherwise() -> None:

@@ -10,7 +10,7 @@ from surgeon.errors import TrainingError
 
 
 def names(files):
-    return [file.name for each in files for file in each.files]
+    return [file.name for group in files for file in group.files]
 
 
 def test_a_folder_is_read_however_deep_and_what_is_not_is_counted(tmp_path):

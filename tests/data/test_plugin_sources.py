@@ -151,8 +151,8 @@ def test_mistakes_in_a_plugins_source_are_reported_like_those_in_a_built_in_one(
 def test_a_recipe_made_in_python_keeps_the_name_of_its_sources(tmp_path: Path, plugins: Plugins) -> None:
     points = plugins.sources()["points"]
     for source in (Digits(), points(source="points", count=5)):
-        made = surgeon.Recipe(operations=[surgeon.Freeze(all_but="head")], train=surgeon.TrainSettings(data=source))
-        (tmp_path / "made.yaml").write_text(made.text)
+        recipe = surgeon.Recipe(operations=[surgeon.Freeze(all_but="head")], train=surgeon.TrainSettings(data=source))
+        (tmp_path / "made.yaml").write_text(recipe.text)
         read = surgeon.load_recipe(tmp_path / "made.yaml", plugins=plugins)
         assert read.train is not None
         assert read.train.data == source
@@ -176,10 +176,10 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = ["--arch", "python:points_network:network", "-o", str(tmp_path / "out"), "--quiet"]
     torch.save(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).state_dict(), tmp_path / "net.pt")
-    given = [str(tmp_path / "r.yaml"), str(tmp_path / "net.pt")]
-    assert run(["apply", *given, *arguments, "--plugin", plugin]) == 0, capsys.readouterr().err
-    made = json.loads((tmp_path / "out" / "surgeon.json").read_text())["record"]["surgeries"][-1]
-    assert made["plugins"] == {"source points": plugin}
+    inputs = [str(tmp_path / "r.yaml"), str(tmp_path / "net.pt")]
+    assert run(["apply", *inputs, *arguments, "--plugin", plugin]) == 0, capsys.readouterr().err
+    surgeries = json.loads((tmp_path / "out" / "surgeon.json").read_text())["record"]["surgeries"][-1]
+    assert surgeries["plugins"] == {"source points": plugin}
     assert surgeon.load(tmp_path / "out", plugins=load([plugin]), trust_code="points_network") is not None
     capsys.readouterr()
     for command in ("train", "check"):
@@ -191,7 +191,7 @@ def test_an_artifact_names_the_plugin_that_its_source_came_from(
 
 def test_plugins_lists_who_offers_sources(tmp_path: Path, plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "--plugin", plugin, "--json"]) == 0
-    report = {each["name"]: each["hooks"] for each in json.loads(capsys.readouterr().out)["plugins"]}
+    report = {entry["name"]: entry["hooks"] for entry in json.loads(capsys.readouterr().out)["plugins"]}
     assert report["surgeon.data.sources"] == report[plugin] == ["surgeon_sources"]
 
 

@@ -45,11 +45,11 @@ def test_folds_hold_out_every_row_once_with_all_classes_or_whole_groups():
     strata = np.array([0] * 20 + [1] * 10)
     folds = [fold(30, 5, index, strata=strata) for index in range(5)]
     assert sorted(np.concatenate(folds).tolist()) == list(range(30))
-    assert all(np.bincount(strata[each]).tolist() == [4, 2] for each in folds)
+    assert all(np.bincount(strata[rows]).tolist() == [4, 2] for rows in folds)
     groups = [row // 3 for row in range(30)]
     grouped = [fold(30, 5, index, groups=groups) for index in range(5)]
     assert sorted(np.concatenate(grouped).tolist()) == list(range(30))
-    assert all(len({groups[row] for row in each}) * 3 == len(each) for each in grouped)
+    assert all(len({groups[row] for row in rows}) * 3 == len(rows) for rows in grouped)
 
 
 @pytest.mark.parametrize("groups", [[0] * 10, ["a"] * 9 + ["a"]])

@@ -251,8 +251,8 @@ def test_classes_given_by_name_are_numbered_over_all_sources(tmp_path):
     ]
     loaded = splits(*sources)
     assert loaded.classes == {"labels": 3}
-    found = {(float(s["x"]), int(s["labels"])) for s in (loaded.train[row] for row in range(len(loaded.train)))}
-    assert found == {(1.0, 0), (2.0, 2), (1.0, 1)}
+    pairs = {(float(s["x"]), int(s["labels"])) for s in (loaded.train[row] for row in range(len(loaded.train)))}
+    assert pairs == {(1.0, 0), (2.0, 2), (1.0, 1)}
 
 
 def test_sources_that_feed_different_things_are_refused(tmp_path):
@@ -284,13 +284,13 @@ def tokenizer(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "very", "film", "a", "the"]
-    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
+    word_tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    word_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    word_tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=word_tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
 
 

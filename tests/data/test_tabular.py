@@ -74,8 +74,8 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
 
 def test_several_sources_are_standardised_together_and_have_the_same_categories(tmp_path):
     (tmp_path / "b").mkdir()
-    other = data(tmp_path / "b", [row.replace("1", "9", 1) for row in ROWS])
-    loaded = load([data(tmp_path), other])
+    second = data(tmp_path / "b", [row.replace("1", "9", 1) for row in ROWS])
+    loaded = load([data(tmp_path), second])
     rows = torch.stack([loaded.train[row]["x"] for row in range(len(loaded.train))])
     assert rows[:, 0].mean().abs() < 1e-5
     fewer = data(tmp_path / "b", ROWS[::3] + ROWS[1::3])
@@ -97,8 +97,8 @@ def test_predictions_use_the_means_and_categories_of_training(tmp_path):
     assert surgeon.predict(model, tmp_path / "new.csv").classes == ["yes", "no"]
     assert surgeon.evaluate(model, tmp_path / "t.csv").main["accuracy"] == 1
     mean = model.surgeon_record.preprocessing["numbers"]["x"]["mean"]["area"]
-    seen = surgeon.predict(model, json.dumps({**source, "scale": None}))
-    assert seen.values.shape == (30, 2)
+    predictions = surgeon.predict(model, json.dumps({**source, "scale": None}))
+    assert predictions.values.shape == (30, 2)
     assert 150 < mean < 350
     (tmp_path / "new.csv").write_text("size,city,area\nM,Lima,400\n")
     with pytest.raises(TrainingError, match=r"row 0: 'Lima' in 'city' is not one of the categories"):

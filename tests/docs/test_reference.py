@@ -37,8 +37,8 @@ def test_every_operation_has_a_page_with_every_key(pages: dict[str, str]) -> Non
 
 def test_every_source_every_setting_and_every_part_is_described(pages: dict[str, str]) -> None:
     for name, kind in load(installed=False).sources().items():
-        own = [field for field in kind.model_fields if field not in ("source", *surgeon.Source.model_fields)]
-        assert [f for f in own if f".. confval:: {name}.{f}\n" not in pages["reference/sources.rst"]] == [], name
+        fields = [field for field in kind.model_fields if field not in ("source", *surgeon.Source.model_fields)]
+        assert [f for f in fields if f".. confval:: {name}.{f}\n" not in pages["reference/sources.rst"]] == [], name
     train = pages["reference/train.rst"]
     assert [f for f in surgeon.TrainSettings.model_fields if f".. confval:: train.{f}\n" not in train] == []
     recipe = pages["reference/recipe.rst"]

@@ -45,7 +45,7 @@ def test_the_page_keeps_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for line in "".join(text for language, text in BLOCKS if not language).splitlines():
         assert run([*shlex.split(line)[1:], "-q"]) == 0, line
     script = ALONE + "".join(text for language, text in BLOCKS if language == "python")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "{0: 'cat', 1: 'dog', 2: 'rabbit'}" in done.stdout
-    assert "replace_head" in done.stdout
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "{0: 'cat', 1: 'dog', 2: 'rabbit'}" in process.stdout
+    assert "replace_head" in process.stdout

@@ -93,15 +93,15 @@ def environment() -> dict[str, str]:
 def _command(folder: Path, *arguments: str) -> str:
     """Run ``surgeon`` in ``folder`` and return what it prints."""
     paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "surgeon", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         cwd=folder,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def _check_loaded(case: Case, model: nn.Module, artifact: Path) -> None:

@@ -54,11 +54,11 @@ def surgeon(site: Path, *arguments: str) -> str:
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": f"{root}:{site}", "SURGEON_CACHE": str(site / "cache")}
     environment.pop("SURGEON_PLUGINS", None)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "surgeon", *arguments], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def imports(site: Path) -> int:

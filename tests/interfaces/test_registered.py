@@ -127,8 +127,8 @@ if __name__ == "__main__":
 
 def test_a_script_saves_loads_and_is_a_plugin_to_others(tmp_path, monkeypatch):
     (tmp_path / "hush.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "hush.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "Dropout\n"), done.stderr
+    process = subprocess.run([sys.executable, "hush.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, "Dropout\n"), process.stderr
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"it was registered in .*hush\.py"):
         surgeon.load("out")

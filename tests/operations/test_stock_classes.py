@@ -59,9 +59,9 @@ def test_a_network_becomes_what_from_pretrained_makes_of_its_files(name, tmp_pat
     reference, loading = cls.from_pretrained(
         tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    values, wanted = stock.state_dict(), reference.state_dict()
-    assert {n: t.shape for n, t in values.items()} == {n: t.shape for n, t in wanted.items()}
-    assert all(torch.equal(values[n], wanted[n]) for n in wanted.keys() - loading["missing_keys"])
+    values, expected = stock.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in values.items()} == {n: t.shape for n, t in expected.items()}
+    assert all(torch.equal(values[n], expected[n]) for n in expected.keys() - loading["missing_keys"])
     assert stock.config.id2label == dict(enumerate(NAMES))
 
 
@@ -101,6 +101,14 @@ def test_a_classifier_goes_back_to_its_base_with_its_pooler():
     edited = surgeon.apply(model, [ReplaceHead(task="base")])
     assert type(edited) is tf.BertModel
     assert torch.equal(edited.pooler.dense.weight, model.bert.pooler.dense.weight)
+
+
+def test_a_classifier_without_the_decoder_of_its_base_goes_back_to_the_base_without_one():
+    config = tf.FunnelConfig(
+        vocab_size=VOCABULARY, block_sizes=[1, 1], num_decoder_layers=1, d_model=16, n_head=2, d_head=8, d_inner=16
+    )
+    edited = surgeon.apply(tf.FunnelForSequenceClassification(config), [ReplaceHead(task="base")])
+    assert type(edited) is tf.FunnelBaseModel
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -233,8 +241,8 @@ def test_every_tensor_with_the_class_count_changes(make, inputs, tmp_path):
     make().save_pretrained(tmp_path / "source")
     edited = surgeon.apply(str(tmp_path / "source"), [ReplaceHead(classes=NAMES)])
     reference = type(edited).from_pretrained(tmp_path / "source", num_labels=3, ignore_mismatched_sizes=True)
-    ours, wanted = edited.state_dict(), reference.state_dict()
-    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in wanted.items()}
+    ours, expected = edited.state_dict(), reference.state_dict()
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in expected.items()}
     assert edited.train()(**inputs()).loss.isfinite()
     surgeon.save(edited, tmp_path / "edited")
     again = type(edited).from_pretrained(tmp_path / "edited").state_dict()
@@ -307,3 +315,50 @@ def test_a_class_for_the_text_part_alone_is_refused_by_name():
 
     with pytest.raises(surgeon.ArchitectureError, match=r"text part alone \(Dots3NoteTextConfig\)"):
         build_stock(tf.Dots3NoteForCausalLM, tf.Dots3NoteConfig())
+
+
+@pytest.mark.parametrize("name", ["bert", "reformer", "xlm"])
+def test_an_encoder_with_a_head_for_the_next_token_sees_no_later_token(name, tmp_path):
+    sizes = {"axial_pos_embds": False, "attn_layers": ["local"], "is_decoder": False, "eos_token_id": 1}
+    config = {
+        "bert": lambda: tf.BertConfig(**TOKENS),
+        "reformer": lambda: tf.ReformerConfig(vocab_size=VOCABULARY, hidden_size=16, num_attention_heads=2, **sizes),
+        "xlm": lambda: tf.XLMConfig(vocab_size=VOCABULARY, emb_dim=16, n_layers=2, n_heads=2),
+    }[name]()
+    tf.AutoModel.from_config(config).save_pretrained(tmp_path / "source")
+    prepared = prepare(str(tmp_path / "source"), [ReplaceHead(task="causal_lm")])
+    assert any("from left to right" in note for note in prepared.plan.steps[0].notes)
+    prepared.write(tmp_path / "edited")
+    edited = surgeon.apply(str(tmp_path / "source"), [ReplaceHead(task="causal_lm")]).eval()
+    stock = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "edited").eval()
+    tokens = torch.arange(5, 13)[None]
+    other = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
+    for model in (stock, edited):
+        with torch.no_grad():
+            assert torch.equal(model(tokens).logits[:, :-1], model(other).logits[:, :-1])
+    back = surgeon.apply(str(tmp_path / "edited"), [ReplaceHead(task="masked_lm")])
+    assert not any(getattr(back.config, field, False) for field in ("is_decoder", "causal"))
+
+
+def test_a_trunk_under_another_name_than_its_class_says_is_found(tmp_path):
+    """Llama4ForCausalLM names language_model as its base model, and has it as model: transformers loads none of it."""
+    config = tf.Llama4TextConfig(
+        **{**TOKENS, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size_mlp": 32, "num_local_experts": 2}
+    )
+    trunk = tf.Llama4TextModel(config)
+    edited = surgeon.apply(trunk, [ReplaceHead(task="causal_lm")])
+    assert type(edited) is tf.Llama4ForCausalLM
+    for name, tensor in trunk.state_dict().items():
+        assert torch.equal(edited.state_dict()[f"model.{name}"], tensor)
+    surgeon.save(edited, tmp_path / "edited")
+    _, loading = tf.Llama4ForCausalLM.from_pretrained(tmp_path / "edited", output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_a_trunk_inside_another_network_is_found():
+    """DetrForSegmentation holds a whole detector, and its trunk is in that."""
+    from surgeon.operations.replace_head.sibling import _trunk
+
+    trunk = torch.nn.Linear(2, 2)
+    outer = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})})
+    assert _trunk(outer, trunk) == "detector.model"

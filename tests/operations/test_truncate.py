@@ -69,15 +69,15 @@ def test_the_features_are_those_of_the_whole_network_bit_for_bit(name, tmp_path)
     cut = surgeon.apply(model, [Truncate(after=site)])
     args, kwargs = example(name)
     with torch.no_grad():
-        got = cut(*args, **kwargs)
-        assert torch.equal(main_tensor(got), main_tensor(expected))
-        assert torch.equal(main_tensor(copy.deepcopy(cut)(*args, **kwargs)), main_tensor(got))
+        actual = cut(*args, **kwargs)
+        assert torch.equal(main_tensor(actual), main_tensor(expected))
+        assert torch.equal(main_tensor(copy.deepcopy(cut)(*args, **kwargs)), main_tensor(actual))
     count = sum(p.numel() for p in cut.parameters())
     assert count < sum(p.numel() for p in model.parameters())
     surgeon.save(cut, tmp_path / "cut")
     again = surgeon.load(tmp_path / "cut", arch=FAMILIES[name])
     with torch.no_grad():
-        assert torch.equal(main_tensor(again(*args, **kwargs)), main_tensor(got))
+        assert torch.equal(main_tensor(again(*args, **kwargs)), main_tensor(actual))
 
 
 @pytest.mark.parametrize("name", sorted(CUTS))

@@ -161,10 +161,12 @@ def test_the_page_resolves_selectors_as_surgeon_does(tmp_path: Path) -> None:
     assert said["faults"] == []
     for selector, found in zip(SELECTORS, said["value"], strict=True):
         try:
-            wanted = [site.site.removeprefix(".") if site.site == "." else site.site for site in view.select(selector)]
+            expected = [
+                site.site.removeprefix(".") if site.site == "." else site.site for site in view.select(selector)
+            ]
         except SiteError:
-            wanted = None
-        assert found == wanted, selector
+            expected = None
+        assert found == expected, selector
 
 
 @browser
@@ -190,6 +192,7 @@ def test_a_training_is_reported_in_the_terminal_and_in_a_page(
     assert run(["apply", str(RECIPES / "quickstart.yaml"), str(RECIPES / "digits.pt"), "-o", str(out), *quick]) == 0
     assert run(["train-report", str(out), "--html", str(page)]) == 0
     said = capsys.readouterr().out
+    assert f"page written to {page}" in said
     assert "after training" in said
     assert re.search(r"\\ predicted\s+5\s+6\s+7\s+8\s+9", said)
     text = page.read_text()

@@ -257,6 +257,6 @@ def test_memory_does_not_grow_with_the_networks(tmp_path):
     )
     files = [tmp_path / f"{name}.safetensors" for name in ("small_a", "small_b", "a", "b")]
     command = [sys.executable, "-c", script, *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    baseline, peak = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    baseline, peak = (int(kilobytes) / 1024 for kilobytes in process.stdout.split())
     assert peak - baseline < 60  # of 200 MB each, one tensor half of that

@@ -16,6 +16,7 @@ import surgeon
 from surgeon.cli import app as cli
 from surgeon.errors import CheckpointError, OperationError, SurgeonError
 from surgeon.operations.adapt_input.operation import AdaptInput
+from surgeon.operations.freeze import Freeze
 from surgeon.operations.replace_head.operation import ReplaceHead
 from surgeon.operations.truncate.operation import Truncate
 from surgeon.pipeline.companions import Sizes, adapt
@@ -103,6 +104,31 @@ def test_generation_settings_of_a_language_model_come_along(tmp_path: Path) -> N
     assert transformers.GenerationConfig.from_pretrained(out).max_new_tokens == 7
 
 
+def test_heads_that_align_words_are_renumbered_with_whispers_decoder_blocks(tmp_path: Path) -> None:
+    sizes = {"encoder_layers": 1, "decoder_layers": 4, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.WhisperConfig(
+        d_model=16,
+        vocab_size=20,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+        pad_token_id=0,
+        max_source_positions=20,
+        **sizes,
+    )
+    model = transformers.WhisperForConditionalGeneration(config)
+    model.generation_config.alignment_heads = [[1, 0], [3, 1], [2, 0]]
+    model.save_pretrained(tmp_path / "whisper")
+    few = Truncate(keep_blocks=[0, 3], stack="model.decoder.layers")
+    prepared = prepare(tmp_path / "whisper", few)
+    assert any("1 of 3 alignment_heads are left" in note for note in prepared.plan.notes)
+    out = prepared.write(tmp_path / "out")
+    assert json.loads((out / "generation_config.json").read_text())["alignment_heads"] == [[1, 1]]
+    none = prepare(tmp_path / "whisper", Truncate(keep_blocks=[0], stack="model.decoder.layers")).write(
+        tmp_path / "one"
+    )
+    assert "alignment_heads" not in json.loads((none / "generation_config.json").read_text())
+
+
 def test_sentence_modules_stay_with_a_thinned_encoder(tmp_path: Path) -> None:
     out = prepare(folders.sentences(tmp_path / "st"), THINNED).write(tmp_path / "out")
     assert json.loads((out / "1_Pooling" / "config.json").read_text())["word_embedding_dimension"] == 16
@@ -143,6 +169,16 @@ def test_pooling_is_given_the_new_width(tmp_path: Path) -> None:
 def test_a_trained_module_of_another_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=r"2_Dense/model.safetensors was trained on vectors of width 16"):
         adapt(companions(folders.sentences(tmp_path / "st")), [], Sizes(16, None), wide(12))
+
+
+def test_weights_for_each_block_are_refused_where_blocks_go(tmp_path: Path) -> None:
+    folder = folders.sentences(tmp_path / "st")
+    (folder / "2_Dense" / "config.json").write_text(
+        '{"embedding_dimension": 16, "layer_start": 1, "num_hidden_layers": 4}'
+    )
+    with pytest.raises(OperationError, match=r"2_Dense/config.json weighs the outputs of 4 blocks, and .* has 2 now"):
+        prepare(folder, THINNED)
+    assert prepare(folder, Freeze(sites="encoder.layer.0")).plan.notes
 
 
 def test_a_tokenizer_of_more_tokens_than_the_new_embedding_is_refused(bert: Path) -> None:

@@ -93,9 +93,10 @@ def test_a_state_dict_is_loaded_by_torch_alone_and_filled_with_it_the_network_gi
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in network.state_dict().items())
 
 
-def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path):
+def test_a_stock_class_is_loaded_by_transformers_alone(tmp_path, capfd):
     network = stock()
     exported = surgeon.export(network, tmp_path / "net", to="hf")
+    assert "Writing model shards" not in capfd.readouterr().err
     assert exported.outputs == ("logits",)
     assert files(tmp_path / "net") == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "net" / "config.json").read_text())["architectures"] == [type(network).__name__]
@@ -237,8 +238,8 @@ def test_the_consumers_process_cannot_import_surgeon(tmp_path):
     code += f"sys.path.insert(0, {str(Path(surgeon.__file__).parents[1])!r})\n"
     consumer = str(comparison.CONSUMER)
     code += f"try: runpy.run_path({consumer!r}, run_name='__main__')\nexcept (KeyError, OSError): import surgeon.nn"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "the export asks for surgeon, which is not available without surgeon" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "the export asks for surgeon, which is not available without surgeon" in process.stderr
 
 
 @pytest.mark.parametrize(

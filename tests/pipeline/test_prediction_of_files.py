@@ -14,7 +14,7 @@ from PIL import Image
 
 import surgeon
 from surgeon import cli
-from surgeon.errors import TrainingError
+from surgeon.errors import RecipeError, TrainingError
 
 NAMES = {2: "temple", 5: "icon", 7: "flower"}
 """Digits under other names: neither the order of the recipe nor that of the digits is that of the folders."""
@@ -224,6 +224,14 @@ def test_what_cannot_be_read_is_named(pets, given, message):
     (pets / "recipe.txt").write_text("a text\n")
     with pytest.raises(TrainingError, match=message):
         surgeon.predict(pets / "out", str(pets / given))
+
+
+def test_a_word_that_is_neither_a_file_nor_a_source_is_said_to_be_neither(pets, monkeypatch):
+    monkeypatch.chdir(pets)
+    with pytest.raises(RecipeError) as refused:
+        surgeon.predict(pets / "out", "digitss")
+    assert "'digitss' is neither a file or folder nor a source of data" in str(refused.value)
+    assert "nearest: digits" in str(refused.value)
 
 
 def test_networks_without_names_are_not_given_the_datas_in_any_order(pets):

@@ -103,6 +103,28 @@ def test_a_card_warns_of_what_was_drawn_and_never_trained(untrained):
     assert "Surgery only" in text
 
 
+def test_buffers_are_not_counted_as_parameters(tmp_path):
+    network = families.build("resnet")
+    edited = surgeon.apply(network, [surgeon.Freeze(up_to="layer1")])
+    state = edited.state_dict()
+    text = surgeon.card(surgeon.save(edited, tmp_path / "net"))
+    assert f"{sum(tensor.numel() for tensor in state.values()):,} values in {len(state)} tensors" in text
+    assert "`--to state-dict`" in text
+    assert "No class of a library" not in text
+
+
+@pytest.mark.parametrize(("accuracy", "sure"), [(0.75, True), (1.0, True), (0.0019569, False)])
+def test_only_a_share_of_the_samples_has_an_interval_by_their_number(untrained, accuracy, sure):
+    from surgeon.checkpoint.digests import sealed
+
+    manifest = json.loads((untrained / "surgeon.json").read_text())
+    report = {"tasks": {"logits": {"all": {"samples": 4, "accuracy": accuracy}}}}
+    manifest["record"]["training"] = [{"surgeries": 1, "settings": {}, "report": report}]
+    manifest.pop("digest")
+    (untrained / "surgeon.json").write_text(json.dumps(sealed(manifest)))
+    assert ("95 % interval" in surgeon.card(untrained)) == sure
+
+
 def test_a_grafted_network_says_that_surgeon_loads_it_and_how_to_do_without(tmp_path):
     edited = surgeon.apply(families.build("bert"), [surgeon.Multitask(tasks={"mood": {"classes": 3}})])
     card = ModelCard(surgeon.card(surgeon.save(edited, tmp_path / "two-heads")))
@@ -292,7 +314,7 @@ def test_the_command_in_a_process_of_its_own_obeys_the_environment(untrained):
             "HF_HUB_DISABLE_XET": "1",
         }
         command = [sys.executable, "-m", "surgeon", "push", str(untrained), "someone/net"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert f"pushed to {hub.url}/someone/net" in done.stdout
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        assert f"pushed to {hub.url}/someone/net" in process.stdout
         assert "surgeon.json" in hub.repositories["someone/net"]["main"]

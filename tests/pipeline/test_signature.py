@@ -74,8 +74,8 @@ def test_the_library_verifies_it_in_a_process_without_surgeon(signed: Path, keys
         "assert 'surgeon' not in sys.modules\n"
     )
     for key, code in (("ann", 0), ("ben", 1)):
-        done = subprocess.run([sys.executable, "-c", script, str(signed), str(keys / f"{key}.pub")], check=False)
-        assert done.returncode == code
+        process = subprocess.run([sys.executable, "-c", script, str(signed), str(keys / f"{key}.pub")], check=False)
+        assert process.returncode == code
 
 
 def _change(folder: Path) -> None:

@@ -32,13 +32,13 @@ def shown(text: str) -> dict[str, str]:
 def printed(arguments: str) -> str:
     """What ``surgeon ARGUMENTS`` prints in the root of the repository, without blanks at the ends of lines."""
     environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "surgeon", *arguments.split()],
         cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"surgeon {arguments} failed:\n{done.stderr}")
-    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+    if process.returncode:
+        raise RuntimeError(f"surgeon {arguments} failed:\n{process.stderr}")
+    return "\n".join(line.rstrip() for line in process.stdout.strip("\n").splitlines())
 
 
 def regenerated(text: str) -> str:

@@ -25,11 +25,11 @@ def written(folder: Path, kind: str, name: str = "surgeon-brand-new") -> Path:
 def execute(folder: Path, *command: str, path: Path | None = None) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT))))}
     environment["MYPYPATH"] = str(ROOT)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def installed(package: Path, site: Path) -> Path:

@@ -24,14 +24,14 @@ def executed(folder: Path, text: str, *arguments: str) -> str:
     (folder / "test_mine.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
     paths = [str(FOLDER), os.environ.get("PYTHONPATH", ""), str(FOLDER.parents[1])]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
     )
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 def test_three_lines_make_a_test_of_each_promise(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import families
 import pytest
 import torch
 import transformers
@@ -179,6 +180,21 @@ def test_positions_are_those_that_the_network_takes(kind, config, expected):
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     assert vocabulary(model) == model.get_input_embeddings().num_embeddings
+
+
+def test_a_columns_classes_have_the_names_and_the_order_that_its_operation_gives():
+    column = surgeon.Progressive(task="new", classes=["zebra", "ant"], at=["layer3"])
+    model = surgeon.apply(families.build("resnet"), [column])
+    head = network_of(model, [Objective(output="new", label="kind")]).heads["kind"]
+    assert (head.names, head.count) == (("zebra", "ant"), 2)
+
+
+def test_the_length_of_training_is_the_configs():
+    sizes = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, intermediate_size=16, max_position_embeddings=24)
+    network = network_of(transformers.LlamaForCausalLM(config))
+    assert (network.context, network.positions) == (24, None)
+    assert network_of(nn.Linear(2, 2)).context is None
 
 
 def test_long_texts_and_unknown_tokens_never_reach_the_network(tmp_path, capfd):

@@ -283,3 +283,15 @@ def test_a_loss_of_an_output_that_is_not_there_is_refused_before_surgery(tmp_pat
     assert "returns last_hidden_state, pooler_output" in refused(tmp_path, folder, {"data": data})
     named = {"data": data, "objectives": [{"output": "pooled", "loss": "cross_entropy"}]}
     assert refused(tmp_path, folder, named) == "unknown output 'pooled' (available: last_hidden_state, pooler_output)"
+
+
+def test_a_network_that_sees_the_next_token_is_neither_trained_on_it_nor_measured(tmp_path: Path):
+    folder = bert(tmp_path / "m", "BertLMHeadModel")  # its config says is_decoder: false
+    data = {"source": "corpus", "path": str(sentences(tmp_path / "a.txt")), "unit": "line", "max_length": 16}
+    with pytest.raises(TrainingError, match="sees the token that next_token predicts") as caught:
+        train(surgeon.load(folder), TrainSettings(data=data), quiet=True)
+    assert "task: causal_lm" in str(caught.value.hint)
+    with pytest.raises(TrainingError, match="sees the token that next_token predicts"):
+        surgeon.evaluate(folder, data)
+    turned = surgeon.apply(str(folder), [surgeon.ReplaceHead(task="causal_lm")])
+    train(turned, TrainSettings(data=data, epochs=1), quiet=True)

@@ -98,6 +98,26 @@ def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, 
     assert "nearest: size" in capfd.readouterr().err
 
 
+def test_a_new_column_is_predicted_by_default_and_other_outputs_are_named(made, capfd):
+    made(surgeon.Progressive(task="new", classes=["a", "b"], at=["1"]))
+    found = predict_json(capfd)
+    assert (found["output"], found["names"]) == ("new", ["a", "b"])
+    assert not any("other outputs" in note for note in found["notes"]), "nothing trains the first column's"
+    made(surgeon.Multitask(tasks={"one": {"classes": 2}, "two": {"classes": 3}}, original="drop"))
+    found = predict_json(capfd)
+    assert found["output"] == "one"
+    assert any("other outputs: two; --of NAME" in note for note in found["notes"])
+    assert not any("other outputs" in note for note in predict_json(capfd, "--of", "two")["notes"])
+
+
+def test_a_frozen_column_is_not_measured_by_the_labels_of_the_new_one(made, capfd):
+    made(surgeon.Progressive(task="new", classes=["6", "5"], at=["1"]))
+    capfd.readouterr()
+    assert cli.run(["evaluate", "made", *TRUST, "--data", DATA, "--part", "test", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (list(found["measures"]), found["names"]) == (["new"], {"new": ["6", "5"]})
+
+
 def test_classes_never_seen_are_added_on_the_command_line_as_in_python(made, capfd, tmp_path):
     table = {"horse": {"striped": 0.0, "swims": 0.0}, "zebra": {"striped": 1.0, "swims": 0.0}}
     model = made(surgeon.ZeroShot(attributes=table, method="dap"))

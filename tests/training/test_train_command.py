@@ -173,10 +173,10 @@ def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
         "cli.main()\n"
     )
     arguments = ["train", str(recipe), str(checkpoint), "-q", "-o", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 128 + getattr(signal, name), done.stderr
-    assert "resume with:" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 128 + getattr(signal, name), process.stderr
+    assert "resume with:" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_an_artifact_is_trained_by_its_own_recipe_or_by_another(checkpoint, recipe, tmp_path, capfd):
@@ -244,9 +244,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
     for before, size, parts in (([], 8, 1), (launcher, 2, 2)):
         more = ["--set", f"train.arguments.gradient_accumulation_steps={parts}", "-o", f"out{size}"]
         line = [sys.executable, *before, *command, f"train.batch_size={size}", *more]
-        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        reports.append(json.loads(done.stdout))  # one JSON document: only the first process prints
+        process = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        reports.append(json.loads(process.stdout))  # one JSON document: only the first process prints
     one, two = (each["training"] for each in reports)
     assert [entry["loss"] for entry in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-5)
     assert [entry["logits_labels"] for entry in two["history"]] == [16, 16]

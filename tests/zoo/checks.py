@@ -110,12 +110,12 @@ def _has_head(subject: Subject) -> bool:
 
 def _identify(subject: Subject) -> str:
     """From the names and shapes of its tensors alone; a true twin is named beside it."""
-    wanted = subject.name.partition("/")[2]
+    expected = subject.name.partition("/")[2]
     tensors = subject.module.state_dict()
     match = identify(memory_checkpoint(tensors), load_plugins().architectures())
-    if match.architecture.name == wanted:
+    if match.architecture.name == expected:
         return ""
-    twins = [note for note in match.notes if wanted in note]
+    twins = [note for note in match.notes if expected in note]
     if not twins:
         raise WrongError(f"identified as {match.architecture.name}")
     return twins[0]

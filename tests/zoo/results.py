@@ -54,8 +54,8 @@ def read(path: Path) -> list[Result]:
 def commit() -> str:
     """The commit that is checked out here, marked where files of it have been changed; empty outside of a clone."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return process.stdout.strip()
 
 
 def add(path: Path, results: Iterable[Result]) -> None:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 import surgeon
 from surgeon.errors import ArchitectureError, OperationError
-from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, FIXED, class_for, tasks_of
+from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, FIXED, class_for, classes_for, tasks_of
 from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.operations.replace_head.class_counts import counted_tensors
+from surgeon.operations.replace_head.sibling_config import READS_BACK
 from zoo.reasons import reason_of
 from zoo.results import Result
 from zoo.tensors import tensors_in
@@ -107,6 +108,8 @@ def _check(way: str, task: str, cls: str, source: nn.Module, folder: Path) -> st
         target = getattr(transformers, str(class_for("base", source.config.model_type)))  # type: ignore[union-attr]
     edited = surgeon.apply(str(folder / "source"), [operation])
     surgeon.save(edited, folder / "edited")
+    if task == "base" and type(edited).__name__ in classes_for("base", source.config.model_type):  # type: ignore[union-attr]
+        target = type(edited)  # Funnel has two
     if type(edited) is not target:
         raise DiffersError(f"is a {type(edited).__name__}")
     if not (folder / "edited" / "config.json").exists():
@@ -117,6 +120,8 @@ def _check(way: str, task: str, cls: str, source: nn.Module, folder: Path) -> st
     if cls in FEATURES_READ:  # transformers insists on the blocks that the head reads, surgeon chooses them
         field = FEATURES_READ[cls][0]
         options[field] = getattr(edited.config, field)  # type: ignore[union-attr]
+    if task in ("causal_lm", "masked_lm"):  # transformers leaves an encoder's direction as it was
+        options |= {name: getattr(edited.config, name) for name in READS_BACK if hasattr(edited.config, name)}
     reference, loading = target.from_pretrained(
         folder / "source", **options, ignore_mismatched_sizes=True, output_loading_info=True
     )

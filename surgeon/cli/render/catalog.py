@@ -27,17 +27,28 @@ def render_operations(
     return Group(*parts, Text("\nsurgeon ops NAME shows everything about one", style="dim"))
 
 
+def render_sources(sources: Mapping[str, str]) -> RenderableType:
+    """List each source of data with the first line of its docstring."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold cyan", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, line in sources.items():
+        grid.add_row(name, line)
+    return Group(grid, Text("\nsurgeon schema NAME shows everything about one", style="dim"))
+
+
 def render_operation(operation: Mapping[str, Any]) -> RenderableType:
-    """Draw one operation of :func:`surgeon.describe_operations`: its docstring, its keys and an example."""
-    parts: list[RenderableType] = [
-        Text(operation["name"], style="bold cyan"),
-        Padding(Text(operation["documentation"]), (0, 0, 1, 2), expand=False),
-        Padding(_fields(operation["fields"]), (0, 0, 1, 2), expand=False),
-    ]
+    """Draw an operation of :func:`surgeon.describe_operations`, or a part: docstring, keys and example."""
+    parts: list[RenderableType] = [Text(operation["name"], style="bold cyan")]
+    if operation["documentation"]:
+        parts.append(Padding(Text(operation["documentation"]), (0, 0, 1, 2), expand=False))
+    parts.append(Padding(_fields(operation["fields"]), (0, 0, 1, 2), expand=False))
     for name, fields in operation["types"].items():
         parts.append(Padding(Text(f"each {name}", style="bold"), (0, 0, 0, 2), expand=False))
         parts.append(Padding(_fields(fields), (0, 0, 1, 4), expand=False))
-    return Group(*parts, Padding(Text(operation["example"]), (0, 0, 0, 2), expand=False))
+    if operation["example"]:
+        parts.append(Padding(Text(operation["example"]), (0, 0, 0, 2), expand=False))
+    return Group(*parts)
 
 
 def _fields(fields: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -49,7 +60,9 @@ def _fields(fields: Sequence[Mapping[str, Any]]) -> RenderableType:
         kind = Text(field["type"])
         if field["required"]:
             kind.append("  required", style="yellow")
-        elif field["default"] not in ("null", "[]", "{}"):
+        elif field["default"] not in ("null", "[]") and not field["default"].startswith(
+            "{"
+        ):  # a part's are in the part
             kind.append(f"  = {field['default']}", style="dim")
         grid.add_row(field["name"], kind, field["description"])
     return grid

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from surgeon.pages.numbers import size
 
@@ -31,6 +33,12 @@ def show(renderable: RenderableType, *, stderr: bool = False) -> None:
         target.print(renderable, soft_wrap=False)
     text = "\n".join(line.rstrip() for line in captured.get().splitlines())
     print(text, file=target.file)
+
+
+def show_page(path: Path | None) -> None:
+    """Say where a page was written, if one was."""
+    if path is not None:
+        show(Text.assemble("\npage written to ", (str(path), "bold green")))
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.training.measure_tables import BY_NAME
+
 if TYPE_CHECKING:
     from surgeon.training.evaluation import Evaluation
 
 WIDEST = 12
 """The most classes for which the confusion matrix is shown."""
 SHARES = ("accuracy", "balanced_accuracy")
-BY_NAME = {"per_class": "class", "per_label": "question", "per_value": "value"}
 
 
 def render_evaluation(evaluation: Evaluation) -> RenderableType:

@@ -78,6 +78,7 @@ def network_dict(view: NetworkView, sites: Sequence[SiteView] | None = None) -> 
                 "class": site.kind,
                 "shape": site.shape,
                 "parameters": site.parameters,
+                "trainable": site.trainable,
                 "flops": price.flops.get("" if site.site == "." else site.site, 0) if price else None,
                 **({"why": site.why} if sites is not None else {}),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.checkpoint.artifact import MANIFEST
 from surgeon.checkpoint.jsonfiles import read_object
-from surgeon.pages.numbers import count, shape, size
+from surgeon.pages.numbers import count, size
+from surgeon.pipeline.nonfinite import describe_nonfinite
 
 if TYPE_CHECKING:
-    from surgeon.pipeline.api import Verification
     from surgeon.pipeline.exports.exporter import Export
     from surgeon.pipeline.publishing.hub import Pushed
     from surgeon.pipeline.reload_check import Reload
     from surgeon.pipeline.signature import SignedBy
+    from surgeon.pipeline.verification import Verification
     from surgeon.training.report import TrainReport
 
 WIDEST = 100_000
@@ -112,29 +115,25 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
     saved = Text.assemble(
         "\nsaved to ", (str(path), "bold green"), (f"  {size(sum(f.stat().st_size for f in files))}", "dim")
     )
-    lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}")')]
+    needed = _plugin_files(path)
+    others = f", plugins={json.dumps(needed)}" if needed else ""
+    lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}"{others})')]
     if (config := read_object(path / "config.json")) is not None:
         name = (config.get("architectures") or ["AutoModel"])[0]
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
-        lines.append(Text.assemble(("reloaded      ", "dim"), _reloaded(reload)))
+        lines.append(Text.assemble(("reloaded      ", "dim"), str(reload)))
         if reload.nonfinite:
-            lines.append(Text.assemble(("warning       ", "yellow"), _nonfinite(reload.nonfinite)))
+            lines.append(Text.assemble(("warning       ", "yellow"), describe_nonfinite(reload.nonfinite)))
     return Group(*lines)
 
 
-def _nonfinite(counts: Mapping[str, int]) -> str:
-    few = ", ".join(f"{name} ({number})" for name, number in list(counts.items())[:3])
-    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
-    return f"NaN or infinite values in {few}{more}"
-
-
-def _reloaded(reload: Reload) -> str:
-    some = f"{reload.tensors}" if reload.tensors == reload.total else f"{reload.tensors} of {reload.total}"
-    equal = f"{some} tensors"
-    if reload.outputs is not None:
-        equal += f" and {reload.outputs} output{'s' if reload.outputs != 1 else ''} of a forward"
-    return f"{equal} are byte-identical" + (f" ({reload.note})" if reload.note else "")
+def _plugin_files(path: Path) -> list[str]:
+    """List the plugins that loading an artifact needs and that are files, not installed packages."""
+    manifest = read_object(path / MANIFEST) or {}
+    surgeries = manifest.get("record", {}).get("surgeries", [])
+    origins = [origin for surgery in surgeries for origin in surgery.get("plugins", {}).values()]
+    return [origin for origin in dict.fromkeys(origins) if origin.endswith(".py")]
 
 
 def render_verification(artifact: str, verified: Verification, signer: SignedBy | None = None) -> RenderableType:
@@ -142,26 +141,10 @@ def render_verification(artifact: str, verified: Verification, signer: SignedBy 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("tensors", f"{verified.tensors}, all used by the network")
-    files = f"{verified.digests} file{'s' if verified.digests != 1 else ''}"
-    recorded = f"{files} unchanged, by digest" if verified.digests else "no digests recorded: made by surgeon 0.1.0"
-    if signer is not None:
-        grid.add_row("signature", f"all {verified.signed} files are as {signer} signed them")
-    grid.add_row("bytes", recorded)
-    if verified.kept is None:
-        grid.add_row("kept", "not compared; use --source MODEL")
-    else:
-        grid.add_row("kept", f"{verified.kept} byte-identical with the source's")
-    if verified.changed:
-        few = ", ".join(verified.changed[:3]) + (", …" if len(verified.changed) > 3 else "")
-        grid.add_row("trained", f"{len(verified.changed)} differ from the source's, all trainable: {few}")
-    if verified.nonfinite:
-        grid.add_row("warning", Text(_nonfinite(verified.nonfinite), style="yellow"))
-    if verified.outputs:
-        grid.add_row("outputs", ", ".join(f"{name} ({shape(sizes)})" for name, sizes in verified.outputs.items()))
-    tensors = "1 tensor is" if verified.same_outputs == 1 else f"{verified.same_outputs} tensors are"
-    same = f"{tensors}, up to rounding, what the network gave when it was written"
-    grid.add_row("forward", f"not compared: {verified.outputs_note}" if verified.outputs_note else same)
+    for name, text in verified.facts("use --source MODEL"):
+        grid.add_row(name, Text(text, style="yellow" if name == "warning" else ""))
+        if name == "tensors" and signer is not None:
+            grid.add_row("signature", f"all {verified.signed} files are as {signer} signed them")
     return Group(Text.assemble((artifact, "bold"), (" matches its manifest", "green")), grid)
 
 

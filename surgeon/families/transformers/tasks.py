@@ -66,10 +66,13 @@ def class_for(task: str, model_type: str) -> str | None:
         task: One of :data:`COUNTED` or :data:`OTHER`.
         model_type: As in a config: ``bert``.
     """
-    names = _names(task, model_type)
-    if names is None or isinstance(names, str):
-        return names
-    return str(next(iter(names)))
+    return next(iter(classes_for(task, model_type)), None)
+
+
+def classes_for(task: str, model_type: str) -> list[str]:
+    """List the names of a model type's classes for a task: Funnel has a base with a decoder and one without."""
+    names = _names(task, model_type) or ()
+    return [names] if isinstance(names, str) else list(names)
 
 
 def tasks_of(model_type: str) -> list[str]:
@@ -80,11 +83,7 @@ def tasks_of(model_type: str) -> list[str]:
 
 def does(class_name: str, model_type: str, *tasks: str) -> bool:
     """Return whether a class is one of a model type's classes for ``tasks``."""
-    for task in tasks:
-        names = _names(task, model_type) or ()
-        if class_name in ([names] if isinstance(names, str) else names):
-            return True
-    return False
+    return any(class_name in classes_for(task, model_type) for task in tasks)
 
 
 def _names(task: str, model_type: str) -> Any:

@@ -39,7 +39,7 @@ class Progressive(Operation):
 
     freezes_what_it_finds: ClassVar[bool] = True
 
-    task: Name
+    task: Name = Field(examples=["task2"])
     """The name of the new column's output."""
     first_task: Name = "task1"
     """The name of the current network's output, if it has no columns yet."""

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
-from surgeon.errors import ArchitectureError, OperationError
-from surgeon.families.registry import config_of
-from surgeon.families.transformers.tasks import COUNTED, FEATURES_READ, does
+from surgeon.errors import OperationError
+from surgeon.families.transformers.tasks import COUNTED
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.operations.replace_head.class_counts import counted_tensors
+from surgeon.operations.replace_head.sibling_config import READS_BACK, choose_features, pad, set_up, turn
 
 if TYPE_CHECKING:
     from surgeon.operations.replace_head.fields import ReplaceHeadFields
@@ -59,8 +59,9 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
     config = copy.deepcopy(model.config)
     shell = copy.copy(model)  # the same modules, with a copied config that may change
     shell.config = config
-    _set_up(operation, shell)
-    _choose_features(cls, config)
+    set_up(operation, shell)
+    turn(operation, config)
+    choose_features(cls, config)
     target = build_stock(cls, config)
     fitting = _fit(model, target, _not_to_keep(operation, cls, config), base=operation.task == "base")
     trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
@@ -89,9 +90,11 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
     config: Any = model.config
     old_class = type(model).__name__
     keep = _not_to_keep(operation, cls, copy.deepcopy(config))
-    _set_up(operation, model)
-    _pad(surgery, cls, config)
-    if note := _choose_features(cls, config):
+    set_up(operation, model)
+    pad(surgery, cls, config)
+    if note := turn(operation, config):
+        surgery.note(note)
+    if note := choose_features(cls, config):
         surgery.note(note)
     target = build_stock(cls, config)
     fitting = _fit(model, target, keep, base=operation.task == "base")
@@ -117,58 +120,12 @@ def become(operation: ReplaceHeadFields, surgery: Surgery, cls: Any) -> None:
         surgery.note(f"left out: {', '.join(_sites(model, dropped))}")
 
 
-def _set_up(operation: ReplaceHeadFields, model: Any) -> None:
-    """Set the number of classes in the config."""
-    config = config_of(model)
-    assert config is not None  # every network of transformers has one
-    if operation.classes is not None:
-        config.set_labels(operation.classes, operation.problem_type)
-    elif operation.task == "question_answering":
-        config.set_labels(2, None)
-
-
 def _not_to_keep(operation: ReplaceHeadFields, cls: Any, config: Any) -> set[str] | None:
     """Name the tensors that are to be new although the old network has them; None keeps heads too."""
     if operation.task not in (*COUNTED, "auto"):
         return None
-    _choose_features(cls, config)
+    choose_features(cls, config)
     return set(counted_tensors(cls, config, "num_labels"))
-
-
-def _pad(surgery: Surgery, cls: Any, config: Any) -> None:
-    """Set the padding token, because a decoder scores the last token that is not padding."""
-    if not does(cls.__name__, config.model_type, "sequence_classification"):
-        return
-    text = config.get_text_config()
-    if getattr(text, "pad_token_id", None) is not None:
-        return
-    end = getattr(text, "eos_token_id", None)
-    end = end[0] if isinstance(end, (list, tuple)) and end else end
-    if isinstance(end, int):
-        text.pad_token_id = end
-        surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
-
-
-def _choose_features(cls: Any, config: Any) -> str:
-    """Let the config name the blocks that a head reads, where it names another number of them; returns what to note.
-
-    Raises:
-        ArchitectureError: The network has too few blocks.
-    """
-    field, depths = FEATURES_READ.get(cls.__name__, ("", ()))
-    if not field or len(getattr(config, field) or ()) == len(depths):
-        return ""
-    total = config.num_hidden_layers
-    if total < len(depths):
-        raise ArchitectureError(
-            f"{cls.__name__} reads {len(depths)} blocks ({field} of the config), and this network has {total}"
-        )
-    chosen: list[int] = []
-    for remaining, depth in zip(range(len(depths) - 1, -1, -1), depths, strict=True):
-        lowest = chosen[-1] + 1 if chosen else 1
-        chosen.append(min(max(round(depth * total) - 1, lowest), total - remaining))
-    setattr(config, field, chosen)
-    return f"the head reads the blocks {', '.join(map(str, chosen))} of {total}: {field} of the config"
 
 
 def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
@@ -182,15 +139,21 @@ def _is_in_a_list_of(name: str, model: nn.Module, target: nn.Module) -> bool:
 # ---- what goes where
 
 
-def _trunk(model: nn.Module) -> str:
-    """Return the address of the base model; empty if the network itself is one."""
+def _trunk(model: nn.Module, other: nn.Module) -> str:
+    """Return the address of the base model; empty if the network itself is one.
+
+    Some classes, such as Llama4ForCausalLM, name a base model that they do not have: it is the part of the ``other``
+    network's class then.
+    """
     prefix: Any = getattr(model, "base_model_prefix", "")
-    return prefix if prefix and prefix in model._modules else ""
+    if prefix and prefix in model._modules:
+        return str(prefix)
+    return next((name for name, part in model.named_modules() if name and type(part) is type(other)), "")
 
 
 def _old_names(name: str, model: nn.Module, target: nn.Module) -> list[str]:
     """Return the possible names in the old network of a tensor or module of the new one."""
-    old_trunk, new_trunk = _trunk(model), _trunk(target)
+    old_trunk, new_trunk = _trunk(model, target), _trunk(target, model)
     inside = name.removeprefix(f"{new_trunk}.") if new_trunk else name
     if name == new_trunk:
         return [old_trunk]
@@ -206,7 +169,7 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None, *, b
     fitting = Fitting()
     new = dict(tensors_of(target))
     every = model.state_dict(keep_vars=True)
-    trunk = _trunk(target)
+    trunk = _trunk(target, model)
     names: dict[str, str] = {}
     twins: dict[int, list[str]] = {}
     for name, tensor in target.state_dict(keep_vars=True).items():
@@ -241,7 +204,7 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
     """Move modules as a whole if all their tensors move, else descend into them."""
     modules = dict(model.named_modules(remove_duplicate=False))
     aliases = aliases_of(target)
-    root = _trunk(target)
+    root = _trunk(target, model)
 
     def visit(module: nn.Module, path: str) -> None:
         inside = [f"{path}.{name}".lstrip(".") for name, _ in tensors_of(module)]
@@ -314,9 +277,13 @@ def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fittin
         module, old = target.get_submodule(path), model.get_submodule(site)
         for name, tensor in module.state_dict(keep_vars=True).items():
             moved[id(tensor)] = every[f"{site}.{name}"]
+        places = dict(old.named_modules())
         for name, part in module.named_modules():
-            if isinstance(part, nn.Embedding) and isinstance(old_part := old.get_submodule(name), nn.Embedding):
+            old_part = places.get(name)
+            if isinstance(part, nn.Embedding) and isinstance(old_part, nn.Embedding):
                 old_part.padding_idx = part.padding_idx
+            for key in [k for k in (*READS_BACK, "is_causal") if k in vars(part) and hasattr(old_part, k)]:
+                setattr(old_part, key, getattr(part, key))
         parent, _, name = path.rpartition(".")
         target.get_submodule(parent)._modules[name] = old
     for name, source in fitting.tensors.items():

@@ -14,7 +14,7 @@ from torch import nn
 
 from surgeon.architectures.hf_siblings import stock_class
 from surgeon.errors import ArchitectureError, OperationError, suggest
-from surgeon.families.transformers.tasks import AUTOMATIC, FIXED, class_for, does, tasks_of
+from surgeon.families.transformers.tasks import AUTOMATIC, FIXED, classes_for, does, tasks_of
 from surgeon.graph.edit import exit_site
 from surgeon.operations.replace_head.class_counts import (
     count_field,
@@ -91,18 +91,23 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
     if operation.init == "rows":
         return "", "", "init: rows needs an old head"
     tasks = AUTOMATIC if task == "auto" else (task,)
-    name = next((name for t in tasks if (name := class_for(t, config.model_type))), None)
-    if name is None:
+    names = next((names for t in tasks if (names := classes_for(t, config.model_type))), [])
+    if not names:
         supported = tasks_of(config.model_type)
         near = suggest(task, supported) if task != "auto" else None
         having = f"transformers has no class for that of model type {config.model_type!r}"
         listed = f"; it has them for: {', '.join(supported)}" if supported else ""
         return "graft", "", having + listed + (f" ({near})" if near else "")
-    try:
-        problem = unfit(operation, model, stock_class(name))
-    except ArchitectureError as error:
-        problem = error.message
-    return ("graft", "", problem) if problem else ("become", name, "")
+    problems = []
+    for name in names:
+        try:
+            problem = unfit(operation, model, stock_class(name))
+        except ArchitectureError as error:
+            problem = error.message
+        if not problem:
+            return "become", name, ""
+        problems.append(problem)
+    return "graft", "", problems[0]
 
 
 def _counts(model: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from surgeon.nn.grafts import Grafted
 from surgeon.pipeline.exports.call import Call
 from surgeon.pipeline.exports.grafts.folder import write_grafted
 from surgeon.pipeline.manifest import stock_config
+from surgeon.pipeline.progress_bars import no_progress_bars
 
 
 def write_folder(call: Call, folder: Path) -> None:
@@ -21,7 +22,8 @@ def write_folder(call: Call, folder: Path) -> None:
     """
     model = call.network.model
     if stock_config(model) is not None:
-        cast("Any", model).save_pretrained(folder)
+        with no_progress_bars():
+            cast("Any", model).save_pretrained(folder)
         return
     try:
         write_grafted(model, folder)

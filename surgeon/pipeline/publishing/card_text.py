@@ -44,11 +44,11 @@ def card_text(facts: Facts, name: str) -> str:
 
 
 def _summary(facts: Facts) -> str:
-    kind = f"a `{facts.stock_class}` of transformers" if facts.stock_class else "a network of its own structure"
+    kind = f"a `{facts.stock_class}` of transformers" if facts.stock_class else "a network"
     architecture = facts.record.architecture
     origin = f" (made from `{architecture}`)" if architecture is not None and not facts.stock_class else ""
     return (
-        f"This is {kind}{origin} with {facts.parameters:,} parameters, edited"
+        f"This is {kind}{origin} with {facts.values:,} values in {len(facts.tensors):,} tensors, edited"
         f"{' and fine-tuned' if facts.record.training else ''} by surgeon (`pip install surgeon-torch`)."
     )
 
@@ -157,8 +157,8 @@ def _loading(facts: Facts, name: str) -> Iterator[str]:
         yield _fenced("\n".join(lines), "python")
     else:
         yield (
-            "No class of a library is this network, so that surgeon is needed to load it. `surgeon export ARTIFACT "
-            "--to torch-export` (or `onnx`, `hf`) writes it for use without surgeon."
+            "Without surgeon: `surgeon export ARTIFACT --to torch-export` (or `onnx`, `hf`) writes the whole network, "
+            "and `--to state-dict` its weights for code of your own that builds it."
         )
 
 
@@ -187,7 +187,7 @@ def _certainty(facts: Facts) -> Iterator[str]:
     for entry in facts.record.training[-1:]:
         for output, values in measures_of(entry):
             count, share = values.get("samples", 0), values.get("accuracy")
-            if share is None or count < 1:
+            if share is None or count < 1 or not _of_samples(share, count):
                 continue
             spread = CERTAINTY**2 / count
             centre = (share + spread / 2) / (1 + spread)
@@ -197,6 +197,12 @@ def _certainty(facts: Facts) -> Iterator[str]:
                 f"The accuracy of {_code(output)} is {100 * share:.1f} % on {count:,.0f} test samples, with a 95 % "
                 f"interval from {100 * low:.1f} % to {100 * high:.1f} %."
             )
+
+
+def _of_samples(share: float, count: float) -> bool:
+    """Return whether a share can be one of ``count`` samples: that of their words, tokens or pixels rarely is."""
+    right = share * count
+    return abs(right - round(right)) < 1e-3
 
 
 def _figure(name: str, value: Any) -> str:

@@ -62,8 +62,8 @@ class Facts:
         return Path(source.removeprefix(HUB)).name if self.base_model is None and _is_path(source) else source
 
     @property
-    def parameters(self) -> int:
-        """How many values all tensors have together."""
+    def values(self) -> int:
+        """How many values all tensors have together: parameters, and buffers such as the statistics of norm layers."""
         total = 0
         for shape in self.tensors.values():
             count = 1

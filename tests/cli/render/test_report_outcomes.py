@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,12 @@ def test_the_artifact_is_shown_with_the_ways_to_load_it(
 def test_what_was_not_compared_after_loading_again_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(render_saved(tmp_path, Reload(2, 3, None, "no forward past 134 MB")))
     assert "2 of 3 tensors are byte-identical (no forward past 134 MB)" in capsys.readouterr().out
+
+
+def test_an_artifact_of_a_plugin_in_a_file_is_loaded_with_that_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    surgery = {"plugins": {"operation widen": "widen.py", "operation gates": "surgeon-gates 1.0"}}
+    (tmp_path / "surgeon.json").write_text(json.dumps({"record": {"surgeries": [surgery, surgery]}}))
+    show(render_saved(tmp_path, None))
+    assert f'surgeon.load("{tmp_path}", plugins=["widen.py"])' in capsys.readouterr().out

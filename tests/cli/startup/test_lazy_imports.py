@@ -124,5 +124,5 @@ def test_the_installed_libraries_are_ones_that_it_was_tried_with(library: str) -
 
 
 def assert_runs(code: str, folder: Path | None = None) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert process.returncode == 0, process.stderr
