@@ -11,6 +11,17 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+_PICTURES |= {0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD)}
+
+
+def visible(text: str) -> str:
+    """Replace control characters by their pictures (``␛``).
+
+    A name from a stranger's file must not move the cursor or set the title of a terminal.
+    """
+    return text.translate(_PICTURES)
+
 
 class SurgeonError(Exception):
     """Base class of errors that the user can fix.

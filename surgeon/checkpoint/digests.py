@@ -51,8 +51,23 @@ def digest_of(data: bytes) -> str:
 
 
 def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with its own digest."""
+    """Return a manifest with its own digest, as it can be read again.
+
+    A file name that is not UTF-8 is a text with halves of characters in Python, which JSON does not have: each is
+    written as its escape, ``\\udcff``.
+    """
+    manifest = _whole(manifest)
     return {**manifest, "digest": _manifest_digest(manifest)}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(part) for part in value]
+    return value
 
 
 def check_manifest(manifest: dict[str, Any], where: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from surgeon.errors import visible
 from surgeon.pipeline.text_files import refuse_to_replace, write_text
 
 __all__ = ["refuse_to_replace", "tidy", "write_table", "write_text"]
@@ -21,7 +22,7 @@ def tidy(path: Path, *, quiet: bool) -> None:
     if freed and not quiet:
         from surgeon.pages.numbers import size
 
-        print(f"removed {size(freed)} that an interrupted run left in {path.parent}", file=sys.stderr)
+        print(f"removed {size(freed)} that an interrupted run left in {visible(str(path.parent))}", file=sys.stderr)
 
 
 def write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:

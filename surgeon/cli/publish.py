@@ -11,6 +11,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.errors import visible
 
 Artifact = Annotated[str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote.", show_default=False)]
 
@@ -42,7 +43,7 @@ def card(
     if output is None:
         sys.stdout.write(text)
     elif not quiet:
-        print(f"wrote {output}: look it over, and add what only you know")
+        print(f"wrote {visible(str(output))}: look it over, and add what only you know")
 
 
 def push(

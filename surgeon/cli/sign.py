@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from surgeon.cli import options
+from surgeon.errors import visible
 
 PASSWORD = "SURGEON_KEY_PASSWORD"
 """The environment variable that holds the password of a key: on a command line, others on the machine could read it."""
@@ -60,4 +61,4 @@ def sign(
         artifact, key=key, password=password, certificate=certificate, chain=chain or (), keyless=keyless, force=force
     )
     if not quiet:
-        print(f"wrote {path}: it holds for the files as they are now")
+        print(f"wrote {visible(str(path))}: it holds for the files as they are now")

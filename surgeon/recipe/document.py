@@ -104,6 +104,8 @@ def read(path: Path) -> Document:
         raise RecipeError("is a folder, not a recipe", where=name, hint=suggest(name, _recipes_in(path)))
     if not path.exists():
         raise RecipeError("no such file", where=name, hint=suggest(name, _recipes_in(path.parent)))
+    if not path.is_file():  # it may have no end, or nobody who writes to it
+        raise RecipeError("is a device, pipe or socket, not a file", where=name, hint="write the recipe to a file")
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from surgeon.errors import TrainingError, suggest
+from surgeon.errors import TrainingError, suggest, visible
 from surgeon.interfaces.training import Schedule
 from surgeon.training.schedules import Curve, curve_of, surgeon_schedules
 
@@ -153,7 +153,7 @@ def say_notes(notes: Sequence[str], *, quiet: bool) -> None:
     """Print notes about what was read and left out on stderr."""
     console = Console(stderr=True, quiet=quiet or os.environ.get("RANK", "0") != "0")
     for note in notes:
-        console.print(note, style="dim", markup=False, highlight=False)
+        console.print(visible(note), style="dim", markup=False, highlight=False)
 
 
 def in_words(numbers: Mapping[str, float]) -> str:

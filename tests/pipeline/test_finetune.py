@@ -72,7 +72,7 @@ def test_frozen_parts_stay_and_the_head_moves(network, recipe):
 
 
 def test_settings_from_python_need_no_recipe(network):
-    data = {"source": "digits", "classes": [0, 1], "per_class": 2, "canvas": 8, "size": 32}
+    data = {"source": "digits", "classes": [0, 1], "per_class": 2, "canvas": 8, "size": 32, "test_fraction": 0.05}
     settings = surgeon.TrainSettings(data=data, epochs=1)
     trained, report = surgeon.finetune(network, [ReplaceHead(classes=2), Freeze(all_but="head")], settings=settings)
     assert report.train_samples == 4

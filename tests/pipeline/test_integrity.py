@@ -237,7 +237,7 @@ def test_kept_tensors_that_surgeon_trained_are_named_as_trained(tmp_path: Path) 
     source = tmp_path / "source.pt"
     torch.save(models.squeezenet1_1(num_classes=10).state_dict(), source)
     model = surgeon.apply(source, [surgeon.Freeze(up_to="features.10")])
-    data = {"source": "digits", "per_class": 1, "size": 32}
+    data = {"source": "digits", "per_class": 1, "size": 32, "test_fraction": 0.05}
     surgeon.train(model, surgeon.TrainSettings.model_validate({"data": data, "epochs": 1}), quiet=True)
     surgeon.save(model, tmp_path / "out")
     assert surgeon.check(tmp_path / "out", source).changed

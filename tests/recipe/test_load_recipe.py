@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,13 @@ def test_a_key_that_is_not_written_stands_where_it_would_be(tmp_path: Path) -> N
 
 def test_the_text_is_kept_to_the_letter(tmp_path: Path) -> None:
     assert load(tmp_path, RECIPE).text == RECIPE
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_may_have_no_end_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="is a device, pipe or socket"):
+        load_recipe(tmp_path / "recipe.yaml", plugins=plugins.load(installed=False))
 
 
 def test_json_is_read_with_tabs_and_places(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from surgeon.training.cache_room import cache_folder, make_room, used
 from surgeon.training.features import FeatureCache
 from surgeon.training.session import train
 
-SMALL = Digits(classes=[0, 1, 2], per_class=4, canvas=8, size=32)
+SMALL = Digits(classes=[0, 1, 2], per_class=4, canvas=8, size=32, test_fraction=0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -7,20 +7,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
 
+from surgeon.errors import visible
 from surgeon.pages.numbers import size
 
 PIPE_WIDTH = 100_000
 
 
+class VisibleConsole(Console):
+    """A console that escapes the control characters of what it prints; its own colours are added afterwards."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render as rich does, with control characters in texts escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Make a console for stdout or stderr that does not replace emoji codes or colour numbers."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+    width = None if stream is not None and stream.isatty() else PIPE_WIDTH  # a process may start with stdout closed
+    return VisibleConsole(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def show(renderable: RenderableType, *, stderr: bool = False) -> None:
