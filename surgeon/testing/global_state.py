@@ -1,4 +1,4 @@
-"""Compare torch's global state before and after an author's code runs, and put it back."""
+"""Compare torch's global state before and after an author's code runs, and restore it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_state() -> State:
 
 
 def restore(state: State) -> None:
-    """Put back what :func:`read_state` has read."""
+    """Set again what :func:`read_state` has read."""
     torch.set_grad_enabled(bool(state["the mode of gradients"]))
     torch.set_default_dtype(state["the default dtype"])  # type: ignore[arg-type]
     torch.use_deterministic_algorithms(bool(state["deterministic algorithms"]))
