@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from surgeon.data.network import CLASS_LOSS, Head
@@ -68,16 +69,34 @@ def natural(names: Iterable[str]) -> list[str]:
 
     def key(name: str) -> tuple[Any, ...]:
         whole = re.fullmatch(r"-?\d+", name)
-        parts = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name))
+        # every second part is of digits; "²" and "①" are digits to str.isdigit, but no numerals
+        parts = tuple(
+            (0, int(part), "") if place % 2 else (1, 0, part) for place, part in enumerate(re.split(r"(\d+)", name))
+        )
         return (0, int(name), ()) if whole else (1, 0, parts)
 
     return sorted(sorted(names), key=key)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join ``names`` for a message, quoting those with spaces at either end."""
-    quoted = [repr(name) if name != name.strip() or not name else name for name in names[:SHOWN]]
+    """Join ``names`` for a message, quoting those with spaces at either end and those in an unusual Unicode form."""
+    quoted = [_quoted(name) for name in names[:SHOWN]]
     return ", ".join(quoted) + (f", … ({len(names)} in total)" if len(names) > SHOWN else "")
+
+
+def _quoted(name: str) -> str:
+    if unicodedata.normalize("NFC", name) != name:
+        return ascii(name)  # otherwise it looks like another name
+    return repr(name) if name != name.strip() or not name else name
+
+
+def almost_equal(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ only in case, spaces or Unicode form."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        groups.setdefault(key, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def in_yaml(names: Sequence[str]) -> str:
@@ -92,15 +111,26 @@ def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingE
     """Return the error for different classes in head and data."""
     only_head = [name for name in head if name not in data]
     only_data = [name for name in data if name not in head]
+    hint = f"add a head for the data's classes: replace_head: classes: {in_yaml(data)}"
+    if alike := almost_equal([*head, *data]):
+        hint = f"{listed(alike[0])} differ only in case, spaces or Unicode form: write them alike in the data"
     return TrainingError(
         f"the classes of the head and those of {label!r} differ: only in the head: {listed(only_head) or 'none'}; "
         f"only in the data: {listed(only_data) or 'none'}",
         where="train.data",
-        hint=f"add a head for the data's classes: replace_head: classes: {in_yaml(data)}",
+        hint=hint,
     )
 
 
 def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numbering:
+    """Decide how the values of ``label`` become numbers; see :func:`_number`. Names that look alike are noted."""
+    made = _number(label, sources, head)
+    alike = almost_equal(made.names) if made.by_name else []
+    lines = [f"{label}: {listed(group)} are different classes, by case, spaces or Unicode form only" for group in alike]
+    return replace(made, notes=(*made.notes, *lines))
+
+
+def _number(label: str, sources: Sequence[Levels], head: Head) -> Numbering:
     """Decide how the values of ``label`` become numbers.
 
     If the head has names, the data must have the same ones, in any order; the error lists both. If the head has only a

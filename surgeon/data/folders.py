@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,6 +102,34 @@ def read_folder(root: Path) -> PictureFolder:
                 hint="for example: cats/1.jpg, dogs/7.png, …",
             )
     return content
+
+
+def check_apart(parts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Refuse a file in two parts, and return a note on files that a part has twice, as by links.
+
+    Args:
+        parts: The files of each part.
+
+    Raises:
+        TrainingError: A file is in two parts.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    twice: list[tuple[str, str]] = []
+    for name, files in parts.items():
+        for path in files:
+            part, other = seen.setdefault(os.path.realpath(path), (name, path))
+            if part != name:
+                raise TrainingError(
+                    f"{path} is a {part} sample and a {name} sample: held-out samples would be used in training",
+                    where="train.data",
+                    hint="remove it from one of the folders",
+                )
+            if other != path:
+                twice.append((path, other))
+    if not twice:
+        return []
+    path, other = twice[0]
+    return [f"{len(twice)} files are read twice, by links ({path} is {other}): one may be held out"]
 
 
 def _classes(root: Path, folders: list[Path], content: PictureFolder) -> list[tuple[str, str]]:

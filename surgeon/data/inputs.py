@@ -153,7 +153,9 @@ def tag_columns(source: TableSource, data: Read, network: Network) -> dict[str, 
     return {t: c for t, c in of_classes.items() if isinstance(c, str) and is_of_tags(schema.field(c).type)}
 
 
-def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network) -> list[str]:
+def check_inputs(
+    source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network, *, trains: bool = False
+) -> list[str]:
     """Check every input of every row; leave out damaged rows or raise, as the source's ``on_error`` says."""
     notes = []
     for name, part in data.parts.items():
@@ -171,13 +173,18 @@ def check_inputs(source: TableSource, data: Read, encoders: Sequence[Encoder], n
         if bad:
             readable = [position for position in range(len(part)) if position not in bad]
             if not readable:
-                raise TrainingError(f"{data.places[name]}: no row of {name} can be read: {bad[min(bad)]}")
+                raise TrainingError(f"{data.places[name]}: no row can be read: {bad[min(bad)]}")
             reasons = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
-            notes.append(f"{data.places[name]}: left out {len(bad)} {name} rows that cannot be read ({reasons})")
+            rows = f"{name} rows" if len(data.parts) > 1 else "rows"
+            notes.append(f"{data.places[name]}: left out {len(bad)} {rows} that cannot be read ({reasons})")
             data.parts[name] = part.select(np.array(readable))
         for encode in encoders:
             if isinstance(encode, Texts):
-                notes += encode.notes(data.parts[name].rows.select_columns(encode.columns), data.places[name])
+                notes += encode.notes(
+                    data.parts[name].rows.select_columns(encode.columns), data.places[name], trains=trains
+                )
+            elif isinstance(encode, Numbers):
+                notes += encode.notes(data.parts[name].rows, data.places[name])
     return notes
 
 

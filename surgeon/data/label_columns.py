@@ -21,6 +21,9 @@ NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 PADDED = re.compile(r"0\d+")
 TRUTH = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
 NOT_A_NUMBER = ("nan", "NaN", "NAN")
+EXACT = 2**53
+"""Up to here float64 holds all whole numbers."""
+LARGEST = float(np.finfo(np.float32).max)
 MARKS = (-1.0, -100.0)
 """Numbers that often mark a missing label."""
 
@@ -89,7 +92,15 @@ class LabelColumn:
 
 
 def read_labels(
-    arrow: Any, name: str, *, feature: Any, text: bool, na: Sequence[Any] | None, rows: Array, where: str
+    arrow: Any,
+    name: str,
+    *,
+    feature: Any,
+    text: bool,
+    na: Sequence[Any] | None,
+    rows: Array,
+    where: str,
+    loss: str | None = None,
 ) -> LabelColumn:
     """Read a column.
 
@@ -101,6 +112,8 @@ def read_labels(
         na: Further marks of missing labels; None if the user declares none.
         rows: The number of each row.
         where: The name of the source in messages.
+        loss: The loss that the labels are for; None if unknown. Numerals that would change as numbers ("1E5", a whole
+            number beyond 2⁵³) are names, unless the loss compares numbers.
 
     Raises:
         TrainingError: A value is not a label.
@@ -122,10 +135,16 @@ def read_labels(
         missing = np.isnan(values)
         whole = bool(np.equal(values[~missing], np.round(values[~missing])).all())
         labels = column("whole" if whole else "real", missing, no_codes, (), values)
-        endless: Array = np.isinf(values)
+        endless: Array = np.abs(values) > LARGEST
         if endless.any():
-            raise labels.problem(endless, "labels must be finite")
+            raise labels.problem(endless, "labels must be finite in float32")
         return labels
+
+    def of_texts(words: list[str], gone: Sequence[bool], places: Array, missing: Array) -> LabelColumn:
+        names = natural(word for word, left_out in zip(words, gone, strict=True) if not left_out)
+        place = {word: number for number, word in enumerate(names)}
+        codes = np.array([*(place.get(word, -1) for word in words), -1], np.int64)[places]
+        return column("text", missing, codes, names, no_codes)
 
     def of_bools(values: Array, missing: Array) -> LabelColumn:
         filled = np.where(missing, np.nan, values.astype(np.float64))
@@ -134,6 +153,17 @@ def read_labels(
     kind = arrow.type
     if types.is_dictionary(kind):
         arrow = compute.cast(arrow, kind.value_type)
+        kind = arrow.type
+    if str(kind) == "string_view":
+        arrow = compute.cast(arrow, pyarrow.large_string())
+        kind = arrow.type
+    if (
+        types.is_integer(kind)
+        and getattr(feature, "names", None) is None
+        and loss not in NUMBER_LOSSES
+        and _beyond(arrow)
+    ):
+        arrow = compute.cast(arrow, pyarrow.string())
         kind = arrow.type
     class_names = getattr(feature, "names", None)
     if class_names is not None and types.is_integer(kind):
@@ -165,20 +195,43 @@ def read_labels(
         labels = [word for word, left_out in zip(words, dropped_words, strict=True) if not left_out]
         if text and labels and all(word in TRUTH for word in labels):
             return of_bools(np.array([*(TRUTH.get(word, False) for word in words), False])[places], missing)
-        numeral = all(NUMERAL.fullmatch(word.strip()) for word in labels)
+        numeral = all(NUMERAL.fullmatch(word.strip()) and not _changes(word, loss) for word in labels)
         if text and numeral and not any(PADDED.fullmatch(word) for word in labels):
             numeric = [np.nan if left_out else float(word) for word, left_out in zip(words, dropped_words, strict=True)]
             return of_numbers(np.array([*numeric, np.nan])[places])
-        names = natural(labels)
-        place = {word: number for number, word in enumerate(names)}
-        codes = np.array([*(place.get(word, -1) for word in words), -1], np.int64)[places]
-        return column("text", missing, codes, names, no_codes)
+        return of_texts(words, dropped_words, places, missing)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         values = _lists(arrow.to_pylist(), name, where, rows)
         values[np.isin(values, numbers)] = np.nan
+        if (large := _of_rows(np.abs(values) > LARGEST)).any():
+            raise column("list", large, no_codes, (), values).problem(large, "labels must be finite in float32")
         empty: Array = np.asarray(np.isnan(values).reshape(len(values), -1).all(1))
         return column("list", empty, no_codes, (), values)
-    raise TrainingError(f"{where}: {name!r} has type {kind}, which cannot be labels", where="train.data")
+    mixed = "arrow.json" in str(kind)
+    raise TrainingError(
+        f"{where}: {name!r} holds values of several types"
+        if mixed
+        else f"{where}: {name!r} has type {kind}, which cannot be labels",
+        where="train.data",
+        hint="classes are texts or whole numbers; a CSV file keeps dates as texts",
+    )
+
+
+def _beyond(arrow: Any) -> bool:
+    """Return whether whole numbers are too large to be exact as floats."""
+    import pyarrow.compute as compute
+
+    ends = compute.min_max(arrow).as_py()
+    return any(end is not None and abs(end) >= EXACT for end in ends.values())
+
+
+def _changes(word: str, loss: str | None) -> bool:
+    """Return whether a numeral that is a class would be another name as a number."""
+    if loss in NUMBER_LOSSES:
+        return False
+    if "e" in word.lower():
+        return loss == CLASS_LOSS
+    return "." not in word and abs(float(word)) >= EXACT
 
 
 def class_tensor(label: str, column: LabelColumn, numbering: Numbering, head: Head) -> Tensor:

@@ -15,6 +15,8 @@ from surgeon.errors import TrainingError
 
 Array = np.ndarray[Any, Any]
 Coding: TypeAlias = Literal["one_hot", "ordinal"]
+EXACT = 2**24
+"""Up to here float32 holds all whole numbers."""
 
 
 @dataclass
@@ -91,9 +93,29 @@ class Numbers:
                         )
                 continue
             _check_numeric(column, values)
-            for position in np.flatnonzero(~np.isfinite(_floats(values))).tolist():
-                problems.setdefault(position, f"an empty field or a non-finite number in {column!r}, which is an input")
+            floats = _floats(values)
+            text = f"an empty field or a non-finite number in {column!r}, which is an input"
+            for position in np.flatnonzero(~np.isfinite(floats)).tolist():
+                problems.setdefault(position, text)
+            if not self.scaled:
+                text = f"a number in {column!r} is too large for float32 (use scale: true)"
+                for position in np.flatnonzero(np.abs(floats) > np.finfo(np.float32).max).tolist():
+                    problems.setdefault(position, text)
         return problems
+
+    def notes(self, rows: Any, where: str) -> list[str]:
+        """Return a note for each column whose whole numbers float32 rounds, as it does times in milliseconds."""
+        if self.scaled:
+            return []
+        lines = []
+        for column in self.plain:
+            floats = _floats(_arrow(rows, column))
+            if not len(floats) or np.abs(floats).max() <= EXACT:
+                continue
+            kept = len(np.unique(floats.astype(np.float32)))
+            if kept < (given := len(np.unique(floats))):
+                lines.append(f"{where}: of {given} numbers in {column!r} float32 tells {kept} apart; use scale: true")
+        return lines
 
     def _coded(self, column: str, values: Sequence[Any]) -> Array:
         """Return the values of a column as numbers ``(rows, 1)``, or as one-hot categories ``(rows, categories)``."""
@@ -207,12 +229,15 @@ def _check_numeric(column: str, values: Any) -> None:
     from pyarrow import types
 
     kind = values.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)):
-        raise TrainingError(
-            f"the column {column!r}, an input, has type {kind}, not numbers",
-            where="train.data",
-            hint=f"if they are categories: categories: {{{column}: one_hot}}",
-        )
+    numeric = (types.is_integer, types.is_floating, types.is_boolean, types.is_null, types.is_decimal)
+    if any(is_kind(kind) for is_kind in numeric):
+        return
+    hint = f"if they are categories: categories: {{{column}: one_hot}}"
+    if types.is_temporal(kind):
+        hint = "write times as numbers, for example as seconds or days"
+    elif types.is_nested(kind):
+        hint = "give each number a column of its own"
+    raise TrainingError(f"the column {column!r}, an input, has type {kind}, not numbers", where="train.data", hint=hint)
 
 
 def _arrow(rows: Any, column: str) -> Any:

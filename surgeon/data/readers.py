@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from surgeon.data.class_names import listed
 from surgeon.data.coco import read_coco
 from surgeon.data.conll import conll_rows
-from surgeon.data.folders import read_folder
+from surgeon.data.csv_files import csv_cells, csv_header
+from surgeon.data.folders import check_apart, read_folder
 from surgeon.data.mask_folders import read_pairs
 from surgeon.errors import SurgeonError, TrainingError, suggest
 
@@ -20,7 +22,6 @@ TableSource: TypeAlias = Any
 """A source of :mod:`surgeon.data.sources`: images, table, saved or hub."""
 PARTS = ("train", "validation", "test")
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-SEPARATORS = (";", "\t", "|")
 
 
 @dataclass
@@ -112,16 +113,27 @@ def read(source: TableSource) -> Read:
     except SurgeonError:
         raise
     except Exception as error:  # datasets and pyarrow raise many kinds of exceptions
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = None
+        reason, hint = _reason(error)
         if source.kind == "hub":
             hint = "check the connection, HF_HUB_OFFLINE, and whether the dataset needs a token"
         raise TrainingError(f"{called(source)} cannot be read: {reason}", where="train.data", hint=hint) from error
     for name, part in data.parts.items():
         data.places.setdefault(name, called(source))
         if not len(part):
-            raise TrainingError(f"{called(source)} has no rows for {name}", where="train.data")
+            rows = f"rows for {name}" if len(data.parts) > 1 else "rows"
+            raise TrainingError(f"{called(source)} has no {rows}", where="train.data")
     return data
+
+
+def _reason(error: BaseException) -> tuple[str, str | None]:
+    """Return the first cause of an error in a line, and a hint."""
+    while error.__cause__ is not None:  # datasets says no more than that it failed
+        error = error.__cause__
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} is not UTF-8", "rename the file"
+    if "BatchSize must be greater than 0" in str(error):
+        return "it has no rows", None
+    return (str(error).strip() or type(error).__name__).splitlines()[0], None
 
 
 def called(source: TableSource) -> str:
@@ -160,7 +172,7 @@ def check_columns(source: TableSource, names: Sequence[str], where: str, hint: s
     for column in columns_of(source):
         if column not in names:
             raise TrainingError(
-                f"{where} has no column {column!r} (available: {', '.join(names)})",
+                f"{where} has no column {column!r} (available: {listed(names)})",
                 where="train.data",
                 hint=hint or suggest(column, names),
             )
@@ -190,7 +202,7 @@ def _images(source: TableSource) -> Read:
             table = datasets.Dataset.from_dict({"image": paths, "label": [label for _, label in rows]})
             data.parts[part] = Part.of(table, [path for path, _ in rows])
             data.places[part] = str(folder.root)
-    _check_apart(data.parts)
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
     if len(data.parts) > 1:
         data.rule = "by folder"
     return data
@@ -217,7 +229,7 @@ def _masks(source: TableSource) -> Read:
             )
             data.places[part] = str(path)
             data.notes.append(f"{path}: {len(pairs)} pictures with masks ({part})")
-    _check_apart(data.parts)
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
     if len(data.parts) > 1:
         data.rule = "by folder"
     return data
@@ -236,7 +248,7 @@ def _coco(source: TableSource) -> Read:
         data.notes += content.notes
         data.parts[name] = Part.of(datasets.Dataset.from_dict(content.columns, features=_box_features()), content.names)
         data.places[name] = str(path)
-    _check_apart(data.parts)
+    data.notes += check_apart({name: part.rows["image"][:] for name, part in data.parts.items()})
     data.classes = tuple(listed)
     data.rule = "by file" if len(data.parts) > 1 else None
     return data
@@ -248,20 +260,6 @@ def _box_features() -> Any:
     text, whole = Value("string"), Value("int32")
     boxes = {"boxes": List(List(Value("float32"))), "categories": List(text), "crowd": List(Value("bool"))}
     return Features({"image": text, **boxes, "annotations": List(text), "sizes": List(whole), "segments": List(text)})
-
-
-def _check_apart(parts: Mapping[str, Part]) -> None:
-    """Refuse a picture, by its file, in two parts."""
-    part_of: dict[str, str] = {}
-    for name, part in parts.items():
-        for path in part.rows["image"][:]:
-            first_part = part_of.setdefault(os.path.realpath(path), name)
-            if first_part != name:
-                raise TrainingError(
-                    f"{path} is a {first_part} sample and a {name} sample: held-out samples would be used in training",
-                    where="train.data",
-                    hint="remove it from one of the folders",
-                )
 
 
 def _only(parts: Mapping[str, Any], name: str, root: Path) -> Any:
@@ -297,38 +295,28 @@ def _tables(source: TableSource) -> Read:
 def _through_datasets(kind: str, file: Path) -> Any:
     import datasets
 
-    return datasets.load_dataset(kind, data_files=str(file), split="train")
+    # datasets keeps what it read, and looks at the date of a file only: archives give all versions of a file one date
+    state = file.stat()
+    name = f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}"
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # our error says what it would print
+    try:
+        return datasets.load_dataset(kind, name=name, data_files=str(file), split="train")
+    finally:
+        datasets.logging.set_verbosity(level)
 
 
 def _csv(source: TableSource, file: Path) -> Any:
-    """Read a CSV file; cells of labels and texts stay strings, so that "NA" and "01" are not converted."""
+    """Read a CSV file; cells of labels and texts stay strings."""
     import datasets
-    from pyarrow import ArrowInvalid, csv, string
 
     separator = source.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
-    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    with file.open("rb") as opened:
-        head = opened.readline().decode("utf-8-sig", "replace").strip("\r\n")
-    if not head:
-        raise TrainingError(f"{file} is empty", where="train.data.path")
-    names = csv.open_csv(file, parse_options=parse).schema.names
-    likely = next((mark for mark in SEPARATORS if mark != separator and mark in head), None)
-    hint = f"separator: {likely!r}" if len(names) == 1 and likely is not None else None
+    names, hint = csv_header(file, separator)
     check_columns(source, names, str(file), hint)
     if repeated := {name for name in names if names.count(name) > 1} & set(columns_of(source)):
         raise TrainingError(f"{file} has the column {min(repeated)!r} twice", where="train.data.path")
     numeric = {column for columns in source.numbers.values() for column in columns} - set(source.categories)
-    options = csv.ConvertOptions(
-        include_columns=columns_of(source),
-        column_types={column: string() for column in columns_of(source) if column not in numeric},
-        strings_can_be_null=False,
-    )
-    try:
-        return datasets.Dataset(csv.read_csv(file, parse_options=parse, convert_options=options))
-    except ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        fix = "save it as UTF-8" if "UTF8" in reason else None
-        raise TrainingError(f"{file} cannot be read: {reason}", where="train.data.path", hint=fix) from error
+    return datasets.Dataset(csv_cells(file, separator, columns_of(source), numeric))
 
 
 def _saved(source: TableSource) -> Read:

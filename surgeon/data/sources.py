@@ -125,6 +125,10 @@ class Columns(Split):
     def _has_inputs(self) -> Self:
         if self.image is None and self.text is None and self.audio is None and not self.numbers:
             raise ValueError("there is no input: give its column as image, text, audio or numbers")
+        vectors = [columns for columns in self.targets.values() if isinstance(columns, list)]
+        for columns in [self.text if isinstance(self.text, list) else [], *vectors]:
+            if repeated := [column for column in columns if columns.count(column) > 1]:
+                raise ValueError(f"the column {repeated[0]!r} is listed twice")
         if self.text is not None and self.audio is not None and self.waves.mask is not False:
             raise ValueError(
                 "text and audio both have an attention_mask: use waves: {mask: false} to leave out that of sounds"

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from surgeon.data.boxes import BoxedPictures
-from surgeon.data.class_names import Levels, Numbering, number_classes, order_columns
+from surgeon.data.class_names import Levels, Numbering, listed, number_classes, order_columns
 from surgeon.data.files import Encoder
-from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
-from surgeon.data.label_columns import LabelColumn, check_values, read_labels
+from surgeon.data.inputs import check_inputs, make_inputs, undecoded
+from surgeon.data.label_columns import LabelColumn, check_values
 from surgeon.data.masks import MaskedPictures
-from surgeon.data.network import ANY, Head, Network
+from surgeon.data.network import ANY, CLASS_LOSS, Head, Network
 from surgeon.data.numbers import Numbers, fit_together
 from surgeon.data.readers import (
     PARTS,
@@ -34,7 +34,8 @@ from surgeon.data.readers import (
 )
 from surgeon.data.row_splits import SPLIT_SEED, complement, digest, draw, fold, hold_out
 from surgeon.data.rows import Collate, Rows, unlabelled
-from surgeon.data.tag_columns import TagColumn, is_of_tags, label_tensor, read_tags
+from surgeon.data.tag_columns import TagColumn, label_tensor
+from surgeon.data.target_columns import read_columns
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -213,6 +214,7 @@ def load_tables(
     for drawn, is_trained in every:
         level = drawn.levels(network.head(drawn.target), trained=is_trained)
         levels.setdefault(drawn.target, []).append(level)
+    _check_learnable(tables, trained, network)
     numberings = {target: number_classes(target, values, network.head(target)) for target, values in levels.items()}
     for drawn, _ in every:
         drawn.number(numberings[drawn.target])
@@ -222,6 +224,31 @@ def load_tables(
         table.splits({t: numbering for t, numbering in numberings.items() if t in table.labelled}, network)
         for table in tables
     ]
+
+
+def _check_learnable(tables: Sequence[OpenTable], trained: Sequence[bool], network: Network) -> None:
+    """Refuse labels that teach the network nothing: none in any training row, or one class only.
+
+    Raises:
+        TrainingError: A label that the network is trained by is such.
+    """
+    for target, head in network.heads.items():
+        teaching = [table for table, wanted in zip(tables, trained, strict=True) if wanted and target in table.labelled]
+        if not teaching or not all(target in table.labels["train"] for table in teaching):
+            continue  # masks or boxes
+        columns = [table.labels["train"][target] for table in teaching]
+        flat = [part for column in columns for part in (column if isinstance(column, list) else [column])]
+        where = ", ".join(dict.fromkeys(column.where for column in flat))
+        if all(bool(column.missing.all()) for column in flat):
+            raise TrainingError(f"{where}: no training row has a label {target!r}", where="train.data.targets")
+        names = {name for column in flat if column.kind == "text" for name in _used(column)}
+        classes = head.loss == CLASS_LOSS and not head.partial and all(column.kind == "text" for column in flat)
+        if classes and len(names) == 1:
+            raise TrainingError(
+                f"{where}: all training rows are of one class of {target!r}: {listed(sorted(names))}",
+                where="train.data.targets",
+                hint="there is nothing to tell apart; add samples of other classes",
+            )
 
 
 def _fit_numbers(tables: Sequence[OpenTable]) -> None:
@@ -250,63 +277,13 @@ def open_table(source: TableSource, seed: int, network: Network = ANY) -> OpenTa
         check_columns(source, part.rows.column_names, called(source))
     data.parts = {name: undecoded(source, part) for name, part in data.parts.items()}
     encoders, inputs, collate, used = make_inputs(source, data, network, seed)
-    notes = data.notes + check_inputs(source, data, encoders, network)
+    notes = data.notes + check_inputs(source, data, encoders, network, trains=True)
     labels = read_columns(source, data, network)
     table = OpenTable(source, data.parts, labels, encoders, inputs, collate, data.places, notes, used)
     _hold_out(table, data, network)
     if source.samples is not None:
         _draw(table, seed, network)
     return table
-
-
-def read_columns(
-    source: TableSource, data: Read, network: Network
-) -> dict[str, dict[str, LabelColumn | list[LabelColumn]]]:
-    """Read the label columns of every part; the kind of a column is determined over all parts."""
-    import pyarrow
-
-    names = list(data.parts)
-    sizes = [len(part) for part in data.parts.values()]
-    numbers = np.concatenate([part.numbers for part in data.parts.values()])
-    ends = np.cumsum([0, *sizes])
-    na = getattr(source, "na", None)
-
-    tagged = set(tag_columns(source, data, network).values())
-
-    def column(name: str) -> list[LabelColumn]:
-        chunks = []
-        for part in data.parts.values():
-            chunks.append(part.rows.select_columns([name]).with_format("arrow")[:][name])
-        if len({chunk.type for chunk in chunks}) > 1:
-            try:
-                chunks = [chunk.cast(chunks[0].type) for chunk in chunks]
-            except pyarrow.ArrowInvalid as error:
-                kinds = " and ".join(str(chunk.type) for chunk in chunks)
-                raise TrainingError(f"the parts of {called(source)} hold {kinds} in {name!r}") from error
-        whole = pyarrow.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
-        feature = data.parts["train"].rows.features[name]
-        for part_name in names[1:]:
-            if getattr(feature, "names", None) != getattr(data.parts[part_name].rows.features[name], "names", None):
-                raise TrainingError(f"{called(source)}: the classes of {name!r} differ between train and {part_name}")
-        reader = read_tags if name in tagged and is_of_tags(whole.type) else read_labels
-        labels = reader(whole, name, feature=feature, text=data.text, na=na, rows=numbers, where=called(source))
-        return [
-            dataclasses.replace(labels.take(np.arange(start, end)), where=data.places[part])
-            for part, start, end in zip(names, ends[:-1], ends[1:], strict=True)
-        ]
-
-    labels: dict[str, dict[str, LabelColumn | list[LabelColumn]]] = {name: {} for name in names}
-    for target, columns in target_columns(source).items():
-        if isinstance(columns, list):
-            ordered = [column(name) for name in order_columns(target, columns, network.head(target))]
-            for position, name in enumerate(names):
-                labels[name][target] = [parts[position] for parts in ordered]
-                if lists := [parts[position] for parts in ordered if parts[position].kind == "list"]:
-                    raise TrainingError(f"{lists[0].name!r} contains lists, so it cannot be part of a list of columns")
-        else:
-            for name, part in zip(names, column(columns), strict=True):
-                labels[name][target] = part
-    return labels
 
 
 def _strata(source: TableSource, labels: Mapping[str, Any], network: Network) -> Any:

@@ -101,10 +101,16 @@ class Texts:
                     problems[place] = f"the token {token!r} has id {max(row)}, but the embedding has {vocabulary} rows"
         return problems
 
-    def notes(self, rows: Any, where: str) -> list[str]:
-        """Return notes on how many texts are empty, and how many are cut."""
+    def notes(self, rows: Any, where: str, *, trains: bool) -> list[str]:
+        """Return notes on how many texts are empty, and how many are cut.
+
+        Raises:
+            TrainingError: All are empty, and they are training texts.
+        """
         values = self.whole(rows)
-        empty = sum(not value for value in values)
+        empty = sum(map(_is_empty, values))
+        if trains and all(_is_empty(value, every=True) for value in values):
+            raise TrainingError(f"{where}: every text in {' and '.join(map(repr, self.columns))} is empty")
         # a token has at least one byte, so only these can be too long
         long = [value for value in values if _bytes(value) > self.max_length - self.added]
         cut = 0
@@ -112,7 +118,8 @@ class Texts:
             cut += sum(
                 len(row) > self.max_length for row in self.encode(long[start : start + BATCH], cut=False)["input_ids"]
             )
-        lines = [f"{where}: {empty} of {len(values)} texts are empty"] if empty else []
+        what = "pairs lack a text" if len(self.columns) > 1 else "texts are empty"
+        lines = [f"{where}: {empty} of {len(values)} {what}"] if empty else []
         if cut:
             lines.append(f"{where}: {cut} of {len(values)} texts are cut after {self.max_length} tokens")
         return lines
@@ -166,6 +173,13 @@ def not_a_text(column: str, value: Any) -> str | None:
         return None
     kind = "a list" if isinstance(value, list) else f"{value!r}, a {type(value).__name__}"
     return f"{column!r} contains {kind}, but the tokenizer takes one text"
+
+
+def _is_empty(value: Any, *, every: bool = False) -> bool:
+    """Return whether a text is empty, or one text of a pair (with ``every``, both), or a list of words."""
+    if isinstance(value, tuple):
+        return (all if every else any)(map(_is_empty, value))
+    return not (value.strip() if isinstance(value, str) else value)
 
 
 def _bytes(value: Any) -> int:

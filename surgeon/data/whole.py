@@ -30,10 +30,10 @@ from surgeon.data.readers import (
     read,
     target_columns,
 )
-from surgeon.data.rows import Rows
+from surgeon.data.rows import Rows, unlabelled
 from surgeon.data.sources import Saved, Table
-from surgeon.data.tables import read_columns
 from surgeon.data.tag_columns import label_tensor
+from surgeon.data.target_columns import read_columns
 from surgeon.data.word_texts import Words
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
@@ -292,7 +292,10 @@ def _of_masks(masks: MaskedPictures, network: Network, where: str) -> Numbering:
 
 
 def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
-    if not head.names or values.is_floating_point():
+    if values.is_floating_point():
+        missing = unlabelled(values)
+        return [f"{where}: {missing} samples have no {target!r}"] if missing else []
+    if not head.names:
         return []
     present = set(values.reshape(-1).tolist())
     absent = [name for number, name in enumerate(head.names) if number not in present]

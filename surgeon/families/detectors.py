@@ -40,6 +40,27 @@ def predicts(model: nn.Module, kind: Literal["mask", "keypoint"]) -> bool:
     return getattr(getattr(model, "roi_heads", None), f"{kind}_predictor", None) is not None
 
 
+def stock_names(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the objects and of the keypoints that torchvision's own weights predict; empty if unknown.
+
+    All of its detectors are trained on COCO, whose ids have gaps ("N/A"). Only heads of just that size have the names.
+    """
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, KeypointRCNN_ResNet50_FPN_Weights
+
+    if not is_torchvision_detector(model):
+        return (), ()
+    points = predicts(model, "keypoint")
+    meta = (KeypointRCNN_ResNet50_FPN_Weights if points else FasterRCNN_ResNet50_FPN_Weights).COCO_V1.meta
+    objects = tuple(meta["categories"][1:])  # the first is the background
+    if object_classes(model) != len(objects):
+        objects = ()
+    if not points:
+        return objects, ()
+    named = tuple(meta["keypoint_names"])
+    scores: Any = model.roi_heads.keypoint_predictor.kps_score_lowres  # type: ignore[union-attr]
+    return objects, named if scores.out_channels == len(named) else ()
+
+
 def object_classes(model: nn.Module) -> int | None:
     """Return how many kinds of objects a detector knows, without the background; None if its head is unknown.
 

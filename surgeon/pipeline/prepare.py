@@ -254,6 +254,7 @@ def prepare(
     record = make_record(source, surgeries, adapted.companions)
     record.preprocessing = adapt_preprocessing(record.preprocessing, recipe.operations)
     notes = [*planned.notes, *adapted.notes, *missing_statistics_notes(record, recipe.sources)]
+    notes += _other_dtypes(course.root) if recipe.train is not None else []
     planned = dataclasses.replace(planned, notes=tuple(notes))
     read_from = [source.checkpoint, *(donor.checkpoint for donor in journal.donors.values())]
     return Prepared(
@@ -296,3 +297,13 @@ def as_recipe(operations: Operations, plugins: Plugins) -> Recipe:
     if not operations:
         raise OperationError("there is no operation to apply", hint=EXAMPLE)
     return Recipe(operations=list(operations))
+
+
+def _other_dtypes(root: nn.Module) -> list[str]:
+    """Return a note if the weights to train are not of 32 bits."""
+    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in root.parameters() if p.is_floating_point()})
+    if not kinds or kinds == ["float32"]:
+        return []
+    return [
+        f"the weights to train are {', '.join(kinds)}; {{op: convert, dtype: float32}} as an operation upcasts them"
+    ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import BOXES, CROWD, LABELS, MASKS, SIZES, Network
 from surgeon.errors import TrainingError
-from surgeon.families.detectors import detector_library, object_classes, predicts
+from surgeon.families.detectors import detector_library, object_classes, predicts, stock_names
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.calls import Batch, Call
@@ -25,6 +25,8 @@ PREDICTED = "detections.boxes"
 DETECTION_LOSS = "detection"
 MOST = 100
 """The most boxes per picture, as in COCO's metrics."""
+HALF = 0.5
+"""From which probability on a pixel is of an object, as torchvision's documentation has it."""
 PROCESSORS = {
     "d_fine": "RTDetrImageProcessor",
     "rt_detr_v2": "RTDetrImageProcessor",
@@ -49,6 +51,8 @@ def with_detector(network: Network, model: nn.Module) -> Network:
     if library is None:
         return network
     head = network.head(LABELS)
+    if head.count is None and not head.names:  # nothing has replaced it
+        head = replace(head, names=stock_names(model)[0])
     count = head.count if head.count is not None and head.names else object_classes(model)
     # COCO's ids have gaps, which some checkpoints call N/A
     partial = head.partial or len(set(head.names)) < len(head.names) or "N/A" in head.names
@@ -109,6 +113,40 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 @dataclass(frozen=True)
+class Detected:
+    """What a detector sees in one picture, the best first.
+
+    Attributes:
+        boxes: ``(objects, 6)``: score, class, ``x1, y1, x2, y2`` in pixels.
+        masks: ``(objects, height, width)``: which pixels are of the object; None for detectors without masks.
+        keypoints: ``(objects, points, 3)``: ``x, y`` in pixels and a score (a logit); None without keypoints.
+    """
+
+    boxes: Tensor
+    masks: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Tensor], background: int) -> Detected:
+        """Return the best :data:`MOST` objects of what a library returns for a picture."""
+        scores = entry["scores"]
+        order = scores.argsort(descending=True, stable=True)[:MOST]
+        labels = (entry["labels"] - background)[order, None].float()
+        boxes = torch.cat([scores[order, None].float(), labels, entry["boxes"][order].float()], 1)
+        masks = entry["masks"][order, 0] >= HALF if "masks" in entry else None
+        points = None
+        if "keypoints" in entry:
+            places = entry["keypoints"][order, :, :2].float()
+            points = torch.cat([places, entry["keypoints_scores"][order, :, None].float()], 2)
+        return cls(boxes, masks, points)
+
+    @property
+    def padded(self) -> Tensor:
+        """The boxes ``(MOST, 6)``, with -100 for none."""
+        return torch.nn.functional.pad(self.boxes, (0, 0, 0, MOST - len(self.boxes)), value=IGNORED)
+
+
+@dataclass(frozen=True)
 class DetectorCall(Call):
     """How to call a detector with a batch. Its outputs are :data:`DETECTIONS` and, in eval mode, :data:`PREDICTED`.
 
@@ -139,10 +177,22 @@ class DetectorCall(Call):
                 return {DETECTIONS: _total(model(pictures, targets), len(pictures))}
             with _computing_losses(self.model):
                 outputs[DETECTIONS] = _total(model(pictures, targets), len(pictures))
+        return outputs | {PREDICTED: torch.stack([objects.padded for objects in self.detected(model, batch)])}
+
+    def detected(self, model: Callable[..., Any], batch: Batch) -> list[Detected]:
+        """Run a detector in eval mode, and return what it sees in each picture."""
+        sizes = batch[SIZES].tolist()
         with torch.no_grad():
-            predicted = model(pictures)
-        detections = [(entry["scores"], entry["labels"] - 1, entry["boxes"]) for entry in predicted]
-        return outputs | {PREDICTED: torch.stack([_rows(*entry) for entry in detections])}
+            if detector_library(self.model) == "torchvision":
+                pictures = [p[:, :high, :wide] for p, (high, wide) in zip(batch["pixel_values"], sizes, strict=True)]
+                return [Detected.of(entry, 1) for entry in model(pictures)]
+            return self._processed(model(**{name: batch[name] for name in self.inputs if name != SIZES}), batch)
+
+    def _processed(self, outputs: Any, batch: Batch) -> list[Detected]:
+        """Turn the outputs of a transformers detector into objects by its family's processor."""
+        with torch.no_grad():
+            process = _processor(self.model).post_process_object_detection
+            return [Detected.of(entry, 0) for entry in process(outputs, threshold=0.0, target_sizes=batch[SIZES])]
 
     def _transformers(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         arguments: dict[str, Any] = {name: batch[name] for name in self.inputs if name != SIZES}
@@ -154,11 +204,7 @@ class DetectorCall(Call):
             results[DETECTIONS] = outputs.loss.expand(len(batch[SIZES]))
         if self.model.training:
             return results
-        with torch.no_grad():
-            processor = _processor(self.model)
-            predicted = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=batch[SIZES])
-        detections = [(entry["scores"], entry["labels"], entry["boxes"]) for entry in predicted]
-        return results | {PREDICTED: torch.stack([_rows(*entry) for entry in detections])}
+        return results | {PREDICTED: torch.stack([objects.padded for objects in self._processed(outputs, batch)])}
 
 
 def _targets(batch: Mapping[str, Tensor], sizes: list[list[int]]) -> Iterator[dict[str, Tensor]]:
@@ -210,13 +256,6 @@ def _computing_losses(model: nn.Module) -> Iterator[None]:
         finally:
             for module in modules:
                 module.training = False
-
-
-def _rows(scores: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
-    """Return the best :data:`MOST` boxes of a picture, ``(MOST, 6)``."""
-    order = scores.argsort(descending=True, stable=True)[:MOST]
-    table = torch.cat([scores[order, None].float(), labels[order, None].float(), boxes[order].float()], 1)
-    return torch.nn.functional.pad(table, (0, 0, 0, MOST - len(order)), value=IGNORED)
 
 
 def _processor(model: nn.Module) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
-from surgeon.training.calls import MAIN
+from surgeon.training.calls import MAIN, Batch, Call
 from surgeon.training.class_names import adopt_padding
 from surgeon.training.data_fit import outputs_of
 from surgeon.training.detection import DETECTIONS, default_objective
@@ -250,15 +250,30 @@ def predict_samples(
 
 def run_batches(model: nn.Module, samples: Samples, batch_size: int) -> Any:
     """Yield, in eval mode and without gradients, the outputs by name, the batch and the index of its first sample."""
+    for call, batch, start in batches_of(model, samples, batch_size):
+        with torch.no_grad(), in_eval_mode(model):
+            outputs = outputs_of(model, call, batch)
+        yield (
+            {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()},
+            batch,
+            start,
+        )
+
+
+def batches_of(model: nn.Module, samples: Samples, batch_size: int) -> Iterator[tuple[Call, Batch, int]]:
+    """Yield how to call ``model``, the batch on its device and the index of its first sample.
+
+    Inputs get the dtype of the network's first weights, so that one of 16 or 64 bits runs as it is.
+    """
     adopt_padding(model, samples.used)
     call = call_of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
     for start in range(0, len(samples), batch_size):
         rows = several(samples.rows, range(start, min(start + batch_size, len(samples))))
         batch = {name: column.to(device) for name, column in samples.collate(rows).items()}
-        with torch.no_grad(), in_eval_mode(model):
-            outputs = outputs_of(model, call, batch)
-        yield outputs, batch, start
+        cast = {name: batch[name].to(dtype) for name in samples.inputs if batch[name].is_floating_point()}
+        yield call, {**batch, **cast}, start
 
 
 def main_output(outputs: dict[str, Tensor], trained: Sequence[str] = ()) -> str:

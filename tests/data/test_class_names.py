@@ -19,6 +19,25 @@ def test_names_are_in_the_order_in_which_a_person_counts():
     assert natural(["x1", "1x", "1"]) == ["1", "1x", "x1"]
 
 
+def test_signs_that_are_digits_but_no_numerals_have_a_place_in_the_order():
+    assert natural(["10²", "②", "2²", "x²"]) == ["2²", "10²", "x²", "②"]
+
+
+def test_names_that_look_alike_are_noted_and_told_apart():
+    made = number_classes("labels", [levels("cafe\u0301", "café", "Dog", "dog", "fox ", "hen")], Head())
+    assert made.names == ("cafe\u0301", "café", "Dog", "dog", "fox ", "hen")
+    assert [note.split(" are different")[0] for note in made.notes] == [
+        "labels: 'cafe\\u0301', café",
+        "labels: Dog, dog",
+    ]
+
+
+def test_names_that_are_refused_because_of_a_space_say_so():
+    with pytest.raises(TrainingError, match="only in the data: 'dog '") as caught:
+        number_classes("labels", [levels("cat", "dog", "dog ")], Head(count=2, names=("cat", "dog")))
+    assert "dog, 'dog ' differ only in case, spaces or Unicode form" in str(caught.value)
+
+
 def test_the_same_names_map_by_name_whatever_their_order(tmp_path):
     path = folder(tmp_path, ["digit", "flower", "icon", "temple"], count=3)
     names = ("temple", "icon", "flower", "digit")

@@ -33,7 +33,7 @@ def test_a_damaged_picture_is_named_with_its_row_or_left_out_and_counted(tmp_pat
     assert "on_error: skip" in str(caught.value)
     loaded = load(images(tmp_path, on_error="skip"))
     assert len(loaded.train) + len(loaded.test) == 14
-    assert any("left out 1 train rows that cannot be read" in note and str(bad) in note for note in loaded.notes)
+    assert any("left out 1 rows that cannot be read" in note and str(bad) in note for note in loaded.notes)
 
 
 def test_every_damaged_picture_is_counted_and_none_left_is_an_error(tmp_path):
@@ -46,7 +46,7 @@ def test_every_damaged_picture_is_counted_and_none_left_is_an_error(tmp_path):
     assert loaded.names["labels"] == ("dog", "rabbit")
     for path in tmp_path.rglob("*.png"):
         damaged(path, "empty")
-    with pytest.raises(TrainingError, match="no row of train can be read"):
+    with pytest.raises(TrainingError, match="no row can be read"):
         load(images(tmp_path, on_error="skip"))
 
 
@@ -120,6 +120,15 @@ def test_texts_are_cut_after_the_positions_of_the_network_and_those_that_were_ar
     assert not any(" cut after " in note for note in load(source).notes)
 
 
+def test_texts_that_are_all_empty_are_refused_and_pairs_that_lack_one_are_counted(tmp_path):
+    with pytest.raises(TrainingError, match="every text in 't' is empty"):
+        load(texts(tmp_path, [",1\n", "  ,0\n"] * 5))
+    words = tokenizer(tmp_path / "words")
+    rows = ["a film,good,1\n", ",bad,0\n", "a film, ,1\n", "a,b,0\n"] * 3
+    source = table(tmp_path / "p.csv", "t,u,y\n" + "".join(rows), text=["t", "u"], tokenizer=str(words))
+    assert f"{source['path']}: 6 of 12 pairs lack a text" in load(source).notes
+
+
 def test_texts_are_as_long_as_in_the_networks_training_unless_more_is_asked_for(tmp_path):
     source = texts(tmp_path, ["a good film,1\n", "a bad film,0\n"] * 5 + ["very " * 40 + "good film,1\n"])
     assert f"{source['path']}: 1 of 11 texts are cut after 16 tokens" in load(source, network=Network(context=16)).notes
@@ -164,7 +173,7 @@ def test_a_table_with_another_separator_says_so_and_reads_with_it(tmp_path):
     ("text", "message"),
     [
         (b"", "is empty"),
-        (b"x,y\n", "has no rows for train"),
+        (b"x,y\n", "has no rows"),
         (b"x,y\n1,0\n1,0,3\n", "cannot be read"),
         (b"x,y,y\n1,0,1\n2,1,1\n", "has the column 'y' twice"),
         ("x,y\n1,caf\xe9\n2,b\n".encode("latin-1"), "save it as UTF-8"),

@@ -72,6 +72,20 @@ def test_folders_that_are_links_are_followed_once(tmp_path):
     assert len(read_folder(tmp_path / "data").parts["train"]) == 10
 
 
+def test_a_class_that_is_a_link_to_another_is_noted(tmp_path):
+    path = folder(tmp_path, ["cat", "dog"], count=3)
+    (path / "kitten").symlink_to(path / "cat")
+    notes = " ".join(load(images(path)).notes)
+    assert f"3 files are read twice, by links ({path}/kitten/0.png is {path}/cat/0.png)" in notes
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named(tmp_path):
+    path = folder(tmp_path, ["cat", "dog"], count=3)
+    (path / "cat" / "0.png").rename(path / "cat" / "b\udce4r.png")
+    with pytest.raises(TrainingError, match=r"b\\udce4r.png' is not UTF-8"):
+        load(images(path))
+
+
 def test_folders_that_cannot_be_read_so_are_refused_with_what_they_lack(tmp_path):
     picture(tmp_path / "flat" / "1.png")
     with pytest.raises(TrainingError, match="has no class folders"):

@@ -103,3 +103,30 @@ def test_predictions_use_the_means_and_categories_of_training(tmp_path):
     (tmp_path / "new.csv").write_text("size,city,area\nM,Lima,400\n")
     with pytest.raises(TrainingError, match=r"row 0: 'Lima' in 'city' is not one of the categories"):
         surgeon.predict(model, tmp_path / "new.csv")
+
+
+def test_decimals_are_numbers_and_times_are_told_what_to_be(tmp_path):
+    import datetime
+    import decimal
+
+    import pandas
+
+    frame = pandas.DataFrame({"x": [decimal.Decimal(f"{row}.25") for row in range(8)], "y": list("ab") * 4})
+    frame["t"] = datetime.datetime(2024, 1, 1)
+    source = {**table(tmp_path / "t.parquet", ""), "test_fraction": 0.25}
+    frame.to_parquet(source["path"])
+    loaded = load(source)
+    assert {loaded.train[row]["x"].item() % 1 for row in range(len(loaded.train))} == {0.25}
+    with pytest.raises(TrainingError, match=r"(?s)timestamp.*write times as numbers"):
+        load({**source, "numbers": {"x": ["t"]}})
+
+
+def test_numbers_that_float32_cannot_hold_or_tell_apart_are_refused_or_noted(tmp_path):
+    times = [1_700_000_000_000 + row for row in range(8)]
+    source = table(tmp_path / "t.csv", "x,y\n" + "".join(f"{time},{'ab'[time % 2]}\n" for time in times))
+    assert any("of 8 numbers in 'x' float32 tells 1 apart; use scale: true" in note for note in load(source).notes)
+    scaled = load({**source, "scale": True})
+    assert len({scaled.train[row]["x"].item() for row in range(len(scaled.train))}) == len(scaled.train)
+    assert not any("use scale" in note for note in scaled.notes)
+    with pytest.raises(TrainingError, match="row 1: a number in 'x' is too large for float32"):
+        load(table(tmp_path / "u.csv", "x,y\n1,a\n1e39,b\n2,a\n3,b\n"))

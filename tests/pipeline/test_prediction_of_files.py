@@ -174,6 +174,25 @@ def test_a_network_in_memory_predicts_like_its_artifact(pets):
     torch.testing.assert_close(surgeon.predict(model, path).values, surgeon.predict(pets / "out", path).values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_dtype_predicts_and_is_measured_as_it_is(pets, dtype):
+    plain = surgeon.predict(surgeon.load(pets / "out"), pets / "digits")
+    model = surgeon.load(pets / "out").to(dtype)
+    predicted = surgeon.predict(model, pets / "digits")
+    assert torch.allclose(predicted.values, plain.values, atol=0.05)
+    assert next(model.parameters()).dtype == dtype
+    assert surgeon.evaluate(model, pets / "digits").samples == len(plain)
+
+
+def test_the_plan_of_a_training_names_weights_that_are_not_of_32_bits():
+    recipe = surgeon.Recipe(operations=[surgeon.ReplaceHead(classes=2)], train={"data": {"source": "digits"}})
+    half = torchvision.models.resnet18(num_classes=4).half()
+    said = "the weights to train are float16; {op: convert, dtype: float32}"
+    assert any(said in note for note in surgeon.plan(half, recipe).notes)
+    upcast = recipe.model_copy(update={"operations": [surgeon.Convert(dtype="float32"), *recipe.operations]})
+    assert not any("weights to train" in note for note in surgeon.plan(half, upcast).notes)
+
+
 def test_a_source_written_out_takes_what_it_leaves_out_from_training(pets):
     source = {"source": "images", "path": str(pets / "digits")}
     whole = {row["sample"]: row["probabilities"] for row in surgeon.predict(pets / "out", pets / "digits").rows}

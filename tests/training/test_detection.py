@@ -47,7 +47,7 @@ def batch_for(network: nn.Module, file: Path, **data: Any) -> tuple[Any, Batch]:
 def test_a_detector_learns_and_predicts_boxes_by_name_in_pixels_of_the_picture(tmp_path):
     file = draw(tmp_path / "data", 10)
     model, report = trained(shapes.faster_rcnn(), file, {"epochs": 16, "learning_rate": 0.003, "batch_size": 2})
-    assert report.after["detections_loss"] < 0.3 * report.before["detections_loss"]
+    assert report.after["detections_loss"] < 0.4 * report.before["detections_loss"]
     measured = report.tasks[DETECTIONS]["all"]
     assert measured["map_50"] > 0.8
     assert list(measured["per_class"]) == NAMES
