@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,21 +37,40 @@ REPLACE = "--force replaces it; -o names another place"
 SHARD_BYTES = 5 * 10**9
 
 
-def check_output(path: Path, *, force: bool, inputs: list[Path]) -> None:
+def check_output(path: Path, *, force: bool, inputs: list[Path], nbytes: int = 0) -> None:
     """Refuse an output path that cannot or should not be written to, before any work is done.
 
     Args:
         path: The file or folder to write.
         force: Whether to replace an existing artifact or file.
         inputs: The source's files, which the output must not overwrite, contain or lie in.
+        nbytes: How many bytes of tensors will be written, where that is known.
 
     Raises:
-        OutputError: The path exists, overlaps the input, or its parent is not writable.
+        OutputError: The path exists, overlaps the input, its parent is not writable, or its disk lacks the room.
     """
     if path.suffix in (".bin", ".pth", ".ckpt", ".onnx", ".pt2"):
         hint = "choose one of these, and export the result: surgeon export"
         raise OutputError(f"{path}: surgeon writes folders, .safetensors and .pt", hint=hint)
     check_place(path, force=force, inputs=inputs, replaceable=lambda folder: (folder / MANIFEST).exists())
+    if nbytes:
+        _check_room(path, nbytes)
+
+
+def _check_room(path: Path, nbytes: int) -> None:
+    """Refuse a disk that does not hold ``nbytes`` more, or that nothing can be written to, before hours of training."""
+    parent = path.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            disk = shutil.disk_usage(parent)
+    except OSError as error:
+        message = f"nothing can be written to {parent}: {error.strerror}"
+        raise OutputError(message, hint="-o names another place") from error
+    if disk.total and disk.free < nbytes:  # some network disks do not say how large they are
+        message = f"the disk of {parent} has {disk.free:,} bytes free, and the output needs {nbytes:,}"
+        raise OutputError(message, hint="make room, or name another disk with -o")
 
 
 def check_place(path: Path, *, force: bool, inputs: list[Path], replaceable: Callable[[Path], bool]) -> None:

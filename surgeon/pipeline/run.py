@@ -95,7 +95,7 @@ def run_recipe(
             outputs=outputs,
         )
     plugins = prepared.plugins
-    check_output(path, force=force, inputs=prepared.inputs)
+    check_output(path, force=force, inputs=prepared.inputs, nbytes=prepared.plan.bytes_written)
     if note := left_behind(path, prepared.record.companions):
         prepared.plan = dataclasses.replace(prepared.plan, notes=(*prepared.plan.notes, note))
     progress.planned(prepared.plan)

@@ -111,7 +111,9 @@ def run_training(
         options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
         trainee = _trainee(recipe, model, options, seed, own_recipe=operations is None)
     if is_first_process():
-        check_output(path, force=force or resume, inputs=trainee.inputs)
+        tensors = (*trainee.model.parameters(), *trainee.model.buffers())
+        nbytes = sum(tensor.nbytes for tensor in tensors)
+        check_output(path, force=force or resume, inputs=trainee.inputs, nbytes=nbytes)
     report = train_ready(
         trainee, settings, plugins=plugins, folder=folder, checkpoints=True, resume=resume, quiet=quiet
     )
