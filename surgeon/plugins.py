@@ -123,13 +123,13 @@ class Plugins:
         return True
 
     def _add(self, plugin: object, name: str) -> None:
-        check_hooks(plugin, name)
+        check_hooks(plugin, self.origin(name))
         try:
             self.manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
-            raise PluginError(f"plugin {name!r} cannot be registered: {one_line(error)}") from error
+            raise PluginError(f"plugin {self.origin(name)!r} cannot be registered: {one_line(error)}") from error
 
     def _hooks_of(self, name: str) -> list[str]:
         plugin = self.manager.get_plugin(name)

@@ -104,14 +104,23 @@ def test_the_recorded_fields_of_an_earlier_version_are_migrated(guide):
     assert guide.Fade.migrate({"percent": 50}, 1) == {"factor": 0.5}
 
 
-def test_the_loss_source_provider_family_and_callback_pass_their_checks(guide):
-    kit.check_loss(guide.surgeon_losses()["hinge"], torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), missing=-100)
-    kit.check_source(guide.surgeon_sources()[0]())
-    kit.check_provider(guide.surgeon_architectures()[0])
-    kit.check_callback(guide.surgeon_callbacks()["count"], limit=3)
+TESTS = {hook: re.findall(r"^Test: `(check_\w+\(.*\))`$", section(hook), re.M) for hook in HOOKS}
+"""The call of the kit in the section of each hook; commands have none."""
+
+
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook != "surgeon_commands"])
+def test_the_example_of_every_hook_passes_the_check_that_its_section_names(hook, guide):
+    assert TESTS[hook], f"the section on {hook} names no check of surgeon.testing"
+    for call in TESTS[hook]:
+        eval(call, {**vars(guide), **vars(kit)})
+
+
+def test_the_penalty_and_the_second_provider_of_the_guide_pass_their_checks(guide):
+    samples = [{"x": IMAGES[0][i % 2], "labels": torch.tensor(i % 2)} for i in range(4)]
+    data = surgeon.Splits(samples, samples, inputs=("x",))
+    objectives = [surgeon.Objective(output="logits")]
+    kit.check_penalty(guide.SmallWeights(), build, data, batch_size=2, objectives=objectives)
     kit.check_provider(guide.Catalog())
-    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
-    kit.check_family(guide.surgeon_families()[0], encoder, [[2, 5, 8]])
 
 
 def test_the_options_of_a_loss_are_used_and_others_are_refused(guide):

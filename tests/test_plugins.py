@@ -142,9 +142,22 @@ def test_an_installed_plugin_with_an_unknown_hook_blocks_nothing_else(site_packa
     text = "from surgeon.interfaces.hooks import hookimpl\n@hookimpl\ndef surgeon_operation(): return []\n"
     installed(site_packages, "typo_plugin", text, "typo")
     loaded = plugins.load()
-    assert "surgeon_operation" in loaded.failures["typo"].message
+    assert "plugin 'typo_plugin 1.0' implements 'surgeon_operation'" in loaded.failures["typo"].message
     assert "nearest: surgeon_operations" in str(loaded.failures["typo"])
     assert "truncate" in loaded.operations()
+
+
+def test_what_a_plugin_prints_does_not_mix_with_the_output_of_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output may be JSON."""
+    text = SOURCE.format(name="Glow") + "\n\nprint('hello from import')\n"
+    text = text.replace("    return [", "    print('hello from hook')\n    return [")
+    loaded = plugins.load([write(tmp_path, "chatty", text)], installed=False)
+    assert "glow" in loaded.operations()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "hello from import\nhello from hook" in printed.err
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -180,6 +193,7 @@ def test_a_hook_with_arguments_of_its_own_is_refused() -> None:
         ("def f(:", "SyntaxError"),
         ("raise ValueError('no licence')", "no licence"),
         ("import sys; sys.exit(3)", "SystemExit"),
+        ("class Stop(BaseException): pass\nraise Stop('now')", "Stop: now"),
     ],
 )
 def test_a_named_plugin_that_fails_to_import_is_an_error_at_once(tmp_path: Path, text: str, reason: str) -> None:
@@ -262,6 +276,7 @@ class NoLoad(surgeon.Source):
     ("hook", "offer", "reason"),
     [
         ("surgeon_operations", RuntimeError("no disk"), "RuntimeError: no disk"),
+        ("surgeon_operations", SystemExit(3), "SystemExit: 3"),
         ("surgeon_operations", None, "returned None instead of a list of Operation classes"),
         ("surgeon_operations", 7, "returned 7 instead of"),
         ("surgeon_operations", "widen", "returned 'widen' instead of"),
@@ -283,7 +298,7 @@ def test_a_hook_that_raises_or_returns_nonsense_is_put_aside_and_the_rest_works(
     hook: str, offer: object, reason: str
 ) -> None:
     def function() -> object:
-        if isinstance(offer, Exception):
+        if isinstance(offer, BaseException):
             raise offer
         return offer
 

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -26,10 +27,13 @@ def imported(name: str, load: Callable[[], Any]) -> Any:
         PluginError: The import raised an exception; the message names it.
     """
     try:
-        return load()
+        with redirect_stdout(sys.stderr):  # the output of a command belongs to the command: it may be JSON
+            return load()
     except PluginError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):  # from the keyboard, as far as anyone can tell
+            raise
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise PluginError(f"plugin {name!r} cannot be imported: {reason}") from error
 
@@ -88,9 +92,12 @@ def run_hook(plugin: str, hook: str, call: Callable[[], T]) -> T:
         PluginError: The hook raised.
     """
     try:
-        return call()
+        with redirect_stdout(sys.stderr):
+            return call()
     except PluginError as error:
         raise error.at(f"plugin {plugin!r}, {hook}") from error.__cause__
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise PluginError(f"plugin {plugin!r} raised in {hook}: {reason}", hint="--debug shows where") from error

@@ -158,13 +158,23 @@ def _callables(offer: Any, expected: str, arguments: int, names: str = "(predict
     return list(offer.items())
 
 
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function; that of one that takes anything for a builtin without a signature."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return inspect.signature(_anything)
+
+
+def _anything(*arguments: Any, **options: Any) -> None:
+    """Stand for a function whose arguments are unknown."""
+
+
 def _takes(function: Callable[..., Any], count: int) -> bool:
     try:
-        inspect.signature(function).bind(*range(count))
+        signature_of(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # a builtin without a signature
-        return True
     return True
 
 

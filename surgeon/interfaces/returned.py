@@ -6,8 +6,10 @@ Each error names the plugin's distribution, what was called, what was expected a
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +88,7 @@ def origin_of(thing: Any) -> str:
     module = _module_of(thing)
     if module.partition(".")[0] in _standing_alone():
         return _file_of(module)
-    for name in importlib.metadata.packages_distributions().get(module.partition(".")[0], ()):
+    for name in _distributions(_folders()).get(module.partition(".")[0], ()):
         return f"{name} {importlib.metadata.version(name)}"
     return _file_of(module)
 
@@ -101,7 +103,7 @@ def raised_in(thing: Any, call: str, run: Callable[[], T], expected: tuple[type[
         return run()
     except expected:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise PluginError(f"{call}{_from(thing)} raised {reason}", hint="--debug shows where") from error
 
@@ -118,6 +120,16 @@ def _forgotten_list(kind: type, value: Any) -> str | None:
 
 def _module_of(extension: Any) -> str:
     return str(getattr(extension, "__module__", None) or type(extension).__module__)
+
+
+def _folders() -> tuple[tuple[str, float], ...]:
+    """List the folders that modules are imported from, with the time at which something was last installed there."""
+    return tuple((path, os.stat(path).st_mtime if os.path.exists(path) else 0.0) for path in sys.path)
+
+
+@lru_cache(maxsize=1)  # reading what every installed package contains takes a second
+def _distributions(folders: tuple[tuple[str, float], ...]) -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _standing_alone() -> set[str]:

@@ -19,10 +19,12 @@ from torch import nn
 
 from surgeon.interfaces.composite import METHOD, ORDINARY, Composite
 from surgeon.nn.features import PRINCIPAL, main_tensor, with_main_tensor
-from surgeon.nn.mixing import Mixin, mixed
+from surgeon.nn.mixing import Mixin, base_of, mixed
 from surgeon.nn.outputs import Outputs
 
 TRUNK_OUTPUT = "logits"
+ATTRIBUTES = ("grafts", "exit", "network_output", "mask_position")
+"""What :func:`graft` adds to a network."""
 
 
 class Exit(BaseException):
@@ -243,7 +245,7 @@ def graft(model: nn.Module) -> Grafted:
     """
     if isinstance(model, Grafted):
         return model
-    for name in ("grafts", "exit", "network_output", "mask_position"):
+    for name in ATTRIBUTES:
         if hasattr(model, name):
             raise ValueError(f"{type(model).__name__} already has an attribute {name!r}")
     parameters = list(inspect.signature(model.forward).parameters)
@@ -255,3 +257,18 @@ def graft(model: nn.Module) -> Grafted:
     grafted.network_output = TRUNK_OUTPUT
     grafted.mask_position = parameters.index("attention_mask") if "attention_mask" in parameters else None
     return grafted
+
+
+def ungraft(model: Grafted) -> nn.Module:
+    """Give a network without branches and early end its own class back, in place, and return it.
+
+    It stays as it is if something else was mixed into its class since.
+    """
+    network = cast("nn.Module", model)
+    mixin = type(model).__dict__.get("mixed_from", (None,))[0]
+    if model.grafts or model.exit is not None or not (isinstance(mixin, type) and issubclass(mixin, Grafted)):
+        return network
+    for name in ATTRIBUTES:
+        delattr(model, name)
+    network.__class__ = base_of(type(model))
+    return network

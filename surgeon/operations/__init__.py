@@ -17,6 +17,7 @@ from surgeon.operations.adapt_input.operation import AdaptInput
 from surgeon.operations.append import Append
 from surgeon.operations.conserve import Conserve
 from surgeon.operations.convert import Convert
+from surgeon.operations.drop_outputs import DropOutputs
 from surgeon.operations.freeze import Freeze
 from surgeon.operations.gradient_reversal import GradientReversal
 from surgeon.operations.insert import Insert
@@ -36,6 +37,7 @@ __all__ = [
     "Append",
     "Conserve",
     "Convert",
+    "DropOutputs",
     "Freeze",
     "GradientReversal",
     "Insert",
@@ -72,4 +74,5 @@ def surgeon_operations() -> Sequence[type[Operation]]:
         Unfreeze,
         Conserve,
         Convert,
+        DropOutputs,
     ]

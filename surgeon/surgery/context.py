@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 from torch import nn
 
-from surgeon.errors import OperationError, SiteError
+from surgeon.errors import OperationError, SiteError, suggest
 from surgeon.graph.cut import exit_at, needed_before
 from surgeon.graph.edit import names_of_parameters, never_skip, prune, replace_module
 from surgeon.graph.sites import Site
 from surgeon.nn.frozen import freeze_norm
-from surgeon.nn.grafts import Branch, Grafted, Tap, graft, hook
+from surgeon.nn.grafts import ATTRIBUTES, Branch, Grafted, Tap, graft, hook, ungraft
 from surgeon.surgery.features import Features, features_at, features_of_head
 from surgeon.surgery.inspection import name_of
 from surgeon.surgery.module_state import CLASS, HOOKS, TRAINING
@@ -33,8 +33,8 @@ class Surgery(SettingEdits):
     ``trace``, ``inputs``, ``recall``, ``choose``, ``is_recorded``, ``locate``, ``build``, ``families``. Values:
     ``new``, ``draw``, ``copy_origin``, ``derive``, ``fill``, ``donor``, ``borrow``, ``reshape``, ``convert``,
     ``weight``, ``filled``, ``record``, ``is_made``. Modules: ``replace``, ``remove``, ``attach``, ``insert``,
-    ``keep_children``, ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``, ``tap``,
-    ``untap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
+    ``keep_children``, ``wrap``. Settings: ``set``, ``hook``, ``unhook``, ``bookkeeping``. Outputs: ``branch``,
+    ``unbranch``, ``tap``, ``untap``, ``graft``, ``cut``. Training state: ``freeze``. In the plan: ``note``.
     """
 
     def features(self, at: str | None = None) -> Features:
@@ -93,6 +93,33 @@ class Surgery(SettingEdits):
         self._journal.branches[name] = self._journal.operation
         self._changed(f"grafts.{name}")
         return branch
+
+    def unbranch(self, name: str) -> None:
+        """Remove the branch that computes the output ``name``.
+
+        With the last branch, a network that runs to its own end gets its own class back, and returns what that does.
+
+        Raises:
+            OperationError: There is no such branch, or it computes the only output.
+        """
+        model, journal = self.model, self._journal
+        branches = list(model.grafts) if isinstance(model, Grafted) else []
+        if not isinstance(model, Grafted) or name not in branches:
+            raise OperationError(
+                f"no branch computes an output {name!r} (branches: {', '.join(branches) or 'none'})",
+                hint=suggest(name, branches) or "surgeon inspect shows the outputs and what computes them",
+            )
+        if model.network_output is None and len(branches) == 1:
+            raise OperationError(
+                f"{name!r} is the only output: without it the network returns nothing",
+                hint="add another output first: multitask, replace_head",
+            )
+        self.untap(cast("Branch", model.grafts[name]).tap)
+        self.remove(f"grafts.{name}")
+        journal.claim(model, CLASS, *ATTRIBUTES)
+        journal.changed.append("grafts")
+        ungraft(model)
+        self._retrace()
 
     def graft(self) -> Grafted:
         """Prepare the root for branches and an early end, and return it.

@@ -22,6 +22,7 @@ from surgeon.surgery.origins import Origin, Origins
 from surgeon.surgery.plan import Step
 from surgeon.surgery.snapshot import Snapshot
 from surgeon.surgery.unrecorded import (
+    refuse_gradient_hooks,
     refuse_lost_values,
     refuse_stray_hooks,
     refuse_unrecorded_settings,
@@ -103,7 +104,7 @@ class Course:
         except SurgeonError as error:
             error.at(place)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"raised {type(error).__name__}: {error}", where=place) from error
         if result is not surgery.model:
             raise OperationError(
@@ -115,6 +116,7 @@ class Course:
         refuse_unrecorded_tensors(before, after, journal, place)
         if states is not None:
             refuse_lost_values(surgery.model, journal, place)
+            refuse_gradient_hooks(before, after, place)
             self._states = ModuleStates(surgery.model.named_modules())
             refuse_unrecorded_settings(states, self._states, journal, place)
             refuse_stray_hooks(surgery.model, journal, place)

@@ -6,8 +6,10 @@ object that a module refers to is compared field by field, once, however many mo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import nn
 CLASS = "__class__"
 TRAINING = "training"
 HOOKS = "hooks"
+CLASS_FORWARD = "forward of its class"
 INTERNAL = frozenset(vars(nn.Module()))
 """What ``nn.Module`` keeps in every module: its tables of parameters, buffers, children and hooks, and its mode."""
 HOOK_TABLES = tuple(name for name in INTERNAL if name.endswith("_hooks"))
@@ -70,6 +73,10 @@ class Change:
         if self.name == HOOKS:
             return f"the hooks of {where}"
         place = f"{self.site}.{self.attribute}".lstrip(".")
+        if self.name == CLASS_FORWARD:
+            return f"the forward of {type(self.holder).__name__}, the class of {where}, in the whole process"
+        if self.old == self.new:
+            return f"what {place} holds, {self.new}"
         if self.old is None or self.new is None:
             return f"{place}, which is {'new' if self.old is None else 'gone'}"
         return f"{place}, {self.old} → {self.new}"
@@ -100,6 +107,7 @@ class ModuleStates:
                 if name not in INTERNAL
             }
             state[CLASS] = type(module)
+            state[CLASS_FORWARD] = (_REFERENCE, None, type(module).forward)
             state[TRAINING] = module.training
             if hooked := [table for name in HOOK_TABLES if (table := attributes.get(name))]:
                 state[HOOKS] = (list, *[hook for table in hooked for hook in table.values()])
@@ -114,7 +122,10 @@ class ModuleStates:
             now = after._holders.get(key)
             if now is None or now.state == holder.state:
                 continue
+            other_class = holder.state.get(CLASS) is not now.state.get(CLASS)
             for name in {**holder.state, **now.state}:
+                if name == CLASS_FORWARD and other_class:
+                    continue
                 old, new = holder.state.get(name, _ABSENT), now.state.get(name, _ABSENT)
                 if not (old is new or old == new):
                     yield Change(now.value, now.site, now.within, name, _as_text(old), _as_text(new))
@@ -130,13 +141,40 @@ class ModuleStates:
             return (kind, *[self._frozen(item, site, path, depth) for item in value])
         if isinstance(value, dict) and len(value) <= _LENGTH:
             return (kind, *[(key, self._frozen(item, site, path, depth)) for key, item in value.items()])
+        if isinstance(value, (list, tuple, set, frozenset, deque)) and len(value) <= _LENGTH:
+            return (_REFERENCE, *[self._frozen(item, site, path, depth) for item in value], value)
+        if isinstance(value, partial):
+            parts = (value.func, value.args, value.keywords)
+            return (_REFERENCE, *[self._frozen(part, site, path, depth) for part in parts], value)
+        if (content := _content(value)) is not None:
+            return (_REFERENCE, id(value), content, value)
         if depth and id(value) not in self._holders and not isinstance(value, (nn.Module, *_CODE)):
-            fields = getattr(value, "__dict__", None)
-            if isinstance(fields, dict):
+            fields = _fields(value)
+            if fields:
                 self._holders[id(value)] = _Holder(value, site, path, state := {})
                 for name, item in list(fields.items()):
                     state[name] = self._frozen(item, site, f"{path}.{name}", depth - 1)
         return (_REFERENCE, id(value), value)
+
+
+def _content(value: Any) -> bytes | None:
+    """Return the bytes of an array of numpy or of ``array``, which can be changed in place."""
+    try:
+        view = memoryview(value)
+        return bytes(view) if view.nbytes <= _LENGTH * 8 else None
+    except (TypeError, ValueError, NotImplementedError, BufferError):  # not an array, or one of Python objects
+        return None
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, those in slots too."""
+    slots = [name for cls in type(value).__mro__ for name in _names(getattr(cls, "__slots__", ()))]
+    held = {name: getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)}
+    return {**held, **(vars(value) if isinstance(getattr(value, "__dict__", None), dict) else {})}
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 class _Mark:

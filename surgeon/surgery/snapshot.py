@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from surgeon.nn.grafts import Tap
@@ -14,16 +15,19 @@ from surgeon.surgery.plan import Edit
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Hold the modules and tensors of a network, by identity, and which tensors train."""
+    """Hold the modules and tensors of a network, by identity, and of the tensors dtypes, which train, and hooks."""
 
     modules: dict[str, nn.Module]
     tensors: dict[str, object]
     trainable: dict[str, bool]
+    hooks: dict[str, int]
+    dtypes: dict[str, torch.dtype]
 
     @classmethod
     def of(cls, model: nn.Module) -> Snapshot:
         """Take a snapshot of ``model``."""
-        modules, tensors, trainable = {}, {}, {}
+        modules, trainable, hooks = {}, {}, {}
+        tensors: dict[str, torch.Tensor] = {}
         for prefix, module in model.named_modules(remove_duplicate=False):
             modules[prefix] = module
             dot = f"{prefix}." if prefix else ""
@@ -31,10 +35,12 @@ class Snapshot:
                 if parameter is not None:
                     tensors[dot + name] = parameter
                     trainable[dot + name] = parameter.requires_grad
+                    hooks[dot + name] = _hooks_on(parameter)
             for name, buffer in module._buffers.items():
                 if buffer is not None and name not in module._non_persistent_buffers_set:
                     tensors[dot + name] = buffer
-        return cls(modules, tensors, trainable)
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        return cls(modules, dict(tensors), trainable, hooks, dtypes)
 
     def unclaimed(self, after: Snapshot, claims: Iterable[str], frozen: Iterable[str]) -> list[str]:
         """List the names that differ between two snapshots and that the journal does not mention.
@@ -53,6 +59,18 @@ class Snapshot:
             if self.trainable.get(name) != after.trainable.get(name) and not _covered(name, state):
                 unclaimed.add(name)
         return sorted(unclaimed)
+
+    def cast(self, after: Snapshot, claims: Iterable[str]) -> list[str]:
+        """List the tensors that were cast in place to another dtype, and that the journal does not mention."""
+        structural = set(claims)
+        kept = {id(tensor): self.dtypes[name] for name, tensor in self.tensors.items()}
+        changed = (n for n, dtype in after.dtypes.items() if kept.get(id(after.tensors[n]), dtype) != dtype)
+        return [name for name in changed if not _covered(name, structural)]
+
+    def hooked(self, after: Snapshot) -> list[str]:
+        """List the parameters on whose gradients there are more hooks than before."""
+        counts = {id(self.tensors[name]): count for name, count in self.hooks.items()}
+        return [name for name, count in after.hooks.items() if count > counts.get(id(after.tensors[name]), 0)]
 
     def exchanged(self, after: Snapshot, claims: Iterable[str]) -> list[str]:
         """List the topmost sites that hold another module than before, and that the journal does not mention."""
@@ -99,6 +117,12 @@ class Snapshot:
                 parameters = after.modules[site].parameters() if site in after.modules else [after.tensors[site]]
                 edits.append(Edit("~", site, status, sum(p.numel() for p in parameters)))  # type: ignore[attr-defined]
         return edits
+
+
+def _hooks_on(parameter: nn.Parameter) -> int:
+    """Count the hooks on the gradient of a parameter."""
+    tables = (parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None))
+    return sum(len(table) for table in tables if table)
 
 
 def _edit(mark: str, site: str, module: nn.Module) -> Edit:

@@ -9,7 +9,7 @@ from torch import nn
 from surgeon.errors import OperationError
 from surgeon.graph.tensors import tensors_of
 from surgeon.surgery.journal import Journal
-from surgeon.surgery.module_state import CLASS, HOOKS, TRAINING, Change, ModuleStates
+from surgeon.surgery.module_state import CLASS, CLASS_FORWARD, HOOKS, TRAINING, Change, ModuleStates
 from surgeon.surgery.setting_edits import PATCHED
 from surgeon.surgery.snapshot import Snapshot
 
@@ -39,6 +39,12 @@ def refuse_unrecorded_tensors(before: Snapshot, after: Snapshot, journal: Journa
     Raises:
         OperationError: The journal does not mention them; it names them.
     """
+    if cast := before.cast(after, journal.changed):
+        raise OperationError(
+            f"cast {len(cast)} tensors outside its journal: {_few(cast)}",
+            where=place,
+            hint="surgery.convert(dtype, function) records it and shows it; what surgery.new makes may be cast",
+        )
     if unclaimed := before.unclaimed(after, journal.changed, journal.retrained):
         raise OperationError(
             f"changed {len(unclaimed)} tensors outside its journal: {_few(unclaimed)}",
@@ -50,6 +56,22 @@ def refuse_unrecorded_tensors(before: Snapshot, after: Snapshot, journal: Journa
             f"changed modules outside its journal: {_few([_exchange(before, after, site) for site in sites])}",
             where=place,
             hint="edit through surgery.replace, remove, attach, insert or keep_children",
+        )
+
+
+def refuse_gradient_hooks(before: Snapshot, after: Snapshot, place: str) -> None:
+    """Refuse hooks on the gradients of parameters: the network that is filled has other tensors.
+
+    Raises:
+        OperationError: There are new ones; it names the parameters.
+    """
+    if hooked := before.hooked(after):
+        raise OperationError(
+            f"hooked gradients outside its journal: {_few(hooked)}; a hook on a tensor is lost where the network is "
+            "filled, copied or saved",
+            where=place,
+            hint="surgery.freeze leaves out whole parameters; for a part of one, put a module there whose forward "
+            "multiplies it by a mask, a buffer",
         )
 
 
@@ -100,7 +122,7 @@ def _how_to_record(change: Change) -> str:
         return f"surgery.set({site}, '__class__', the class) records it and shows it in the plan"
     if change.name == TRAINING:
         return "leave modes alone: train() and eval() change them back. surgery.freeze makes norms stay in eval mode"
-    if change.name == "forward":
+    if change.name in ("forward", CLASS_FORWARD):
         return f"it is {PATCHED}: surgery.replace(site, module of your own class), insert, or hook"
     return f"surgery.set({site}, {change.attribute!r}, value) records it and shows it in the plan"
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from surgeon.nn.frozen import Frozen
+from surgeon.testing.global_state import difference, read_state, restore
 from surgeon.testing.runs import Arguments, Case, batch_of, close, few, mapped, run, same, tensors_in, try_run
 
 
@@ -237,18 +238,18 @@ def check_globals(case: Case) -> None:
         states = []
         for seed in (0, 1):
             torch.manual_seed(seed)
-            before = _globals()
+            before = read_state()
             args, kwargs = mapped(case.arguments, lambda tensor: tensor.clone())
             try:
                 case.edited.train()(*args, **kwargs)
             except Exception:  # in training it takes other arguments, such as targets
                 return
             finally:
-                changed, after = before != _globals(), _globals()
-                _restore(before)
+                changed, after = before != read_state(), read_state()
+                restore(before)
             if changed:
                 raise AssertionError(
-                    f"a forward pass of {case.names} changes torch's global state ({_difference(before, after)}): all "
+                    f"a forward pass of {case.names} changes torch's global state ({difference(before, after)}): all "
                     "other code of the process is affected. Use it as a context: with torch.no_grad(): …"
                 )
             states.append(torch.random.get_rng_state())
@@ -257,21 +258,3 @@ def check_globals(case: Case) -> None:
             f"a forward pass of {case.names} seeds torch's random numbers, so that all later draws of the process "
             "repeat. Leave seeds alone, or draw from a torch.Generator."
         )
-
-
-def _globals() -> dict[str, object]:
-    return {
-        "the mode of gradients": torch.is_grad_enabled(),
-        "the default dtype": torch.get_default_dtype(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
-
-
-def _restore(state: dict[str, object]) -> None:
-    torch.set_grad_enabled(bool(state["the mode of gradients"]))
-    torch.set_default_dtype(state["the default dtype"])  # type: ignore[arg-type]
-    torch.use_deterministic_algorithms(bool(state["deterministic algorithms"]))
-
-
-def _difference(before: dict[str, object], after: dict[str, object]) -> str:
-    return ", ".join(f"{name}: {before[name]} → {after[name]}" for name in before if before[name] != after[name])

@@ -20,13 +20,14 @@ from surgeon.interfaces.training import Objective
 from surgeon.training.calls import Batch
 from surgeon.training.detection import DETECTIONS
 from surgeon.training.direction import refuse_seen_tokens
-from surgeon.training.further_metrics import Further, by_output
+from surgeon.training.further_metrics import Further, by_output, keeping
 from surgeon.training.language import is_language_model
 from surgeon.training.losses import Loss, bce, cross_entropy
 from surgeon.training.measure_tables import class_tables, domain_table
 from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Target, call_of, prepare
+from surgeon.training.packed_rows import refuse_other_sizes
 from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
@@ -107,10 +108,13 @@ def evaluate_samples(
             if not targets:
                 targets = prepare(_objectives(model, operations, outputs, batch), losses, outputs, batch, {})
                 tasks = [task_of(target, outputs, batch) for target in targets]
+                targets = keeping(targets, tasks, further)
                 refuse_seen_tokens(model, call_of(model, part.inputs), batch, outputs, targets)
             for target in targets:
                 _check_label(target, outputs, batch)
-            table_rows, sizes = rows(targets, outputs, batch)
+            table_rows, now = rows(targets, outputs, batch)
+            refuse_other_sizes(targets, sizes, now)
+            sizes = now
             tables.append(table_rows.cpu())
     if not tables:
         raise TrainingError("there are no samples to evaluate on")

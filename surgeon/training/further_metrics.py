@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +14,16 @@ from torch import Tensor
 
 from surgeon.errors import PluginError, SurgeonWarning, TrainingError, suggest
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.offers import signature_of
 from surgeon.interfaces.returned import raised_in, refuse_return
 from surgeon.recipe.train_settings import MetricSettings
+from surgeon.training.objectives import Target
 
 Metric = Callable[..., float]
 """Called with the predictions and labels of all samples, and its options; returns one number."""
-TASKS = ("classes", "questions", "values")
-"""The tasks whose predictions are all kept; those of tokens and pixels would fill the memory."""
+TASKS = ("classes", "questions", "values", None)
+"""The tasks whose predictions are all kept; those of tokens and pixels would fill the memory. None: the loss has no
+metrics of its own, as that of a plugin, and predictions are kept where a recipe's metric measures them."""
 WHERE = "train.metrics"
 
 
@@ -69,6 +71,7 @@ class Further:
         Args:
             prediction: The predictions of all samples with labels, ``(samples, outputs)``, in float32 on the CPU.
             target: Their labels: classes ``(samples,)``, or numbers in the shape of the predictions, NaN if missing.
+                Behind the loss of a plugin, both have the shapes that the loss gets.
 
         Raises:
             PluginError: The function of a plugin raised an exception, or returned something else than a number.
@@ -99,9 +102,9 @@ def make_further(entries: Sequence[str | MetricSettings], available: Mapping[str
                 where=where,
                 hint=suggest(name, available),
             )
-        parameters = list(inspect.signature(available[name]).parameters)[2:]
+        parameters = list(signature_of(available[name]).parameters)[2:]
         try:
-            inspect.signature(available[name]).bind(None, None, **settings.options)
+            signature_of(available[name]).bind(None, None, **settings.options)
         except TypeError as error:
             wrong = next((key for key in settings.options if key not in parameters), "")
             hint = suggest(wrong, parameters) or f"its options are: {', '.join(parameters) or 'none'}"
@@ -110,6 +113,15 @@ def make_further(entries: Sequence[str | MetricSettings], available: Mapping[str
             raise TrainingError(f"{name!r} is named twice", where=where, hint="name each once")
         metrics.append(Further(name, available[name], settings.options, settings.output))
     return metrics
+
+
+def keeping(targets: Sequence[Target], tasks: Sequence[str | None], further: Sequence[Further]) -> list[Target]:
+    """Keep the predictions that a metric measures and that the metrics of a task do not need."""
+    measured = {metric.output for metric in further}
+    return [
+        replace(target, kept=task is None and not measured.isdisjoint({None, target.objective.output}))
+        for target, task in zip(targets, tasks, strict=True)
+    ]
 
 
 def by_output(
@@ -136,12 +148,9 @@ def by_output(
         if not able or metric.output not in (None, *able):
             raise TrainingError(
                 f"the metric {metric.name!r} needs all predictions at once, which are not kept for tokens, pixels, "
-                "outputs of more than 256 numbers, and losses of plugins",
+                "and outputs or labels of more than 256 numbers",
                 where=WHERE,
-                hint=f"name another output: {', '.join(able)}"
-                if able
-                else "leave it out; or, behind the loss of a plugin, measure the output by another one without "
-                "training: {output: logits, loss: cross_entropy, weight: 0}",
+                hint=f"name another output: {', '.join(able)}" if able else "leave it out",
             )
     return {
         output: {metric.name: metric for metric in further if metric.output in (None, output)}

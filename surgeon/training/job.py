@@ -30,7 +30,7 @@ from surgeon.training.detection import DETECTIONS, check_settings
 from surgeon.training.direction import refuse_seen_tokens
 from surgeon.training.early_stopping import make_callbacks, surgeon_callbacks, wanted_arguments
 from surgeon.training.foreign import foreign_errors_explained
-from surgeon.training.further_metrics import Further, by_output, make_further, surgeon_metrics, tolerant
+from surgeon.training.further_metrics import Further, by_output, keeping, make_further, surgeon_metrics, tolerant
 from surgeon.training.label_check import check_labels, described
 from surgeon.training.metrics import COLUMNS, by_task_and_domain, task_of
 from surgeon.training.objectives import Target, call_of
@@ -104,6 +104,7 @@ class Job:
         home = next(model.parameters()).device
         scheduled = ScheduleCallback(model, self.schedules, self.plugins.schedules() if self.plugins else None)
         further = make_further(settings.metrics, self.plugins.metrics() if self.plugins else surgeon_metrics())
+        targets = keeping(targets, tasks, further)
         progress_callback = ProgressCallback(progress, scheduled)
         offered = self.plugins.callbacks() if self.plugins else surgeon_callbacks()
         named = make_callbacks(settings.callbacks, offered)

@@ -24,6 +24,7 @@ from surgeon.training.measures import (
     of_values,
 )
 from surgeon.training.objectives import Target
+from surgeon.training.packed_rows import pack, unpack
 from surgeon.training.task_weights import FixedWeights
 
 Further: TypeAlias = Mapping[str, Callable[[Tensor, Tensor], float]]
@@ -130,8 +131,10 @@ def _extra_columns(target: Target, outputs: Mapping[str, Tensor], batch: Batch) 
         # the class count determines which of the two follows
         columns = torch.cat([torch.full((size, 1), classes), torch.stack(tables).reshape(size, -1)], dim=1)
         return columns.float().to(prediction.device)
-    if task is None or prediction[:1].numel() > WIDEST:
+    if max(prediction[:1].numel(), label[:1].numel()) > WIDEST:
         return no_columns
+    if task is None:
+        return pack(prediction, label) if target.kept else no_columns
     if task == "classes":
         whole = label.argmax(1).masked_fill(~present(label).all(-1), IGNORED) if label.is_floating_point() else label
         return torch.cat([prediction.float().reshape(size, -1), whole.float()[:, None]], dim=1)
@@ -234,7 +237,10 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
         logits, labels = columns[:, :-1], columns[:, -1].long()
         metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
         metrics |= {name: metric(logits, labels) for name, metric in further.items()}
-    elif task is not None and columns.shape[1]:
+    elif task is None and columns.shape[1]:
+        prediction, label = unpack(columns)
+        metrics |= {name: metric(prediction, label) for name, metric in further.items()}
+    elif columns.shape[1]:
         half = columns.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
         metrics |= measure(columns[:, :half], columns[:, half:], names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from surgeon.data.labels import present
 from surgeon.data.network import SIZES
 from surgeon.errors import PluginError, TrainingError, suggest
+from surgeon.interfaces.offers import signature_of
 from surgeon.interfaces.returned import refuse_return
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import MAIN, Batch, Call
@@ -68,11 +68,13 @@ class Target:
         objective: The objective.
         loss: The loss function.
         options: Keyword arguments of the loss, with class weights as numbers.
+        kept: Whether all predictions are kept for a metric, though the loss has no metrics of its own.
     """
 
     objective: Objective
     loss: Loss
     options: Mapping[str, Any] = field(default_factory=dict)
+    kept: bool = False
 
     @property
     def of_classes(self) -> bool:
@@ -206,7 +208,7 @@ def check_options(objective: Objective, loss: Loss) -> None:
     Raises:
         TrainingError: An option is unknown; the error lists the available ones.
     """
-    parameters = inspect.signature(loss).parameters.values()
+    parameters = signature_of(loss).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     names = [p.name for p in list(parameters)[2:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]

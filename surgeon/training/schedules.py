@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -10,6 +9,7 @@ from typing import Any
 
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.offers import signature_of
 from surgeon.interfaces.returned import raised_in, refuse_return
 from surgeon.interfaces.training import Schedule
 
@@ -47,12 +47,12 @@ def curve_of(schedule: Schedule, curves: Mapping[str, Curve]) -> Callable[[float
             hint=suggest(kind, curves),
         )
     curve = curves[kind]
-    parameters = inspect.signature(curve).parameters
+    parameters = signature_of(curve).parameters
     options = dict(schedule.options)
     if "gamma" in parameters and "gamma" not in options and "gamma" in schedule.model_fields_set:
         options["gamma"] = schedule.gamma
     try:
-        inspect.signature(curve).bind(0.0, **options)
+        signature_of(curve).bind(0.0, **options)
     except TypeError as error:
         names = list(parameters)[1:]
         wrong = next((name for name in options if name not in names), "")

@@ -28,6 +28,7 @@ from surgeon.training.features import FeatureCache
 from surgeon.training.finite import FiniteGuard
 from surgeon.training.metrics import means, rows, total_loss
 from surgeon.training.objectives import Target, call_of, masked_mean
+from surgeon.training.packed_rows import refuse_other_sizes
 from surgeon.training.parameter_groups import parameter_groups
 from surgeon.training.samplers import make_sampler
 from surgeon.training.stages import Unfreezing
@@ -332,7 +333,9 @@ class ObjectiveTrainer(BaseTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = self.run_model(model, inputs)
-            table, self.widths = rows(self.targets, outputs, inputs)
+            table, widths = rows(self.targets, outputs, inputs)
+        refuse_other_sizes(self.targets, self.widths, widths)
+        self.widths = widths
         return None, table, table.new_zeros(len(table))
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:

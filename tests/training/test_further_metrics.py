@@ -6,14 +6,18 @@ import math
 
 import pytest
 import torch
-from small import make, splits
+from small import X, Y, make, splits
 from torch import nn
 
 import surgeon
+from surgeon.data.columns import Columns
 from surgeon.errors import PluginError, SurgeonWarning, TrainingError
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.operation import Operation
+from surgeon.interfaces.registered import registered
 from surgeon.interfaces.training import Schedule
 from surgeon.plugins import Plugins, load
+from surgeon.recipe.train_settings import MetricSettings
 from surgeon.training.callbacks import ScheduleCallback
 from surgeon.training.further_metrics import by_output, calibration_error, make_further
 from surgeon.training.schedules import surgeon_schedules
@@ -81,6 +85,122 @@ def test_a_metric_of_what_is_not_kept_is_refused():
     further = make_further(["calibration_error"], {"calibration_error": calibration_error})
     with pytest.raises(TrainingError, match="needs all predictions at once"):
         by_output(further, {"logits": "tokens"}, {"logits": 5})
+
+
+def of_rows(prediction, target):
+    """A plugin's loss."""
+    return (prediction.reshape(len(target), -1).mean(1) - target.reshape(len(target), -1).float().nanmean(1)) ** 2
+
+
+SEEN: list[tuple[torch.Size, torch.Size, torch.dtype]] = []
+
+
+def sum_of_labels(prediction, target):
+    SEEN.append((prediction.shape, target.shape, target.dtype))
+    return target.nansum().item()
+
+
+class Grid(nn.Module):
+    """A picture of 2 by 3 for each sample, beside the classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.layer(x)
+        return {"logits": hidden[:, :3], "grid": hidden.reshape(-1, 2, 3)}
+
+
+class WithALoss:
+    @hookimpl
+    def surgeon_losses(self):
+        return {"of_rows": of_rows}
+
+    @hookimpl
+    def surgeon_metrics(self):
+        return {"sum_of_labels": sum_of_labels}
+
+
+def offered() -> Plugins:
+    plugins = load(installed=False)
+    plugins.register(WithALoss(), "with_a_loss")
+    return plugins
+
+
+def with_grids(grids: torch.Tensor) -> surgeon.Splits:
+    data = Columns(x=X, labels=Y, grids=grids)
+    return surgeon.Splits(data, data, inputs=("x",))
+
+
+@pytest.mark.parametrize("grids", [torch.rand(48, 2, 3), torch.randint(0, 5, (48, 2, 3)), torch.rand(48, 4)])
+def test_a_metric_of_a_plugin_measures_an_output_behind_a_loss_of_a_plugin(grids):
+    if grids.is_floating_point():
+        grids[3], grids[4, 0] = torch.nan, torch.nan
+    SEEN.clear()
+    objectives = [
+        surgeon.Objective(output="grid", loss="of_rows", label="grids"),
+        surgeon.Objective(output="logits"),
+    ]
+    metrics = [{"metric": "sum_of_labels", "output": "grid"}]
+    settings = surgeon.TrainSettings(epochs=1, baseline="none", metrics=metrics, objectives=objectives)
+    report = train(make(Grid), settings, data=with_grids(grids), quiet=True, plugins=offered())
+    assert report.tasks["grid"]["all"]["sum_of_labels"] == pytest.approx(grids.nansum().item())
+    assert "sum_of_labels" not in report.tasks["logits"]["all"]
+    kept = 47 if grids.is_floating_point() and grids.ndim == 3 else 48 - grids.is_floating_point()
+    assert set(SEEN) == {(torch.Size([kept, 2, 3]), torch.Size([kept, *grids.shape[1:]]), grids.dtype)}
+
+
+def test_every_output_is_measured_where_none_is_named():
+    objectives = [surgeon.Objective(output="grid", loss="of_rows", label="grids"), surgeon.Objective(output="logits")]
+    settings = surgeon.TrainSettings(epochs=1, baseline="none", metrics=["sum_of_labels"], objectives=objectives)
+    report = train(make(Grid), settings, data=with_grids(torch.ones(48, 6)), quiet=True, plugins=offered())
+    assert report.tasks["grid"]["all"]["sum_of_labels"] == 48 * 6
+    assert report.tasks["logits"]["all"]["sum_of_labels"] == Y.sum().item()
+
+
+def test_evaluate_measures_behind_the_loss_of_a_plugin_too():
+    class Adds(Operation):
+        def apply(self, model, surgery):
+            return surgery.model
+
+        def objectives(self):
+            return [surgeon.Objective(output="grid", loss="of_rows", label="grids")]
+
+    with registered(Adds):
+        evaluation = surgeon.evaluate(
+            surgeon.apply(make(Grid), [Adds()]),
+            with_grids(torch.ones(48, 6)),
+            metrics=[{"metric": "sum_of_labels", "output": "grid"}],
+            part="test",
+            plugins=offered(),
+        )
+    assert evaluation.measures["grid"]["all"]["sum_of_labels"] == 48 * 6
+
+
+class OfAnyLength(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[..., None])[..., 0]
+
+
+def test_outputs_of_several_sizes_are_refused_where_a_metric_needs_all_of_them():
+    samples = [{"x": torch.ones(2 + i // 8), "labels": torch.ones(2 + i // 8)} for i in range(16)]
+    data = surgeon.Splits(samples, samples, inputs=("x",))
+    objectives = [surgeon.Objective(output="logits", loss="of_rows")]
+    settings = surgeon.TrainSettings(
+        epochs=1, batch_size=8, baseline="none", objectives=objectives, metrics=["sum_of_labels"]
+    )
+    with pytest.raises(TrainingError, match=r"the output 'logits' or its labels 'labels' differ in size"):
+        train(OfAnyLength(), settings, data=data, quiet=True, plugins=offered())
+
+
+def test_a_builtin_function_without_a_signature_serves_as_a_metric():
+    (further,) = make_further([MetricSettings(metric="dist", p=1)], {"dist": torch.dist})
+    assert further(torch.ones(3), torch.zeros(3)) == 3
 
 
 @pytest.mark.parametrize(("result", "what"), [(None, "None"), ("high", "the str 'high'"), (torch.ones(2), "a Tensor")])

@@ -77,7 +77,7 @@ class _Rows:
             width=min(site, room - description_width) - SIGN, overflow="fold"
         )  # an address is only useful in full
         grid.add_column(width=GAP)
-        grid.add_column(width=description_width, no_wrap=True, overflow="ellipsis")
+        grid.add_column(width=description_width, overflow="fold")
         grid.add_column(width=GAP)
         grid.add_column(min_width=number, justify="right", no_wrap=True)
         for signed, description, parameters in self.rows:

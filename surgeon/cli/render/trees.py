@@ -67,7 +67,7 @@ def render_tree(
         rows.append(
             {
                 "site": Text.assemble((row.parent, "dim"), (row.name, "bold" if row.depth == 1 else "")),
-                "module": Text(many + type(row.module).__name__, style="cyan", no_wrap=True, overflow="ellipsis"),
+                "module": Text(many + type(row.module).__name__, style="cyan"),
                 "output": Text() if trace is None else _shape(trace, row.site),
                 "parameters": Text(count(parameters) if parameters else ""),
                 "FLOPs": Text(count(operations) if (operations := (flops or {}).get(row.site, 0) * row.copies) else ""),

@@ -94,13 +94,20 @@ def test_an_operation_without_effect_says_so() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_wider_than_the_terminal_and_addresses_stay_whole(width: int) -> None:
-    long = Edit("+", "backbone.body.layer4.2.conv3.adapter.projection", f"Conv2d({', '.join(map(str, range(60)))})", 7)
+    long = Edit("+", "backbone.body.layer4.2.conv3.adapter.projection", "Conv2d", 7)
     text = drawn(render_plan(plan(HEAD, Step("insert", (long,)))), width)
     assert max(map(len, text.splitlines())) <= width
     lines = text.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("   + backbone"))
     folded = [line.split()[0] for line in lines[first + 1 : lines.index("", first)]]
     assert lines[first].split()[1] + "".join(folded) == "backbone.body.layer4.2.conv3.adapter.projection"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_description_is_folded_and_not_cut(width: int) -> None:
+    numbers = ", ".join(map(str, range(60)))
+    text = drawn(render_plan(plan(Step("insert", (Edit("+", "conv", f"Conv2d({numbers})", 7),)))), width)
+    assert f"Conv2d({numbers})".replace(" ", "") in "".join(text.replace("+7", "").split())
 
 
 @pytest.mark.parametrize("width", [50, 60, 80])
@@ -133,6 +140,13 @@ def test_a_tree_keeps_its_sites_shapes_and_numbers_whole_on_a_narrow_terminal(wi
     assert "9.41 k" in line
     assert "@stem" in line
     assert ("Conv2d" in line) is (width >= 72)
+
+
+def test_the_name_of_a_class_is_whole_at_eighty_columns() -> None:
+    model = torchvision.models.mobilenet_v2()
+    text = drawn(render_tree(model, {"blocks": ["features.8"]}, trace(model)), 80)
+    assert "3 × InvertedResidual " in text
+    assert "…" not in text
 
 
 def test_in_a_pipe_nothing_is_wrapped_coloured_or_padded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,96 @@
+"""What the objects in attributes hold, and the forward of a class, are compared before and after an operation."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import NamedTuple
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import surgeon
+from surgeon.errors import OperationError
+from surgeon.interfaces.operation import Operation
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+    def __init__(self) -> None:
+        self.factor = 1
+
+
+def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+    return x * factor
+
+
+class Holding(nn.Module):
+    """Holds objects whose contents can change in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.table = numpy.zeros(3)
+        self.history = deque([1])
+        self.scale = partial(scaled, factor=1.0)
+        self.slots = Slotted()
+        self.pair = Pair([1], 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+class Pair(NamedTuple):
+    first: list[int]
+    second: int
+
+
+CONTENTS = {
+    "table": lambda model: model.table.__setitem__(0, 3.0),
+    "history": lambda model: model.history.append(2),
+    "scale": lambda model: model.scale.keywords.update(factor=2.0),
+    "slots.factor": lambda model: setattr(model.slots, "factor", 2),
+    "pair": lambda model: model.pair.first.append(2),
+    "the forward of Holding": lambda model: setattr(type(model), "forward", lambda self, x: x),
+}
+
+
+class Changing(Operation):
+    """Change what an attribute holds."""
+
+    place: str
+
+    def apply(self, model: nn.Module, surgery: surgeon.Surgery) -> nn.Module:
+        CONTENTS[self.place](surgery.model)
+        return surgery.model
+
+
+TENSORS = {
+    "cast 2 tensors outside its journal: layer.weight": (lambda model: model.double(), "surgery.convert"),
+    "hooked gradients .*layer.weight": (
+        lambda model: model.layer.weight.register_hook(lambda gradient: gradient * 0),
+        "surgery.freeze",
+    ),
+    "hooked gradients .*layer.bias": (
+        lambda model: model.layer.bias.register_post_accumulate_grad_hook(lambda parameter: None),
+        "surgery.freeze",
+    ),
+}
+
+
+@pytest.mark.parametrize("message", TENSORS)
+def test_casts_and_hooks_on_gradients_are_refused_with_the_right_verb(message, monkeypatch):
+    act, verb = TENSORS[message]
+    monkeypatch.setitem(CONTENTS, "tensors", act)
+    with pytest.raises(OperationError, match=rf"{message}[\s\S]*{verb}"):
+        surgeon.plan(Holding(), [Changing(place="tensors")], inputs=[1, 2])
+
+
+@pytest.mark.parametrize("place", CONTENTS)
+def test_what_an_attribute_holds_and_the_forward_of_a_class_are_compared_too(place, monkeypatch):
+    monkeypatch.setattr(Holding, "forward", Holding.forward)
+    with pytest.raises(OperationError, match=rf"changed outside its journal: .*{place}"):
+        surgeon.plan(Holding(), [Changing(place=place)], inputs=[1, 2])
