@@ -47,6 +47,7 @@ def test_the_shipped_checkpoint_is_small_bare_and_good():
     assert accuracy > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_script_rebuilds_the_shipped_checkpoint(tmp_path):
     subprocess.run([sys.executable, RECIPES / "make_digits.py", tmp_path / "digits.pt"], check=True)

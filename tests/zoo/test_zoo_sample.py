@@ -18,7 +18,6 @@ SAMPLE = (
     "torchvision/regnet_y_400mf",  # named blocks, and an attribute that surgery once had the name of
     "torchvision/quantized_mobilenet_v2",
     "torchvision/googlenet",  # auxiliary heads
-    "torchvision/mc3_18",  # video
     "torchvision/lraspp_mobilenet_v3_large",  # segmentation, from two depths of the trunk
     "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",  # detection: lists of boxes, a real forward for a trace
     "transformers/bert/BertForSequenceClassification",
@@ -27,13 +26,14 @@ SAMPLE = (
     "transformers/swin/SwinForImageClassification",  # changes its own settings as it runs
     "transformers/clip/CLIPModel",  # two towers
     "transformers/llava/LlavaForConditionalGeneration",  # images among the words
-    "transformers/mixtral/MixtralForSequenceClassification",  # mixture of experts
     "transformers/mamba/MambaModel",  # state space
     "transformers/wav2vec2/Wav2Vec2ForSequenceClassification",  # sound waves
     "transformers/whisper/WhisperForAudioClassification",  # mel features
     "transformers/patchtst/PatchTSTModel",  # time series
 )
 LARGER = (
+    "torchvision/mc3_18",  # video
+    "transformers/mixtral/MixtralForSequenceClassification",  # mixture of experts
     "torchvision/fcn_resnet50",
     "torchvision/keypointrcnn_resnet50_fpn",
     "torchvision/raft_small",

@@ -81,7 +81,10 @@ assert minimize is real
     )
 
 
-@pytest.mark.parametrize("release", ["2.15.0", "2.15.0a0+git1234", "3.0", "nonsense"])
+FURTHER = [pytest.param(release, marks=pytest.mark.slow) for release in ("2.15.0", "3.0")]
+
+
+@pytest.mark.parametrize("release", ["2.15.0a0+git1234", "nonsense", *FURTHER])
 def test_with_a_torch_newer_than_it_was_tried_with_nothing_is_put_off(release: str) -> None:
     newer = f"""
 import importlib.metadata
