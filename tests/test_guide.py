@@ -86,8 +86,19 @@ def test_the_operations_of_the_guide_keep_surgeons_promises(guide):
         kit.check_operations(build, [operation], IMAGES)
 
 
-def test_the_tests_of_the_guide_pass(guide):
+def test_the_test_of_the_guide_passes_and_catches_a_value_that_would_be_lost(guide, monkeypatch):
     guide.test_calm()
+
+    def apply(self: Operation, model: nn.Module, surgery: Surgery) -> nn.Module:
+        for site in surgery.select(self.at):
+            layer = surgery.new(nn.LayerNorm, surgery.shape(site)[-1], like=site)
+            nn.init.constant_(layer.weight, self.scale)  # a skeleton has no values yet: surgery.fill
+            surgery.insert(site, layer, name="calm")
+        return surgery.model
+
+    monkeypatch.setattr(guide.Calm, "apply", apply)
+    with pytest.raises(surgeon.OperationError, match=r"surgery\.fill"):
+        guide.test_calm()
 
 
 @pytest.mark.parametrize("promise", ["modules", "batches", "artifact"])
