@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from surgeon.architectures.config_errors import refused
 from surgeon.architectures.limits import check_config
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST, RECIPE
 from surgeon.checkpoint.companions import DOWNLOADS, FOLDER_DOWNLOADS
 from surgeon.errors import ArchitectureError, CheckpointError, suggest
 from surgeon.families.transformers.fields import MUTABLE
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from surgeon.interfaces.match import Match
 
 # Files to download from a repository: no code, and only one format of the weights.
-CONFIG = ["config.json"]
-MANIFEST = "surgeon.json"
 SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
 BIN = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 IGNORED = ["*/*", "consolidated*"]
@@ -87,7 +86,7 @@ class HuggingFace(ArchitectureProvider):
                 raise
         if weights and (architecture := _before_surgery(folder / MANIFEST)) is not None:
             return architecture, folder
-        config = _read_config(folder / "config.json")
+        config = _read_config(folder / CONFIG)
         return self.of_config(config, f"hf:{name}"), folder if weights else None
 
     def of_config(
@@ -322,7 +321,7 @@ def _local(name: str, *, weights: bool) -> tuple[Path, bool]:
     from surgeon.checkpoint.folder import holds_weights
 
     folder = Path(name).expanduser()
-    if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
+    if not any((folder / file).is_file() for file in (CONFIG, MANIFEST)):
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give a folder that has one")
     return folder, weights and holds_weights(folder)
 
@@ -350,7 +349,7 @@ def _snapshot(name: str, *, weights: bool) -> Path:
     repository, _, revision = name.partition("@")
 
     def fetch(patterns: list[str], ignored: list[str] | None = None) -> Path:
-        allowed = [*CONFIG, *patterns]
+        allowed = [CONFIG, *patterns]
         return Path(
             snapshot_download(
                 repository, revision=revision or None, allow_patterns=allowed, ignore_patterns=ignored or IGNORED
@@ -358,7 +357,7 @@ def _snapshot(name: str, *, weights: bool) -> Path:
         )
 
     try:
-        folder = fetch([*SAFETENSORS, *DOWNLOADS, MANIFEST, "recipe.yaml"] if weights else [])
+        folder = fetch([*SAFETENSORS, *DOWNLOADS, MANIFEST, RECIPE] if weights else [])
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch(BIN)
         if weights:
@@ -372,6 +371,6 @@ def _snapshot(name: str, *, weights: bool) -> Path:
             if Path(repository).is_dir()
             else "check the name and HF_TOKEN, or download it elsewhere and give the folder",
         ) from error
-    if not any((folder / file).is_file() for file in (*CONFIG, MANIFEST)):
+    if not any((folder / file).is_file() for file in (CONFIG, MANIFEST)):
         raise CheckpointError("has no config.json", where=f"hf:{name}", hint="give its weights file and --arch")
     return folder

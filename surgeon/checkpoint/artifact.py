@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST, RECIPE, WEIGHTS
 from surgeon.checkpoint.companions import write_companions
 from surgeon.checkpoint.digests import digest_of, sealed
 from surgeon.checkpoint.file_writer import Progress
@@ -26,12 +27,6 @@ from surgeon.errors import OutputError, SurgeonError
 
 T = TypeVar("T")
 
-MANIFEST = "surgeon.json"
-RECIPE = "recipe.yaml"
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-SIGNATURE = "model.sig"
-"""The signature of the other files; see ``surgeon.pipeline.signature``."""
 METADATA_KEY = "surgeon"
 REPLACE = "--force replaces it; -o names another place"
 SHARD_BYTES = 5 * 10**9

@@ -6,14 +6,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST, WEIGHTS
 from surgeon.checkpoint.contents import Checkpoint, damage_at
 from surgeon.checkpoint.files import below_key, foreign, open_file
 from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.checkpoint.safetensors import open_shards
 from surgeon.errors import CheckpointError
 
-WEIGHTS = (
-    "model.safetensors",
+WHOLE = (
+    WEIGHTS,
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -43,7 +44,7 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
     """
     with damage_at(str(folder), "cannot be read"):
         names = sorted(path.name for path in folder.iterdir())
-    whole = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    whole = next((name for name in WHOLE if (folder / name).is_file()), None)
     notes: list[str] = []
     if whole is None:
         whole, notes = _variant(folder, names)
@@ -70,7 +71,7 @@ def holds_weights(folder: Path) -> bool:
     with damage_at(str(folder), "cannot be read"):
         names = [path.name for path in folder.iterdir()]
     return foreign(names, "") is not None or any(
-        name in WEIGHTS or VARIANT.match(name) or (name.endswith(SUFFIXES) and not BESIDE.match(name)) for name in names
+        name in WHOLE or VARIANT.match(name) or (name.endswith(SUFFIXES) and not BESIDE.match(name)) for name in names
     )
 
 
@@ -127,8 +128,8 @@ def _check_gathered(checkpoint: Checkpoint, folder: Path, names: list[str]) -> N
 
 def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Add the config and manifest in ``folder`` to ``checkpoint``."""
-    config = read_object(folder / "config.json")
-    manifest = read_object(folder / "surgeon.json")
+    config = read_object(folder / CONFIG)
+    manifest = read_object(folder / MANIFEST)
     if config is None and manifest is None:
         return checkpoint
     form = "surgeon artifact" if manifest is not None else "Hugging Face folder"
@@ -143,7 +144,7 @@ def with_neighbours(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 
 def belongs_to_folder(path: Path) -> bool:
     """Return whether a file has the usual name of a folder's weights, so that the config beside it applies."""
-    return path.name in WEIGHTS or bool(VARIANT.match(path.name))
+    return path.name in WHOLE or bool(VARIANT.match(path.name))
 
 
 def _without_model(folder: Path, names: list[str]) -> CheckpointError:
@@ -156,10 +157,10 @@ def _without_model(folder: Path, names: list[str]) -> CheckpointError:
     ]
     if other and not loose:
         return other
-    hint = f"it has no {WEIGHTS[0]}, {WEIGHTS[2]} or their index"
+    hint = f"it has no {WHOLE[0]}, {WHOLE[2]} or their index"
     if loose:
         hint = f"name one of its files: {', '.join(str(folder / name) for name in loose[:4])}"
-    elif "config.json" in names:
+    elif CONFIG in names:
         path = folder if folder.is_absolute() or str(folder).startswith(".") else f"./{folder}"
         hint = f"hf:{path} is the untrained network that its config.json describes"
     elif names:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from surgeon.checkpoint.artifact import CONFIG, MANIFEST, RECIPE, SHARD_BYTES, WEIGHTS
+from surgeon.checkpoint.artifact import SHARD_BYTES
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST, RECIPE, WEIGHTS
 from surgeon.checkpoint.companions import KINDS
 from surgeon.docs.rst import docstring, escape, heading, key, literal, table
 from surgeon.interfaces.record import FORMAT, Record, Resolved, Surgeries

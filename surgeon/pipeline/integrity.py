@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from surgeon.architectures.source import Source
-from surgeon.checkpoint.artifact import RECIPE
+from surgeon.checkpoint.artifact_files import RECIPE
 from surgeon.checkpoint.digests import HINT, Integrity, check_files
 from surgeon.errors import VerificationError
 from surgeon.graph.tensors import tensors_of

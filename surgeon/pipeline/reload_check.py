@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from surgeon.checkpoint.artifact import CONFIG
+from surgeon.checkpoint.artifact_files import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
 from surgeon.errors import PluginError, VerificationError
 from surgeon.families.inputs import Inputs

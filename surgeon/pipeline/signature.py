@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint.artifact import MANIFEST, REPLACE, SIGNATURE
+from surgeon.checkpoint.artifact import REPLACE
+from surgeon.checkpoint.artifact_files import MANIFEST, SIGNATURE
 from surgeon.checkpoint.digests import check_files, check_manifest
 from surgeon.checkpoint.formats import open_checkpoint
 from surgeon.checkpoint.scratch import appearing

@@ -13,6 +13,7 @@ from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
 from surgeon.checkpoint.artifact import check_output
+from surgeon.checkpoint.artifact_files import MANIFEST, RECIPE
 from surgeon.checkpoint.scratch import remove
 from surgeon.errors import OutputError, RecipeError, name_nearest_option
 from surgeon.interfaces.record import record_of
@@ -34,7 +35,6 @@ from surgeon.surgery.opened import OpenOptions
 from surgeon.surgery.replay import open_from
 from surgeon.training.checkpoints import RUN
 
-MANIFEST = "surgeon.json"
 FILES = (".safetensors", ".pt")
 
 
@@ -153,12 +153,12 @@ def recipe_of_artifact(path: str | Path | None, overrides: Sequence[str], plugin
     last = record.surgeries[-1]
     needed, recorded = last.plugins, recorded_operations(last, plugins, source=f"{path}: its manifest")
     if Path(path).is_dir():
-        text = Path(path) / "recipe.yaml"
+        text = Path(path) / RECIPE
         recipe = load_recipe(text, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
         refuse_missing_parts(record, recipe, plugins, str(path))
         return recipe
     with tempfile.TemporaryDirectory(prefix="surgeon-") as scratch:
-        copy = Path(scratch) / "recipe.yaml"
+        copy = Path(scratch) / RECIPE
         copy.write_text(last.text, encoding="utf-8")
         recipe = load_recipe(copy, overrides=overrides, plugins=plugins, needed=needed, recorded=recorded)
         refuse_missing_parts(record, recipe, plugins, str(path))

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_callback import TrainerState
 
+from surgeon.checkpoint.artifact_files import WEIGHTS
 from surgeon.errors import SurgeonWarning, TrainingError
 from surgeon.graph.tensors import tensors_of
 
 RUN = "run.json"
 """Describes the run that the checkpoints beside it belong to; a run is only resumed if all of it is equal."""
-WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 """The last file that the Trainer writes into a checkpoint; a checkpoint without it is incomplete."""
 EXTRA = "training.safetensors"

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.checkpoint.artifact import MANIFEST
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST
 from surgeon.checkpoint.jsonfiles import read_object
 from surgeon.pages.numbers import count, size
 from surgeon.pipeline.nonfinite import describe_nonfinite
@@ -118,7 +118,7 @@ def render_saved(path: Path, reload: Reload | None) -> RenderableType:
     needed = _plugin_files(path)
     others = f", plugins={json.dumps(needed)}" if needed else ""
     lines = [saved, Text.assemble(("load it with  ", "dim"), f'surgeon.load("{path}"{others})')]
-    if (config := read_object(path / "config.json")) is not None:
+    if (config := read_object(path / CONFIG)) is not None:
         name = (config.get("architectures") or ["AutoModel"])[0]
         lines.append(Text.assemble(("or with       ", "dim"), f'transformers.{name}.from_pretrained("{path}")'))
     if reload is not None:
@@ -161,7 +161,7 @@ LOADERS = {
 def render_export(exported: Export) -> RenderableType:
     """Draw where an export is, how to load it, and what was compared."""
     path = exported.path
-    config = read_object(path / "config.json") or {} if exported.form == "hf" else {}
+    config = read_object(path / CONFIG) or {} if exported.form == "hf" else {}
     name = (config.get("architectures") or ["AutoModel"])[0]
     form = "hf with code" if "auto_map" in config else exported.form
     grid = Table.grid(padding=(0, 2))

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from surgeon.architectures.trust import TrustCode
-from surgeon.checkpoint.artifact import CONFIG, MANIFEST, RECIPE, SIGNATURE
+from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST, RECIPE, SIGNATURE
 from surgeon.checkpoint.companions import BASE_CARD, CARD
 from surgeon.errors import CheckpointError, HubError, name_nearest_option
 from surgeon.pipeline.api import verify

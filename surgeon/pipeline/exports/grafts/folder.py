@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from surgeon.checkpoint.artifact_files import CONFIG, WEIGHTS
 from surgeon.graph.tensors import tensors_of
 from surgeon.pipeline.exports.grafts.code import MODELING, write_code
 from surgeon.pipeline.exports.grafts.describe import Description
@@ -36,6 +37,6 @@ def write_grafted(model: nn.Module, folder: Path) -> None:
     }
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {f"{PREFIX}.{name}": tensor.detach().contiguous() for name, tensor in tensors_of(model)}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
