@@ -16,7 +16,7 @@ from surgeon.data.files import Encoder
 from surgeon.data.labels import IGNORED
 from surgeon.data.numbers import Numbers
 from surgeon.data.texts import Texts
-from surgeon.data.word_texts import WORD_IDS, label_first_pieces
+from surgeon.data.word_texts import WORD_IDS, Words, label_first_pieces
 from surgeon.errors import SurgeonError, TrainingError
 
 ROOM = 2 * 2**30
@@ -192,6 +192,11 @@ class Rows(Dataset[dict[str, Tensor]]):
         numbers = [int(self.numbers[position]) for position in positions]
         return [str(number) if self.ids is None else self.ids[number] for number in numbers]
 
+    def words(self, indices: Sequence[int]) -> list[list[str]] | None:
+        """Return the words of rows whose texts are lists of words; None for other rows."""
+        encode = next((encode for encode in self.encoders if isinstance(encode, Words)), None)
+        return None if encode is None else [list(encode.value(self.rows[index]) or ()) for index in indices]
+
     def unvaried(self) -> Rows:
         """Return the same rows without variations."""
         plain = copy.copy(self)
@@ -228,6 +233,10 @@ class Chosen(Dataset[dict[str, Tensor]]):
         """The encoders of the samples, if the dataset has any."""
         return list(getattr(self.samples, "encoders", ()))
 
+    def words(self, indices: Sequence[int]) -> Any:
+        """Return the words of samples; None if they are not lists of words."""
+        return words_of(self.samples, [self.positions[index] for index in indices])
+
     @property
     def members(self) -> Sequence[Any]:
         """The members of a dataset with several sources."""
@@ -243,6 +252,12 @@ def several(samples: Any, indices: Sequence[int]) -> Any:
     """Return samples of a dataset, together if it can read them so."""
     together = getattr(samples, "__getitems__", None)
     return together(indices) if callable(together) else [samples[index] for index in indices]
+
+
+def words_of(samples: Any, indices: Sequence[int]) -> list[list[str]] | None:
+    """Return the words of samples whose texts are lists of words; None for other samples."""
+    ask = getattr(samples, "words", None)
+    return ask(indices) if callable(ask) else None
 
 
 def label_values(samples: Any, name: str) -> Tensor | None:

@@ -16,7 +16,7 @@ from surgeon.surgery.opened import Model
 from surgeon.training.evaluation import Evaluation, evaluate_samples
 from surgeon.training.further_metrics import make_further
 from surgeon.training.language import is_language_model
-from surgeon.training.predictions import BATCH
+from surgeon.training.sample_predictions import BATCH
 
 
 @name_nearest_option

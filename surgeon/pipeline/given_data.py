@@ -26,7 +26,7 @@ from surgeon.recipe.document import parse
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import network_of
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
-from surgeon.training.predictions import known_objectives
+from surgeon.training.sample_predictions import known_objectives
 
 Data: TypeAlias = "str | Path | Mapping[str, Any] | Source | Splits | Sequence[str | Path]"
 """A file, folder, glob pattern, or several; a source as in a recipe; a recipe; datasets from Python."""

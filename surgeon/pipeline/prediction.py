@@ -25,7 +25,8 @@ from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.box_predictions import predict_boxes
 from surgeon.training.detection import DETECTIONS
-from surgeon.training.predictions import BATCH, Predictions, predict_samples
+from surgeon.training.predictions import Predictions
+from surgeon.training.sample_predictions import BATCH, predict_samples
 
 PartName = Literal["train", "validation", "test"]
 

@@ -16,7 +16,8 @@ from surgeon.errors import TrainingError
 from surgeon.families.detectors import object_classes, stock_names
 from surgeon.training.detection import DETECTIONS, Detected, DetectorCall
 from surgeon.training.penalties import in_eval_mode
-from surgeon.training.predictions import FEW, Predictions, batches_of
+from surgeon.training.predictions import FEW, Predictions
+from surgeon.training.sample_predictions import batches_of
 
 HEADER = ("sample", "class", "score", "left", "top", "right", "bottom")
 

@@ -28,7 +28,7 @@ from surgeon.training.measures import Measures
 from surgeon.training.metrics import ALL, COLUMNS, by_task_and_domain, rows, task_of
 from surgeon.training.objectives import Target, call_of, prepare
 from surgeon.training.packed_rows import refuse_other_sizes
-from surgeon.training.predictions import BATCH, known_objectives, main_output, objective_of, run_batches
+from surgeon.training.sample_predictions import BATCH, known_objectives, main_output, objective_of, run_batches
 
 
 @dataclass(frozen=True)

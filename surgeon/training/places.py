@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from surgeon.data.labels import IGNORED
 from surgeon.data.word_texts import WORD_IDS
 
 DENSE = ("words", "pixels")
@@ -24,19 +25,40 @@ def kind_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def classes_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return the class number of each word ``(words,)`` or pixel ``(height, width)`` of each sample."""
-    if output.ndim == 3:
-        best = output.argmax(-1)
-        return [row[first].cpu() for row, first in zip(best, first_pieces(batch[WORD_IDS]), strict=True)]
+def classes_of_words(output: Tensor, word_ids: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Return the class number of each word of each sample ``(words,)``, that of its first piece.
+
+    Args:
+        output: ``(samples, pieces, classes)``.
+        word_ids: The word of each piece ``(samples, pieces)``, -1 for none.
+        counts: How many words each sample has.
+    """
+    return by_word(output.argmax(-1), word_ids, counts)
+
+
+def by_word(values: Tensor, word_ids: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Return the value of each word's first piece ``(words,)`` of each sample.
+
+    A word without a piece has -100: the tokenizer drops it, or it lies past the longest text.
+    """
+    of_words = []
+    for row, words, first, count in zip(values, word_ids, first_pieces(word_ids), counts, strict=True):
+        of_words.append(row.new_full((count,), IGNORED))
+        of_words[-1][words[first]] = row[first]
+    return [row.cpu() for row in of_words]
+
+
+def classes_of_pixels(output: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return the class number of each pixel ``(height, width)`` of each sample."""
     size = batch[PICTURES].shape[-2:]
     whole = torch.nn.functional.interpolate(output, size=size, mode="bilinear", align_corners=False)
     return list(whole.argmax(1).cpu())
 
 
 def shares_of(places: Tensor, classes: int) -> Tensor:
-    """Return the share of places of each class ``(classes,)``."""
-    return torch.bincount(places.reshape(-1), minlength=classes) / max(1, places.numel())
+    """Return the share of places of each class ``(classes,)``, among those that have a class."""
+    numbers = places[places != IGNORED]
+    return torch.bincount(numbers, minlength=classes) / max(1, numbers.numel())
 
 
 def first_pieces(words: Tensor) -> Tensor:

@@ -61,7 +61,32 @@ def test_words_are_tagged_by_name_from_a_table_and_from_plain_texts(tagger, tmp_
     (tmp_path / "new.txt").write_text("a film\nvery very bad film\n")
     plain = surgeon.predict(tagger / "out", tmp_path / "new.txt")
     assert [row["class"] for row in plain.rows] == [["O", "THING"], ["O", "O", "VALUE", "THING"]]
-    assert plain.to_table()[1][:2] == ["new.txt:1", "O THING"] or plain.to_table()[1][1] == "O THING"
+    assert [row["words"] for row in plain.rows] == [["a", "film"], ["very", "very", "bad", "film"]]
+    assert plain.to_table()[:3] == [
+        ["sample", "word", "class"],
+        [str(tmp_path / "new.txt:1"), "a", "O"],
+        [str(tmp_path / "new.txt:1"), "film", "THING"],
+    ]
+    assert plain.summary(1)[1] == [[str(tmp_path / "new.txt:1"), "a/O film/THING"]]
+
+
+def test_a_word_without_a_token_keeps_its_place_and_has_no_class(tagger, tmp_path):
+    rows = [["a", "", "film"], ["a"] * 30 + ["film"]]
+    tags = [["O", "O", "THING"], ["O"] * 30 + ["THING"]]
+    lines = [json.dumps({"words": words, "tags": tag}) for words, tag in zip(rows, tags, strict=True)]
+    (tmp_path / "odd.jsonl").write_text("\n".join(lines))
+    predicted = surgeon.predict(tagger / "out", tmp_path / "odd.jsonl")
+    first, second = predicted.rows
+    assert first["words"] == rows[0]
+    assert first["class"] == ["O", None, "THING"]
+    assert first["label"] == ["O", None, "THING"]
+    assert len(second["class"]) == 31
+    assert second["class"][-1] is None
+    dropped = sum(name is None for row in predicted.rows for name in row["class"])
+    assert (
+        f"{dropped} words have no class: the tokenizer drops them, or they lie past the longest text" in predicted.notes
+    )
+    assert ["0", "", "", ""] in predicted.to_table()
 
 
 def test_words_are_measured_by_class(tagger):

@@ -11,7 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from surgeon.training.predictions import Predictions
 
-LEFT = ("sample", "part", "class", "next", "boxes", "label")
+LEFT = ("sample", "part", "class", "next", "boxes", "label", "words and their classes")
 """Headings of words; numbers stand at the right."""
 
 
