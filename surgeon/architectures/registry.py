@@ -15,6 +15,7 @@ from surgeon.errors import ArchitectureError, nearest, suggest
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.hooks import hookimpl
+from surgeon.interfaces.own_packages import scheme_hint
 
 __all__ = ["ArchitectureProvider", "parse", "surgeon_architectures"]
 
@@ -40,9 +41,8 @@ def parse(text: str, schemes: Sequence[str] = ("torchvision", "hf", "python")) -
         return Architecture(scheme=match["scheme"], name=match["name"])
     forms = "torchvision/NAME, hf:ORG/NAME, hf/CLASS, python:package.module:function"
     near = suggest(match["scheme"] if match else text, schemes)
-    raise ArchitectureError(
-        f"{text!r} is not an architecture", hint=f"write {forms}" + (f"     {near}" if near else "")
-    )
+    hint = scheme_hint(text) or f"write {forms}" + (f"     {near}" if near else "")
+    raise ArchitectureError(f"{text!r} is not an architecture", hint=hint)
 
 
 def meant(text: str, providers: Mapping[str, ArchitectureProvider]) -> str | None:

@@ -19,6 +19,7 @@ from surgeon.graph.skeleton import skeleton_of
 from surgeon.interfaces.architecture import ArchitectureProvider
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.match import Match
+from surgeon.interfaces.own_packages import scheme_hint
 from surgeon.interfaces.record import Record, Surgeries, record_of
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def open_source(
     except CheckpointError as error:
         if not path.exists() and (reference := meant(location, providers)):
             error.hint = f"did you mean {reference}?"
+        elif not path.exists() and (hint := scheme_hint(location)):
+            error.hint = hint
         raise
     checkpoint.location = location
     if arch is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from surgeon.errors import PluginError
+from surgeon.interfaces.own_packages import operation_hint
 
 
 def hint_about_missing(
@@ -41,7 +42,8 @@ def hint_about_missing(
             f"it comes from the plugin {origin!r}, which is not loaded: name it with --plugin {origin}, or in "
             f"Python with plugins=[{origin!r}], or install it"
         )
-    hints = [near or ""]
+    package = operation_hint(name, distributions.values()) if kind == "operation" else None
+    hints = [package or near or ""]
     for plugin, error in failures.items():
         hints.append(f"it may be in the plugin {plugin!r}, which failed: {error.message} (see: surgeon plugins)")
     return "\n    ".join(hints)
