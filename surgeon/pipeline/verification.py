@@ -54,6 +54,8 @@ class Verification:
         if self.changed:
             few = ", ".join(self.changed[:3]) + (", …" if len(self.changed) > 3 else "")
             yield "trained", f"{len(self.changed)} differ from the source's, all trainable: {few}"
+        if self.kept == 0 and self.changed:
+            yield "warning", "no kept tensor is the source's: another source of the same shapes would pass, too"
         if self.nonfinite:
             yield "warning", describe_nonfinite(self.nonfinite)
         if self.outputs:
