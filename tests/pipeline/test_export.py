@@ -11,6 +11,7 @@ from typing import Any
 
 import families
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -121,12 +122,15 @@ def test_the_mask_of_a_text_network_is_an_input(tmp_path):
     exported = surgeon.export(stock(), tmp_path / "net.pt2", to="torch-export")
     assert set(exported.inputs) == {"input_ids", "attention_mask"}
     assert exported.dynamic == ("batch", "length")
+    assert set(exported.shapes.values()) == {("batch", "length")}
 
 
 def test_a_mask_that_does_not_fit_the_network_is_not_an_input(tmp_path):
     exported = surgeon.export(families.build("hf_vit"), tmp_path / "net.pt2", to="torch-export")
     assert exported.inputs == ("pixel_values",)
     assert exported.dynamic == ("batch",)
+    size = families.build("hf_vit").config.image_size
+    assert exported.shapes == {"pixel_values": ("batch", 3, size, size)}
 
 
 def test_an_exported_program_has_one_of_several_stems_and_the_network_does_not_change(tmp_path):
@@ -195,6 +199,16 @@ def test_the_site_that_cannot_be_traced_is_named_and_nothing_is_written(tmp_path
         surgeon.export(Moody(), tmp_path / "net.pt2", to="torch-export")
     assert caught.value.where == "judge"
     assert files(tmp_path) == []
+
+
+def test_a_state_dict_in_safetensors_is_read_by_that_alone_and_holds_tied_tensors_twice(tmp_path):
+    tied = families.build("gpt2")
+    assert tied.lm_head.weight is tied.transformer.wte.weight
+    exported = surgeon.export(tied, tmp_path / "net.safetensors", to="state-dict")
+    assert exported.outputs
+    tensors = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    assert tensors.keys() == tied.state_dict().keys()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in tied.state_dict().items())
 
 
 def test_a_state_dict_of_what_cannot_be_traced_says_that_only_tensors_were_compared(tmp_path):

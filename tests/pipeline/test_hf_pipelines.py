@@ -23,9 +23,15 @@ CLASSES = ["left", "middle", "right"]
 
 
 def answers(task: str, folder: Path, samples: list[Any], **options: Any) -> Any:
-    """What the pipeline of a task says, from the files of a folder alone."""
+    """What the pipeline of a task says, from the files of a folder alone.
+
+    Weights are mapped from the file, and where a header's length puts them at another alignment some processors (AMD's
+    Zen 3) round differently: they are copied, so that the same values give the same bytes everywhere.
+    """
     torch.manual_seed(0)
     serve = transformers.pipeline(task, model=str(folder), device="cpu", **options)
+    for parameter in serve.model.parameters():
+        parameter.data = parameter.data.clone()
     return [serve(sample) for sample in samples]
 
 

@@ -179,7 +179,10 @@ def test_a_network_of_another_dtype_predicts_and_is_measured_as_it_is(pets, dtyp
     plain = surgeon.predict(surgeon.load(pets / "out"), pets / "digits")
     model = surgeon.load(pets / "out").to(dtype)
     predicted = surgeon.predict(model, pets / "digits")
-    assert torch.allclose(predicted.values, plain.values, atol=0.05)
+    # on average: how bfloat16 is rounded depends on the processor, and one sample lies between two classes
+    assert (predicted.values - plain.values).abs().mean() < 0.005
+    agreeing = [name == other for name, other in zip(predicted.classes, plain.classes, strict=True)]
+    assert sum(agreeing) >= len(plain) - 1
     assert next(model.parameters()).dtype == dtype
     assert surgeon.evaluate(model, pets / "digits").samples == len(plain)
 

@@ -152,6 +152,7 @@ LOADERS = {
     "torch-export": 'torch.export.load("{path}").module()',
     "onnx": 'onnxruntime.InferenceSession("{path}")',
     "state-dict": 'torch.load("{path}", weights_only=True)',
+    "safetensors": 'safetensors.torch.load_file("{path}")',
     "hf": 'transformers.{name}.from_pretrained("{path}")',
     "hf with code": 'transformers.AutoModel.from_pretrained("{path}", trust_remote_code=True)',
 }
@@ -164,13 +165,15 @@ def render_export(exported: Export) -> RenderableType:
     config = read_object(path / CONFIG) or {} if exported.form == "hf" else {}
     name = (config.get("architectures") or ["AutoModel"])[0]
     form = "hf with code" if "auto_map" in config else exported.form
+    form = "safetensors" if form == "state-dict" and path.suffix == ".safetensors" else form
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("load it with", LOADERS[form].format(path=path, name=name))
     if exported.form in ("torch-export", "onnx"):
+        shapes = [f"{name} ({' × '.join(map(str, shape))})" for name, shape in exported.shapes.items()]
         sizes = f"any {' and '.join(exported.dynamic)}" if exported.dynamic else "fixed sizes"
-        grid.add_row("inputs", f"{', '.join(exported.inputs)}: {sizes}")
+        grid.add_row("inputs", f"{', '.join(shapes)}: {sizes}")
     if exported.outputs:
         few = ", ".join(exported.outputs[:4]) + (", …" if len(exported.outputs) > 4 else "")
         cases = f"{exported.cases} input{'s' if exported.cases != 1 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,16 @@ class Call:
     def traced(self) -> Arguments:
         """The arguments, positional and by keyword."""
         return self.args, self.kwargs
+
+    def shapes(self, dynamic: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+        """Return the shape of each tensor among the arguments, with the names of the ``dynamic`` sizes."""
+        shapes = {}
+        for name, tensor in zip(self.names, leaves(self.traced), strict=True):
+            shape: list[int | str] = list(tensor.shape)
+            for at, size in enumerate(("batch", "length")[: tensor.ndim]):
+                shape[at] = size if size in dynamic else shape[at]
+            shapes[name] = tuple(shape)
+        return shapes
 
     def run(self, arguments: Arguments) -> dict[str, torch.Tensor]:
         """Run the network and return its output tensors by name."""

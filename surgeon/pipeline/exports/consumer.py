@@ -1,9 +1,8 @@
 """Load an exported network as its consumer does and run it: a script for a separate process without surgeon.
 
-Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder contains ``inputs.pt`` (a list of calls) or, for onnx,
-    one
-``inputs-N.npz`` per call; the outputs are written beside them as ``outputs.pt`` or ``outputs-N.npz``. The script does
-not import surgeon and refuses imports of it, also by a loaded file.
+Usage: ``python -P consumer.py FORM EXPORT FOLDER``. The folder contains ``inputs.pt`` (a list of calls) or, for
+onnx, one ``inputs-N.npz`` per call; the outputs are written beside them as ``outputs.pt`` or ``outputs-N.npz``. The
+script does not import surgeon and refuses imports of it, also by a loaded file.
 """
 
 from __future__ import annotations
@@ -61,10 +60,15 @@ def torch_export(export: Path, folder: Path) -> None:
 
 
 def state_dict(export: Path, folder: Path) -> None:
-    """Load tensors with torch only, write their digests, and run the program beside the inputs with them, if any."""
+    """Load tensors with torch or safetensors only, write their digests, and run the program beside them, if any."""
     import torch
 
-    tensors = torch.load(export, weights_only=True)
+    if export.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        tensors = load_file(export)
+    else:
+        tensors = torch.load(export, weights_only=True)
     digests = {}
     for name, tensor in tensors.items():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

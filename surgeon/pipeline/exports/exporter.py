@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,7 +40,7 @@ Form = Literal["torch-export", "onnx", "state-dict", "hf"]
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "torch-export": (".pt2",),
     "onnx": (".onnx",),
-    "state-dict": (".pt", ".pth"),
+    "state-dict": (".pt", ".pth", ".safetensors"),
 }
 """How the file of each form ends; ``hf`` is a folder."""
 WRITTEN = re.compile(
@@ -64,6 +64,7 @@ class Export:
         difference: The largest difference, relative to the largest value of its output.
         dynamic: The dynamic sizes: ``batch``, ``length``.
         notes: Remarks: sizes that are fixed and why, what was not compared.
+        shapes: The shape of each input of a program: sizes, and the names of dynamic ones.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Export:
     difference: float | None
     dynamic: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
 
 
 @name_nearest_option
@@ -89,7 +91,7 @@ def export(
     trust_code: TrustCode = (),
     plugins: Plugins | Sequence[str] | None = None,
 ) -> Export:
-    """Write a network in a format that loads without surgeon, and check that it does.
+    r"""Write a network in a format that loads without surgeon, and check that it does.
 
     The result is loaded in a process in which surgeon cannot be imported, and its outputs are compared with the
     network's. Nothing is written unless they agree.
@@ -98,6 +100,7 @@ def export(
     ``torch-export``  a ``.pt2`` file                                  ``torch.export.load(path).module()``
     ``onnx``          an ``.onnx`` file (needs the extra ``onnx``)     ``onnxruntime.InferenceSession(path)``
     ``state-dict``    a ``.pt`` or ``.pth`` file of tensors by name    ``torch.load(path, weights_only=True)``
+    \                 a ``.safetensors`` file of the same              ``safetensors.torch.load_file(path)``
     ``hf``            a folder; of a grafted network, with its code    ``AutoModel….from_pretrained(path)``
     ================  ===============================================  ==========================================
 
@@ -176,7 +179,8 @@ def _write(form: Form, call: Call, path: Path, folder: Path, output: Path, compa
                 f"a fixed {_fixed(dynamic)}: {error.where + ': ' if error.where else ''}{error.message}",
             ]
             continue
-        return Export(output, form, call.names, names, len(cases), difference, dynamic.names, tuple(notes))
+        shapes = call.shapes(dynamic.names)
+        return Export(output, form, call.names, names, len(cases), difference, dynamic.names, tuple(notes), shapes)
     raise refused or AssertionError  # the last iteration returns or raises
 
 
@@ -234,7 +238,7 @@ def _check_form(form: str, output: Path) -> None:
             f"{output}: {form} is written to a file that ends in {' or '.join(suffixes)}",
             hint=f"-o {output.with_suffix(suffixes[0])}",
         )
-    if suffixes is None and output.suffix in {*sum(SUFFIXES.values(), ()), ".safetensors"}:
+    if suffixes is None and output.suffix in sum(SUFFIXES.values(), ()):
         raise OutputError(f"{output}: {form} is written to a folder", hint=f"-o {output.with_suffix('')}")
 
 

@@ -6,14 +6,22 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from surgeon.errors import ExportError
 from surgeon.pipeline.exports.call import Call
 
 
 def write_state_dict_file(call: Call, path: Path) -> None:
-    """Write a file for ``torch.load(path, weights_only=True)``: tensors by name, tied ones stored once."""
-    torch.save(dict(call.network.model.state_dict()), path)
+    """Write tensors by name, for ``torch.load(path, weights_only=True)`` or ``safetensors.torch.load_file(path)``.
+
+    The file of torch stores tied tensors once; safetensors has no ties, and stores each of them.
+    """
+    tensors = dict(call.network.model.state_dict())
+    if path.suffix == ".safetensors":
+        save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, path)
+    else:
+        torch.save(tensors, path)
 
 
 def digests(call: Call) -> dict[str, list[object]]:
