@@ -35,12 +35,15 @@ def test_a_70_billion_parameter_llama_is_planned_in_two_seconds_and_100_megabyte
     )  # fmt: skip
     config.save_pretrained(tmp_path)
     _write_sparse_checkpoint(tmp_path, config)
-    best = min((_plan(tmp_path) for _ in range(3)), key=lambda result: result["seconds"])
-    assert best["before"] > 70e9
-    assert best["after"] < 40e9
-    assert best["kept"].startswith("363 of 723 tensors kept")
-    assert best["seconds"] < 2
-    assert best["megabytes"] < 100
+    for _ in range(3):  # of a busy machine the first time may not be the best
+        planned = _plan(tmp_path)
+        if planned["seconds"] < 2:
+            break
+    assert planned["before"] > 70e9
+    assert planned["after"] < 40e9
+    assert planned["kept"].startswith("363 of 723 tensors kept")
+    assert planned["seconds"] < 2
+    assert planned["megabytes"] < 100
 
 
 MOE = """

@@ -81,7 +81,8 @@ def test_each_tower_says_what_its_argument_of_the_whole_is_fed():
 
 def test_roles_are_those_of_the_root():
     model = two_towers()
-    roles = find_roles(model, lambda: trace(model))
+    traced = trace(model)
+    roles = find_roles(model, lambda: traced)
     assert roles.sites("head") == ["vision.fc"]
     assert roles.sites("stem") == ["vision.conv1.0"]
     assert all(site.startswith("vision.stage") for site in roles.sites("blocks"))

@@ -53,7 +53,14 @@ def stock() -> nn.Module:
 NETWORKS = {"early end": early_end, "branch": branch, "columns": columns, "stock": stock}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+SIBLINGS = ("early end", "stock")
+"""An early end has a branch's form, and a stock class is exported by its path on the command line below."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in NETWORKS],
+)
 def network(request) -> nn.Module:
     return NETWORKS[request.param]()
 

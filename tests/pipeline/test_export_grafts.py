@@ -42,7 +42,9 @@ def columns() -> nn.Module:
 NETWORKS = (branch, frozen_reversal, early_end, adapters, columns)
 
 
-@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, marks=pytest.mark.slow) if make in (branch, early_end) else make for make in NETWORKS]
+)
 def test_a_grafted_network_comes_back_without_surgeon_and_with_the_same_outputs(make, tmp_path):
     exported = surgeon.export(make(), tmp_path / "net", to="hf")  # in a process that cannot import surgeon
     assert exported.outputs
@@ -75,8 +77,8 @@ TORCHVISION = {
 }
 
 
-SIBLINGS = ("another head, frozen", "fewer blocks", "channels")
-"""Stock structures with other sizes: the same way through the exporter as an early end."""
+SIBLINGS = ("another head, frozen", "fewer blocks", "channels", "branches", "columns")
+"""Stock structures with other sizes go the way of an early end, and parts of one builder that of two builders."""
 
 
 @pytest.mark.parametrize(

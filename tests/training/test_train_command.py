@@ -160,7 +160,7 @@ def test_an_interrupt_before_the_first_checkpoint_says_so(checkpoint, recipe, tm
     assert "no checkpoint was made yet" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
     code = (
         "import os, signal, sys, torch; torch.set_num_threads(1)\n"

@@ -15,23 +15,23 @@ from zoo.table import render
 SAMPLE = (
     "torchvision/squeezenet1_1",  # fire modules, a convolution for a head
     "torchvision/shufflenet_v2_x0_5",  # views of one tensor, written in place
-    "torchvision/regnet_y_400mf",  # named blocks, and an attribute that surgery once had the name of
-    "torchvision/quantized_mobilenet_v2",
-    "torchvision/googlenet",  # auxiliary heads
     "torchvision/lraspp_mobilenet_v3_large",  # segmentation, from two depths of the trunk
     "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",  # detection: lists of boxes, a real forward for a trace
     "transformers/bert/BertForSequenceClassification",
     "transformers/gpt2/GPT2ForSequenceClassification",  # one sample, since it knows no padding
     "transformers/t5/T5Model",  # encoder and decoder of the same depth
-    "transformers/swin/SwinForImageClassification",  # changes its own settings as it runs
     "transformers/clip/CLIPModel",  # two towers
     "transformers/llava/LlavaForConditionalGeneration",  # images among the words
     "transformers/mamba/MambaModel",  # state space
     "transformers/wav2vec2/Wav2Vec2ForSequenceClassification",  # sound waves
-    "transformers/whisper/WhisperForAudioClassification",  # mel features
     "transformers/patchtst/PatchTSTModel",  # time series
 )
 LARGER = (
+    "torchvision/regnet_y_400mf",  # named blocks, and an attribute that surgery once had the name of
+    "torchvision/quantized_mobilenet_v2",
+    "torchvision/googlenet",  # auxiliary heads
+    "transformers/swin/SwinForImageClassification",  # changes its own settings as it runs
+    "transformers/whisper/WhisperForAudioClassification",  # mel features
     "torchvision/mc3_18",  # video
     "transformers/mixtral/MixtralForSequenceClassification",  # mixture of experts
     "torchvision/fcn_resnet50",

@@ -81,10 +81,10 @@ assert minimize is real
     )
 
 
-FURTHER = [pytest.param(release, marks=pytest.mark.slow) for release in ("2.15.0", "3.0")]
+FURTHER = [pytest.param(release, marks=pytest.mark.slow) for release in ("2.15.0", "3.0", "nonsense")]
 
 
-@pytest.mark.parametrize("release", ["2.15.0a0+git1234", "nonsense", *FURTHER])
+@pytest.mark.parametrize("release", ["2.15.0a0+git1234", *FURTHER])
 def test_with_a_torch_newer_than_it_was_tried_with_nothing_is_put_off(release: str) -> None:
     newer = f"""
 import importlib.metadata
