@@ -206,12 +206,21 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
     assert not (here / "out").exists()
 
 
+def test_no_line_of_the_list_of_commands_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert [line for line in out.splitlines() if line.endswith("...") and "Usage" not in line] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["apply"], 2, "Missing argument"),
         (["aply"], 2, "No such command 'aply'"),
         (["apply", "cut.yaml", "x.pt", "--sed", "1"], 2, "No such option"),
+        (["predict", "x.pt", "--part", "tset"], 2, "'test'\n    nearest: test     see: surgeon predict --help"),
+        (["export", "x.pt", "-o", "y", "--to", "onx"], 2, "nearest: onnx"),
         (["apply", "cut.yaml"], 3, "no model is given"),
         (["apply", "absent.yaml", "x.pt"], 3, "no such file"),
         (["plan", "cut.yaml", "absent.pt"], 4, "absent.pt"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -32,7 +33,7 @@ from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
-from surgeon.errors import SurgeonError
+from surgeon.errors import SurgeonError, suggest
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
@@ -183,7 +184,10 @@ def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
 
 def _usage_error(error: Exception) -> SurgeonError:
     command = getattr(getattr(error, "ctx", None), "command_path", "surgeon")
-    usage = SurgeonError(error.format_message().rstrip("."), hint=f"see: {command} --help")  # type: ignore[attr-defined]
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # type: ignore[attr-defined]
+    choice = re.search(r"'(?P<value>[^']*)' is not one of (?P<choices>'.+')$", message)
+    choices = re.findall(r"'([^']+)'", choice["choices"]) if choice else []
+    usage = SurgeonError(message, hint=suggest(choice["value"] if choice else "", choices, see=f"{command} --help"))
     usage.exit_code = int(getattr(error, "exit_code", 2))
     usage.__cause__ = error
     return usage

@@ -60,7 +60,7 @@ def schema(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Print the JSON Schema of recipes, or explain one part of them.
+    """Print the JSON Schema of recipes, or explain a part.
 
     Editors complete and check recipes with the schema.
     """

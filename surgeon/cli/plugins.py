@@ -21,7 +21,7 @@ def plugins(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """List the plugins and what they offer; ``new`` begins one.
+    """List the plugins and what they offer; new begins one.
 
     Plugins that failed to load, and names that two plugins claim, are listed below.
     """

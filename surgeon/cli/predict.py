@@ -64,9 +64,9 @@ def predict(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Print a network's predictions for samples, read as in training: one row per sample, classes by name.
+    """Predict for samples, which are read as in training.
 
-    Classes and yes/no questions are given as probabilities, values unchanged, boxes in pixels of the picture. Labels
+    Each sample has a row, with classes by name. Classes and yes/no questions are given as probabilities, values unchanged, boxes in pixels of the picture. Labels
     may be missing.
     """
     plugins: Plugins = context.obj

@@ -68,7 +68,7 @@ def push(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Push an artifact with its model card to the Hugging Face hub.
+    """Push an artifact and its card to the Hugging Face hub.
 
     The token is tried first, then the artifact is verified. README.md in the artifact is its card; without it one is
     made from the manifest.

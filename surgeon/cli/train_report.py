@@ -22,9 +22,9 @@ def train_report(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show how an artifact was trained: measures before and after, each class, the confusion matrix.
+    """Show how an artifact was trained, and how well.
 
-    The page of --html shows the network, the curve and the recipe as well. No weight is read.
+    That is the measures before and after, of each class, and the confusion matrix. The page of --html shows the network, the curve and the recipe as well. No weight is read.
     """
     if html is not None:
         check_page(html)
