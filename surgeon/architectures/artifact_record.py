@@ -29,13 +29,13 @@ def read_record(checkpoint: Checkpoint) -> Record:
     _check_names(manifest, checkpoint.location)
     try:
         record = Record.model_validate(manifest.get("record"))
-        check_files(manifest, checkpoint.files, checkpoint.folder, all_bytes=False)
     except ValidationError as error:
         problem = error.errors()[0]
         message = f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}"
         raise _damaged(message, checkpoint.location) from error
-    except (TypeError, KeyError, AttributeError) as error:
-        raise _damaged(f"files: {error}", checkpoint.location) from error
+    if checkpoint.folder is not None and manifest["format"] > 1:  # a single file has its digest in its header
+        _check_digests(manifest.get("files"), checkpoint.location)
+    check_files(manifest, checkpoint.files, checkpoint.folder, all_bytes=False)
     for surgeries in record.surgeries:
         for requested in (surgeries.operations, [recorded.fields for recorded in surgeries.resolved]):
             check_request(requested, surgeries.inputs, f"{checkpoint.location}: its manifest")
@@ -66,6 +66,16 @@ def _check_names(manifest: dict[str, Any], where: str) -> None:
     for name, fact in (manifest.get("companions") or {}).items():
         if not isinstance(fact, dict) or not isinstance(fact.get("kind"), str):
             raise _damaged(f"companions.{name}: {reprlib.repr(fact)} has no kind", where)
+
+
+def _check_digests(files: Any, where: str) -> None:
+    """Refuse a list of files that lacks the size or digest of one."""
+    if not isinstance(files, dict):
+        raise _damaged(f"files: {reprlib.repr(files)} is not a mapping of names", where)
+    for name, fact in files.items():
+        whole = isinstance(fact, dict) and type(fact.get("bytes")) is int and isinstance(fact.get("xxh3"), str)
+        if not whole:
+            raise _damaged(f"files.{name}: {reprlib.repr(fact)} has no size and digest", where)
 
 
 def writer_of(manifest: dict[str, Any], package: str) -> str | None:

@@ -140,6 +140,11 @@ def test_a_recipe_that_is_not_the_manifests_is_noticed_though_its_digest_fits(tm
         (("frozen",), "fc"),
         (("aliases",), ["a"]),
         (("companions",), {"LICENSE": 3}),
+        (("files",), None),
+        (("files",), ["recipe.yaml"]),
+        (("files", "model.safetensors", "xxh3"), ...),
+        (("files", "model.safetensors", "bytes"), "1"),
+        (("files", "recipe.yaml"), 3),
     ],
 )
 def test_what_is_no_name_or_argument_in_a_manifest_is_its_damage(
@@ -150,7 +155,10 @@ def test_what_is_no_name_or_argument_in_a_manifest_is_its_damage(
     inner = manifest
     for key in path[:-1]:
         inner = inner[key]
-    inner[path[-1]] = value
+    if value is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
     (tmp_path / "net" / "surgeon.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(CheckpointError, match=f"its manifest is damaged: {path[0]}"):
         surgeon.verify(tmp_path / "net")
