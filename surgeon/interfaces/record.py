@@ -45,7 +45,7 @@ class Surgeries(BaseModel):
     """The same operations with every field and the versions of their code; empty in formats 1 and 2."""
     seed: int = 0
     """The seed for new tensors."""
-    roles: dict[str, Any] = Field(default_factory=dict)
+    roles: dict[str, str | list[str]] = Field(default_factory=dict)
     """Overrides of roles."""
     inputs: Any = None
     """Override of the traced inputs."""

@@ -271,6 +271,10 @@ def test_an_artifact_brings_its_architecture_and_surgeries(tmp_path: Path, plugi
         ({"architecture": None, "source": "memory"}, "--arch python"),
         ({"architecture": {"scheme": "timm", "name": "x"}, "source": "x"}, "no provider of 'timm'"),
         ({"source": 3}, "manifest is damaged"),
+        (
+            {"architecture": None, "source": "x", "surgeries": [{"operations": [], "roles": {"head": None}}]},
+            "manifest is damaged: surgeries.0.roles",
+        ),
         (None, "manifest is damaged"),
     ],
 )
