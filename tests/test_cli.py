@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,13 +205,6 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
     assert not (here / "out").exists()
 
 
-def test_no_line_of_the_list_of_commands_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = run("--help")
-    assert code == 0
-    assert [line for line in out.splitlines() if line.endswith("...") and "Usage" not in line] == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -401,9 +393,3 @@ def test_check_finds_a_changed_frozen_tensor(here: Path, checkpoint: Path, run: 
     (here / "net.safetensors").write_bytes(data)
     code, _, err = run("check", "net.safetensors", "--source", checkpoint)
     assert (code, "conv1.0.weight" in err) == (10, True)
-
-
-def test_a_closed_pipe_prints_no_traceback(checkpoint: Path) -> None:
-    command = f"{sys.executable} -m surgeon schema | head -c 10"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ})
-    assert "Traceback" not in result.stderr

@@ -1,4 +1,7 @@
-"""Define the commands that list what is available: ``ops``, ``schema`` and ``plugins``. None of them imports torch."""
+"""Define the commands that list what is available: ``ops``, ``schema`` and ``plugins``.
+
+They import torch only to list what plugins offer to training, such as losses.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def schema(
     if name is not None:
         if output is not None:
             raise SurgeonError(f"-o writes the whole schema, not {name!r}", hint="leave out one of the two")
-        _explain(schema, name, as_json)
+        _explain(schema, name, as_json, plugins)
         return
     if output is None:
         print_json(schema)
@@ -93,16 +96,18 @@ def _of_a_recipe(name: str, plugins: Plugins) -> None:
         raise OperationError(f"{name!r} is a part of recipes, not an operation", hint=f"see: surgeon schema {name}")
 
 
-def _explain(schema: Mapping[str, Any], name: str, as_json: bool) -> None:
-    """Print the documentation and the keys of a part of recipes."""
+def _explain(schema: Mapping[str, Any], name: str, as_json: bool, plugins: Plugins) -> None:
+    """Print the documentation and the keys of a part of recipes, and what it may name."""
     from surgeon.cli.render.catalog import render_operation, render_sources
     from surgeon.cli.render.consoles import show
-    from surgeon.recipe.recipe_parts import describe_part, sources_of
+    from surgeon.recipe.recipe_parts import describe_part, names_offered, sources_of
 
     part = describe_part(schema, name)
     if part is None:
         print_json(sources_of(schema)) if as_json else show(render_sources(sources_of(schema)))
         return
+    if names := names_offered(plugins, part["name"]):
+        part["names"] = names
     print_json(part) if as_json else show(render_operation(part))
 
 

@@ -66,8 +66,8 @@ def predict(
 ) -> None:
     """Predict for samples, which are read as in training.
 
-    Each sample has a row, with classes by name. Classes and yes/no questions are given as probabilities, values unchanged, boxes in pixels of the picture. Labels
-    may be missing.
+    Each sample has a row, with classes by name. Classes and yes/no questions are given as probabilities, values
+    unchanged, boxes in pixels of the picture. Labels may be missing.
     """
     plugins: Plugins = context.obj
     if only and add_classes is None:

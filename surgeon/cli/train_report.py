@@ -24,7 +24,8 @@ def train_report(
 ) -> None:
     """Show how an artifact was trained, and how well.
 
-    That is the measures before and after, of each class, and the confusion matrix. The page of --html shows the network, the curve and the recipe as well. No weight is read.
+    That is the measures before and after, of each class, and the confusion matrix. The page of --html shows the
+    network, the curve and the recipe as well. No weight is read.
     """
     if html is not None:
         check_page(html)

@@ -35,7 +35,7 @@ class Objective(BaseModel):
     output: str = Field(description="The name of the model's output.")
     loss: str = Field(
         default="cross_entropy",
-        description="A loss by the name under which a plugin registered it; {NAME: OPTIONS} gives it options.",
+        description="A loss by its name, which surgeon schema losses lists; {NAME: OPTIONS} gives it options.",
         json_schema_extra=_name_or_options,
     )
     label: str = Field(default="labels", description="The column of the batch that holds the targets.")

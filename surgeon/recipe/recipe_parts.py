@@ -1,11 +1,13 @@
-"""Describe the parts of a recipe as data: ``train``, ``train.optimizer``, a source. Nothing here imports torch."""
+"""Describe the parts of a recipe as data: ``train``, ``train.optimizer``, a source."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surgeon.errors import RecipeError, suggest
+from surgeon.plugins import Plugins
 from surgeon.recipe.catalog import definitions_in, field_dicts, operations_of
 
 RECIPE = "recipe"
@@ -14,6 +16,19 @@ TRAIN = "train"
 SOURCES = "sources"
 """The name of the list of sources, which is also what ``train.data`` holds."""
 ANY_SOURCE = "AnySource"
+LISTS = {
+    "losses": "The losses that ``train.objectives`` may name.",
+    "schedules": "The schedules that an operation may give a weight, such as that of a reversed gradient.",
+}
+"""Lists of what plugins offer that are no part of recipes of their own."""
+OFFERED = {
+    "losses": "losses",
+    "schedules": "schedules",
+    "train.objectives": "losses",
+    "train.metrics": "metrics",
+    "train.callbacks": "callbacks",
+}
+"""The parts whose names are offered by plugins, and the method of ``Plugins`` that returns them."""
 Schema = Mapping[str, Any]
 
 
@@ -22,12 +37,24 @@ def sources_of(schema: Schema) -> dict[str, str]:
     return {name: _first_sentence(_documentation(part)) for name, part in _sources(schema).items()}
 
 
+def names_offered(plugins: Plugins, part: str) -> dict[str, str]:
+    """Return what plugins offer for a part to name, such as losses, with the first line on each; mostly empty.
+
+    Imports torch if there is anything.
+    """
+    if part not in OFFERED:
+        return {}
+    offers: Mapping[str, Any] = getattr(plugins, OFFERED[part])()
+    return {name: (inspect.getdoc(offer) or "").partition("\n")[0] for name, offer in offers.items()}
+
+
 def describe_part(schema: Schema, name: str) -> dict[str, Any] | None:
     """Describe a part of recipes as ``surgeon.describe_operations`` does operations; None for the list of sources.
 
     Args:
         schema: The JSON Schema of recipes.
-        name: ``recipe``, ``train``, a key such as ``train.optimizer`` or ``optimizer``, a source, or a type.
+        name: ``recipe``, ``train``, a key such as ``train.optimizer`` or ``optimizer``, a source, a type, ``losses``
+            or ``schedules``.
 
     Raises:
         RecipeError: Recipes have no such part.
@@ -37,6 +64,8 @@ def describe_part(schema: Schema, name: str) -> dict[str, Any] | None:
         return _described(RECIPE, schema, shared)
     if name == SOURCES:
         return None
+    if name in LISTS:
+        return {"name": name, "documentation": LISTS[name], "fields": [], "types": {}, "example": ""}
     if name in sources:
         part = sources[name]
         nested = {kind: shared[kind] for kind in sorted(definitions_in(part, shared)) if "properties" in shared[kind]}
@@ -58,7 +87,7 @@ def describe_part(schema: Schema, name: str) -> dict[str, Any] | None:
         if key not in properties:
             before = ".".join(keys[:position])
             siblings = [f"{before}.{other}" if before else other for other in properties]
-            names = [*siblings, *(() if before else (RECIPE, SOURCES, *sources))]
+            names = [*siblings, *(() if before else (RECIPE, SOURCES, *LISTS, *sources))]
             raise RecipeError(f"recipes have no part {name!r}", hint=suggest(name, names) or _listed(names))
         inner = definitions_in(properties[key], shared, nested=False)
         if ANY_SOURCE in inner:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -26,3 +29,18 @@ def test_without_a_command_in_front_there_are_all(words: tuple[str, ...]) -> Non
 def test_a_mistyped_command_gets_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["aply"]) == 2
     assert "apply" in capsys.readouterr().err
+
+
+def test_no_line_of_the_list_of_commands_is_cut(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"]) == 0
+    out = capfd.readouterr().out
+    assert [line for line in out.splitlines() if line.endswith("...") and "Usage" not in line] == []
+
+
+def test_a_closed_pipe_prints_no_traceback() -> None:
+    command = f"{sys.executable} -m surgeon schema | head -c 10"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in result.stderr

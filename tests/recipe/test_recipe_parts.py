@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from surgeon import plugins
+from surgeon.cli import run
 from surgeon.errors import RecipeError
 from surgeon.plugins import Plugins
 from surgeon.recipe.catalog import schema_of
 from surgeon.recipe.load import load_recipe
-from surgeon.recipe.recipe_parts import describe_part, sources_of
+from surgeon.recipe.recipe_parts import describe_part, names_offered, sources_of
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def test_every_source_is_listed_and_described_with_what_it_requires_first(builti
     [
         ("train.optimiser", "nearest: train.optimizer"),
         ("tabel", "nearest: table"),
+        ("loses", "nearest: losses"),
         ("train.data.path", "one of: digits, images"),
         ("truncate", "see: surgeon ops truncate"),
     ],
@@ -91,3 +94,26 @@ def test_a_mistake_in_train_names_the_command_that_explains_the_part(
     with pytest.raises(RecipeError) as refused:
         load_recipe(recipe, overrides=[setting], plugins=builtin)
     assert str(refused.value).rstrip().endswith(f"see: {command}")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "words"),
+    [
+        ("losses", "huber", "Huber 1964"),
+        ("train.objectives", "cross_entropy", "classes"),
+        ("metrics", "calibration_error", "calibration"),
+        ("train.callbacks", "early_stopping", "End training"),
+        ("schedules", "dann", "Ganin"),
+    ],
+)
+def test_what_a_part_may_name_is_listed_with_a_line_on_each(
+    part: str, name: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["schema", part, "--json"]) == 0
+    assert words in json.loads(capfd.readouterr().out)["names"][name]
+    assert run(["schema", part]) == 0
+    assert name in capfd.readouterr().out
+
+
+def test_a_part_that_names_nothing_of_plugins_has_no_such_list(builtin: Plugins) -> None:
+    assert names_offered(builtin, "train.optimizer") == {}

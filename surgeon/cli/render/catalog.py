@@ -17,24 +17,25 @@ def render_operations(
     operations: Mapping[str, Mapping[str, Any]], conflicts: Mapping[str, PluginError]
 ) -> RenderableType:
     """List each operation with the first line of its docstring."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold cyan", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, operation in operations.items():
-        grid.add_row(name, operation["documentation"].partition("\n")[0])
-    parts: list[RenderableType] = [grid]
+    lines = {name: operation["documentation"].partition("\n")[0] for name, operation in operations.items()}
+    parts: list[RenderableType] = [_names(lines)]
     parts += [Text(error.message, style="red") for error in conflicts.values()]
     return Group(*parts, Text("\nsurgeon ops NAME shows everything about one", style="dim"))
 
 
-def render_sources(sources: Mapping[str, str]) -> RenderableType:
-    """List each source of data with the first line of its docstring."""
+def _names(lines: Mapping[str, str]) -> Table:
+    """List names with a line on each."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold cyan", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, line in sources.items():
+    for name, line in lines.items():
         grid.add_row(name, line)
-    return Group(grid, Text("\nsurgeon schema NAME shows everything about one", style="dim"))
+    return grid
+
+
+def render_sources(sources: Mapping[str, str]) -> RenderableType:
+    """List each source of data with the first line of its docstring."""
+    return Group(_names(sources), Text("\nsurgeon schema NAME shows everything about one", style="dim"))
 
 
 def render_operation(operation: Mapping[str, Any]) -> RenderableType:
@@ -42,7 +43,11 @@ def render_operation(operation: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(operation["name"], style="bold cyan")]
     if operation["documentation"]:
         parts.append(Padding(Text(operation["documentation"]), (0, 0, 1, 2), expand=False))
-    parts.append(Padding(_fields(operation["fields"]), (0, 0, 1, 2), expand=False))
+    if operation["fields"]:
+        parts.append(Padding(_fields(operation["fields"]), (0, 0, 1, 2), expand=False))
+    if names := operation.get("names"):
+        parts.append(Padding(Text("the names", style="bold"), (0, 0, 0, 2), expand=False))
+        parts.append(Padding(_names(names), (0, 0, 0, 4), expand=False))
     for name, fields in operation["types"].items():
         parts.append(Padding(Text(f"each {name}", style="bold"), (0, 0, 0, 2), expand=False))
         parts.append(Padding(_fields(fields), (0, 0, 1, 4), expand=False))
