@@ -125,6 +125,33 @@ def test_only_a_share_of_the_samples_has_an_interval_by_their_number(untrained, 
     assert ("95 % interval" in surgeon.card(untrained)) == sure
 
 
+@pytest.mark.parametrize(
+    ("source", "values", "tag"),
+    [
+        ({"source": "images", "path": "pets"}, {"accuracy": 0.5}, "image-classification"),
+        ({"source": "table", "path": "x.csv", "text": "review"}, {"accuracy": 0.5}, "text-classification"),
+        ({"source": "table", "path": "x.csv", "audio": "file"}, {"auroc": 0.5}, "audio-classification"),
+        ({"source": "table", "path": "x.csv", "numbers": {"x": ["a"]}}, {"r2": 0.5}, "tabular-regression"),
+        ({"source": "masks", "path": "x"}, {"mean_iou": 0.5}, "image-segmentation"),
+        ({"source": "images", "path": "pets"}, {"r2": 0.5}, None),
+        ([{"source": "images", "path": "a"}, {"source": "table", "path": "b", "text": "t"}], {"accuracy": 0.5}, None),
+    ],
+)
+def test_a_network_of_no_stock_class_is_tagged_by_what_it_was_trained_for(tmp_path, source, values, tag):
+    from surgeon.checkpoint.digests import sealed
+
+    edited = surgeon.apply(families.build("resnet"), [surgeon.ReplaceHead(classes=3)])
+    manifest_file = surgeon.save(edited, tmp_path / "net") / "surgeon.json"
+    manifest = json.loads(manifest_file.read_text())
+    report = {"tasks": {"output": {"all": {"samples": 4, **values}}}}
+    manifest["record"]["training"] = [{"surgeries": 1, "settings": {"data": source}, "report": report}]
+    manifest.pop("digest")
+    manifest_file.write_text(json.dumps(sealed(manifest)))
+    card = ModelCard(surgeon.card(tmp_path / "net"))
+    assert card.data.pipeline_tag == tag
+    assert {result.task_type for result in card.data.eval_results} == {tag or "other"}
+
+
 def test_a_grafted_network_says_that_surgeon_loads_it_and_how_to_do_without(tmp_path):
     edited = surgeon.apply(families.build("bert"), [surgeon.Multitask(tasks={"mood": {"classes": 3}})])
     card = ModelCard(surgeon.card(surgeon.save(edited, tmp_path / "two-heads")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -30,6 +30,17 @@ PIPELINES = {
     "causal_lm": "text-generation",
 }
 """The hub's name for each task of transformers' auto mappings."""
+KINDS = {
+    "digits": "image",
+    "images": "image",
+    "coco": "object-detection",
+    "masks": "image-segmentation",
+    "conll": "token-classification",
+}
+"""What the samples of a source are, where all of its samples are alike."""
+INPUTS = {"image": "image", "audio": "audio", "text": "text", "numbers": "tabular"}
+"""What a table's samples are, by the key of its inputs."""
+DENSE = ("object-detection", "image-segmentation", "token-classification")
 METRICS = {"auroc": "roc_auc", "ap": "average_precision", "r2": "r_squared"}
 """The hub's names of measures, where they differ from ours."""
 INHERITED = ("license", "license_name", "license_link", "language")
@@ -65,11 +76,39 @@ def card_data(facts: Facts, name: str) -> ModelCardData:
 
 
 def pipeline_tag(facts: Facts) -> str | None:
-    """The pipeline that serves a stock class; None where there is none."""
-    if facts.config is None or facts.stock_class is None:
+    """The hub's name for what the network does: by its stock class, or by its last training; None if unknown."""
+    if facts.config is not None and facts.stock_class is not None:
+        kind = str(facts.config.get("model_type", ""))
+        return next((tag for task, tag in PIPELINES.items() if does(facts.stock_class, kind, task)), None)
+    if not facts.record.training:
         return None
-    kind = str(facts.config.get("model_type", ""))
-    return next((tag for task, tag in PIPELINES.items() if does(facts.stock_class, kind, task)), None)
+    entry = facts.record.training[-1]
+    return _tag_of_training(list(sources_of_data(entry.get("settings", {}).get("data"))), list(measures_of(entry)))
+
+
+def _tag_of_training(
+    sources: Sequence[Mapping[str, Any]], measured: Sequence[tuple[str, Mapping[str, float]]]
+) -> str | None:
+    """The hub's name for what a training teaches; None if it has sources of several kinds, or several outputs."""
+    kinds = {_kind_of(source) for source in sources}
+    if len(kinds) != 1 or len(measured) != 1:
+        return None
+    (kind,), ((_, values),) = kinds, measured
+    if kind in DENSE:
+        return kind
+    if kind is not None and not values.keys().isdisjoint(("accuracy", "auroc")):
+        return f"{kind}-classification"
+    return "tabular-regression" if kind == "tabular" and "r2" in values else None
+
+
+def _kind_of(source: Mapping[str, Any]) -> str | None:
+    """What the samples of a source are, as the hub names it."""
+    if (kind := KINDS.get(str(source.get("source")))) is not None:
+        return kind
+    if source.get("mask"):
+        return "image-segmentation"
+    given = [kind for key, kind in INPUTS.items() if source.get(key)]
+    return given[0] if len(given) == 1 else None
 
 
 def measures_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
