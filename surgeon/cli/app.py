@@ -33,6 +33,7 @@ from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
+from surgeon.cli.warning_lines import plain_warnings
 from surgeon.errors import SurgeonError, suggest
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
@@ -94,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: As typed after ``surgeon``.
     """
     quick = bool(arguments) and arguments[0] in QUICK
-    with paused_collection() if quick else nullcontext():
+    with paused_collection() if quick else nullcontext(), plain_warnings():
         return _run(arguments)
 
 
