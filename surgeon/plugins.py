@@ -311,11 +311,13 @@ class Plugins:
         Built-in names take precedence. A name that two plugins claim is left out and recorded in :attr:`conflicts`.
         """
         if hook not in self._offers:
+            from surgeon.interfaces.offers import is_same
+
             offers: dict[str, Any] = {}
             owners: dict[str, list[str]] = {}
             for plugin, named in self._call(hook):
                 for name, offer in named:
-                    if offers.get(name) is offer:  # the same class, in a plugin and registered
+                    if is_same(offers.get(name), offer):  # installed and registered
                         continue
                     owners.setdefault(name, []).append(plugin)
                     offers.setdefault(name, offer)

@@ -17,6 +17,13 @@ from surgeon.interfaces.operation import Operation
 Named = list[tuple[str, Any]]
 
 
+def is_same(offer: Any, other: Any) -> bool:
+    """Return whether two plugins offer one thing: the same object, or two providers of a class, without state."""
+    if isinstance(offer, ArchitectureProvider) and type(offer) is type(other):
+        return not vars(offer) and not vars(other)
+    return offer is other
+
+
 def operations(offer: Any) -> Named:
     """Operation classes, by the names that recipes use.
 

@@ -7,6 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
+from multiprocessing.pool import ThreadPool
 
 from torch import nn
 
@@ -32,14 +34,9 @@ def check_hash_seeds(case: Case) -> None:
     if digest_of(case.build()) != digest_of(case.original):
         return
     expected = digest_of(case.edited)
-    for seed in HASH_SEEDS:
-        child = subprocess.run(
-            [sys.executable, "-c", _CHILD],
-            input=task,
-            capture_output=True,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            check=False,
-        )
+    with ThreadPool(len(HASH_SEEDS)) as pool:  # a child takes seconds to import torch
+        children = pool.map(partial(_in_child, task), HASH_SEEDS)
+    for child in children:
         if child.returncode:
             return  # the module that defines them cannot be imported there
         if child.stdout.decode().split()[-1:] != [expected]:
@@ -47,6 +44,17 @@ def check_hash_seeds(case: Case) -> None:
                 f"{case.names} gives another network in another process: it depends on the order of a set, or on "
                 "hash(). Sort sets before you go through them, or use dict.fromkeys."
             )
+
+
+def _in_child(task: bytes, seed: str) -> subprocess.CompletedProcess[bytes]:
+    """Apply the pickled operations in another process, which prints the digest of the result."""
+    return subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=task,
+        capture_output=True,
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
 
 
 def digest_of(model: nn.Module) -> str:

@@ -86,6 +86,45 @@ def test_a_source_and_a_provider_are_registered_too():
         assert surgeon.plan("nets/one", [surgeon.Reinit(sites=".")]).parameters == 6
 
 
+class Lone(surgeon.ArchitectureProvider):
+    scheme = "lone"
+
+    def names(self):
+        return ["one"]
+
+    def build(self, architecture):
+        return nn.Linear(2, 2)
+
+
+class Deep(Lone):
+    def __init__(self, depth):
+        self.depth = depth
+
+
+class Package:
+    """A plugin with a provider."""
+
+    def __init__(self, provider):
+        self.provider = provider
+
+    @surgeon.hookimpl
+    def surgeon_architectures(self):
+        return [self.provider]
+
+
+@pytest.mark.parametrize(
+    ("provided", "given", "claimed_twice"),
+    [(Lone(), Lone(), False), (Lone(), Deep(1), True), (Deep(1), Deep(2), True)],
+    ids=["one class", "two classes", "two states"],
+)
+def test_a_provider_that_is_installed_too_is_registered_as_the_tests_of_its_package_do(provided, given, claimed_twice):
+    with registered(given):
+        plugins = surgeon.load_plugins(installed=False)
+        plugins.register(Package(provided), "lone-package")
+        assert ("lone" not in plugins.architectures()) == claimed_twice
+        assert list(plugins.conflicts) == (["architecture lone"] if claimed_twice else [])
+
+
 @pytest.mark.parametrize(
     ("thing", "message"),
     [

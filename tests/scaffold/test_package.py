@@ -52,16 +52,13 @@ def test_a_new_package_passes_its_linters(tmp_path, kind):
     execute(package, "ruff", "format", "--check", ".")
 
 
-def test_a_new_package_installs_and_passes_its_tests(tmp_path):
-    check_tests(written(tmp_path, "training"), tmp_path / "site")
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "operation" else kind for kind in KINDS]
+)
+def test_a_new_package_installs_and_passes_its_tests(tmp_path, kind):
+    check_tests(written(tmp_path, kind), tmp_path / "site")
     listing = execute(tmp_path, "surgeon", "plugins", path=tmp_path / "site")
     assert "surgeon-brand-new 0.1.0" in listing
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["operation", "architecture"])
-def test_every_new_package_installs_and_passes_its_tests(tmp_path, kind):
-    check_tests(written(tmp_path, kind), tmp_path / "site")
 
 
 @pytest.mark.slow
