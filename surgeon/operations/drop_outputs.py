@@ -20,7 +20,7 @@ def _once(names: list[str]) -> list[str]:
     return names
 
 
-OutputName = Annotated[str, AfterValidator(output_name)]
+OutputName = Annotated[str, AfterValidator(output_name), Field(examples=["domain"])]
 
 
 class DropOutputs(Operation):

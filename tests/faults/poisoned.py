@@ -39,6 +39,14 @@ MORE: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [{"op": "unfreeze", "stages": [{"epoch": 1, "sites": ["layer4"]}]}, {"op": "conserve", "method": "l2_sp"}],
     ),
     "one channel": ("resnet", [{"op": "adapt_input", "channels": 1}]),
+    "half": ("resnet", [{"op": "convert", "dtype": "bfloat16"}, {"op": "replace_head", "classes": 2}]),
+    "dropped": (
+        "resnet",
+        [
+            {"op": "multitask", "tasks": {"age": {"classes": 3}, "kind": {"classes": 2}}},
+            {"op": "drop_outputs", "outputs": ["age"]},
+        ],
+    ),
 }
 """Operations that no golden case has: network and operations."""
 
@@ -80,12 +88,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 def run(tally: Tally) -> None:
     """Try every case in every variant."""
-    from surgeon import describe_operations
-
     made = subjects()
-    missing = set(describe_operations()) - {step["op"] for _, steps, _ in made.values() for step in steps}
-    if missing:
-        tally.fault("operations", f"without a case: {missing}")
     with tempfile.TemporaryDirectory(prefix="surgeon-poisoned-") as root:
         for name in tally.chosen(list(made), 3):
             folder = Path(root) / name

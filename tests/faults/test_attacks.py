@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import poisoned
 from faults.__main__ import PARTS
+
+import surgeon
 
 QUICK = ("kills", "training", "places", "structure")
 """The attacks of which a few cases are tried by default."""
@@ -30,6 +33,11 @@ def attack(*arguments: str) -> str:
 def test_a_few_cases_of_attacks_find_no_fault() -> None:
     shown = attack(*QUICK)
     assert shown.count(" 0 faults") == len(QUICK), shown
+
+
+def test_every_operation_has_a_case_with_poisoned_memory() -> None:
+    tried = {step["op"] for _, steps, _ in poisoned.subjects().values() for step in steps}
+    assert set(surgeon.describe_operations(surgeon.load_plugins(installed=False))) == tried
 
 
 @pytest.mark.slow
