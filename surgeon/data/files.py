@@ -92,13 +92,15 @@ def open_picture(value: Any, folder: Path) -> Any:
 def picture_problem(value: Any, folder: Path) -> str | None:
     """Return what is wrong with a picture; None if it can be decoded completely."""
     try:
-        open_picture(value, folder).verify()
-        picture = open_picture(value, folder)  # verify makes the picture unusable
-        if picture.format == "JPEG":
-            picture.draft(
-                "RGB", (max(1, picture.width // 8), max(1, picture.height // 8))
-            )  # reads the whole file, but computes less
-        picture.load()
+        if (picture := open_picture(value, folder)) is value:  # it is the caller's, and must not be closed
+            picture.load()
+            return None
+        with picture:
+            picture.verify()
+        with open_picture(value, folder) as picture:  # verify makes the picture unusable
+            if picture.format == "JPEG":  # reads the whole file, but computes less
+                picture.draft("RGB", (max(1, picture.width // 8), max(1, picture.height // 8)))
+            picture.load()
     except Exception as error:  # PIL's exceptions for damaged files differ by format
         return reason(value, folder, error)
     return None
