@@ -22,8 +22,9 @@ class Costs:
     """Hold what one forward of the traced inputs costs.
 
     Attributes:
-        flops: The floating-point operations of each site and everything below it, as torch's ``FlopCounterMode``
-            counts them: matrix products, convolutions and attention, a multiplication and an addition each.
+        flops: The floating-point operations for one sample of each site and everything below it, as torch's
+            ``FlopCounterMode`` counts them: matrix products, convolutions and attention, a multiplication and an
+            addition each.
         samples: The batch size of the traced inputs.
         activations: The bytes that autograd keeps for the backward pass of that batch, in evaluation mode: dropout adds
             its masks; frozen parts keep none unless a trainable part runs before them.
@@ -47,7 +48,7 @@ class Costs:
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON-able data; the FLOPs are those of the whole network."""
+        """Convert to JSON-able data; the FLOPs are those of the whole network, for one sample."""
         names = ("samples", "activations", "weights", "gradients", "optimizer", "training_bytes")
         return {"flops": self.flops.get("", 0), **{name: getattr(self, name) for name in names}}
 
@@ -65,13 +66,14 @@ def costs(model: nn.Module, traced: Trace) -> Costs:
     counter = FlopCounterMode(display=False)
     run_again(model, traced, counter)
     counted = {name: sum(by_kind.values()) for name, by_kind in counter.get_flop_counts().items()}
-    flops = {name.partition(".")[2]: count for name, count in counted.items() if name != "Global"}
-    flops[""] = counter.get_total_flops()
+    samples = _batch_size(traced)
+    flops = {name.partition(".")[2]: count // samples for name, count in counted.items() if name != "Global"}
+    flops[""] = counter.get_total_flops() // samples
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return Costs(
         flops=flops,
-        samples=_batch_size(traced),
+        samples=samples,
         activations=_activations(model, traced),
         weights=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         gradients=trainable,

@@ -98,7 +98,7 @@ def _inputs(view: NetworkView) -> Iterator[tuple[str, str]]:
 def _prices(before: Costs | None, after: Costs | None) -> Iterator[tuple[str, str]]:
     if after is None:
         return
-    flops = [count(price.flops[""] // price.samples) for price in (before, after) if price]
+    flops = [count(price.flops[""]) for price in (before, after) if price]
     yield "FLOPs a sample", " → ".join(dict.fromkeys(flops))
     if after.training_bytes is not None:
         memory = [size(price.training_bytes) for price in (before, after) if price and price.training_bytes]

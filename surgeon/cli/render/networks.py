@@ -36,7 +36,7 @@ def _prices(price: Costs | None) -> Iterator[str]:
     """Say what a forward costs, and what a step of training keeps in memory."""
     if price is None:
         return
-    yield f"{count(price.flops[''] // price.samples)}FLOPs a sample"
+    yield f"{count(price.flops[''])}FLOPs a sample"
     if price.training_bytes is not None:
         yield f"{size(price.training_bytes)} in memory to train a batch of {price.samples} with AdamW"
 
