@@ -171,7 +171,8 @@ function widthOf(text, size) {
 function elkGraph(network) {
   const build = (item) => {
     const texts = lines(item);
-    const width = Math.max(...texts.map((text, at) => widthOf(text, at ? 11 : 13.5))) + 24;
+    const sign = network.folds(item) ? 16 : 0;  // behind the title: folded or not
+    const width = Math.max(...texts.map((text, at) => (at ? widthOf(text, 11) : widthOf(text, 13.5) + sign))) + 24;
     const open = network.open.has(item.id) && network.folds(item);
     const made = { id: item.id, width: Math.max(width, 56), height: texts.length > 1 ? 42 : 26 };
     if (!open) return made;
