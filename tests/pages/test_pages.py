@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import families
 import pytest
 import torch
 from torchvision import models
@@ -251,3 +252,25 @@ def test_a_printed_graph_is_whole_on_the_first_page(tmp_path: Path) -> None:
     assert said["faults"] == []
     assert said["value"]["height"] <= 17 / 2.54 * 96 + 1
     assert said["value"]["width"] <= said["value"]["natural"] + 1
+
+
+@browser
+def test_what_moved_is_tinted_and_folded_blocks_say_how_far_they_moved(tmp_path: Path) -> None:
+    first, second = families.build("bert"), families.build("bert")
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        for number, layer in enumerate(second.bert.encoder.layer):
+            for parameter in layer.parameters():
+                parameter.mul_(1.1 + number / 10)
+    said = run_in_page(
+        write_page(tmp_path / "page.html", first, other=second),
+        """
+        const tints = [...document.querySelectorAll("svg rect.heat")].map((rect) => getComputedStyle(rect).fill);
+        const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+        return { tints, rows: [...document.querySelectorAll("tbody tr")].map(cells) };
+        """,
+    )
+    assert said["faults"] == []
+    assert set(said["value"]["tints"]) == {"rgb(224, 90, 30)"}
+    (blocks,) = (row for row in said["value"]["rows"] if re.fullmatch(r"▸0 – \d+", row[0]))
+    assert re.fullmatch(r"0\.1 … 0\.\d+", blocks[8])

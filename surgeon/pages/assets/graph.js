@@ -74,7 +74,8 @@ class Network {
         const [start, end] = starts.get(child.site);
         const last = node.children[end - 1];
         group = this.add({ id: `${child.site}..${last.name}:`, name: `${child.name} – ${last.name}`, kind: "group",
-          node: { ...child, heat: Math.max(...node.children.slice(start, end).map((each) => each.heat || 0)) },
+          node: { ...child, heat: Math.max(...node.children.slice(start, end).map((each) => each.heat || 0)),
+            more: together(node.children.slice(start, end).map((each) => each.more || [])) },
           copies: end - start, parent: item });
         until = end;
       }
@@ -165,6 +166,17 @@ const measurer = document.createElement("canvas").getContext("2d");
 function widthOf(text, size) {
   measurer.font = `${size > 12 ? 600 : 400} ${size}px system-ui, sans-serif`;
   return measurer.measureText(text).width;
+}
+
+// The further columns of several blocks as one row: what they share, or the least and the most.
+function together(rows) {
+  return (rows[0] || []).map((_, at) => {
+    const texts = [...new Set(rows.map((row) => row[at] || ""))];
+    const numbers = texts.map((text) => (text === "" ? NaN : Number(text)));
+    if (texts.length < 2 || numbers.some(Number.isNaN)) return texts.length < 2 ? texts[0] : "";
+    const extreme = (most) => texts[numbers.indexOf(most(...numbers))];
+    return `${extreme(Math.min)} … ${extreme(Math.max)}`;
+  });
 }
 
 // What elkjs lays out: visible items inside one another, and one edge between each pair that is joined.

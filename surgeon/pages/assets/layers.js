@@ -49,7 +49,7 @@ function drawLayers(network, table, lit, toggle) {
       (node.bytes || 0) * copies, (node.flops || 0) * copies];
     row.append(site, make("td", values[0]), make("td", values[1]),
       ...values.slice(2).map((value) => make("td", short(value), "number")), make("td", state),
-      ...(item.kind === "group" ? network.data.columns.map(() => "") : node.more || network.data.columns.map(() => "")).map((text) => make("td", text)));
+      ...network.data.columns.map((_, at) => make("td", (node.more || [])[at] || "")));
     return row;
   });
   const group = document.createElement("tbody");
