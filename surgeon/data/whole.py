@@ -299,7 +299,7 @@ def _absent(target: str, values: Tensor, head: Head, where: str) -> list[str]:
         return []
     present = set(values.reshape(-1).tolist())
     absent = [name for number, name in enumerate(head.names) if number not in present]
-    missing = int((values == IGNORED).sum())
+    missing = unlabelled(values)  # a list of tags is padded with what stands for a missing one
     notes = [f"{where}: no sample of {listed(absent)} ({target!r})"] if 0 < len(absent) < len(head.names) else []
     return notes + ([f"{where}: {missing} samples have no {target!r}"] if missing else [])
 

@@ -225,7 +225,7 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
     if task == "boxes":
         return metrics | of_boxes(columns, MOST, names)
     if task in COUNTED:
-        if task in PERPLEXITY:
+        if task in PERPLEXITY and not names:  # tags have names, a vocabulary has none
             metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
         if columns.shape[1]:
             classes, counts = int(columns[0, 0]), columns[:, 1:].double().sum(0)

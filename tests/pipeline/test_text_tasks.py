@@ -90,7 +90,10 @@ def test_a_word_without_a_token_keeps_its_place_and_has_no_class(tagger, tmp_pat
 
 
 def test_words_are_measured_by_class(tagger):
-    measured = surgeon.evaluate(tagger / "out", tagger / "t.jsonl").main
+    evaluation = surgeon.evaluate(tagger / "out", tagger / "t.jsonl")
+    assert [note for note in evaluation.notes if "have no 'labels'" in note] == []  # lists of tags are padded
+    measured = evaluation.main
+    assert "perplexity" not in measured
     assert measured["accuracy"] == 1
     assert set(measured["per_class"]) == {"VALUE", "O", "THING"}
     assert measured["per_class"]["VALUE"]["samples"] == 40
