@@ -15,7 +15,6 @@ from surgeon.data.boxes import BoxedPictures
 from surgeon.data.class_names import Levels, Numbering, listed, numbered_by
 from surgeon.data.inputs import check_inputs, make_inputs, tag_columns, undecoded
 from surgeon.data.label_columns import LabelColumn
-from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import Head, Network
 from surgeon.data.plain_files import Files
