@@ -106,6 +106,11 @@ def picture_problem(value: Any, folder: Path) -> str | None:
     return None
 
 
+def more_rows(count: int) -> str:
+    """Say behind a message about one row that it is true of ``count`` others."""
+    return f" (and {count} more row{'s' if count > 1 else ''})" if count else ""
+
+
 def reason(value: Any, folder: Path, error: Exception) -> str:
     """Return why a picture cannot be read, with the name of its file."""
     name = value.get("path") if isinstance(value, Mapping) else value

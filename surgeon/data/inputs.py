@@ -11,7 +11,7 @@ import numpy as np
 
 from surgeon.data.audio import Sound
 from surgeon.data.boxes import BoxedPictures, DetectionPictures, detection_pictures, unlike
-from surgeon.data.files import Encoder, OpenedPictures, picture_problem, problems
+from surgeon.data.files import Encoder, OpenedPictures, more_rows, picture_problem, problems
 from surgeon.data.labels import IGNORED
 from surgeon.data.masks import MaskedPictures
 from surgeon.data.network import BOXES, CLASS_LOSS, CROWD, LABELS, MASKS, SIZES, Network
@@ -164,9 +164,8 @@ def check_inputs(
             bad = _problems(encode, part, source, data, network) | bad
         if bad and source.on_error == "fail":
             position = min(bad)
-            more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
             raise TrainingError(
-                f"{data.places[name]}, row {int(part.numbers[position])}: {bad[position]}{more}",
+                f"{data.places[name]}, row {int(part.numbers[position])}: {bad[position]}{more_rows(len(bad) - 1)}",
                 where="train.data",
                 hint="repair it, or leave out rows that cannot be read: on_error: skip",
             )
@@ -174,7 +173,7 @@ def check_inputs(
             readable = [position for position in range(len(part)) if position not in bad]
             if not readable:
                 raise TrainingError(f"{data.places[name]}: no row can be read: {bad[min(bad)]}")
-            reasons = "; ".join(bad[position] for position in sorted(bad)[:SHOWN])
+            reasons = "; ".join(list(dict.fromkeys(bad[position] for position in sorted(bad)))[:SHOWN])
             rows = f"{name} rows" if len(data.parts) > 1 else "rows"
             notes.append(f"{data.places[name]}: left out {len(bad)} {rows} that cannot be read ({reasons})")
             data.parts[name] = part.select(np.array(readable))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from surgeon.data.class_names import Kind, Levels, Numbering, natural
+from surgeon.data.files import more_rows
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import CLASS_LOSS, NUMBER_LOSSES, Head
 from surgeon.errors import TrainingError
@@ -82,8 +83,7 @@ class LabelColumn:
         """Return the error for the first of the ``bad`` rows."""
         first = int(np.flatnonzero(bad)[0])
         value = self.names[self.codes[first]] if self.kind == "text" else _as_text(self.values[first])
-        more = int(bad.sum()) - 1
-        rest = f" (and {more} more rows)" if more else ""
+        rest = more_rows(int(bad.sum()) - 1)
         return TrainingError(
             f"{self.where}, row {int(self.rows[first])}: {self.name!r} is {value}{rest}; {message}",
             where="train.data",

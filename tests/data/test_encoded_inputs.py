@@ -54,7 +54,7 @@ def test_a_path_in_a_table_that_leads_nowhere_is_named(tmp_path):
     picture(tmp_path / "a.png")
     text = "file,y\n" + "a.png,cat\n" * 5 + "b.png,cat\n" + "a.png,dog\n" * 5 + ",dog\n"
     source = table(tmp_path / "t.csv", text, image="file", pixels={"size": 8})
-    with pytest.raises(TrainingError, match=r"t\.csv, row 5: .*b\.png does not exist \(and 1 more rows\)"):
+    with pytest.raises(TrainingError, match=r"t\.csv, row 5: .*b\.png does not exist \(and 1 more row\)"):
         load(source)
     loaded = load({**source, "on_error": "skip"})
     assert len(loaded.train) + len(loaded.test) == 10
@@ -206,3 +206,10 @@ def test_groups_and_folds_of_a_table_are_held_out_and_recorded(tmp_path):
     (tmp_path / "t.csv").write_text("x,y,patient\n" + rows + "50,1,\n")
     with pytest.raises(TrainingError, match="rows without a group in 'patient'"):
         load(source)
+
+
+def test_one_reason_for_many_rows_is_said_once(tmp_path):
+    rows = [f"{'' if n % 4 == 0 else n},{'ab'[n % 2]}" for n in range(20)]
+    source = table(tmp_path / "t.csv", "x,y\n" + "\n".join(rows) + "\n", on_error="skip")
+    (note,) = (note for note in load(source).notes if "left out 5" in note)
+    assert note.count("an empty field") == 1

@@ -216,7 +216,7 @@ def _become(function: Callable[[], int], descriptors: list[int], folder: Path | 
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a case may have closed them
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
