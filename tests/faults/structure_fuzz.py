@@ -247,6 +247,7 @@ def run(tally: Tally) -> None:
             count = round(10_000 * tally.share) if tally.share else 6
             for first in range(0, count, BATCH):
                 _try_several(tally, scene, root, form, range(first, min(first + BATCH, count)))
+            print(f"{form}: {count} mutants tried", flush=True)  # the whole takes more than an hour
 
 
 def _try_several(tally: Tally, scene: Path, root: Path, form: str, numbers: range) -> None:
