@@ -6,56 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from surgeon.data.labels import IGNORED, present
+from surgeon.data.labels import present
 
-Task: TypeAlias = Literal["classes", "tokens", "pixels", "questions", "values"]
 Measures: TypeAlias = dict[str, Any]
 """Metrics by name; ``per_class`` (``per_label``, ``per_value``) has more by class, ``confusion`` a matrix."""
 
 MOST = 100
 """The most classes for the confusion matrix and per-class metrics."""
-
-
-def measures(task: Task, outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
-    """Compute metrics of predictions; missing labels are ignored.
-
-    Args:
-        task: ``classes``: one class per sample; ``tokens`` and ``pixels``: one class per token or pixel; ``questions``:
-            independent yes/no questions; ``values``: real numbers.
-        outputs: Logits ``(samples, classes)``, ``(samples, tokens, classes)`` or ``(samples, questions)``, or values
-            ``(samples, values)``. Pixels and tokens may also have their classes second.
-        targets: Integers ``(samples,)`` or ``(samples, tokens)``, -100 for missing labels; or 0…1 and values in the
-            shape of ``outputs``, NaN for missing labels.
-        names: The names of the classes, questions or values.
-
-    Returns:
-        The metrics of :func:`of_confusion`, :func:`of_questions` or :func:`of_values`, and ``perplexity`` for tokens.
-    """
-    outputs, targets = outputs.detach().float(), targets.detach()
-    if task == "classes":
-        measures = of_confusion(confusion_of(outputs, targets, outputs.shape[1]), names)
-        return measures | of_ranking(outputs, targets)
-    if task in ("tokens", "pixels"):
-        from torchmetrics.functional.text import perplexity
-
-        if outputs.shape[:-1] != targets.shape:
-            outputs = outputs.movedim(1, -1)
-        classes = outputs.shape[-1]
-        flat, labels = outputs.reshape(-1, classes), targets.reshape(-1)
-        plain = perplexity(flat[None], labels[None].long(), ignore_index=IGNORED).item()
-        if classes > MOST:
-            valid = present(labels)
-            right = (flat.argmax(1) == labels)[valid].float()
-            return {"accuracy": right.mean().item() if len(right) else float("nan"), "perplexity": plain}
-        return of_confusion(confusion_of(flat, labels, classes), names) | {"perplexity": plain}
-    size = len(outputs)
-    wide, labels = outputs.reshape(size, -1), targets.reshape(size, -1).float()
-    return of_questions(wide, labels, names) if task == "questions" else of_values(wide, labels, names)
 
 
 def confusion_of(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:

@@ -97,7 +97,7 @@ def _nll(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 
 def task_of(target: Target, outputs: Mapping[str, Tensor], batch: Batch) -> str | None:
-    """Return the kind of prediction, as :func:`surgeon.training.measures.measures` names it, or masked tokens."""
+    """Return the kind of prediction: classes, (masked) tokens, pixels, questions, values or boxes; None for others."""
     label = batch[target.objective.label]
     if target.loss is detection:
         return "boxes"

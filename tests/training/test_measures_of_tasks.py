@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics
 from torch.nn import functional as F
 
-from surgeon.training.measures import MOST, measures
+from surgeon.training.measures import MOST, confusion_of, of_confusion, of_questions, of_ranking, of_values
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -18,7 +18,7 @@ def test_classes_are_measured_as_by_scikit_learn():
     labels[labels == 3] = 0
     logits = torch.randn(300, 5, generator=DRAW) + 2 * F.one_hot(labels, 5)
     labels[::7] = -100
-    found = measures("classes", logits, labels, ["a", "b", "c", "d", "e"])
+    found = of_confusion(confusion_of(logits, labels, 5), ["a", "b", "c", "d", "e"])
     some = labels >= 0
     truth, predicted = labels[some].numpy(), logits.argmax(1)[some].numpy()
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
@@ -34,7 +34,7 @@ def test_two_classes_have_an_area_under_the_curve():
     labels = torch.randint(0, 2, (200,), generator=DRAW)
     logits = torch.randn(200, 2, generator=DRAW) + F.one_hot(labels, 2)
     expected = metrics.roc_auc_score(labels.numpy(), logits.softmax(1)[:, 1].numpy())
-    assert measures("classes", logits, labels)["auroc"] == pytest.approx(expected, abs=1e-6)
+    assert of_ranking(logits, labels)["auroc"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_questions_are_measured_as_by_scikit_learn():
@@ -42,7 +42,7 @@ def test_questions_are_measured_as_by_scikit_learn():
     logits = torch.randn(200, 3, generator=DRAW) + labels
     labels[:20, 1] = torch.nan
     labels[:, 2] = 1
-    found = measures("questions", logits, labels, ["big", "red", "old"])
+    found = of_questions(logits, labels, ["big", "red", "old"])
     truth, scores = labels[20:, 1].numpy(), logits[20:, 1].sigmoid().numpy()
     assert found["per_label"]["red"]["auroc"] == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-6)
     assert found["per_label"]["red"]["ap"] == pytest.approx(metrics.average_precision_score(truth, scores), abs=1e-6)
@@ -54,26 +54,24 @@ def test_questions_are_measured_as_by_scikit_learn():
 def test_values_are_measured_as_by_scikit_learn():
     labels = torch.randn(100, 2, generator=DRAW)
     values = labels + torch.randn(100, 2, generator=DRAW)
-    found = measures("values", values, labels)
+    found = of_values(values, labels)
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(labels, values), abs=1e-5)
     assert found["r2"] == pytest.approx(metrics.r2_score(labels, values), abs=1e-5)
     assert found["per_value"]["1"]["r2"] == pytest.approx(metrics.r2_score(labels[:, 1], values[:, 1]), abs=1e-5)
 
 
-def test_tokens_have_a_perplexity_and_pixels_a_confusion_matrix():
-    labels = torch.randint(0, 4, (6, 9), generator=DRAW)
-    logits = torch.randn(6, 9, 4, generator=DRAW)
-    labels[:, 5:] = -100
-    found = measures("tokens", logits, labels)
-    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    assert found["perplexity"] == pytest.approx(loss.exp().item(), rel=1e-5)
+def test_the_missing_pixels_are_not_counted():
     pixels = torch.randint(0, 4, (2, 3, 5), generator=DRAW)
-    seen = measures("tokens", torch.randn(2, 4, 3, 5, generator=DRAW), pixels)
-    assert sum(map(sum, seen["confusion"])) == pixels.numel()
+    pixels[0, 0] = -100
+    logits = torch.randn(2, 4, 3, 5, generator=DRAW)
+    confusion = confusion_of(logits, pixels, 4)
+    known = pixels != -100
+    expected = metrics.confusion_matrix(pixels[known], logits.argmax(1)[known], labels=range(4))
+    assert confusion.tolist() == expected.tolist()
 
 
 def test_many_classes_have_no_matrix():
     labels = torch.arange(MOST + 1)
-    found = measures("classes", torch.eye(MOST + 1), labels)
+    found = of_confusion(confusion_of(torch.eye(MOST + 1), labels, MOST + 1))
     assert "confusion" not in found
     assert found["accuracy"] == 1
