@@ -10,6 +10,11 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 150, 34, 40
 SLANTED = 70
 """The height for slanted names below the picture."""
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
+DARK = (
+    "<style>@media (prefers-color-scheme: dark) "
+    "{ .ground { fill: #1b2028 } .grid { stroke: #3a4150 } text { fill: #e6e9ee } }</style>\n"
+)
+"""Colours where the reader's are dark; the lines keep theirs."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -73,7 +78,7 @@ def chart(
     for step in range(5):
         value = least + (most - least) * step / 4
         _, y = place(first, value)
-        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="grid" stroke="#ddd"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{value:.3g}", anchor="end"))
     for at, name in ticks.items():
         x, y = place(at, least)
@@ -97,7 +102,9 @@ def chart(
     height = HEIGHT + bottom - BOTTOM
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">\n'
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'{DARK}<rect class="ground" width="{WIDTH}" height="{height}" fill="white"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 
