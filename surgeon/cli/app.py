@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import re
@@ -34,12 +35,15 @@ from surgeon.cli.startup.name_clash import name_clash
 from surgeon.cli.train import train
 from surgeon.cli.train_report import train_report
 from surgeon.cli.warning_lines import plain_warnings
-from surgeon.errors import SurgeonError, suggest
+from surgeon.errors import OutputError, SurgeonError, suggest
 from surgeon.interfaces.distribution import surgeon_version
 from surgeon.pipeline.gc_pause import paused_collection
 from surgeon.plugins import Plugins
 
 INTERRUPTED = 128 + signal.SIGINT
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PRINTING = ("surgeon.cli", "rich", "typer")
+"""The modules that print; others write files."""
 QUICK = ("apply", "plan", "inspect", "diff", "check", "ops", "schema", "plugins")
 """Commands that run without garbage collection: they are short and free little memory. Plugins' commands are not."""
 COMMANDS: dict[str, Callable[..., object]] = {
@@ -116,9 +120,13 @@ def _run(arguments: Sequence[str]) -> int:
         return _interrupted()
     except BrokenPipeError:
         return 1
+    except SystemExit as left:  # of rich and typer where a pipe has no reader, and of plugins' commands
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except SurgeonError as error:
         return _report(error, arguments)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return _report(_full(error), arguments)
         if hasattr(error, "format_message"):  # typer raises this for a mistake in the arguments
             return _report(_usage_error(error), arguments)
         return _report(_bug(error, plugins), arguments)
@@ -181,6 +189,19 @@ def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
     if "--json" in arguments:
         print(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=not takes_unicode(sys.stdout)))
     return error.exit_code
+
+
+def _full(error: OSError) -> SurgeonError:
+    """Say what there is no room for; standard output is left alone then, which Python would write to at its end."""
+    target, hint = error.filename or "a file", "make room and repeat the command"
+    writer = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    if error.filename is None and writer.startswith(PRINTING):
+        target, hint = "standard output", "what was saved is complete; only the report is lost"
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    full = OutputError(f"{target} cannot be written: {error.strerror}", hint=hint)
+    full.__cause__ = error
+    return full
 
 
 def _usage_error(error: Exception) -> SurgeonError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+from surgeon.cli import app
 from surgeon.cli.app import COMMANDS, make_app, run
+from surgeon.errors import OutputError
 from surgeon.plugins import Plugins
 
 
@@ -44,3 +48,24 @@ def test_a_closed_pipe_prints_no_traceback() -> None:
     command = f"{sys.executable} -m surgeon schema | head -c 10"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", ["schema", "ops"])
+def test_a_report_without_room_is_an_error_of_the_place(command: str) -> None:
+    line = f"{sys.executable} -m surgeon {command} > /dev/full"
+    result = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert result.returncode == OutputError.exit_code
+    assert result.stderr.splitlines() == [
+        "error: standard output cannot be written: No space left on device",
+        "    what was saved is complete; only the report is lost",
+    ]
+
+
+def test_a_file_without_room_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/model.safetensors")
+
+    monkeypatch.setattr(app, "make_app", fill)
+    assert run(["ops"]) == OutputError.exit_code
+    assert "out/model.safetensors cannot be written: No space left on device" in capsys.readouterr().err
