@@ -29,6 +29,7 @@ from surgeon.cli.plugin_choice import PluginChoice, add_commands
 from surgeon.cli.plugins import plugins_app
 from surgeon.cli.predict import predict
 from surgeon.cli.publish import card, push
+from surgeon.cli.report import say
 from surgeon.cli.sign import sign
 from surgeon.cli.signs import takes_unicode, write_what_fits
 from surgeon.cli.startup.name_clash import name_clash
@@ -42,8 +43,6 @@ from surgeon.plugins import Plugins
 
 INTERRUPTED = 128 + signal.SIGINT
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PRINTING = ("surgeon.cli", "rich", "typer")
-"""The modules that print; others write files."""
 QUICK = ("apply", "plan", "inspect", "diff", "check", "ops", "schema", "plugins")
 """Commands that run without garbage collection: they are short and free little memory. Plugins' commands are not."""
 COMMANDS: dict[str, Callable[..., object]] = {
@@ -86,7 +85,7 @@ def _end(code: int) -> None:
 
     Otherwise Python frees every object one by one, which takes more than a second after importing transformers.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with suppress(OSError, ValueError):  # a closed stream
             stream.flush()
     os._exit(code)
@@ -113,6 +112,7 @@ def _run(arguments: Sequence[str]) -> int:
         plugins = choice.load()
         app = make_app(plugins, choice.rest)
         code = app(choice.rest, prog_name="surgeon", standalone_mode=False, obj=plugins)
+        say()  # what is still to be printed, of typer's help for example
         if code == INTERRUPTED:  # typer returns this code for a KeyboardInterrupt
             return _interrupted()
         return code if isinstance(code, int) else 0
@@ -173,9 +173,9 @@ def _start(
 ) -> None:
     """Model surgery for PyTorch: cut, re-head, freeze, branch and grow trained networks."""
     if version:
-        print(f"surgeon {surgeon_version() or '(not installed)'}")
+        say(f"surgeon {surgeon_version() or '(not installed)'}")
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        say(context.get_help())
 
 
 def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
@@ -187,19 +187,15 @@ def _report(error: SurgeonError, arguments: Sequence[str]) -> int:
         traceback.print_exception(error.__cause__ if type(error) is SurgeonError and error.__cause__ else error)
     show(render_error(error), stderr=True)
     if "--json" in arguments:
-        print(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=not takes_unicode(sys.stdout)))
+        with suppress(OutputError):  # it may be the error
+            say(json.dumps({"error": error_dict(error)}, indent=2, ensure_ascii=not takes_unicode(sys.stdout)))
     return error.exit_code
 
 
 def _full(error: OSError) -> SurgeonError:
-    """Say what there is no room for; standard output is left alone then, which Python would write to at its end."""
-    target, hint = error.filename or "a file", "make room and repeat the command"
-    writer = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    if error.filename is None and writer.startswith(PRINTING):
-        target, hint = "standard output", "what was saved is complete; only the report is lost"
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    full = OutputError(f"{target} cannot be written: {error.strerror}", hint=hint)
+    """Wrap the exception of a library that had no room to write a file."""
+    target = error.filename or "standard output, or a file,"
+    full = OutputError(f"{target} cannot be written: {error.strerror}", hint="make room and repeat the command")
     full.__cause__ = error
     return full
 

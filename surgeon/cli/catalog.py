@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.cli import options
+from surgeon.cli.report import say
 from surgeon.cli.signs import takes_unicode
 from surgeon.errors import OperationError, OutputError, RecipeError, SurgeonError
 from surgeon.plugins import Plugins
@@ -113,4 +114,4 @@ def _explain(schema: Mapping[str, Any], name: str, as_json: bool, plugins: Plugi
 
 def print_json(data: Any) -> None:
     """Print ``data`` as JSON; with escapes where the terminal lacks a character, so that no value changes."""
-    print(json.dumps(data, indent=2, ensure_ascii=not takes_unicode(sys.stdout), default=str))
+    say(json.dumps(data, indent=2, ensure_ascii=not takes_unicode(sys.stdout), default=str))

@@ -9,6 +9,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.report import say
 from surgeon.plugins import Plugins
 
 plugins_app = typer.Typer(rich_markup_mode=None)
@@ -71,6 +72,6 @@ def new(
         raise SurgeonError(f"--kind {kind}: use one of {', '.join(KINDS)}", hint=suggest(kind, KINDS))
     paths = write_package(name, chosen, output, context.obj)
     for path in paths:
-        print(path)
+        say(str(path))
     root = paths[0].parent
-    print(f"next: python -m pip install -e '{root}[test]' && pytest {root}")
+    say(f"next: python -m pip install -e '{root}[test]' && pytest {root}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from surgeon.cli import options
 from surgeon.cli.catalog import print_json
+from surgeon.cli.report import say
 from surgeon.errors import visible
 
 Artifact = Annotated[str, typer.Argument(metavar="ARTIFACT", help="What apply or train wrote.", show_default=False)]
@@ -41,9 +41,9 @@ def card(
 
     text = make(artifact, output, name=name, force=force)
     if output is None:
-        sys.stdout.write(text)
+        say(text.removesuffix("\n"))
     elif not quiet:
-        print(f"wrote {visible(str(output))}: look it over, and add what only you know")
+        say(f"wrote {visible(str(output))}: look it over, and add what only you know")
 
 
 def push(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from surgeon.cli import options
+from surgeon.cli.report import say
 from surgeon.errors import visible
 
 PASSWORD = "SURGEON_KEY_PASSWORD"
@@ -61,4 +62,4 @@ def sign(
         artifact, key=key, password=password, certificate=certificate, chain=chain or (), keyless=keyless, force=force
     )
     if not quiet:
-        print(f"wrote {visible(str(path))}: it holds for the files as they are now")
+        say(f"wrote {visible(str(path))}: it holds for the files as they are now")

@@ -1,6 +1,6 @@
 """Name what surgeon's own plugin packages offer, so that an error can say which one to install.
 
-Each package's tests compare it with this table.
+``tests/interfaces/test_own_packages.py`` compares the table with the packages' sources.
 """
 
 from __future__ import annotations

@@ -25,21 +25,15 @@ def kind_of_places(output: Tensor, batch: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def classes_of_words(output: Tensor, word_ids: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """Return the class number of each word of each sample ``(words,)``, that of its first piece.
-
-    Args:
-        output: ``(samples, pieces, classes)``.
-        word_ids: The word of each piece ``(samples, pieces)``, -1 for none.
-        counts: How many words each sample has.
-    """
-    return by_word(output.argmax(-1), word_ids, counts)
-
-
 def by_word(values: Tensor, word_ids: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Return the value of each word's first piece ``(words,)`` of each sample.
 
     A word without a piece has -100: the tokenizer drops it, or it lies past the longest text.
+
+    Args:
+        values: Integers ``(samples, pieces)``.
+        word_ids: The word of each piece ``(samples, pieces)``, -1 for none.
+        counts: How many words each sample has.
     """
     of_words = []
     for row, words, first, count in zip(values, word_ids, first_pieces(word_ids), counts, strict=True):

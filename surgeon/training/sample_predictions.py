@@ -24,7 +24,7 @@ from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.language import language_of
 from surgeon.training.objectives import call_of
 from surgeon.training.penalties import in_eval_mode
-from surgeon.training.places import by_word, classes_of_pixels, classes_of_words, kind_of_places, shares_of
+from surgeon.training.places import by_word, classes_of_pixels, kind_of_places, shares_of
 from surgeon.training.predictions import Predictions
 from surgeon.training.word_predictions import WordPredictions
 
@@ -81,7 +81,7 @@ def predict_samples(
                 words += (some_words := _words(source, batch, start))
                 counts = list(map(len, some_words))
             if kind is not None:
-                some = classes_of_words(raw, batch[WORD_IDS], counts) if counts else classes_of_pixels(raw, batch)
+                some = by_word(raw.argmax(-1), batch[WORD_IDS], counts) if counts else classes_of_pixels(raw, batch)
                 places += some
                 raw = torch.stack([shares_of(place, raw.shape[-1 if counts else 1]) for place in some])
             values.append(raw.cpu().reshape(len(raw), -1))
@@ -98,7 +98,8 @@ def predict_samples(
     meaning, names, table = _meaning(torch.cat(values), objective, network, samples, kind)
     unclassed = sum(int((place == IGNORED).sum()) for place in places)
     if unclassed:
-        notes.append(f"{unclassed} words have no class: the tokenizer drops them, or they lie past the longest text")
+        words_have = "1 word has" if unclassed == 1 else f"{unclassed} words have"
+        notes.append(f"{words_have} no class: dropped by the tokenizer, or past the longest text")
     fields = (
         chosen,
         meaning,

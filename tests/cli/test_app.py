@@ -51,14 +51,14 @@ def test_a_closed_pipe_prints_no_traceback() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("command", ["schema", "ops"])
+@pytest.mark.parametrize("command", ["schema", "ops", "--version", "ops freeze --json"])
 def test_a_report_without_room_is_an_error_of_the_place(command: str) -> None:
     line = f"{sys.executable} -m surgeon {command} > /dev/full"
     result = subprocess.run(line, shell=True, capture_output=True, text=True)
     assert result.returncode == OutputError.exit_code
     assert result.stderr.splitlines() == [
         "error: standard output cannot be written: No space left on device",
-        "    what was saved is complete; only the report is lost",
+        "    files that the command wrote are complete; only what it prints is lost",
     ]
 
 
@@ -69,3 +69,9 @@ def test_a_file_without_room_is_named(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setattr(app, "make_app", fill)
     assert run(["ops"]) == OutputError.exit_code
     assert "out/model.safetensors cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_leaves_no_traceback() -> None:
+    line = f"{sys.executable} -m surgeon ops freeze >&-"
+    result = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

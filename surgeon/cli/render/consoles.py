@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.text import Text
 
+from surgeon.cli.report import say
 from surgeon.errors import visible
 from surgeon.pages.numbers import size
 
@@ -27,11 +30,11 @@ class VisibleConsole(Console):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Make a console for stdout or stderr that does not replace emoji codes or colour numbers."""
-    stream = sys.stderr if stderr else sys.stdout
+def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """Make a console for stdout, stderr or a file that does not replace emoji codes or colour numbers."""
+    stream = file or (sys.stderr if stderr else sys.stdout)
     width = None if stream is not None and stream.isatty() else PIPE_WIDTH  # a process may start with stdout closed
-    return VisibleConsole(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+    return VisibleConsole(file=file, stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def show(renderable: RenderableType, *, stderr: bool = False) -> None:
@@ -40,10 +43,13 @@ def show(renderable: RenderableType, *, stderr: bool = False) -> None:
     if target.is_terminal:
         target.print(renderable)
         return
-    with target.capture() as captured:
-        target.print(renderable, soft_wrap=False)
-    text = "\n".join(line.rstrip() for line in captured.get().splitlines())
-    print(text, file=target.file)
+    drawn = StringIO()
+    console(file=drawn).print(renderable, soft_wrap=False)
+    text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+    if stderr:
+        print(text, file=target.file)
+    else:
+        say(text)
 
 
 def show_page(path: Path | None) -> None:
