@@ -27,6 +27,16 @@ class Quiet(surgeon.Operation):
         return surgery.model
 
 
+class Lone(surgeon.ArchitectureProvider):
+    scheme = "lone"
+
+    def names(self):
+        return ["one"]
+
+    def build(self, architecture):
+        return nn.Linear(2, 2)
+
+
 SITES = {"resnet": "layer4", "vit": "heads.head", "bert": "classifier"}
 
 
@@ -71,29 +81,10 @@ def test_a_source_and_a_provider_are_registered_too():
         def load(self, seed):
             return None
 
-    class Nets(surgeon.ArchitectureProvider):
-        scheme = "nets"
-
-        def names(self):
-            return ["one"]
-
-        def build(self, architecture):
-            return nn.Linear(2, 2)
-
-    with registered(Points, Nets()):
+    with registered(Points, Lone()):
         plugins = surgeon.load_plugins(installed=False)
         assert plugins.sources()["points"] is Points
-        assert surgeon.plan("nets/one", [surgeon.Reinit(sites=".")]).parameters == 6
-
-
-class Lone(surgeon.ArchitectureProvider):
-    scheme = "lone"
-
-    def names(self):
-        return ["one"]
-
-    def build(self, architecture):
-        return nn.Linear(2, 2)
+        assert surgeon.plan("lone/one", [surgeon.Reinit(sites=".")]).parameters == 6
 
 
 class Deep(Lone):

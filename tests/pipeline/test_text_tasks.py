@@ -83,9 +83,7 @@ def test_a_word_without_a_token_keeps_its_place_and_has_no_class(tagger, tmp_pat
     assert len(second["class"]) == 31
     assert second["class"][-1] is None
     dropped = sum(name is None for row in predicted.rows for name in row["class"])
-    assert (
-        f"{dropped} words have no class: the tokenizer drops them, or they lie past the longest text" in predicted.notes
-    )
+    assert any(note.startswith(f"{dropped} words have no class: dropped") for note in predicted.notes)
     assert ["0", "", "", ""] in predicted.to_table()
 
 
