@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from surgeon.data.picture_decoder import decode_picture
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, counted
 
 Encoder = Callable[[Mapping[str, Any], int, bool], dict[str, Tensor]]
 """Called with a row, its number and whether to vary it; returns columns of the batch."""
@@ -108,7 +108,7 @@ def picture_problem(value: Any, folder: Path) -> str | None:
 
 def more_rows(count: int) -> str:
     """Say behind a message about one row that it is true of ``count`` others."""
-    return f" (and {count} more row{'s' if count > 1 else ''})" if count else ""
+    return f" (and {counted(count, 'more row')})" if count else ""
 
 
 def reason(value: Any, folder: Path, error: Exception) -> str:

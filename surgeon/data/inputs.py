@@ -23,7 +23,7 @@ from surgeon.data.rows import Collate
 from surgeon.data.tag_columns import is_of_tags
 from surgeon.data.texts import Texts, open_texts
 from surgeon.data.word_texts import WORD_IDS, TextPairs, Words, holds_words
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, counted
 
 SHOWN = 3
 
@@ -174,8 +174,8 @@ def check_inputs(
             if not readable:
                 raise TrainingError(f"{data.places[name]}: no row can be read: {bad[min(bad)]}")
             reasons = "; ".join(list(dict.fromkeys(bad[position] for position in sorted(bad)))[:SHOWN])
-            rows = f"{name} rows" if len(data.parts) > 1 else "rows"
-            notes.append(f"{data.places[name]}: left out {len(bad)} {rows} that cannot be read ({reasons})")
+            rows = counted(len(bad), f"{name} row" if len(data.parts) > 1 else "row")
+            notes.append(f"{data.places[name]}: left out {rows} that cannot be read ({reasons})")
             data.parts[name] = part.select(np.array(readable))
         for encode in encoders:
             if isinstance(encode, Texts):

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from surgeon.data.folders import PICTURES, SPLIT_NAMES, is_hidden, walk_files
 from surgeon.data.readers import READERS
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, counted
 
 FileKind: TypeAlias = Literal["image", "audio", "text", "table", "saved"]
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aiff", ".aif", ".opus")
@@ -149,7 +149,7 @@ def _in_folder(root: Path, accepted: Collection[str]) -> list[Files]:
     notes = []
     if left_out:
         more = ", …" if len(left_out) > SHOWN else ""
-        notes.append(f"{root}: left out {len(left_out)} files ({', '.join(left_out[:SHOWN])}{more})")
+        notes.append(f"{root}: left out {counted(len(left_out), 'file')} ({', '.join(left_out[:SHOWN])}{more})")
     groups = []
     for kind in chosen:
         assert kind is not None

@@ -16,7 +16,7 @@ from surgeon.data.conll import conll_rows
 from surgeon.data.csv_files import csv_cells, csv_header
 from surgeon.data.folders import check_apart, read_folder
 from surgeon.data.mask_folders import read_pairs
-from surgeon.errors import SurgeonError, TrainingError, suggest
+from surgeon.errors import SurgeonError, TrainingError, counted, suggest
 
 TableSource: TypeAlias = Any
 """A source of :mod:`surgeon.data.sources`: images, table, saved or hub."""
@@ -286,7 +286,7 @@ def _tables(source: TableSource) -> Read:
         check_columns(source, rows.column_names, str(file))
         data.text = kind == "csv"
         data.parts[name] = Part.of(rows)
-        data.notes.append(f"{file}: {len(rows)} rows")
+        data.notes.append(f"{file}: {counted(len(rows), 'row')}")
     if len(data.parts) > 1:
         data.rule = "by file"
     return data

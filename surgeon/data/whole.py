@@ -34,7 +34,7 @@ from surgeon.data.sources import Saved, Table
 from surgeon.data.tag_columns import label_tensor
 from surgeon.data.target_columns import read_columns
 from surgeon.data.word_texts import Words
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, counted
 from surgeon.interfaces.splits import Splits
 
 LABEL = "label"
@@ -128,7 +128,8 @@ def read_files(files: Files, like: TableSource, label: str | None, network: Netw
     if files.kind == "text" and network.preprocessing.texts.get("words"):
         values = [text.split() for text in values]
     class_notes, labelled = _folders_as_classes(files, folders, label, network, strict=strict)
-    notes = [*files.notes, *class_notes, f"{files.root}: {len(values)} {'texts' if files.kind == 'text' else 'files'}"]
+    count = counted(len(values), "text" if files.kind == "text" else "file")
+    notes = [*files.notes, *class_notes, f"{files.root}: {count}"]
     columns: dict[str, list[Any]] = {files.kind: values}
     settings: dict[str, Any] = {"image": None, "audio": None, "text": None, "numbers": {}, "targets": {}, "group": None}
     settings["mask"] = None

@@ -20,7 +20,9 @@ class OwnPackage(NamedTuple):
 OWN_PACKAGES = {
     "surgeon-adapt": OwnPackage(("mmd", "coral", "cdan", "mdd", "domain_batch_norm", "keep_domain")),
     "surgeon-peft": OwnPackage(
-        ("peft", "merge_adapters"), ("peft",), ("lora", "dora", "ia3", "vera", "oft", "adalora", "loha", "lokr")
+        ("peft", "merge_adapters"),
+        ("peft",),
+        ("lora", "dora", "rslora", "ia3", "vera", "oft", "boft", "loha", "lokr", "hra", "fourierft", "ln_tuning"),
     ),
     "surgeon-prune": OwnPackage(("prune_heads", "prune_mlp", "prune_channels", "prune_blocks")),
     "surgeon-squeeze-excitation": OwnPackage(("squeeze_excitation",)),

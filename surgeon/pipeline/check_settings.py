@@ -7,7 +7,7 @@ from pathlib import Path
 
 from surgeon.data.requirements import require
 from surgeon.data.sources import Digits
-from surgeon.errors import RecipeError, SurgeonError, TrainingError, suggest
+from surgeon.errors import RecipeError, SurgeonError, TrainingError, counted, suggest
 from surgeon.plugins import Plugins
 from surgeon.recipe.load import Recipe
 from surgeon.recipe.train_settings import TrainSettings
@@ -40,7 +40,7 @@ def check_training(recipe: Recipe, plugins: Plugins, *, on_this_machine: bool, n
     elif on_this_machine:
         problems += _in_data(recipe, settings)
     if problems:
-        count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in {recipe.path or 'the recipe'}"
+        count = f"{counted(len(problems), 'mistake')} in {recipe.path or 'the recipe'}"
         raise RecipeError(count, problems=problems)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
-from surgeon.errors import OperationError, SurgeonError, name_nearest_option
+from surgeon.errors import OperationError, SurgeonError, counted, name_nearest_option
 from surgeon.graph.costs import Costs, costs
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
@@ -61,7 +61,7 @@ class Sites(tuple[SiteView, ...]):
     __slots__ = ()
 
     def _repr_html_(self) -> str:
-        return html_report(f"{len(self)} site{'s' if len(self) != 1 else ''}", sites_table(self))
+        return html_report(counted(len(self), "site"), sites_table(self))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch import nn
 
 from surgeon.checkpoint.artifact_files import CONFIG
 from surgeon.checkpoint.contents import ByteRange, Checkpoint, read_bytes
-from surgeon.errors import PluginError, VerificationError
+from surgeon.errors import PluginError, VerificationError, counted
 from surgeon.families.inputs import Inputs
 from surgeon.graph.tensors import tensors_of
 from surgeon.interfaces.architecture import ArchitectureProvider
@@ -71,7 +71,7 @@ class Reload:
         some = f"{self.tensors}" if self.tensors == self.total else f"{self.tensors} of {self.total}"
         equal = f"{some} tensors"
         if self.outputs is not None:
-            equal += f" and {self.outputs} output{'s' if self.outputs != 1 else ''} of a forward"
+            equal += f" and {counted(self.outputs, 'output')} of a forward"
         return f"{equal} are byte-identical" + (f" ({self.note})" if self.note else "")
 
 

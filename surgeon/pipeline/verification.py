@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from surgeon.errors import counted
 from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.pipeline.nonfinite import describe_nonfinite
 
@@ -44,7 +45,7 @@ class Verification:
             to_compare: How the caller has kept tensors compared, where they were not.
         """
         yield "tensors", f"{self.tensors}, all used by the network"
-        files = f"{self.digests} file{'s' if self.digests != 1 else ''}"
+        files = counted(self.digests, "file")
         recorded = f"{files} unchanged, by digest" if self.digests else "no digests recorded: made by surgeon 0.1.0"
         yield "bytes", recorded
         if self.kept is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surgeon.errors import RecipeError, suggest
+from surgeon.errors import RecipeError, counted, suggest
 from surgeon.plugins import Plugins
 from surgeon.recipe.document import Document, Keys, parse, read
 from surgeon.recipe.load import RecipeSettings
@@ -97,6 +97,6 @@ def _settings(document: Document, plugins: Plugins) -> RecipeSettings:
     settings = validate(RecipeSettings, fields, document, plugins=plugins)
     if document.problems or settings is None:
         count = len(document.problems)
-        message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
+        message = f"{counted(count, 'mistake')} in {document.name}"
         raise RecipeError(message, problems=document.problems)
     return settings

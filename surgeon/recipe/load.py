@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny
 
 from surgeon import plugins as plugin_loading
 from surgeon.data.sources import as_sources, beside
-from surgeon.errors import RecipeError, SurgeonError
+from surgeon.errors import RecipeError, SurgeonError, counted
 from surgeon.interfaces.data import Source
 from surgeon.interfaces.inputs import InputSettings
 from surgeon.interfaces.operation import Operation
@@ -234,7 +234,7 @@ def _operation(
 def all_mistakes(document: Document) -> RecipeError:
     """Make one error of the problems in ``document``, in the order of its text."""
     count = len(document.problems)
-    message = f"{count} mistake{'s' if count > 1 else ''} in {document.name}"
+    message = f"{counted(count, 'mistake')} in {document.name}"
     order = {place: number for number, place in enumerate(document.places.values())}
     problems = sorted(document.problems, key=lambda problem: order.get(problem.where or "", math.inf))
     return RecipeError(message, problems=problems)

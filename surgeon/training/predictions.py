@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from surgeon.errors import counted
 from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.training.places import DENSE
 
@@ -147,7 +148,7 @@ class Predictions:
         """Show the first samples as a table in a notebook."""
         headings, rows = self.summary(SUMMARISED)
         more = [f"the first {len(rows)} are shown; rows has all"] if len(rows) < len(self) else []
-        count = f"{len(self)} sample{'s' if len(self) != 1 else ''}"
+        count = counted(len(self), "sample")
         return html_report(f"output {self.output}: {count}", html_table(headings, rows), notes=[*more, *self.notes])
 
 

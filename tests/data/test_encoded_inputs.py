@@ -33,7 +33,7 @@ def test_a_damaged_picture_is_named_with_its_row_or_left_out_and_counted(tmp_pat
     assert "on_error: skip" in str(caught.value)
     loaded = load(images(tmp_path, on_error="skip"))
     assert len(loaded.train) + len(loaded.test) == 14
-    assert any("left out 1 rows that cannot be read" in note and str(bad) in note for note in loaded.notes)
+    assert any("left out 1 row that cannot be read" in note and str(bad) in note for note in loaded.notes)
 
 
 def test_every_damaged_picture_is_counted_and_none_left_is_an_error(tmp_path):

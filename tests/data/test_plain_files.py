@@ -37,7 +37,7 @@ def test_of_several_kinds_those_are_read_that_the_network_takes(tmp_path):
     (tmp_path / "b.txt").write_text("x")
     (texts,) = sort_files([str(tmp_path)], {"text"})
     assert (texts.kind, names([texts])) == ("text", ["b.txt"])
-    assert "left out 1 files (a.png)" in texts.notes[0]
+    assert "left out 1 file (a.png)" in texts.notes[0]
 
 
 def test_only_folders_that_are_all_called_like_splits_are_parts(tmp_path):

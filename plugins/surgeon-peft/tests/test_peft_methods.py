@@ -12,9 +12,10 @@ from peft import PeftModel
 from peft_networks import llama, logits, perturbed, quiet, saved
 from pydantic import ValidationError
 from surgeon_peft import MergeAdapters, Peft, export_adapter
-from surgeon_peft.config import methods
+from surgeon_peft.config import make_config, methods
 
 import surgeon
+from surgeon.interfaces.own_packages import OWN_PACKAGES
 
 CONFIGS = {
     "c3a": {"block_size": 8},
@@ -144,3 +145,9 @@ def test_the_table_in_the_readme_is_what_these_tests_say():
         **dict.fromkeys(UNMERGED, "attached"),
         **dict.fromkeys(REFUSED, "refused"),
     }
+
+
+@pytest.mark.parametrize("method", OWN_PACKAGES["surgeon-peft"].methods)
+def test_what_surgeon_says_of_a_missing_method_works(method: str) -> None:
+    """Surgeon answers ``op: lora`` with ``op: peft`` and ``method: lora``."""
+    assert make_config(method, {}).peft_type is not None

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.cli.render.trees import ROLES, render_roles, render_tree
+from surgeon.errors import counted
 from surgeon.graph.costs import Costs
 from surgeon.pages.numbers import count, shape, size
 from surgeon.pipeline.network_view import NetworkView, SiteView
@@ -52,7 +53,7 @@ def render_sites(sites: Sequence[SiteView]) -> RenderableType:
     for site in sites:
         sizes = shape(site.shape) if site.shape else ""
         table.add_row(site.site, site.kind, sizes, count(site.parameters), site.why)
-    return Group(table, Text(f"{len(sites)} site{'s' if len(sites) != 1 else ''}", style="dim"))
+    return Group(table, Text(counted(len(sites), "site"), style="dim"))
 
 
 def network_dict(view: NetworkView, sites: Sequence[SiteView] | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from surgeon.checkpoint.artifact_files import CONFIG, MANIFEST
 from surgeon.checkpoint.jsonfiles import read_object
+from surgeon.errors import counted
 from surgeon.pages.numbers import count, size
 from surgeon.pipeline.nonfinite import describe_nonfinite
 
@@ -176,7 +177,7 @@ def render_export(exported: Export) -> RenderableType:
         grid.add_row("inputs", f"{', '.join(shapes)}: {sizes}")
     if exported.outputs:
         few = ", ".join(exported.outputs[:4]) + (", …" if len(exported.outputs) > 4 else "")
-        cases = f"{exported.cases} input{'s' if exported.cases != 1 else ''}"
+        cases = counted(exported.cases, "input")
         largest = f"largest difference {exported.difference:.1g}" if exported.difference else "bit-identical"
         grid.add_row("outputs", f"{few}: compared without surgeon on {cases}, {largest}")
     else:

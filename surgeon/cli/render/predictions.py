@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.errors import counted
+
 if TYPE_CHECKING:
     from surgeon.training.predictions import Predictions
 
@@ -27,7 +29,7 @@ def render_predictions(predicted: Predictions, samples: int, path: str | None) -
     for row in rows:
         table.add_row(*map(Text, row))
     count = len(predicted)
-    size = f"{count} samples" + (f", the first {samples} shown" if count > samples else "")
+    size = counted(count, "sample") + (f", the first {samples} shown" if count > samples else "")
     where = f"all of them in {path}" if path else "-o OUT.csv writes all of them"
     notes = [Text(f"note: {note}", style="dim") for note in predicted.notes]
     return Group(table, *notes, Text(f"output {predicted.output}: {size}; {where}", style="dim"))
