@@ -100,14 +100,30 @@ class NetworkConfig:
         for field in self._present(self.fields.class_count):
             if isinstance(self.get(field), int):
                 self.set(field, count)
-        for field in self._present(self.fields.class_names, computed=True):
-            listed = isinstance(self.get(field), (list, tuple))
-            self.set(field, type(self.get(field))(texts) if listed else dict(enumerate(texts)))
-        for field in self._present(self.fields.class_numbers, computed=True):
-            self.set(field, {name: i for i, name in enumerate(texts)})
+        self.name_classes(texts)
         kind = self.fields.problem_type
         if kind is not None and (isinstance(self.config, Mapping) or hasattr(self.config, kind)):
             self.set(kind, problem_type)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes in order; empty if they are only numbered, as in "LABEL_0"."""
+        for value in map(self.get, self._present(self.fields.class_names, computed=True)):
+            try:
+                ordered = [value[key] for key in sorted(value, key=int)] if isinstance(value, Mapping) else list(value)
+            except (TypeError, ValueError):  # not a mapping from numbers, nor a list
+                continue
+            names = tuple(str(name) for name in ordered)
+            if not all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+                return names
+        return ()
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Set the names of the classes, as many as there are."""
+        for field in self._present(self.fields.class_names, computed=True):
+            listed = isinstance(self.get(field), (list, tuple))
+            self.set(field, type(self.get(field))(names) if listed else dict(enumerate(names)))
+        for field in self._present(self.fields.class_numbers, computed=True):
+            self.set(field, {name: i for i, name in enumerate(names)})
 
     def set_count(self, fields: Sequence[str], count: int) -> None:
         """Set the width of the head if that is not the number of classes: a CTC head's ``vocab_size``."""

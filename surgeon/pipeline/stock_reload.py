@@ -1,6 +1,7 @@
 """Check whether plain ``from_pretrained`` of the result gives the same network.
 
-Class and shapes alone do not show that. A layer may compute a constant from its position when it is built (GPT-2's
+Class and shapes alone do not show that. A config may read the names of its classes from another field than the one
+that was set (TimmWrapper's ``label_names``). A layer may compute a constant from its position when it is built (GPT-2's
 ``scale_attn_by_inverse_layer_idx``, DiffLlama's λ): a network that lost blocks keeps the old constant, but a network
 built from the config has another. So every setting of every module is compared; if some differ, both networks run on
 the same random values.
@@ -35,6 +36,9 @@ def stock_difference(model: nn.Module, rebuilt: nn.Module, inputs: Any = None) -
         rebuilt: The skeleton that the config builds, with the same names and shapes.
         inputs: The recipe's override of the traced inputs.
     """
+    names, read_names = (getattr(getattr(m, "config", None), "id2label", None) for m in (model, rebuilt))
+    if names and names != read_names:
+        return f"its classes would be {', '.join(map(str, list((read_names or {}).values())[:3]))}, …"
     setting = next(_differing_settings(model, rebuilt), "")
     if not setting:
         return ""

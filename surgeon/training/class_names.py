@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.families.registry import config_of
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
@@ -76,16 +77,12 @@ def network_of(
 
 def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives: Sequence[Objective] = ()) -> None:
     """Write the data's class names into the config of ``model``, if its head has only their number."""
-    config = getattr(model, "config", None)
     output = {o.output: o.label for o in reversed(objectives)}
     label = next((output[name] for name in MAIN if name in output), LABELS)
-    class_list = list(names.get(label, ()))
-    if not class_list or not hasattr(config, "id2label") or not _is_classifier(model) or _config_names(model):
-        return
-    assert config is not None
-    if len(config.id2label) == len(class_list):
-        config.id2label = dict(enumerate(class_list))
-        config.label2id = {name: number for number, name in enumerate(class_list)}
+    class_list = [str(name) for name in names.get(label, ())]
+    config = config_of(model) if _is_classifier(model) else None
+    if config is not None and not config.class_names() and len(config.get("id2label") or ()) == len(class_list):
+        config.name_classes(class_list)
 
 
 def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
@@ -189,14 +186,8 @@ def _classes(operation: Mapping[str, Any], output: str) -> Any:
 
 def _config_names(model: nn.Module) -> tuple[str, ...]:
     """Return the class names in the config; empty if they are only numbered."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    if not isinstance(labels, dict) or not labels or not _is_classifier(model):
-        return ()
-    try:
-        ordered = [str(labels[key]) for key in sorted(labels, key=int)]
-    except (TypeError, ValueError):
-        return ()
-    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered) else tuple(ordered)
+    config = config_of(model) if _is_classifier(model) else None
+    return config.class_names() if config is not None else ()
 
 
 def _text_configs(model: nn.Module) -> list[Any]:

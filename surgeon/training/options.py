@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surgeon.data.combine import DOMAIN
 from surgeon.data.labels import present
 from surgeon.errors import TrainingError, suggest
+from surgeon.families.registry import config_of
 from surgeon.interfaces.splits import Splits
 from surgeon.interfaces.training import Objective
 from surgeon.recipe.train_settings import TrainSettings
@@ -126,7 +127,6 @@ def class_names(model: nn.Module, splits: Splits, label: str, count: int) -> lis
     named: Callable[..., Any] | Mapping[str, Any] | None = getattr(splits, "names", None)
     if isinstance(named, Mapping) and len(named.get(label, ())) == count:
         return [str(name) for name in named[label]]
-    listed = getattr(getattr(model, "config", None), "id2label", None)
-    if isinstance(listed, Mapping) and len(listed) == count:
-        return [str(listed[number]) for number in sorted(listed)]
-    return None
+    config = config_of(model)
+    in_config = config.class_names() if config is not None else ()
+    return list(in_config) if len(in_config) == count else None

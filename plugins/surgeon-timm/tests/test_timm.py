@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_data_config
@@ -308,3 +310,29 @@ def test_the_recipe_runs_by_the_command_line(tmp_path):
     assert same_values(alone, surgeon.load(out))
     written = load_file(out / "model.safetensors")
     assert all(torch.equal(value, written[name]) for name, value in alone.state_dict().items())
+
+
+def wrapped(folder: Path, **options: Any) -> Path:
+    """Write a folder of transformers around a network of timm."""
+    config = transformers.TimmWrapperConfig(architecture="resnet10t", num_labels=3, **options)
+    transformers.TimmWrapperForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_classes_of_a_network_that_transformers_wraps_are_named_in_its_file(tmp_path: Path) -> None:
+    folder = wrapped(tmp_path / "in")
+    surgeon.save(surgeon.apply(str(folder), [surgeon.ReplaceHead(classes=["cat", "dog"])]), tmp_path / "out")
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out")
+    assert again.config.id2label == {0: "cat", 1: "dog"}
+
+
+def test_the_base_of_a_network_that_transformers_wraps_has_no_head_and_gets_one_again(tmp_path: Path) -> None:
+    base = surgeon.apply(str(wrapped(tmp_path / "in")), [surgeon.ReplaceHead(task="base")])
+    surgeon.save(base, tmp_path / "base")
+    stock = transformers.TimmWrapperModel.from_pretrained(tmp_path / "base")
+    assert stock.state_dict().keys() == base.state_dict().keys()
+    assert not any(".fc." in name for name in stock.state_dict())
+    again = surgeon.apply(str(tmp_path / "base"), [surgeon.ReplaceHead(classes=4, task="image_classification")])
+    surgeon.save(again, tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").exists()
+    assert again.timm_model.fc.weight.shape == (4, 512)

@@ -182,7 +182,7 @@ def _start(operation: ReplaceHeadFields, surgery: Surgery, head: nn.Module, old:
         if weight is None:
             raise OperationError("init: rows, but there is no old head to take rows from")
         number = weight.shape[0] - extra
-        pairs = shared_classes(operation, surgery.model, number)
+        pairs = shared_classes(operation, surgery, number)
         surgery.note(f"starts with the rows of {len(pairs)} of the old head's {number} classes")
         pairs += [(operation.count, number)] * extra
     initialise(surgery, operation, last_layer(head), old, pairs)

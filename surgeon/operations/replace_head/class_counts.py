@@ -197,7 +197,7 @@ def _start(
 def _pairs(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> list[tuple[int, int]] | None:
     if operation.init != "rows":
         return None
-    pairs = shared_classes(operation, surgery.model, old_count)
+    pairs = shared_classes(operation, surgery, old_count)
     surgery.note(f"starts with the rows of {len(pairs)} of the old head's {old_count} classes")
     return pairs
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import OperationError, suggest
+from surgeon.families.registry import config_of
 
 if TYPE_CHECKING:
     from surgeon.operations.replace_head.fields import ReplaceHeadFields
@@ -19,17 +20,19 @@ Pairs = Sequence[tuple[int, int]]
 """A new class, and the old class whose row it starts with."""
 
 
-def shared_classes(operation: ReplaceHeadFields, model: nn.Module, old_count: int) -> list[tuple[int, int]]:
+def shared_classes(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> list[tuple[int, int]]:
     """Pair new classes with old ones, by the operation's map or by names in both sets.
 
     Raises:
         OperationError: A class is unknown, the names are not, or none is shared.
     """
-    old = old_names(operation, model, old_count)
+    config = config_of(surgery.model, surgery.families)
+    in_config = config.class_names() if config is not None else ()
+    old = old_names(operation, in_config, old_count)
     new = operation.classes if isinstance(operation.classes, list) else [str(i) for i in range(operation.count)]
     if operation.rows is not None:
         return [(_index(name, new, "new"), _index(origin, old, "old")) for name, origin in operation.rows.items()]
-    if not isinstance(operation.classes, list) or not (operation.old_classes or _label_names(model)):
+    if not isinstance(operation.classes, list) or not (operation.old_classes or in_config):
         raise OperationError(
             "init: rows needs to know which classes both heads have",
             hint="name the new ones in classes and the old ones in old_classes, or map them in rows",
@@ -43,13 +46,13 @@ def shared_classes(operation: ReplaceHeadFields, model: nn.Module, old_count: in
     return pairs
 
 
-def old_names(operation: ReplaceHeadFields, model: nn.Module, count: int) -> list[str]:
+def old_names(operation: ReplaceHeadFields, in_config: Sequence[str], count: int) -> list[str]:
     """Return the names of the old head's classes; their indices if the names are unknown.
 
     Raises:
         OperationError: ``old_classes`` are not as many as the old head has.
     """
-    names = operation.old_classes or _label_names(model) or [str(i) for i in range(count)]
+    names = operation.old_classes or list(in_config) or [str(i) for i in range(count)]
     if len(names) != count:
         raise OperationError(f"the old head has {count} classes, and {len(names)} names are given for them")
     return names
@@ -104,14 +107,6 @@ def copy_rows(new: torch.Tensor, old: torch.Tensor, *, pairs: Pairs, groups: int
     for target, origin in pairs:
         result[:, target] = rows[:, origin]
     return result.flatten(0, 2)
-
-
-def _label_names(model: nn.Module) -> list[str] | None:
-    """Return the class names of a transformers config, unless they are its generated ones."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    if not labels or all(name == f"LABEL_{i}" for i, name in labels.items()):
-        return None
-    return [str(labels[i]) for i in sorted(labels)]
 
 
 def _index(name: str | int, names: list[str], kind: str) -> int:

@@ -59,7 +59,7 @@ def replace_detection_heads(operation: ReplaceHeadFields, surgery: Surgery) -> n
     old_count = _rows(model.get_submodule(first.site)) // (first.groups * first.block)
     pairs = None
     if operation.init == "rows":
-        shared = shared_classes(operation, model, old_count - 1)
+        shared = shared_classes(operation, surgery, old_count - 1)
         pairs = [(0, 0), *((new + 1, old + 1) for new, old in shared)]
         surgery.note(f"starts with the rows of the background and {len(shared)} of {old_count - 1} old classes")
     number = operation.count + 1

@@ -215,6 +215,8 @@ def _fit_modules(model: nn.Module, target: nn.Module, names: Mapping[str, str], 
             goes = [names.get(aliases.get(n, n)) == f"{site}.{n[len(path) + 1 :]}" for n in inside]
             same = isinstance(candidate, type(module)) or not list(module.children())
             same = same and not _is_hung_into(candidate, module)
+            if isinstance(module, nn.Identity) and dict(tensors_of(candidate)):
+                continue  # the new class leaves out what the old one has here, as timm's networks do their head
             if all(goes) and same and (inside or _is_in(path, root)):
                 fitting.modules[path] = site
                 return

@@ -13,11 +13,11 @@ from surgeon.architectures.artifact_record import read_record
 from surgeon.checkpoint.companions import BASE_CARD
 from surgeon.checkpoint.formats import Checkpoint, open_checkpoint
 from surgeon.errors import CheckpointError
+from surgeon.families.config import NetworkConfig
+from surgeon.families.transformers.fields import TRANSFORMERS_CONFIG
 from surgeon.interfaces.record import Record
 
 HUB = "hf:"
-NAMELESS = "LABEL_"
-"""How the names of classes begin that transformers makes up."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,8 @@ class Facts:
         for entry in reversed(self.record.training):
             if named := {key: [str(name) for name in names] for key, names in (entry.get("classes") or {}).items()}:
                 return named
-        listed = (self.config or {}).get("id2label")
-        if not isinstance(listed, Mapping) or not listed:
-            return {}
-        names = [str(listed[key]) for key in sorted(listed, key=int)]
-        return {} if names[0].startswith(NAMELESS) else {"labels": names}
+        names = NetworkConfig(self.config or {}, TRANSFORMERS_CONFIG).class_names()
+        return {"labels": list(names)} if names else {}
 
 
 def facts_of(path: Path) -> Facts:
