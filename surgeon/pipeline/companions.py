@@ -37,6 +37,8 @@ ALIGNMENT = "alignment_heads"
 """The key of Whisper's generation settings for the heads, each a decoder block and its head, that align words."""
 PARTS = ("image_processor", "video_processor")
 """Keys of image processors inside a ``processor_config.json``."""
+CLASS_FILE = "class_info_file"
+"""The key of OneFormer's image processor for the file that names the classes, for the texts that it trains with."""
 SINGLE = (".safetensors", ".pt")
 """Suffixes of artifacts that are a single file."""
 WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -52,22 +54,26 @@ class AdaptedCompanions:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a text network that companions depend on.
+    """What companions depend on in a network: sizes of a text network, and the classes of any.
 
     Attributes:
         width: The width of its vectors according to its config; None if it does not say.
         vocabulary: The number of tokens in its embedding; None if it has none.
         blocks: The number of its blocks according to its config; None if it does not say.
+        classes: What its config calls its classes, in order.
     """
 
     width: int | None
     vocabulary: int | None
     blocks: int | None = None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Sizes:
         """Read the sizes of a network or its skeleton."""
-        return cls(_from_config(model, *WIDTH), _vocabulary(model), _from_config(model, *BLOCKS))
+        named = getattr(getattr(model, "config", None), "id2label", None) or {}
+        classes = tuple(map(str, named.values()))
+        return cls(_from_config(model, *WIDTH), _vocabulary(model), _from_config(model, *BLOCKS), classes)
 
 
 def adapt(
@@ -95,6 +101,9 @@ def adapt(
             adapted, changes = _adapt_processors(adapted, operation)
             notes += changes
     sizes = Sizes.of(after)
+    if sizes.classes != before.classes:
+        adapted, changes = _adapt_classes(adapted, len(before.classes), len(sizes.classes))
+        notes += changes
     _check_vocabulary(adapted, before.vocabulary, sizes.vocabulary)
     adapted, changes = _adapt_sentences(adapted, before, sizes, after)
     notes += changes
@@ -162,6 +171,23 @@ def _adapt_processors(companions: list[Companion], operation: AdaptInput) -> tup
             changed.append(companion.with_json(new) if new != content else companion)
         else:
             changed.append(companion)
+    return changed, notes
+
+
+def _adapt_classes(companions: list[Companion], before: int, after: int) -> tuple[list[Companion], list[str]]:
+    """Update the class count of image processors, and note where one reads the names of the classes from a file."""
+    notes: list[str] = []
+    changed = []
+    for companion in companions:
+        content = companion.json() if companion.kind == "processor" else {}
+        if content.get("num_labels") == before != after:
+            companion = companion.with_json({**content, "num_labels": after})
+            notes.append(f"{companion.name}: {after} classes instead of {before}")
+        if named := content.get(CLASS_FILE):
+            notes.append(
+                f"{companion.name}: {CLASS_FILE} {named} has the names of the old classes; name a file of yours"
+            )
+        changed.append(companion)
     return changed, notes
 
 

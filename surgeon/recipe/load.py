@@ -212,13 +212,19 @@ def operation_class(
         problem = (
             "needs the key 'op', the operation's name" if "op" not in item else f"op must be text, not {shown(name)}"
         )
-        document.problem(at, problem, "see: surgeon ops")
+        document.problem(at, problem, _names_itself(item, plugins) or "see: surgeon ops")
         return None
     try:
         return plugins.operation(name, needed)
     except SurgeonError as error:
         document.problem((*at, "op"), error.message, error.hint)
         return None
+
+
+def _names_itself(item: Mapping[Any, Any], plugins: Plugins) -> str:
+    """Hint at the right form of a step that has its operation's name for a key: ``- freeze: {sites: "@stem"}``."""
+    known = sorted(key for key in item if key in plugins.operations())
+    return f"write 'op: {known[0]}', with its fields beside it: {{op: {known[0]}, …}}" if known else ""
 
 
 def _operation(

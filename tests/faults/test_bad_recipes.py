@@ -49,6 +49,7 @@ def step(text: str) -> str:
         ("operations:\n", "r.yaml:1:1: operations: must be a list, not empty"),
         (step("freeze"), "r.yaml:2:5: operations.0: must be a mapping with the key 'op', not 'freeze'"),
         (step("after: layer3"), "r.yaml:2:5: operations.0: needs the key 'op'"),
+        (step("freeze: {up_to: layer3}"), "the operation's name\n    write 'op: freeze', with its fields beside it"),
         (step("op: 3"), "r.yaml:2:5: operations.0: op must be text, not 3"),
         (step("op: freez"), "r.yaml:2:5: operations.0.op: unknown operation 'freez'\n    nearest: freeze"),
         (step("{op: replace_head, clases: 3}"), "operations.0.clases: unknown key\n    nearest: classes"),

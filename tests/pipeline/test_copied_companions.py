@@ -197,6 +197,19 @@ def test_new_channels_change_mean_and_deviation(tmp_path: Path) -> None:
     assert (list(processor.image_mean), list(processor.image_std)) == ([0.5], [0.5])
 
 
+def test_new_classes_change_their_count_in_the_processor_and_a_file_of_old_names_is_noted(tmp_path: Path) -> None:
+    folders.vit(tmp_path / "in")
+    config = tmp_path / "in" / "preprocessor_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_labels": 2, "class_info_file": "ade20k.json"}))
+    prepared = prepare(tmp_path / "in", ReplaceHead(classes=["cat", "dog", "owl"]))
+    out = prepared.write(tmp_path / "out")
+    assert json.loads((out / "preprocessor_config.json").read_text())["num_labels"] == 3
+    assert "preprocessor_config.json: 3 classes instead of 2" in prepared.plan.notes
+    assert any("class_info_file ade20k.json has the names of the old classes" in note for note in prepared.plan.notes)
+    kept = prepare(tmp_path / "in", Freeze(sites="@stem"))
+    assert not any("classes" in note for note in kept.plan.notes)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_what_a_single_file_does_not_hold_is_said(bert: Path, tmp_path: Path, capfd, suffix: str) -> None:
     (tmp_path / "recipe.yaml").write_text("operations: [{op: truncate, keep_blocks: 2}]\n")
