@@ -19,13 +19,13 @@ from types import ModuleType
 
 import methods
 from methods import results as store
-from methods.claims import Cells
 from methods.results import Result
 from methods.table import render, section
 
 FIRST = 100
 """The first of the seeds that are reported; settings are chosen on 0 to 9."""
 RECIPES = Path(__file__).parents[3] / "recipes"
+RESULTS = Path(__file__).parent / "results.jsonl"
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="all by default")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first", type=int, default=FIRST, help="the first; 0 to try settings: shown, not written")
-    parser.add_argument("--results", type=Path, default=Path("out/methods.jsonl"), help="what is done; it is added to")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what is done; it is added to")
     parser.add_argument("--table", type=Path, default=RECIPES / "RESULTS.md", help="where the table goes")
     parser.add_argument("--only-table", action="store_true", help="write the table of what is done")
     given = parser.parse_args()
@@ -45,18 +45,18 @@ def main() -> int:
     seeds = range(given.first, given.first + given.seeds)
     if not given.only_table:
         measure({name: modules[name] for name in given.methods or modules}, seeds, given.results)
-    found = {name: (module, numbers(name, module, given.results, given.first)) for name, module in modules.items()}
+    found = {name: (module, measured(name, module, given.results, given.first)) for name, module in modules.items()}
     if given.first != FIRST:
-        for name, (module, cells) in found.items():
-            if cells and name in (given.methods or modules):
-                print("\n".join(section(name, module, cells)))
+        for name, (module, seeds) in found.items():
+            if seeds and name in (given.methods or modules):
+                print("\n".join(section(name, module, seeds)))
         return 0
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
     command = "PYTHONPATH=tests/benchmarks python -m methods"
     given.table.write_text(render(found, command, versions), encoding="utf-8")
-    for module, cells in found.values():
-        if cells and hasattr(module, "pictures"):
-            for name, text in module.pictures([cells[seed] for seed in sorted(cells)]).items():
+    for module, seeds in found.values():
+        if seeds and hasattr(module, "pictures"):
+            for name, text in module.pictures([seeds[seed].numbers for seed in sorted(seeds)]).items():
                 (given.table.parent / name).write_text(text, encoding="utf-8")
     print(f"{given.table} written")
     return 0
@@ -78,6 +78,7 @@ def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None
     from methods.recipe_runs import begin
 
     begin()
+    code = store.commit()
     done = {(r.method, r.seed, r.settings) for r in store.read(path)}
     for number in seeds:
         with tempfile.TemporaryDirectory(prefix="methods-") as scratch:  # sources are shared among the methods
@@ -90,7 +91,7 @@ def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None
                 cells = module.run(seed, Path(scratch))
                 seconds = time.perf_counter() - started
                 rounded = {key: round(value, 4) for key, value in cells.items()}
-                store.add(path, Result(name, seed, settings, rounded, round(seconds, 1)))
+                store.add(path, Result(name, seed, settings, rounded, round(seconds, 1), code))
                 print(f"{name} {seed}: {seconds:.0f} s", flush=True)
 
 
@@ -104,13 +105,13 @@ def settings_of(module: ModuleType) -> str:
     return store.fingerprint([RECIPES / name for name in module.RECIPES])
 
 
-def numbers(method: str, module: ModuleType, path: Path, first: int) -> dict[int, Cells]:
-    """The numbers of a method under its present settings, by seed; those on either side of FIRST stay apart."""
+def measured(method: str, module: ModuleType, path: Path, first: int) -> dict[int, Result]:
+    """The results of a method under its present settings, by seed; those on either side of FIRST stay apart."""
     settings = settings_of(module)
-    found = {r.seed: r.numbers for r in store.read(path) if r.method == method and r.settings == settings}
+    found = {r.seed: r for r in store.read(path) if r.method == method and r.settings == settings}
     if first < FIRST:
-        return {seed: cells for seed, cells in found.items() if seed < FIRST}
-    return {seed: cells for seed, cells in found.items() if seed >= getattr(module, "FIRST", FIRST)}
+        return {seed: result for seed, result in found.items() if seed < FIRST}
+    return {seed: result for seed, result in found.items() if seed >= getattr(module, "FIRST", FIRST)}
 
 
 if __name__ == "__main__":

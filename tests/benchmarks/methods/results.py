@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Result:
         settings: A fingerprint of the recipes that it ran: under others it does not count any more.
         numbers: In percent, by name.
         seconds: How long it took.
+        code: The commit that ran, marked where files of it had been changed.
     """
 
     method: str
@@ -28,6 +30,14 @@ class Result:
     settings: str
     numbers: dict[str, float]
     seconds: float
+    code: str = ""
+
+
+def commit() -> str:
+    """Return the commit that is checked out here, marked where files of it have been changed."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"]
+    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
 
 
 def read(path: Path) -> list[Result]:

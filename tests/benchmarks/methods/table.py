@@ -7,13 +7,14 @@ from statistics import mean
 from types import ModuleType
 
 from methods.claims import Cells, Finding, judge, spread
+from methods.results import Result
 
 
-def render(methods: Mapping[str, tuple[ModuleType, Mapping[int, Cells]]], command: str, versions: str) -> str:
+def render(methods: Mapping[str, tuple[ModuleType, Mapping[int, Result]]], command: str, versions: str) -> str:
     """A section for each method: its numbers over the seeds, then its claims.
 
     Args:
-        methods: Each method's module and the numbers of its seeds.
+        methods: Each method's module and the results of its seeds.
         command: What makes them.
         versions: The libraries.
     """
@@ -30,11 +31,12 @@ def render(methods: Mapping[str, tuple[ModuleType, Mapping[int, Cells]]], comman
     return "\n".join(lines) + "\n"
 
 
-def section(method: str, module: ModuleType, seeds: Mapping[int, Cells]) -> list[str]:
+def section(method: str, module: ModuleType, seeds: Mapping[int, Result]) -> list[str]:
     """One method's lines."""
     recipes = ", ".join(f"[{name}]({name})" for name in module.RECIPES)
-    numbers = [seeds[seed] for seed in sorted(seeds)]
-    lines = [f"## {module.TITLE}", "", f"`{method}`: {recipes}; seeds {_spans(seeds)}.", ""]
+    numbers = [seeds[seed].numbers for seed in sorted(seeds)]
+    codes = ", ".join(dict.fromkeys(seeds[seed].code for seed in sorted(seeds)))
+    lines = [f"## {module.TITLE}", "", f"`{method}`: {recipes}; seeds {_spans(seeds)}, at {codes}.", ""]
     if note := getattr(module, "NOTE", ""):
         lines += [" ".join(note.split()), ""]
     lines += _numbers(numbers)
