@@ -19,8 +19,8 @@ def picture_of(advice: Advice, title: str) -> str:
         "constant guess": [(0.0, advice.floor), (float(len(curve) - 1), advice.floor)],
     }
     errors = {f"{advice.measure}, trained": [worth.error for worth in curve]}
-    every = -(-len(curve) // NAMED)
-    ticks = {float(i): worth.site for i, worth in enumerate(curve) if i % every == 0 or i == len(curve) - 1}
+    stride = -(-len(curve) // NAMED)
+    ticks = {float(i): worth.site for i, worth in enumerate(curve) if i % stride == 0 or i == len(curve) - 1}
     return chart(
         lines, title, ticks=ticks, across="site, in the order of the forward", dashed=list(lines)[1:], errors=errors
     )

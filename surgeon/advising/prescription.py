@@ -116,8 +116,8 @@ def placed(path: str, folder: Path) -> str:
     """
     if not Path(path).exists():
         return path
-    whole = Path(path).resolve()
+    full_path = Path(path).resolve()
     try:
-        return str(whole.relative_to(folder.resolve()))
+        return str(full_path.relative_to(folder.resolve()))
     except ValueError:
-        return os.fspath(whole)
+        return os.fspath(full_path)

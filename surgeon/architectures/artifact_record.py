@@ -73,8 +73,8 @@ def _check_digests(files: Any, where: str) -> None:
     if not isinstance(files, dict):
         raise _damaged(f"files: {reprlib.repr(files)} is not a mapping of names", where)
     for name, fact in files.items():
-        whole = isinstance(fact, dict) and type(fact.get("bytes")) is int and isinstance(fact.get("xxh3"), str)
-        if not whole:
+        complete = isinstance(fact, dict) and type(fact.get("bytes")) is int and isinstance(fact.get("xxh3"), str)
+        if not complete:
             raise _damaged(f"files.{name}: {reprlib.repr(fact)} has no size and digest", where)
 
 

@@ -80,13 +80,13 @@ def _suggest_key(checkpoint: Checkpoint, fitting: int) -> None:
         ArchitectureError: The file has such a part.
     """
     for prefix in checkpoint.prefix_candidates():
-        whole = checkpoint.without_prefix(prefix)
-        for part, size in Counter(name.partition(".")[0] for name in whole.entries if "." in name).items():
-            if not fitting < size < len(whole.entries):
+        stripped = checkpoint.without_prefix(prefix)
+        for part, size in Counter(name.partition(".")[0] for name in stripped.entries if "." in name).items():
+            if not fitting < size < len(stripped.entries):
                 continue
-            name = _name_of(whole.without_prefix(f"{part}."))
+            name = _name_of(stripped.without_prefix(f"{part}."))
             if name is not None:
-                rest = [name for name in whole.entries if not name.startswith(f"{part}.")]
+                rest = [name for name in stripped.entries if not name.startswith(f"{part}.")]
                 raise ArchitectureError(
                     f"{size} of its {len(checkpoint.entries)} tensors, under '{prefix}{part}', are torchvision/{name}; "
                     f"{len(rest)} beside them are not ({few(rest)})",

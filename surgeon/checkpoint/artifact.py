@@ -166,11 +166,11 @@ def _checked(path: Path, temporary: Path, check: Callable[[Path], T], keep_rejec
     try:
         return check(temporary)
     except SurgeonError as error:
-        kept = path.with_name(f"{path.stem}.rejected{path.suffix}")
+        rejected = path.with_name(f"{path.stem}.rejected{path.suffix}")
         note = f"{path} stays as it was" if path.exists() else f"nothing was written to {path}"
-        if keep_rejected and not kept.exists():
-            temporary.rename(kept)
-            note += f"; the rejected artifact is in {kept}"
+        if keep_rejected and not rejected.exists():
+            temporary.rename(rejected)
+            note += f"; the rejected artifact is in {rejected}"
         error.message = error.message.replace(str(temporary), str(path))
         error.where = (error.where or str(path)).replace(str(temporary), str(path))
         error.hint = f"{error.hint}; {note}" if error.hint else note

@@ -130,9 +130,9 @@ class Checkpoint:
         while part := main_part(shapes):
             candidates.append(f"{candidates[-1]}{part}.")
             shapes = {name[len(part) + 1 :]: shape for name, shape in shapes.items() if name.startswith(f"{part}.")}
-        if both := copies(shapes):
-            labels = [candidates[-1] + part for part in both]
-            counts = [sum(name.startswith(f"{part}.") for name in shapes) for part in both]
+        if twins := copies(shapes):
+            labels = [candidates[-1] + part for part in twins]
+            counts = [sum(name.startswith(f"{part}.") for name in shapes) for part in twins]
             listed = ", ".join(f"{label} ({count} tensors)" for label, count in zip(labels, counts, strict=True))
             raise CheckpointError(
                 f"it holds the same network twice: {listed}",
@@ -207,27 +207,27 @@ def read_bytes(spans: Sequence[ByteRange]) -> Tensor:
         CheckpointError: A file is too short or cannot be read.
     """
     buffer = torch.empty(sum(span.length for span in spans), dtype=torch.uint8)
-    view, done = memoryview(buffer.numpy().data), 0
+    view, position = memoryview(buffer.numpy().data), 0
     for path, group in groupby(spans, key=attrgetter("path")):
         with damage_at(str(path), "cannot be read"), path.open("rb", buffering=0) as file:
             for span in group:
-                _fill(view[done : done + span.length], file, span)
-                done += span.length
+                _fill(view[position : position + span.length], file, span)
+                position += span.length
     return buffer
 
 
 def _fill(view: memoryview, file: io.RawIOBase, span: ByteRange) -> None:
     file.seek(span.offset)
-    done = 0
-    while done < span.length:
-        count = file.readinto(view[done:])
+    position = 0
+    while position < span.length:
+        count = file.readinto(view[position:])
         if not count:
             raise CheckpointError(
-                f"ends at byte {span.offset + done}, {span.length - done} bytes early",
+                f"ends at byte {span.offset + position}, {span.length - position} bytes early",
                 where=str(span.path),
                 hint="it changed after it was opened; copy or download it again",
             )
-        done += count
+        position += count
 
 
 @contextmanager

@@ -125,8 +125,8 @@ def _check_folder(manifest: dict[str, Any], files: list[Path], folder: Path, all
             raise VerificationError("is missing from the artifact", where=str(file), hint=HINT)
         size = file.stat().st_size
         if size != fact["bytes"]:
-            what = f"has {size} bytes, {fact['bytes']} were written: it has changed since"
-            raise VerificationError(what, where=str(file), hint=HINT)
+            problem = f"has {size} bytes, {fact['bytes']} were written: it has changed since"
+            raise VerificationError(problem, where=str(file), hint=HINT)
         _compare(file, fact["xxh3"], _portions(file, 0, size), size)
         count, nbytes = count + 1, nbytes + size
     return Integrity(count, nbytes)

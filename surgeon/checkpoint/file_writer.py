@@ -86,13 +86,13 @@ class Writer:
     def write(self, data: bytes | memoryview) -> int:
         """Append ``data``."""
         view = memoryview(data)
-        done = 0
-        while done < len(view):
-            count = min(BUFFER - self._end, len(view) - done)
-            self._buffer[self._end : self._end + count] = view[done : done + count]
+        position = 0
+        while position < len(view):
+            count = min(BUFFER - self._end, len(view) - position)
+            self._buffer[self._end : self._end + count] = view[position : position + count]
             self._filled(count)
-            done += count
-        return done
+            position += count
+        return position
 
     def copy(self, spans: Iterable[ByteRange], progress: Progress | None = None) -> None:
         """Append byte ranges of other files.
@@ -152,23 +152,23 @@ class Writer:
         if length < BUFFER or not hasattr(os, "copy_file_range"):
             return 0
         self._hand_over()
-        source, start, done = self._source(path).file, self.tell(), 0
-        while done < length:
+        source, start, copied = self._source(path).file, self.tell(), 0
+        while copied < length:
             try:
-                request = min(length - done, BUFFER * BUFFERS)
-                count = os.copy_file_range(source, self._file, request, offset + done, start + done)
+                request = min(length - copied, BUFFER * BUFFERS)
+                count = os.copy_file_range(source, self._file, request, offset + copied, start + copied)
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
                 break
             if not count:  # the end of the source; the caller reports missing bytes
                 break
-            self._thread.submit(self._hash_copied, source, offset + done, count).result()
-            done += count
+            self._thread.submit(self._hash_copied, source, offset + copied, count).result()
+            copied += count
             if progress:
                 progress(count)
-        self._start_buffer(start + done)
-        return done
+        self._start_buffer(start + copied)
+        return copied
 
     def _hash_copied(self, file: int, offset: int, count: int) -> None:
         """Add the bytes that the kernel has copied to the digest; they are in the page cache."""
@@ -215,9 +215,9 @@ class Writer:
         length = self.tell()
         self.digest = self.digest_so_far()
         if self.direct:  # the last page is written whole, then truncated
-            whole = up(self._end)
-            self._buffer[self._end : whole] = bytes(whole - self._end)
-            self._end = whole
+            page_end = up(self._end)
+            self._buffer[self._end : page_end] = bytes(page_end - self._end)
+            self._end = page_end
         self._hand_over()
         for job, _ in self._waiting:
             job.result()

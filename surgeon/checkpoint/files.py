@@ -99,9 +99,9 @@ def open_file(path: Path, *, trust_pickle: bool = False, key: str | None = None)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{"):
         return below_key(_open_json(path, trust_pickle), key)
-    for magic, what, action in RECOGNISED:
+    for magic, problem, action in RECOGNISED:
         if text.startswith(magic):
-            raise CheckpointError(what, where=str(path), hint=action)
+            raise CheckpointError(problem, where=str(path), hint=action)
     if head[257:262] == b"ustar":
         raise CheckpointError("a tar archive", where=str(path), hint="unpack it first: tar xf")
     raise CheckpointError(
@@ -114,9 +114,9 @@ def open_file(path: Path, *, trust_pickle: bool = False, key: str | None = None)
 def foreign(names: Iterable[str], where: str) -> CheckpointError | None:
     """Return an error if a file, or a folder of files, has a name of another format; None otherwise."""
     names = list(names)
-    for pattern, what, action in FOREIGN:
+    for pattern, problem, action in FOREIGN:
         if any(map(pattern.search, names)):
-            return CheckpointError(what, where=where, hint=action)
+            return CheckpointError(problem, where=where, hint=action)
     return None
 
 

@@ -44,13 +44,13 @@ def open_folder(folder: Path, *, trust_pickle: bool = False, key: str | None = N
     """
     with damage_at(str(folder), "cannot be read"):
         names = sorted(path.name for path in folder.iterdir())
-    whole = next((name for name in WHOLE if (folder / name).is_file()), None)
+    file_name = next((name for name in WHOLE if (folder / name).is_file()), None)
     notes: list[str] = []
-    if whole is None:
-        whole, notes = _variant(folder, names)
-    shards = [] if whole else _shards(folder, names)
-    if whole:
-        checkpoint = open_file(folder / whole, trust_pickle=trust_pickle, key=key)
+    if file_name is None:
+        file_name, notes = _variant(folder, names)
+    shards = [] if file_name else _shards(folder, names)
+    if file_name:
+        checkpoint = open_file(folder / file_name, trust_pickle=trust_pickle, key=key)
     elif shards:
         notes = [f"no index: the {len(shards)} shards are read as one model"]
         checkpoint = open_shards(shards, lambda shard: open_file(shard, trust_pickle=trust_pickle))

@@ -125,13 +125,13 @@ class Reader:
         Raises:
             CheckpointError: The file is too short.
         """
-        done = 0
-        while done < needed:
-            count = self._request(view[done:], offset + done)
+        filled = 0
+        while filled < needed:
+            count = self._request(view[filled:], offset + filled)
             if not count:
-                what = f"ends at byte {offset + done}, {needed - done} bytes early"
-                raise CheckpointError(what, where=str(self.path), hint=f"it changed after it was opened; {AGAIN}")
-            done += count
+                problem = f"ends at byte {offset + filled}, {needed - filled} bytes early"
+                raise CheckpointError(problem, where=str(self.path), hint=f"it changed after it was opened; {AGAIN}")
+            filled += count
 
     def _request(self, view: memoryview, offset: int) -> int:
         if self._direct is not None and not offset % PAGE and not is_cached(self.file, offset, len(view)):

@@ -96,7 +96,7 @@ def values_of(piece: Piece) -> memoryview:
     """
     value = piece.value().detach()
     if value.layout is not torch.strided or value.is_quantized:
-        what = "a quantised" if value.is_quantized else "a sparse"
-        raise OutputError(f"{piece.name} is {what} tensor, which artifacts cannot hold", hint="make it dense")
+        kind = "a quantised" if value.is_quantized else "a sparse"
+        raise OutputError(f"{piece.name} is {kind} tensor, which artifacts cannot hold", hint="make it dense")
     value = value.cpu().contiguous().resolve_conj().resolve_neg()
     return value.reshape(-1).view(torch.uint8).numpy().data

@@ -100,10 +100,10 @@ def open_index(path: Path, open_shard: Callable[[Path], Checkpoint]) -> Checkpoi
                 f"{len(missing)} of its {len(names)} shards are missing: {', '.join(missing[:3])}",
                 hint=f"put the missing files into {path.parent}",
             )
-        whole = Checkpoint(str(path), "", {}, files=[path])
+        checkpoint = Checkpoint(str(path), "", {}, files=[path])
         for shard, tensors in names.items():
-            _add_shard(whole, open_shard(path.parent / shard), set(tensors))
-    return whole
+            _add_shard(checkpoint, open_shard(path.parent / shard), set(tensors))
+    return checkpoint
 
 
 def open_shards(paths: Sequence[Path], open_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -112,20 +112,20 @@ def open_shards(paths: Sequence[Path], open_shard: Callable[[Path], Checkpoint])
     Raises:
         CheckpointError: A tensor is in two shards.
     """
-    whole = Checkpoint(str(paths[0].parent), "", {})
+    checkpoint = Checkpoint(str(paths[0].parent), "", {})
     for path in paths:
         part = open_shard(path)
-        if twice := sorted(part.entries.keys() & whole.entries.keys()):
+        if twice := sorted(part.entries.keys() & checkpoint.entries.keys()):
             raise CheckpointError(
                 f"{len(twice)} of its tensors are also in another shard: {', '.join(twice[:3])}",
                 where=str(path),
                 hint="the shards are of different models: copy or download them again, with their index",
             )
-        _add_shard(whole, part, set(part.entries))
-    return whole
+        _add_shard(checkpoint, part, set(part.entries))
+    return checkpoint
 
 
-def _add_shard(whole: Checkpoint, part: Checkpoint, tensors: set[str]) -> None:
+def _add_shard(checkpoint: Checkpoint, part: Checkpoint, tensors: set[str]) -> None:
     absent = sorted(tensors - part.entries.keys())
     if absent:
         raise CheckpointError(
@@ -133,13 +133,13 @@ def _add_shard(whole: Checkpoint, part: Checkpoint, tensors: set[str]) -> None:
             where=part.location,
             hint="index and shards are of different models: copy or download them again",
         )
-    whole.entries.update((name, entry) for name, entry in part.entries.items() if name in tensors)
-    whole.aliases.update((a, b) for a, b in part.aliases.items() if a in tensors and b in tensors)
-    whole.notes += part.notes
-    whole.files += part.files
-    whole.format = f"sharded {part.format}"
+    checkpoint.entries.update((name, entry) for name, entry in part.entries.items() if name in tensors)
+    checkpoint.aliases.update((a, b) for a, b in part.aliases.items() if a in tensors and b in tensors)
+    checkpoint.notes += part.notes
+    checkpoint.files += part.files
+    checkpoint.format = f"sharded {part.format}"
     if unlisted := len(part.entries.keys() - tensors):
-        whole.notes.append(f"{part.location}: {unlisted} tensors that the index does not list are left out")
+        checkpoint.notes.append(f"{part.location}: {unlisted} tensors that the index does not list are left out")
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -82,9 +82,9 @@ def find_state_dict(content: Any, key: str | None = None) -> tuple[StateDict, li
         raise CheckpointError("it holds a single tensor, not a state dict")
     everything = [state for state in _walk(content, ()) if state.tensors]
     if not everything:
-        what = type(content).__name__
+        kind = type(content).__name__
         raise CheckpointError(
-            f"it holds no tensors under names ({what})",
+            f"it holds no tensors under names ({kind})",
             hint="save the network's state_dict() with torch.save",
         )
     models = _models(everything)
@@ -187,13 +187,13 @@ def below(names: Iterable[str], prefix: str) -> dict[str, str]:
     """
     names = list(names)
     plain = {name: name.removeprefix(f"{prefix}.") for name in names if name.startswith(f"{prefix}.")}
-    wanted = [part for part in prefix.split(".") if part not in WRAPPERS]
-    if plain or not wanted:
+    prefix_parts = [part for part in prefix.split(".") if part not in WRAPPERS]
+    if plain or not prefix_parts:
         return plain
     unwrapped = {}
     for name in names:
         parts = name.split(".")
-        for part in wanted:
+        for part in prefix_parts:
             while parts and parts[0] in WRAPPERS:
                 parts = parts[1:]
             if not parts or parts[0] != part:

@@ -215,9 +215,9 @@ def _open_archive(path: Path) -> _Archive:
     # an archive that torch reads differently, or not at all, cannot be trusted
     with path.open("rb") as opened:
         reader: Any = torch._C.PyTorchFileReader(str(path) if _is_text(path) else opened)
-        seen = {f"{root}/{name}" for name in reader.get_all_records()}
+        in_torch = {f"{root}/{name}" for name in reader.get_all_records()}
         for name, span in records.items():
-            if name not in seen or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
+            if name not in in_torch or (span.length and reader.get_record_offset(name[len(root) + 1 :]) != span.offset):
                 raise CheckpointError(f"its record {name} differs between torch and zipfile")
     pickled = records[f"{root}/data.pkl"].length
     if pickled > PICKLE_LIMIT:
@@ -237,18 +237,18 @@ def _is_text(path: Path) -> bool:
 def _root(names: list[str]) -> str:
     """Return the top folder in the archive, as torch determines it; refuse other archives."""
     below = {name.partition("/")[2] for name in names}
-    every = below | set(names)
-    if "constants.pkl" in every or any(name.startswith("code/") for name in below):
+    all_names = below | set(names)
+    if "constants.pkl" in all_names or any(name.startswith("code/") for name in below):
         raise CheckpointError(
             "a TorchScript archive: its network is compiled code, which cannot be edited",
             hint="torch.save(torch.jit.load(path).state_dict(), 'weights.pt') and use that, with --arch",
         )
-    if "archive_format" in every or "serialized_exported_program.json" in every:
+    if "archive_format" in all_names or "serialized_exported_program.json" in all_names:
         raise CheckpointError(
             "a .pt2 archive of torch.export: its network is a graph, not modules",
             hint="torch.save(torch.export.load(path).state_dict, 'weights.pt') and use that, with --arch",
         )
-    if ".data/extern_modules" in every:
+    if ".data/extern_modules" in all_names:
         raise CheckpointError(
             "a torch.package archive: it holds code",
             hint="torch.save(model.state_dict(), 'weights.pt') where it can be imported, then use weights.pt",

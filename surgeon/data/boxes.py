@@ -151,8 +151,8 @@ class BoxedPictures(DetectionPictures):
         """
         if not self.used:
             raise TrainingError(f"{self.where} has no box", where="train.data.path")
-        every = set(self.listed) == set(head.names) or (not head.names and head.count == len(self.listed))
-        return Levels("text", self.listed if every else self.used, trained, self.where)
+        all_named = set(self.listed) == set(head.names) or (not head.names and head.count == len(self.listed))
+        return Levels("text", self.listed if all_named else self.used, trained, self.where)
 
     def number(self, numbering: Numbering) -> None:
         """Give the categories the network's class numbers.

@@ -68,12 +68,12 @@ def natural(names: Iterable[str]) -> list[str]:
     """Sort ``names`` as a person counts: 1, 2, …, 11; a2 before a10; letters by code point."""
 
     def key(name: str) -> tuple[Any, ...]:
-        whole = re.fullmatch(r"-?\d+", name)
+        integer = re.fullmatch(r"-?\d+", name)
         # every second part is of digits; "²" and "①" are digits to str.isdigit, but no numerals
         parts = tuple(
             (0, int(part), "") if place % 2 else (1, 0, part) for place, part in enumerate(re.split(r"(\d+)", name))
         )
-        return (0, int(name), ()) if whole else (1, 0, parts)
+        return (0, int(name), ()) if integer else (1, 0, parts)
 
     return sorted(sorted(names), key=key)
 
@@ -124,10 +124,10 @@ def differing(label: str, head: Sequence[str], data: Sequence[str]) -> TrainingE
 
 def number_classes(label: str, sources: Sequence[Levels], head: Head) -> Numbering:
     """Decide how the values of ``label`` become numbers; see :func:`_number`. Names that look alike are noted."""
-    made = _number(label, sources, head)
-    alike = almost_equal(made.names) if made.by_name else []
+    numbering = _number(label, sources, head)
+    alike = almost_equal(numbering.names) if numbering.by_name else []
     lines = [f"{label}: {listed(group)} are different classes, by case, spaces or Unicode form only" for group in alike]
-    return replace(made, notes=(*made.notes, *lines))
+    return replace(numbering, notes=(*numbering.notes, *lines))
 
 
 def _number(label: str, sources: Sequence[Levels], head: Head) -> Numbering:

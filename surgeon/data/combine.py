@@ -275,17 +275,17 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     values = label_values(train, label) if label is not None and strata is None else None
     if values is not None and values.ndim == 1 and not values.is_floating_point():
         strata = values.numpy()
-    held = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
-    remaining = complement(size, held)
-    ids = train.row_ids(held) if hasattr(train, "row_ids") else held.tolist()
+    held_rows = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
+    remaining = complement(size, held_rows)
+    ids = train.row_ids(held_rows) if hasattr(train, "row_ids") else held_rows.tolist()
     record = dict(splits.split)
     record["validation"] = f"{fraction:g} of the training samples" + (", by class" if strata is not None else "")
     record["held_out"] = {**record.get("held_out", {}), "validation": digest(ids)}
-    note = f"validation: {len(held)} of {size} training samples are held out, for choices that need them"
+    note = f"validation: {len(held_rows)} of {size} training samples are held out, for choices that need them"
     return replace(
         splits,
         train=Chosen(train, remaining.tolist()),
-        validation=Chosen(unvaried(train), held.tolist()),
+        validation=Chosen(unvaried(train), held_rows.tolist()),
         notes=(*splits.notes, note),
         split=record,
     )

@@ -41,7 +41,7 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
     names = [name for name in samples["train"].rows[0] if name not in ("labels", SPECIAL, OFFSETS)]
     shifted = encoder.tokenizer.padding_side == "left" and not encoder.packed
     positions = shifted and "position_ids" in (network.preprocessing.arguments or ())
-    held = {name: digest(text.name for text in texts) for name, texts in parts.items() if name != "train"}
+    digests = {name: digest(text.name for text in texts) for name, texts in parts.items() if name != "train"}
     return Splits(
         samples["train"],
         samples["test"],
@@ -50,7 +50,7 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
         validation=samples.get("validation"),
         preprocessing={"texts": {"max_length": encoder.max_length}},
         notes=tuple(dict.fromkeys(notes)),
-        split={"rule": rule, "seed": SPLIT_SEED, "held_out": held},
+        split={"rule": rule, "seed": SPLIT_SEED, "held_out": digests},
     )
 
 
@@ -107,11 +107,11 @@ def _held_out(source: CorpusSource, parts: dict[str, list[Text]], seed: int) -> 
         folds = source.folds
         size = len(train)
         if folds is None:
-            held, rule = hold_out(size, source.test_fraction), f"{source.test_fraction:g} of the texts held out"
+            held_rows, rule = hold_out(size, source.test_fraction), f"{source.test_fraction:g} of the texts held out"
         else:
-            held, rule = fold(size, folds.count, folds.index), f"fold {folds.index} of {folds.count}"
-        parts["test"] = [train[position] for position in held]
-        train = [train[position] for position in complement(size, held)]
+            held_rows, rule = fold(size, folds.count, folds.index), f"fold {folds.index} of {folds.count}"
+        parts["test"] = [train[position] for position in held_rows]
+        train = [train[position] for position in complement(size, held_rows)]
     if source.samples is not None:
         if source.samples > len(train):
             raise TrainingError(

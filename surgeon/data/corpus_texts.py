@@ -85,14 +85,14 @@ def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text
 
 def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]:
     try:
-        whole = path.read_text(encoding="utf-8-sig")
+        content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TrainingError(
             f"{path} is not UTF-8: byte {error.start} cannot be read", where=f"{WHERE}.path", hint="save it as UTF-8"
         ) from error
     if source.unit == "file":
-        return [(name, whole)]
-    pieces = PARAGRAPHS.split(whole) if source.unit == "paragraph" else whole.splitlines()
+        return [(name, content)]
+    pieces = PARAGRAPHS.split(content) if source.unit == "paragraph" else content.splitlines()
     return [(f"{name}: {source.unit} {number}", piece) for number, piece in enumerate(pieces) if piece.strip()]
 
 

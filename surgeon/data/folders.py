@@ -113,11 +113,11 @@ def check_apart(parts: Mapping[str, Sequence[str]]) -> list[str]:
     Raises:
         TrainingError: A file is in two parts.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    places: dict[str, tuple[str, str]] = {}
     twice: list[tuple[str, str]] = []
     for name, files in parts.items():
         for path in files:
-            part, other = seen.setdefault(os.path.realpath(path), (name, path))
+            part, other = places.setdefault(os.path.realpath(path), (name, path))
             if part != name:
                 raise TrainingError(
                     f"{path} is a {part} sample and a {name} sample: held-out samples would be used in training",

@@ -133,8 +133,8 @@ def read_labels(
         values = values.astype(np.float64)
         values[np.isin(values, numbers)] = np.nan
         missing = np.isnan(values)
-        whole = bool(np.equal(values[~missing], np.round(values[~missing])).all())
-        labels = column("whole" if whole else "real", missing, no_codes, (), values)
+        integral = bool(np.equal(values[~missing], np.round(values[~missing])).all())
+        labels = column("whole" if integral else "real", missing, no_codes, (), values)
         endless: Array = np.abs(values) > LARGEST
         if endless.any():
             raise labels.problem(endless, "labels must be finite in float32")

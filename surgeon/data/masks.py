@@ -189,8 +189,8 @@ class MaskedPictures(OpenedPictures):
         mask = mask[None]
         if pictures["library"] == TORCHVISION:
             if pictures["resize"] is not None:
-                whole = pictures["resize"]
-                mask = F.resize(mask, [whole] if isinstance(whole, int) else list(whole), interpolation=nearest)
+                side = pictures["resize"]
+                mask = F.resize(mask, [side] if isinstance(side, int) else list(side), interpolation=nearest)
             if pictures["crop"] is not None:
                 mask = F.center_crop(mask, pictures["crop"])
         elif mask.shape[-2:] != size:

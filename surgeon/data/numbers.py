@@ -112,9 +112,9 @@ class Numbers:
             floats = _floats(_arrow(rows, column))
             if not len(floats) or np.abs(floats).max() <= EXACT:
                 continue
-            kept = len(np.unique(floats.astype(np.float32)))
-            if kept < (given := len(np.unique(floats))):
-                lines.append(f"{where}: of {given} numbers in {column!r} float32 tells {kept} apart; use scale: true")
+            narrow = len(np.unique(floats.astype(np.float32)))
+            if narrow < (count := len(np.unique(floats))):
+                lines.append(f"{where}: of {count} numbers in {column!r} float32 tells {narrow} apart; use scale: true")
         return lines
 
     def _coded(self, column: str, values: Sequence[Any]) -> Array:

@@ -87,8 +87,10 @@ def sort_files(texts: Sequence[str], accepted: Collection[str]) -> list[Files]:
     def flush() -> None:
         for kind in dict.fromkeys(kind_of(file.path) for file in lone):
             assert kind is not None
-            some = [file for file in lone if kind_of(file.path) == kind]
-            sorted_files.append(Files(kind, some, some[0].name if len(some) == 1 else f"{len(some)} {CALLED[kind]}"))
+            files = [file for file in lone if kind_of(file.path) == kind]
+            sorted_files.append(
+                Files(kind, files, files[0].name if len(files) == 1 else f"{len(files)} {CALLED[kind]}")
+            )
         lone.clear()
 
     for text in texts:

@@ -322,18 +322,18 @@ def _csv(source: TableSource, file: Path) -> Any:
 def _saved(source: TableSource) -> Read:
     import datasets
 
-    whole = datasets.load_from_disk(str(existing_path(source.path)))
+    dataset = datasets.load_from_disk(str(existing_path(source.path)))
     splits = _splits(source)
-    if not isinstance(whole, datasets.DatasetDict):
+    if not isinstance(dataset, datasets.DatasetDict):
         if missing := [split for name, split in splits.items() if name != "train"]:
             raise TrainingError(f"{source.path} has no splits, so it has no {missing[0]!r}")
-        return _of_parts(source, {"train": whole})
+        return _of_parts(source, {"train": dataset})
     for split in splits.values():
-        if split not in whole:
+        if split not in dataset:
             raise TrainingError(
-                f"{source.path} has no split {split!r} (available: {', '.join(whole)})", hint=suggest(split, whole)
+                f"{source.path} has no split {split!r} (available: {', '.join(dataset)})", hint=suggest(split, dataset)
             )
-    return _of_parts(source, {name: whole[split] for name, split in splits.items()})
+    return _of_parts(source, {name: dataset[split] for name, split in splits.items()})
 
 
 def _hub(source: TableSource) -> Read:

@@ -69,10 +69,10 @@ def draw(size: int, count: int, seed: int, *, strata: Rows | None = None) -> Row
     return _rows(chosen)
 
 
-def complement(size: int, held: Rows) -> Rows:
+def complement(size: int, held_rows: Rows) -> Rows:
     """Return the rows that are not held out (numpy's ``setdiff1d`` takes ten seconds for a million)."""
     mask = np.ones(size, bool)
-    mask[held] = False
+    mask[held_rows] = False
     return _rows(mask)
 
 
@@ -135,7 +135,7 @@ def _by_group(groups: Sequence[Any], strata: Rows | None, shares: Sequence[float
     table = np.zeros((len(names), classes.max() + 1))
     np.add.at(table, (members, classes), 1)
     target = np.outer(shares, table.sum(0))
-    held = np.zeros_like(target)
+    taken_counts = np.zeros_like(target)
     part = np.full(len(names), -1)
     order = torch.randperm(len(names), generator=_generator(SPLIT_SEED)).numpy()
     order = order[
@@ -145,7 +145,7 @@ def _by_group(groups: Sequence[Any], strata: Rows | None, shares: Sequence[float
         empty = [number for number in range(len(shares)) if not (part == number).any()]
         remaining = len(order) - position
         open_parts = empty if remaining <= len(empty) else range(len(shares))
-        need = {n: float((table[group] * (target[n] - held[n]) / target[n]).sum()) for n in open_parts}
+        need = {n: float((table[group] * (target[n] - taken_counts[n]) / target[n]).sum()) for n in open_parts}
         part[group] = max(need, key=lambda number: need[number])
-        held[part[group]] += table[group]
+        taken_counts[part[group]] += table[group]
     return part[members].astype(np.int64)

@@ -322,13 +322,13 @@ def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
         if groups is not None and any(group is None or group == "" for group in groups):
             raise TrainingError(f"{called(source)} has rows without a group in {source.group!r}", where="train.data")
         if source.folds is not None:
-            held = fold(len(train), source.folds.count, source.folds.index, **options)
+            held_rows = fold(len(train), source.folds.count, source.folds.index, **options)
             rule = f"fold {source.folds.index} of {source.folds.count}"
         else:
-            held = hold_out(len(train), source.test_fraction, **options)
+            held_rows = hold_out(len(train), source.test_fraction, **options)
             rule = f"{source.test_fraction:g} held out"
         rule += "".join([", by class" if strata is not None else "", f", by {source.group}" if groups else ""])
-        _divide(table, held)
+        _divide(table, held_rows)
         table.held_out = True
         table.places["test"] = table.places["train"]
     ordered = sorted(table.parts, key=PARTS.index)
@@ -340,11 +340,11 @@ def _hold_out(table: OpenTable, data: Read, network: Network) -> None:
     }
 
 
-def _divide(table: OpenTable, held: Any) -> None:
+def _divide(table: OpenTable, held_rows: Any) -> None:
     train = table.parts["train"]
-    remaining = complement(len(train), held)
+    remaining = complement(len(train), held_rows)
     labels = table.labels["train"]
-    for name, positions in (("train", remaining), ("test", held)):
+    for name, positions in (("train", remaining), ("test", held_rows)):
         table.parts[name] = train.select(positions)
         table.labels[name] = {
             target: column.take(positions)

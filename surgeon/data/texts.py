@@ -118,8 +118,8 @@ class Texts:
             cut += sum(
                 len(row) > self.max_length for row in self.encode(long[start : start + BATCH], cut=False)["input_ids"]
             )
-        what = "pairs lack a text" if len(self.columns) > 1 else "texts are empty"
-        lines = [f"{where}: {empty} of {len(values)} {what}"] if empty else []
+        problem = "pairs lack a text" if len(self.columns) > 1 else "texts are empty"
+        lines = [f"{where}: {empty} of {len(values)} {problem}"] if empty else []
         if cut:
             lines.append(f"{where}: {cut} of {len(values)} texts are cut after {self.max_length} tokens")
         return lines
@@ -150,10 +150,10 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
             where="train.data.max_length",
             hint=f"leave it out, or use max_length: {network.positions}",
         )
-    wanted = max_length or network.preprocessing.texts.get("max_length")
+    limit = max_length or network.preprocessing.texts.get("max_length")
     own_limit = loaded_tokenizer.model_max_length if loaded_tokenizer.model_max_length < ENDLESS else None
     by_default = min(own_limit or network.positions or LONGEST, network.context or ENDLESS)
-    limits = [length for length in (wanted or by_default, network.positions) if length is not None]
+    limits = [length for length in (limit or by_default, network.positions) if length is not None]
     return Texts(column, loaded_tokenizer, min(limits), network.preprocessing.arguments)
 
 

@@ -173,10 +173,10 @@ class Encoder:
         ends = {self.tokenizer.eos_token_id, self.tokenizer.sep_token_id} - {None}
         while before and before[-1] in ends and not prompt.endswith(self.tokenizer.convert_ids_to_tokens(before[-1])):
             before = before[:-1]  # generation continues a prompt without an end token
-        both = self.tokenizer(prompt + completion, verbose=False)["input_ids"]
-        if both[: len(before)] != before:
-            both = before + self.tokenizer(completion, add_special_tokens=False, verbose=False)["input_ids"]
-        columns: dict[str, list[Any]] = {"input_ids": both, "attention_mask": [1] * len(both)}
+        tokens = self.tokenizer(prompt + completion, verbose=False)["input_ids"]
+        if tokens[: len(before)] != before:
+            tokens = before + self.tokenizer(completion, add_special_tokens=False, verbose=False)["input_ids"]
+        columns: dict[str, list[Any]] = {"input_ids": tokens, "attention_mask": [1] * len(tokens)}
         self._end(columns)
         if len(before) >= self.max_length:
             raise TrainingError(

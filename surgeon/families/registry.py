@@ -47,7 +47,8 @@ def config_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkConf
         config = getattr(module, fields.attribute, None)
         return NetworkConfig(config, fields) if _holds_fields(config) else None
     config = getattr(module, "config", None)
-    return NetworkConfig(config, TRANSFORMERS_CONFIG) if hasattr(config, "to_dict") else None
+    like_transformers = hasattr(config, "to_dict") or hasattr(config, "id2label")
+    return NetworkConfig(config, TRANSFORMERS_CONFIG) if like_transformers else None
 
 
 def settings_of(module: nn.Module, families: Sequence[Family] = ()) -> NetworkConfig:

@@ -51,8 +51,8 @@ class CheckedProvider(ArchitectureProvider):
     def locate(self, name: str, *, weights: bool = True) -> tuple[Architecture, Path | None]:
         """Find the architecture and the file of weights."""
         located: Any = self._run("locate", lambda: self.provider.locate(name, weights=weights))
-        whole = isinstance(located, tuple) and len(located) == 2 and isinstance(located[0], Architecture)
-        if not whole or not isinstance(located[1], (str, Path, type(None))):
+        well_formed = isinstance(located, tuple) and len(located) == 2 and isinstance(located[0], Architecture)
+        if not well_formed or not isinstance(located[1], (str, Path, type(None))):
             expected = "(Architecture, the path of its weights or None)"
             raise refuse_return(self.provider, f"{type(self.provider).__name__}.locate({name!r})", expected, located)
         return located[0], None if located[1] is None else Path(located[1])

@@ -124,12 +124,16 @@ def _adapt_alignment(companions: list[Companion], kept_tensors: Mapping[str, str
     for companion in companions:
         content = companion.json() if companion.kind == "generation settings" else {}
         heads: list[list[int]] = content.get(ALIGNMENT) or []
-        left = [[moved[block], head] for block, head in heads if block in moved]
-        if left != heads:
-            content = {**content, ALIGNMENT: left} if left else {k: v for k, v in content.items() if k != ALIGNMENT}
+        heads_left = [[moved[block], head] for block, head in heads if block in moved]
+        if heads_left != heads:
+            content = (
+                {**content, ALIGNMENT: heads_left}
+                if heads_left
+                else {k: v for k, v in content.items() if k != ALIGNMENT}
+            )
             companion = companion.with_json(content)
-            few = f"{len(left)} of {len(heads)} {ALIGNMENT} are left"
-            notes.append(f"{companion.name}: {few}{'' if left else ', so that words get no timestamps'}")
+            few = f"{len(heads_left)} of {len(heads)} {ALIGNMENT} are left"
+            notes.append(f"{companion.name}: {few}{'' if heads_left else ', so that words get no timestamps'}")
         adapted.append(companion)
     return adapted, notes
 

@@ -237,15 +237,17 @@ def prepare(
     planned = make_plan(source, steps, course.surgery, flow, before, read=journal.read, outputs=outputs)
     if outputs and (note := reload_note(course.root, surgeries.inputs)):
         planned = replace(planned, notes=(*planned.notes, note))
-    kept = {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"}
-    adapted = adapt(companions, recipe.operations, sizes, course.root, {new: old for new, old in kept.items() if old})
+    kept_names = {fact.name: fact.source for fact in planned.tensors if fact.origin == "kept"}
+    adapted = adapt(
+        companions, recipe.operations, sizes, course.root, {new: old for new, old in kept_names.items() if old}
+    )
     surgeries = surgeries.model_copy(
         update={
             "answers": journal.answers,
             "source": source.location,
             "text": recipe.text,
             "plugins": _foreign(recipe, plugins, source, journal.answers),
-            "kept": kept,
+            "kept": kept_names,
             "derived": [fact.name for fact in planned.tensors if fact.origin == "derived"],
             "made": {fact.name: fact.by for fact in planned.tensors if fact.origin != "kept"},
             "donors": {name: donor.fingerprint for name, donor in journal.donors.items()},

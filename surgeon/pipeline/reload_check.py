@@ -68,8 +68,8 @@ class Reload:
     """NaN and infinite values by tensor; of networks that were compared whole."""
 
     def __str__(self) -> str:
-        some = f"{self.tensors}" if self.tensors == self.total else f"{self.tensors} of {self.total}"
-        equal = f"{some} tensors"
+        checked = f"{self.tensors}" if self.tensors == self.total else f"{self.tensors} of {self.total}"
+        equal = f"{checked} tensors"
         if self.outputs is not None:
             equal += f" and {counted(self.outputs, 'output')} of a forward"
         return f"{equal} are byte-identical" + (f" ({self.note})" if self.note else "")

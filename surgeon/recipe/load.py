@@ -223,8 +223,8 @@ def operation_class(
 
 def _names_itself(item: Mapping[Any, Any], plugins: Plugins) -> str:
     """Hint at the right form of a step that has its operation's name for a key: ``- freeze: {sites: "@stem"}``."""
-    known = sorted(key for key in item if key in plugins.operations())
-    return f"write 'op: {known[0]}', with its fields beside it: {{op: {known[0]}, …}}" if known else ""
+    names = sorted(key for key in item if key in plugins.operations())
+    return f"write 'op: {names[0]}', with its fields beside it: {{op: {names[0]}, …}}" if names else ""
 
 
 def _operation(

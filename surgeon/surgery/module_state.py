@@ -169,8 +169,8 @@ def _content(value: Any) -> bytes | None:
 def _fields(value: Any) -> dict[str, Any]:
     """Return the attributes of an object, those in slots too."""
     slots = [name for cls in type(value).__mro__ for name in _names(getattr(cls, "__slots__", ()))]
-    held = {name: getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)}
-    return {**held, **(vars(value) if isinstance(getattr(value, "__dict__", None), dict) else {})}
+    slot_values = {name: getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)}
+    return {**slot_values, **(vars(value) if isinstance(getattr(value, "__dict__", None), dict) else {})}
 
 
 def _names(slots: Any) -> tuple[str, ...]:

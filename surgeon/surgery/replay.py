@@ -59,9 +59,9 @@ def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) ->
     names = [name for name, _ in tensors_of(root)]
     mapping = source.mapping if source.mapping is not None else {name: name for name in names}
     origins = Origins()
-    whole = Fresh(source.initialised)
+    fresh = Fresh(source.initialised)
     for name, tensor in tensors_of(root):
-        origins.set(tensor, _first_origin(source, name, tensor, whole))
+        origins.set(tensor, _first_origin(source, name, tensor, fresh))
     if source.checkpoint is not None and source.module is None:
         _fit_dtypes(root, source.checkpoint, mapping, origins)
     return OpenedNetwork(root, origins, mapping, source, options)

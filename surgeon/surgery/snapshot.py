@@ -63,8 +63,8 @@ class Snapshot:
     def cast(self, after: Snapshot, claims: Iterable[str]) -> list[str]:
         """List the tensors that were cast in place to another dtype, and that the journal does not mention."""
         structural = set(claims)
-        kept = {id(tensor): self.dtypes[name] for name, tensor in self.tensors.items()}
-        changed = (n for n, dtype in after.dtypes.items() if kept.get(id(after.tensors[n]), dtype) != dtype)
+        dtypes = {id(tensor): self.dtypes[name] for name, tensor in self.tensors.items()}
+        changed = (n for n, dtype in after.dtypes.items() if dtypes.get(id(after.tensors[n]), dtype) != dtype)
         return [name for name in changed if not _covered(name, structural)]
 
     def hooked(self, after: Snapshot) -> list[str]:

@@ -85,16 +85,16 @@ def check_batches(case: Case) -> None:
         return
     arguments = case.arguments if count > 1 else mapped(case.arguments, lambda tensor: torch.cat([tensor, tensor]))
     count = max(count, 2)
-    whole = _run_batch(case, arguments, count)
+    batch = _run_batch(case, arguments, count)
     for index in range(min(count, 2)):
         alone = mapped(arguments, lambda tensor, at=index: tensor[at : at + 1])  # type: ignore[misc]
         single = _run_batch(case, alone, 1)
-        if whole is None or single is None:
+        if batch is None or single is None:
             return
-        _refuse_other_rows(case, whole, single, arguments, alone)
+        _refuse_other_rows(case, batch, single, arguments, alone)
         pairs = [
             (a[index : index + 1], b)
-            for a, b in zip(whole, single, strict=False)
+            for a, b in zip(batch, single, strict=False)
             if a.ndim and b.ndim and len(a) == count and len(b) == 1
         ]
         if not all(close(a, b) for a, b in pairs) and _keeps_apart(case.original, arguments, alone, index):
@@ -105,14 +105,14 @@ def check_batches(case: Case) -> None:
 
 
 def _refuse_other_rows(
-    case: Case, whole: list[torch.Tensor], single: list[torch.Tensor], arguments: Arguments, alone: Arguments
+    case: Case, batch: list[torch.Tensor], single: list[torch.Tensor], arguments: Arguments, alone: Arguments
 ) -> None:
     """Refuse an output that has a row for each sample of a batch, and not one row for one sample."""
     count = len(tensors_in(arguments)[0])
     before = zip(try_run(case.original, arguments) or (), try_run(case.original, alone) or (), strict=False)
     if not all(a.ndim and b.ndim and (len(a), len(b)) == (count, 1) for a, b in before):
         return
-    for a, b in zip(whole, single, strict=False):
+    for a, b in zip(batch, single, strict=False):
         if a.ndim and b.ndim and len(a) == count and len(b) != 1:
             raise AssertionError(
                 f"for one sample, {case.names} gives an output of {len(b)} rows. Is a batch size fixed in it? Take it "
@@ -133,9 +133,9 @@ def _run_batch(case: Case, arguments: Arguments, count: int) -> list[torch.Tenso
         ) from error
 
 
-def _keeps_apart(model: nn.Module, whole: Arguments, alone: Arguments, index: int) -> bool:
+def _keeps_apart(model: nn.Module, batch: Arguments, alone: Arguments, index: int) -> bool:
     """Whether the original's outputs of a sample do not depend on the others; true where it takes other inputs."""
-    outputs, single = try_run(model, whole), try_run(model, alone)
+    outputs, single = try_run(model, batch), try_run(model, alone)
     if outputs is None or single is None:
         return True
     return all(

@@ -70,14 +70,14 @@ def _measured(
     Raises:
         AssertionError: The metric raises an error, gives no number, or changes what it is given or torch's state.
     """
-    given = prediction.clone(), target.clone()
+    originals = prediction.clone(), target.clone()
     try:
         (further,) = make_further([MetricSettings(metric=NAME, **options)], {NAME: metric})
         with unchanged_globals("the metric"):
-            value = further(*given)
+            value = further(*originals)
     except SurgeonError as error:
         raise AssertionError(f"{where}, {error.message}" + (f": {error.hint}" if error.hint else "")) from error
-    for name, before, after in zip(("predictions", "labels"), (prediction, target), given, strict=True):
+    for name, before, after in zip(("predictions", "labels"), (prediction, target), originals, strict=True):
         if not same([before], [after]):
             raise AssertionError(
                 f"the metric changes the {name} that it is given, which the other metrics get too: work on a copy, "

@@ -72,15 +72,15 @@ class BoxPredictions(Predictions):
         header = list(HEADER[:1]) + (["part"] if self.parts else []) + list(HEADER[1:])
         header += ["mask"] if self.masks else []
         header += [f"{name} {what}" for name in self.points for what in ("x", "y", "score")]
-        made = [header]
+        table = [header]
         for row in self.rows:
             for box in row["boxes"]:
                 cells = [row["sample"], *([row["part"]] if self.parts else []), box["class"], f"{box['score']:.6g}"]
                 cells += [f"{side:.6g}" for side in box["box"]]
                 cells += [json.dumps(box["mask"])] if self.masks else []
                 cells += [f"{value:.6g}" for point in box.get("keypoints", {}).values() for value in point]
-                made.append(cells)
-        return made
+                table.append(cells)
+        return table
 
     def _headings(self) -> Sequence[str]:
         return ("boxes",)
@@ -116,22 +116,24 @@ def predict_boxes(
     Raises:
         TrainingError: There are no samples.
     """
-    seen: list[Detected] = []
+    detected: list[Detected] = []
     masks: list[tuple[dict[str, list[int]], ...]] = []
     for source in samples:
         for call, batch, _ in batches_of(model, source, batch_size):
             with in_eval_mode(model):
                 objects_of_pictures = cast("DetectorCall", call).detected(model, batch)
             for objects in objects_of_pictures:
-                kept = (objects.boxes[:, 1] >= 0) & (objects.boxes[:, 0] >= min_score)
+                clear = (objects.boxes[:, 1] >= 0) & (objects.boxes[:, 0] >= min_score)
                 points = objects.keypoints
-                seen.append(Detected(objects.boxes[kept].cpu(), None, None if points is None else points[kept].cpu()))
+                detected.append(
+                    Detected(objects.boxes[clear].cpu(), None, None if points is None else points[clear].cpu())
+                )
                 if objects.masks is not None:
-                    masks.append(tuple(map(run_lengths, objects.masks[kept])))
-    if not seen:
+                    masks.append(tuple(map(run_lengths, objects.masks[clear])))
+    if not detected:
         raise TrainingError("there are no samples to predict for")
-    tables = [objects.boxes for objects in seen]
-    keypoints = [objects.keypoints for objects in seen if objects.keypoints is not None]
+    tables = [objects.boxes for objects in detected]
+    keypoints = [objects.keypoints for objects in detected if objects.keypoints is not None]
     most = max((int(table[:, 1].max()) + 1 for table in tables if len(table)), default=0)
     count = max(object_classes(model) or 0, most)
     names = network.head(LABELS).names

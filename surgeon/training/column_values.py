@@ -24,8 +24,8 @@ def column_of(dataset: Any, name: str) -> Tensor:
     Raises:
         TrainingError: Samples lack the column, or differ in its shape.
     """
-    if (whole := _whole(dataset, name)) is not None:
-        return whole
+    if (column := _whole(dataset, name)) is not None:
+        return column
     values = [_value(dataset, index, name) for index in range(len(dataset))]
     if len({tuple(value.shape) for value in values}) > 1:
         raise TrainingError(f"the labels {name!r} differ in shape from sample to sample")
@@ -34,8 +34,8 @@ def column_of(dataset: Any, name: str) -> Tensor:
 
 def classes_counted(dataset: Any, name: str, classes: int) -> Tensor:
     """Count how often each class is a label, ``(classes,)``; also for tokens and pixels."""
-    whole = _whole(dataset, name)
-    parts = [_value(dataset, index, name) for index in range(len(dataset))] if whole is None else [whole]
+    column = _whole(dataset, name)
+    parts = [_value(dataset, index, name) for index in range(len(dataset))] if column is None else [column]
     total = torch.zeros(classes, dtype=torch.long)
     for part in parts:
         labels = part[present(part)].reshape(-1).long()
@@ -55,9 +55,9 @@ def digest_of(dataset: Any, inputs: tuple[str, ...]) -> dict[str, Any]:
     labels = {name: hashlib.sha256() for name in names}
     names = [name for name in names if torch.as_tensor(first[name]).ndim < 2 or _whole(dataset, name) is not None]
     for name in names:
-        whole = _whole(dataset, name)
+        column = _whole(dataset, name)
         for index in range(size):
-            _add(labels[name], _value(dataset, index, name) if whole is None else whole[index])
+            _add(labels[name], _value(dataset, index, name) if column is None else column[index])
     for index in np.linspace(0, size - 1, min(PROBED, size), dtype=int).tolist():
         for name, value in sorted(dataset[index].items()):
             if name not in names and not _varies(dataset):  # inputs, and labels of pixels

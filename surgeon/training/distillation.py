@@ -70,12 +70,12 @@ class Distillation(Penalty):
                     answers = call(teacher, batch)
             if self.weight:
                 if cached is None:
-                    select, whole = chosen(self.output, outputs, batch, target)
+                    select, place_count = chosen(self.output, outputs, batch, target)
                     teacher_logits = select(answers[self.output])
                     values = soft_loss(select(outputs[self.output]), teacher_logits, self.temperature)
                 else:
-                    values, whole = cached.losses(outputs[self.output], batch, target)
-                total = total + self.weight * self.temperature**2 * values.sum() / max(whole, 1)
+                    values, place_count = cached.losses(outputs[self.output], batch, target)
+                total = total + self.weight * self.temperature**2 * values.sum() / max(place_count, 1)
             if self.features:
                 total = total + self.feature_weight * pairs.distance(features, batch)
             return total

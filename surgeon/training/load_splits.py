@@ -59,9 +59,9 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
 
 def _tested_on(part: Splits, evaluation: Splits) -> Splits:
     """Return ``part`` with the test samples of ``evaluation``."""
-    held = {**part.split.get("held_out", {}), **evaluation.split.get("held_out", {})}
+    held_out = {**part.split.get("held_out", {}), **evaluation.split.get("held_out", {})}
     split = (
-        {**part.split, "evaluate": evaluation.split.get("rule"), "held_out": held}
+        {**part.split, "evaluate": evaluation.split.get("rule"), "held_out": held_out}
         if part.split
         else dict(evaluation.split)
     )

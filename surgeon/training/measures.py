@@ -114,14 +114,14 @@ def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None =
     right = ((outputs > 0) == (targets > 0.5))[valid]
     rows: list[dict[str, float | int | None]] = []
     for column in range(outputs.shape[1]):
-        some = valid[:, column]
-        scores, labels = outputs[some, column].sigmoid(), (targets[some, column] > 0.5).long()
+        labelled = valid[:, column]
+        scores, labels = outputs[labelled, column].sigmoid(), (targets[labelled, column] > 0.5).long()
         row: dict[str, float | int | None] = {"samples": len(labels), "yes": int(labels.sum())}
         row["accuracy"] = ((scores > 0.5) == (labels == 1)).float().mean().item() if len(labels) else None
         row["f1"] = binary_f1_score(scores, labels).item() if len(labels) else None
-        both = len(labels) and 0 < int(labels.sum()) < len(labels)
-        row["auroc"] = binary_auroc(scores, labels).item() if both else None
-        row["ap"] = binary_average_precision(scores, labels).item() if both else None
+        has_both = len(labels) and 0 < int(labels.sum()) < len(labels)
+        row["auroc"] = binary_auroc(scores, labels).item() if has_both else None
+        row["ap"] = binary_average_precision(scores, labels).item() if has_both else None
         rows.append(row)
     metrics: Measures = {"accuracy": right.float().mean().item()}
     for name in ("f1", "auroc", "ap"):
@@ -145,8 +145,8 @@ def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = No
     valid = present(targets)
     rows: list[dict[str, float | int | None]] = []
     for column in range(outputs.shape[1]):
-        some = valid[:, column]
-        values, labels = outputs[some, column].contiguous(), targets[some, column].contiguous()
+        labelled = valid[:, column]
+        values, labels = outputs[labelled, column].contiguous(), targets[labelled, column].contiguous()
         row: dict[str, float | int | None] = {"samples": len(labels), "mae": None, "rmse": None, "r2": None}
         if len(labels):
             row["mae"] = mean_absolute_error(values, labels).item()

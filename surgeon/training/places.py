@@ -45,8 +45,8 @@ def by_word(values: Tensor, word_ids: Tensor, counts: Sequence[int]) -> list[Ten
 def classes_of_pixels(output: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the class number of each pixel ``(height, width)`` of each sample."""
     size = batch[PICTURES].shape[-2:]
-    whole = torch.nn.functional.interpolate(output, size=size, mode="bilinear", align_corners=False)
-    return list(whole.argmax(1).cpu())
+    resized = torch.nn.functional.interpolate(output, size=size, mode="bilinear", align_corners=False)
+    return list(resized.argmax(1).cpu())
 
 
 def shares_of(places: Tensor, classes: int) -> Tensor:

@@ -81,9 +81,9 @@ def predict_samples(
                 words += (some_words := _words(source, batch, start))
                 counts = list(map(len, some_words))
             if kind is not None:
-                some = by_word(raw.argmax(-1), batch[WORD_IDS], counts) if counts else classes_of_pixels(raw, batch)
-                places += some
-                raw = torch.stack([shares_of(place, raw.shape[-1 if counts else 1]) for place in some])
+                of_batch = by_word(raw.argmax(-1), batch[WORD_IDS], counts) if counts else classes_of_pixels(raw, batch)
+                places += of_batch
+                raw = torch.stack([shares_of(place, raw.shape[-1 if counts else 1]) for place in of_batch])
             values.append(raw.cpu().reshape(len(raw), -1))
             label = objective.label
             if label in source.original_labels:

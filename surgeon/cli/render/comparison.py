@@ -128,7 +128,7 @@ def _sums(diff: Diff) -> RenderableType:
     for status in FORMS:
         if tensors := diff.with_status(status):
             grid.add_row(status, _listed(diff, status, tensors))
-    both = [tensor for tensor in diff.tensors if tensor.name_a is not None and tensor.shape_b is not None]
+    shared = [tensor for tensor in diff.tensors if tensor.name_a is not None and tensor.shape_b is not None]
     if diff.values:
         whole = diff.whole
         relative, cosine, _ = _movement(whole.movement)
@@ -136,13 +136,13 @@ def _sums(diff: Diff) -> RenderableType:
         grid.add_row("moved", f"{whole.moved} of {whole.compared} tensors of the same shape{by}")
     else:
         grid.add_row("moved", "not compared: the structure only")
-    if frozen := [tensor for tensor in both if tensor.frozen]:
+    if frozen := [tensor for tensor in shared if tensor.frozen]:
         moved = diff.frozen_moved
         names = ", ".join(tensor.name for tensor in moved[:MOST]) + (", …" if len(moved) > MOST else "")
         text = f"{len(moved)} of {len(frozen)} moved: {names}" if moved else f"{len(frozen)} tensors, none moved"
         text = text if diff.values else f"{len(frozen)} tensors"
         grid.add_row("frozen", Text(text, style="bold red" if moved else "green" if diff.values else ""))
-    if changed := [tensor for tensor in both if tensor.state_changed]:
+    if changed := [tensor for tensor in shared if tensor.state_changed]:
         grid.add_row("training state", f"{count(len(changed))} tensors are frozen in one and trainable in the other")
     for number, note in enumerate(diff.notes):
         grid.add_row("" if number else "notes", note)

@@ -65,8 +65,8 @@ def new_filters(weight: torch.Tensor, *, channels: int, init: str) -> torch.Tens
     wide = weight.float()
     if init == "repeat":
         return wide[:, [i % old for i in range(channels)]] * (old / channels)
-    whole = wide.sum(1, keepdim=True) / (channels if init == "sum" else old)
-    return whole.expand(-1, channels, *weight.shape[2:]).contiguous()
+    mean = wide.sum(1, keepdim=True) / (channels if init == "sum" else old)
+    return mean.expand(-1, channels, *weight.shape[2:]).contiguous()
 
 
 def _recount(surgery: Surgery, site: str, old: int, channels: int) -> None:

@@ -190,8 +190,8 @@ def _start(
         raise OperationError("init: rows: the classes are not rows of the old head", hint="leave init out")
     extra = tensor.shape[0] - operation.count
     old_count = rows - extra
-    whole = [*pairs, *((operation.count + i, old_count + i) for i in range(extra))]
-    surgery.derive(tensor, [tensor, old], partial(copy_rows, pairs=tuple(whole), groups=1, block=1))
+    all_pairs = [*pairs, *((operation.count + i, old_count + i) for i in range(extra))]
+    surgery.derive(tensor, [tensor, old], partial(copy_rows, pairs=tuple(all_pairs), groups=1, block=1))
 
 
 def _pairs(operation: ReplaceHeadFields, surgery: Surgery, old_count: int) -> list[tuple[int, int]] | None:

@@ -168,7 +168,7 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None, *, b
     """Find the place of every tensor of the new network, which may be a ``base`` without a head, in the old one."""
     fitting = Fitting()
     new = dict(tensors_of(target))
-    every = model.state_dict(keep_vars=True)
+    old_tensors = model.state_dict(keep_vars=True)
     trunk = _trunk(target, model)
     names: dict[str, str] = {}
     twins: dict[int, list[str]] = {}
@@ -181,8 +181,8 @@ def _fit(model: nn.Module, target: nn.Module, not_to_keep: set[str] | None, *, b
             for twin in twins.get(id(tensor), [name])
             if not_to_keep is None or (twin not in not_to_keep and (not trunk or twin.startswith(f"{trunk}.")))
         ]
-        candidates = [n for place in places for n in _old_names(place, model, target) if n in every]
-        match = next((n for n in candidates if every[n].shape == tensor.shape), None)
+        candidates = [n for place in places for n in _old_names(place, model, target) if n in old_tensors]
+        match = next((n for n in candidates if old_tensors[n].shape == tensor.shape), None)
         if match is not None:
             names[name] = match
     _fit_modules(model, target, names, fitting)
@@ -262,8 +262,8 @@ def _dropped(model: nn.Module, fitting: Fitting) -> list[str]:
     """Return the tensors of the old network without a place in the new one."""
     moved = [model.get_submodule(site).state_dict(keep_vars=True) for site in fitting.modules.values()]
     stays = {id(tensor) for tensors in moved for tensor in tensors.values()}
-    every = model.state_dict(keep_vars=True)
-    stays |= {id(every[name]) for name in fitting.tensors.values()}
+    old_tensors = model.state_dict(keep_vars=True)
+    stays |= {id(old_tensors[name]) for name in fitting.tensors.values()}
     return [name for name, tensor in tensors_of(model) if id(tensor) not in stays]
 
 
@@ -272,13 +272,13 @@ def _dropped(model: nn.Module, fitting: Fitting) -> list[str]:
 
 def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fitting) -> None:
     """Put modules and tensors of the old network in their places in the new one."""
-    every = model.state_dict(keep_vars=True)
+    old_tensors = model.state_dict(keep_vars=True)
     twins = target.state_dict(keep_vars=True)
     moved: dict[int, torch.Tensor] = {}
     for path, site in fitting.modules.items():
         module, old = target.get_submodule(path), model.get_submodule(site)
         for name, tensor in module.state_dict(keep_vars=True).items():
-            moved[id(tensor)] = every[f"{site}.{name}"]
+            moved[id(tensor)] = old_tensors[f"{site}.{name}"]
         places = dict(old.named_modules())
         for name, part in module.named_modules():
             old_part = places.get(name)
@@ -289,7 +289,7 @@ def _move(surgery: Surgery, model: nn.Module, target: nn.Module, fitting: Fittin
         parent, _, name = path.rpartition(".")
         target.get_submodule(parent)._modules[name] = old
     for name, source in fitting.tensors.items():
-        moved[id(twins[name])] = every[source]
+        moved[id(twins[name])] = old_tensors[source]
     for module in target.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in list(table.items()):

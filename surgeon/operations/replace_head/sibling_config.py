@@ -51,9 +51,9 @@ def turn(operation: ReplaceHeadFields, config: Any) -> str:
     fields = [name for name in READS_BACK if getattr(config, name, back) is not back]
     for name in fields:
         setattr(config, name, back)
-    said = ", ".join(f"{name}: {str(back).lower()}" for name in fields)
+    listed = ", ".join(f"{name}: {str(back).lower()}" for name in fields)
     way = "from left to right, each token from those before it" if back else "in both directions"
-    return f"the trunk reads texts {way} now ({said} in the config)" if fields else ""
+    return f"the trunk reads texts {way} now ({listed} in the config)" if fields else ""
 
 
 def choose_features(cls: Any, config: Any) -> str:

@@ -167,8 +167,8 @@ def _shared_size(tensors: list[torch.Tensor], dimension: int) -> int | None:
 
 
 def _tokens(tensors: list[torch.Tensor]) -> int | None:
-    whole = all(tensor.ndim == 2 and not tensor.is_floating_point() for tensor in tensors)
-    return _shared_size(tensors, 1) if whole else None
+    are_tokens = all(tensor.ndim == 2 and not tensor.is_floating_point() for tensor in tensors)
+    return _shared_size(tensors, 1) if are_tokens else None
 
 
 def _sized(tensor: Any, dimension: int, size: int) -> Any:

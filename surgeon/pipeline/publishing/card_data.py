@@ -107,8 +107,8 @@ def _kind_of(source: Mapping[str, Any]) -> str | None:
         return kind
     if source.get("mask"):
         return "image-segmentation"
-    given = [kind for key, kind in INPUTS.items() if source.get(key)]
-    return given[0] if len(given) == 1 else None
+    kinds = [kind for key, kind in INPUTS.items() if source.get(key)]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def measures_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
