@@ -19,7 +19,7 @@ from torch import nn
 CLASS = "__class__"
 TRAINING = "training"
 HOOKS = "hooks"
-CLASS_FORWARD = "forward of its class"
+CLASS_METHODS = "methods of its class"
 INTERNAL = frozenset(vars(nn.Module()))
 """What ``nn.Module`` keeps in every module: its tables of parameters, buffers, children and hooks, and its mode."""
 HOOK_TABLES = tuple(name for name in INTERNAL if name.endswith("_hooks"))
@@ -73,8 +73,8 @@ class Change:
         if self.name == HOOKS:
             return f"the hooks of {where}"
         place = f"{self.site}.{self.attribute}".lstrip(".")
-        if self.name == CLASS_FORWARD:
-            return f"the forward of {type(self.holder).__name__}, the class of {where}, in the whole process"
+        if self.name == CLASS_METHODS:
+            return f"the method {self.new}, a class of {where}, in the whole process"
         if self.old == self.new:
             return f"what {place} holds, {self.new}"
         if self.old is None or self.new is None:
@@ -99,6 +99,7 @@ class ModuleStates:
 
     def __init__(self, modules: Iterable[tuple[str, nn.Module]]) -> None:
         self._holders: dict[int, _Holder] = {}
+        self._by_class: dict[type, dict[tuple[type, str], Any]] = {}
         for site, module in modules:
             attributes = module.__dict__
             state: dict[str, Any] = {
@@ -107,7 +108,7 @@ class ModuleStates:
                 if name not in INTERNAL
             }
             state[CLASS] = type(module)
-            state[CLASS_FORWARD] = (_REFERENCE, None, type(module).forward)
+            state[CLASS_METHODS] = self._methods(type(module))
             state[TRAINING] = module.training
             if hooked := [table for name in HOOK_TABLES if (table := attributes.get(name))]:
                 state[HOOKS] = (list, *[hook for table in hooked for hook in table.values()])
@@ -124,11 +125,24 @@ class ModuleStates:
                 continue
             other_class = holder.state.get(CLASS) is not now.state.get(CLASS)
             for name in {**holder.state, **now.state}:
-                if name == CLASS_FORWARD and other_class:
+                if name == CLASS_METHODS and other_class:
                     continue
                 old, new = holder.state.get(name, _ABSENT), now.state.get(name, _ABSENT)
-                if not (old is new or old == new):
+                if old is new or old == new:
+                    continue
+                if name == CLASS_METHODS:
+                    cls, method = next(key for key in {**old, **new} if old.get(key) is not new.get(key))
+                    yield Change(now.value, now.site, now.within, name, None, f"{method} of {cls.__name__}")
+                else:
                     yield Change(now.value, now.site, now.within, name, _as_text(old), _as_text(new))
+
+    def _methods(self, cls: type) -> dict[tuple[type, str], Any]:
+        """Return the functions of a class and of its parents below ``nn.Module``, by the class that has each."""
+        if cls not in self._by_class:
+            parents = cls.__mro__[: cls.__mro__.index(nn.Module)]
+            named = ((c, name, value) for c in parents for name, value in vars(c).items())
+            self._by_class[cls] = {(c, name): value for c, name, value in named if isinstance(value, FunctionType)}
+        return self._by_class[cls]
 
     def _frozen(self, value: Any, site: str, path: str, depth: int) -> Any:
         """Return something that equals the same of later if and only if ``value`` is then what it is now."""

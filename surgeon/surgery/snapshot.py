@@ -15,13 +15,23 @@ from surgeon.surgery.plan import Edit
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Hold the modules and tensors of a network, by identity, and of the tensors dtypes, which train, and hooks."""
+    """Hold the modules and tensors of a network, by identity, and what the tensors are.
+
+    Attributes:
+        modules: The modules by site.
+        tensors: The parameters and persistent buffers by name.
+        trainable: Whether each parameter trains.
+        hooks: How many hooks the gradient of each parameter has.
+        dtypes: The dtype of each tensor.
+        contents: The object in torch's core behind each tensor, which ``torch.utils.swap_tensors`` exchanges.
+    """
 
     modules: dict[str, nn.Module]
     tensors: dict[str, object]
     trainable: dict[str, bool]
     hooks: dict[str, int]
     dtypes: dict[str, torch.dtype]
+    contents: dict[str, int]
 
     @classmethod
     def of(cls, model: nn.Module) -> Snapshot:
@@ -40,7 +50,8 @@ class Snapshot:
                 if buffer is not None and name not in module._non_persistent_buffers_set:
                     tensors[dot + name] = buffer
         dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-        return cls(modules, dict(tensors), trainable, hooks, dtypes)
+        contents = {name: tensor._cdata for name, tensor in tensors.items()}
+        return cls(modules, dict(tensors), trainable, hooks, dtypes, contents)
 
     def unclaimed(self, after: Snapshot, claims: Iterable[str], frozen: Iterable[str]) -> list[str]:
         """List the names that differ between two snapshots and that the journal does not mention.
@@ -65,6 +76,13 @@ class Snapshot:
         structural = set(claims)
         dtypes = {id(tensor): self.dtypes[name] for name, tensor in self.tensors.items()}
         changed = (n for n, dtype in after.dtypes.items() if dtypes.get(id(after.tensors[n]), dtype) != dtype)
+        return [name for name in changed if not _covered(name, structural)]
+
+    def swapped(self, after: Snapshot, claims: Iterable[str]) -> list[str]:
+        """List the tensors whose contents were exchanged in place, and that the journal does not mention."""
+        structural = set(claims)
+        contents = {id(tensor): self.contents[name] for name, tensor in self.tensors.items()}
+        changed = (n for n, value in after.contents.items() if contents.get(id(after.tensors[n]), value) != value)
         return [name for name in changed if not _covered(name, structural)]
 
     def hooked(self, after: Snapshot) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from surgeon.errors import OperationError
+from surgeon.errors import OperationError, counted
 from surgeon.graph.tensors import tensors_of
 from surgeon.surgery.journal import Journal
-from surgeon.surgery.module_state import CLASS, CLASS_FORWARD, HOOKS, TRAINING, Change, ModuleStates
+from surgeon.surgery.module_state import CLASS, CLASS_METHODS, HOOKS, TRAINING, Change, ModuleStates
 from surgeon.surgery.setting_edits import PATCHED
 from surgeon.surgery.snapshot import Snapshot
 
@@ -41,13 +41,19 @@ def refuse_unrecorded_tensors(before: Snapshot, after: Snapshot, journal: Journa
     """
     if cast := before.cast(after, journal.changed):
         raise OperationError(
-            f"cast {len(cast)} tensors outside its journal: {_few(cast)}",
+            f"cast {counted(len(cast), 'tensor')} outside its journal: {_few(cast)}",
             where=place,
             hint="surgery.convert(dtype, function) records it and shows it; what surgery.new makes may be cast",
         )
+    if swapped := before.swapped(after, journal.changed):
+        raise OperationError(
+            f"swapped the contents of {counted(len(swapped), 'tensor')} outside its journal: {_few(swapped)}",
+            where=place,
+            hint="surgery.derive(new tensor, [old tensor], function) gives a tensor the values of another",
+        )
     if unclaimed := before.unclaimed(after, journal.changed, journal.retrained):
         raise OperationError(
-            f"changed {len(unclaimed)} tensors outside its journal: {_few(unclaimed)}",
+            f"changed {counted(len(unclaimed), 'tensor')} outside its journal: {_few(unclaimed)}",
             where=place,
             hint="edit through surgery.replace, insert, attach, keep_children, freeze, …",
         )
@@ -122,7 +128,7 @@ def _how_to_record(change: Change) -> str:
         return f"surgery.set({site}, '__class__', the class) records it and shows it in the plan"
     if change.name == TRAINING:
         return "leave modes alone: train() and eval() change them back. surgery.freeze makes norms stay in eval mode"
-    if change.name in ("forward", CLASS_FORWARD):
+    if change.name in ("forward", CLASS_METHODS):
         return f"it is {PATCHED}: surgery.replace(site, module of your own class), insert, or hook"
     return f"surgery.set({site}, {change.attribute!r}, value) records it and shows it in the plan"
 

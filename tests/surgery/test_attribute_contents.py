@@ -1,4 +1,4 @@
-"""What the objects in attributes hold, and the forward of a class, are compared before and after an operation."""
+"""What the objects in attributes hold, and the methods of a class, are compared before and after an operation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,17 @@ def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x * factor
 
 
-class Holding(nn.Module):
+class Parent(nn.Module):
+    """A class whose methods the network inherits, or calls from its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.readout(x)
+
+    def readout(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Holding(Parent):
     """Holds objects whose contents can change in place."""
 
     def __init__(self) -> None:
@@ -40,7 +50,7 @@ class Holding(nn.Module):
         self.pair = Pair([1], 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
+        return self.layer(super().forward(x))
 
 
 class Pair(NamedTuple):
@@ -54,7 +64,9 @@ CONTENTS = {
     "scale": lambda model: model.scale.keywords.update(factor=2.0),
     "slots.factor": lambda model: setattr(model.slots, "factor", 2),
     "pair": lambda model: model.pair.first.append(2),
-    "the forward of Holding": lambda model: setattr(type(model), "forward", lambda self, x: x),
+    "the method forward of Holding": lambda model: setattr(type(model), "forward", lambda self, x: x),
+    "the method forward of Parent": lambda model: setattr(Parent, "forward", lambda self, x: 2 * x),
+    "the method readout of Parent": lambda model: setattr(Parent, "readout", lambda self, x: 2 * x),
 }
 
 
@@ -70,6 +82,10 @@ class Changing(Operation):
 
 TENSORS = {
     "cast 2 tensors outside its journal: layer.weight": (lambda model: model.double(), "surgery.convert"),
+    "swapped the contents of 1 tensor outside its journal: layer.weight": (
+        lambda model: torch.utils.swap_tensors(model.layer.weight, nn.Parameter(torch.empty(2, 2, device="meta"))),
+        "surgery.derive",
+    ),
     "hooked gradients .*layer.weight": (
         lambda model: model.layer.weight.register_hook(lambda gradient: gradient * 0),
         "surgery.freeze",
@@ -90,7 +106,8 @@ def test_casts_and_hooks_on_gradients_are_refused_with_the_right_verb(message, m
 
 
 @pytest.mark.parametrize("place", CONTENTS)
-def test_what_an_attribute_holds_and_the_forward_of_a_class_are_compared_too(place, monkeypatch):
-    monkeypatch.setattr(Holding, "forward", Holding.forward)
+def test_what_an_attribute_holds_and_the_methods_of_a_class_are_compared_too(place, monkeypatch):
+    for cls, method in ((Holding, "forward"), (Parent, "forward"), (Parent, "readout")):
+        monkeypatch.setattr(cls, method, getattr(cls, method))
     with pytest.raises(OperationError, match=rf"changed outside its journal: .*{place}"):
         surgeon.plan(Holding(), [Changing(place=place)], inputs=[1, 2])
