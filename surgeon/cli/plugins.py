@@ -29,10 +29,11 @@ def plugins(
     if context.invoked_subcommand is not None:
         return
     from surgeon.cli.render.catalog import render_plugins
-    from surgeon.cli.render.consoles import show
+    from surgeon.cli.render.consoles import show, working
 
     loaded: Plugins = context.obj
-    loaded.try_all()
+    with working("loading the plugins", quiet=as_json):
+        loaded.try_all()
     if as_json:
         print_json(
             {

@@ -55,11 +55,20 @@ def sign(
     The signature is the file model.sig in it, in the format of sigstore's model-signing. Whatever is changed or added
     later makes it invalid; sign last.
     """
-    from surgeon.pipeline.signature import sign as sign_artifact
+    from surgeon.cli.render.consoles import working
 
     password = os.environ.get(PASSWORD) if key is not None else None
-    path = sign_artifact(
-        artifact, key=key, password=password, certificate=certificate, chain=chain or (), keyless=keyless, force=force
-    )
+    with working("signing", quiet=quiet or keyless):  # keyless asks for an account in the terminal
+        from surgeon.pipeline.signature import sign as sign_artifact
+
+        path = sign_artifact(
+            artifact,
+            key=key,
+            password=password,
+            certificate=certificate,
+            chain=chain or (),
+            keyless=keyless,
+            force=force,
+        )
     if not quiet:
         say(f"wrote {visible(str(path))}: it holds for the files as they are now")
