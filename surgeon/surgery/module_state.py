@@ -14,6 +14,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
+import xxhash
 from torch import nn
 
 CLASS = "__class__"
@@ -208,7 +209,15 @@ def version(tensor: torch.Tensor) -> int:
 
 
 def _tensor(tensor: torch.Tensor) -> Any:
-    return (_REFERENCE, id(tensor), version(tensor), tensor)
+    return (_REFERENCE, id(tensor), version(tensor), _digest(tensor), tensor)
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    """Digest the values of a tensor: writes through ``tensor.data`` are not counted in its version."""
+    if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
+        return ""
+    values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    return xxhash.xxh3_64_hexdigest(values.numpy().data)
 
 
 def _as_text(frozen: Any) -> str | None:

@@ -57,8 +57,8 @@ def check_penalty(penalty: Penalty, build: Callable[[], nn.Module], data: Splits
     train(without, options, data=data, quiet=True)
     if _same(first, without):
         raise AssertionError(
-            f"the network trains as it does without {kind}: is its factor 0, or is there a detach(), no_grad(), argmax "
-            "or item() in its term?"
+            f"the network trains as it does without {kind}: is its factor 0, is there a detach(), no_grad(), argmax or "
+            "item() in its term, or are the weights that it acts on 0 at the start (build a network where they are not)?"
         )
 
 

@@ -43,6 +43,7 @@ class Holding(Parent):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(2, 2)
+        self.register_buffer("offset", torch.zeros(2), persistent=False)
         self.table = numpy.zeros(3)
         self.history = deque([1])
         self.scale = partial(scaled, factor=1.0)
@@ -59,6 +60,7 @@ class Pair(NamedTuple):
 
 
 CONTENTS = {
+    "what offset holds": lambda model: model.offset.data.fill_(1.0),
     "table": lambda model: model.table.__setitem__(0, 3.0),
     "history": lambda model: model.history.append(2),
     "scale": lambda model: model.scale.keywords.update(factor=2.0),
