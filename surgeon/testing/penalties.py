@@ -58,7 +58,7 @@ def check_penalty(penalty: Penalty, build: Callable[[], nn.Module], data: Splits
     if _same(first, without):
         raise AssertionError(
             f"the network trains as it does without {kind}: is its factor 0, is there a detach(), no_grad(), argmax or "
-            "item() in its term, or are the weights that it acts on 0 at the start (build a network where they are not)?"
+            "item() in its term, or are the weights that it acts on 0 at the start (let build make others)?"
         )
 
 
