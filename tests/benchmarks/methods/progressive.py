@@ -35,7 +35,7 @@ def run(seed: int, folder: Path) -> dict[str, float]:
     same = []
     for first, (recipe, *overrides) in FIRST_TASKS.items():
         source = made_by(recipe, seed, folder, *overrides)
-        before = surgeon.load(source).state_dict()
+        before = surgeon.load(source, trust_code="networks").state_dict()
         for count in SAMPLES:
             few = f"train.data.per_class={count}"
             network, report = run_recipe("progressive.yaml", seed, few, model=source)
