@@ -24,7 +24,7 @@ def main() -> int:
     """Parse the command line and sweep."""
     parser = argparse.ArgumentParser(prog="python -m zoo", description=__doc__)
     parser.add_argument("models", nargs="*", help="patterns: torchvision/*, transformers/bert/*; all by default")
-    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl", help="what is done; it is added to")
+    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl.gz", help="what is done; it is added to")
     parser.add_argument("--table", type=Path, default=HERE / "RESULTS.md", help="where the table goes")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
     parser.add_argument("--seconds", type=float, default=90, help="the time limit of a network")

@@ -1,13 +1,14 @@
-"""What the sweep found out, one line of JSON for each network and operation."""
+"""What the sweep found out, one line of JSON for each network and operation; gzip keeps it small where it is kept."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 OPERATIONS = (
     "build", "inspect", "identify", "truncate 25 %", "truncate 50 %", "truncate 75 %", "keep half of the blocks",
@@ -47,7 +48,8 @@ def read(path: Path) -> list[Result]:
     """The results in a file, the later of two for the same network and operation counting."""
     if not path.exists():
         return []
-    found = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
+    with _open(path, "rt") as file:
+        found = [Result(**json.loads(line)) for line in file.read().splitlines() if line]
     return list({(r.model, r.operation): r for r in found}.values())
 
 
@@ -61,9 +63,13 @@ def commit() -> str:
 def add(path: Path, results: Iterable[Result]) -> None:
     """Append results to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with _open(path, "at") as file:
         for result in results:
             file.write(json.dumps(asdict(result)) + "\n")
+
+
+def _open(path: Path, mode: str) -> IO[str]:
+    return cast("IO[str]", gzip.open(path, mode) if path.suffix == ".gz" else path.open(mode.removesuffix("t")))
 
 
 def rewrite(path: Path, results: Iterable[Result]) -> None:
