@@ -198,7 +198,7 @@ def _compare(runs: list[Callable[[], None]], options: argparse.Namespace) -> tup
         seconds = {index: timed(runs[index]) for index in order}
         hand.append(seconds[0])
         ratios.append(seconds[1] / seconds[0])
-    low, middle, high = quantiles(ratios, n=4)
+    low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return f"{median(hand) * 1e3:.1f}", f"{middle:.3f} ({low:.2f}–{high:.2f})"
 
 
