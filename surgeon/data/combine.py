@@ -19,7 +19,7 @@ from surgeon.data.labels import IGNORED
 from surgeon.data.network import ANY, Network
 from surgeon.data.picture_sources import Split
 from surgeon.data.row_splits import complement, digest, hold_out
-from surgeon.data.rows import Chosen, label_values
+from surgeon.data.rows import Chosen, groups_of, label_values
 from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
 from surgeon.interfaces.data import Source
@@ -126,6 +126,14 @@ class CombinedDataset(Dataset[dict[str, Tensor]]):
         present = [column for column in columns if column is not None]
         return torch.cat(present) if len(present) == len(columns) else None
 
+    @property
+    def groups(self) -> list[Any] | None:
+        """The group of each sample, None for those of a source without groups; None if no source has any."""
+        by_member = [(member, groups_of(member.samples)) for member in self.members]
+        if all(groups is None for _, groups in by_member):
+            return None
+        return [group for member, groups in by_member for group in groups or [None] * len(member.samples)]  # type: ignore[arg-type]
+
     def unvaried(self) -> CombinedDataset:
         """Return the same samples without augmentation."""
         return CombinedDataset([replace(member, samples=unvaried(member.samples)) for member in self.members])
@@ -220,6 +228,15 @@ class Renumbered(Dataset[dict[str, Tensor]]):
             return values
         return torch.where(values == IGNORED, IGNORED, self.tables[name][values.clamp(min=0)])
 
+    @property
+    def groups(self) -> Sequence[Any] | None:
+        """The group of each sample; None if the source has no groups."""
+        return groups_of(self.samples)
+
+    def unvaried(self) -> Renumbered:
+        """Return the same samples without random variations."""
+        return Renumbered(unvaried(self.samples), self.tables)
+
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on."""
         if hasattr(self.samples, "set_epoch"):
@@ -275,7 +292,7 @@ def with_validation(splits: Splits, fraction: float, label: str | None) -> Split
     values = label_values(train, label) if label is not None and strata is None else None
     if values is not None and values.ndim == 1 and not values.is_floating_point():
         strata = values.numpy()
-    held_rows = hold_out(size, fraction, strata=strata, groups=getattr(train, "groups", None))
+    held_rows = hold_out(size, fraction, strata=strata, groups=groups_of(train))
     remaining = complement(size, held_rows)
     ids = train.row_ids(held_rows) if hasattr(train, "row_ids") else held_rows.tolist()
     record = dict(splits.split)

@@ -26,7 +26,7 @@ def hold_out(size: int, fraction: float, *, strata: Rows | None = None, groups: 
         size: The number of rows.
         fraction: The share to hold out.
         strata: The class of each row, negative for none; every class with at least two rows is in both parts.
-        groups: The group of each row; a group is never in both parts.
+        groups: The group of each row; a group is never in both parts. None is a group of one row.
 
     Raises:
         TrainingError: There are fewer than two rows or groups.
@@ -124,7 +124,8 @@ def _allotted(
 
 def _by_group(groups: Sequence[Any], strata: Rows | None, shares: Sequence[float]) -> Rows:
     """Return the part of each row: every group in one part, classes in about the given shares."""
-    names, members = np.unique(np.array([str(group) for group in groups], dtype=object), return_inverse=True)
+    texts = [f"\0{row}" if group is None else str(group) for row, group in enumerate(groups)]
+    names, members = np.unique(np.array(texts, dtype=object), return_inverse=True)
     if len(names) < len(shares):
         raise TrainingError(
             f"{len(names)} groups are too few for {len(shares)} parts",

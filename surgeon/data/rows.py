@@ -242,6 +242,12 @@ class Chosen(Dataset[dict[str, Tensor]]):
         """The members of a dataset with several sources."""
         return list(getattr(self.samples, "members", ()))
 
+    @property
+    def groups(self) -> list[Any] | None:
+        """The group of each sample; None if the dataset has no groups."""
+        groups = groups_of(self.samples)
+        return None if groups is None else [groups[position] for position in self.positions]
+
     def label_values(self, name: str) -> Tensor | None:
         """Return all labels of a column; None if the dataset cannot list them."""
         values = label_values(self.samples, name)
@@ -258,6 +264,12 @@ def words_of(samples: Any, indices: Sequence[int]) -> list[list[str]] | None:
     """Return the words of samples whose texts are lists of words; None for other samples."""
     ask = getattr(samples, "words", None)
     return ask(indices) if callable(ask) else None
+
+
+def groups_of(samples: Any) -> Sequence[Any] | None:
+    """Return the group of each sample, which no split may divide; None if the dataset has no groups."""
+    groups: Sequence[Any] | None = getattr(samples, "groups", None)
+    return groups
 
 
 def label_values(samples: Any, name: str) -> Tensor | None:

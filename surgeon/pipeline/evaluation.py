@@ -82,6 +82,8 @@ def evaluate(
         ready.model, recorded, facts, ready.plugins, part, seed, on_error, True, is_language_model(ready.model)
     )
     samples = reading.samples(data)
+    if samples and (note := _of_views(ready)):
+        samples[0].notes.append(note)
     return evaluate_samples(
         ready.model,
         samples,
@@ -90,4 +92,16 @@ def evaluate(
         ready.plugins.losses(),
         batch_size=batch_size,
         further=further,
+    )
+
+
+def _of_views(ready: ReadyModel) -> str:
+    """Return a note if the report of the last training is of averaged views, which are not made here."""
+    training = ready.record.training if ready.record is not None else []
+    views = (training[-1].get("settings", {}) if training else {}).get("test_views") or []
+    listed = ", ".join(map(str, views))
+    return (
+        f"training's report averages the predictions for {listed} (test_views); here each sample is as it is"
+        if views
+        else ""
     )

@@ -163,7 +163,7 @@ class Reading:
 
     def _written(self, text: str) -> list[Samples]:
         """Read a recipe or a source as YAML; missing settings are those of training."""
-        request = data_request(self._completed(text), self.plugins)
+        request = self._in_order(data_request(self._completed(text), self.plugins))
         seed = request.top.get("seed", 0) if self.seed is None else self.seed
         recipe = self.strict and not is_written_out(text) and Path(text).is_file()
         part = "test" if self.part is None and recipe else self.part  # most of a recipe's data were used in training
@@ -248,6 +248,24 @@ class Reading:
         more = {name: value for name, value in plain.items() if name not in written}
         return json.dumps({**written, **more}) if more else text
 
+    def _in_order(self, request: DataRequest) -> DataRequest:
+        """List the columns of inputs and vectors in the order of training, if they are the same columns."""
+
+        def ordered(source: Any) -> Any:
+            changed = {}
+            for field in ("numbers", "targets"):
+                recorded = self.recorded.fields.get(field) or {}
+                columns = getattr(source, field, None) or {}
+                new = {name: _in_order_of(recorded.get(name), listed) for name, listed in columns.items()}
+                changed.update({field: new} if new != columns else {})
+            return source.model_copy(update=changed) if changed else source
+
+        settings = request.settings
+        values = {key: value for key in ("data", "evaluate") if (value := getattr(settings, key)) is not None}
+        sources = {key: [ordered(source) for source in as_sources(value)] for key, value in values.items()}
+        update = {key: listed if len(listed) > 1 else listed[0] for key, listed in sources.items()}
+        return replace(request, settings=settings.model_copy(update=update))
+
     def _label(self) -> str | None:
         """Return the label column whose classes subfolders may be."""
         if self.next_tokens:
@@ -280,6 +298,12 @@ def named_network(model: nn.Module, operations: Sequence[Operation], classes: Se
     loss = head.loss or CLASS_LOSS
     heads = {**network.heads, LABELS: replace(head, names=names, count=len(names), loss=loss)}
     return replace(network, heads=heads)
+
+
+def _in_order_of(recorded: Any, columns: Any) -> Any:
+    """Return ``columns`` in the order in which they were recorded, if they are the same ones."""
+    lists = isinstance(recorded, (list, tuple)) and isinstance(columns, (list, tuple))
+    return list(recorded) if lists and sorted(recorded) == sorted(columns) else columns
 
 
 def _is_recipe(text: str) -> bool:

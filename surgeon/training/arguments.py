@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from surgeon.errors import TrainingError, suggest
 from surgeon.recipe.train_settings import TrainSettings
+from surgeon.training.early_stopping import higher_is_better
 from surgeon.training.rates import numeric_rate
 from surgeon.training.trackers import key_problems, tracker_problems
 
@@ -119,6 +120,7 @@ def training_arguments(
     """
     if "max_steps" in settings.arguments and "epochs" in settings.model_fields_set:
         raise TrainingError("epochs and arguments.max_steps exclude each other", where="train.arguments.max_steps")
+    _refuse_without_effect(settings)
     defaults: dict[str, Any] = {
         "logging_strategy": "epoch",
         "logging_nan_inf_filter": False,  # a NaN loss must be logged, not filtered
@@ -161,8 +163,32 @@ def training_arguments(
     return arguments
 
 
+def _refuse_without_effect(settings: TrainSettings) -> None:
+    """Refuse a key that an argument takes the effect from.
+
+    Raises:
+        TrainingError: There is one.
+    """
+    schedule = str(settings.arguments.get("lr_scheduler_type", ""))
+    if settings.warmup and "warmup" in settings.model_fields_set and schedule == "constant":
+        raise TrainingError(
+            "the schedule constant has no warm-up",
+            where="train.warmup",
+            hint="use arguments: {lr_scheduler_type: constant_with_warmup}, or warmup: 0",
+        )
+    if settings.sampling != "uniform" and "train_sampling_strategy" in settings.arguments:
+        raise TrainingError(
+            f"sampling: {settings.sampling} and arguments.train_sampling_strategy both choose the order of samples",
+            where="train.arguments.train_sampling_strategy",
+            hint="use one of them",
+        )
+
+
 def _merged(defaults: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Override defaults by what is given; with an explicit save_strategy, keep all checkpoints as transformers does."""
     if "save_strategy" in arguments:
         defaults.pop("save_total_limit", None)
+    if "metric_for_best_model" in arguments and "greater_is_better" in defaults:
+        # the direction is that of the metric that is compared, not of the one that it takes the place of
+        defaults["greater_is_better"] = higher_is_better(str(arguments["metric_for_best_model"]))
     return {**defaults, **arguments}

@@ -19,6 +19,8 @@ from surgeon.training.language import language_of
 
 MAIN = ("logits", "out")
 """The names of a network's main output in transformers and, for segmentation, in torchvision."""
+PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
+"""The losses of transformers' problem types; cross-entropy of others."""
 LABELS = "labels"
 """The label column of the main output, unless an objective says otherwise."""
 POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|wpe)$")
@@ -53,7 +55,7 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
     labels = {objective.label for objective in trained_by}
     trained = {objective.output for objective in trained_by}
     if default and LABELS not in labels and not trained & set(MAIN):
-        trained_by.append(Objective(output=MAIN[0], loss=CLASS_LOSS, label=LABELS))
+        trained_by.append(Objective(output=MAIN[0], loss=default_loss(model), label=LABELS))
     by_label: dict[str, Head] = {}
     for objective in sorted(
         trained_by, key=lambda o: o.loss != CLASS_LOSS
@@ -61,6 +63,11 @@ def heads(model: nn.Module, objectives: Sequence[Objective] = (), *, default: bo
         if objective.label not in by_label:
             by_label[objective.label] = _head(model, record, objective)
     return by_label
+
+
+def default_loss(model: nn.Module) -> str:
+    """Return the loss of the main output that the config names by its problem type; cross-entropy if it names none."""
+    return PROBLEMS.get(str(getattr(getattr(model, "config", None), "problem_type", None)), CLASS_LOSS)
 
 
 def network_of(

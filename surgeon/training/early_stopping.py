@@ -38,7 +38,7 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
             "save_total_limit": 1,
             "load_best_model_at_end": True,
             "metric_for_best_model": metric,
-            "greater_is_better": metric.endswith(("accuracy", "map")),
+            "greater_is_better": higher_is_better(metric),
             "restore_callback_states_from_checkpoint": True,
         }
 
@@ -76,6 +76,11 @@ class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
 def surgeon_callbacks() -> Mapping[str, Factory]:
     """Register the built-in callbacks."""
     return {"early_stopping": EarlyStopping}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether a higher value of a metric that training computes is better."""
+    return metric.endswith(("accuracy", "map"))
 
 
 def make_callbacks(

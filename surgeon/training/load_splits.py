@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,12 +12,17 @@ from torch import nn
 from surgeon.architectures.preprocessing import preprocessing_of
 from surgeon.data.combine import combined, load_sources
 from surgeon.data.network import ANY, Network
+from surgeon.data.rows import groups_of
 from surgeon.data.sources import as_sources
-from surgeon.errors import TrainingError
+from surgeon.errors import TrainingError, counted
+from surgeon.interfaces.data import Source
 from surgeon.interfaces.preprocessing import Preprocessing
 from surgeon.interfaces.record import Record
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
+
+OF_FILES = ("table", "images", "masks", "coco", "conll")
+"""Kinds of sources that read one file or folder, whose rows have the same names in every reading."""
 
 
 def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) -> Splits:
@@ -51,10 +57,62 @@ def load_splits(settings: TrainSettings, seed: int = 0, network: Network = ANY) 
                 f"sources have different inputs: {', '.join(parts[0].inputs)} and {', '.join(part.inputs)}",
                 where="train.data",
             )
+    for source, part in zip(train, parts, strict=True):
+        for other, evaluation in zip(evaluate, evaluated, strict=True):
+            _check_rows(source, part, other, evaluation)
     plain = len(train) == 1 and train[0].domain is None and train[0].labels == "visible"
     if plain and len(evaluate) <= 1:
-        return _tested_on(parts[0], evaluated[0]) if evaluated else parts[0]
-    return combined(train, parts, evaluate or train, evaluated or parts)
+        splits = _tested_on(parts[0], evaluated[0]) if evaluated else parts[0]
+    else:
+        splits = combined(train, parts, evaluate or train, evaluated or parts)
+    _check_groups(splits)
+    return splits
+
+
+def _check_rows(source: Source, part: Splits, other: Source, evaluation: Splits) -> None:
+    """Refuse to test on rows of a file that are trained on, where two sources divide it in different ways.
+
+    Raises:
+        TrainingError: There are such rows.
+    """
+    if _file(source, None) is None or _file(source, None) != _file(other, "test_path"):
+        return
+    trained, tested = (_row_ids(samples) for samples in (part.train, evaluation.test))
+    if shared := set(trained) & set(tested):
+        raise TrainingError(
+            f"{len(shared)} of {len(tested)} test rows of {getattr(source, 'path', '')} are trained on: data and "
+            "evaluate divide it in different ways",
+            where="train.evaluate",
+            hint="give both the same test_fraction, folds and group, or leave evaluate out",
+        )
+
+
+def _file(source: Source, key: str | None) -> Path | None:
+    """Return the file or folder that a source reads; with ``key``, that of these samples if it is another."""
+    path = (key and getattr(source, key, None)) or getattr(source, "path", None)
+    return Path(path).resolve() if path and getattr(source, "kind", None) in OF_FILES else None
+
+
+def _row_ids(samples: Any) -> list[str]:
+    return samples.row_ids(range(len(samples))) if hasattr(samples, "row_ids") else []
+
+
+def _check_groups(splits: Splits) -> None:
+    """Refuse groups that are in training and in a part that measures it.
+
+    Raises:
+        TrainingError: There is one.
+    """
+    trained = {str(group) for group in groups_of(splits.train) or () if group is not None}
+    for name, samples in (("test", splits.test), ("validation", splits.validation)):
+        others = {str(group) for group in groups_of(samples) or () if group is not None}
+        if shared := sorted(trained & others):
+            raise TrainingError(
+                f"training and {name} samples have {counted(len(shared), 'group')} of rows in common: "
+                f"{', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}",
+                where="train.data.group",
+                hint="put all rows of a group into one file; groups that are not the same need different names",
+            )
 
 
 def _tested_on(part: Splits, evaluation: Splits) -> Splits:

@@ -24,6 +24,9 @@ Loss: TypeAlias = Callable[..., Tensor]
 Mass: TypeAlias = Callable[..., Tensor]
 Numbers: TypeAlias = Sequence[float] | Tensor
 
+SOFT_SUM = 1e-3
+"""How far from 1 the sum of a sample's soft labels may be: they may have been rounded in a file."""
+
 L = TypeVar("L", bound=Loss)
 
 
@@ -94,6 +97,21 @@ def cross_entropy(
     values = F.cross_entropy(logits.float(), target.long(), ignore_index=IGNORED, **options)
     sums = values.where(present(target), torch.zeros((), device=values.device)).reshape(len(target), -1).sum(1)
     return sums / _class_mass(target, weight).clamp(min=1e-12)
+
+
+def check_soft_labels(target: Tensor, valid: Tensor) -> None:
+    """Check that soft labels ``(batch, classes)`` are probabilities.
+
+    Raises:
+        TrainingError: Those of a sample that is ``valid`` do not sum to 1, as where several classes are true at once.
+    """
+    if bool((((target.sum(-1) - 1).abs() > SOFT_SUM) | (target < 0).any(-1)).logical_and(valid).any()):
+        raise TrainingError(
+            "cross_entropy needs labels of a sample that sum to 1, as probabilities do",
+            where="train.objectives",
+            hint="for several classes at once use bce: replace_head with problem_type: multi_label_classification, or "
+            "objectives: [{output: NAME, loss: bce}]",
+        )
 
 
 def _next_mass(target: Tensor, weight: Numbers | None = None, **options: Any) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.data.labels import present
-from surgeon.data.network import SIZES
+from surgeon.data.network import CLASS_LOSS, SIZES
 from surgeon.errors import PluginError, TrainingError, suggest
 from surgeon.interfaces.offers import signature_of
 from surgeon.interfaces.returned import refuse_return
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import MAIN, Batch, Call
 from surgeon.training.detection import DetectorCall, detection
-from surgeon.training.losses import Loss, bce, classes_second, cross_entropy, masked, next_token
+from surgeon.training.losses import Loss, bce, check_soft_labels, classes_second, cross_entropy, masked, next_token
 
 AUX = "aux"
 
@@ -27,8 +27,10 @@ def call_of(model: nn.Module, inputs: Sequence[str]) -> Call:
     return DetectorCall.of_detector(model, inputs) if SIZES in inputs else Call.of(model, inputs)
 
 
-def default_objectives(outputs: Mapping[str, Tensor], objectives: Sequence[Objective]) -> list[Objective]:
-    """Return cross-entropy of the model's main output, unless ``objectives`` objectives already train it.
+def default_objectives(
+    outputs: Mapping[str, Tensor], objectives: Sequence[Objective], loss: str = CLASS_LOSS
+) -> list[Objective]:
+    """Return ``loss`` of the model's main output, unless ``objectives`` already train it.
 
     An output without a gradient does not count, because everything that computes it is frozen, as in an earlier column.
 
@@ -53,7 +55,7 @@ def default_objectives(outputs: Mapping[str, Tensor], objectives: Sequence[Objec
         )
     if main is None or any(objective.output == main for objective in objectives):
         return []
-    defaults = [Objective(output=main, loss="cross_entropy", label="labels", weight=1.0)]
+    defaults = [Objective(output=main, loss=loss, label="labels", weight=1.0)]
     if main == MAIN[1] and AUX in trained and outputs[AUX].shape == outputs[main].shape:
         # torchvision's networks for segmentation learn by both, as its own recipes train them
         defaults.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
@@ -123,6 +125,8 @@ class Target:
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of each sample ``(batch,)``, and which samples have a label ``(batch,)``."""
         target, valid = batch[self.objective.label], self.labelled(batch)
+        if self.loss is cross_entropy and target.ndim == 2 and target.is_floating_point():
+            check_soft_labels(target, valid & present(target).all(-1))
         safe = target.where(valid.reshape(-1, *[1] * (target.ndim - 1)), 0)
         values = self.loss(outputs[self.objective.output], safe, **self.options)
         if not isinstance(values, Tensor) or values.shape != valid.shape or not values.is_floating_point():

@@ -43,6 +43,7 @@ class LossOptions:
         self.splits = splits
         self.model = model
         self.outputs = outputs
+        self._used: set[str] = set()
 
     def __call__(self, objective: Objective, loss: Loss) -> Mapping[str, Any]:
         """Return the options of one objective.
@@ -57,12 +58,35 @@ class LossOptions:
         if objective.label != DOMAIN:
             if self.settings.class_weights is not None and loss not in (next_token, masked):
                 options.setdefault(key, self.settings.class_weights)
+                self._used.add("class_weights")
             if self.settings.label_smoothing:
                 options.setdefault("label_smoothing", self.settings.label_smoothing)
+                self._used.add("label_smoothing")
+        of_samples = loss is cross_entropy and self.outputs[objective.output].ndim == 2
+        if of_samples and objective.mean == "samples" and options.get("weight") is not None:
+            raise TrainingError(
+                f"mean: samples divides each loss of {objective.output!r} by its class weight, so that weights have no "
+                "effect",
+                where=WHERE,
+                hint="leave mean out, or the weights",
+            )
         for name in ("weight", "pos_weight"):
             if options.get(name) is not None:
                 options[name] = self._weights(objective, loss, options[name])
         return options
+
+    def refuse_unused(self) -> None:
+        """Refuse ``class_weights`` and ``label_smoothing`` that no objective takes.
+
+        Raises:
+            TrainingError: One is set, and all objectives are of values, tokens or a plugin's own losses.
+        """
+        for key in ("class_weights", "label_smoothing"):
+            if getattr(self.settings, key) and key not in self._used:
+                kinds = "classes or questions" if key == "class_weights" else "classes, tokens or questions"
+                raise TrainingError(
+                    f"{key} has no effect: no objective is of {kinds}", where=f"train.{key}", hint="leave it out"
+                )
 
     def _weights(self, objective: Objective, loss: Loss, setting: Any) -> list[float]:
         output = self.outputs[objective.output]

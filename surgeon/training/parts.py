@@ -19,6 +19,7 @@ from surgeon.interfaces.training import Objective, Penalty, Stage, Term
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.anatomy import Anatomy
 from surgeon.training.calls import Batch
+from surgeon.training.class_names import default_loss
 from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.domains import SeparateNorms
 from surgeon.training.features import FeatureCache
@@ -62,7 +63,7 @@ def make_targets(
         if DETECTIONS in outputs:
             default = [] if any(objective.output == DETECTIONS for objective in trained) else [default_objective()]
         else:
-            default = default_objectives(free, trained) if free else []
+            default = default_objectives(free, trained, default_loss(model)) if free else []
         language = language_of(model)
         if language in (NEXT_TOKEN, MASKED) and splits.inputs[:1] == ("input_ids",):
             # labels beside tokens are tokens: the next ones, which the loss shifts, or the masked ones
@@ -75,7 +76,9 @@ def make_targets(
         trained = [*default, *trained]
     losses = plugins.losses() if plugins else surgeon_losses()
     options = LossOptions(settings, splits, model, outputs)
-    return prepare(trained, losses, outputs, batch, splits.classes, options)
+    targets = prepare(trained, losses, outputs, batch, splits.classes, options)
+    options.refuse_unused()
+    return targets
 
 
 def make_cache(

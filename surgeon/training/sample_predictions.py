@@ -18,7 +18,7 @@ from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import MAIN, Batch, Call
-from surgeon.training.class_names import adopt_padding
+from surgeon.training.class_names import adopt_padding, default_loss
 from surgeon.training.data_fit import outputs_of
 from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.language import language_of
@@ -29,8 +29,6 @@ from surgeon.training.predictions import Predictions
 from surgeon.training.word_predictions import WordPredictions
 
 BATCH = 64
-PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
-"""The losses of transformers' problem types; cross-entropy of others."""
 
 
 def predict_samples(
@@ -169,8 +167,7 @@ def objective_of(model: nn.Module, operations: Sequence[Operation], output: str,
     matching = [objective for objective in known_objectives(model, operations) if objective.output == output]
     if matching:
         return next((objective for objective in matching if objective.weight), matching[0])
-    problem = getattr(getattr(model, "config", None), "problem_type", None) if output in MAIN else None
-    loss = PROBLEMS.get(str(problem), CLASS_LOSS)
+    loss = default_loss(model) if output in MAIN else CLASS_LOSS
     if loss == CLASS_LOSS and values.ndim == 2 and values.shape[1] == 1:
         loss = "bce"  # the softmax of a single logit is always 1
     elif loss == CLASS_LOSS and values.ndim == 3 and (language := language_of(model)) in (NEXT_TOKEN, MASKED):

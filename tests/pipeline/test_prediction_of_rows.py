@@ -261,3 +261,16 @@ def test_datasets_from_python_are_predicted_in_all_parts(tmp_path):
         torch.testing.assert_close(predicted.values, model(x).softmax(1))
     with pytest.raises(TrainingError, match="no labels"):
         surgeon.evaluate(model, splits)
+
+
+def test_columns_that_a_source_lists_in_another_order_are_read_as_in_training(tmp_path):
+    lines = [f"{p},{q},{2 * p},{q + 30}" for p, q in grid()]
+    task = {"op": "replace_head", "classes": 2, "problem_type": "regression"}
+    targets = {"labels": ["a", "b"]}
+    model = of_numbers(tmp_path, task, "p,q,a,b", lines, targets, epochs=2)
+    source = {"source": "table", "path": str(tmp_path / "rows.csv")}
+    as_trained = {**source, "numbers": {"x": ["p", "q"]}, "targets": targets}
+    turned = {**source, "numbers": {"x": ["q", "p"]}, "targets": {"labels": ["b", "a"]}}
+    assert torch.equal(surgeon.predict(model, as_trained).values, surgeon.predict(model, turned).values)
+    first, second = (surgeon.evaluate(model, data).measures["logits"]["all"] for data in (as_trained, turned))
+    assert first["per_value"] == second["per_value"]
