@@ -148,3 +148,23 @@ def test_a_folder_with_a_config_and_what_a_trainer_keeps_is_an_untrained_network
     bert.config.save_pretrained(tmp_path)
     torch.save({}, tmp_path / "training_args.bin")
     assert open_source(f"hf:{tmp_path}", plugins=load(installed=False)).checkpoint is None
+
+
+def test_tensors_that_a_class_computes_and_leaves_out_of_its_files_are_computed(tmp_path):
+    config = transformers.MarianConfig(
+        vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, pad_token_id=1,
+        eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    transformers.MarianMTModel(config).save_pretrained(tmp_path / "in")
+    edited = surgeon.apply(str(tmp_path / "in"), [surgeon.Freeze(sites="@stem")])
+    surgeon.save(edited, tmp_path / "out")
+    stock = transformers.MarianMTModel.from_pretrained(tmp_path / "in").state_dict()
+    for network in (
+        edited,
+        surgeon.load(tmp_path / "out"),
+        transformers.MarianMTModel.from_pretrained(tmp_path / "out"),
+    ):
+        values = network.state_dict()
+        assert values.keys() == stock.keys()
+        assert all(torch.equal(values[name], stock[name]) for name in stock)
