@@ -66,12 +66,17 @@ class Numbers:
         return settings
 
     def fit(self, parts: Sequence[Any]) -> None:
-        """Compute mean and deviation of the columns over the training rows, one part of each source."""
+        """Compute mean and deviation of the columns over the training rows, one part of each source.
+
+        The deviation of a constant column, which may be rounding (0.1 gives 1e-17), is 1 by scikit-learn's rule.
+        """
+        from sklearn.preprocessing import StandardScaler
+
         self.mean, self.std = {}, {}
         for column in self.plain:
             values = np.concatenate([_floats(part.arrow([column])[column]) for part in parts])
-            deviation = float(values.std())
-            self.mean[column], self.std[column] = float(values.mean()), deviation if deviation > 0 else 1.0
+            scaler = StandardScaler().fit(values[:, None])
+            self.mean[column], self.std[column] = float(scaler.mean_[0]), float(scaler.scale_[0])
 
     def problems(self, rows: Any) -> dict[int, str]:
         """Return what is wrong with rows, by position: a missing number or an unknown category.

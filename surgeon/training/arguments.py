@@ -170,7 +170,7 @@ def _refuse_without_effect(settings: TrainSettings) -> None:
         TrainingError: There is one.
     """
     schedule = str(settings.arguments.get("lr_scheduler_type", ""))
-    if settings.warmup and "warmup" in settings.model_fields_set and schedule == "constant":
+    if settings.warmup and schedule == "constant":
         raise TrainingError(
             "the schedule constant has no warm-up",
             where="train.warmup",

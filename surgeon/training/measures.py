@@ -1,4 +1,7 @@
-"""Compute metrics with torchmetrics: of classes, tokens and pixels, yes/no questions, and values."""
+"""Compute metrics with torchmetrics and scikit-learn: of classes, tokens and pixels, yes/no questions, and values.
+
+Numbers are added up in float64, since float32 loses the differences between values far from 0.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from surgeon.data.labels import present
@@ -89,13 +94,14 @@ def of_counts(counts: Tensor, names: Sequence[str] | None = None, *, iou: bool =
 
 def of_ranking(outputs: Tensor, targets: Tensor) -> Measures:
     """Compute the area under the ROC curve of two classes; empty for more classes, or if one has no labels."""
-    from torchmetrics.functional.classification import binary_auroc
+    from sklearn.metrics import roc_auc_score
 
     valid = present(targets)
     labels = targets[valid].long()
     if outputs.shape[1] != 2 or len(torch.bincount(labels, minlength=2).nonzero()) != 2:
         return {}
-    return {"auroc": binary_auroc(outputs[valid].softmax(1)[:, 1], labels).item()}
+    logits = outputs[valid].double()
+    return {"auroc": float(roc_auc_score(labels.numpy(force=True), _ranks(logits[:, 1] - logits[:, 0])))}
 
 
 def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> Measures:
@@ -106,24 +112,27 @@ def of_questions(outputs: Tensor, targets: Tensor, names: Sequence[str] | None =
         the last two over questions with both a yes and a no; and, for several questions, ``per_label`` with these
         metrics by name.
     """
-    from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_f1_score
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    from torchmetrics.functional.classification import binary_f1_score
 
     valid = present(targets)
     if not valid.any():
         return {}
-    right = ((outputs > 0) == (targets > 0.5))[valid]
+    answers = outputs > 0
+    right = (answers == (targets > 0.5))[valid]
     rows: list[dict[str, float | int | None]] = []
     for column in range(outputs.shape[1]):
         labelled = valid[:, column]
-        scores, labels = outputs[labelled, column].sigmoid(), (targets[labelled, column] > 0.5).long()
+        predicted, labels = answers[labelled, column].long(), (targets[labelled, column] > 0.5).long()
         row: dict[str, float | int | None] = {"samples": len(labels), "yes": int(labels.sum())}
-        row["accuracy"] = ((scores > 0.5) == (labels == 1)).float().mean().item() if len(labels) else None
-        row["f1"] = binary_f1_score(scores, labels).item() if len(labels) else None
+        row["accuracy"] = (predicted == labels).double().mean().item() if len(labels) else None
+        row["f1"] = binary_f1_score(predicted, labels).item() if len(labels) else None
         has_both = len(labels) and 0 < int(labels.sum()) < len(labels)
-        row["auroc"] = binary_auroc(scores, labels).item() if has_both else None
-        row["ap"] = binary_average_precision(scores, labels).item() if has_both else None
+        truth, ranks = labels.numpy(force=True), _ranks(outputs[labelled, column])
+        row["auroc"] = float(roc_auc_score(truth, ranks)) if has_both else None
+        row["ap"] = float(average_precision_score(truth, ranks)) if has_both else None
         rows.append(row)
-    metrics: Measures = {"accuracy": right.float().mean().item()}
+    metrics: Measures = {"accuracy": right.double().mean().item()}
     for name in ("f1", "auroc", "ap"):
         values = [value for row in rows if (value := row[name]) is not None]
         if values:
@@ -140,19 +149,19 @@ def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = No
         The means over the values of ``mae`` (mean absolute error), ``rmse`` and ``r2`` (for two samples or more); and,
         for several values, ``per_value`` with these metrics by name.
     """
-    from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+    from torchmetrics.functional import mean_absolute_error, mean_squared_error
 
     valid = present(targets)
     rows: list[dict[str, float | int | None]] = []
     for column in range(outputs.shape[1]):
         labelled = valid[:, column]
-        values, labels = outputs[labelled, column].contiguous(), targets[labelled, column].contiguous()
+        values, labels = (part[labelled, column].double().contiguous() for part in (outputs, targets))
         row: dict[str, float | int | None] = {"samples": len(labels), "mae": None, "rmse": None, "r2": None}
         if len(labels):
             row["mae"] = mean_absolute_error(values, labels).item()
             row["rmse"] = mean_squared_error(values, labels, squared=False).item()
         if len(labels) > 1:
-            row["r2"] = r2_score(values, labels).item()
+            row["r2"] = _r2(values, labels)
         rows.append(row)
     metrics: Measures = {}
     for name in ("mae", "rmse", "r2"):
@@ -162,6 +171,18 @@ def of_values(outputs: Tensor, targets: Tensor, names: Sequence[str] | None = No
     if 1 < len(rows) <= MOST:
         metrics["per_value"] = dict(zip(_names(names, len(rows)), rows, strict=True))
     return metrics
+
+
+def _r2(values: Tensor, labels: Tensor) -> float:
+    """Compute the coefficient of determination; for constant labels 1 if all values are right, else 0.
+
+    torchmetrics subtracts the squared mean from the mean square, which cancels far from 0, and takes sums below 1e-4
+    for 0. Subtracting a label first, constant labels become exactly 0, whatever the rounding of their mean.
+    """
+    residual = (values - labels).square().sum()
+    shifted = labels - labels[0]
+    total = (shifted - shifted.mean()).square().sum()
+    return float(1 - residual / total) if total else float(residual == 0)
 
 
 def of_boxes(table: Tensor, most: int, names: Sequence[str] | None = None) -> Measures:
@@ -202,6 +223,14 @@ def of_boxes(table: Tensor, most: int, names: Sequence[str] | None = None) -> Me
             for number, name in enumerate(labels_of)
         }
     return metrics
+
+
+def _ranks(scores: Tensor) -> NDArray[np.int64]:
+    """Number the distinct scores in ascending order.
+
+    Probabilities of confident logits round to 1 and tie; ranks of the logits do not, and may be infinite.
+    """
+    return np.unique(scores.double().numpy(force=True), return_inverse=True)[1]
 
 
 def _of_coco(value: Tensor) -> float | None:

@@ -137,8 +137,13 @@ def _extra_columns(target: Target, outputs: Mapping[str, Tensor], batch: Batch) 
         return pack(prediction, label) if target.kept else no_columns
     if task == "classes":
         whole = label.argmax(1).masked_fill(~present(label).all(-1), IGNORED) if label.is_floating_point() else label
-        return torch.cat([prediction.float().reshape(size, -1), whole.float()[:, None]], dim=1)
-    return torch.cat([prediction.float().reshape(size, -1), label.float().reshape(size, -1)], dim=1)
+        return torch.cat([_precise(prediction).reshape(size, -1), whole.float()[:, None]], dim=1)
+    return torch.cat([_precise(prediction).reshape(size, -1), _precise(label).reshape(size, -1)], dim=1)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Convert to float32, but keep float64: differences of values far from 0 need its digits."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def parts(table: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -223,7 +228,7 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
         metrics["accuracy"] = accuracy
     columns = part[:, len(COLUMNS) :]
     if task == "boxes":
-        return metrics | of_boxes(columns, MOST, names)
+        return metrics | of_boxes(columns.float(), MOST, names)
     if task in COUNTED:
         if task in PERPLEXITY and not names:  # tags have names, a vocabulary has none
             metrics[PERPLEXITY[task]] = (part[:, 4].double().sum() / part[:, 3].double().sum()).exp().item()
@@ -236,13 +241,14 @@ def _measures(task: str | None, part: Tensor, names: Sequence[str] | None, furth
     elif task == "classes" and columns.shape[1]:
         logits, labels = columns[:, :-1], columns[:, -1].long()
         metrics |= of_confusion(confusion_of(logits, labels, logits.shape[1]), names) | of_ranking(logits, labels)
-        metrics |= {name: metric(logits, labels) for name, metric in further.items()}
+        metrics |= {name: metric(logits.float(), labels) for name, metric in further.items()}
     elif task is None and columns.shape[1]:
-        prediction, label = unpack(columns)
+        prediction, label = unpack(columns.float())
         metrics |= {name: metric(prediction, label) for name, metric in further.items()}
     elif columns.shape[1]:
         half = columns.shape[1] // 2
         measure = of_questions if task == "questions" else of_values
         metrics |= measure(columns[:, :half], columns[:, half:], names)
-        metrics |= {name: metric(columns[:, :half], columns[:, half:]) for name, metric in further.items()}
+        narrow = columns.float()
+        metrics |= {name: metric(narrow[:, :half], narrow[:, half:]) for name, metric in further.items()}
     return metrics

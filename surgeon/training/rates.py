@@ -57,7 +57,8 @@ def resolved(settings: TrainSettings, model: nn.Module, anatomy: Anatomy, *, fre
         gentle = bool(training & anatomy.kept) and not fresh
         changes["learning_rate"] = GENTLE if gentle else USUAL
     if settings.warmup is None and "warmup_steps" not in settings.arguments:
-        changes["warmup"] = WARMUP if training else 0.0
+        constant = str(settings.arguments.get("lr_scheduler_type", "")) == "constant"  # a schedule without a warm-up
+        changes["warmup"] = WARMUP if training and not constant else 0.0
     return settings.model_copy(update=changes)
 
 

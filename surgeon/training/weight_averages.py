@@ -23,6 +23,9 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     ``swa``: the mean of the weights at the ends of epochs from ``start`` on (Izmailov et al. 2018, algorithm 1);
     statistics of norms are then recomputed on the training samples.
 
+    Averages of bfloat16 and float16 weights are kept in float32, since a step of an average is mostly smaller than
+    their rounding, and are cast once, when they are put into the network.
+
     Args:
         model: The network, unwrapped.
         settings: The recipe's ``average:``.
@@ -34,7 +37,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         self.settings = settings
         self.call = call
         self.count = torch.zeros((), dtype=torch.int64)
-        self.averages = {name: tensor.detach().clone() for name, tensor in self._current().items()}
+        self.averages = {name: _wide(tensor.detach()).clone() for name, tensor in self._current().items()}
         self.finished = False
 
     def tensors(self) -> dict[str, Tensor]:
@@ -90,9 +93,8 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         current = self._current()
         self.averages = {name: value.to(current[name].device) for name, value in self.averages.items()}
         number = int(self.count)
-        for dtype in {value.dtype for value in current.values()}:
-            names = [name for name, value in current.items() if value.dtype == dtype]
-            old, new = [self.averages[name] for name in names], [current[name].detach() for name in names]
+        for names in _groups(current):
+            old, new = [self.averages[name] for name in names], [_wide(current[name].detach()) for name in names]
             if not number:
                 for value, latest in zip(old, new, strict=True):
                     value.copy_(latest)
@@ -118,6 +120,26 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     def _copy(self, values: dict[str, Tensor]) -> None:
         for name, tensor in self._current().items():
             tensor.copy_(values[name])
+
+
+def _groups(tensors: dict[str, Tensor]) -> list[list[str]]:
+    """Return the names of tensors to average in one call: those of a dtype, but each low-precision one alone.
+
+    The latter are copied to float32, and a copy of the whole network at once could fill the memory.
+    """
+    groups: dict[torch.dtype | str, list[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(name if _is_low(tensor) else tensor.dtype, []).append(name)
+    return list(groups.values())
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Convert floats of less than 32 bits to float32."""
+    return tensor.float() if _is_low(tensor) else tensor
+
+
+def _is_low(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() < 4
 
 
 class _OnBatches(nn.Module):

@@ -48,6 +48,31 @@ def test_a_constant_column_stays_finite_and_plain_numbers_stay_as_they_are(tmp_p
     assert "numbers" not in plain.preprocessing
 
 
+@pytest.mark.parametrize("constant", [0.1, 0.3, 1.1, 3.7, -0.1, 1e-9])
+def test_rounding_in_the_deviation_of_a_constant_column_is_no_scale(tmp_path, constant):
+    rows = "".join(f"{constant},{n % 7},{'ab'[n % 2]}\n" for n in range(150))
+    source = table(tmp_path / "t.csv", "c,x,y\n" + rows, numbers={"x": ["c", "x"]}, scale=True)
+    loaded = load(source)
+    used = loaded.preprocessing["numbers"]["x"]
+    assert used["std"]["c"] == 1
+    assert used["mean"]["c"] == pytest.approx(constant)
+    assert loaded.train[0]["x"][0].abs() < 1e-12
+    (tmp_path / "new.csv").write_text("c,x,y\n" + f"{constant + 0.01},1,a\n{constant},2,b\n")
+    later = load({**source, "test_path": str(tmp_path / "new.csv")})
+    assert later.test[0]["x"][0].item() == pytest.approx(0.01), "a later change keeps its size"
+
+
+@pytest.mark.parametrize(
+    ("start", "step"), [(1e6, 1), (1.7e12, 1), (0.1, 1e-9), (0, 1e-30)], ids=["1e6", "times", "0.1", "near 0"]
+)
+def test_a_small_but_real_spread_is_scaled(tmp_path, start, step):
+    rows = "".join(f"{start + step * (n % 2)!r},{'ab'[n % 3 == 0]}\n" for n in range(150))
+    loaded = load(table(tmp_path / "t.csv", "x,y\n" + rows, scale=True))
+    column = torch.stack([loaded.train[row]["x"] for row in range(len(loaded.train))])
+    assert column.std(unbiased=False).item() == pytest.approx(1, rel=1e-3)
+    assert column.mean().abs() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
