@@ -37,8 +37,9 @@ class Labels:
         """``(samples, columns)``: one 0/1 column per class, or the values standardised to mean 0, deviation 1."""
         if self.classes:
             return np.asarray(self.values[:, None] == np.unique(self.values), np.float64)
-        values = np.asarray(self.values, np.float64)
-        return np.asarray((values - values.mean(0)) / np.where(values.std(0) > 0, values.std(0), 1))
+        from sklearn.preprocessing import StandardScaler
+
+        return np.asarray(StandardScaler().fit_transform(np.asarray(self.values, np.float64)))
 
     @property
     def floor(self) -> float:
