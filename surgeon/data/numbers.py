@@ -89,7 +89,7 @@ class Numbers:
             values = _arrow(rows, column)
             if column in self.categories:
                 names = self.categories[column][1]
-                for position, name in enumerate(_names(values)):
+                for position, name in enumerate(_names(values, names)):
                     if name is None:
                         problems.setdefault(position, f"an empty field in {column!r}, which is an input")
                     elif name not in names:
@@ -127,7 +127,7 @@ class Numbers:
         if column in self.categories:
             coding, names = self.categories[column]
             place: dict[str | None, int] = {name: number for number, name in enumerate(names)}
-            numbers = np.array([place[_name(value)] for value in values], np.int64)
+            numbers = np.array([place[_name(value, names)] for value in values], np.int64)
             if coding == "ordinal":
                 return numbers[:, None].astype(np.float64)
             ones = np.zeros((len(numbers), len(names)))
@@ -253,10 +253,18 @@ def _floats(values: Any) -> Array:
     return np.asarray(values.to_pandas(), dtype=np.float64)
 
 
-def _names(values: Any) -> list[str | None]:
-    return [_name(value) for value in values.to_pylist()]
+def _names(values: Any, known: Sequence[str] = ()) -> list[str | None]:
+    return [_name(value, known) for value in values.to_pylist()]
 
 
-def _name(value: Any) -> str | None:
-    """Return a category as a name; None for an empty field."""
-    return None if value is None or value == "" or value != value else str(value)
+def _name(value: Any, known: Sequence[str] = ()) -> str | None:
+    """Return a category as a name, as ``known`` writes it; None for an empty field.
+
+    A column of whole numbers becomes one of floats where a field is empty, so that 2 and 2.0 are one name.
+    """
+    if value is None or value == "" or value != value:
+        return None
+    name = str(value)
+    if name not in known and isinstance(value, (int, float)) and float(value).is_integer():
+        return next((other for other in (str(int(value)), f"{int(value)}.0") if other in known), name)
+    return name

@@ -155,3 +155,17 @@ def test_numbers_that_float32_cannot_hold_or_tell_apart_are_refused_or_noted(tmp
     assert not any("use scale" in note for note in scaled.notes)
     with pytest.raises(TrainingError, match="row 1: a number in 'x' is too large for float32"):
         load(table(tmp_path / "u.csv", "x,y\n1,a\n1e39,b\n2,a\n3,b\n"))
+
+
+def test_whole_numbers_are_the_same_categories_where_an_empty_field_makes_them_floats(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("x,y\n" + "1,a\n2,b\n" * 5)
+    source = {
+        "source": "table", "path": str(path), "numbers": {"x": ["x"]}, "targets": {"labels": "y"},
+        "categories": {"x": "one_hot"},
+    }  # fmt: skip
+    splits = load(source)
+    numbers = splits.preprocessing["numbers"]["x"]
+    assert numbers["categories"] == {"x": {"one_hot": ["1", "2"]}}
+    encoder = splits.train.encoders[0]
+    assert torch.equal(encoder.batch({"x": [2.0, 1]}), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
