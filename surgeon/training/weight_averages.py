@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,11 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Put the average into the network."""
         if not self.count:
+            warnings.warn(
+                f"average: {self.settings.kind} has averaged nothing, because training ended before its start; the "
+                "weights are those of the last step",
+                stacklevel=2,
+            )
             return
         self._copy(self.averages)
         self.finished = True

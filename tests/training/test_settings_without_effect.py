@@ -101,3 +101,14 @@ def test_a_checkpoint_is_trained_by_the_loss_of_its_problem_type(problem, labels
     with torch.no_grad():
         expected = model.eval()(pixel_values=pictures, labels=samples.train.columns["labels"]).loss
     assert report.after["logits_loss"] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_mean_of_weights_that_never_begins_is_said():
+    stopping = {"callback": "early_stopping", "patience": 1, "threshold": 100.0}
+    with pytest.warns(UserWarning, match="swa has averaged nothing"):
+        train(
+            network(),
+            TrainSettings(epochs=8, batch_size=16, callbacks=[stopping], average={"kind": "swa", "start": 0.75}),
+            data=data(),
+            quiet=True,
+        )
