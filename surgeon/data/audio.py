@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class Sound:
         used: The preprocessing, as plain values.
         names: The names of the inputs.
         padding: The padding value of each input.
+        most: The most samples that are encoded of a sound; None without a limit.
+        cut: The places of the sounds of a part that are longer, once they were checked.
     """
 
     def __init__(self, column: str, waves: Waves, folder: Path, stated: Preprocessing = UNKNOWN) -> None:
@@ -72,10 +75,29 @@ class Sound:
         self.longest = int(self.used.get("longest") or SECONDS * self.rate)
         if probe[self.names[0]].ndim > 1 and "longest" not in self.used:
             self.longest = np.iinfo(np.int64).max  # the extractor limits its spectrograms itself
+        self.own = own_limit(self.extractor)
+        most = min(self.longest, self.own or self.longest)
+        self.most = None if most == np.iinfo(np.int64).max else most
+        self.cut: set[int] = set()
 
     def __call__(self, row: Mapping[str, Any], index: int, varied: bool) -> dict[str, Tensor]:
         """Encode the sound of a row."""
-        samples = self._samples(row[self.column], index)[: self.longest]
+        return self.encode(self.read(row[self.column], index), index)
+
+    def notes(self, count: int, where: str) -> list[str]:
+        """Return a note on how many of ``count`` sounds are cut, by the last check."""
+        if not self.cut or self.most is None:
+            return []
+        are = "is" if len(self.cut) == 1 else "are"
+        whose = "waves: {longest: N} keeps N samples"
+        if self.most == self.own:
+            whose = f"{type(self.extractor).__name__} takes no more"
+        text = f"{are} longer than {self.most / self.rate:.4g} s and {are} cut ({whose})"
+        return [f"{where}: {len(self.cut)} of {count} sounds {text}"]
+
+    def encode(self, samples: Samples, index: int) -> dict[str, Tensor]:
+        """Encode a sound at the network's rate, up to the limit."""
+        samples = samples[: self.longest]
         if not len(samples):
             raise TrainingError(f"row {index} has no sound in {self.column!r}", where="train.data")
         try:
@@ -89,9 +111,15 @@ class Sound:
     def _extract(self, samples: Samples) -> dict[str, Tensor]:
         return tensors_of_one(self.extractor(samples, sampling_rate=self.rate, return_tensors="pt"))
 
-    def _samples(self, value: Any, index: int) -> Samples:
-        """Return the samples of a cell at the network's rate."""
+    def read(self, value: Any, index: int) -> Samples:
+        """Return all samples of a cell at the network's rate.
+
+        Raises:
+            TrainingError: It holds no sound, or one with samples that are not finite.
+        """
         rate = self.rate
+        path = value.get("path") if isinstance(value, Mapping) else value
+        name = str(self.folder / path) if isinstance(path, str) else f"the sound in {self.column!r}"
         if isinstance(value, Mapping) and value.get("array") is not None:
             rate, value = int(value.get("sampling_rate") or rate), value["array"]
         elif isinstance(value, Mapping):
@@ -106,4 +134,28 @@ class Sound:
             raise TrainingError(f"row {index} has no sound in {self.column!r}", where="train.data") from error
         if samples.ndim != 1:
             raise TrainingError(f"row {index}: {self.column!r} has shape {samples.shape}, not one row of samples")
+        if not np.isfinite(samples).all():  # one such sample would make NaN of all by normalisation
+            raise TrainingError(
+                f"row {index}: {name} has samples that are not finite (NaN or infinite)", where="train.data"
+            )
         return resampled(samples, rate, self.rate)
+
+
+def own_limit(extractor: Any) -> int | None:
+    """Return the most samples that a feature extractor takes of a sound by itself; None where it takes all."""
+    if type(extractor).__name__ == "ASTFeatureExtractor":  # frames of 25 ms every 10 ms, as Kaldi has them
+        window, step = extractor.sampling_rate * 25 // 1000, extractor.sampling_rate // 100
+        return int(window + step * extractor.max_length - 1)
+    if getattr(extractor, "truncation", None) == "rand_trunc":  # of CLAP
+        return int(extractor.nb_max_samples)
+    options = inspect.signature(extractor.__call__).parameters
+    if "truncation" not in options or options["truncation"].default is not True:
+        return None
+    seconds = getattr(extractor, "default_audio_length", None)
+    stated = (options[name].default for name in ("max_length",) if name in options)
+    limits = (
+        *stated,
+        None if seconds is None else seconds * extractor.sampling_rate,
+        *(getattr(extractor, name, None) for name in ("num_max_samples", "n_samples")),
+    )
+    return next((int(limit) for limit in limits if isinstance(limit, (int, float))), None)

@@ -65,7 +65,6 @@ def make_inputs(
     if source.image is not None:
         picture = Picture(source.image, source.pixels, data.folder, seed, stated)
         collate.pictures, collate.fill = tuple(picture.names), picture.transform.fills
-        used["pictures"] = picture.used
         if source.mask is not None:
             encoders.append(
                 MaskedPictures(picture, source.image, source.mask, LABELS, source.mask_values, data.folder, where)
@@ -73,6 +72,7 @@ def make_inputs(
             collate.masks = (LABELS,)
         else:
             encoders.append(OpenedPictures(picture, source.image, data.folder, where))
+        used["pictures"] = picture.used  # masks may have changed how their numbers are read
         inputs += picture.names
     if source.text is not None:
         texts = _texts(source, data, network)
@@ -157,7 +157,7 @@ def check_inputs(
     source: TableSource, data: Read, encoders: Sequence[Encoder], network: Network, *, trains: bool = False
 ) -> list[str]:
     """Check every input of every row; leave out damaged rows or raise, as the source's ``on_error`` says."""
-    notes = []
+    notes = [note for encode in encoders if isinstance(encode, MaskedPictures) for note in encode.notes()]
     for name, part in data.parts.items():
         bad: dict[int, str] = {}
         for encode in encoders:
@@ -184,6 +184,8 @@ def check_inputs(
                 )
             elif isinstance(encode, Numbers):
                 notes += encode.notes(data.parts[name].rows, data.places[name])
+            elif isinstance(encode, Sound):
+                notes += encode.notes(len(data.parts[name]), data.places[name])
     return notes
 
 
@@ -205,12 +207,17 @@ def _problems(encode: Encoder, part: Part, source: TableSource, data: Read, netw
         return encode.problems(part.rows)
     assert isinstance(encode, Sound)
     sound = encode
+    sound.cut.clear()
 
     def check(value: Any, position: int) -> str | None:
+        number = int(part.numbers[position])
         try:
-            sound({sound.column: value}, int(part.numbers[position]), False)
+            samples = sound.read(value, number)
+            sound.encode(samples, number)
+            if sound.most is not None and len(samples) > sound.most:
+                sound.cut.add(position)
         except TrainingError as error:
-            text = error.message.removeprefix(f"row {int(part.numbers[position])} ").removeprefix("has ")
+            text = error.message.removeprefix(f"row {number} ").removeprefix("has ")
             return text if error.hint is None else f"{text} ({error.hint})"
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -28,10 +29,18 @@ NUMBERED = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 """What PIL calls pictures whose pixels are single numbers."""
 VOID = 255
 """What processors that count from 1 make of 0."""
+NOTHING = 0
+"""What stands for no class while a mask is resized: also what processors fill pictures up with."""
+TRIED = ((37, 53), (200, 150))
+"""The sizes of masks by which it is tried whether a processor keeps their numbers: few processors make these sizes."""
 
 
 class MaskedPictures(OpenedPictures):
     """Encodes pictures with their masks: ``pixel_values``, and ``labels`` of shape ``(height, width)``, -100 for none.
+
+    Masks get the geometry of their pictures, always with the nearest pixel: some processors of transformers (BEiT, DPT)
+    interpolate masks as they do pictures, which makes numbers of other classes. Where the recipe names the numbers,
+    they count from 0, whatever the checkpoint's processor does.
 
     Args:
         picture: What encodes the pictures.
@@ -58,6 +67,7 @@ class MaskedPictures(OpenedPictures):
         pictures = picture.used
         self.processor: Any = None
         self.from_one = False
+        self.interpolates = False
         if "randaugment" in picture.augment:
             raise TrainingError(
                 "randaugment moves pictures in ways that masks cannot follow",
@@ -74,13 +84,18 @@ class MaskedPictures(OpenedPictures):
             processor = load_processor("AutoImageProcessor", pictures["config"])
             takes = "segmentation_maps" in inspect.signature(processor.preprocess).parameters
             self.processor = processor if takes else None
-            self.from_one = takes and bool(getattr(processor, "do_reduce_labels", False))
+            if takes and getattr(processor, "do_reduce_labels", False):
+                processor.do_reduce_labels = False  # it is done here, before what is filled up gets a number
+                self.from_one = values.classes is None
+                if not self.from_one:
+                    picture.used = {**pictures, "config": {**pictures["config"], "do_reduce_labels": False}}
             if not takes and (getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False)):
                 raise TrainingError(
                     f"{type(processor).__name__} crops or fills up pictures, and takes no masks",
                     where="train.data",
                     hint="use the image processor of a network for segmentation",
                 )
+            self.interpolates = takes and self._tried()
         fill = {tv_tensors.Image: 0, tv_tensors.Mask: self._void}
         self.vary = v2.Compose([v2.Identity(), *picture.variations(fill)])
 
@@ -167,22 +182,76 @@ class MaskedPictures(OpenedPictures):
             "(mask_values: {ignore: …} says which number marks what has no class)"
         )
 
+    def notes(self) -> list[str]:
+        """What is to be said of the numbers in masks."""
+        if not self.from_one:
+            return []
+        return [
+            "the checkpoint's processor counts classes from 1: 0 in masks is no class "
+            "(mask_values: {classes: [...]} names them from 0 on)"
+        ]
+
     def _encode(self, picture: Any, mask: Tensor, index: int) -> dict[str, Tensor]:
-        ignored = self._void
-        if self.processor is not None:
-            if self.from_one:
-                mask = mask.masked_fill(mask == ignored, VOID)
-                ignored = VOID
-            inputs = self.processor(images=picture, segmentation_maps=mask.numpy(), return_tensors="pt")
-            sample = {name: inputs[name][0] for name in self.picture.names}
-            labels = inputs["labels"][0].long()
-        else:
+        first = int(self.from_one)
+        numbers = mask + 1 - first
+        if self.from_one or self.values.ignore is not None:
+            numbers = numbers.masked_fill(mask == self._void, NOTHING)
+        if self.from_one:
+            numbers = numbers.masked_fill(mask == VOID, NOTHING)
+        if self.processor is None or self.interpolates:
             sample = self.picture.finish(picture, index)
-            labels = self._resized(mask, sample[self.picture.names[0]].shape[-2:]).long()
-        void = labels == ignored if self.from_one or self.values.ignore is not None else torch.zeros_like(labels).bool()
+        if self.processor is None:
+            labels = self._resized(numbers, sample[self.picture.names[0]].shape[-2:]).long()
+        else:
+            inputs = self._processed(picture, numbers, nearest=self.interpolates)
+            labels = inputs["labels"][0].long()
+            if not self.interpolates:
+                sample = {name: inputs[name][0] for name in self.picture.names}
+            given = torch.from_numpy(np.union1d(numbers.numpy(), [NOTHING]))
+            if not torch.isin(labels, given).all():
+                raise self._changed()
+        void = labels == NOTHING
+        labels = (labels - 1).masked_fill(void, 0)
         if self.numbers is not None:
-            labels = self.numbers[labels.masked_fill(void, 0)]
+            labels = self.numbers[labels]
         return {**sample, self.target: labels.masked_fill(void, IGNORED)}
+
+    def _processed(self, picture: Any, numbers: Tensor, *, nearest: bool) -> Any:
+        """What the checkpoint's processor makes of a picture and a mask, with ``nearest`` of the nearest pixel."""
+        options = {"resample": Image.Resampling.NEAREST} if nearest else {}
+        return self.processor(images=picture, segmentation_maps=numbers.numpy(), return_tensors="pt", **options)
+
+    def _tried(self) -> bool:
+        """Return whether the processor interpolates masks, so that they have to be resized apart from pictures.
+
+        Raises:
+            TrainingError: It changes numbers in masks even if it is to take the nearest pixel, or returns no mask.
+        """
+        generator = torch.Generator().manual_seed(0)
+        interpolates = False
+        for height, width in TRIED:
+            numbers = torch.randint(0, 2, (height, width), generator=generator, dtype=torch.int32) * 200 + 1
+            picture = Image.new("L" if self.picture.transform.channels == 1 else "RGB", (width, height))
+            try:
+                plain, nearest = (self._processed(picture, numbers, nearest=by)["labels"][0] for by in (False, True))
+            except Exception as error:  # a processor may raise anything on a mask, or make none
+                text = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise TrainingError(
+                    f"{type(self.processor).__name__} makes no class for each pixel of a mask: {text}",
+                    where="train.data",
+                    hint="use the image processor of a network for semantic segmentation",
+                ) from error
+            if not set(nearest.unique().tolist()) <= {NOTHING, 1, 201}:
+                raise self._changed()
+            interpolates |= not torch.equal(plain, nearest)
+        return interpolates
+
+    def _changed(self) -> TrainingError:
+        return TrainingError(
+            f"{type(self.processor).__name__} changes the numbers in masks, which are classes",
+            where="train.data",
+            hint="use the image processor of another network for segmentation",
+        )
 
     def _resized(self, mask: Tensor, size: Any) -> Tensor:
         pictures, nearest = self.picture.used, v2.InterpolationMode.NEAREST_EXACT

@@ -60,7 +60,7 @@ class Waves(BaseModel):
     rate: PositiveInt | None = None
     """Samples per second; sounds with another rate are resampled."""
     longest: PositiveInt | None = None
-    """The most samples of a sound, which is cut there. Default for raw sounds: 10 seconds."""
+    """The most samples of a sound, which is cut there; a note counts these. Default for raw sounds: 10 seconds."""
     normalise: bool | None = None
     """Whether to normalise each sound to mean 0 and variance 1."""
     mask: bool | None = None
@@ -73,8 +73,9 @@ class MaskValues(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     classes: list[str] | None = Field(default=None, min_length=1)
-    """The name of each number, from 0 on; compared with the names of the head's classes, where it has any. The numbers
-    stand for the head's classes in their order if left out."""
+    """The name of each number, from 0 on, also where the checkpoint's processor has ``do_reduce_labels``; compared with
+    the names of the head's classes, where it has any. If left out, the numbers stand for the head's classes in their
+    order: from 0 on, or with ``do_reduce_labels`` from 1 on, and 0 is no class."""
     ignore: int | None = 255
     """The number of pixels that have no class; null where there is none."""
 

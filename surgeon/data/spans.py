@@ -14,9 +14,15 @@ from surgeon.data.network import Network
 from surgeon.data.row_splits import SPLIT_SEED
 from surgeon.errors import TrainingError
 
-SENTINEL = re.compile(r"<extra_id_(\d+)>")
+SENTINEL = re.compile(r"(▁?)<extra_id_(\d+)>")
 SPAN = 3.0
 """The mean number of tokens in a span (Raffel et al. 2020, section 3.3.4)."""
+BYTES = "ByT5Tokenizer"
+BYTE_SENTINELS = range(258, 247, -1)
+"""The sentinels of ByT5, which was trained with ids that count down from that of the last byte. These stand for the
+bytes 0xFF to 0xF5, which are in no text of UTF-8; its tokenizer's own ``<extra_id_0>``, … were in no training."""
+BYTE_SPAN = 20.0
+"""The mean number of bytes in a span of ByT5 (Xue et al. 2022, section 3.1)."""
 WHERE = "train.data.tokenizer"
 
 
@@ -39,8 +45,9 @@ class SpanCorruption:
     varies = True
 
     def __init__(self, tokenizer: Any, share: float, seed: int) -> None:
-        numbered = {int(m[1]): id_ for token, id_ in tokenizer.get_vocab().items() if (m := SENTINEL.fullmatch(token))}
-        self.sentinels = [numbered[number] for number in sorted(numbered)]
+        of_bytes = any(cls.__name__ == BYTES for cls in type(tokenizer).__mro__)
+        self.sentinels = list(BYTE_SENTINELS) if of_bytes else sentinels_of(tokenizer.get_vocab())
+        self.span = BYTE_SPAN if of_bytes else SPAN
         if len(self.sentinels) < 2:
             raise TrainingError(
                 "the network writes one sequence by reading another, which learns from a corpus by span corruption, "
@@ -70,7 +77,7 @@ class SpanCorruption:
         """Return what is read and what is written; kept and left-out spans alternate, all ways of that alike."""
         size = len(tokens)
         noise = min(max(round(size * self.share), 1), max(size - 1, 1))
-        spans = min(max(round(noise / SPAN), 1), max(size - noise, 1), len(self.sentinels) - 1)
+        spans = min(max(round(noise / self.span), 1), max(size - noise, 1), len(self.sentinels) - 1)
         left_out = _segments(noise, spans, generator)
         kept_lengths = _segments(size - noise + 2, spans + 1, generator)
         kept_lengths[0] -= 1  # a text may begin and end with a span
@@ -82,6 +89,19 @@ class SpanCorruption:
             written += [sentinel, *tokens[place + before : place + before + length]]
             place += before + length
         return [*read, *tokens[place:]], [*written, self.sentinels[spans]]
+
+
+def sentinels_of(vocabulary: Mapping[str, int]) -> list[int]:
+    """Return the ids of the sentinels in a vocabulary, in their order.
+
+    mT5's are pieces ``▁<extra_id_0>``, …; what transformers adds to these without the mark was in no training.
+    """
+    numbered: dict[str, dict[int, int]] = {"▁": {}, "": {}}
+    for token, id_ in vocabulary.items():
+        if match := SENTINEL.fullmatch(token):
+            numbered[match[1]][int(match[2])] = id_
+    chosen = numbered["▁"] or numbered[""]
+    return [chosen[number] for number in sorted(chosen)]
 
 
 def _segments(size: int, count: int, generator: torch.Generator) -> list[int]:

@@ -109,7 +109,7 @@ def check_soft_labels(target: Tensor, valid: Tensor) -> None:
         raise TrainingError(
             "cross_entropy needs labels of a sample that sum to 1, as probabilities do",
             where="train.objectives",
-            hint="for several classes at once use bce: replace_head with problem_type: multi_label_classification, or "
+            hint="for several classes at once: problem_type: multi_label_classification in replace_head, or "
             "objectives: [{output: NAME, loss: bce}]",
         )
 

@@ -128,3 +128,25 @@ def test_whisper_is_fine_tuned_from_wav_files(tmp_path: Path) -> None:
 
     train(model, TrainSettings.model_validate(settings), quiet=True)
     assert surgeon.record_of(model).preprocessing["sounds"]["config"]["feature_size"] == 80
+
+
+CUT_BY_THEMSELVES = {
+    "whisper": (lambda: transformers.WhisperFeatureExtractor(chunk_length=1), 16000),
+    "ast": (lambda: transformers.ASTFeatureExtractor(max_length=64), 400 + 64 * 160 - 1),
+    "clap": (lambda: transformers.ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc"), 48000),
+    "wav2vec2": (lambda: transformers.Wav2Vec2FeatureExtractor(), 160_000),
+    "seamless": (lambda: transformers.SeamlessM4TFeatureExtractor(), None),
+}
+
+
+@pytest.mark.parametrize("name", CUT_BY_THEMSELVES)
+def test_the_longest_sound_is_known_where_the_extractor_cuts_it(name: str, tmp_path: Path) -> None:
+    make, most = CUT_BY_THEMSELVES[name]
+    make().save_pretrained(tmp_path)
+    sound = Sound("sound", Waves(), Path(), preprocessing_of(record_with(tmp_path), {"sounds"}))
+    assert sound.most == most
+    if name in ("whisper", "ast"):
+        samples = np.random.default_rng(0).normal(size=most + 400).astype(np.float32)
+        whole, cut, less = (sound({"sound": samples[:size]}, 0, False)[sound.names[0]] for size in (None, most, -600))
+        assert torch.allclose(whole, cut)
+        assert not torch.allclose(whole, less)

@@ -198,6 +198,87 @@ def test_the_checkpoints_own_processor_makes_pictures_and_masks(tmp_path):
     assert sample["labels"].unique().tolist() == [-100, 0, 1]
 
 
+def processor_of(name: str, **more: Any) -> Any:
+    import transformers
+
+    settings = {"size": {"height": 24, "width": 24}, "do_center_crop": False, **more}
+    return getattr(transformers, f"{name}ImageProcessor")(**settings)
+
+
+def loaded_by(processor: Any, root: Path, count: int, **fields: Any) -> Any:
+    from surgeon.data.network import Network
+    from surgeon.interfaces.preprocessing import Preprocessing
+
+    config = {"library": "transformers", "config": json.loads(processor.to_json_string())}
+    network = Network({"labels": Head(count=count)}, preprocessing=Preprocessing(pictures=config))
+    return load({**source(root), "pixels": {}, **fields}, network=network)
+
+
+@pytest.mark.parametrize("name", ["Beit", "DPT", "Segformer", "MobileViT", "Sapiens2"])
+@pytest.mark.parametrize("side", [20, 70])
+def test_a_processor_makes_no_new_numbers_in_masks(tmp_path, name, side):
+    root = draw(tmp_path / "data", 6)
+    for path in (root / "masks").iterdir():  # 1 would lie between them, and is the number of another class
+        mask = np.asarray(Image.open(path)).copy()
+        mask[mask == 1] = 7
+        Image.fromarray(mask).save(path)
+    processor = processor_of(name, size={"height": side, "width": side}, do_reduce_labels=False)
+    samples = loaded_by(processor, root, 8).train
+    for row in range(len(samples)):
+        labels = samples[row]["labels"]
+        assert labels.unique().tolist() == [-100, 0, 2, 7]
+        assert labels.shape == samples[row]["pixel_values"].shape[-2:]
+
+
+@pytest.mark.parametrize("name", ["Beit", "Segformer"])
+def test_masks_lie_where_their_pictures_do(tmp_path, name):
+    root = draw(tmp_path / "data", 6, ignored=False)
+    for path in (root / "images").glob("*"):
+        mask = np.asarray(Image.open(root / "masks" / f"{path.stem}.png"))
+        path.unlink()
+        Image.fromarray(np.repeat(mask[..., None] * 100, 3, 2)).save(path.with_suffix(".png"))
+    processor = processor_of(name, do_normalize=False, do_reduce_labels=False, size={"height": 96, "width": 96})
+    samples = loaded_by(processor, root, 3).train
+    agree = [(s["pixel_values"][0] * 255 / 100).round().long() == s["labels"] for s in map(samples.__getitem__, (0, 1))]
+    assert all(each.float().mean() > 0.93 for each in agree)
+
+
+def test_what_a_processor_fills_up_has_no_class(tmp_path):
+    root = draw(tmp_path / "data", 6, ignored=False)
+    processor = processor_of("DPT", do_pad=True, size_divisor=16, do_reduce_labels=False)
+    labels = loaded_by(processor, root, 3).train[0]["labels"]
+    assert labels.shape == (32, 32)
+    assert (labels == -100).sum() == 32 * 32 - 24 * 24
+
+
+@pytest.mark.parametrize("name", ["Beit", "Segformer"])
+def test_named_numbers_count_from_0_whatever_the_processor_does(tmp_path, name):
+    root = draw(tmp_path / "data", 6)
+    processor = processor_of(name, do_reduce_labels=True)
+    loaded = loaded_by(processor, root, 3, mask_values={"classes": CLASSES})
+    assert loaded.train[0]["labels"].unique().tolist() == [-100, 0, 1, 2]
+    assert loaded.preprocessing["pictures"]["config"]["do_reduce_labels"] is False
+    assert not any("counts classes from 1" in note for note in loaded.notes)
+    unnamed = loaded_by(processor, root, 2)
+    assert unnamed.train[0]["labels"].unique().tolist() == [-100, 0, 1]
+    assert unnamed.preprocessing["pictures"]["config"]["do_reduce_labels"] is True
+    assert sum("counts classes from 1: 0 in masks is no class" in note for note in unnamed.notes) == 1
+
+
+def test_the_processor_beside_the_result_counts_as_the_recipe_does(tmp_path):
+    root = draw(tmp_path / "data", 8)
+    segformer().save_pretrained(tmp_path / "net")
+    processor = processor_of("Segformer", do_reduce_labels=True, size={"height": SIDE, "width": SIDE})
+    processor.save_pretrained(tmp_path / "net")
+    data = {"source": "masks", "path": str(root), "mask_values": {"classes": CLASSES}}
+    model, _ = trained(str(tmp_path / "net"), tmp_path, data, epochs=1)
+    surgeon.save(model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["do_reduce_labels"] is False
+    plain = surgeon.evaluate(tmp_path / "out", json.dumps({"source": "masks", "path": str(root)}), part="test")
+    named = surgeon.evaluate(tmp_path / "out", json.dumps(data), part="test")
+    assert plain.main == named.main
+
+
 def test_an_auxiliary_output_is_trained_beside_the_main_one_with_half_the_weight(tmp_path):
     from torchvision.models.segmentation import fcn_resnet50
 

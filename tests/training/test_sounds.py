@@ -12,6 +12,7 @@ import torch
 from scipy.io import wavfile
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
+import surgeon
 from surgeon.cli import app as cli
 from surgeon.data.combine import load_source
 from surgeon.data.sources import Saved, Table
@@ -109,3 +110,49 @@ def test_sounds_that_datasets_holds_as_files_are_read_too(tmp_path):
     source = Saved(source="saved", path=str(tmp_path / "saved"), audio="sound", targets={"labels": "y"})
     found = load_source(source).train[0]["input_values"].numpy()
     assert np.corrcoef(found, wave)[0, 1] > 0.999
+
+
+def wav_files(folder: Path, seconds: list[float], rate: int = 16000) -> Path:
+    draw = np.random.default_rng(0)
+    folder.mkdir()
+    for number, length in enumerate(seconds):
+        wavfile.write(folder / f"{number}.wav", rate, tone(300.0, int(length * rate), draw).astype(np.float32))
+    return folder
+
+
+def test_sounds_that_are_cut_are_counted_in_training_prediction_and_evaluation(tmp_path):
+    wav_files(tmp_path / "clips", [0.05, 0.2, 0.05, 0.05, 0.2, 0.05])
+    rows = [f"{tmp_path}/clips/{n}.wav,{('high', 'low')[n % 2]},{('train', 'test')[n > 3]}" for n in range(6)]
+    for part in ("train", "test"):
+        kept = "".join(row.rsplit(",", 1)[0] + "\n" for row in rows if row.endswith(part))
+        (tmp_path / f"{part}.csv").write_text("file,kind\n" + kept)
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    data = {"source": "table", "path": str(train), "test_path": str(test), "audio": "file"}
+    data |= {"targets": {"labels": "kind"}, "waves": {"longest": 1600}}
+    recipe = {"operations": [{"op": "replace_head", "classes": ["high", "low"]}], "train": {"data": data, "epochs": 1}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    notes = load_source(Table.model_validate(data)).notes
+    model, _ = surgeon.finetune(wav2vec2(), tmp_path / "recipe.json")
+    cut = "are longer than 0.1 s and are cut (waves: {longest: N} keeps N samples)"
+    assert f"{train}: 1 of 4 sounds {cut.replace('are', 'is', 1).replace('and are', 'and is')}" in notes
+    assert f"{test}: 1 of 2 sounds {cut.replace('are', 'is', 1).replace('and are', 'and is')}" in notes
+    surgeon.save(model, tmp_path / "out")
+    predicted = surgeon.predict(tmp_path / "out", tmp_path / "clips")
+    assert f"{tmp_path / 'clips'}: 2 of 6 sounds {cut}" in predicted.notes
+    evaluated = surgeon.evaluate(tmp_path / "out", test)
+    assert any("1 of 2 sounds is longer than 0.1 s" in note for note in evaluated.notes)
+
+
+def test_a_sound_with_a_sample_that_is_no_number_is_refused_by_its_name(tmp_path):
+    draw = np.random.default_rng(0)
+    for number, bad in enumerate((None, np.nan, np.inf, None)):
+        samples = tone(300.0, 800, draw).astype(np.float32)
+        if bad is not None:
+            samples[100] = bad
+        wavfile.write(tmp_path / f"{number}.wav", 16000, samples)
+    (tmp_path / "t.csv").write_text("file,y\n" + "".join(f"{number}.wav,{number % 2}\n" for number in range(4)))
+    fields = {"source": "table", "path": str(tmp_path / "t.csv"), "audio": "file", "targets": {"labels": "y"}}
+    with pytest.raises(TrainingError, match=r"row 1: .*1\.wav has samples that are not finite") as caught:
+        load_source(Table(**fields))
+    assert "1 more row" in str(caught.value)
+    assert len(load_source(Table(**fields, on_error="skip")).train) == 1

@@ -127,3 +127,42 @@ def test_a_text_of_one_token_is_read_as_a_sentinel(tmp_path: Path):
     sample = corrupt({"input_ids": torch.tensor([7, corrupt.end])}, 0, 0)
     assert sample["input_ids"].tolist() == [corrupt.sentinels[0], corrupt.end]
     assert sample["labels"].tolist() == [corrupt.sentinels[0], 7, corrupt.sentinels[1], corrupt.end]
+
+
+def byt5(folder: Path) -> Path:
+    from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+    config = T5Config(vocab_size=384, decoder_start_token_id=0, **sizes)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    ByT5Tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_bytes_are_left_out_as_byt5_was_trained(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(f"{sentence} près de l'été, 猫 {'и так далее ' * 9}" for sentence in SENTENCES))
+    _, splits = loaded(byt5(tmp_path / "m"), path, packing="none", max_length=512)
+    masking, sizes = splits.train.masking, []
+    assert masking.sentinels[:3] == [258, 257, 256]
+    for number in range(len(splits.train)):
+        sample = splits.train[number]
+        whole = filled(sample, masking.sentinels, 1)
+        assert whole == splits.train.rows[number]["input_ids"].tolist(), "no byte of a text is taken for a sentinel"
+        used = [token for token in sample["labels"].tolist() if token in masking.sentinels]
+        sizes.append((len(sample["labels"]) - len(used) - 1) / (len(used) - 1))
+    assert 12 < sum(sizes) / len(sizes) < 28, "a span has about 20 bytes"
+
+
+def test_the_pieces_of_mt5_are_sentinels(tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(t5(tmp_path / "m"))
+    pieces = [f"▁<extra_id_{number}>" for number in reversed(range(5))]
+    tokenizer.add_tokens(pieces)
+    ids = tokenizer.convert_tokens_to_ids(pieces[::-1])
+    assert SpanCorruption(tokenizer, 0.15, 0).sentinels == ids
+    # what transformers adds behind them was in no training
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<extra_id_{number}>" for number in range(3)]})
+    assert SpanCorruption(tokenizer, 0.15, 0).sentinels == ids
