@@ -187,7 +187,7 @@ class MaskedPictures(OpenedPictures):
         if not self.from_one:
             return []
         return [
-            "the checkpoint's processor counts classes from 1: 0 in masks is no class "
+            "the checkpoint's processor counts classes from 1: 0 in masks stands for none "
             "(mask_values: {classes: [...]} names them from 0 on)"
         ]
 

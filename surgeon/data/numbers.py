@@ -253,18 +253,18 @@ def _floats(values: Any) -> Array:
     return np.asarray(values.to_pandas(), dtype=np.float64)
 
 
-def _names(values: Any, known: Sequence[str] = ()) -> list[str | None]:
-    return [_name(value, known) for value in values.to_pylist()]
+def _names(values: Any, categories: Sequence[str] = ()) -> list[str | None]:
+    return [_name(value, categories) for value in values.to_pylist()]
 
 
-def _name(value: Any, known: Sequence[str] = ()) -> str | None:
-    """Return a category as a name, as ``known`` writes it; None for an empty field.
+def _name(value: Any, categories: Sequence[str] = ()) -> str | None:
+    """Return a category as a name, as ``categories`` writes it; None for an empty field.
 
     A column of whole numbers becomes one of floats where a field is empty, so that 2 and 2.0 are one name.
     """
     if value is None or value == "" or value != value:
         return None
     name = str(value)
-    if name not in known and isinstance(value, (int, float)) and float(value).is_integer():
-        return next((other for other in (str(int(value)), f"{int(value)}.0") if other in known), name)
+    if name not in categories and isinstance(value, (int, float)) and float(value).is_integer():
+        return next((other for other in (str(int(value)), f"{int(value)}.0") if other in categories), name)
     return name

@@ -75,7 +75,7 @@ class MaskValues(BaseModel):
     classes: list[str] | None = Field(default=None, min_length=1)
     """The name of each number, from 0 on, also where the checkpoint's processor has ``do_reduce_labels``; compared with
     the names of the head's classes, where it has any. If left out, the numbers stand for the head's classes in their
-    order: from 0 on, or with ``do_reduce_labels`` from 1 on, and 0 is no class."""
+    order: from 0 on, or with ``do_reduce_labels`` from 1 on, and 0 stands for none."""
     ignore: int | None = 255
     """The number of pixels that have no class; null where there is none."""
 

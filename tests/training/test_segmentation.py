@@ -262,7 +262,7 @@ def test_named_numbers_count_from_0_whatever_the_processor_does(tmp_path, name):
     unnamed = loaded_by(processor, root, 2)
     assert unnamed.train[0]["labels"].unique().tolist() == [-100, 0, 1]
     assert unnamed.preprocessing["pictures"]["config"]["do_reduce_labels"] is True
-    assert sum("counts classes from 1: 0 in masks is no class" in note for note in unnamed.notes) == 1
+    assert sum("counts classes from 1: 0 in masks stands for none" in note for note in unnamed.notes) == 1
 
 
 def test_the_processor_beside_the_result_counts_as_the_recipe_does(tmp_path):
