@@ -21,6 +21,7 @@ from surgeon.graph.trace import Trace, trace
 from surgeon.interfaces.architecture_name import Architecture
 from surgeon.interfaces.composite import root_of
 from surgeon.surgery.journal import Journal
+from surgeon.surgery.module_state import ModuleStates
 from surgeon.surgery.writes import unwatched
 
 if TYPE_CHECKING:
@@ -115,19 +116,27 @@ class Inspection:
     def trace(self, *, training: bool = False) -> Trace:
         """Run a forward pass of the skeleton as it is now, on tensors without memory.
 
+        What the forward keeps in attributes, such as a cache, is taken out again.
+
         Args:
             training: Run it in training mode, on the inputs of the last trace if there was one.
 
         Raises:
             TraceError: It ran on none of the backends; the error says how to give inputs.
         """
-        with unwatched():
-            if training:
-                return trace(self.model, self._inputs, training=True, families=self._families, first=self._last_inputs)
-            if self._trace is None:
-                self._trace = trace(self.model, self._inputs, families=self._families, first=self._last_inputs)
-                self._last_inputs = self._trace.inputs
+        if self._trace is not None and not training:
             return self._trace
+        with unwatched():
+            before = ModuleStates(self.model.named_modules())
+            try:
+                traced = trace(
+                    self.model, self._inputs, training=training, families=self._families, first=self._last_inputs
+                )
+            finally:
+                before.restore(ModuleStates(self.model.named_modules()))
+        if not training:
+            self._trace, self._last_inputs = traced, traced.inputs
+        return traced
 
     def roles(self) -> Roles:
         """Find the roles of the skeleton's modules as it is now, with the evidence for each."""

@@ -137,6 +137,31 @@ class ModuleStates:
                 else:
                     yield Change(now.value, now.site, now.within, name, _as_text(old), _as_text(new))
 
+    def restore(self, after: ModuleStates) -> None:
+        """Give modules back the attributes that differ ``after`` they ran: caches of what a forward computed.
+
+        Modes, hooks and classes stay, and so do objects whose content has no copy here.
+        """
+        for key, holder in self._holders.items():
+            now = after._holders.get(key)
+            module = holder.value
+            if now is None or now.state == holder.state or not isinstance(module, nn.Module):
+                continue
+            for name in {**holder.state, **now.state}:
+                old, new = holder.state.get(name, _ABSENT), now.state.get(name, _ABSENT)
+                if name in (CLASS, CLASS_METHODS, TRAINING, HOOKS) or old is new or old == new:
+                    continue
+                table = module._buffers if name in module._buffers else module.__dict__
+                if old is _ABSENT:
+                    table.pop(name, None)
+                elif isinstance(value := _thawed(old), dict) and isinstance(cache := table.get(name), dict):
+                    cache.clear()  # others may refer to the same mapping
+                    cache.update(value)
+                elif isinstance(value, list) and isinstance(items := table.get(name), list):
+                    items[:] = value
+                else:
+                    table[name] = value
+
     def _methods(self, cls: type) -> dict[tuple[type, str], Any]:
         """Return the functions of a class and of its parents below ``nn.Module``, by the class that has each."""
         if cls not in self._by_class:

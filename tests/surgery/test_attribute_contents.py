@@ -113,3 +113,32 @@ def test_what_an_attribute_holds_and_the_methods_of_a_class_are_compared_too(pla
         monkeypatch.setattr(cls, method, getattr(cls, method))
     with pytest.raises(OperationError, match=rf"changed outside its journal: .*{place}"):
         surgeon.plan(Holding(), [Changing(place=place)], inputs=[1, 2])
+
+
+class Caching(nn.Module):
+    """Keeps in its attributes what a forward computed, as Levit does its biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.biases: dict[str, torch.Tensor] = {}
+        self.seen: list[torch.Size] = []
+        self.register_buffer("scale", torch.ones(2), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.biases.setdefault(str(x.device), x.new_ones(2))
+        self.seen.append(x.shape)
+        self.scale = x.new_ones(2)
+        self.last = x
+        return self.head(self.layer(x) * self.scale + self.biases[str(x.device)])
+
+
+def test_what_a_forward_keeps_in_attributes_is_not_the_operations_and_is_taken_out_again():
+    model = Caching()
+    biases = model.biases
+    edited = surgeon.apply(model, [surgeon.Freeze(sites="layer")], inputs=[1, 2])
+    assert (edited.biases, edited.seen, "last" in vars(edited)) == ({}, [], False)
+    assert torch.equal(edited.scale, torch.ones(2))
+    assert (model.biases is biases, biases) == (True, {})
+    x = torch.rand(3, 2)
+    assert torch.equal(edited(x), model(x))
