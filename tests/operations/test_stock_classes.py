@@ -362,3 +362,24 @@ def test_a_trunk_inside_another_network_is_found():
     trunk = torch.nn.Linear(2, 2)
     outer = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})})
     assert _trunk(outer, trunk) == "detector.model"
+
+
+def test_a_class_that_answers_in_words_is_not_taken_for_one_of_classes():
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vision = {**text, "image_size": 16, "patch_size": 8}
+    config = tf.BlipConfig(
+        text_config={**text, "vocab_size": 50, "encoder_hidden_size": 16}, vision_config=vision, projection_dim=8
+    )
+    prepared = prepare(tf.BlipModel(config), [ReplaceHead(classes=3)])
+    assert isinstance(prepared.model, tf.BlipModel)
+    assert any(
+        "BlipForQuestionAnswering has no layer with an output for each class" in n for n in prepared.plan.steps[0].notes
+    )
+
+
+def test_a_decoder_whose_config_names_no_token_that_pads_is_noted():
+    config = tf.Qwen2Config(**TOKENS, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    notes = prepare(tf.Qwen2Model(config), [ReplaceHead(classes=3)]).plan.steps[0].notes
+    assert any(
+        "names no token that pads, without which Qwen2ForSequenceClassification takes one text" in n for n in notes
+    )

@@ -63,7 +63,10 @@ def unfit(operation: ReplaceHeadFields, model: nn.Module, cls: Any) -> str:
     turn(operation, config)
     choose_features(cls, config)
     target = build_stock(cls, config)
-    fitting = _fit(model, target, _not_to_keep(operation, cls, config), base=operation.task == "base")
+    counted = _not_to_keep(operation, cls, config)
+    if operation.classes is not None and not counted:
+        return f"{cls.__name__} has no layer with an output for each class"
+    fitting = _fit(model, target, counted, base=operation.task == "base")
     trunk = [name for name in dict(tensors_of(target)) if name not in fitting.new] + fitting.lacking
     if len(fitting.lacking) > max(NEW_SHARE * len(trunk), NEW_TENSORS):
         return (

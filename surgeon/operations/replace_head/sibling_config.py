@@ -38,6 +38,8 @@ def pad(surgery: Surgery, cls: Any, config: Any) -> None:
     if isinstance(end, int):
         text.pad_token_id = end
         surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
+    else:
+        surgery.note(f"the config names no token that pads, without which {cls.__name__} takes one text at a time")
 
 
 def turn(operation: ReplaceHeadFields, config: Any) -> str:
