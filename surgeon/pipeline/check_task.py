@@ -21,6 +21,7 @@ from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.class_names import MAIN, network_of
 from surgeon.training.language import language_of
 from surgeon.training.load_splits import prepared_as, sources_of
+from surgeon.training.objectives import refuse_queries
 
 LONE = "output"
 """What a trace calls the output of a network that returns one tensor, which training has another name for."""
@@ -88,6 +89,8 @@ def _check_outputs(
                 hint=suggest(objective.output, outputs),
             )
     free = [name for name in outputs if name not in conserved]
+    if default and not objectives:
+        refuse_queries(free)
     if default and not objectives and len(free) > 1 and not set(free) & set(MAIN):
         raise TrainingError(
             f"the network returns {', '.join(outputs)}, and no prediction that {CLASS_LOSS} could train",

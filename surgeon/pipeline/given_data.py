@@ -104,6 +104,8 @@ class Reading:
                 samples += self._written(json.dumps({"source": "coco", "path": text}))
             elif self._is_of_tags(Path(text)):
                 samples += self._written(json.dumps({"source": "conll", "path": text}))
+            elif self._is_of_masks(Path(text)):
+                samples += self._written(json.dumps({"source": "masks", "path": text}))
             else:
                 paths.append(text)
         return samples + (self._of_paths(paths) if paths else [])
@@ -112,6 +114,11 @@ class Reading:
         """Return whether a file holds words with tags, as training read them; such files have any suffix."""
         trained_on = [source["source"] for source in self.recorded.sources]
         return "conll" in trained_on and path.is_file() and kind_of(path) is None
+
+    def _is_of_masks(self, path: Path) -> bool:
+        """Return whether a folder holds pictures and their masks, as training read them."""
+        trained_on = [source["source"] for source in self.recorded.sources]
+        return "masks" in trained_on and all((path / name).is_dir() for name in ("images", "masks"))
 
     def _of_paths(self, paths: Sequence[str]) -> list[Samples]:
         like = self.recorded.source().model_copy(update={"on_error": self.on_error})

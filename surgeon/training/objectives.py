@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from surgeon.training.detection import DetectorCall, detection
 from surgeon.training.losses import Loss, bce, check_soft_labels, classes_second, cross_entropy, masked, next_token
 
 AUX = "aux"
+QUERIES = {"masks_queries_logits", "pred_masks"}
+"""Outputs of MaskFormer's kin and of DETR's segmenters: masks for queries."""
 
 
 def call_of(model: nn.Module, inputs: Sequence[str]) -> Call:
@@ -48,6 +50,7 @@ def default_objectives(
             hint="see which parameters are trained: surgeon plan RECIPE MODEL",
         )
     if main is None and not objectives:
+        refuse_queries(outputs)
         raise TrainingError(
             f"several outputs ({', '.join(trained)}), and none of them is called {' or '.join(MAIN)}",
             where="train.objectives",
@@ -60,6 +63,22 @@ def default_objectives(
         # torchvision's networks for segmentation learn by both, as its own recipes train them
         defaults.append(Objective(output=AUX, loss="cross_entropy", label="labels", weight=0.5))
     return defaults
+
+
+def refuse_queries(outputs: Iterable[str]) -> None:
+    """Refuse a network whose loss matches its masks with objects: no objective does.
+
+    Raises:
+        TrainingError: One of its outputs is of such masks.
+    """
+    if QUERIES & set(outputs):
+        raise TrainingError(
+            "the network predicts masks for queries, whose loss matches them with objects, and surgeon trains "
+            "segmentation by the class of each pixel",
+            where="train",
+            hint="use a network with logits for each pixel (SegFormer, UPerNet, DeepLab), or train this one with "
+            "transformers after surgeon apply --no-train",
+        )
 
 
 @dataclass(frozen=True)

@@ -303,3 +303,28 @@ def test_a_detector_is_refused_for_what_it_is(tmp_path):
     with pytest.raises(TrainingError, match="the network detects boxes, and the data have none") as error:
         train(network, TrainSettings(data=images(folder(tmp_path / "data"))), quiet=True)
     assert "source: coco" in (error.value.hint or "")
+
+
+def test_a_folder_of_masks_is_measured_as_it_was_trained(tmp_path):
+    root = draw(tmp_path / "data", count=8)
+    data = source(root, mask_values={"classes": CLASSES})
+    model, _ = trained(segformer(), tmp_path, data, epochs=1)
+    by_path = surgeon.evaluate(model, str(root)).measures["logits"]["all"]
+    assert by_path["per_class"] == surgeon.evaluate(model, data).measures["logits"]["all"]["per_class"]
+
+
+def test_a_network_that_matches_masks_with_objects_is_refused_before_any_work(tmp_path):
+    from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, ResNetConfig
+
+    stages = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    backbone = ResNetConfig(**stages, out_features=["stage1", "stage2", "stage3", "stage4"])
+    decoder = DetrConfig(
+        d_model=16, decoder_layers=1, decoder_ffn_dim=32, decoder_attention_heads=2, num_queries=8,
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone,
+    )  # fmt: skip
+    sizes = {"fpn_feature_size": 32, "mask_feature_size": 32, "num_labels": 5}
+    network = MaskFormerForInstanceSegmentation(
+        MaskFormerConfig(backbone_config=backbone, decoder_config=decoder, **sizes)
+    )
+    with pytest.raises(TrainingError, match="predicts masks for queries"):
+        trained(network, tmp_path, source(draw(tmp_path / "data", count=4)))
