@@ -208,7 +208,7 @@ class TrainSettings(BaseModel):
     samples (Smith 2017); the weights are restored afterwards."""
     warmup: float | None = Field(default=None, ge=0, lt=1)
     """The share of the steps in which the learning rate rises to its peak. Default: 0.1 if attention layers are
-    trained, else 0."""
+    trained and the schedule is not ``constant``, which has no warm-up; else 0."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Learning rates by parameter."""
     arguments: dict[str, Any] = Field(default_factory=dict)

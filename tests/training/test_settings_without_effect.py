@@ -63,9 +63,36 @@ def test_a_setting_without_effect_is_refused(kind):
         run(labels, **settings)
 
 
-def test_a_constant_rate_without_a_warm_up_of_its_own_trains():
-    run(arguments={"lr_scheduler_type": "constant"})
-    run(warmup=0.5, arguments={"lr_scheduler_type": "constant_with_warmup"})
+class Attending(nn.Module):
+    """A network with an attention layer, for which training has a warm-up by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention, self.head = nn.MultiheadAttention(4, 1, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rises"),
+    [
+        ("constant", None, False),
+        ("linear", None, True),
+        ("constant_with_warmup", 0.5, True),
+    ],
+)
+def test_the_rate_of_an_attending_network_rises_by_default_but_not_where_the_schedule_is_constant(
+    schedule, warmup, rises
+):
+    arguments = {"lr_scheduler_type": schedule, "logging_strategy": "steps", "logging_steps": 1}
+    settings = TrainSettings(epochs=8, batch_size=16, learning_rate=0.01, warmup=warmup, arguments=arguments)
+    report = train(Attending(), settings, data=data(), quiet=True)
+    rates = [entry["learning_rate"] for entry in report.history if "learning_rate" in entry]
+    assert len(rates) == 24
+    assert (rates[0] < max(rates) == pytest.approx(0.01)) is rises
+    assert rises or set(rates) == {0.01}
 
 
 @pytest.mark.parametrize(
