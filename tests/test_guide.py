@@ -123,7 +123,7 @@ TESTS = {hook: re.findall(r"^Test: `(check_\w+\(.*\))`$", section(hook), re.M) f
 def test_the_example_of_every_hook_passes_the_check_that_its_section_names(hook, guide):
     assert TESTS[hook], f"the section on {hook} names no check of surgeon.testing"
     for call in TESTS[hook]:
-        eval(call, {**vars(guide), **vars(kit)})
+        eval(call, {**vars(guide), **{name: getattr(kit, name) for name in kit.__all__}})
 
 
 def test_the_penalty_and_the_second_provider_of_the_guide_pass_their_checks(guide):

@@ -175,6 +175,11 @@ class HuggingFace(ArchitectureProvider):
         computed = [f"^{re.escape(name)}$" for name, _ in skeleton.named_buffers() if name not in saved]
         return re.compile("|".join(f"(?:{pattern})" for pattern in (*COMPUTED, *computed, *ignored, other_heads)))
 
+    def computed(self, skeleton: nn.Module) -> re.Pattern[str] | None:
+        """Match what the class leaves out of its files, such as Marian's sinusoids."""
+        patterns = getattr(skeleton, "_keys_to_ignore_on_save", None) or ()
+        return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns))) if patterns else None
+
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find poolers and heads that other classes of the same model type have and this one does not."""
         from surgeon.architectures.hf_leftovers import of_siblings

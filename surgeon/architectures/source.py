@@ -44,6 +44,8 @@ class Source:
     """Name in the skeleton → entry of the checkpoint; None for an artifact, which has the names after replay."""
     missing: list[str] = field(default_factory=list)
     """Names in the skeleton that the checkpoint lacks: an operation must replace them."""
+    computed: list[str] = field(default_factory=list)
+    """Names in the skeleton that the checkpoint lacks because the architecture computes their values."""
     unexpected: list[str] = field(default_factory=list)
     """Entries of the checkpoint that are known to be unused, and left out."""
     filled: list[str] = field(default_factory=list)
@@ -236,7 +238,10 @@ def _from_artifact(
 
 
 def _from_match(matched: Match, providers: dict[str, ArchitectureProvider]) -> Source:
-    matched = with_true_ties(matched, providers[matched.architecture.scheme])
+    provider = providers[matched.architecture.scheme]
+    matched = with_true_ties(matched, provider)
+    pattern = provider.computed(matched.skeleton) if matched.fit.missing else None
+    computed = [name for name in matched.fit.missing if pattern is not None and pattern.search(name)]
     return Source(
         matched.architecture,
         matched.checkpoint,
@@ -244,9 +249,10 @@ def _from_match(matched: Match, providers: dict[str, ArchitectureProvider]) -> S
         matched.checkpoint.location,
         list(dict.fromkeys([*matched.checkpoint.notes, *matched.notes, *matched.fit.notes()])),
         mapping=matched.fit.mapping,
-        missing=matched.fit.missing,
+        missing=[name for name in matched.fit.missing if name not in computed],
+        computed=computed,
         unexpected=matched.fit.dropped,
         filled=matched.fit.filled,
-        provider=providers[matched.architecture.scheme],
+        provider=provider,
         _spare=matched.skeleton,
     )

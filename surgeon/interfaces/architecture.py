@@ -78,6 +78,10 @@ class ArchitectureProvider(ABC):
         """Tensors that a file may hold and the skeleton need not have, by their names."""
         return None
 
+    def computed(self, skeleton: nn.Module) -> re.Pattern[str] | None:
+        """Tensors that a file may lack because the network computes them where it is built, by their names."""
+        return None
+
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Return those of ``names`` that belong to other networks on the same trunk, and may be left out.
 

@@ -82,6 +82,10 @@ class CheckedProvider(ArchitectureProvider):
         """Match the names of tensors that a file may hold beside those of the network."""
         return self._optional("harmless", re.Pattern, lambda: self.provider.harmless(skeleton))
 
+    def computed(self, skeleton: nn.Module) -> re.Pattern[str] | None:
+        """Match the names of tensors that a file may lack."""
+        return self._optional("computed", re.Pattern, lambda: self.provider.computed(skeleton))
+
     def leftovers(self, architecture: Architecture, names: Iterable[str]) -> set[str]:
         """Find the names of other networks on the same trunk."""
         returned = self._run("leftovers", lambda: self.provider.leftovers(architecture, names))

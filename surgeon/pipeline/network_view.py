@@ -14,14 +14,12 @@ from surgeon.errors import OperationError, SurgeonError, counted, name_nearest_o
 from surgeon.graph.costs import Costs, costs
 from surgeon.graph.roles import Roles
 from surgeon.graph.sites import ROLES, Site, split_terms
-from surgeon.graph.tensors import tensors_of
 from surgeon.graph.trace import Trace
 from surgeon.interfaces.html_table import html_report, html_table
 from surgeon.interfaces.record import Record
 from surgeon.plugins import Plugins, as_plugins
 from surgeon.surgery.inspection import Inspection
 from surgeon.surgery.opened import Model, OpenOptions
-from surgeon.surgery.origins import Missing
 from surgeon.surgery.replay import open_network
 
 
@@ -186,7 +184,7 @@ def inspect(
     options = OpenOptions(arch=arch, key=key, trust_pickle=trust_pickle, plugins=plugins)
     opened = open_network(model, options)
     notes = list(opened.source.notes)
-    if missing := [name for name, tensor in tensors_of(opened.root) if isinstance(opened.origins.get(tensor), Missing)]:
+    if missing := opened.source.missing:
         few = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         notes.append(f"the checkpoint lacks {counted(len(missing), 'tensor')} of this network: {few}")
     return view_network(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 
@@ -42,11 +41,6 @@ def open_network(model: Model, options: OpenOptions, *, inplace: bool = False) -
     return open_from(options.source(model), options, inplace=inplace)
 
 
-LEFT_OUT = "_keys_to_ignore_on_save"
-"""The attribute of transformers' classes for tensors that they compute and leave out of files: Marian's sinusoids."""
-COMPUTED = "the architecture's own computation"
-
-
 def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) -> OpenedNetwork:
     """Open a network whose source is already open; see :func:`open_network`."""
     if source.module is not None:
@@ -66,17 +60,15 @@ def open_from(source: Source, options: OpenOptions, *, inplace: bool = False) ->
     mapping = source.mapping if source.mapping is not None else {name: name for name in names}
     origins = Origins()
     fresh = Fresh(source.initialised)
-    constants = [re.compile(pattern) for pattern in getattr(root, LEFT_OUT, None) or ()]
     for name, tensor in tensors_of(root):
-        computed = name in source.missing and any(pattern.search(name) for pattern in constants)
-        origins.set(tensor, New(fresh, name, COMPUTED) if computed else _first_origin(source, name, tensor, fresh))
+        origins.set(tensor, _first_origin(source, name, tensor, fresh))
     if source.checkpoint is not None and source.module is None:
         _fit_dtypes(root, source.checkpoint, mapping, origins)
     return OpenedNetwork(root, origins, mapping, source, options)
 
 
 def _first_origin(source: Source, name: str, tensor: torch.Tensor, whole: Fresh) -> Origin:
-    if source.checkpoint is None:
+    if source.checkpoint is None or name in source.computed:
         return New(whole, name, "the architecture's own initialisation")
     if name in source.filled:
         shape, dtype = tensor.shape, tensor.dtype

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from surgeon.errors import TrainingError
+from surgeon.families.videos import frames_of, slides_over_time
 from surgeon.interfaces.splits import Splits
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.calls import Batch, Call
 from surgeon.training.objectives import call_of
-
-FRAMES = ("num_frames", "frames_per_clip")
-"""What configs call the number of frames in a video."""
-VIDEO_TYPES = ("xclip", "tvp")
-"""Networks of videos beside those that transformers lists as classifiers of videos."""
 
 
 def first_outputs(model: nn.Module, splits: Splits) -> tuple[dict[str, Tensor], Batch]:
@@ -55,23 +51,6 @@ def outputs_of(model: nn.Module, call: Call, batch: Batch) -> dict[str, Tensor]:
         raise _misfit(model, inputs, error) from error
 
 
-def frames_of(model: nn.Module) -> int | None:
-    """Return how many frames a network of videos takes, by its config; None for other networks."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
-    if not isinstance(kind, str) or not (kind in VIDEO_TYPES or kind in _classifying_videos()):
-        return None
-    settings = [config, getattr(config, "vision_config", None)]
-    counts = (getattr(part, name, None) for part in settings for name in FRAMES)
-    return next((count for count in counts if isinstance(count, int)), None)
-
-
-def _classifying_videos() -> Collection[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES
-
-    return dict(MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES)
-
-
 def _refuse_pictures_as_videos(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
     """Refuse pictures for a network of videos: some interpolate what they know of frames, and would take them."""
     pixels = inputs.get("pixel_values")
@@ -79,7 +58,7 @@ def _refuse_pictures_as_videos(model: nn.Module, inputs: Mapping[str, Tensor]) -
         return
     frames = frames_of(model)
     alone = pixels.ndim == 5 and pixels.shape[1] == 1  # some processors make a video of a picture
-    if not (pixels.ndim == 4 or alone) or frames == 1 or (frames is None and not _slides_over_time(model)):
+    if not (pixels.ndim == 4 or alone) or frames == 1 or (frames is None and not slides_over_time(model)):
         return
     many = "their frames" if frames is None else f"{frames} frames"
     raise TrainingError(
@@ -88,12 +67,6 @@ def _refuse_pictures_as_videos(model: nn.Module, inputs: Mapping[str, Tensor]) -
         where="train.data",
         hint=f"give datasets from Python with {many} in a sample: surgeon.finetune(…, data=surgeon.Splits(…))",
     )
-
-
-def _slides_over_time(model: nn.Module) -> bool:
-    """Return whether a network that is not of transformers begins with a convolution over space and time."""
-    first = next((module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))), None)
-    return isinstance(first, nn.Conv3d) and not hasattr(model, "config")
 
 
 def _misfit(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> TrainingError:

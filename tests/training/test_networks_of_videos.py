@@ -87,7 +87,7 @@ def test_videos_from_python_are_trained_on(tmp_path: Path):
 
 
 def test_a_network_of_pictures_that_counts_frames_for_other_tasks_is_not_meant(tmp_path: Path):
-    from surgeon.training.data_fit import frames_of
+    from surgeon.families.videos import frames_of
 
     config = transformers.PerceiverConfig(d_latents=16, d_model=16, num_latents=4, num_self_attends_per_block=1)
     assert config.num_frames

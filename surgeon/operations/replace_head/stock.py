@@ -82,7 +82,10 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
     cls = own_class(model)
     task = operation.task
     counts = _counts(model)
-    if counts and (task == "auto" or does(cls.__name__, config.model_type, task)):
+    # the base of some detectors scores proposals by class, and has no head for classes for all that
+    is_base = does(cls.__name__, config.model_type, "base") and type(model) is cls
+    has_head = does(cls.__name__, config.model_type, task) or (task == "auto" and not is_base)
+    if counts and (has_head or (task == "auto" and operation.init == "rows")):
         return "count", cls.__name__, ""
     if type(model) is not cls:
         return "graft", "", "it has branches"
@@ -107,6 +110,8 @@ def _choose(operation: ReplaceHeadFields, model: nn.Module) -> tuple[str, str, s
         if not problem:
             return "become", name, ""
         problems.append(problem)
+    if counts and task == "auto":
+        return "count", cls.__name__, ""
     return "graft", "", problems[0]
 
 
