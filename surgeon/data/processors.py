@@ -63,6 +63,14 @@ def load_tokenizer(files: Mapping[str, bytes]) -> Any:
             ) from error
 
 
+def padding_token(tokenizer: Any) -> int | None:
+    """Return the token that ``tokenizer`` pads with, after the end of a text is made that if it has none for it."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    token: int | None = tokenizer.pad_token_id
+    return token
+
+
 def tensors_of_one(features: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return a processor's tensors for one sample, without the batch dimension."""
     return {

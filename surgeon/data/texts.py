@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from surgeon.data.network import Network
-from surgeon.data.processors import load_tokenizer
+from surgeon.data.processors import load_tokenizer, padding_token
 from surgeon.errors import TrainingError
 
 LONGEST = 512
@@ -142,8 +142,7 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
             hint="give one: tokenizer: FOLDER",
         )
     loaded_tokenizer = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
-    if loaded_tokenizer.pad_token_id is None:
-        loaded_tokenizer.pad_token = loaded_tokenizer.eos_token
+    padding_token(loaded_tokenizer)
     if max_length is not None and network.positions is not None and max_length > network.positions:
         raise TrainingError(
             f"max_length is {max_length}, but the network has positions for {network.positions} tokens only",

@@ -11,6 +11,7 @@ from torch import nn
 
 from surgeon.data.network import CLASS_LOSS, Head, Network
 from surgeon.families.registry import config_of
+from surgeon.families.transformers.tasks import reads_padding
 from surgeon.interfaces.record import Record, record_of
 from surgeon.interfaces.training import Objective
 from surgeon.nn.zero_shot import ZeroShotHead
@@ -92,15 +93,22 @@ def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives
         config.name_classes(class_list)
 
 
-def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
-    """Set the padding token in the config of ``model``, if it has none.
+def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> str:
+    """Set the padding token in the config of ``model``, if it has none or another than the data; return what to note.
 
-    A decoder that classifies reads a text's class at its last token, and refuses batches if it cannot find that token.
+    A decoder that classifies reads a text's class at the last token that is not padding. It refuses batches if it knows
+    of no such token, and reads the class at padding if its texts are padded with another.
     """
     token = preprocessing.get("texts", {}).get("pad_token_id")
+    if token is None:
+        return ""
+    note = ""
     for config in {id(config): config for config in _text_configs(model)}.values():
-        if token is not None and getattr(config, "pad_token_id", 0) is None:
+        stated = getattr(config, "pad_token_id", token)
+        if stated is None or (stated != token and any(map(reads_padding, type(model).__mro__))):
             config.pad_token_id = token
+            note = "" if stated is None else f"pad_token_id is {token}, as the tokenizer pads; the config said {stated}"
+    return note
 
 
 def restore_names(model: nn.Module) -> None:

@@ -85,7 +85,7 @@ def train(
     if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):
         splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
     adopt_names(model, splits.names, all_objectives)
-    adopt_padding(model, splits.preprocessing)
+    padding_note = adopt_padding(model, splits.preprocessing)
     if settings.compared is not None and baseline is None:
         raise TrainingError(
             "a baseline from scratch needs a function that makes the same network with initial weights",
@@ -112,7 +112,7 @@ def train(
         network=network,
         teacher=taught,
     )
-    say_notes(splits.notes, quiet=quiet or progress is not None)
+    say_notes([*splits.notes, *filter(None, [padding_note])], quiet=quiet or progress is not None)
     with progress_bar("fine-tuning", progress, quiet=quiet) as say:
         report = job.run(model, output_dir, say, resume=resume)
     if settings.compared is not None and baseline is not None:

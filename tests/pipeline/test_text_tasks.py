@@ -176,3 +176,38 @@ def test_a_decoder_without_a_token_for_padding_gets_that_of_its_tokenizer(tmp_pa
     assert surgeon.evaluate(tmp_path / "out", tmp_path / "t.csv", batch_size=7).main["accuracy"] == 1
     stock = getattr(transformers, f"{family}ForSequenceClassification").from_pretrained(tmp_path / "out")
     assert stock.config.pad_token_id == 0
+
+
+def decoder_folder(root: Path, kind: str, pad: int | None) -> Path:
+    """A decoder that ends its texts with 3, beside a tokenizer that pads with 0."""
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer(root)
+    sizes = {"vocab_size": 11, "eos_token_id": [3, 4], "bos_token_id": 2, "pad_token_id": pad}
+    config = transformers.LlamaConfig(**sizes, **SIZES, max_position_embeddings=16)
+    getattr(transformers, kind)(config).save_pretrained(root)
+    return root
+
+
+@pytest.mark.parametrize("pad", [None, 5])
+def test_a_decoder_is_padded_as_the_tokenizer_beside_it_pads(tmp_path, pad):
+    folder = decoder_folder(tmp_path / "lm", "LlamaForCausalLM", pad)
+    surgeon.save(surgeon.apply(folder, [surgeon.ReplaceHead(classes=2)]), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["pad_token_id"] == 0
+    assert surgeon.load(tmp_path / "out").config.pad_token_id == 0
+    plan = surgeon.plan(folder, [surgeon.ReplaceHead(classes=2)])
+    assert any("pad_token_id is 0, as the tokenizer pads" in note for step in plan.steps for note in step.notes)
+
+
+def test_a_padded_text_gets_the_class_that_it_gets_alone_whatever_token_the_config_named(tmp_path):
+    folder = decoder_folder(tmp_path / "lm", "LlamaForSequenceClassification", 3)
+    rows = "".join(f"{'very ' * (n % 4)}{['good', 'bad'][n % 2]},{['yes', 'no'][n % 2]}\n" for n in range(24))
+    (tmp_path / "t.csv").write_text("t,y\n" + rows)
+    data = {"source": "table", "path": str(tmp_path / "t.csv"), "targets": {"labels": "y"}, "text": "t"}
+    model, _ = trained(folder, tmp_path, data, [{"op": "freeze", "up_to": "model.layers.0"}], epochs=1)
+    surgeon.save(model, tmp_path / "out")
+    assert surgeon.load(tmp_path / "out").config.pad_token_id == 0
+    alone, padded = (surgeon.predict(tmp_path / "out", tmp_path / "t.csv", batch_size=size).rows for size in (1, 8))
+    for one, other in zip(alone, padded, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)

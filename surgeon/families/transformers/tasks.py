@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal, get_args
 
 CountedTask = Literal[
@@ -55,6 +56,9 @@ FIXED = ("question_answering", "document_question_answering", "multiple_choice",
 FEATURES_READ = {"BeitForSemanticSegmentation": ("out_indices", (1 / 3, 1 / 2, 2 / 3, 1))}
 """Classes that insist on which blocks their head reads: the config's field, and the depths as shares of all blocks."""
 
+CLASSIFIES_TEXTS = "ForSequenceClassification"
+"""The end of the names of classes that classify whole texts."""
+
 OF_A_PART = {"musicgen_decoder": "musicgen", "musicgen_melody_decoder": "musicgen_melody"}
 """Model types whose classes the mappings list under the model type of the network that they are a part of."""
 
@@ -96,3 +100,12 @@ def _mapping(task: str) -> dict[str, Any]:
 
     name = "MODEL_MAPPING_NAMES" if task == "base" else f"MODEL_FOR_{task.upper()}_MAPPING_NAMES"
     return getattr(modeling_auto, name, {})
+
+
+def reads_padding(cls: type) -> bool:
+    """Whether the forward of ``cls`` looks for padding, because it reads a text's class at the token before that."""
+    forward = getattr(cls, "forward", None) if cls.__name__.endswith(CLASSIFIES_TEXTS) else None
+    try:
+        return forward is not None and "pad_token_id" in inspect.getsource(forward)
+    except (OSError, TypeError):  # its source lies nowhere
+        return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from surgeon.errors import ArchitectureError
+from surgeon.data.processors import load_tokenizer, padding_token
+from surgeon.errors import ArchitectureError, TrainingError
 from surgeon.families.registry import config_of
-from surgeon.families.transformers.tasks import FEATURES_READ, class_for, does
+from surgeon.families.transformers.tasks import FEATURES_READ, class_for, does, reads_padding
 
 if TYPE_CHECKING:
     from surgeon.operations.replace_head.fields import ReplaceHeadFields
@@ -27,11 +28,23 @@ def set_up(operation: ReplaceHeadFields, model: Any) -> None:
 
 
 def pad(surgery: Surgery, cls: Any, config: Any) -> None:
-    """Set the padding token, because a decoder scores the last token that is not padding."""
+    """Set the padding token, because a decoder scores the last token that is not padding.
+
+    The tokenizer beside the weights says which, as in training; without one the config, then the end of a text.
+    """
     if not does(cls.__name__, config.model_type, "sequence_classification"):
         return
     text = config.get_text_config()
-    if getattr(text, "pad_token_id", None) is not None:
+    stated = getattr(text, "pad_token_id", None)
+    if stated is not None and not reads_padding(cls):
+        return
+    token = surgery.recall("padding", lambda: _tokenizer_padding(surgery)) if surgery.is_recorded("padding") else None
+    if token is not None:
+        if token != stated:
+            text.pad_token_id = token
+            surgery.note(f"pad_token_id is {token}, as the tokenizer pads; the config says {stated}")
+        return
+    if stated is not None:
         return
     end = getattr(text, "eos_token_id", None)
     end = end[0] if isinstance(end, (list, tuple)) and end else end
@@ -40,6 +53,15 @@ def pad(surgery: Surgery, cls: Any, config: Any) -> None:
         surgery.note(f"the config names no token that pads: pad_token_id is the end of a text, {end}")
     else:
         surgery.note(f"the config names no token that pads, without which {cls.__name__} takes one text at a time")
+
+
+def _tokenizer_padding(surgery: Surgery) -> int | None:
+    """Return the token that the tokenizer beside the weights pads with; None if there is none or it cannot be made."""
+    files = {companion.name: companion.data for companion in surgery.record.companions if companion.kind == "tokenizer"}
+    try:
+        return padding_token(load_tokenizer(files)) if files else None
+    except TrainingError:
+        return None
 
 
 def turn(operation: ReplaceHeadFields, config: Any) -> str:
