@@ -84,6 +84,15 @@ def test_the_base_of_a_detector_that_scores_proposals_by_class_becomes_the_detec
     assert stock.config.id2label == dict(enumerate(NAMES))
 
 
+@pytest.mark.parametrize(("model_type", "base"), [("detr", "DetrModel"), ("rf_detr", "RfDetrModel")])
+def test_a_base_with_heads_for_boxes_and_for_masks_gets_that_for_boxes(model_type, base):
+    from zoo.shrinking import transformers_module
+
+    network = transformers_module(model_type, base)[0]
+    steps = surgeon.plan(network, [ReplaceHead(classes=NAMES)]).steps
+    assert any(f"{base.removesuffix('Model')}ForObjectDetection" in note for note in steps[0].notes)
+
+
 def test_class_weights_of_the_loss_are_as_the_class_makes_them():
     torch.manual_seed(0)
     weight = surgeon.apply(maskformer(), [ReplaceHead(classes=3)]).criterion.empty_weight

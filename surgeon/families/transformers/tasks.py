@@ -45,8 +45,8 @@ OTHER: tuple[str, ...] = get_args(OtherTask)
 
 AUTOMATIC = (
     "image_classification", "video_classification", "audio_classification", "sequence_classification",
-    "time_series_classification", "token_classification", "semantic_segmentation", "universal_segmentation",
-    "instance_segmentation", "image_segmentation", "object_detection", "visual_question_answering",
+    "time_series_classification", "token_classification", "semantic_segmentation", "object_detection",
+    "universal_segmentation", "instance_segmentation", "image_segmentation", "visual_question_answering",
 )  # fmt: skip
 """Tasks to try for a network without a classification head when the recipe names none: the first with a class wins."""
 
