@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text, texts_by_part
 from surgeon.data.network import ANY, DECODED, MASKED, NEXT_TOKEN, SEQUENCES, Network
 from surgeon.data.row_splits import SPLIT_SEED, complement, digest, draw, fold, hold_out
-from surgeon.data.spans import first_token, spans_of
+from surgeon.data.spans import SpanCorruption, first_token, spans_of
+from surgeon.data.text_pairs import check_pairs
 from surgeon.data.token_encoder import Encoder
 from surgeon.data.token_rows import OFFSETS, SPECIAL, Masking, TokenCollate, TokenRows, Varies
 from surgeon.errors import TrainingError
@@ -30,7 +33,7 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
     masking: Varies | None = None
     start = None
     if network.language == SEQUENCES:
-        masking = spans_of(source, network, encoder.tokenizer, seed)
+        masking = spans_or_pairs(source, network, encoder.tokenizer, seed)
         start = first_token(network, encoder.tokenizer)
     elif loss == MASKED:
         masking = Masking(encoder.tokenizer, source.masked, source.whole_words, seed)
@@ -52,6 +55,30 @@ def load_corpus(source: CorpusSource, seed: int, network: Network = ANY) -> Spli
         notes=tuple(dict.fromkeys(notes)),
         split={"rule": rule, "seed": SPLIT_SEED, "held_out": digests},
     )
+
+
+def spans_or_pairs(source: CorpusSource, network: Network, tokenizer: Any, seed: int) -> SpanCorruption | None:
+    """Make the span corruption for a network that writes one text by reading another; None if the source has pairs.
+
+    Raises:
+        TrainingError: The source, its settings or the tokenizer do not go with such a network.
+    """
+    if source.messages is not None:
+        raise TrainingError(
+            "messages are for networks that predict the next token, and this one writes one text by reading another",
+            where=f"{WHERE}.messages",
+            hint="give two columns: prompt: COLUMN, completion: COLUMN",
+        )
+    if source.prompt is None:
+        return spans_of(source, network, tokenizer, seed)
+    if network.head("labels").loss == MASKED:
+        raise TrainingError(
+            "masked leaves out parts of one text, and the source has pairs: the network writes each completion",
+            where="train.objectives",
+            hint="leave objectives out, or give one column: text: COLUMN",
+        )
+    check_pairs(source, network, tokenizer)
+    return None
 
 
 def predicted(network: Network) -> str:
@@ -77,7 +104,7 @@ def predicted(network: Network) -> str:
         raise TrainingError(
             "the network writes one sequence by reading another, and next_token needs one that continues its text",
             where="train.objectives",
-            hint="loss: masked, or leave objectives out: it learns to write the spans that are left out of a text",
+            hint="leave objectives out: it learns to write completions, or the spans that are left out of a text",
         )
     if loss in (NEXT_TOKEN, MASKED):
         return loss

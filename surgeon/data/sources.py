@@ -258,7 +258,8 @@ class Corpus(Split):
     text: Name = "text"
     """The column of texts in a table."""
     prompt: Name | None = None
-    """A column of prompts, instead of ``text``; the loss covers the completions only."""
+    """A column of prompts, instead of ``text``; the loss covers the completions only. A network that writes one text by
+    reading another reads the prompt, and writes the completion: a translation, a summary."""
     completion: Name | None = None
     """The column of the completions."""
     messages: Name | None = None

@@ -13,6 +13,7 @@ from surgeon.data.conversations import check_template, learnt_turns
 from surgeon.data.corpus_texts import WHERE, CorpusSource, Text
 from surgeon.data.labels import IGNORED
 from surgeon.data.network import MASKED, SEQUENCES, Network
+from surgeon.data.text_pairs import read_and_written
 from surgeon.data.texts import Texts, open_texts
 from surgeon.data.token_rows import OFFSETS, SPECIAL
 from surgeon.errors import TrainingError
@@ -26,6 +27,7 @@ class Encoder:
         texts: The tokenizer with the length limit.
         loss: Which tokens are predicted.
         packed: Whether texts are cut into full blocks.
+        pairs: Whether the network reads prompts and writes their completions, rather than continue them.
         arguments: The names of the network's arguments; None if unknown.
         vocabulary: The number of tokens in its embedding; None if unknown.
         whole_words: Whether words are masked as a whole.
@@ -37,6 +39,7 @@ class Encoder:
     texts: Texts
     loss: str
     packed: bool
+    pairs: bool
     arguments: frozenset[str] | None
     vocabulary: int | None
     whole_words: bool
@@ -55,7 +58,7 @@ class Encoder:
         texts = open_texts(source.text, source.tokenizer, source.max_length, network)
         packed = (source.packing or ("none" if source.prompt or source.messages else "blocks")) == "blocks"
         tokenizer = texts.tokenizer
-        if loss == MASKED and (source.prompt or source.messages):
+        if loss == MASKED and network.language != SEQUENCES and (source.prompt or source.messages):
             form, where = ("messages are", "messages") if source.messages else ("prompt and completion are", "prompt")
             raise TrainingError(
                 f"{form} for networks that predict the next token, and this one predicts masked ones",
@@ -84,6 +87,7 @@ class Encoder:
             texts,
             loss,
             packed,
+            network.language == SEQUENCES and source.prompt is not None,
             network.preprocessing.arguments,
             network.vocabulary,
             source.whole_words and loss == MASKED,
@@ -140,6 +144,9 @@ class Encoder:
             options |= {"return_special_tokens_mask": True, "return_offsets_mapping": self.whole_words}
         if text.messages:
             columns = learnt_turns(self.tokenizer, text.messages, self.max_length)
+        elif text.prompt is not None and self.pairs:
+            columns, cut = read_and_written(self.tokenizer, text.prompt, text.whole, self.max_length)
+            self._cut += cut
         elif text.prompt is not None:
             columns = self._completed(text.prompt, text.whole)
         else:
@@ -154,7 +161,7 @@ class Encoder:
         if self.arguments is not None:
             needed = self.arguments | {"labels", SPECIAL, OFFSETS}
             columns = {name: value for name, value in columns.items() if name in needed}
-        highest = max(columns["input_ids"])
+        highest = max(*columns["input_ids"], *columns.get("labels", ()))
         if self.vocabulary is not None and highest >= self.vocabulary:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise TrainingError(

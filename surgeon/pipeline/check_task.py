@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from surgeon.data.corpus import predicted
+from surgeon.data.corpus import predicted, spans_or_pairs
 from surgeon.data.network import CLASS_LOSS, SEQUENCES
 from surgeon.data.readers import called, check_columns, read
 from surgeon.data.sources import Columns, Corpus
-from surgeon.data.spans import spans_of
 from surgeon.data.texts import open_texts
 from surgeon.errors import TrainingError, suggest
 from surgeon.interfaces.operation import training_requests
@@ -48,7 +47,7 @@ def check_task(prepared: Prepared, settings: TrainSettings) -> None:
             if network.language == SEQUENCES:
                 stated = prepared_as(network, prepared.record, [source])
                 texts = open_texts(source.text, source.tokenizer, source.max_length, stated)
-                spans_of(source, network, texts.tokenizer, 0)
+                spans_or_pairs(source, network, texts.tokenizer, 0)
         elif isinstance(source, Columns) and source.text is not None and language_of(model) is not None:
             _refuse_classes(model, source, objectives, f"train.data.{number}" if number else "train.data")
     if outputs and set(outputs) != {LONE}:
@@ -70,11 +69,12 @@ def _refuse_classes(model: nn.Module, source: Columns, objectives: Sequence[Obje
     for column in sorted(columns):
         if hasattr(rows.features[column], "feature"):  # a list for each text: a label for each of its tokens
             continue
+        pairs = f"prompt: {source.text}, completion: {column}"
         raise TrainingError(
             f"{type(model).__name__} predicts tokens, and the column {column!r} holds one label for each text",
             where=where,
             hint="to classify texts, give it a head: {op: replace_head, classes: [...]}; to train it on the texts "
-            "themselves: {source: corpus, path: ..., text: ...}",
+            f"themselves: {{source: corpus, path: ..., text: ...}}; to write one by the other: {{..., {pairs}}}",
         )
 
 
