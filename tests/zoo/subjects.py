@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.families.inputs import Inputs
+from surgeon.families.transformers.tasks import reads_padding
 from surgeon.graph.inputs.resolve import find_inputs
 from surgeon.graph.roles import Roles, find_roles
 from surgeon.graph.skeleton import skeleton_of
@@ -73,7 +74,7 @@ class Subject:
         """Run ``model``, this network or what has become of it, on the same inputs with the same seed."""
         args, kwargs = self.inputs.tensors(training=training)
         torch.manual_seed(0)
-        with torch.set_grad_enabled(training), _set(model, self.inputs.settings):
+        with torch.set_grad_enabled(training), _set(model, self.inputs.settings), _padding(model):
             return model(*args, **kwargs)
 
     def own_outputs(self) -> dict[str, Tensor]:
@@ -171,6 +172,21 @@ def _set(model: nn.Module, settings: Mapping[str, Any]) -> Iterator[None]:
     finally:
         for module, name, value in saved:
             setattr(module, name, value)
+
+
+@contextmanager
+def _padding(model: nn.Module) -> Iterator[None]:
+    """Give a decoder that classifies a padding token, as training does from the tokenizer: bare configs name none."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    lacks = any(map(reads_padding, type(model).__mro__)) and text.pad_token_id is None
+    if lacks:
+        text.pad_token_id = 0
+    try:
+        yield
+    finally:
+        if lacks:
+            text.pad_token_id = None
 
 
 def _smaller(model: nn.Module, inputs: Inputs) -> Inputs:
