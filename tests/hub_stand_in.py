@@ -95,7 +95,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif path.endswith(".git/info/lfs/objects/batch"):
                 objects = json.loads(body)["objects"]
                 actions = [
-                    {**each, "actions": {"upload": {"href": f"{hub.url}/lfs/{each['oid']}"}}} for each in objects
+                    {**entry, "actions": {"upload": {"href": f"{hub.url}/lfs/{entry['oid']}"}}} for entry in objects
                 ]
                 self.answer({"transfer": "basic", "objects": actions})
             else:
@@ -130,7 +130,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 files = hub.state(name, revision).items()
                 self.answer([{"type": "file", "path": file, "size": len(data), "oid": "0"} for file, data in files])
             elif what == "preupload":
-                paths = [each["path"] for each in json.loads(body)["files"]]
+                paths = [entry["path"] for entry in json.loads(body)["files"]]
                 modes = [(file, "lfs" if file.endswith(".safetensors") else "regular") for file in paths]
                 files = [{"path": file, "uploadMode": mode, "shouldIgnore": False} for file, mode in modes]
                 self.answer({"files": files})

@@ -226,8 +226,8 @@ def test_an_operations_error_is_one_line_with_its_place_in_the_recipe(here: Path
 def test_every_failure_is_a_line_or_two_with_its_own_exit_code(
     here: Path, run: Run, arguments: list[str], code: int, words: str
 ) -> None:
-    found, out, err = run(*arguments)
-    assert (found, out) == (code, "")
+    exit_code, out, err = run(*arguments)
+    assert (exit_code, out) == (code, "")
     assert words in err
     assert len(err.splitlines()) <= 3
     assert "Traceback" not in err

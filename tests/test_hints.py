@@ -84,15 +84,15 @@ def suggests(node: ast.AST) -> bool:
 @cache
 def hints() -> tuple[Hint, ...]:
     """Every suggestion in the source of the package."""
-    found = []
+    hints = []
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             values: list[ast.expr] = []
             if suggests(node):
                 values = [node.value]
-            found += [Hint(name, line, text) for value in values for line, text in literals(value)]
-    return tuple(found)
+            hints += [Hint(name, line, text) for value in values for line, text in literals(value)]
+    return tuple(hints)
 
 
 @cache

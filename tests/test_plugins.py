@@ -72,9 +72,9 @@ def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_built_in_operations_come_through_the_hook() -> None:
-    found = plugins.load(installed=False).operations()
-    assert list(found)[:3] == ["truncate", "freeze", "replace_head"]
-    assert sorted(operation.__name__ for operation in found.values()) == sorted(surgeon.operations.__all__)
+    operations = plugins.load(installed=False).operations()
+    assert list(operations)[:3] == ["truncate", "freeze", "replace_head"]
+    assert sorted(operation.__name__ for operation in operations.values()) == sorted(surgeon.operations.__all__)
     assert set(surgeon.operations.__all__) <= set(surgeon.__all__)
 
 
@@ -117,7 +117,7 @@ def test_a_dotted_module_is_a_plugin_too(site_packages: Path) -> None:
 def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    files = [write(tmp_path / each, "plugin", SOURCE.format(name=f"Step{each.upper()}")) for each in "ab"]
+    files = [write(tmp_path / folder, "plugin", SOURCE.format(name=f"Step{folder.upper()}")) for folder in "ab"]
     assert {"step_a", "step_b"} <= set(plugins.load(files, installed=False).operations())
 
 

@@ -24,8 +24,8 @@ ELSEWHERE = {"quickstart.yaml"}
 def commands(name: str) -> list[list[str]]:
     """The arguments of the ``surgeon`` commands in a recipe's header."""
     header = [line.removeprefix("#").strip() for line in (RECIPES / name).read_text().splitlines() if line[:1] == "#"]
-    found = [line.removeprefix("PYTHONPATH=recipes ") for line in header]
-    return [shlex.split(line)[1:] for line in found if line.startswith("surgeon apply ")]
+    lines = [line.removeprefix("PYTHONPATH=recipes ") for line in header]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("surgeon apply ")]
 
 
 def trains(name: str) -> bool:
@@ -42,7 +42,7 @@ class Workshop:
     def make(self, name: str, *settings: str) -> Path:
         """What the last command in a recipe's header makes, after those that it says come first."""
         last = self.make_earlier(name)
-        return self._run([*last, *(each for setting in settings for each in ("--set", setting))])
+        return self._run([*last, *(item for setting in settings for item in ("--set", setting))])
 
     def make_earlier(self, name: str) -> list[str]:
         """Run the commands in a recipe's header that come before the last one, and return that."""
@@ -55,9 +55,9 @@ class Workshop:
     def make_source(self, recipe: str, command: list[str]) -> None:
         """Make the model that a command in a recipe's header operates on."""
         given = YAML(typ="safe").load((RECIPES / recipe).read_text()).get("model", "")
-        model = next((each for each in (*command[2:3], given) if each.startswith("out/")), "")
+        model = next((part for part in (*command[2:3], given) if part.startswith("out/")), "")
         if model and not (self.root / model).exists():
-            self._run(next(each for name in NAMES for each in commands(name) if _output(each) == model))
+            self._run(next(part for name in NAMES for part in commands(name) if _output(part) == model))
 
     def _run(self, command: list[str]) -> Path:
         recipe, output = Path(command[1]).name, self.root / _output(command)

@@ -35,7 +35,7 @@ AVOIDED = {
 
 NAMES = {"found", "each", "told", "met", "own", "known", "asked", "lent", "rungs"}
 """Names that say nothing of a variable: a participle or pronoun where a noun of the field belongs."""
-NAMED = ("surgeon", "plugins", "recipes")
+NAMED = ("surgeon", "plugins", "recipes", "tests")
 
 ALLOWED = {
     "surgeon/pages/assets/elk.LICENSE.md": "the text of a licence",

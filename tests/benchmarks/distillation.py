@@ -94,13 +94,13 @@ def language(given: argparse.Namespace, folder: Path) -> tuple[dict[str, list[fl
     learnt = perplexity(surgeon.train(model, whole, quiet=True))
     surgeon.save(model, folder / "whole")
     few = {**data, "samples": given.samples}
-    found: dict[str, list[float]] = {"the whole network": [learnt] * given.seeds}
+    accuracies: dict[str, list[float]] = {"the whole network": [learnt] * given.seeds}
     for made in each_seed(partial(healed, folder / "whole", few, given.healing), given):
         for way, value in made.items():
-            found.setdefault(way, []).append(value)
+            accuracies.setdefault(way, []).append(value)
     texts = len((folder / "train.jsonl").read_text().splitlines())
     what = f"The whole network: {given.steps} steps of 16 blocks of {LENGTH} tokens, from {texts} texts; the cut one: "
-    return found, f"{what}{given.healing} such steps, from {given.samples} of the texts."
+    return accuracies, f"{what}{given.healing} such steps, from {given.samples} of the texts."
 
 
 def healed(folder: Path, data: dict[str, object], steps: int, seed: int) -> dict[str, float]:
@@ -130,11 +130,11 @@ def vision(given: argparse.Namespace) -> tuple[dict[str, list[float]], str]:
     """Accuracies in percent by way, one for each seed, and what was trained."""
     data = {"source": "digits", "classes": [0, 1, 2, 3, 4], "per_class": given.per_class}
     whole = surgeon.evaluate(DIGITS, data, part="test", arch="torchvision/shufflenet_v2_x0_5")
-    found = {"the whole network": [100 * whole.main["accuracy"]] * given.seeds}
+    accuracies = {"the whole network": [100 * whole.main["accuracy"]] * given.seeds}
     for made in each_seed(partial(taught, data, given.epochs), given):
         for way, value in made.items():
-            found.setdefault(way, []).append(value)
-    return found, f"{given.per_class} samples of each class, {given.epochs} passes."
+            accuracies.setdefault(way, []).append(value)
+    return accuracies, f"{given.per_class} samples of each class, {given.epochs} passes."
 
 
 def taught(data: dict[str, object], epochs: int, seed: int) -> dict[str, float]:
@@ -148,12 +148,12 @@ def taught(data: dict[str, object], epochs: int, seed: int) -> dict[str, float]:
     return made
 
 
-def table(title: str, what: str, unit: str, found: Mapping[str, list[float]], *, less: bool) -> str:
+def table(title: str, what: str, unit: str, accuracies: Mapping[str, list[float]], *, less: bool) -> str:
     """Means, deviations and paired differences from plain fine-tuning, as Markdown."""
     lines = [f"### {title}", "", what, "", f"| | {unit} | better than plain fine-tuning by | seeds ahead |"]
     lines.append("| --- | --- | --- | --- |")
-    plain = found["plain fine-tuning"]
-    for way, values in found.items():
+    plain = accuracies["plain fine-tuning"]
+    for way, values in accuracies.items():
         cells = [f"{statistics.mean(values):.2f} ± {spread(values):.2f}", "", ""]
         if way.startswith("distillation"):
             gains = [(a - b) if less else (b - a) for a, b in zip(plain, values, strict=True)]
@@ -185,12 +185,12 @@ def main() -> None:
     started = time.perf_counter()
     parts = []
     if given.part != "language":
-        found, what = vision(given)
-        parts.append(table("Vision pair: digits", what, "accuracy, %", found, less=False))
+        accuracies, what = vision(given)
+        parts.append(table("Vision pair: digits", what, "accuracy, %", accuracies, less=False))
     if given.part != "vision":
         with tempfile.TemporaryDirectory() as folder:
-            found, what = language(given, Path(folder))
-        parts.append(table("Language model: docstrings", what, "perplexity", found, less=True))
+            accuracies, what = language(given, Path(folder))
+        parts.append(table("Language model: docstrings", what, "perplexity", accuracies, less=True))
     parts.append(f"{time.perf_counter() - started:.0f} s in all, {given.processes} at a time.")
     text = "\n\n".join(parts)
     print(text)

@@ -63,9 +63,9 @@ def _profile(folder: Path, model: str) -> dict[str, float]:
     whole = time.perf_counter() - start
     spent: dict[str, float] = defaultdict(float)
     for line in process.stderr.splitlines():
-        own, _, module = line.removeprefix("import time:").split("|") if line.count("|") == 2 else ("", "", "")
-        if own.strip().isdigit():
-            spent[_library(module.strip())] += int(own) / 1e6
+        own_time, _, module = line.removeprefix("import time:").split("|") if line.count("|") == 2 else ("", "", "")
+        if own_time.strip().isdigit():
+            spent[_library(module.strip())] += int(own_time) / 1e6
     return {**spent, "the work, and the process itself": whole - sum(spent.values())}
 
 

@@ -116,16 +116,16 @@ def _row(title: str, result: dict[str, Any]) -> str:
 
 
 def _torchvision(run: dict[str, Any]) -> str:
-    each: dict[str, float] = run["each"]
-    slowest = sorted(each, key=lambda name: -each[name])[:5]
+    times: dict[str, float] = run["each"]
+    slowest = sorted(times, key=lambda name: -times[name])[:5]
     return "\n".join(
         [
-            f"**A new head and all else frozen, for each of torchvision's {len(each)} builders** (CPU seconds)",
+            f"**A new head and all else frozen, for each of torchvision's {len(times)} builders** (CPU seconds)",
             "",
             "| median | slowest five | past 1 s | refused |",
             "| ---: | --- | ---: | --- |",
-            f"| {median(each.values()):.2f} | {', '.join(f'{name} {each[name]:.2f}' for name in slowest)} "
-            f"| {sum(seconds > 1 for seconds in each.values())} | {', '.join(run['refused']) or 'none'} |",
+            f"| {median(times.values()):.2f} | {', '.join(f'{name} {times[name]:.2f}' for name in slowest)} "
+            f"| {sum(seconds > 1 for seconds in times.values())} | {', '.join(run['refused']) or 'none'} |",
         ]
     )
 
@@ -216,15 +216,15 @@ def _plan_builders() -> dict[str, Any]:
     from surgeon.errors import SurgeonError
     from surgeon.operations import Freeze, ReplaceHead
 
-    each, refused = {}, []
+    times, refused = {}, []
     for name in torchvision.models.list_models():
         start = time.process_time()
         try:
             surgeon.plan(f"torchvision/{name}", [ReplaceHead(classes=7), Freeze(all_but="head")])
         except SurgeonError as error:
             refused.append(f"{name} ({error.message})")
-        each[name] = time.process_time() - start
-    return {"each": each, "refused": refused}
+        times[name] = time.process_time() - start
+    return {"each": times, "refused": refused}
 
 
 if __name__ == "__main__":

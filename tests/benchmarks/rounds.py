@@ -67,19 +67,19 @@ def table(contenders: list[Contender], against: str, baseline: str | None = None
     ground = median(by_name[baseline].megabytes) if baseline else 0.0
     memory = f"peak MB beyond `{baseline}`" if baseline else "peak MB"
     lines = [f"| | median s | min – max s | × {against} | CPU s | {memory} |", "| --- |" + " ---: |" * 5]
-    for each in contenders:
-        spread = f"{min(each.seconds):.2f} – {max(each.seconds):.2f}"
-        ratio = median(each.seconds) / unit
-        processor, peak = median(each.processor), median(each.megabytes) - ground
+    for rival in contenders:
+        spread = f"{min(rival.seconds):.2f} – {max(rival.seconds):.2f}"
+        ratio = median(rival.seconds) / unit
+        processor, peak = median(rival.processor), median(rival.megabytes) - ground
         lines.append(
-            f"| {each.name} | {median(each.seconds):.2f} | {spread} | {ratio:.2f} | {processor:.2f} | {peak:,.0f} |"
+            f"| {rival.name} | {median(rival.seconds):.2f} | {spread} | {ratio:.2f} | {processor:.2f} | {peak:,.0f} |"
         )
     return "\n".join(lines)
 
 
 def files_of(path: Path) -> list[Path]:
     """The files in a folder, or the file."""
-    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return sorted(path_inside for path_inside in path.rglob("*") if path_inside.is_file()) if path.is_dir() else [path]
 
 
 def _run(contender: Contender, cold: bool) -> tuple[float, float, float, float]:

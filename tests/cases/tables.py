@@ -45,8 +45,8 @@ def a_quote_that_swallows_rows(material: Material, changed: dict[int, str]) -> O
 
 @case("13.4")
 def cells_of_several_lines(material: Material) -> Outcome:
-    found = total(splits_of(source(two_columns(material, ["a\nb", 'say "c"']))))
-    equal(found, {"a\nb": 12, 'say "c"': 12}, "samples by class")
+    rows = total(splits_of(source(two_columns(material, ["a\nb", 'say "c"']))))
+    equal(rows, {"a\nb": 12, 'say "c"': 12}, "samples by class")
     return right("24 rows")
 
 

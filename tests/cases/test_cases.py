@@ -20,7 +20,7 @@ def marked(chosen: Case) -> object:
     return pytest.param(chosen, id=chosen.name, marks=[pytest.mark.slow] if chosen.slow else [])
 
 
-@pytest.mark.parametrize("chosen", [marked(each) for each in all_cases()])
+@pytest.mark.parametrize("chosen", [marked(case) for case in all_cases()])
 def test_data_names_and_files_are_not_bent(chosen: Case, material: Material) -> None:
     outcome = run_case(chosen, material).outcome
     assert outcome.word != "wrong", outcome.seen

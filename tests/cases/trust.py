@@ -61,9 +61,12 @@ def an_artifact_that_names_code(material: Material, name: str) -> Outcome:
     artifact = small_artifact(material)
     manifest = json.loads((artifact / "surgeon.json").read_text())
     text = json.dumps(manifest)
-    own = json.dumps(manifest.get("record", manifest).get("architecture") or manifest["architecture"])
+    stated = json.dumps(manifest.get("record", manifest).get("architecture") or manifest["architecture"])
     (artifact / "surgeon.json").write_text(
-        text.replace(own, json.dumps({"name": name, "provider": "python"}) if own.startswith("{") else json.dumps(name))
+        text.replace(
+            stated,
+            json.dumps({"name": name, "provider": "python"}) if stated.startswith("{") else json.dumps(name),
+        )
     )
     for command in (
         ("inspect", artifact),

@@ -60,10 +60,10 @@ def mutated(value: Any, dice: random.Random) -> Any:
     """Change one to three values."""
     value = copy.deepcopy(value)
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
-        found = places(value)
-        if not found:
+        sites = places(value)
+        if not sites:
             return dice.choice(WRONG)
-        path = dice.choice(found)
+        path = dice.choice(sites)
         inner = value
         for key in path[:-1]:
             inner = inner[key]
@@ -76,7 +76,7 @@ def mutated(value: Any, dice: random.Random) -> Any:
             inner.insert(path[-1], copy.deepcopy(inner[path[-1]]))
         elif kind == 3:
             other = value
-            for key in dice.choice(found)[:-1]:
+            for key in dice.choice(sites)[:-1]:
                 other = (
                     other[key]
                     if isinstance(other, (dict, list)) and (isinstance(other, list) or key in other)

@@ -45,17 +45,17 @@ def test_shapes_follow_the_family_or_the_config(name, shapes):
 
 
 def test_a_detector_takes_a_list_of_images_and_targets_only_in_training():
-    found = find_inputs(build("fasterrcnn"))
-    assert len(found.tensors()[0]) == 1
-    images, targets = found.tensors(training=True)[0]
+    inputs = find_inputs(build("fasterrcnn"))
+    assert len(inputs.tensors()[0]) == 1
+    images, targets = inputs.tensors(training=True)[0]
     assert len(images) == len(targets) == 2
     assert set(targets[0]) == {"boxes", "labels", "masks"}
 
 
 def test_the_values_are_valid_and_the_same_each_time():
-    found = find_inputs(build("t5_classifier"))
-    tokens = found.tensors()[1]["input_ids"]
-    assert torch.equal(tokens, found.tensors()[1]["input_ids"])
+    inputs = find_inputs(build("t5_classifier"))
+    tokens = inputs.tensors()[1]["input_ids"]
+    assert torch.equal(tokens, inputs.tensors()[1]["input_ids"])
     assert (tokens == 1).sum(dim=1).tolist() == [1, 1]  # one end of sentence in each row, at its end
     assert (tokens[:, -1] == 1).all()
 
@@ -72,9 +72,9 @@ def test_the_values_are_valid_and_the_same_each_time():
     ],
 )
 def test_the_first_layer_of_an_unknown_network_says_what_it_takes(first, shape):
-    found = find_inputs(nn.Sequential(nn.Identity(), first))
-    assert found.args[0].shape == shape
-    assert type(first).__name__ in found.origin
+    inputs = find_inputs(nn.Sequential(nn.Identity(), first))
+    assert inputs.args[0].shape == shape
+    assert type(first).__name__ in inputs.origin
 
 
 def test_the_image_size_that_fits_is_found_by_trying():
@@ -94,9 +94,9 @@ def test_the_image_size_that_fits_is_found_by_trying():
     ],
 )
 def test_an_override_is_taken_as_it_is(override, args, kwargs):
-    found = find_inputs(build("resnet"), override)
-    assert tuple(spec.shape for spec in found.args) == args
-    assert {name: spec.shape for name, spec in found.kwargs.items()} == kwargs
+    inputs = find_inputs(build("resnet"), override)
+    assert tuple(spec.shape for spec in inputs.args) == args
+    assert {name: spec.shape for name, spec in inputs.kwargs.items()} == kwargs
 
 
 def test_an_override_bounds_its_integers():
@@ -186,9 +186,9 @@ def test_a_plugin_may_declare_what_its_family_takes():
 def test_columns_take_what_the_first_one_takes(name):
     model = build(name)
     columns = surgeon.apply(model, [surgeon.Progressive(task="second")])
-    found = find_inputs(columns)
-    assert found == find_inputs(model)
-    args, kwargs = found.tensors()
+    inputs = find_inputs(columns)
+    assert inputs == find_inputs(model)
+    args, kwargs = inputs.tensors()
     with torch.no_grad():
         assert len(columns(*args, **kwargs)) == 2
 

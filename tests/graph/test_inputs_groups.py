@@ -55,8 +55,8 @@ def test_a_network_that_only_works_with_a_session_says_what_is_missing():
 
 
 def test_one_sample_alone_is_tried_last():
-    found = find_inputs(build_skeleton(lambda: TvpModel(TvpConfig())))
-    batches = [each.kwargs["input_ids"].shape[0] for each in found.candidates()]
+    inputs = find_inputs(build_skeleton(lambda: TvpModel(TvpConfig())))
+    batches = [candidate.kwargs["input_ids"].shape[0] for candidate in inputs.candidates()]
     assert set(batches) == {1, 2}
     assert batches == sorted(batches, reverse=True)
 

@@ -144,7 +144,7 @@ def no_trace():
 def test_the_head_is_found(name):
     roles = roles_of(name)
     assert roles.sites("head") == HEADS[name]
-    assert all(found.evidence for found in roles.head)
+    assert all(finding.evidence for finding in roles.head)
     assert all(traced(name).calls(site) for site in HEADS[name])
 
 
@@ -269,7 +269,7 @@ def test_every_torchvision_fact_holds_for_its_builder(family):
     assert family.holds(model)
     roles = find_roles(model, no_trace)
     modules = dict(model.named_modules())
-    assert all(found.evidence == f"declared for {family.name}" for found in roles.head)
+    assert all(finding.evidence == f"declared for {family.name}" for finding in roles.head)
     classes = {91, 400, 1000, 21, 364, 17, 2}  # 364: four sides of 91 boxes; 17: keypoints; 2: flow
     for site in roles.sites("head"):
         width = getattr(modules[site], "out_features", None) or modules[site].out_channels
@@ -289,7 +289,7 @@ def test_every_fact_about_one_class_holds_without_a_trace(family):
     model = build_skeleton(lambda: cls(cls.config_class()))
     roles = find_roles(model, no_trace)
     assert roles.sites("head")
-    assert {found.evidence for found in roles.head} == {f"declared for {family.name}"}
+    assert {finding.evidence for finding in roles.head} == {f"declared for {family.name}"}
 
 
 @pytest.mark.parametrize("family", [f for f in TRANSFORMERS if not f.exact], ids=lambda f: f.name.split("*")[1])

@@ -77,8 +77,8 @@ def edited_model() -> surgeon.NetworkView:
 
 
 def evaluation() -> surgeon.Evaluation:
-    each = {EVIL: {"samples": 3, "accuracy": 0.5}, "b": {"samples": 7, "accuracy": None}}
-    measures = {"samples": 10, "accuracy": 0.25, "per_class": each, "confusion": [[1, 2], [3, 4]]}
+    by_domain = {EVIL: {"samples": 3, "accuracy": 0.5}, "b": {"samples": 7, "accuracy": None}}
+    measures = {"samples": 10, "accuracy": 0.25, "per_class": by_domain, "confusion": [[1, 2], [3, 4]]}
     return surgeon.Evaluation(1234, {"logits": {"all": measures, EVIL: {"samples": 5}}}, {"logits": (EVIL, "b")})
 
 

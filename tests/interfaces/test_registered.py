@@ -63,9 +63,9 @@ def test_what_an_unregistered_operation_made_is_refused_when_it_is_saved(suffix,
 
 
 def test_an_operation_called_like_ours_is_refused_too(tmp_path):
-    own = type("Truncate", (Quiet,), {"__module__": __name__})
+    same_name = type("Truncate", (Quiet,), {"__module__": __name__})
     with pytest.raises(OutputError, match="operation 'truncate'"):
-        surgeon.save(surgeon.apply(build("resnet"), [own(at="layer4")]), tmp_path / "out")
+        surgeon.save(surgeon.apply(build("resnet"), [same_name(at="layer4")]), tmp_path / "out")
 
 
 def test_to_register_again_replaces_as_in_a_notebook():

@@ -98,8 +98,8 @@ def test_the_first_column_is_what_it_was_and_the_second_is_fed_what_the_site_pro
     expected = copy.deepcopy(network.columns[0])(x)
     first, second = network.columns
     adapter = network.laterals[1][0].adapters[0]
-    own, fed = (nn.functional.linear(x, c.first.weight, c.first.bias) for c in (second, first))
-    h = own + adapter.project(fed)
+    direct, fed = (nn.functional.linear(x, c.first.weight, c.first.bias) for c in (second, first))
+    h = direct + adapter.project(fed)
     outputs = network(x)
     assert list(outputs) == ["first", "second"]
     assert torch.equal(outputs["first"], expected)

@@ -146,8 +146,8 @@ def test_adapters_compile_whole(name):
     torch.nn.init.normal_(next(m for m in edited.modules() if isinstance(m, BottleneckAdapter)).up.weight)
     compiled = torch.compile(copy.deepcopy(edited), fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        found = main_tensor(compiled(*args, **kwargs))
-    torch.testing.assert_close(found, run(edited, name), atol=1e-4, rtol=1e-4)
+        compiled_output = main_tensor(compiled(*args, **kwargs))
+    torch.testing.assert_close(compiled_output, run(edited, name), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", list(HEADS))

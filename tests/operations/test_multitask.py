@@ -34,10 +34,10 @@ def test_every_task_is_an_output_beside_the_networks_own(name):
     assert isinstance(outputs, Outputs)
     assert outputs.species.shape == (2, 3)
     assert outputs.age.shape == (2, 1)
-    own = {"logits": whole} if isinstance(whole, torch.Tensor) else whole
-    for key in own:
-        if isinstance(own[key], torch.Tensor):
-            assert torch.equal(outputs[key], own[key])
+    own_outputs = {"logits": whole} if isinstance(whole, torch.Tensor) else whole
+    for key in own_outputs:
+        if isinstance(own_outputs[key], torch.Tensor):
+            assert torch.equal(outputs[key], own_outputs[key])
     assert set(dict(edited.named_modules())) > set(dict(model.named_modules()))
 
 
@@ -129,8 +129,8 @@ def test_a_step_on_the_tasks_moves_the_shared_trunk():
 def test_each_task_brings_its_loss_label_and_weight():
     tasks = {**TASKS, "topics": {"kind": "multilabel", "classes": 4, "weight": 0.5, "label": "tags"}, "size": {
         "kind": "regression", "classes": 2, "loss": "huber"}}  # fmt: skip
-    found = {o.output: (o.loss, o.label, o.weight) for o in Multitask(tasks=tasks).objectives()}
-    assert found == {
+    objectives = {o.output: (o.loss, o.label, o.weight) for o in Multitask(tasks=tasks).objectives()}
+    assert objectives == {
         "species": ("cross_entropy", "species", 1.0),
         "age": ("mse", "age", 1.0),
         "topics": ("bce", "tags", 0.5),

@@ -25,7 +25,7 @@ LAST = {
 """What runs from the last block on."""
 
 
-class Own(nn.Module):
+class Custom(nn.Module):
     """A network that only its author can build, with a parameter that no layer resets."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def test_statistics_are_reinitialised_with_the_parameters():
 
 
 def test_a_layer_that_initialises_its_parts_has_the_last_word():
-    edited = surgeon.apply(Own().eval(), [Reinit(sites="attention")])
+    edited = surgeon.apply(Custom().eval(), [Reinit(sites="attention")])
     assert not edited.attention.out_proj.bias.any(), "MultiheadAttention puts zeros there"
 
 
@@ -144,9 +144,9 @@ def test_what_to_draw_is_said_in_one_way(fields, words):
     [
         (build("resnet"), {"last": 9}, "has 8 blocks, not 9"),
         (build("resnet"), {"sites": "relu"}, "hold no tensors"),
-        (Own().eval(), {"sites": "."}, "cannot reinitialise 1 parameters: scale"),
+        (Custom().eval(), {"sites": "."}, "cannot reinitialise 1 parameters: scale"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(model, fields, words):
     with pytest.raises(OperationError, match=words):
-        surgeon.plan(model, [Reinit(**fields)], inputs=[[2, 4, 8]] if isinstance(model, Own) else None)
+        surgeon.plan(model, [Reinit(**fields)], inputs=[[2, 4, 8]] if isinstance(model, Custom) else None)

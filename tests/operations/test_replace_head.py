@@ -252,7 +252,7 @@ def test_one_stage_detectors_know_how_many_classes_they_reshape_to():
     args, _ = example("ssdlite")
     losses = edited.train()(*args, detection_targets())
     assert all(loss.isfinite() for loss in losses.values())
-    assert max(int(found["labels"].max()) for found in edited.eval()(*args) if len(found["labels"])) <= 2
+    assert max(int(detected["labels"].max()) for detected in edited.eval()(*args) if len(detected["labels"])) <= 2
 
 
 @pytest.mark.parametrize("builder", [tv.detection.retinanet_resnet50_fpn, tv.detection.fcos_resnet50_fpn])

@@ -157,8 +157,8 @@ def test_stems_compile_whole(name):
     compiled = torch.compile(copy.deepcopy(edited), fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         for stem in ("a", "b", "a"):
-            found = main_tensor(compiled(*args, **kwargs, stem=stem))
-            torch.testing.assert_close(found, run(edited, name, stem=stem), atol=1e-4, rtol=1e-4)
+            compiled_output = main_tensor(compiled(*args, **kwargs, stem=stem))
+            torch.testing.assert_close(compiled_output, run(edited, name, stem=stem), atol=1e-4, rtol=1e-4)
 
 
 def test_the_plan_counts_kept_and_derived_tensors():

@@ -189,7 +189,7 @@ def test_lists_with_an_entry_for_each_block_are_thinned_with_the_blocks(tmp_path
     model, tokens = transformers.XLMModel(config).eval(), torch.tensor([[3, 1, 4, 1, 5]])
     thinned = surgeon.apply(model, Truncate(keep_blocks=[0, 2]))
     lists = (thinned.attentions, thinned.layer_norm1, thinned.ffns, thinned.layer_norm2)
-    assert [len(each) for each in lists] == [2, 2, 2, 2]
+    assert [len(layers) for layers in lists] == [2, 2, 2, 2]
     assert torch.equal(thinned.layer_norm2[1].weight, model.layer_norm2[2].weight)
     surgeon.save(thinned, tmp_path / "thinned")
     again = transformers.XLMModel.from_pretrained(tmp_path / "thinned").eval()
@@ -213,8 +213,8 @@ class Expert(nn.Module):
         self.trunk, self.expert = (nn.ModuleDict({"layers": nn.ModuleList(Layer() for _ in range(4))}) for _ in "ab")
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        for own, other in zip(self.trunk["layers"], self.expert["layers"], strict=True):
-            values = other(own(values))
+        for layer, other in zip(self.trunk["layers"], self.expert["layers"], strict=True):
+            values = other(layer(values))
         return values
 
 

@@ -56,26 +56,26 @@ def scores(method, **fields):
 
 
 def test_dap_multiplies_up_the_probabilities_of_attributes():
-    found, logits, _ = scores("dap", prior="classes")
+    scored, logits, _ = scores("dap", prior="classes")
     table = torch.tensor(list(ANIMALS.values()))
     prior = table.mean(0)
     for row in range(2):
         p = logits[row].sigmoid()
         for index, a in enumerate(table):
             expected = (a * (p / prior).log() + (1 - a) * ((1 - p) / (1 - prior)).log()).sum()
-            torch.testing.assert_close(found[row, index], expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(scored[row, index], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_bilinear_and_cosine_scores_are_what_they_say():
     directions = functional.normalize(torch.tensor(list(ANIMALS.values())), dim=1)
-    found, projected, _ = scores("bilinear")
-    torch.testing.assert_close(found, projected @ directions.T)
-    found, projected, head = scores("cosine")
-    torch.testing.assert_close(found, 10 * functional.normalize(projected, dim=1) @ directions.T)
+    scored, projected, _ = scores("bilinear")
+    torch.testing.assert_close(scored, projected @ directions.T)
+    scored, projected, head = scores("cosine")
+    torch.testing.assert_close(scored, 10 * functional.normalize(projected, dim=1) @ directions.T)
     assert head.embedding is None
-    found, projected, head = scores("cosine", embed=5)
+    scored, projected, head = scores("cosine", embed=5)
     embedded = functional.normalize(torch.tensor(list(ANIMALS.values())) @ head.embedding.weight.T, dim=1)
-    torch.testing.assert_close(found, 10 * functional.normalize(projected, dim=1) @ embedded.T)
+    torch.testing.assert_close(scored, 10 * functional.normalize(projected, dim=1) @ embedded.T)
 
 
 @pytest.mark.parametrize("method", ["dap", "bilinear", "cosine"])
@@ -90,8 +90,8 @@ def test_classes_are_added_when_the_network_is_used(method, tmp_path):
     assert torch.equal(outputs[:, :3], before)
     torch.testing.assert_close(outputs[:, 4], before[:, 1])
     alone = with_classes(wider, {"horse": [0, 0, 1]}, only=True)
-    found = run(alone, "resnet")
-    torch.testing.assert_close(found.logits if method == "dap" else found, outputs[:, 3:4])
+    scored = run(alone, "resnet")
+    torch.testing.assert_close(scored.logits if method == "dap" else scored, outputs[:, 3:4])
     assert class_names(alone) == ["horse"]
     assert class_names(model) == ["zebra", "whale", "owl"], "the model handed in is as it was"
     assert wider.layer4[1].conv2.weight is model.layer4[1].conv2.weight

@@ -53,8 +53,8 @@ def run_in_page(page: Path, script: str, *, width: int = 1200) -> dict[str, Any]
         ``value``: what it returns; ``opened``: the milliseconds until the graph stood; ``faults``: uncaught errors.
     """
     text = page.read_text(encoding="utf-8")
-    head, found, tail = text.partition("<head>")
-    assert found
+    head, tag, tail = text.partition("<head>")
+    assert tag
     body, end, rest = tail.rpartition("</body>")
     copy = page.with_name(f"{page.stem}-probed.html")
     copy.write_text(f"{head}<head>{PROBE}{body}{HARNESS % script}{end}{rest}", encoding="utf-8")

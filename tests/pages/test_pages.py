@@ -160,14 +160,14 @@ def test_the_page_resolves_selectors_as_surgeon_does(tmp_path: Path) -> None:
     """
     said = run_in_page(page, script)
     assert said["faults"] == []
-    for selector, found in zip(SELECTORS, said["value"], strict=True):
+    for selector, matches in zip(SELECTORS, said["value"], strict=True):
         try:
             expected = [
                 site.site.removeprefix(".") if site.site == "." else site.site for site in view.select(selector)
             ]
         except SiteError:
             expected = None
-        assert found == expected, selector
+        assert matches == expected, selector
 
 
 @browser

@@ -162,7 +162,7 @@ def test_pooling_is_given_the_new_width(tmp_path: Path) -> None:
     folder = folders.sentences(tmp_path / "st")
     shutil.rmtree(folder / "2_Dense")
     beside = adapt(companions(folder), [], Sizes(16, None), wide(12))
-    pooling = next(each for each in beside.companions if each.name == "1_Pooling/config.json")
+    pooling = next(companion for companion in beside.companions if companion.name == "1_Pooling/config.json")
     assert pooling.json()["word_embedding_dimension"] == 12
 
 

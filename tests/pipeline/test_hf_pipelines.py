@@ -82,7 +82,7 @@ def test_new_classes_give_a_stock_class_that_trains_predicts_and_serves(name, tm
 
     samples = pipeline_folders.samples(kind, tmp_path)
     for answer in answers(pipeline_folders.PIPELINES[kind], tmp_path / "out", samples, top_k=None):
-        assert {each["label"] for each in (answer[0] if isinstance(answer[0], list) else answer)} == set(CLASSES)
+        assert {entry["label"] for entry in (answer[0] if isinstance(answer[0], list) else answer)} == set(CLASSES)
     read = tmp_path / "data" / "t.csv" if kind != "image" else tmp_path / "data" / "left"
     predicted = surgeon.predict(tmp_path / "out", [read])
     assert len(predicted.rows) >= 4

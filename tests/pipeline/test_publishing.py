@@ -206,7 +206,7 @@ def test_push_sends_the_artifact_with_a_card_and_it_loads_from_the_hub(hub, trai
     assert printed["left_out"] == ["notes.pickle"]
     assert hub.private["someone/films"] == "private"
     assert hub.messages == ["first"]
-    requests = [each for each in hub.requests if "agent" not in each]
+    requests = [request for request in hub.requests if "agent" not in request]
     assert requests[:2] == ["GET /api/whoami-v2", "POST /api/repos/create"]
 
     loaded, local = surgeon.load("hf:someone/films"), surgeon.load(trained)

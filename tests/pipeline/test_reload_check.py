@@ -93,11 +93,11 @@ def test_a_faithful_artifact_passes_and_the_report_says_what_was_compared(
     monkeypatch.setattr(reloading, "RUN", run)
     monkeypatch.setattr(reloading, "COMPARED", compared)
     path = prepared.write(tmp_path / "net.safetensors")
-    found = reloading.check_streamed(prepared, path, scale_plugin)
-    assert (found.tensors, found.outputs) == expected
-    assert found.total == TOTAL
-    assert (found.note is None) is (run > 0)
-    assert ("first and last 0 kB" in (found.note or "")) is (compared < 2**28)
+    reloaded = reloading.check_streamed(prepared, path, scale_plugin)
+    assert (reloaded.tensors, reloaded.outputs) == expected
+    assert reloaded.total == TOTAL
+    assert (reloaded.note is None) is (run > 0)
+    assert ("first and last 0 kB" in (reloaded.note or "")) is (compared < 2**28)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,6 @@ def test_the_network_in_memory_is_left_as_it_is(prepared, scale_plugin, tmp_path
 def test_a_forward_that_is_not_possible_is_said(checkpoint, scale_plugin, tmp_path):
     prepared = prepare(checkpoint, [ReplaceHead(classes=3)], inputs=[[2, 4, 64, 64]], plugins=scale_plugin)
     path = prepared.write(tmp_path / "artifact")
-    found = reloading.check_streamed(prepared, path, scale_plugin)
-    assert (found.tensors, found.outputs) == (TOTAL, None)
-    assert "no forward: inputs given do not run" in found.note
+    reloaded = reloading.check_streamed(prepared, path, scale_plugin)
+    assert (reloaded.tensors, reloaded.outputs) == (TOTAL, None)
+    assert "no forward: inputs given do not run" in reloaded.note

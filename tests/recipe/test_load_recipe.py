@@ -148,12 +148,12 @@ def test_inputs_are_a_list_of_shapes_or_a_mapping_and_mean_what_they_mean_in_pyt
     from surgeon.graph.inputs.resolve import find_inputs
 
     recipe = load(tmp_path, RECIPE + f"inputs: {text}\n")
-    found = find_inputs(nn.Identity(), recipe.inputs)
-    assert [spec.shape for spec in (*found.args, *found.kwargs.values())] == shapes
-    assert found == find_inputs(nn.Identity(), recipe.to_dict()["inputs"])
+    inputs = find_inputs(nn.Identity(), recipe.inputs)
+    assert [spec.shape for spec in (*inputs.args, *inputs.kwargs.values())] == shapes
+    assert inputs == find_inputs(nn.Identity(), recipe.to_dict()["inputs"])
     if "int64" in text:
-        spec = [*found.args, *found.kwargs.values()][-1]
-        assert (str(spec.dtype), spec.high) == ("torch.int64", 9 if found.args else 100)
+        spec = [*inputs.args, *inputs.kwargs.values()][-1]
+        assert (str(spec.dtype), spec.high) == ("torch.int64", 9 if inputs.args else 100)
 
 
 @pytest.mark.parametrize(

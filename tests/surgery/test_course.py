@@ -46,7 +46,7 @@ class FromNeighbour(Operation):
         old = surgery.site("fc").module
         new = surgery.new(nn.Linear, old.in_features, 2, like=old)
         surgery.derive(new.weight, [old.weight], lambda weight: weight[:2] * 2)
-        surgery.derive(new.bias, [new.bias, old.bias], lambda own, bias: own * 0 + bias[:2])
+        surgery.derive(new.bias, [new.bias, old.bias], lambda values, bias: values * 0 + bias[:2])
         surgery.replace("fc", new)
         return model
 

@@ -100,13 +100,13 @@ def test_values_written_into_a_skeleton_are_refused_with_the_tensor_and_the_righ
 @pytest.mark.parametrize("family", HEADS)
 def test_modules_that_initialise_themselves_and_casts_are_no_writes(family):
     def act(surgery, head):
-        class Own(nn.Linear):
+        class Custom(nn.Linear):
             def reset_parameters(self):
                 self.weight.data.fill_(3.0)
                 nn.init.zeros_(self.bias)
 
         surgery.trace(training=True)
-        surgery.replace(HEADS[family], surgery.new(Own, head.in_features, 3, like=head).double())
+        surgery.replace(HEADS[family], surgery.new(Custom, head.in_features, 3, like=head).double())
 
     assert torch.all(during(family, act).get_submodule(HEADS[family]).weight == 3.0)
 

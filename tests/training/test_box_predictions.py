@@ -71,8 +71,8 @@ def test_keypoints_are_those_of_the_network_by_name(tmp_path, points, names):
     assert {box["class"] for box in boxes} == {"person"}
     for box, places, scores in zip(boxes, expected["keypoints"], expected["keypoints_scores"], strict=True):
         assert list(box["keypoints"])[:2] == names
-        found = torch.tensor(list(box["keypoints"].values()))
-        assert torch.allclose(found, torch.cat([places[:, :2], scores[:, None]], 1), atol=1e-4)
+        keypoints = torch.tensor(list(box["keypoints"].values()))
+        assert torch.allclose(keypoints, torch.cat([places[:, :2], scores[:, None]], 1), atol=1e-4)
     assert predicted.to_table()[0][7:10] == [f"{names[0]} {what}" for what in ("x", "y", "score")]
     assert json.dumps(predicted.to_dict())
 

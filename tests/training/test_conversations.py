@@ -79,8 +79,8 @@ def test_the_assistants_turns_alone_are_learnt(tmp_path: Path, template: str):
     assert texts == expected
     assert set(splits.inputs) == {"input_ids", "attention_mask"}
     batch = batch_of(splits, 2)
-    own = model(**{name: batch[name] for name in splits.inputs}, labels=batch["labels"]).loss
-    assert abs(loss_of(model, splits, batch).item() - own.item()) < 1e-6
+    own_loss = model(**{name: batch[name] for name in splits.inputs}, labels=batch["labels"]).loss
+    assert abs(loss_of(model, splits, batch).item() - own_loss.item()) < 1e-6
 
 
 @pytest.mark.parametrize(

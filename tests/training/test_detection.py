@@ -244,16 +244,16 @@ def test_the_count_of_a_head_without_names_is_compared(tmp_path):
 def test_the_measures_are_those_of_coco():
     """One of two boxes is found exactly, beside a false one of a higher score: precision is 1/2."""
     none = [-100.0] * 6
-    found = [[0.9, 0, 50, 50, 60, 60], [0.8, 0, 0, 0, 10, 10]]
+    boxes = [[0.9, 0, 50, 50, 60, 60], [0.8, 0, 0, 0, 10, 10]]
     given = [[0, 0, 0, 0, 10, 10], [0, 0, 20, 20, 30, 30]]
-    row = torch.tensor([*found, *[none] * (MOST - 2), *given, none]).flatten()
+    row = torch.tensor([*boxes, *[none] * (MOST - 2), *given, none]).flatten()
     measured = of_boxes(row[None], MOST, ["thing", "other"])
     points = sum(recall <= 0.5 for recall in torch.linspace(0, 1, 101).tolist())
     assert measured["map"] == pytest.approx(0.5 * points / 101, abs=1e-3)
     assert measured["mar"] == pytest.approx(0.5)
     assert measured["boxes"] == 2
     assert measured["per_class"]["other"] == {"boxes": 0, "map": None, "mar": None}
-    crowd = torch.tensor([*found, *[none] * (MOST - 2), given[0], [0, 1, 48, 48, 64, 64]]).flatten()
+    crowd = torch.tensor([*boxes, *[none] * (MOST - 2), given[0], [0, 1, 48, 48, 64, 64]]).flatten()
     assert of_boxes(crowd[None], MOST)["map"] == pytest.approx(1.0), "a box inside a crowd is not wrong"
 
 

@@ -69,9 +69,9 @@ def test_all_predictions_from_disk_are_the_teachers(own_cache: Path):
     assert difference(live, kept) < 1e-6
     files = sorted(own_cache.rglob("*.npy"))
     assert len(files) == 3
-    times = [each.stat().st_ino for each in files]
+    times = [file.stat().st_ino for file in files]
     taught({"weight": 0.7, "top": 3})
-    assert [each.stat().st_ino for each in sorted(own_cache.rglob("*.npy"))] == times, "read again, not made again"
+    assert [file.stat().st_ino for file in sorted(own_cache.rglob("*.npy"))] == times, "read again, not made again"
     taught({"weight": 0.7, "top": 3}, by=lambda: make(seed=6))
     assert len(list(own_cache.rglob("*.npy"))) == 6, "another teacher's are others"
 
@@ -85,10 +85,10 @@ def test_what_is_not_kept_counts_as_one_class():
     p = torch.cat([values.exp(), 1 - values.exp().sum(1, keepdim=True)], 1)
     q = new.exp().gather(1, classes)
     q = torch.cat([q, 1 - q.sum(1, keepdim=True)], 1)
-    found = top_loss(logits, classes, values, 2.0)
-    torch.testing.assert_close(found, (p * (p.log() - q.log())).sum(1))
+    loss = top_loss(logits, classes, values, 2.0)
+    torch.testing.assert_close(loss, (p * (p.log() - q.log())).sum(1))
     whole = (old.exp() * (old - new)).sum(1)
-    assert (found <= whole + 1e-6).all(), "it never exceeds the divergence over all classes"
+    assert (loss <= whole + 1e-6).all(), "it never exceeds the divergence over all classes"
     assert top_loss(other, classes, values, 2.0).abs().max() < 1e-6
 
 
@@ -254,7 +254,7 @@ def test_padded_texts_and_completions_are_compared_where_they_are_learnt(tmp_pat
     kept = settings(tmp_path, {"weight": 0.5, "top": 300}, packing="none", max_length=64)
     cut = surgeon.Truncate(keep_blocks=2)
     plain = {"arguments": {"optim": "sgd"}}  # Adam turns rounding into steps
-    one, two = (surgeon.finetune(folder, cut, settings=each.model_copy(update=plain))[0] for each in (live, kept))
+    one, two = (surgeon.finetune(folder, cut, settings=run.model_copy(update=plain))[0] for run in (live, kept))
     assert difference(one, two) < 1e-5
 
 
@@ -284,7 +284,7 @@ def test_a_donor_teaches_and_is_named_as_what_the_recipe_reaches_for(tmp_path: P
         f"train: {{data: {{{data}}}, epochs: 0.01, distill: {{teacher: teacher}}}}\n"
     )
     loaded = surgeon.load_recipe(recipe)
-    assert [each.what for each in reaches(loaded) if each.where == "train.distill.teacher"] == [str(other)]
+    assert [reach.what for reach in reaches(loaded) if reach.where == "train.distill.teacher"] == [str(other)]
     report = surgeon.run_recipe(folder, recipe, tmp_path / "out")
     assert report.training is not None
     with pytest.raises(RecipeError, match=r"uses file .*train\.distill\.teacher"):

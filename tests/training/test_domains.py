@@ -29,9 +29,9 @@ def test_each_domain_is_normalised_as_if_it_were_the_batch_in_the_order_of_the_b
     norms = SeparateNorms(model)
     with norms.installed():
         norms.domain = domain
-        found = model(x)
+        output = model(x)
     for number in range(3):
-        torch.testing.assert_close(found[domain == number], alone(x[domain == number]))
+        torch.testing.assert_close(output[domain == number], alone(x[domain == number]))
     torch.testing.assert_close(model[1].running_mean, alone[1].running_mean)
     assert model[1].num_batches_tracked == 3
 
@@ -43,11 +43,11 @@ def test_the_running_statistics_follow_the_domain_that_is_kept_alone():
     norms = SeparateNorms(model, keep=1)
     with norms.installed():
         norms.domain = domain
-        found = model(x)
-    torch.testing.assert_close(found[domain == 1], alone(x[domain == 1]))
+        output = model(x)
+    torch.testing.assert_close(output[domain == 1], alone(x[domain == 1]))
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(getattr(model[1], name), getattr(alone[1], name))
-    torch.testing.assert_close(found[domain == 0], alone(x[domain == 0]))
+    torch.testing.assert_close(output[domain == 0], alone(x[domain == 0]))
     assert model[1].track_running_stats
 
 
@@ -68,9 +68,9 @@ def test_a_lone_value_is_normalised_by_the_running_statistics():
     x = torch.randn(3, 3)
     with norms.installed():
         norms.domain = torch.tensor([0, 0, 1])
-        found = norm(x)
+        output = norm(x)
     torch.testing.assert_close(norm.running_mean, 1.8 + 0.1 * x[:2].mean(0))
-    torch.testing.assert_close(found[2], (x[2] - norm.running_mean) / (norm.running_var + norm.eps).sqrt())
+    torch.testing.assert_close(output[2], (x[2] - norm.running_mean) / (norm.running_var + norm.eps).sqrt())
 
 
 def domains(count: int = 40) -> Splits:

@@ -79,8 +79,8 @@ def test_the_result_is_that_of_training_without_to_float_tolerance(make):
     one = train(plain, settings("none"), quiet=True)
     other = train(cached, settings("cache"), quiet=True)
     assert [e["loss"] for e in other.history] == pytest.approx([e["loss"] for e in one.history], rel=1e-3)
-    for (name, tensor), found in zip(plain.state_dict().items(), cached.state_dict().values(), strict=True):
-        torch.testing.assert_close(found, tensor, rtol=1e-3, atol=1e-4, msg=name)
+    for (name, tensor), value in zip(plain.state_dict().items(), cached.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, tensor, rtol=1e-3, atol=1e-4, msg=name)
     assert list(cache_folder().glob("*.npy"))
     assert not any("forward" in module.__dict__ for module in cached.modules())
 

@@ -98,5 +98,5 @@ def test_a_sample_whose_loss_is_not_a_number_is_not_passed_over():
     target = Target(Objective(output="logits"), cross_entropy)
     logits = torch.zeros(2, 3)
     logits[1] = torch.nan
-    found = means([target], *rows([target], {"logits": logits}, {"labels": torch.tensor([0, 1])}))
-    assert found["logits_loss"] != found["logits_loss"]
+    measured = means([target], *rows([target], {"logits": logits}, {"labels": torch.tensor([0, 1])}))
+    assert measured["logits_loss"] != measured["logits_loss"]

@@ -185,8 +185,8 @@ def test_training_lowers_the_perplexity_and_evaluate_measures_the_same(
     assert measured[name] == pytest.approx(torch.tensor(report.after["logits_loss"]).exp().item(), rel=1e-4)
     assert report.after["logits_loss"] < report.before["logits_loss"] - 0.5
     surgeon.save(model, tmp_path / "out")
-    found = surgeon.evaluate(tmp_path / "out", data, part="test")
-    assert found.main[name] == pytest.approx(measured[name], rel=1e-5)
+    evaluated = surgeon.evaluate(tmp_path / "out", data, part="test")
+    assert evaluated.main[name] == pytest.approx(measured[name], rel=1e-5)
     if name == "perplexity":
         alone = surgeon.evaluate(tmp_path / "out", path)
         assert alone.samples == len(SENTENCES)

@@ -36,17 +36,17 @@ def test_measures_are_those_of_the_labelled_samples_of_each_domain():
         "domain": torch.tensor([0, 0, 0, 1, 1, 1]),
     }
     both = targets("cross_entropy", "mse")
-    found = by_task_and_domain(both, ["classes", "values"], *rows(both, outputs, batch), ["here", "there"])
-    classes = found["cross_entropy"]
+    measured = by_task_and_domain(both, ["classes", "values"], *rows(both, outputs, batch), ["here", "there"])
+    classes = measured["cross_entropy"]
     assert classes["all"]["samples"] == 5
     assert classes["all"]["accuracy"] == pytest.approx(4 / 5)
     assert classes["here"]["accuracy"] == pytest.approx(2 / 3)
     assert classes["there"]["accuracy"] == 1
     # class 0: 1, class 1: 2 · 1 · ½ / 1½, class 2: 0
     assert classes["here"]["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert set(found["mse"]) == {"all", "here"}, "no value is known there"
-    assert found["mse"]["here"]["mae"] == pytest.approx(0.5 / 3)
-    assert found["mse"]["here"]["r2"] == pytest.approx(1 - 0.25 / torch.tensor([1.0, 2.5, 3.0]).var().item() / 2)
+    assert set(measured["mse"]) == {"all", "here"}, "no value is known there"
+    assert measured["mse"]["here"]["mae"] == pytest.approx(0.5 / 3)
+    assert measured["mse"]["here"]["r2"] == pytest.approx(1 - 0.25 / torch.tensor([1.0, 2.5, 3.0]).var().item() / 2)
 
 
 def test_a_report_tells_the_accuracy_of_each_domain():

@@ -22,16 +22,16 @@ def test_classes_are_measured_as_by_scikit_learn():
     labels[labels == 3] = 0
     logits = torch.randn(300, 5, generator=DRAW) + 2 * F.one_hot(labels, 5)
     labels[::7] = -100
-    found = of_confusion(confusion_of(logits, labels, 5), ["a", "b", "c", "d", "e"])
+    measured = of_confusion(confusion_of(logits, labels, 5), ["a", "b", "c", "d", "e"])
     some = labels >= 0
     truth, predicted = labels[some].numpy(), logits.argmax(1)[some].numpy()
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert measured["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
     recalls = metrics.recall_score(truth, predicted, average=None, labels=[0, 1, 2, 4])
-    assert found["balanced_accuracy"] == pytest.approx(recalls.mean())
-    assert found["f1"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
-    assert found["confusion"] == metrics.confusion_matrix(truth, predicted, labels=range(5)).tolist()
-    assert found["per_class"]["e"]["accuracy"] == pytest.approx(recalls[3])
-    assert found["per_class"]["d"] == {"samples": 0, "accuracy": None, "precision": pytest.approx(0), "f1": 0}
+    assert measured["balanced_accuracy"] == pytest.approx(recalls.mean())
+    assert measured["f1"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
+    assert measured["confusion"] == metrics.confusion_matrix(truth, predicted, labels=range(5)).tolist()
+    assert measured["per_class"]["e"]["accuracy"] == pytest.approx(recalls[3])
+    assert measured["per_class"]["d"] == {"samples": 0, "accuracy": None, "precision": pytest.approx(0), "f1": 0}
 
 
 def test_two_classes_have_an_area_under_the_curve():
@@ -46,22 +46,22 @@ def test_questions_are_measured_as_by_scikit_learn():
     logits = torch.randn(200, 3, generator=DRAW) + labels
     labels[:20, 1] = torch.nan
     labels[:, 2] = 1
-    found = of_questions(logits, labels, ["big", "red", "old"])
+    measured = of_questions(logits, labels, ["big", "red", "old"])
     truth, scores = labels[20:, 1].numpy(), logits[20:, 1].sigmoid().numpy()
-    assert found["per_label"]["red"]["auroc"] == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-6)
-    assert found["per_label"]["red"]["ap"] == pytest.approx(metrics.average_precision_score(truth, scores), abs=1e-6)
-    assert found["per_label"]["old"]["auroc"] is None, "it has no no"
-    both = [found["per_label"][name]["auroc"] for name in ("big", "red")]
-    assert found["auroc"] == pytest.approx(np.mean(both))
+    assert measured["per_label"]["red"]["auroc"] == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-6)
+    assert measured["per_label"]["red"]["ap"] == pytest.approx(metrics.average_precision_score(truth, scores), abs=1e-6)
+    assert measured["per_label"]["old"]["auroc"] is None, "it has no no"
+    both = [measured["per_label"][name]["auroc"] for name in ("big", "red")]
+    assert measured["auroc"] == pytest.approx(np.mean(both))
 
 
 def test_values_are_measured_as_by_scikit_learn():
     labels = torch.randn(100, 2, generator=DRAW)
     values = labels + torch.randn(100, 2, generator=DRAW)
-    found = of_values(values, labels)
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(labels, values), abs=1e-5)
-    assert found["r2"] == pytest.approx(metrics.r2_score(labels, values), abs=1e-5)
-    assert found["per_value"]["1"]["r2"] == pytest.approx(metrics.r2_score(labels[:, 1], values[:, 1]), abs=1e-5)
+    measured = of_values(values, labels)
+    assert measured["mae"] == pytest.approx(metrics.mean_absolute_error(labels, values), abs=1e-5)
+    assert measured["r2"] == pytest.approx(metrics.r2_score(labels, values), abs=1e-5)
+    assert measured["per_value"]["1"]["r2"] == pytest.approx(metrics.r2_score(labels[:, 1], values[:, 1]), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_values_are_measured_as_by_scikit_learn():
 def test_values_far_from_zero_or_close_together_are_measured_as_by_scikit_learn(mean, spread):
     labels = (mean + spread * torch.randn(500, 2, generator=DRAW, dtype=torch.float64)).float()
     values = (labels.double() + 0.3 * spread * torch.randn(500, 2, generator=DRAW, dtype=torch.float64)).float()
-    found = of_values(values, labels)
+    measured = of_values(values, labels)
     truth, predicted = labels.double().numpy(), values.double().numpy()
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(truth, predicted), rel=1e-9)
+    assert measured["mae"] == pytest.approx(metrics.mean_absolute_error(truth, predicted), rel=1e-9)
     squares = metrics.mean_squared_error(truth, predicted, multioutput="raw_values")
-    assert found["rmse"] == pytest.approx(np.sqrt(squares).mean(), rel=1e-9)
+    assert measured["rmse"] == pytest.approx(np.sqrt(squares).mean(), rel=1e-9)
     for column in range(2):
-        assert found["per_value"][str(column)]["r2"] == pytest.approx(
+        assert measured["per_value"][str(column)]["r2"] == pytest.approx(
             metrics.r2_score(truth[:, column], predicted[:, column]), abs=1e-9
         )
 
@@ -95,9 +95,9 @@ def test_values_in_float64_keep_their_digits_from_the_batch_on():
     values = labels + 0.3 * torch.randn(200, 1, generator=generator, dtype=torch.float64)
     target = Target(Objective(output="times", loss="mse", label="times"), mse)
     table, sizes = rows([target], {"times": values}, {"times": labels})
-    found = by_task_and_domain([target], ["values"], table, sizes, ())["times"]["all"]
-    assert found["r2"] == pytest.approx(metrics.r2_score(labels.numpy(), values.numpy()), abs=1e-9)
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(labels.numpy(), values.numpy()), rel=1e-9)
+    measured = by_task_and_domain([target], ["values"], table, sizes, ())["times"]["all"]
+    assert measured["r2"] == pytest.approx(metrics.r2_score(labels.numpy(), values.numpy()), abs=1e-9)
+    assert measured["mae"] == pytest.approx(metrics.mean_absolute_error(labels.numpy(), values.numpy()), rel=1e-9)
     dtypes = []
     added = {"times": {"noted": lambda *both: dtypes.extend(part.dtype for part in both) or 0.0}}
     by_task_and_domain([target], ["values"], table, sizes, (), further=added)
@@ -127,9 +127,9 @@ def test_confident_classes_are_ranked_by_their_logits(size, offset):
 @CONFIDENT
 def test_confident_questions_are_ranked_by_their_logits(size, offset):
     score, labels = confident_logits(size, offset)
-    found = of_questions(torch.stack([score, -score], 1), torch.stack([labels, 1 - labels], 1).float(), ["yes", "no"])
+    of_two = of_questions(torch.stack([score, -score], 1), torch.stack([labels, 1 - labels], 1).float(), ["yes", "no"])
     for name, scores, truth in (("yes", score, labels), ("no", -score, 1 - labels)):
-        measured = found["per_label"][name]
+        measured = of_two["per_label"][name]
         assert measured["auroc"] == pytest.approx(metrics.roc_auc_score(truth, scores), abs=1e-9)
         assert measured["ap"] == pytest.approx(metrics.average_precision_score(truth, scores), abs=1e-9)
         assert measured["f1"] == pytest.approx(metrics.f1_score(truth, scores > 0))
@@ -140,16 +140,16 @@ def test_ties_and_logits_without_end_are_ranked():
     labels = torch.tensor([0, 1, 0, 1, 1, 0])
     scores = torch.tensor([-torch.inf, 2.0, 2.0, torch.inf, 1.0, 1.0])
     ranks = [0, 2, 2, 3, 1, 1]
-    found = of_questions(scores[:, None], labels[:, None].float())
-    assert found["auroc"] == pytest.approx(metrics.roc_auc_score(labels, ranks))
-    assert found["ap"] == pytest.approx(metrics.average_precision_score(labels, ranks))
+    measured = of_questions(scores[:, None], labels[:, None].float())
+    assert measured["auroc"] == pytest.approx(metrics.roc_auc_score(labels, ranks))
+    assert measured["ap"] == pytest.approx(metrics.average_precision_score(labels, ranks))
     both = torch.stack([torch.zeros(6), scores], 1)
     assert of_ranking(both, labels)["auroc"] == pytest.approx(metrics.roc_auc_score(labels, ranks))
 
 
 def test_a_barely_positive_logit_is_a_yes_for_every_measure():
-    found = of_questions(torch.tensor([[1e-9], [-1.0]]), torch.tensor([[1.0], [0.0]]), ["a"])
-    assert (found["accuracy"], found["f1"]) == (1, 1)
+    measured = of_questions(torch.tensor([[1e-9], [-1.0]]), torch.tensor([[1.0], [0.0]]), ["a"])
+    assert (measured["accuracy"], measured["f1"]) == (1, 1)
 
 
 def test_the_missing_pixels_are_not_counted():
@@ -157,13 +157,13 @@ def test_the_missing_pixels_are_not_counted():
     pixels[0, 0] = -100
     logits = torch.randn(2, 4, 3, 5, generator=DRAW)
     confusion = confusion_of(logits, pixels, 4)
-    known = pixels != -100
-    expected = metrics.confusion_matrix(pixels[known], logits.argmax(1)[known], labels=range(4))
+    labelled = pixels != -100
+    expected = metrics.confusion_matrix(pixels[labelled], logits.argmax(1)[labelled], labels=range(4))
     assert confusion.tolist() == expected.tolist()
 
 
 def test_many_classes_have_no_matrix():
     labels = torch.arange(MOST + 1)
-    found = of_confusion(confusion_of(torch.eye(MOST + 1), labels, MOST + 1))
-    assert "confusion" not in found
-    assert found["accuracy"] == 1
+    measured = of_confusion(confusion_of(torch.eye(MOST + 1), labels, MOST + 1))
+    assert "confusion" not in measured
+    assert measured["accuracy"] == 1

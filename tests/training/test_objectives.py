@@ -89,8 +89,8 @@ def test_every_form_of_output_becomes_tensors_by_name(output, names):
 )
 def test_the_models_own_prediction_is_trained_unless_something_already_does(outputs, given, expected):
     tensors = {name.split()[0]: FROZEN if "frozen" in name else LOGITS for name in outputs}
-    found = default_objectives(tensors, [Objective(output=name) for name in given])
-    assert [objective.output for objective in found] == expected
+    objectives = default_objectives(tensors, [Objective(output=name) for name in given])
+    assert [objective.output for objective in objectives] == expected
 
 
 def test_several_outputs_without_an_objective_must_be_named():

@@ -37,7 +37,7 @@ def before_and_after(
     original, x = TwoHeads(), data().test.columns["pixel_values"]
     original.load_state_dict(start)
     with torch.no_grad():
-        return [ask(each.eval(), x) for each in (original, model)]
+        return [ask(network.eval(), x) for network in (original, model)]
 
 
 def test_l2_sp_holds_parameters_to_where_they_started():
@@ -65,7 +65,7 @@ def test_l2_sp_is_its_equation():
 
 def test_lwf_keeps_the_old_output_what_it_was():
     def drift(model: TwoHeads, start: dict[str, torch.Tensor]) -> float:
-        old, new = before_and_after(model, start, lambda each, x: each(x).logits.softmax(1))
+        old, new = before_and_after(model, start, lambda network, x: network(x).logits.softmax(1))
         return (old - new).abs().mean().item()
 
     free, held = conserved(epochs=20), conserved(LwF(weight=20.0, output="logits", temperature=2.0), epochs=20)
@@ -95,7 +95,7 @@ def test_ewc_holds_what_the_old_output_depends_on_and_nothing_else():
 
 def test_feature_matching_holds_what_a_site_produces_and_leaves_nothing_in_the_network():
     def drift(model: TwoHeads, start: dict[str, torch.Tensor]) -> float:
-        old, new = before_and_after(model, start, lambda each, x: each.trunk(x))
+        old, new = before_and_after(model, start, lambda network, x: network.trunk(x))
         return ((new - old).pow(2).sum() / old.pow(2).sum()).item()
 
     free, held = conserved(epochs=20), conserved(FeatureMatching(weight=10.0, sites=["trunk"]), epochs=20)
@@ -122,8 +122,8 @@ def test_feature_matching_is_its_equation():
         moved = model.logits(model.trunk(x))
     model(x)
     parts = [0.25 * old.numel() / old.pow(2).sum(), (moved - logits).pow(2).sum() / logits.pow(2).sum()]
-    found = term(outputs, {"pixel_values": x})
-    assert found.item() == pytest.approx(3.0 / 2 * sum(part.item() for part in parts) / 2, rel=1e-4)
+    penalty = term(outputs, {"pixel_values": x})
+    assert penalty.item() == pytest.approx(3.0 / 2 * sum(part.item() for part in parts) / 2, rel=1e-4)
     run.ending.close()
     assert not model.trunk[0]._forward_hooks
 

@@ -53,26 +53,26 @@ def predict_json(capfd, *arguments: str) -> dict:
     return json.loads(capfd.readouterr().out)
 
 
-def values(found: dict) -> torch.Tensor:
+def values(predicted: dict) -> torch.Tensor:
     """The probabilities, or values, of all rows."""
     return torch.tensor(
-        [list(row[next(k for k in ("probabilities", "values") if k in row)].values()) for row in found["rows"]]
+        [list(row[next(k for k in ("probabilities", "values") if k in row)].values()) for row in predicted["rows"]]
     )
 
 
-def given_labels(found: dict) -> list | None:
+def given_labels(predicted: dict) -> list | None:
     """The labels of all rows."""
-    return [row["label"] for row in found["rows"]] if "label" in found["rows"][0] else None
+    return [row["label"] for row in predicted["rows"]] if "label" in predicted["rows"][0] else None
 
 
 def test_classes_come_as_probabilities_under_their_names(made, capfd):
     model = made(surgeon.ReplaceHead(classes=["five", "six"]))
-    found = predict_json(capfd, "-o", "all.csv")
+    predicted = predict_json(capfd, "-o", "all.csv")
     with torch.no_grad():
         expected = model(TEST["pixel_values"]).softmax(1)
-    assert (found["kind"], found["names"]) == ("class", ["five", "six"])
-    torch.testing.assert_close(values(found), expected)
-    assert given_labels(found) == [["five", "six"][i] for i in TEST["labels"].tolist()]
+    assert (predicted["kind"], predicted["names"]) == ("class", ["five", "six"])
+    torch.testing.assert_close(values(predicted), expected)
+    assert given_labels(predicted) == [["five", "six"][i] for i in TEST["labels"].tolist()]
     with open("all.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sample", "part", "class", "five", "six", "label"]
@@ -88,25 +88,25 @@ def test_yes_no_questions_have_each_their_own_probability_and_values_stay(made, 
     model = made(surgeon.Multitask(tasks=tasks))
     with torch.no_grad():
         outputs = model(TEST["pixel_values"])
-    found = predict_json(capfd, "--of", "asked")
-    assert (found["kind"], found["names"], given_labels(found)) == ("yes", ["a", "b"], None)
-    torch.testing.assert_close(values(found), outputs.asked.sigmoid())
-    found = predict_json(capfd, "--of", "size")
-    assert found["kind"] == "value"
-    torch.testing.assert_close(values(found), outputs.size.reshape(-1, 1))
+    predicted = predict_json(capfd, "--of", "asked")
+    assert (predicted["kind"], predicted["names"], given_labels(predicted)) == ("yes", ["a", "b"], None)
+    torch.testing.assert_close(values(predicted), outputs.asked.sigmoid())
+    predicted = predict_json(capfd, "--of", "size")
+    assert predicted["kind"] == "value"
+    torch.testing.assert_close(values(predicted), outputs.size.reshape(-1, 1))
     assert cli.run(["predict", "made", *TRUST, "--data", DATA, "--of", "sise"]) == 9
     assert "nearest: size" in capfd.readouterr().err
 
 
 def test_a_new_column_is_predicted_by_default_and_other_outputs_are_named(made, capfd):
     made(surgeon.Progressive(task="new", classes=["a", "b"], at=["1"]))
-    found = predict_json(capfd)
-    assert (found["output"], found["names"]) == ("new", ["a", "b"])
-    assert not any("other outputs" in note for note in found["notes"]), "nothing trains the first column's"
+    predicted = predict_json(capfd)
+    assert (predicted["output"], predicted["names"]) == ("new", ["a", "b"])
+    assert not any("other outputs" in note for note in predicted["notes"]), "nothing trains the first column's"
     made(surgeon.Multitask(tasks={"one": {"classes": 2}, "two": {"classes": 3}}, original="drop"))
-    found = predict_json(capfd)
-    assert found["output"] == "one"
-    assert any("other outputs: two; --of NAME" in note for note in found["notes"])
+    predicted = predict_json(capfd)
+    assert predicted["output"] == "one"
+    assert any("other outputs: two; --of NAME" in note for note in predicted["notes"])
     assert not any("other outputs" in note for note in predict_json(capfd, "--of", "two")["notes"])
 
 
@@ -114,8 +114,8 @@ def test_a_frozen_column_is_not_measured_by_the_labels_of_the_new_one(made, capf
     made(surgeon.Progressive(task="new", classes=["6", "5"], at=["1"]))
     capfd.readouterr()
     assert cli.run(["evaluate", "made", *TRUST, "--data", DATA, "--part", "test", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert (list(found["measures"]), found["names"]) == (["new"], {"new": ["6", "5"]})
+    predicted = json.loads(capfd.readouterr().out)
+    assert (list(predicted["measures"]), predicted["names"]) == (["new"], {"new": ["6", "5"]})
 
 
 def test_classes_never_seen_are_added_on_the_command_line_as_in_python(made, capfd, tmp_path):
@@ -126,17 +126,17 @@ def test_classes_never_seen_are_added_on_the_command_line_as_in_python(made, cap
     for more, only in (([], False), (["--only"], True)):
         with torch.no_grad():
             expected = with_classes(model, new, only=only)(TEST["pixel_values"]).logits.softmax(1)
-        found = predict_json(capfd, "--add-classes", "more.csv", *more)
-        assert found["names"] == [*([] if only else ["horse", "zebra"]), "whale", "clownfish"]
-        torch.testing.assert_close(values(found), expected)
+        predicted = predict_json(capfd, "--add-classes", "more.csv", *more)
+        assert predicted["names"] == [*([] if only else ["horse", "zebra"]), "whale", "clownfish"]
+        torch.testing.assert_close(values(predicted), expected)
     assert predict_json(capfd)["names"] == ["horse", "zebra"], "the artifact is as it was"
 
 
 def test_a_network_that_surgeon_did_not_make_has_classes_by_number(made, capfd):
     capfd.readouterr()
     assert cli.run(["predict", "net.pt", *ARCH, "--data", DATA, "--part", "train", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert (found["kind"], found["names"], len(found["rows"])) == ("class", ["0", "1", "2", "3"], 8)
+    predicted = json.loads(capfd.readouterr().out)
+    assert (predicted["kind"], predicted["names"], len(predicted["rows"])) == ("class", ["0", "1", "2", "3"], 8)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_mixup_mixes_pictures_and_labels_by_the_same_share():
     share = made["labels"].max(1).values[made["labels"].max(1).values < 1][0].item()
     partners = SQUARES.roll(1, 0)
     expected = [share * SQUARES + (1 - share) * partners, (1 - share) * SQUARES + share * partners]
-    assert min((made["pixel_values"] - each).abs().max().item() for each in expected) < 1e-5
+    assert min((made["pixel_values"] - picture).abs().max().item() for picture in expected) < 1e-5
     assert torch.allclose(made["labels"].sum(1), torch.ones(48))
     assert torch.equal(mixed(batch, "0")["pixel_values"], made["pixel_values"]), "a resumed run mixes alike"
     assert not torch.equal(mixed(batch, "1")["pixel_values"], made["pixel_values"])
@@ -218,13 +218,13 @@ def test_an_averaged_run_is_resumed_to_the_same_average(tmp_path):
 def test_views_average_probabilities():
     network = make(Pictures)
     views = TestViews(["plain", "flip"], {"logits": "classes"})
-    found = views(lambda batch: {"logits": network(batch["pixel_values"])}, {"pixel_values": SQUARES})["logits"]
+    output = views(lambda batch: {"logits": network(batch["pixel_values"])}, {"pixel_values": SQUARES})["logits"]
     flipped = v2.functional.horizontal_flip(SQUARES)
     expected = (network(SQUARES).softmax(1) + network(flipped).softmax(1)) / 2
-    torch.testing.assert_close(found.softmax(1), expected)
+    torch.testing.assert_close(output.softmax(1), expected)
     yes = TestViews(["plain", "flip"], {"logits": "questions"})
-    found = yes(lambda batch: {"logits": network(batch["pixel_values"])}, {"pixel_values": SQUARES})["logits"]
-    torch.testing.assert_close(found.sigmoid(), (network(SQUARES).sigmoid() + network(flipped).sigmoid()) / 2)
+    output = yes(lambda batch: {"logits": network(batch["pixel_values"])}, {"pixel_values": SQUARES})["logits"]
+    torch.testing.assert_close(output.sigmoid(), (network(SQUARES).sigmoid() + network(flipped).sigmoid()) / 2)
 
 
 def test_what_is_measured_goes_over_the_views_and_training_does_not():
@@ -255,12 +255,12 @@ def vit() -> ViTForImageClassification:
 
 def test_trained_attention_goes_on_gently_and_what_is_new_at_the_usual_rate():
     model = vit()
-    found = resolved(TrainSettings(), model, Anatomy(model, None))
-    assert (found.learning_rate, found.warmup) == (GENTLE, 0.1)
+    settings = resolved(TrainSettings(), model, Anatomy(model, None))
+    assert (settings.learning_rate, settings.warmup) == (GENTLE, 0.1)
     assert resolved(TrainSettings(), model, Anatomy(model, None), fresh=True).learning_rate == USUAL
     model.vit.requires_grad_(False)
-    found = resolved(TrainSettings(), model, Anatomy(model, None))
-    assert (found.learning_rate, found.warmup) == (USUAL, 0.0)
+    settings = resolved(TrainSettings(), model, Anatomy(model, None))
+    assert (settings.learning_rate, settings.warmup) == (USUAL, 0.0)
     assert resolved(TrainSettings(learning_rate=0.5), model, Anatomy(model, None)).learning_rate == 0.5
     assert resolved(TrainSettings(), make(Plain), Anatomy(make(Plain), None)).learning_rate == USUAL
 
@@ -285,11 +285,11 @@ def test_a_baseline_has_one_rate_and_settings_of_its_own():
     assert train_settings.compared is not None
     free = for_baseline(train_settings, train_settings.compared)
     assert (free.optimizer, free.features, free.epochs) == (OptimizerSettings(), "none", 3)
-    own = TrainSettings.model_validate(
+    own_settings = TrainSettings.model_validate(
         {"baseline": {"epochs": 9, "learning_rate": 0.01, "arguments": {"optim": "sgd"}}}
     )
-    assert own.compared is not None
-    free = for_baseline(own, own.compared)
+    assert own_settings.compared is not None
+    free = for_baseline(own_settings, own_settings.compared)
     assert (free.epochs, free.learning_rate, free.arguments) == (9, 0.01, {"optim": "sgd"})
 
 

@@ -59,8 +59,8 @@ def test_the_mean_may_be_taken_over_samples_instead():
     model = make(Tagger)
     report = train(model, train_settings, data=splits(x, labels), quiet=True)
     fresh = make(Tagger)(x)
-    each = [F.cross_entropy(fresh[row], labels[row]).item() for row in range(12)]
-    assert report.before["logits_loss"] == pytest.approx(sum(each) / 12, abs=1e-6)
+    losses = [F.cross_entropy(fresh[row], labels[row]).item() for row in range(12)]
+    assert report.before["logits_loss"] == pytest.approx(sum(losses) / 12, abs=1e-6)
 
 
 def test_the_loss_of_token_classification_is_that_of_transformers():
@@ -101,8 +101,8 @@ def test_class_weights_and_label_smoothing_are_those_of_torch(parts):
     labels[::5] = -100
     model = make()
     reference = copy.deepcopy(model)
-    for each in (model, reference):
-        each.n = nn.Identity()  # whose statistics differ by batch
+    for network in (model, reference):
+        network.n = nn.Identity()  # whose statistics differ by batch
     arguments = {"gradient_accumulation_steps": parts}
     train_settings = by_sgd(batch_size=48 // parts, class_weights=weights, label_smoothing=0.1, arguments=arguments)
     train(model, train_settings, data=splits(X, labels), quiet=True)

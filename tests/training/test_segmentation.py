@@ -131,7 +131,7 @@ def test_labels_are_numbers_of_the_heads_classes_by_name_and_255_has_none(tmp_pa
     root = draw(tmp_path / "data")
     order = source(root, mask_values={"classes": CLASSES})
     loaded = load(order, Head(names=("ball", "box", "sky"), count=3))
-    numbers = {int(each) for row in range(4) for each in loaded.train[row]["labels"].unique()}
+    numbers = {int(number) for row in range(4) for number in loaded.train[row]["labels"].unique()}
     assert numbers == {-100, 0, 1, 2}
     assert (loaded.train[0]["labels"][4:] == 2).float().mean() > 0.4  # the sky is the most of each picture
     with pytest.raises(TrainingError, match="only in the head: tree; only in the data: ball"):
@@ -240,7 +240,7 @@ def test_masks_lie_where_their_pictures_do(tmp_path, name):
     processor = processor_of(name, do_normalize=False, do_reduce_labels=False, size={"height": 96, "width": 96})
     samples = loaded_by(processor, root, 3).train
     agree = [(s["pixel_values"][0] * 255 / 100).round().long() == s["labels"] for s in map(samples.__getitem__, (0, 1))]
-    assert all(each.float().mean() > 0.93 for each in agree)
+    assert all(share.float().mean() > 0.93 for share in agree)
 
 
 def test_what_a_processor_fills_up_has_no_class(tmp_path):

@@ -75,7 +75,7 @@ def test_sounds_are_normalised_and_padded_with_a_mask(tmp_path):
     assert first["input_values"].mean().abs() < 1e-4
     assert first["input_values"].var(correction=0) == pytest.approx(1, abs=1e-3)
     batch = splits.collate([first, second])
-    lengths = [len(each["input_values"]) for each in (first, second)]
+    lengths = [len(sample["input_values"]) for sample in (first, second)]
     assert batch["attention_mask"].sum(1).tolist() == lengths
     short = lengths.index(min(lengths))
     assert not batch["input_values"][short, min(lengths) :].any()
@@ -89,8 +89,8 @@ def test_a_wav_file_beside_its_table_has_the_samples_that_were_written(tmp_path,
     wavfile.write(tmp_path / "a.wav", 16000, levels)
     (tmp_path / "t.csv").write_text("file,y\n" + "a.wav,0\na.wav,1\n" * 3)
     fields = {"source": "table", "audio": "file", "targets": {"labels": "y"}}
-    found = load_source(Table(path=str(tmp_path / "t.csv"), waves={"normalise": False, "longest": 300}, **fields))
-    assert np.allclose(found.train[0]["input_values"].numpy(), wave[:300], atol=1 / 60)
+    splits = load_source(Table(path=str(tmp_path / "t.csv"), waves={"normalise": False, "longest": 300}, **fields))
+    assert np.allclose(splits.train[0]["input_values"].numpy(), wave[:300], atol=1 / 60)
     for bad, message in (
         ("t.csv", "cannot be read as a .wav"),
         ("no.wav", "no.wav"),
@@ -108,8 +108,8 @@ def test_sounds_that_datasets_holds_as_files_are_read_too(tmp_path):
         str(tmp_path / "saved")
     )
     source = Saved(source="saved", path=str(tmp_path / "saved"), audio="sound", targets={"labels": "y"})
-    found = load_source(source).train[0]["input_values"].numpy()
-    assert np.corrcoef(found, wave)[0, 1] > 0.999
+    waves = load_source(source).train[0]["input_values"].numpy()
+    assert np.corrcoef(waves, wave)[0, 1] > 0.999
 
 
 def wav_files(folder: Path, seconds: list[float], rate: int = 16000) -> Path:

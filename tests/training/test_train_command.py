@@ -182,12 +182,12 @@ def test_other_signals_are_taken_as_ctrl_c(checkpoint, recipe, tmp_path, name):
 def test_an_artifact_is_trained_by_its_own_recipe_or_by_another(checkpoint, recipe, tmp_path, capfd):
     made = tmp_path / "made"
     assert cli.run(["apply", str(recipe), str(checkpoint), "-q", "--no-train", "-o", str(made)]) == 0
-    whole, own, given = tmp_path / "whole", tmp_path / "own", tmp_path / "given"
+    whole, own_folder, given = tmp_path / "whole", tmp_path / "own", tmp_path / "given"
     assert cli.run(["apply", str(recipe), str(checkpoint), "-q", "-o", str(whole)]) == 0
-    assert cli.run(["train", str(made), "-q", "-o", str(own)]) == 0
-    assert weights(own) == weights(whole) != weights(made)
-    assert len(manifest(own)["record"]["training"]) == 1
-    assert len(manifest(own)["record"]["surgeries"]) == 1
+    assert cli.run(["train", str(made), "-q", "-o", str(own_folder)]) == 0
+    assert weights(own_folder) == weights(whole) != weights(made)
+    assert len(manifest(own_folder)["record"]["training"]) == 1
+    assert len(manifest(own_folder)["record"]["surgeries"]) == 1
     recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 2"))
     assert cli.run(["train", str(recipe), str(made), "--json", "-o", str(given)]) == 0
     assert len(json.loads(capfd.readouterr().out)["training"]["history"]) == 2
@@ -247,7 +247,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
         process = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert process.returncode == 0, process.stderr
         reports.append(json.loads(process.stdout))  # one JSON document: only the first process prints
-    one, two = (each["training"] for each in reports)
+    one, two = (report["training"] for report in reports)
     assert [entry["loss"] for entry in two["history"]] == pytest.approx([e["loss"] for e in one["history"]], rel=1e-5)
     assert [entry["logits_labels"] for entry in two["history"]] == [16, 16]
     assert two["after"] == pytest.approx(one["after"], rel=1e-5)

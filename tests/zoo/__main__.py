@@ -67,9 +67,9 @@ def sweep(given: argparse.Namespace) -> None:
     import transformers.modeling_utils
 
     for package in (import_module("surgeon"), import_module("zoo")):  # a child finds the code as it was at the start
-        for found in walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith(("__main__", "test_zoo_sample")):
-                import_module(found.name)
+        for module_info in walk_packages(package.__path__, f"{package.__name__}."):
+            if not module_info.name.endswith(("__main__", "test_zoo_sample")):
+                import_module(module_info.name)
     from zoo import task_classes
     from zoo.catalog import torchvision_names, transformers_names
     from zoo.checks import examine
@@ -98,28 +98,28 @@ def sweep(given: argparse.Namespace) -> None:
         scratch=given.scratch,
     )
     for number, ended in enumerate(jobs, 1):
-        found = list(ended.reports)
+        results = list(ended.reports)
         if ended.trouble and given.tasks:
-            found = [Result(ended.name, ended.name.partition("/")[0], "failed", reason=ended.trouble)]
+            results = [Result(ended.name, ended.name.partition("/")[0], "failed", reason=ended.trouble)]
         elif ended.trouble:
-            over = {r.operation for r in found}
+            over = {r.operation for r in results}
             left = [
                 o
                 for o in (*store.OPERATIONS[:2], *some)
                 if o not in over and not (o == "identify" and "transformers" in ended.name)
             ]
-            found += [Result(ended.name, o, "failed", reason=ended.trouble) for o in left[:1]]
-            found += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]
-        found = [replace(result, code=code) for result in found]
-        store.add(given.results, found)
+            results += [Result(ended.name, o, "failed", reason=ended.trouble) for o in left[:1]]
+            results += [Result(ended.name, o, "failed", reason=f"not reached: {ended.trouble}") for o in left[1:]]
+        results = [replace(result, code=code) for result in results]
+        store.add(given.results, results)
         bad = [
             f"{r.operation}{f' ({r.stage})' if r.stage else ''}: {r.reason}"
-            for r in found
+            for r in results
             if r.outcome in ("refused", "failed")
         ]
         elapsed = time.monotonic() - started
         print(
-            f"[{number}/{len(waiting)} {elapsed:.0f}s] {ended.name} {ended.seconds:.1f}s {len(found) - len(bad)} ok",
+            f"[{number}/{len(waiting)} {elapsed:.0f}s] {ended.name} {ended.seconds:.1f}s {len(results) - len(bad)} ok",
             flush=True,
         )
         for line in bad:

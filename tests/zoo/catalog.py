@@ -25,8 +25,8 @@ def transformers_names(*, heads: bool = True) -> list[str]:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     names = []
-    for model_type, found in MODEL_MAPPING_NAMES.items():
-        base = found if isinstance(found, str) else found[0]
+    for model_type, class_names in MODEL_MAPPING_NAMES.items():
+        base = class_names if isinstance(class_names, str) else class_names[0]
         task = task_class(model_type, base) if heads else None
         names += [f"transformers/{model_type}/{cls}" for cls in (base, task) if cls is not None]
     return sorted(set(names))
@@ -37,9 +37,9 @@ def task_class(model_type: str, base: str) -> str | None:
     from transformers.models.auto import modeling_auto
 
     for task in TASKS:
-        found = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES").get(model_type)
-        if found is not None:
-            name = found if isinstance(found, str) else found[0]
+        class_names = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES").get(model_type)
+        if class_names is not None:
+            name = class_names if isinstance(class_names, str) else class_names[0]
             if name != base:
                 return str(name)
     return None

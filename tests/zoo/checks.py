@@ -92,13 +92,13 @@ def _inspect(subject: Subject) -> str:
     subject.look()
     assert subject.roles is not None
     assert subject.trace is not None
-    found = {role: subject.roles.sites(role) for role in ROLES}
-    if not found["stem"]:
+    sites = {role: subject.roles.sites(role) for role in ROLES}
+    if not sites["stem"]:
         raise WrongError("found no stem")
-    if _has_head(subject) and not found["head"]:
+    if _has_head(subject) and not sites["head"]:
         raise WrongError("found no head")
-    blocks = len(found["blocks"])
-    return f"{subject.trace.evidence}; {blocks} blocks; head {', '.join(found['head']) or '-'}"
+    blocks = len(sites["blocks"])
+    return f"{subject.trace.evidence}; {blocks} blocks; head {', '.join(sites['head']) or '-'}"
 
 
 def _has_head(subject: Subject) -> bool:
@@ -206,7 +206,7 @@ def _check_first_task(subject: Subject, task: str, output: Mapping[str, Tensor])
 
 def _under_a_name(output: Mapping[str, Tensor], name: str) -> Tensor | None:
     """A lone tensor, or a list, among several outputs has one of these names."""
-    paths = [f"{own}.{name}".rstrip(".") for own in ("logits", "features")]
+    paths = [f"{output_name}.{name}".rstrip(".") for output_name in ("logits", "features")]
     return next((output[path] for path in paths if path in output), None)
 
 

@@ -46,7 +46,7 @@ def reason_of(error: Exception) -> str:
     """One line for an error: a sentence of the list, or its own words."""
     text = str(error) if isinstance(error, SurgeonError) else f"{type(error).__name__}: {error}"
     for pattern, sentence in SENTENCES:
-        if found := re.search(pattern, text):
-            return sentence.format(*[group for group in found.groups() if group])
+        if match := re.search(pattern, text):
+            return sentence.format(*[group for group in match.groups() if group])
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return first if len(first) <= 300 else f"{first[:297]}…"

@@ -49,8 +49,8 @@ def read(path: Path) -> list[Result]:
     if not path.exists():
         return []
     with _open(path, "rt") as file:
-        found = [Result(**json.loads(line)) for line in file.read().splitlines() if line]
-    return list({(r.model, r.operation): r for r in found}.values())
+        results = [Result(**json.loads(line)) for line in file.read().splitlines() if line]
+    return list({(r.model, r.operation): r for r in results}.values())
 
 
 def commit() -> str:

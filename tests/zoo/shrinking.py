@@ -151,10 +151,10 @@ def runs(module: nn.Module) -> bool:
     import torch
 
     try:
-        found = find_inputs(module)
+        inputs = find_inputs(module)
     except Exception:
         return False
-    for candidate in found.candidates():
+    for candidate in inputs.candidates():
         args, kwargs = candidate.tensors()
         try:
             with torch.no_grad():
@@ -230,7 +230,7 @@ def _with_stages(values: dict[str, Any]) -> dict[str, Any]:
 def _divisor(config: Any, level: Level) -> int:
     """One for all parts, so that what one part makes still fits the next."""
     sizes = [(part, getattr(part, name, None)) for part in _configs(config, set()) for name in WIDEST]
-    part, widest = max([(p, n) for p, n in sizes if type(n) is int], key=lambda found: found[1], default=(config, 768))
+    part, widest = max([(p, n) for p, n in sizes if type(n) is int], key=lambda pair: pair[1], default=(config, 768))
     widest_parts = [part for part, n in sizes if n == widest] or [part]
     heads = gcd(*[next((n for m in MOST_HEADS if type(n := getattr(p, m, None)) is int), 0) for p in widest_parts]) or 1
     divisor = 1

@@ -55,9 +55,9 @@ class Subject:
         skeleton = skeleton_of(self.module)
         self.trace = trace(skeleton)
         self.roles = find_roles(skeleton, lambda: self.trace, families=load_plugins().families())  # type: ignore[arg-type, return-value]
-        found = find_inputs(self.module)
+        inputs = find_inputs(self.module)
         chosen = self.trace.inputs
-        others = [c for c in found.candidates() if c is not chosen]
+        others = [c for c in inputs.candidates() if c is not chosen]
         problem: Exception | None = None
         for candidate in (_smaller(self.module, chosen), chosen, *others):
             self.inputs = candidate

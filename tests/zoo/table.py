@@ -36,9 +36,9 @@ def render(results: Sequence[Result], command: str, versions: str, names: Sequen
             "",
         ]
     for library in LIBRARIES:
-        own = [r for r in results if r.model.startswith(f"{library}/")]
-        if own:
-            lines += [f"## {library}", "", *_counts(own, library), "", *_exceptions(own), ""]
+        chosen = [r for r in results if r.model.startswith(f"{library}/")]
+        if chosen:
+            lines += [f"## {library}", "", *_counts(chosen, library), "", *_exceptions(chosen), ""]
     if failed := sorted({r.model for r in results if r.outcome == "failed"} & set(WHY)):
         lines += ["## What lies behind", "", *(f"- {model.partition('/')[2]}: {WHY[model]}." for model in failed), ""]
     return "\n".join(lines)
@@ -64,12 +64,12 @@ def _counts(results: Sequence[Result], library: str) -> Iterable[str]:
     yield "| operation | ok | failed | no meaning | failed at plan / apply / save / load / step |"
     yield "| --- | --: | --: | --: | --- |"
     for operation in OPERATIONS[1:]:
-        own = [r for r in results if r.operation == operation]
-        if own:
-            outcomes = Counter(r.outcome for r in own)
-            stages = Counter(r.stage for r in own if r.outcome == "failed")
+        chosen = [r for r in results if r.operation == operation]
+        if chosen:
+            outcomes = Counter(r.outcome for r in chosen)
+            stages = Counter(r.stage for r in chosen if r.outcome == "failed")
             meant = built - looked if operation != "inspect" else built
-            lost = len(meant) - len(own)
+            lost = len(meant) - len(chosen)
             failed = outcomes["failed"] + lost
             where = " / ".join(str(stages[stage]) for stage in STAGES) if failed else ""
             yield f"| {operation} | {outcomes['ok']} | {failed} | {outcomes['no meaning']} | {where} |"

@@ -45,17 +45,17 @@ def names() -> list[str]:
     become, count, base = [], [], []
     for model_type in CONFIG_MAPPING_NAMES:
         tasks = tasks_of(model_type)
-        own = class_for("base", model_type)
+        base_name = class_for("base", model_type)
         for task in tasks:
             cls = class_for(task, model_type)
             if task not in SWEPT or cls is None:
                 continue
-            if cls != own and own is not None:
+            if cls != base_name and base_name is not None:
                 become.append(f"become/{model_type}/{task}/{cls}")
             if task in COUNTED:
                 count.append(f"count/{model_type}/{task}/{cls}")
-        counted = next((cls for t in tasks if t in COUNTED and (cls := class_for(t, model_type)) != own), None)
-        if counted is not None and own is not None:
+        counted = next((cls for t in tasks if t in COUNTED and (cls := class_for(t, model_type)) != base_name), None)
+        if counted is not None and base_name is not None:
             base.append(f"become/{model_type}/base/{counted}")
     count.sort(key=lambda name: not any(word in name for word in ("detection", "segmentation")))
     return list(dict.fromkeys([*count, *become, *base]))
@@ -193,9 +193,9 @@ def _loss(task: str, edited: nn.Module, reference: nn.Module, args: Any, kwargs:
         except Exception as error:
             problem = reason_of(error)
             continue
-        found = _loss_of(edited, args, {**kwargs, **labels})
-        if expected.isfinite().all() and not found.isfinite().all():
-            raise DiffersError(f"the loss is {float(found)}")
+        loss = _loss_of(edited, args, {**kwargs, **labels})
+        if expected.isfinite().all() and not loss.isfinite().all():
+            raise DiffersError(f"the loss is {float(loss)}")
         return "loss compared"
     return f"no loss on these labels: {problem}" if problem else "no labels tried"
 
@@ -277,8 +277,8 @@ def render(results: Sequence[Result], versions: str) -> str:
 
 def put_section(page: str, section: str) -> str:
     """Replace the section on task classes in a page, or add it at the end."""
-    before, found, rest = page.partition("## Task classes\n")
-    if not found:
+    before, title, rest = page.partition("## Task classes\n")
+    if not title:
         return page.rstrip("\n") + "\n\n" + section
     _, heading, after = rest.partition("\n## ")
     return before + section + (heading + after if heading else "")

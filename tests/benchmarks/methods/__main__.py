@@ -45,16 +45,16 @@ def main() -> int:
     seeds = range(given.first, given.first + given.seeds)
     if not given.only_table:
         measure({name: modules[name] for name in given.methods or modules}, seeds, given.results)
-    found = {name: (module, measured(name, module, given.results, given.first)) for name, module in modules.items()}
+    results = {name: (module, measured(name, module, given.results, given.first)) for name, module in modules.items()}
     if given.first != FIRST:
-        for name, (module, seeds) in found.items():
+        for name, (module, seeds) in results.items():
             if seeds and name in (given.methods or modules):
                 print("\n".join(section(name, module, seeds)))
         return 0
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
     command = "PYTHONPATH=tests/benchmarks python -m methods"
-    given.table.write_text(render(found, command, versions), encoding="utf-8")
-    for module, seeds in found.values():
+    given.table.write_text(render(results, command, versions), encoding="utf-8")
+    for module, seeds in results.values():
         if seeds and hasattr(module, "pictures"):
             for name, text in module.pictures([seeds[seed].numbers for seed in sorted(seeds)]).items():
                 (given.table.parent / name).write_text(text, encoding="utf-8")
@@ -64,13 +64,13 @@ def main() -> int:
 
 def method_modules() -> dict[str, ModuleType]:
     """The modules that are methods, by name, in the order of their ORDER and then their names."""
-    found = {}
-    for each in iter_modules(methods.__path__):
-        if each.name != "__main__":
-            module = import_module(f"methods.{each.name}")
+    results = {}
+    for entry in iter_modules(methods.__path__):
+        if entry.name != "__main__":
+            module = import_module(f"methods.{entry.name}")
             if hasattr(module, "CLAIMS"):
-                found[each.name] = module
-    return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
+                results[entry.name] = module
+    return dict(sorted(results.items(), key=lambda item: (getattr(item[1], "ORDER", 50), item[0])))
 
 
 def measure(modules: Mapping[str, ModuleType], seeds: range, path: Path) -> None:
@@ -108,10 +108,10 @@ def settings_of(module: ModuleType) -> str:
 def measured(method: str, module: ModuleType, path: Path, first: int) -> dict[int, Result]:
     """The results of a method under its present settings, by seed; those on either side of FIRST stay apart."""
     settings = settings_of(module)
-    found = {r.seed: r for r in store.read(path) if r.method == method and r.settings == settings}
+    results = {r.seed: r for r in store.read(path) if r.method == method and r.settings == settings}
     if first < FIRST:
-        return {seed: result for seed, result in found.items() if seed < FIRST}
-    return {seed: result for seed, result in found.items() if seed >= getattr(module, "FIRST", FIRST)}
+        return {seed: result for seed, result in results.items() if seed < FIRST}
+    return {seed: result for seed, result in results.items() if seed >= getattr(module, "FIRST", FIRST)}
 
 
 if __name__ == "__main__":

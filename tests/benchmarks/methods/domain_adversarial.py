@@ -50,9 +50,10 @@ def run(seed: int, folder: Path) -> dict[str, float]:
             cells[f"{row} | {target}"] = accuracy_on(network, splits)
         adapted = with_statistics_of(networks["source only"], splits)
         cells[f"source only, batch norms' statistics of the target | {target}"] = accuracy_on(adapted, splits)
-        there = [f"train.{part}.{each}" for each in settings for part in ("data", "evaluate")]
+        there = [f"train.{part}.{setting}" for setting in settings for part in ("data", "evaluate")]
         _, report = run_recipe("source_only.yaml", seed, *there)
-        _, adversarial = run_recipe("domain_adversarial.yaml", seed, *(f"train.data.1.{each}" for each in settings))
+        shifted = [f"train.data.1.{setting}" for setting in settings]
+        _, adversarial = run_recipe("domain_adversarial.yaml", seed, *shifted)
         cells[f"domain-adversarial | {target}"] = accuracy(adversarial, "logits", "photo")
         cells[f"trained on the target's labels | {target}"] = accuracy(report)
     return cells

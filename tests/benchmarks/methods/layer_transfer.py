@@ -87,8 +87,8 @@ def pictures(seeds: Sequence[Cells]) -> dict[str, str]:
         for kind in DONORS:
             for way in WAYS:
                 values = [[cells[_name(kind, way, amount, k)] for cells in seeds] for k in range(5)]
-                lines[f"{way}, {kind}"] = [(float(k), mean(each)) for k, each in enumerate(values)]
-                errors = {**errors, f"{way}, {kind}": [spread(each) for each in values]}
+                lines[f"{way}, {kind}"] = [(float(k), mean(accuracies)) for k, accuracies in enumerate(values)]
+                errors = {**errors, f"{way}, {kind}": [spread(accuracies) for accuracies in values]}
         drawn[name] = chart(
             lines,
             f"accuracy on 5 to 9 (%), {amount}",

@@ -28,8 +28,8 @@ def run(seed: int, folder: Path) -> dict[str, float]:
     _, complete = run_recipe("multitask.yaml", seed, "train.data.rows=complete")
     cells = {}
     for task, head in TASKS.items():
-        own = f"operations.1.tasks={{{task}: {head}}}"
-        _, alone = run_recipe("multitask.yaml", seed, own, f"train.data.questions=[{task}]")
+        single_task = f"operations.1.tasks={{{task}: {head}}}"
+        _, alone = run_recipe("multitask.yaml", seed, single_task, f"train.data.questions=[{task}]")
         cells[f"all tasks on one trunk | {task}"] = accuracy(together, task)
         cells[f"a network for each | {task}"] = accuracy(alone, task)
         cells[f"one trunk, complete rows only | {task}"] = accuracy(complete, task)

@@ -44,8 +44,8 @@ def read(path: Path) -> list[Result]:
     """The results in a file, the last for a method, seed and settings counting."""
     if not path.exists():
         return []
-    found = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
-    return list({(r.method, r.seed, r.settings): r for r in found}.values())
+    results = [Result(**json.loads(line)) for line in path.read_text().splitlines() if line]
+    return list({(r.method, r.seed, r.settings): r for r in results}.values())
 
 
 def add(path: Path, result: Result) -> None:
