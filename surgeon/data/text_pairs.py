@@ -42,6 +42,15 @@ def check_pairs(source: Any, network: Network, tokenizer: Any) -> None:
             where=f"{WHERE}.tokenizer",
             hint="set its src_lang and tgt_lang, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
         )
+    ending = tokenizer(text_target="a", verbose=False)["input_ids"][-1:]
+    if hasattr(tokenizer, "tgt_lang") and ending not in ([tokenizer.eos_token_id], [network.decoder_start]):
+        # MBart and PLBart begin what they write with the language at the end of its labels
+        raise TrainingError(
+            f"the tokenizer ends texts with {tokenizer.convert_ids_to_tokens(ending)[0]!r}, and the network's config "
+            f"begins them with token {network.decoder_start}",
+            where=f"{WHERE}.tokenizer",
+            hint=f"set decoder_start_token_id to {ending[0]} in its config.json, or tgt_lang of the tokenizer",
+        )
     if tokenizer.eos_token_id is None or tokenizer.padding_side != "right":
         lacks = "has no end-of-text token" if tokenizer.eos_token_id is None else "pads on the left"
         needed = "where a text ends" if tokenizer.eos_token_id is None else "a text from its first token on"

@@ -142,7 +142,14 @@ def open_texts(column: str, tokenizer: str | None, max_length: int | None, netwo
             hint="give one: tokenizer: FOLDER",
         )
     loaded_tokenizer = load_tokenizer(files) if tokenizer is None else _named(tokenizer)
-    padding_token(loaded_tokenizer)
+    pad = padding_token(loaded_tokenizer)
+    if pad is not None and network.vocabulary is not None and pad >= network.vocabulary:
+        raise TrainingError(
+            f"the tokenizer pads with {loaded_tokenizer.pad_token!r}, id {pad}, but the embedding has "
+            f"{network.vocabulary} rows",
+            where="train.data.tokenizer",
+            hint="set its pad_token to one of those, such as its eos_token, and give its folder: tokenizer: FOLDER",
+        )
     if max_length is not None and network.positions is not None and max_length > network.positions:
         raise TrainingError(
             f"max_length is {max_length}, but the network has positions for {network.positions} tokens only",

@@ -73,11 +73,25 @@ class Encoder:
                 where=f"{WHERE}.tokenizer",
                 hint="use a tokenizer with a mask token; for a network that predicts the next token, loss: next_token",
             )
+        if not packed and tokenizer.pad_token_id is None:
+            raise TrainingError(
+                "the tokenizer names no token that pads, nor one that ends a text",
+                where=f"{WHERE}.tokenizer",
+                hint="set its pad_token, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
+            )
+        drawn = loss == MASKED and network.language != SEQUENCES and not source.whole_words
+        if drawn and network.vocabulary is not None and len(tokenizer) > network.vocabulary:
+            raise TrainingError(
+                f"some masked tokens become another one of the tokenizer's {len(tokenizer)}, but the embedding has "
+                f"{network.vocabulary} rows",
+                where=f"{WHERE}.tokenizer",
+                hint="use the tokenizer of the network's training, or whole_words: true",
+            )
         if loss != MASKED and packed and tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
             raise TrainingError(
                 "the tokenizer has no end-of-text token to separate packed texts",
                 where=f"{WHERE}.packing",
-                hint="use packing: none",
+                hint="set its eos_token, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
             )
         if source.whole_words and loss == MASKED and not tokenizer.is_fast:
             raise TrainingError(
@@ -161,7 +175,7 @@ class Encoder:
         if self.arguments is not None:
             needed = self.arguments | {"labels", SPECIAL, OFFSETS}
             columns = {name: value for name, value in columns.items() if name in needed}
-        highest = max(*columns["input_ids"], *columns.get("labels", ()))
+        highest = max([*columns["input_ids"], *columns.get("labels", ())])
         if self.vocabulary is not None and highest >= self.vocabulary:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise TrainingError(

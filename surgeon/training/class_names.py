@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from surgeon.data.network import CLASS_LOSS, Head, Network
+from surgeon.errors import TrainingError
 from surgeon.families.registry import config_of
 from surgeon.families.transformers.tasks import reads_padding
 from surgeon.interfaces.record import Record, record_of
@@ -24,7 +25,7 @@ PROBLEMS = {"regression": "mse", "multi_label_classification": "bce"}
 """The losses of transformers' problem types; cross-entropy of others."""
 LABELS = "labels"
 """The label column of the main output, unless an objective says otherwise."""
-POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|wpe)$")
+POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|positions_embed|wpe)$")
 LANGUAGE = re.compile(r"(^|\.)(vision|visual|audio|image)\w*\.")
 
 
@@ -98,14 +99,25 @@ def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> str:
 
     A decoder that classifies reads a text's class at the last token that is not padding. It refuses batches if it knows
     of no such token, and reads the class at padding if its texts are padded with another.
+
+    Raises:
+        TrainingError: The network looks for padding, and its tokenizer has no token for it.
     """
-    token = preprocessing.get("texts", {}).get("pad_token_id")
+    texts = preprocessing.get("texts", {})
+    token = texts.get("pad_token_id")
+    reads = any(map(reads_padding, type(model).__mro__))
     if token is None:
+        if reads and texts:
+            raise TrainingError(
+                "the tokenizer names no token that pads, and the network reads a text's class before the padding",
+                where="train.data.tokenizer",
+                hint="set its pad_token, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
+            )
         return ""
     note = ""
     for config in {id(config): config for config in _text_configs(model)}.values():
         stated = getattr(config, "pad_token_id", token)
-        if stated is None or (stated != token and any(map(reads_padding, type(model).__mro__))):
+        if stated is None or (reads and stated != token):
             config.pad_token_id = token
             note = "" if stated is None else f"pad_token_id is {token}, as the tokenizer pads; the config said {stated}"
     return note

@@ -57,6 +57,9 @@ class FeatureCache:
     def __init__(self, model: nn.Module, splits: Splits, batch_size: int = 64) -> None:
         if varied(splits.train):
             raise _refused("samples vary between epochs", "leave augment out, or features: none")
+        sample = splits.train[0]
+        if collated := [name for name in splits.inputs if name not in sample]:
+            raise _refused(f"{collated[0]} is made for each batch, and not for a sample", "features: none")
         self.model = model
         self.splits = splits
         self.call = call_of(model, splits.inputs)

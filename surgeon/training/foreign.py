@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from surgeon.plugins import Plugins
 
 PACKAGE = "surgeon"
+CREDENTIALS = re.compile(
+    r"api[_ ]?key|log ?in\b|\b40[13]\b|credential|\b(access|auth\w*|api|hf|hub|bearer|user|your|invalid|no)[ _]token\b"
+)
+"""What services say where a user is not logged in; texts have tokens too."""
 ENGINES = ("transformers", "accelerate", "torch", "torchvision", "datasets", "numpy", "safetensors", "huggingface_hub")
 """Libraries that run a network and its training; errors in them are mostly caused by their inputs."""
 
@@ -64,7 +69,7 @@ def _hint(error: Exception, module: str, memory: bool) -> str:
         missing = f"pip install {error.name}" if getattr(error, "name", None) else "install the named package"
         return f"{missing}, or leave out the argument that needs it"
     text = str(error).lower()
-    if any(word in text for word in ("token", "api_key", "api key", "login", "401", "403", "credential")):
+    if CREDENTIALS.search(text):
         return "log in with that service's own command, or leave report_to and hub_… out of arguments"
     if isinstance(error, OSError):
         return "check the free disk space and the folder's permissions"

@@ -99,6 +99,8 @@ def train(
             "distill needs a function that loads the teacher", where="train.distill", hint="pass teacher=..."
         )
     taught = teacher().requires_grad_(False).eval() if settings.distill is not None and teacher is not None else None
+    if taught is not None:
+        adopt_padding(taught, splits.preprocessing)
     job = Job(
         settings=settings,
         splits=splits,
@@ -176,7 +178,9 @@ def _with_baseline(
     plain = for_baseline(settings, settings.compared)
     job = dataclasses.replace(job, settings=plain, penalties=(), stages=(), teacher=None, fresh=True)
     with progress_bar("from scratch", progress, quiet=quiet) as say:
-        scratch = job.run(baseline(), output_dir and output_dir / "baseline", say)
+        network = baseline()
+        adopt_padding(network, job.splits.preprocessing)
+        scratch = job.run(network, output_dir and output_dir / "baseline", say)
     return dataclasses.replace(report, baseline=scratch.after)
 
 

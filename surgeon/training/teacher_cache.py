@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from surgeon.data.labels import present
+from surgeon.data.labels import IGNORED, present
+from surgeon.data.network import DECODED
 from surgeon.data.rows import Chosen
 from surgeon.errors import TrainingError
 from surgeon.graph.tensors import tensors_of
@@ -177,7 +178,8 @@ class _Writer:
         digest.update(repr(self.teacher).encode())
         for row in range(self._size):
             sample = self.splits.train[row]
-            for name in self.splits.inputs:
+            written = ["labels"] if DECODED in self.splits.inputs else []  # from which the decoder's inputs are made
+            for name in (*self.splits.inputs, *written):
                 if name in sample:
                     add_tensor(digest, name, sample[name])
         return digest.hexdigest()[:40]
@@ -224,7 +226,9 @@ class _Writer:
 
 
 def _tokens(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mark the tokens of no padding, ``(batch, tokens)``."""
+    """Mark the tokens of no padding, ``(batch, tokens)``; of a text that is written, those that are learnt."""
+    if DECODED in batch and batch["labels"].shape == logits.shape[:2]:
+        return batch["labels"] != IGNORED
     mask = batch.get("attention_mask")
     if mask is not None and mask.shape == logits.shape[:2]:
         return mask.bool()

@@ -211,3 +211,50 @@ def test_a_padded_text_gets_the_class_that_it_gets_alone_whatever_token_the_conf
     alone, padded = (surgeon.predict(tmp_path / "out", tmp_path / "t.csv", batch_size=size).rows for size in (1, 8))
     for one, other in zip(alone, padded, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def table_of_texts(root: Path) -> dict[str, Any]:
+    rows = "".join(f"{'very ' * (n % 4)}{['good', 'bad'][n % 2]},{['yes', 'no'][n % 2]}\n" for n in range(24))
+    (root / "t.csv").write_text("t,y\n" + rows)
+    return {"source": "table", "path": str(root / "t.csv"), "targets": {"labels": "y"}, "text": "t"}
+
+
+def test_a_tokenizer_without_a_token_that_pads_is_refused_for_a_decoder_that_classifies(tmp_path):
+    folder = decoder_folder(tmp_path / "lm", "LlamaForCausalLM", None)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("pad_token", "eos_token"):
+        settings.pop(name, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(TrainingError, match="names no token that pads"):
+        trained(folder, tmp_path, table_of_texts(tmp_path), [{"op": "replace_head", "classes": 2}])
+
+
+def test_a_token_that_pads_beyond_the_embedding_is_named(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = decoder_folder(tmp_path / "lm", "LlamaForCausalLM", None)
+    words = AutoTokenizer.from_pretrained(folder)
+    words.add_tokens(["zz"])
+    words.add_special_tokens({"pad_token": "<new>"})
+    words.save_pretrained(folder)
+    network = surgeon.apply(folder, [surgeon.ReplaceHead(classes=2)])
+    assert network.config.pad_token_id == 3
+    with pytest.raises(TrainingError, match="pads with '<new>', id 11, but the embedding has 11 rows"):
+        trained(folder, tmp_path, table_of_texts(tmp_path), [{"op": "replace_head", "classes": 2}])
+
+
+def test_a_teacher_and_a_network_from_scratch_are_padded_alike(tmp_path, monkeypatch):
+    from surgeon.training.job import Job
+
+    padded = []
+    run = Job.run
+
+    def noted(job: Any, model: nn.Module, *args: Any, **options: Any) -> Any:
+        padded.extend(net.config.pad_token_id for net in (model, job.teacher) if net is not None)
+        return run(job, model, *args, **options)
+
+    monkeypatch.setattr(Job, "run", noted)
+    folder = decoder_folder(tmp_path / "lm", "LlamaForSequenceClassification", 3)
+    for more in ({"distill": {"temperature": 1.0}}, {"baseline": "scratch"}):
+        trained(folder, tmp_path, table_of_texts(tmp_path), [{"op": "reinit", "sites": "score"}], epochs=1, **more)
+    assert padded == [0, 0, 0, 0]

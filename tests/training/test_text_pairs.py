@@ -143,3 +143,20 @@ def test_a_network_that_does_not_say_how_texts_begin_is_refused(tmp_path: Path):
     (folder / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": None}))
     with pytest.raises(TrainingError, match="does not say which token a text that it writes begins with"):
         loaded(folder, pairs(tmp_path / "a.jsonl"), **COLUMNS)
+
+
+def test_the_largest_predictions_of_a_teacher_are_those_of_the_tokens_that_are_written(tmp_path: Path):
+    data = {"source": "corpus", "path": str(pairs(tmp_path / "a.jsonl")), **COLUMNS}
+    losses = []
+    for distill in ({"temperature": 2.0}, {"temperature": 2.0, "top": 320}):
+        settings = TrainSettings(data=data, epochs=1, batch_size=4, learning_rate=1e-3, distill=distill)
+        _, report = surgeon.finetune(str(t5(tmp_path / "m")), surgeon.Truncate(keep_blocks=0.5), settings=settings)
+        losses.append(report.after["logits_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_features_of_pairs_are_not_cached(tmp_path: Path):
+    data = {"source": "corpus", "path": str(pairs(tmp_path / "a.jsonl")), **COLUMNS}
+    settings = TrainSettings(data=data, epochs=1, features="cache")
+    with pytest.raises(TrainingError, match="decoder_input_ids is made for each batch"):
+        surgeon.finetune(str(t5(tmp_path / "m")), [surgeon.Freeze(sites="encoder")], settings=settings)

@@ -39,6 +39,10 @@ def pad(surgery: Surgery, cls: Any, config: Any) -> None:
     if stated is not None and not reads_padding(cls):
         return
     token = surgery.recall("padding", lambda: _tokenizer_padding(surgery)) if surgery.is_recorded("padding") else None
+    size = getattr(text, "vocab_size", None)
+    if token is not None and isinstance(size, int) and token >= size:
+        surgery.note(f"the tokenizer pads with token {token}, and the embedding has {size} rows: it is not taken")
+        token = None
     if token is not None:
         if token != stated:
             text.pad_token_id = token
