@@ -90,6 +90,9 @@ class Texts:
         """Return what is wrong with rows, by position: a value that is not a text, or a token beyond the embedding."""
         values = self.whole(rows)
         problems = {place: text for place, value in enumerate(values) if (text := self.problem(value)) is not None}
+        if any(value in ("", None) for value in values) and not self.tokenizer("")["input_ids"]:
+            empty = "the text is empty, and the tokenizer adds no token to it"
+            problems |= {place: empty for place, value in enumerate(values) if value in ("", None)}
         if vocabulary is None or len(self.tokenizer) <= vocabulary:
             return problems
         for start in range(0, len(values), BATCH):

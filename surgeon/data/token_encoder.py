@@ -175,6 +175,8 @@ class Encoder:
         if self.arguments is not None:
             needed = self.arguments | {"labels", SPECIAL, OFFSETS}
             columns = {name: value for name, value in columns.items() if name in needed}
+        if not columns["input_ids"]:
+            raise TrainingError("a text is empty, and the tokenizer adds no token to it", hint="leave such rows out")
         highest = max([*columns["input_ids"], *columns.get("labels", ())])
         if self.vocabulary is not None and highest >= self.vocabulary:
             token = self.tokenizer.convert_ids_to_tokens(highest)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from surgeon.architectures.trust import TrustCode, with_trust
-from surgeon.data.network import SIZES
+from surgeon.data.network import SEQUENCES, SIZES
 from surgeon.errors import TrainingError, name_nearest_option
 from surgeon.interfaces.operation import Operation
 from surgeon.interfaces.record import Record, record_of
@@ -25,6 +25,7 @@ from surgeon.recipe.recorded import recorded_operations
 from surgeon.surgery.opened import Model
 from surgeon.training.box_predictions import predict_boxes
 from surgeon.training.detection import DETECTIONS
+from surgeon.training.language import language_of
 from surgeon.training.predictions import Predictions
 from surgeon.training.sample_predictions import BATCH, predict_samples
 
@@ -95,6 +96,11 @@ def predict(
         plugins=plugins,
     )
     network = ready.model
+    if language_of(network) == SEQUENCES:
+        raise TrainingError(
+            f"{type(network).__name__} writes one text by reading another, and predict gives numbers for each sample",
+            hint="write texts with transformers.pipeline, or surgeon evaluate for its perplexity",
+        )
     if add_classes is not None:
         table = add_classes if isinstance(add_classes, Mapping) else mapping_of(read_table(add_classes))
         network = with_classes(network, table, only=only)

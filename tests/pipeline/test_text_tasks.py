@@ -258,3 +258,14 @@ def test_a_teacher_and_a_network_from_scratch_are_padded_alike(tmp_path, monkeyp
     for more in ({"distill": {"temperature": 1.0}}, {"baseline": "scratch"}):
         trained(folder, tmp_path, table_of_texts(tmp_path), [{"op": "reinit", "sites": "score"}], epochs=1, **more)
     assert padded == [0, 0, 0, 0]
+
+
+def test_an_empty_text_without_tokens_is_named_by_its_row(tmp_path):
+    data = table_of_texts(tmp_path)
+    (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text() + '"",yes\n')
+    folder = decoder_folder(tmp_path / "lm", "LlamaForSequenceClassification", 0)
+    trained(folder, tmp_path, data, [{"op": "reinit", "sites": "score"}], epochs=1)
+    fast = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**fast, "post_processor": None}))
+    with pytest.raises(TrainingError, match=r"row 24.*adds no token to it"):
+        trained(folder, tmp_path, data, [{"op": "reinit", "sites": "score"}])

@@ -160,3 +160,19 @@ def test_features_of_pairs_are_not_cached(tmp_path: Path):
     settings = TrainSettings(data=data, epochs=1, features="cache")
     with pytest.raises(TrainingError, match="decoder_input_ids is made for each batch"):
         surgeon.finetune(str(t5(tmp_path / "m")), [surgeon.Freeze(sites="encoder")], settings=settings)
+
+
+def test_an_empty_prompt_is_named_where_the_tokenizer_adds_no_token(tmp_path: Path):
+    path = pairs(tmp_path / "a.jsonl")
+    path.write_text(path.read_text() + '\n{"long": "", "short": "a"}')
+    folder = t5(tmp_path / "m")
+    with pytest.raises(TrainingError, match="row 16: a text is empty"):
+        loaded(folder, path, **COLUMNS)
+    _, splits = loaded(folder, path, on_error="skip", **COLUMNS)
+    assert any("left out row 16" in note for note in splits.notes)
+
+
+def test_predict_says_how_texts_are_written(tmp_path: Path):
+    with pytest.raises(TrainingError, match="writes one text by reading another") as refused:
+        surgeon.predict(t5(tmp_path / "m"), pairs(tmp_path / "a.jsonl"))
+    assert "transformers.pipeline" in str(refused.value.hint)
