@@ -59,7 +59,7 @@ def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, li
     parts: dict[str, list[Text]] = {}
     for files in sort_files([path], ("text", "table", "saved")):
         notes += files.notes
-        for part, text in _texts_of(source, files):
+        for part, text in _texts_of(source, files, notes):
             if text.whole.strip() or text.messages:
                 parts.setdefault(part or "train", []).append(text)
             else:
@@ -67,7 +67,7 @@ def _texts_in(source: CorpusSource, path: str, notes: list[str]) -> dict[str, li
     return parts
 
 
-def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text]]:
+def _texts_of(source: CorpusSource, files: Files, notes: list[str]) -> list[tuple[str | None, Text]]:
     texts: list[tuple[str | None, Text]] = []
     for file in files.files:
         if files.kind == "text":
@@ -77,7 +77,8 @@ def _texts_of(source: CorpusSource, files: Files) -> list[tuple[str | None, Text
                     raise TrainingError(message, where=f"{WHERE}.{setting}")
             texts += [(file.part, Text(name, text)) for name, text in _units(source, file.path, file.name)]
         elif files.kind in ("table", "saved"):
-            texts += [(file.part, text) for text in _rows_of(source, files, file.path, file.name, bool(file.part))]
+            rows = _rows_of(source, files, file.path, file.name, bool(file.part), notes)
+            texts += [(file.part, text) for text in rows]
         else:
             raise TrainingError(f"{file.path} holds no text", where=f"{WHERE}.path")
     return texts
@@ -96,28 +97,39 @@ def _units(source: CorpusSource, path: Path, name: str) -> list[tuple[str, str]]
     return [(f"{name}: {source.unit} {number}", piece) for number, piece in enumerate(pieces) if piece.strip()]
 
 
-def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+def _rows_of(source: CorpusSource, files: Files, path: Path, name: str, split: bool, notes: list[str]) -> list[Text]:
     if source.messages is not None:
-        return _conversations(source, files, path, name, split)
+        return _conversations(source, files, path, name, split, notes)
     columns = [source.text] if source.prompt is None else [source.prompt, source.completion]
     rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
     values = [rows[str(column)][:] for column in columns]
     entries = []
     for number, row in enumerate(zip(*values, strict=True)):
         if not_text := next((value for value in row if value is not None and not isinstance(value, str)), None):
-            raise TrainingError(f"{path}, row {number}: {not_text!r} is not a text", where=WHERE)
+            _refuse(source, path, number, TrainingError(f"{not_text!r} is not a text", where=WHERE), notes)
+            continue
         texts = [value or "" for value in row]
         entries.append(Text(f"row {number}", texts[-1], None if source.prompt is None else texts[0]))
     return entries
 
 
-def _conversations(source: CorpusSource, files: Files, path: Path, name: str, split: bool) -> list[Text]:
+def _conversations(
+    source: CorpusSource, files: Files, path: Path, name: str, split: bool, notes: list[str]
+) -> list[Text]:
     rows = read(source.table(files.kind, path, name if split else "train")).parts["train"].rows
     conversations = []
     for number, value in enumerate(rows[str(source.messages)][:]):
         try:
             conversations.append(Text(f"row {number}", "", messages=messages_in(value)))
         except TrainingError as error:
-            error.message = f"{path}, row {number}: {error.message}"
-            raise
+            _refuse(source, path, number, error, notes)
     return conversations
+
+
+def _refuse(source: CorpusSource, path: Path, number: int, error: TrainingError, notes: list[str]) -> None:
+    """Raise the error about a row, or note that the row is left out where the source says so."""
+    if source.on_error == "skip":
+        notes.append(f"{path}: left out row {number}: {error.message}")
+        return
+    error.message = f"{path}, row {number}: {error.message}"
+    raise error

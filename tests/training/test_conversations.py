@@ -11,7 +11,9 @@ import transformers
 from language_folders import bert, llama
 from test_language_models import batch_of, loaded, loss_of
 
+from surgeon.data.corpus_texts import texts_by_part
 from surgeon.data.labels import IGNORED
+from surgeon.data.sources import Corpus
 from surgeon.errors import TrainingError
 from surgeon.interfaces.splits import Splits
 
@@ -114,3 +116,18 @@ def test_a_row_without_an_answer_to_learn_is_named(tmp_path: Path, row: list[obj
 def test_a_network_of_masked_tokens_takes_no_conversations(tmp_path: Path):
     with pytest.raises(TrainingError, match="messages are for networks that predict the next token"):
         loaded(bert(tmp_path / "m"), table(tmp_path / "a.jsonl"), messages="messages")
+
+
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("messages", None), ("messages", [{"role": "user", "content": "why"}]), ("text", ["x"]), ("text", 5)],
+)
+def test_a_row_that_is_unreadable_is_left_out_where_the_source_says_so(tmp_path: Path, column: str, bad: object):
+    good = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "so"}]
+    rows = [{column: good if column == "messages" else "the cat sleeps"}] * 6 + [{column: bad}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = Corpus(source="corpus", path=str(path), on_error="skip", **{column: column})
+    notes: list[str] = []
+    assert len(texts_by_part(source, notes)["train"]) == 6
+    assert any("left out row 6" in note for note in notes)
