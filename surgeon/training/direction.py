@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import TrainingError
+from surgeon.families.transformers.tasks import READS_BACK, class_for
 from surgeon.training.calls import Batch, Call
 from surgeon.training.losses import next_token
 from surgeon.training.objectives import Target
@@ -54,14 +55,21 @@ def refuse_seen_tokens(
         exact = outputs[name].dtype in (torch.float32, torch.float64)
         if not len(before) or (after - before).abs().max() <= (1e-4 if exact else 3e-2) * before.std().clamp_min(1e-12):
             continue
-        settled = getattr(getattr(model, "config", None), "is_decoder", None) is False
         raise TrainingError(
             f"{type(model).__name__} sees the token that next_token predicts: another last token of a text changes "
             f"the {name} of the tokens before it",
             where="train.objectives",
-            hint="make it read from left to right: {op: replace_head, task: causal_lm}; or mask tokens: "
-            "{op: replace_head, task: masked_lm}"
-            if settled
-            else "train it on masked tokens ({op: replace_head, task: masked_lm}), or take a network that reads texts "
-            "from left to right",
+            hint=_way_out(model),
         )
+
+
+def _way_out(model: nn.Module) -> str:
+    """Name the operations after which the network can be trained on texts: those that transformers has classes for."""
+    config = getattr(model, "config", None)
+    masked = class_for("masked_lm", str(getattr(config, "model_type", "")))
+    ways = []
+    if masked and any(getattr(config, name, None) is False for name in READS_BACK):
+        ways.append("make it read from left to right: {op: replace_head, task: causal_lm}")
+    if masked and all(kind.__name__ != masked for kind in type(model).__mro__):
+        ways.append("mask tokens: {op: replace_head, task: masked_lm}")
+    return "; or ".join(ways) or "take a network that reads texts from left to right"

@@ -295,3 +295,56 @@ def test_a_network_that_sees_the_next_token_is_neither_trained_on_it_nor_measure
         surgeon.evaluate(folder, data)
     turned = surgeon.apply(str(folder), [surgeon.ReplaceHead(task="causal_lm")])
     train(turned, TrainSettings(data=data, epochs=1), quiet=True)
+
+
+@pytest.mark.parametrize("kind", ["XLNet", "XLM"])
+def test_the_way_out_that_is_named_exists(tmp_path: Path, kind: str):
+    import transformers
+    from language_folders import byte_tokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path / "m"
+    if kind == "XLNet":
+        config = transformers.XLNetConfig(vocab_size=320, d_model=16, n_layer=2, n_head=2, d_inner=16)
+        transformers.XLNetLMHeadModel(config).save_pretrained(folder)
+    else:
+        config = transformers.XLMConfig(vocab_size=320, emb_dim=16, n_layers=2, n_heads=2)
+        transformers.XLMWithLMHeadModel(config).save_pretrained(folder)
+    byte_tokenizer(folder)
+    data = {"source": "corpus", "path": str(sentences(tmp_path / "a.txt")), "unit": "line", "max_length": 16}
+    with pytest.raises(TrainingError, match="sees the token that next_token predicts") as caught:
+        train(surgeon.load(folder), TrainSettings(data=data), quiet=True)
+    hint = str(caught.value.hint)
+    assert "masked_lm" not in hint
+    if kind == "XLNet":
+        assert hint == "take a network that reads texts from left to right"
+    else:
+        turned = surgeon.apply(str(folder), [surgeon.ReplaceHead(task="causal_lm")])
+        train(turned, TrainSettings(data=data, epochs=1), quiet=True)
+        assert "task: causal_lm" in hint
+
+
+def test_a_tokenizer_that_cannot_pad_texts_is_refused(tmp_path: Path):
+    folder = llama(tmp_path / "m", ends=False)
+    with pytest.raises(TrainingError, match="names no token that pads, nor one that ends a text"):
+        loaded(folder, sentences(tmp_path / "a.txt"), packing="none")
+
+
+def test_tokens_beyond_the_embedding_are_not_drawn_for_masked_ones(tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    folder = bert(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"zz{number}" for number in range(20)])
+    tokenizer.save_pretrained(folder)
+    path = sentences(tmp_path / "a.txt")
+    with pytest.raises(TrainingError, match=f"{len(tokenizer)}, but the embedding has {len(PIECES)} rows"):
+        loaded(folder, path)
+    loaded(folder, path, whole_words=True)
+
+
+def test_a_text_of_one_token_has_its_id_checked(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("the cat sleeps\na\n" * 9)
+    _, splits = loaded(llama(tmp_path / "m"), path, packing="none")
+    assert len(splits.train) + len(splits.test) == 18

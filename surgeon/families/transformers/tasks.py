@@ -56,6 +56,9 @@ FIXED = ("question_answering", "document_question_answering", "multiple_choice",
 FEATURES_READ = {"BeitForSemanticSegmentation": ("out_indices", (1 / 3, 1 / 2, 2 / 3, 1))}
 """Classes that insist on which blocks their head reads: the config's field, and the depths as shares of all blocks."""
 
+READS_BACK = ("is_decoder", "causal")
+"""Fields of configs by which an encoder's attention is to earlier tokens only."""
+
 CLASSIFIES_TEXTS = "ForSequenceClassification"
 """The end of the names of classes that classify whole texts."""
 

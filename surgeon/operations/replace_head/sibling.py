@@ -18,10 +18,10 @@ from torch import nn
 
 from surgeon.architectures.hf_siblings import NewParts, build_stock
 from surgeon.errors import OperationError
-from surgeon.families.transformers.tasks import COUNTED
+from surgeon.families.transformers.tasks import COUNTED, READS_BACK
 from surgeon.graph.tensors import aliases_of, tensors_of
 from surgeon.operations.replace_head.class_counts import counted_tensors
-from surgeon.operations.replace_head.sibling_config import READS_BACK, choose_features, pad, set_up, turn
+from surgeon.operations.replace_head.sibling_config import choose_features, pad, set_up, turn
 
 if TYPE_CHECKING:
     from surgeon.operations.replace_head.fields import ReplaceHeadFields

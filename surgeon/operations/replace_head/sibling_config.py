@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 from surgeon.data.processors import load_tokenizer, padding_token
 from surgeon.errors import ArchitectureError, TrainingError
 from surgeon.families.registry import config_of
-from surgeon.families.transformers.tasks import FEATURES_READ, class_for, does, reads_padding
+from surgeon.families.transformers.tasks import FEATURES_READ, READS_BACK, class_for, does, reads_padding
 
 if TYPE_CHECKING:
     from surgeon.operations.replace_head.fields import ReplaceHeadFields
     from surgeon.surgery.context import Surgery
-
-READS_BACK = ("is_decoder", "causal")
-"""Fields of configs by which an encoder's attention is to earlier tokens only."""
 
 
 def set_up(operation: ReplaceHeadFields, model: Any) -> None:
