@@ -84,13 +84,25 @@ def test_the_base_of_a_detector_that_scores_proposals_by_class_becomes_the_detec
     assert stock.config.id2label == dict(enumerate(NAMES))
 
 
-@pytest.mark.parametrize(("model_type", "base"), [("detr", "DetrModel"), ("rf_detr", "RfDetrModel")])
-def test_a_base_with_heads_for_boxes_and_for_masks_gets_that_for_boxes(model_type, base):
+def detr_base():
+    backbone = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"])
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = tf.DetrConfig(backbone_config=backbone, encoder_ffn_dim=16, decoder_ffn_dim=16, **sizes, **heads)
+    return tf.DetrModel(config)
+
+
+def rf_detr_base():
     from zoo.shrinking import transformers_module
 
-    network = transformers_module(model_type, base)[0]
-    steps = surgeon.plan(network, [ReplaceHead(classes=NAMES)]).steps
-    assert any(f"{base.removesuffix('Model')}ForObjectDetection" in note for note in steps[0].notes)
+    return transformers_module("rf_detr", "RfDetrModel")[0]
+
+
+@pytest.mark.parametrize("make", [detr_base, rf_detr_base])
+def test_a_base_with_heads_for_boxes_and_for_masks_gets_that_for_boxes(make):
+    base = make()
+    steps = surgeon.plan(base, [ReplaceHead(classes=NAMES)]).steps
+    assert any(f"{type(base).__name__.removesuffix('Model')}ForObjectDetection" in note for note in steps[0].notes)
 
 
 def test_class_weights_of_the_loss_are_as_the_class_makes_them():
