@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 from scipy.io import wavfile
 from torchvision.models import resnet18
-from training.language_folders import SENTENCES, byte_tokenizer
+from training.language_folders import SENTENCES, byte_tokenizer, t5
 from training.test_segmentation import draw, segformer
 
 import surgeon
@@ -83,6 +83,14 @@ def short_language_model() -> list[str]:
     return ["llama", "--set", "train.data.max_length=32"]
 
 
+def summaries() -> list[str]:
+    t5(Path("t5"))
+    lines = ["article,summary", *(f"{text} {text},{text[:number]}" for number, text in enumerate(SENTENCES, 5))]
+    for name in ("articles.csv", "new_articles.csv"):
+        Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return ["t5", "--set", "train.data.max_length=48"]
+
+
 def sounds() -> list[str]:
     config = transformers.WhisperConfig(
         vocab_size=10, d_model=16, encoder_layers=3, decoder_layers=1, encoder_attention_heads=2,
@@ -124,13 +132,14 @@ def several_tasks() -> list[str]:
 MADE: dict[str, Callable[[], list[str]]] = {
     make.__name__: make
     for make in (
-        pictures, detector, segmenter, texts, short_language_model, sounds, other_domain, several_tasks,
+        pictures, detector, segmenter, texts, short_language_model, summaries, sounds, other_domain, several_tasks,
     )
 }  # fmt: skip
 BECOMES = {
     "segmenter": "SegformerForSemanticSegmentation",
     "texts": "BertForSequenceClassification",
     "short_language_model": "LlamaForCausalLM",
+    "summaries": "T5ForConditionalGeneration",
     "sounds": "WhisperForAudioClassification",
 }
 """The stock class of the result."""

@@ -126,8 +126,7 @@ def check_kind(recorded: RecordedInputs, kind: str, files: str) -> None:
     if recorded.refusal is not None:
         raise TrainingError(
             f"{files} cannot be read as in training: {recorded.refusal}",
-            hint="give the source as YAML, with its preparation: {source: images, path: …, pixels: {size: …}}; "
-            "in Python, pass surgeon.Splits",
+            hint=f"give the source as YAML, with its preparation: {_example(recorded)}; in Python, pass surgeon.Splits",
         )
     kinds = recorded.kinds
     if kind in ("table", "saved"):
@@ -164,3 +163,12 @@ def check_tokenizer(recorded: RecordedInputs, kind: str, files: str) -> None:
         f"no tokenizer is known for {files}: neither the network's record nor files beside its weights have one",
         hint="give the source as YAML: {source: table, path: …, text: …, tokenizer: …}",
     )
+
+
+def _example(recorded: RecordedInputs) -> str:
+    """Return a source as a user writes it: that of the training for texts to learn, else one of pictures."""
+    kept = [source for source in recorded.sources if source.get("source") == "corpus"]
+    if not kept:
+        return "{source: images, path: …, pixels: {size: …}}"
+    named = [f", {name}: {kept[0][name]}" for name in ("prompt", "completion", "messages") if kept[0].get(name)]
+    return f"{{source: corpus, path: …{''.join(named)}}}"

@@ -94,33 +94,39 @@ def adopt_names(model: nn.Module, names: Mapping[str, Sequence[str]], objectives
         config.name_classes(class_list)
 
 
-def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> str:
-    """Set the padding token in the config of ``model``, if it has none or another than the data; return what to note.
-
-    A decoder that classifies reads a text's class at the last token that is not padding. It refuses batches if it knows
-    of no such token, and reads the class at padding if its texts are padded with another.
+def check_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> None:
+    """Refuse texts padded with a token that the network cannot tell from those of a text.
 
     Raises:
         TrainingError: The network looks for padding, and its tokenizer has no token for it.
     """
     texts = preprocessing.get("texts", {})
-    token = texts.get("pad_token_id")
-    reads = any(map(reads_padding, type(model).__mro__))
-    if token is None:
-        if reads and texts:
-            raise TrainingError(
-                "the tokenizer names no token that pads, and the network reads a text's class before the padding",
-                where="train.data.tokenizer",
-                hint="set its pad_token, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
-            )
-        return ""
+    if texts and texts.get("pad_token_id") is None and _reads_padding(model):
+        raise TrainingError(
+            "the tokenizer names no token that pads, and the network reads a text's class before the padding",
+            where="train.data.tokenizer",
+            hint="set its pad_token, save it with save_pretrained, and give that folder: tokenizer: FOLDER",
+        )
+
+
+def adopt_padding(model: nn.Module, preprocessing: Mapping[str, Any]) -> str:
+    """Set the padding token in the config of ``model``, if it has none or another than the data; return what to note.
+
+    A decoder that classifies reads a text's class at the last token that is not padding. It refuses batches if it knows
+    of no such token, and reads the class at padding if its texts are padded with another.
+    """
+    token = preprocessing.get("texts", {}).get("pad_token_id")
     note = ""
     for config in {id(config): config for config in _text_configs(model)}.values():
         stated = getattr(config, "pad_token_id", token)
-        if stated is None or (reads and stated != token):
+        if token is not None and (stated is None or (stated != token and _reads_padding(model))):
             config.pad_token_id = token
             note = "" if stated is None else f"pad_token_id is {token}, as the tokenizer pads; the config said {stated}"
     return note
+
+
+def _reads_padding(model: nn.Module) -> bool:
+    return any(map(reads_padding, type(model).__mro__))
 
 
 def restore_names(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "surgeon"
 CREDENTIALS = re.compile(
-    r"api[_ ]?key|log ?in\b|\b40[13]\b|credential|\b(access|auth\w*|api|hf|hub|bearer|user|your|invalid|no)[ _]token\b"
+    r"api[_ ]?key|log(ged)? ?in\b|\b40[13]\b|credential|\b(access|auth\w*|api|hf|hub|bearer|user|your|no)[ _]token\b"
 )
 """What services say where a user is not logged in; texts have tokens too."""
 ENGINES = ("transformers", "accelerate", "torch", "torchvision", "datasets", "numpy", "safetensors", "huggingface_hub")

@@ -18,7 +18,7 @@ from surgeon.interfaces.operation import Operation, training_requests
 from surgeon.interfaces.record import record_of
 from surgeon.interfaces.training import Objective
 from surgeon.training.calls import MAIN, Batch, Call
-from surgeon.training.class_names import adopt_padding, default_loss
+from surgeon.training.class_names import adopt_padding, check_padding, default_loss
 from surgeon.training.data_fit import outputs_of
 from surgeon.training.detection import DETECTIONS, default_objective
 from surgeon.training.language import language_of
@@ -131,6 +131,7 @@ def batches_of(model: nn.Module, samples: Samples, batch_size: int) -> Iterator[
 
     Inputs get the dtype of the network's first weights, so that one of 16 or 64 bits runs as it is.
     """
+    check_padding(model, samples.used)
     adopt_padding(model, samples.used)
     call = call_of(model, samples.inputs)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -20,7 +20,7 @@ from surgeon.recipe.recorded_plugins import foreign, foreign_penalties, parts_of
 from surgeon.recipe.train_settings import TrainSettings
 from surgeon.training.arguments import check_arguments
 from surgeon.training.callbacks import ProgressReport, progress_bar, say_notes
-from surgeon.training.class_names import adopt_names, adopt_padding, network_of
+from surgeon.training.class_names import adopt_names, adopt_padding, check_padding, network_of
 from surgeon.training.early_stopping import make_callbacks, needs_validation, surgeon_callbacks, wanted_arguments
 from surgeon.training.job import Job
 from surgeon.training.load_splits import load_splits, prepared_as, sources_of
@@ -85,6 +85,7 @@ def train(
     if needs_validation(settings, wanted_arguments(make_callbacks(settings.callbacks, offered))):
         splits = with_validation(splits, settings.validation_fraction, next(iter(network.heads), None))
     adopt_names(model, splits.names, all_objectives)
+    check_padding(model, splits.preprocessing)
     padding_note = adopt_padding(model, splits.preprocessing)
     if settings.compared is not None and baseline is None:
         raise TrainingError(

@@ -269,3 +269,16 @@ def test_an_empty_text_without_tokens_is_named_by_its_row(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps({**fast, "post_processor": None}))
     with pytest.raises(TrainingError, match=r"row 24.*adds no token to it"):
         trained(folder, tmp_path, data, [{"op": "reinit", "sites": "score"}])
+
+
+def test_a_network_of_an_earlier_record_without_a_token_that_pads_still_loads():
+    import transformers
+
+    from surgeon.training.class_names import adopt_padding, check_padding
+
+    config = transformers.LlamaConfig(vocab_size=11, pad_token_id=3, **SIZES)
+    network = transformers.LlamaForSequenceClassification(config)
+    recorded = {"texts": {"max_length": 8, "pad_token_id": None}}
+    assert adopt_padding(network, recorded) == ""
+    with pytest.raises(TrainingError, match="names no token that pads"):
+        check_padding(network, recorded)

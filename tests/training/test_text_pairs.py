@@ -176,3 +176,12 @@ def test_predict_says_how_texts_are_written(tmp_path: Path):
     with pytest.raises(TrainingError, match="writes one text by reading another") as refused:
         surgeon.predict(t5(tmp_path / "m"), pairs(tmp_path / "a.jsonl"))
     assert "transformers.pipeline" in str(refused.value.hint)
+
+
+def test_the_source_that_a_hint_shows_is_that_of_the_training(tmp_path: Path):
+    data = {"source": "corpus", "path": str(pairs(tmp_path / "a.jsonl")), **COLUMNS}
+    settings = TrainSettings(data=data, epochs=1)
+    model, _ = surgeon.finetune(str(t5(tmp_path / "m")), surgeon.Truncate(keep_blocks=0.5), settings=settings)
+    with pytest.raises(TrainingError, match="trained on the source 'corpus'") as refused:
+        surgeon.evaluate(model, tmp_path / "a.jsonl")
+    assert "{source: corpus, path: …, prompt: long, completion: short}" in str(refused.value.hint)

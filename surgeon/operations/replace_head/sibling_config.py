@@ -43,7 +43,8 @@ def pad(surgery: Surgery, cls: Any, config: Any) -> None:
     if token is not None:
         if token != stated:
             text.pad_token_id = token
-            surgery.note(f"pad_token_id is {token}, as the tokenizer pads; the config says {stated}")
+            named = "none" if stated is None else stated
+            surgery.note(f"pad_token_id is {token}, as the tokenizer pads; the config names {named}")
         return
     if stated is not None:
         return
